@@ -1,0 +1,36 @@
+"""Text to tokens to batches: corpora, tokenizers, token shards on disk, batches as functions of (seed, step)."""
+
+from __future__ import annotations
+
+from seqjax.data.batches import (
+    evaluation_windows,
+    gather_windows,
+    segments_per_epoch,
+    stream_batch,
+    window_batch,
+    windows_per_epoch,
+)
+from seqjax.data.corpora import CORPORA, SPLITS, Corpus, Document, load_corpus
+from seqjax.data.folders import cache_folder, data_folder
+from seqjax.data.tokenizers import Tokenizer, load_tokenizer
+from seqjax.data.tokens import TokenShard, prepare_shard
+
+__all__ = [
+    "CORPORA",
+    "SPLITS",
+    "Corpus",
+    "Document",
+    "TokenShard",
+    "Tokenizer",
+    "cache_folder",
+    "data_folder",
+    "evaluation_windows",
+    "gather_windows",
+    "load_corpus",
+    "load_tokenizer",
+    "prepare_shard",
+    "segments_per_epoch",
+    "stream_batch",
+    "window_batch",
+    "windows_per_epoch",
+]

@@ -1,0 +1,75 @@
+"""Where raw corpora lie and where derived files (unpacked text, tokenizers, token shards) go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from seqjax.errors import UserError
+
+
+def _user_cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("seqjax"))
+
+
+def data_folder() -> Path:
+    """Folder of raw corpora: ``SEQJAX_DATA``, or ``corpora`` in the user's cache of seqjax."""
+    named = os.environ.get("SEQJAX_DATA")
+    return Path(named).expanduser() if named else _user_cache() / "corpora"
+
+
+def cache_folder() -> Path:
+    """Folder of derived files: ``SEQJAX_CACHE``, or the user's cache of seqjax (``~/.cache/seqjax`` on Linux)."""
+    named = os.environ.get("SEQJAX_CACHE")
+    return Path(named).expanduser() if named else _user_cache()
+
+
+def make_folder(folder: Path) -> Path:
+    """Create the folder and its parents; a UserError says how to choose another one when that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable("create", folder, error) from None
+    return folder
+
+
+@contextlib.contextmanager
+def replaced_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` for writing; on success flush it to disk and move it over ``path``.
+
+    Readers see the old file or the new one, never a half; two writers at once leave the file of the last.
+    """
+    make_folder(path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+    except OSError as error:
+        raise _unwritable("write", path, error) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise _unwritable("write", path, error) from None
+        raise
+
+
+def _unwritable(action: str, path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot {action} {path} ({error.strerror}): set SEQJAX_CACHE to a folder you can write to")
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,315 @@
+"""Tokenizers: text to token ids and back. Each holds a tiktoken encoding, and none needs the network.
+
+| name          | vocabulary V                                                          | end of text   |
+|---------------|-----------------------------------------------------------------------|---------------|
+| `bytes`       | 257: the 256 bytes, end of text                                       | 256           |
+| `chars`       | characters of the training split, `<unk>`, end of text                | V - 1         |
+| `words`       | words of the training split, `<unk>` (0), `<eos>` (1) at line ends    | none          |
+| `words-V`     | the same with the V - 2 most frequent words                           | none          |
+| `bpe-V`       | V: 256 bytes, V - 257 merges of the training split, end of text       | V - 1         |
+| `gpt2`        | 50,257, from its published rank files                                 | 50,256        |
+| `cl100k_base` | 100,277, from its published rank file                                 | 100,257       |
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiktoken
+
+from seqjax.data import bpe, ranks
+from seqjax.data.corpora import Corpus, Document, decoded
+from seqjax.data.folders import replaced_atomically
+from seqjax.errors import UserError, did_you_mean
+
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
+ANY_CHARACTER = r"(?s:.)"
+# What str.split takes for blanks, in the regular expressions of tiktoken; a newline is a word of its own.
+WORD = r"\n|[^\s\x1c-\x1f]+"
+BPE_SAMPLE_BYTES = 16 << 20
+NAMES = ("bytes", "chars", "words", "words-V", "bpe-V", *ranks.FILES)
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A named map from text to token ids.
+
+    ``encoding`` is usable on its own; ``vocab_size`` is V; ``end_of_text`` is put after each document (None: nothing
+    is); ``sha256`` identifies the vocabulary with its rule for cutting text.
+    """
+
+    name: str
+    encoding: tiktoken.Encoding
+    vocab_size: int
+    end_of_text: int | None
+    sha256: str
+    _encode: Callable[[bytes], np.ndarray] = field(repr=False, compare=False)
+    _decode: Callable[[list[int]], str] = field(repr=False, compare=False)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint16 where it holds every id, else uint32."""
+        return token_dtype(self.vocab_size)
+
+    def encode(self, text: bytes) -> np.ndarray:
+        """Ids of UTF-8 text, in `dtype`. Special tokens are never read from text.
+
+        Raises UnicodeDecodeError for bytes that are not UTF-8, except with `bytes`.
+        """
+        return self._encode(text)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """Text of the ids; bytes that are not UTF-8 come out as U+FFFD."""
+        return self._decode(np.asarray(tokens, np.int64).tolist())
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """Little-endian uint16 up to 65,536 tokens, uint32 above."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def load_tokenizer(name: str, corpus: Corpus, cache: Path) -> Tokenizer:
+    """The tokenizer of that name; `chars`, `words` and `bpe` are trained on the training split and kept in ``cache``.
+
+    Raises UserError: unknown name, vocabulary too large or too small for the corpus, text that is not UTF-8, a cached
+    file that was altered, rank files that are nowhere.
+    """
+    kind, size = _parse(name)
+    if kind == "bytes":
+        return _bytes()
+    if kind in ranks.FILES:
+        return _published(kind, cache)
+    make = {"chars": _chars, "words": _words, "bpe": _bpe}[kind]
+    train = {"chars": _train_chars, "words": _train_words, "bpe": _train_bpe}[kind]
+    path = _cache_file(name, corpus, cache)
+    vocabulary = _read_vocabulary(path, name, corpus)
+    if vocabulary is None:
+        vocabulary = train(corpus, size)
+        _write_vocabulary(path, name, corpus, vocabulary)
+    return make(name, vocabulary)
+
+
+def _parse(name: str) -> tuple[str, int | None]:
+    """Kind and vocabulary size of a name; UserError when there is no such tokenizer."""
+    if name in ("bytes", "chars", "words", *ranks.FILES):
+        return name, None
+    match = re.fullmatch(r"(bpe|words)-([0-9]{1,9})", name)
+    if not match:
+        near = did_you_mean(name, ["bytes", "chars", "words", "words-10000", "bpe-1024", *ranks.FILES])
+        raise UserError(f"no tokenizer '{name}'{near}; it may be {', '.join(NAMES)} with a vocabulary size for V")
+    kind, size = match[1], int(match[2])
+    least = {"bpe": 257, "words": 3}[kind]
+    if size < least:
+        raise UserError(f"tokenizer '{name}': the vocabulary of {kind}-V has at least {least} tokens")
+    return kind, size
+
+
+# Building a tokenizer from its vocabulary
+
+
+def _build(
+    name: str,
+    pattern: str,
+    mergeable: dict[bytes, int],
+    special: dict[str, int],
+    end_of_text: int | None,
+    encode: Callable[[bytes], np.ndarray] | None = None,
+    decode: Callable[[list[int]], str] | None = None,
+) -> Tokenizer:
+    size = len(mergeable) + len(special)
+    encoding = tiktoken.Encoding(
+        name=f"seqjax_{name}", pat_str=pattern, mergeable_ranks=mergeable, special_tokens=special, explicit_n_vocab=size
+    )
+    sha256 = _identity(pattern, mergeable, special)
+    encode = encode or partial(_encode_with, encoding, token_dtype(size))
+    return Tokenizer(name, encoding, size, end_of_text, sha256, encode, decode or encoding.decode)
+
+
+def _identity(pattern: str, mergeable: dict[bytes, int], special: dict[str, int]) -> str:
+    digest = hashlib.sha256(json.dumps([pattern, sorted(special.items())]).encode())
+    for token, rank in sorted(mergeable.items(), key=lambda item: item[1]):
+        digest.update(b"%d %s\n" % (rank, token.hex().encode()))
+    return digest.hexdigest()
+
+
+def _encode_with(encoding: tiktoken.Encoding, dtype: np.dtype, text: bytes) -> np.ndarray:
+    return encoding.encode_to_numpy(text.decode("utf-8"), disallowed_special=()).astype(dtype)
+
+
+def _bytes() -> Tokenizer:
+    mergeable = {bytes([i]): i for i in range(256)}
+    dtype = token_dtype(257)
+
+    def encode(text: bytes) -> np.ndarray:
+        return np.frombuffer(text, np.uint8).astype(dtype)
+
+    return _build("bytes", ANY_CHARACTER, mergeable, {END_OF_TEXT: 256}, 256, encode)
+
+
+def _published(name: str, cache: Path) -> Tokenizer:
+    encoding = ranks.load_encoding(name, cache)
+    size = encoding.n_vocab
+    identity = _identity(encoding._pat_str, encoding._mergeable_ranks, encoding._special_tokens)
+    encode = partial(_encode_with, encoding, token_dtype(size))
+    return Tokenizer(name, encoding, size, encoding.eot_token, identity, encode, encoding.decode)
+
+
+def _chars(name: str, vocabulary: list[str]) -> Tokenizer:
+    unknown, end = len(vocabulary), len(vocabulary) + 1
+    points = np.array([ord(c) for c in vocabulary])
+    table = np.full(0x110000, unknown, token_dtype(end + 1))
+    table[points] = np.arange(unknown)
+
+    def encode(text: bytes) -> np.ndarray:
+        return table[np.frombuffer(text.decode("utf-8").encode("utf-32-le"), "<u4")]
+
+    mergeable = {c.encode("utf-8"): i for i, c in enumerate(vocabulary)}
+    return _build(name, ANY_CHARACTER, mergeable, {UNKNOWN: unknown, END_OF_TEXT: end}, end, encode)
+
+
+def _words(name: str, vocabulary: list[str]) -> Tokenizer:
+    """Words between blanks, and `<eos>` for each newline. Decoding puts one blank between the words of a line."""
+    spelled = [UNKNOWN, "\n", *vocabulary]
+    ids = {word: i for i, word in enumerate(spelled)}
+    known = {**ids, END_OF_LINE: 1}
+    dtype = token_dtype(len(spelled))
+
+    def encode(text: bytes) -> np.ndarray:
+        lines = text.decode("utf-8").split("\n")
+        found: list[int] = []
+        for line in lines[:-1]:
+            found += [known.get(word, 0) for word in line.split()]
+            found.append(1)
+        found += [known.get(word, 0) for word in lines[-1].split()]
+        return np.array(found, dtype)
+
+    def decode(tokens: list[int]) -> str:
+        return " ".join(spelled[t] for t in tokens).replace(" \n", "\n").replace("\n ", "\n")
+
+    return _build(name, WORD, {word.encode("utf-8"): i for word, i in ids.items()}, {}, None, encode, decode)
+
+
+def _bpe(name: str, vocabulary: list[str]) -> Tokenizer:
+    mergeable = {bytes([i]): i for i in range(256)}
+    mergeable |= {base64.b64decode(token): i for i, token in enumerate(vocabulary, 256)}
+    return _build(name, bpe.PATTERN, mergeable, {END_OF_TEXT: len(mergeable)}, len(mergeable))
+
+
+# Training
+
+
+def _train_chars(corpus: Corpus, _: int | None) -> list[str]:
+    found: set[str] = set()
+    for _document, text in _training_text(corpus):
+        found.update(text)
+    return sorted(found)
+
+
+def _train_words(corpus: Corpus, size: int | None) -> list[str]:
+    counts: Counter[str] = Counter()
+    for _document, text in _training_text(corpus):
+        counts.update(text.split())
+    for special in (UNKNOWN, END_OF_LINE):
+        counts.pop(special, None)
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    if size is not None and len(words) < size - 2:
+        raise UserError(
+            f"tokenizer 'words-{size}': the training split of {corpus.name} has {len(words)} words: ask for at most "
+            f"words-{len(words) + 2}, or for 'words'"
+        )
+    return words if size is None else words[: size - 2]
+
+
+def _train_bpe(corpus: Corpus, size: int | None) -> list[str]:
+    merges = size - 257
+    found = bpe.train_bpe(_sample(corpus, BPE_SAMPLE_BYTES), merges)
+    if len(found) < 256 + merges:
+        raise UserError(
+            f"tokenizer 'bpe-{size}': the training split of {corpus.name} has only {len(found) - 256} pairs to merge: "
+            f"ask for at most bpe-{len(found) + 1}"
+        )
+    return [base64.b64encode(token).decode() for token in list(found)[256:]]
+
+
+def _training_text(corpus: Corpus) -> Iterator[tuple[Document, str]]:
+    empty = True
+    for document in corpus.documents("train"):
+        for text in decoded(corpus, document):
+            empty = False
+            yield document, text
+    if empty:
+        raise UserError(f"the training split of {corpus.name} is empty: a tokenizer cannot be trained on it")
+
+
+def _sample(corpus: Corpus, limit: int) -> Iterator[str]:
+    """Training text of about ``limit`` bytes: the same share of the head of each chunk of each document, to a line end.
+
+    Of a stream, whose length nobody knows, the first ``limit`` bytes.
+    """
+    documents = corpus.documents("train")
+    known = isinstance(documents, tuple) and all(d.n_bytes is not None for d in documents)
+    share = min(1.0, limit / max(1, sum(d.n_bytes for d in documents))) if known else 1.0
+    used = 0
+    for _document, text in _training_text(corpus):
+        kept = text if share == 1.0 else text[: _line_end(text, int(share * len(text)))]
+        used += len(kept)
+        yield kept
+        if not known and used >= limit:
+            return
+
+
+def _line_end(text: str, at: int) -> int:
+    newline = text.rfind("\n", 0, at)
+    return newline + 1 if newline >= 0 else at
+
+
+# The cache of trained vocabularies
+
+
+def _cache_file(name: str, corpus: Corpus, cache: Path) -> Path:
+    return cache / "tokenizers" / f"{corpus.label}.{name}.json"
+
+
+def _read_vocabulary(path: Path, name: str, corpus: Corpus) -> list[str] | None:
+    """The cached vocabulary; None when it is absent or belongs to other text; UserError when it was altered."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise UserError(f"the tokenizer {path} cannot be read: delete it and it is trained again") from None
+    bound = {"format": _FORMAT, "name": name, "corpus_sha256": corpus.sha256}
+    if not isinstance(data, dict) or any(data.get(key) != value for key, value in bound.items()):
+        return None
+    if data.get("vocabulary_sha256") != _vocabulary_sha256(data.get("vocabulary")):
+        raise UserError(f"the tokenizer {path} was altered: delete it and it is trained again")
+    return data["vocabulary"]
+
+
+def _write_vocabulary(path: Path, name: str, corpus: Corpus, vocabulary: list[str]) -> None:
+    data = {
+        "format": _FORMAT,
+        "name": name,
+        "corpus": corpus.name,
+        "corpus_sha256": corpus.sha256,
+        "vocabulary_sha256": _vocabulary_sha256(vocabulary),
+        "vocabulary": vocabulary,
+    }
+    with replaced_atomically(path) as file:
+        file.write(json.dumps(data, indent=0).encode())
+
+
+def _vocabulary_sha256(vocabulary: Any) -> str:
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()

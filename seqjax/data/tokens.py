@@ -1,0 +1,173 @@
+"""Token shards: the tokens of one split on disk, bound to the text and the tokenizer they came from.
+
+A shard file is the magic word, the length of its header (8 bytes), the header (JSON, blanks up to a multiple of 4096
+bytes), and the tokens, little-endian uint16 or uint32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from seqjax.data.corpora import Corpus, Document, not_utf8
+from seqjax.data.folders import make_folder, replaced_atomically
+from seqjax.data.sources import last_cut
+from seqjax.data.tokenizers import Tokenizer
+from seqjax.errors import UserError
+
+MAGIC = b"seqjax-tokens-1\n"
+_ALIGNMENT = 4096
+_PIECE_BYTES = 1 << 18  # text given to a tokenizer at once; tiktoken gives up on runs of blanks of about a million
+_LISTED_DOCUMENTS = 4096
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """Tokens of one split.
+
+    ``tokens`` is a read-only memory map; ``n_bytes`` counts the UTF-8 bytes of the text without separators, for losses
+    in bits per byte; ``header`` holds corpus, corpus_sha256, split, tokenizer, tokenizer_sha256, vocab_size, dtype,
+    n_tokens, n_bytes, tokens_sha256 and documents, a list of [name, source, first token].
+    """
+
+    tokens: np.ndarray
+    n_bytes: int
+    header: Mapping[str, Any]
+
+
+def prepare_shard(
+    corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path, progress: Progress | None = None
+) -> TokenShard:
+    """The tokens of one split of a corpus, built when the cache has none that match.
+
+    After each document comes the tokenizer's end of text, if it has one. Building streams through the text in bounded
+    memory and calls ``progress(bytes done, bytes in total or None)``. A shard of other text or of another tokenizer is
+    replaced. Several processes may build the same shard at once.
+
+    Raises UserError: no such split, a split without text, text that is not UTF-8, a shard truncated or altered.
+    """
+    documents = corpus.documents(split)
+    path = cache / "tokens" / f"{corpus.label}.{split}.{tokenizer.name}.tokens"
+    bound = {
+        "corpus": corpus.name,
+        "corpus_sha256": corpus.sha256,
+        "split": split,
+        "tokenizer": tokenizer.name,
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": tokenizer.dtype.str,
+    }
+    if path.exists():
+        header, start = _read_header(path)
+        if all(header.get(key) == value for key, value in bound.items()):
+            return _open(path, header, start)
+    with tempfile.TemporaryFile(dir=make_folder(path.parent)) as payload:
+        header = bound | _encode_documents(corpus, documents, tokenizer, payload, progress)
+        if not header["n_tokens"]:
+            raise UserError(f"the split '{split}' of {corpus.name} is empty: the text is too short to have one")
+        payload.seek(0)
+        with replaced_atomically(path) as file:
+            _write_header(file, header)
+            shutil.copyfileobj(payload, file, 1 << 20)
+    return _open(path, *_read_header(path))
+
+
+def _encode_documents(
+    corpus: Corpus, documents: Any, tokenizer: Tokenizer, payload: BinaryIO, progress: Progress | None
+) -> dict[str, Any]:
+    """Write the tokens of all documents; return what the header says of them."""
+    sizes = [d.n_bytes for d in documents] if isinstance(documents, tuple) else [None]
+    total = None if None in sizes else sum(sizes)
+    digest, n_tokens, n_bytes = hashlib.sha256(), 0, 0
+    listed: list[tuple[str, str, int]] = []
+
+    def write(tokens: np.ndarray) -> None:
+        nonlocal n_tokens
+        data = tokens.tobytes()
+        digest.update(data)
+        payload.write(data)
+        n_tokens += len(tokens)
+
+    for document in documents:
+        # Of a stream of millions of pages the header keeps the first, and each change of source.
+        if len(listed) < _LISTED_DOCUMENTS or listed[-1][1] != document.source:
+            listed.append((document.name, document.source, n_tokens))
+        at = document.start
+        for chunk in document.chunks():
+            for piece in _pieces(chunk):
+                write(_encode_piece(corpus, document, tokenizer, piece, at))
+                at += len(piece)
+                n_bytes += len(piece)
+                if progress is not None:
+                    progress(n_bytes, total)
+        if tokenizer.end_of_text is not None:
+            write(np.array([tokenizer.end_of_text], tokenizer.dtype))
+    return {"n_tokens": n_tokens, "n_bytes": n_bytes, "tokens_sha256": digest.hexdigest(), "documents": listed}
+
+
+def _pieces(chunk: bytes) -> Iterator[bytes]:
+    while len(chunk) > _PIECE_BYTES:
+        cut = last_cut(chunk[:_PIECE_BYTES])
+        yield chunk[:cut]
+        chunk = chunk[cut:]
+    yield chunk
+
+
+def _encode_piece(corpus: Corpus, document: Document, tokenizer: Tokenizer, piece: bytes, at: int) -> np.ndarray:
+    try:
+        return tokenizer.encode(piece)
+    except UnicodeDecodeError as error:
+        raise not_utf8(corpus, document, at + error.start) from None
+
+
+def _write_header(file: BinaryIO, header: Mapping[str, Any]) -> None:
+    text = json.dumps({**header, "header_sha256": _header_sha256(header)}).encode()
+    fixed = len(MAGIC) + 8
+    text += b" " * (-(fixed + len(text)) % _ALIGNMENT)
+    file.write(MAGIC + len(text).to_bytes(8, "little") + text)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a shard and the offset of its tokens."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC) + 8)
+        length = int.from_bytes(start[len(MAGIC) :], "little")
+        if not start.startswith(MAGIC) or len(start) + length > size:
+            raise _damaged(path, "it is truncated or is no token shard")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise _damaged(path, "its header was altered") from None
+    if not isinstance(header, dict) or header.pop("header_sha256", None) != _header_sha256(header):
+        raise _damaged(path, "its header was altered")
+    return header, len(start) + length
+
+
+def _header_sha256(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def _open(path: Path, header: Mapping[str, Any], start: int) -> TokenShard:
+    dtype, n_tokens = np.dtype(header["dtype"]), header["n_tokens"]
+    expected, size = start + dtype.itemsize * n_tokens, path.stat().st_size
+    if size != expected:
+        raise _damaged(path, f"it has {size} bytes where its header says {expected}")
+    tokens = np.memmap(path, dtype, mode="r", offset=start, shape=(n_tokens,))
+    if hashlib.sha256(tokens).hexdigest() != header["tokens_sha256"]:
+        raise _damaged(path, "its tokens were altered")
+    return TokenShard(tokens, header["n_bytes"], header)
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"the token shard {path} is damaged: {what}; delete it and it is built again")
