@@ -1,0 +1,40 @@
+# make train   set up, train a small model on the embedded corpus, print its held-out loss and a sample
+# make test    set up, run the tests
+# make lint    set up, run the linter
+# Setting up means: a virtual environment in .venv with seqjax and what it needs (by uv where it is there, else pip).
+# Another interpreter: make PYTHON=python3.12 ...; with a GPU: make EXTRAS=test,cuda12 ...
+
+PYTHON ?= python3
+EXTRAS ?= test
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready-$(EXTRAS)
+
+.PHONY: train test lint setup clean
+.DELETE_ON_ERROR:
+
+train: setup
+	$(BIN)/seqjax train configs/quickstart.yaml
+
+test: setup
+	$(BIN)/python -m pytest -n 2 tests
+
+lint: setup
+	$(BIN)/ruff check seqjax tests
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: seqjax needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@if command -v uv >/dev/null 2>&1; then \
+	  set -ex; [ -d $(VENV) ] || uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'; \
+	else \
+	  set -ex; [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
