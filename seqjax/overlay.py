@@ -1,0 +1,251 @@
+"""From YAML files and dotted options to a checked :class:`~seqjax.config.Config`.
+
+One mechanism for files, command line and sweeps: a tree of plain values with the place each came from, overlaid from
+left to right (base file, file, dotted options), then validated once. An error names that place, the dotted key, what
+is allowed and what is near.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from seqjax.config import MODEL_CLASSES, Config, Impossible, check
+from seqjax.errors import UserError, did_you_mean
+
+_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+
+
+@dataclass
+class Tree:
+    """Nested plain values and, for each dotted key, the place (``file:line`` or ``command line``) it came from."""
+
+    values: dict[str, Any]
+    places: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+
+    def place(self, key: str) -> str:
+        """The place of a dotted key or of its nearest written ancestor."""
+        while key:
+            if key in self.places:
+                return self.places[key]
+            key = key.rpartition(".")[0]
+        return self.source
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but ``3e-4`` is a number, and dates stay text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a YAML or JSON file (with one level of ``base:``), overlay dotted options, validate.
+
+    Args:
+        path: the file; ``base: other.yaml`` in it names a file, relative to it, that it overlays.
+        options: dotted keys (``model.d_model``) and their values; text is read as YAML.
+    Raises:
+        UserError: file absent or not YAML, unknown key, wrong type, impossible combination.
+    """
+    tree = read_tree(Path(path))
+    return validate(overlay(tree, options_tree(options or {})))
+
+
+def read_tree(path: Path, may_have_base: bool = True) -> Tree:
+    """The tree of a file, overlaid on that of its ``base:`` if it names one."""
+    tree = _read_file(path)
+    base = tree.values.pop("base", None)
+    if base is None:
+        return tree
+    if not may_have_base:
+        raise UserError(f"{tree.place('base')}: base: a base file cannot have a base of its own")
+    if not isinstance(base, str):
+        raise UserError(f"{tree.place('base')}: base: expected the name of a file, got {base!r}")
+    return overlay(read_tree(path.parent / base, may_have_base=False), tree)
+
+
+def _read_file(path: Path) -> Tree:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise UserError(f"{path}: no such config file{did_you_mean(path.name, siblings)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the config file: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        values = {} if node is None else _construct(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
+    places: dict[str, str] = {}
+    if node is not None:
+        _note_places(node, "", path, places)
+    return Tree(values, places, str(path))
+
+
+def _construct(node: yaml.Node) -> Any:
+    return _Loader("").construct_document(node)
+
+
+def _note_places(node: yaml.Node, prefix: str, path: Path, places: dict[str, str]) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        place = f"{path}:{key_node.start_mark.line + 1}"
+        if places.get(key, "").startswith(f"{path}:"):
+            raise UserError(f"{place}: {key}: written twice, first at {places[key]}")
+        places[key] = place
+        _note_places(value_node, f"{key}.", path, places)
+
+
+def options_tree(options: Mapping[str, Any], source: str = "command line") -> Tree:
+    """The tree of dotted options; text is read as YAML where the field is not itself text."""
+    tree = Tree({}, {}, source)
+    texts = _text_fields()
+    for key, value in options.items():
+        *parents, leaf = key.split(".")
+        level = tree.values
+        for parent in parents:
+            level = level.setdefault(parent, {})
+            if not isinstance(level, dict):
+                raise UserError(f"{source}: {key}: '{parent}' is given as a value and as a group")
+        level[leaf] = _scalar(value, source, key) if isinstance(value, str) and key not in texts else value
+        tree.places[key] = source
+    return tree
+
+
+def _scalar(text: str, source: str, key: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{source}: {key}: cannot read the value {text!r}") from None
+
+
+def _text_fields() -> set[str]:
+    return {key for key, schema in leaves() if schema.get("type") == "string"}
+
+
+def overlay(below: Tree, above: Tree) -> Tree:
+    """``above`` laid over ``below``, key by key.
+
+    A ``model`` section of another kind of family replaces the one below: the options of one kind mean nothing to
+    another. Among elman, lstm and gru the section below stays.
+    """
+    values = dict(below.values)
+    places = dict(below.places)
+    if _kind(above.values) not in (None, _kind(values)):
+        values["model"] = {}
+        places = {key: place for key, place in places.items() if key.partition(".")[0] != "model"}
+    return Tree(_merge(values, above.values), places | above.places, above.source if above.values else below.source)
+
+
+def _kind(values: Mapping[str, Any]) -> type | None:
+    model = values.get("model")
+    family = model.get("family") if isinstance(model, Mapping) else None
+    return MODEL_CLASSES.get(family) if isinstance(family, str) else None
+
+
+def _merge(below: Any, above: Any) -> Any:
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+
+
+def validate(tree: Tree) -> Config:
+    """The config of a tree.
+
+    Raises:
+        UserError: one line for the first thing that is wrong, with its place, key, what is allowed and what is near.
+    """
+    try:
+        # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
+        config = _ADAPTER.validate_json(json.dumps(tree.values, default=str), strict=True)
+    except ValidationError as error:
+        raise UserError(_describe(error, tree)) from None
+    try:
+        check(config)
+    except Impossible as error:
+        raise UserError(f"{tree.place(error.key)}: {error.key}: {error}") from None
+    return config
+
+
+def _describe(error: ValidationError, tree: Tree) -> str:
+    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    location = [str(part) for part in found["loc"]]
+    if location[:1] == ["model"] and len(location) > 1 and location[1] in MODEL_CLASSES:
+        del location[1]  # pydantic puts the family between model and its field
+    key = ".".join(location)
+    where = f"{tree.place(key)}: {key}"
+    match found["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            names = _siblings(location, tree)
+            return f"{where}: unknown key; allowed: {', '.join(names)}{did_you_mean(location[-1], names)}"
+        case "literal_error":
+            allowed = re.findall(r"'([^']*)'", found["ctx"]["expected"])
+            near = did_you_mean(str(found["input"]), allowed)
+            return f"{where}: {found['input']!r} is not allowed; allowed: {', '.join(allowed)}{near}"
+        case "union_tag_invalid":
+            near = did_you_mean(str(found["ctx"]["tag"]), MODEL_CLASSES)
+            where = f"{tree.place(f'{key}.family')}: {key}.family"
+            return f"{where}: {found['ctx']['tag']!r} is not allowed; allowed: {', '.join(MODEL_CLASSES)}{near}"
+        case "union_tag_not_found":
+            return f"{where}.family: missing; allowed: {', '.join(MODEL_CLASSES)}"
+        case "missing":
+            return f"{where}: missing"
+    return f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
+
+
+def _siblings(location: list[str], tree: Tree) -> list[str]:
+    group = ".".join(location[:-1])
+    model = tree.values.get("model")
+    family = model.get("family") if isinstance(model, Mapping) else None
+    prefix = f"{group}." if group else ""
+    names: dict[str, None] = {}
+    for key, schema in leaves():
+        if group != "model" or family in schema["families"]:
+            if key.startswith(prefix):
+                names[key[len(prefix):].partition(".")[0]] = None
+    return list(names)
+
+
+def leaves() -> Iterable[tuple[str, dict[str, Any]]]:
+    """Every dotted key with its JSON schema (``description``, ``type``, ``enum``, ``default``, and ``families``)."""
+    schema = _ADAPTER.json_schema()
+    definitions = schema["$defs"]
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in schema["properties"].items():
+        if name == "model":
+            for model_class in dict.fromkeys(MODEL_CLASSES.values()):
+                families = [family for family, owner in MODEL_CLASSES.items() if owner is model_class]
+                for leaf, leaf_schema in definitions[model_class.__name__]["properties"].items():
+                    known = found.setdefault(f"model.{leaf}", {**leaf_schema, "families": []})
+                    known["families"] = [*known["families"], *families]
+                    if leaf == "family":
+                        known["enum"] = list(MODEL_CLASSES)
+                        known.pop("const", None)
+        elif "$ref" in entry:
+            for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
+                found[f"{name}.{leaf}"] = {**leaf_schema, "families": list(MODEL_CLASSES)}
+        else:
+            found[name] = {**entry, "families": list(MODEL_CLASSES)}
+    return found.items()

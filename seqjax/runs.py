@@ -1,0 +1,162 @@
+"""The run folder: files that anyone can read without seqjax, and that are never half true.
+
+    config.json      the complete, canonical config
+    metrics.jsonl    one object a line, the source of truth for curves
+    result.json      written once, when the run has ended: losses, counts, versions, hardware, status
+    checkpoints/     see seqjax.training.checkpoints
+    log.txt          what was printed
+    lock             held by the process that trains
+
+Small files are replaced atomically. A line of metrics.jsonl that a killed process left torn is dropped on resume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from seqjax.config import Config, canonical_json, to_dict
+from seqjax.errors import UserError
+from seqjax.overlay import load_config
+
+FINISHED = ("finished", "diverged")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``: a reader, or a crash, sees the old file or the new one, nothing between."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` atomically by indented JSON; NaN and infinity are refused."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn an unwritable or full disk into one clear line: what is on disk stays valid."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            reason = "the disk is full"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            reason = "it cannot be written"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+            reason = "a file of that name is in the way"
+        else:
+            raise
+        raise UserError(
+            f"{error.filename or folder}: {reason} ({os.strerror(error.errno or 0)}); what is in {folder} is intact: "
+            "mend this and start the same command again"
+        ) from error
+
+
+def open_run(folder: Path, config: Config) -> None:
+    """Make the run folder, or check that the one that is there is of the same config.
+
+    Raises:
+        UserError: the folder holds a run of another config (the first key that differs is named), or is not a folder.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "config.json"
+        if path.exists():
+            _compare(read_config(folder), config, folder)
+        elif any(folder.glob("*.json*")):
+            raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
+        else:
+            write_json(path, to_dict(config))
+
+
+def read_config(folder: Path) -> Config:
+    """The config saved with a run."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: not a run folder (it has no config.json)")
+    return load_config(path)
+
+
+def _compare(saved: Config, asked: Config, folder: Path) -> None:
+    if canonical_json(saved) == canonical_json(asked):
+        return
+    for (key, there), (_, here) in zip(_flat(to_dict(saved)), _flat(to_dict(asked)), strict=False):
+        if there != here:
+            raise UserError(f"{folder}: holds a run of another config: {key} is {there!r} there and {here!r} here; "
+                            "choose another run folder, or resume that run by naming its folder")
+    raise UserError(f"{folder}: holds a run of another kind of model; choose another run folder")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the run folder; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process is training this run.
+    """
+    with storage_errors(folder), open(folder / "lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is training this run") from None
+        yield
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of metrics.jsonl, oldest first; a torn last line is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop the lines for which ``keep`` is false (and a torn one), so that a resumed run writes them once more."""
+    path = folder / "metrics.jsonl"
+    if path.is_file():
+        kept = [json.dumps(record) for record in read_metrics(folder) if keep(record)]
+        write_atomically(path, "".join(line + "\n" for line in kept))
+
+
+def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add one line to metrics.jsonl and hand it to the operating system at once."""
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The contents of result.json, or None while the run has not ended."""
+    path = folder / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,82 @@
+"""The run folder is never half true."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqjax import runs
+from seqjax.config import Config, RecurrentConfig, TransformerConfig
+from seqjax.errors import UserError
+
+CONFIG = Config(RecurrentConfig("lstm"))
+
+
+def test_config_is_saved_and_compared(tmp_path: Path) -> None:
+    runs.open_run(tmp_path / "run", CONFIG)
+    runs.open_run(tmp_path / "run", CONFIG)
+    assert runs.read_config(tmp_path / "run") == CONFIG
+    with pytest.raises(UserError, match=r"another config: model.n_layers is 2 there and 3 here"):
+        runs.open_run(tmp_path / "run", Config(RecurrentConfig("lstm", n_layers=3)))
+    with pytest.raises(UserError, match="another"):
+        runs.open_run(tmp_path / "run", Config(TransformerConfig()))
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text("{}")
+    with pytest.raises(UserError, match="not a run folder"):
+        runs.open_run(tmp_path, CONFIG)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    runs.write_json(path, {"loss": 1.0})
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write_json(path, {"loss": float("nan")})
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match="the disk is full"), runs.storage_errors(tmp_path):
+        runs.write_json(path, {"loss": 2.0})
+    assert path.read_text() == '{\n  "loss": 1.0\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_torn_and_later_lines_are_dropped(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        runs.append_metrics(tmp_path, {"step": step, "loss": 1 / step})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 20, "lo')
+    assert [r["step"] for r in runs.read_metrics(tmp_path)] == [5, 10, 15]
+    runs.keep_metrics(tmp_path, lambda record: record["step"] <= 10)
+    assert runs.read_metrics(tmp_path) == [{"step": 5, "loss": 0.2}, {"step": 10, "loss": 0.1}]
+    assert (tmp_path / "metrics.jsonl").read_text().endswith("}\n")
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from seqjax import runs\nwith runs.lock(Path({str(tmp_path)!r})): print('held')"
+    with runs.lock(tmp_path):
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "another process is training this run" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "held\n"
+
+
+def test_an_unwritable_place_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="a file of that name is in the way"):
+        runs.open_run(tmp_path / "file" / "run", CONFIG)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    user = os.geteuid()
+    if user == 0:
+        for folder in [tmp_path, *tmp_path.parents]:
+            if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
+                folder.chmod(folder.stat().st_mode | 0o011)  # pytest's folders are closed to others
+        os.seteuid(65534)  # root may write everywhere
+    try:
+        with pytest.raises(UserError, match=r"closed.*cannot be written.*Permission denied"):
+            runs.open_run(closed / "run", CONFIG)
+    finally:
+        os.seteuid(user)
