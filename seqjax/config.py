@@ -224,24 +224,34 @@ def check(config: Config) -> None:
     elif model.tied_embeddings and model.d_ff != model.d_model:
         raise Impossible("model.tied_embeddings", f"needs d_ff {model.d_ff} equal to d_model {model.d_model}")
     if train.batch_size % train.accumulation:
-        raise Impossible("train.accumulation", f"{train.accumulation} does not divide train.batch_size "
-                         f"{train.batch_size}; allowed: {_divisors(train.batch_size)}")
+        raise Impossible(
+            "train.accumulation",
+            f"{train.accumulation} does not divide train.batch_size "
+            f"{train.batch_size}; allowed: {_divisors(train.batch_size)}",
+        )
     if optimizer.warmup_steps > train.steps:
         raise Impossible("optimizer.warmup_steps", f"{optimizer.warmup_steps} is more than train.steps {train.steps}")
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
     if config.data.batching == "streams" and not isinstance(model, RecurrentConfig):
-        raise Impossible("data.batching", f"streams carry recurrent state, which the family '{model.family}' does not "
-                         "have; allowed: windows")
+        raise Impossible(
+            "data.batching",
+            f"streams carry recurrent state, which the family '{model.family}' does not have; allowed: windows",
+        )
 
 
 def _check_transformer(model: TransformerConfig) -> None:
     if model.d_model % model.n_heads:
-        raise Impossible("model.n_heads", f"{model.n_heads} heads do not divide d_model {model.d_model}; "
-                         f"allowed: {_divisors(model.d_model)}")
+        raise Impossible(
+            "model.n_heads",
+            f"{model.n_heads} heads do not divide d_model {model.d_model}; allowed: {_divisors(model.d_model)}",
+        )
     if model.positions == "rotary" and (model.d_model // model.n_heads) % 2:
-        raise Impossible("model.n_heads", f"rotary positions need an even head width; it is "
-                         f"{model.d_model} / {model.n_heads} = {model.d_model // model.n_heads}")
+        raise Impossible(
+            "model.n_heads",
+            f"rotary positions need an even head width; it is "
+            f"{model.d_model} / {model.n_heads} = {model.d_model // model.n_heads}",
+        )
 
 
 def _check_recurrent(model: RecurrentConfig) -> None:

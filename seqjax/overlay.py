@@ -224,7 +224,7 @@ def _siblings(location: list[str], tree: Tree) -> list[str]:
     for key, schema in leaves():
         if group != "model" or family in schema["families"]:
             if key.startswith(prefix):
-                names[key[len(prefix):].partition(".")[0]] = None
+                names[key[len(prefix) :].partition(".")[0]] = None
     return list(names)
 
 

@@ -100,8 +100,10 @@ def _compare(saved: Config, asked: Config, folder: Path) -> None:
         return
     for (key, there), (_, here) in zip(_flat(to_dict(saved)), _flat(to_dict(asked)), strict=False):
         if there != here:
-            raise UserError(f"{folder}: holds a run of another config: {key} is {there!r} there and {here!r} here; "
-                            "choose another run folder, or resume that run by naming its folder")
+            raise UserError(
+                f"{folder}: holds a run of another config: {key} is {there!r} there and {here!r} here; "
+                "choose another run folder, or resume that run by naming its folder"
+            )
     raise UserError(f"{folder}: holds a run of another kind of model; choose another run folder")
 
 

@@ -63,9 +63,17 @@ def make_config(small_text: Path) -> Callable[..., Any]:
 
     def make(family: str = "lstm", **changes: Any) -> Any:
         base = {f"model.{key}": value for key, value in {"family": family, **models[family]}.items()} | {
-            "data.corpus": str(small_text), "train.steps": 20, "train.batch_size": 8, "train.context_length": 16,
-            "train.log_every": 5, "train.checkpoint_every": 10, "optimizer.learning_rate": 1e-2, "evaluation.every": 10, "evaluation.windows": 32,
-            "evaluation.final_windows": 64, "evaluation.batch_size": 16,
+            "data.corpus": str(small_text),
+            "train.steps": 20,
+            "train.batch_size": 8,
+            "train.context_length": 16,
+            "train.log_every": 5,
+            "train.checkpoint_every": 10,
+            "optimizer.learning_rate": 1e-2,
+            "evaluation.every": 10,
+            "evaluation.windows": 32,
+            "evaluation.final_windows": 64,
+            "evaluation.batch_size": 16,
         }
         return validate(overlay(options_tree(base), options_tree(changes)))
 

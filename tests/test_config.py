@@ -82,7 +82,12 @@ def test_one_level_of_base(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "model: {family: lstm, d_model: 32}\ntrain: {steps: 7, batch_size: 4}")
     child = write(tmp_path / "child.yaml", "base: base.yaml\ntrain: {steps: 9}")
     config = load_config(child, {"train.context_length": "5"})
-    assert (config.model.d_model, config.train.steps, config.train.batch_size, config.train.context_length) == (32, 9, 4, 5)
+    assert (config.model.d_model, config.train.steps, config.train.batch_size, config.train.context_length) == (
+        32,
+        9,
+        4,
+        5,
+    )
     grandchild = write(tmp_path / "grandchild.yaml", "base: child.yaml")
     with pytest.raises(UserError, match=r"child.yaml:1: base: a base file cannot have a base of its own"):
         load_config(grandchild)

@@ -1,0 +1,73 @@
+"""What every recurrent cell is made of.
+
+A cell separates what depends on time from what does not, because speed lives there: `project` multiplies the inputs of
+all time steps in one matmul, `step` does the rest for one time step with one fused matmul over all gates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from seqjax.cells.precision import contract
+from seqjax.config import RecurrentConfig
+
+Params = dict[str, Array]
+State = Any  # a pytree of BxH arrays
+
+
+class Cell(NamedTuple):
+    """One recurrent cell as four pure functions; any of them may be vmapped (over layers, over runs)."""
+
+    init: Callable[[Array, int, int, RecurrentConfig], Params]
+    """(key, D, H, config) -> {"W_x": DxG, "W_h": HxG, "b": G, ...}, float32; no biases unless config.bias."""
+    initial_state: Callable[[int, int], State]
+    """(B, H) -> state of zeros, float32 BxH."""
+    project: Callable[[Params, Array, DTypeLike], Array]
+    """(params, x_TxBxD, compute dtype) -> gates_x_TxBxG, float32: the part that does not depend on time."""
+    step: Callable[[Params, State, Array, DTypeLike], tuple[State, Array]]
+    """(params, state, gates_x_BxG, compute dtype) -> (state, h_BxH), float32: one time step."""
+
+
+def draw_normal(key: Array, **arrays: tuple[float, tuple[int, ...]]) -> Params:
+    """Normal float32 arrays of the given (standard deviation, shape), all from one draw.
+
+    Every call of the random generator adds a few hundred instructions to a program, so one call for all the arrays of a
+    layer compiles in a fraction of the time.
+    """
+    sizes = [math.prod(shape) for _, shape in arrays.values()]
+    parts = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
+    return {name: std * part.reshape(shape) for (name, (std, shape)), part in zip(arrays.items(), parts, strict=True)}
+
+
+def init_gates(key: Array, d_in: int, d_hidden: int, n_gates: int, bias: bool) -> Params:
+    """Weights of `n_gates` gates side by side: input weights LeCun normal, recurrent weights orthogonal, biases zero.
+
+    LeCun normal: standard deviation D^-0.5. Orthogonal recurrent weights (Saxe et al. 2014, arXiv 1312.6120) keep the
+    length of the state and of its gradient through the linear part of the recurrence; each gate has its own random
+    orthogonal HxH matrix.
+
+    Returns:
+      {"W_x": DxG, "W_h": HxG, "b": G} with G = n_gates H, float32; "b" only with `bias`.
+    """
+    shapes = {"W_x": (d_in**-0.5, (d_in, n_gates * d_hidden)), "W_h": (1.0, (n_gates, d_hidden, d_hidden))}
+    params = draw_normal(key, **shapes)
+    q_NxHxH, r_NxHxH = jnp.linalg.qr(params["W_h"])
+    signs_Nx1xH = jnp.sign(jnp.diagonal(r_NxHxH, axis1=1, axis2=2))[:, None, :]  # makes the distribution uniform
+    params["W_h"] = jnp.concatenate(list(q_NxHxH * signs_Nx1xH), axis=1)
+    if bias:
+        params["b"] = jnp.zeros(n_gates * d_hidden)
+    return params
+
+
+def project_gates(params: Params, x_TxBxD: Array, dtype: DTypeLike) -> Array:
+    """gates_x_TxBxG = W_x x_t + b for all t in one matmul, float32."""
+    gates_x_TxBxG = contract("TBD,DG->TBG", x_TxBxD, params["W_x"], dtype)
+    return gates_x_TxBxG + params["b"][None, None, :] if "b" in params else gates_x_TxBxG

@@ -1,0 +1,123 @@
+"""`seqjax bench`: compile time and step time of each family at two sizes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from typing import Any
+
+from seqjax.commands import options as shared
+from seqjax.config import Config, OptimizerConfig, RecurrentConfig, TrainConfig, TransformerConfig, WindowConfig
+from seqjax.errors import UserError
+from seqjax.units import si
+
+VOCABULARY = 256
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "bench",
+        "compile time and step time of each family at two sizes",
+        """
+        seqjax bench
+        seqjax bench --families lstm transformer --repeats 20 --json bench.json
+        """,
+    )
+    parser.add_argument("--families", nargs="+", default=list(_models(64)), help="[all]")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 256], help="widths D = H [64 256]")
+    parser.add_argument("--batch-size", type=int, default=32, help="B [32]")
+    parser.add_argument("--context-length", type=int, default=128, help="T [128]")
+    parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median is shown [10]")
+    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
+    parser.set_defaults(run=run)
+
+
+def _models(width: int) -> dict[str, Any]:
+    return {
+        "window": WindowConfig(d_model=width, d_ff=4 * width),
+        "elman": RecurrentConfig("elman", d_model=width),
+        "gru": RecurrentConfig("gru", d_model=width),
+        "lstm": RecurrentConfig("lstm", d_model=width),
+        "transformer": TransformerConfig(d_model=width, n_layers=2),
+    }
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Time the real train step (forward, backward, clip, Adam) of each model and print a table."""
+    shared.no_more(rest)
+    for family in options.families:
+        if family not in _models(64):
+            raise UserError(f"command line: --families {family}: allowed: {', '.join(_models(64))}")
+    from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
+
+    hardware, versions = describe_hardware(), describe_versions()
+    print(
+        f"{hardware['device']} x {hardware['devices']}, {hardware['processor']}, {hardware['cores']} cores, "
+        f"jax {versions['jax']}, float32, B = {options.batch_size}, T = {options.context_length}, V = {VOCABULARY}"
+    )
+    print(
+        f"{'family':<14}{'width':>6}{'params':>10}{'compile':>11}{'step':>12}{'tokens/s':>12}{'FLOP/s':>12}"
+        f"{'of peak':>9}"
+    )
+    rows = []
+    for width in options.sizes:
+        for family in options.families:
+            row = _measure(family, width, options)
+            rows.append(row)
+            peak = peak_flops(int(hardware["devices"]))
+            share = f"{row['flops_per_second'] / peak:.1%}" if peak else "-"
+            print(
+                f"{family:<14}{width:>6}{si(row['parameters']):>10}{row['compile_seconds']:>9.2f} s"
+                f"{1e3 * row['step_seconds']:>9.2f} ms{si(row['tokens_per_second']):>12}"
+                f"{si(row['flops_per_second']):>12}{share:>9}",
+                flush=True,
+            )
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"hardware": hardware, "versions": versions, "rows": rows}, file, indent=2)
+    return 0
+
+
+def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, Any]:
+    import jax
+    import numpy as np
+
+    from seqjax.models import count_parameters, flops_per_token
+    from seqjax.training.setup import make_model, make_program
+    from seqjax.training.state import Hyper
+
+    config = Config(
+        _models(width)[family],
+        optimizer=OptimizerConfig(),
+        train=TrainConfig(batch_size=options.batch_size, context_length=options.context_length),
+    )
+    program = make_program(config, make_model(config, VOCABULARY))
+    state = program.init()
+    shape = (options.batch_size, options.context_length + 1)
+    batch = program.put(np.random.default_rng(0).integers(0, VOCABULARY, shape, np.int32))
+    hyper = Hyper(np.float32(1e-3), np.float32(0.0))
+    began = time.perf_counter()
+    compiled = program.step.lower(state, batch, hyper).compile()
+    compile_seconds = time.perf_counter() - began
+    seconds = []
+    for _ in range(2 + options.repeats):
+        began = time.perf_counter()
+        state, metrics = compiled(state, batch, hyper)
+        jax.block_until_ready((state, metrics))
+        seconds.append(time.perf_counter() - began)
+    step_seconds = float(np.median(seconds[2:]))
+    tokens = options.batch_size * options.context_length
+    flops = flops_per_token(config.model, VOCABULARY, options.context_length)["training"]
+    return {
+        "family": family,
+        "model": dataclasses.asdict(config.model),
+        "parameters": count_parameters(config.model, VOCABULARY, options.context_length)["total"],
+        "compile_seconds": compile_seconds,
+        "step_seconds": step_seconds,
+        "tokens_per_second": tokens / step_seconds,
+        "flops_per_second": flops * tokens / step_seconds,
+    }

@@ -1,0 +1,76 @@
+"""`seqjax eval`: held-out loss of a trained run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from seqjax import runs
+from seqjax.commands import options as shared
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "eval",
+        "held-out loss of a trained run",
+        """
+        seqjax eval runs/english-lstm/lstm-2x128-0123456789
+        seqjax eval RUN --split test --windows 4096 --checkpoint best
+        seqjax eval RUN --json > loss.json        # with the loss at every position of the context
+        """,
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"), help="[validation]")
+    parser.add_argument("--windows", type=int, help="held-out windows [evaluation.final_windows]")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
+    parser.add_argument("--json", action="store_true", help="everything as JSON on standard output")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Evaluate and print."""
+    shared.no_more(rest)
+    config = runs.read_config(options.folder)
+    from seqjax.training.evaluation import evaluate
+    from seqjax.training.loop import restore_params
+    from seqjax.training.setup import load_text, make_model, make_program
+
+    text = load_text(config)
+    shard = text.shard(options.split)
+    program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
+    step, params = restore_params(
+        config, options.folder, program, lambda line: print(line, file=sys.stderr), options.checkpoint
+    )
+    found = evaluate(
+        config,
+        shard,
+        options.split,
+        program.token_losses,
+        params,
+        program.zero_carry(),
+        options.windows or config.evaluation.final_windows,
+    )
+    if options.json:
+        print(json.dumps({"step": step, **dataclasses.asdict(found)}, indent=2))
+        return 0
+    print(
+        f"{options.split} split at step {step}: {found.tokens:,} tokens in {found.windows:,} "
+        f"{'windows' if found.protocol == 'windows' else 'stream segments'}"
+    )
+    print(f"  {found.loss:.4f} ± {found.loss_se:.4f} nats per token\n  {found.bits_per_byte:.4f} bits per byte")
+    for source, loss in found.by_source.items():
+        print(f"  {loss:.4f} nats per token on {source}")
+    print("  position   nats per token")
+    for position in _powers_of_two(len(found.by_position)):
+        print(f"  {position:>8}   {found.by_position[position - 1]:.4f} ± {found.by_position_se[position - 1]:.4f}")
+    return 0
+
+
+def _powers_of_two(last: int) -> list[int]:
+    return sorted({2**k for k in range(last.bit_length()) if 2**k <= last} | {last})

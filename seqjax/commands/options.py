@@ -1,0 +1,96 @@
+"""Options that several commands share, and the dotted options that overlay a config."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seqjax.config import Config
+from seqjax.errors import UserError, did_you_mean
+from seqjax.overlay import leaves, load_config
+
+
+def config_options(rest: Sequence[str]) -> dict[str, str]:
+    """``["--model.d-model", "128", "--seed=3"]`` -> ``{"model.d_model": "128", "seed": "3"}``.
+
+    Raises:
+        UserError: something that is not an option, an option without a value, or one given twice.
+    """
+    options: dict[str, str] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"command line: {word}: expected an option such as --train.steps 500")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UserError(f"command line: {word}: expected a value{_near(name)}")
+            value = words.pop(0)
+        key = name.replace("-", "_")
+        if key in options:
+            raise UserError(f"command line: {word}: given twice")
+        if "." not in key and key not in dict(leaves()):
+            raise UserError(f"command line: --{name}: unknown option{_near(name)}")
+        options[key] = value
+    return options
+
+
+def _near(name: str) -> str:
+    return did_you_mean(name, [key.replace("_", "-") for key, _ in leaves()])
+
+
+def no_more(rest: Sequence[str]) -> None:
+    """Refuse words that a command does not know."""
+    if rest:
+        raise UserError(f"command line: {rest[0]}: unknown option")
+
+
+def config_of(path: Path, rest: Sequence[str]) -> Config:
+    """The config in a file, or of a run folder, with the dotted options over it."""
+    return load_config(path / "config.json" if (path / "config.json").is_file() else path, config_options(rest))
+
+
+def fields_help() -> str:
+    """Every config field with its type, default and meaning, as the epilog of a help text."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    lines = ["config fields (each is an option, over the values of CONFIG):"]
+    for key, schema in leaves():
+        lines.append(f"  --{key.replace('_', '-')} {_kind(schema)}")
+        default = "" if "default" not in schema else f" [{_word(schema['default'])}]"
+        families = schema["families"]
+        only = "" if len(families) == 5 or key == "model.family" else f" ({', '.join(families)})"
+        text = f"{schema.get('description', '')}{default}{only}"
+        lines += textwrap.wrap(text, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return "{" + ",".join(schema["enum"]) + "}"
+    kinds = [schema.get("type")] if "type" in schema else [part["type"] for part in schema.get("anyOf", [])]
+    return "|".join(str(kind).upper() for kind in kinds)
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def add_parser(commands: Any, name: str, summary: str, examples: str, fields: bool = False) -> argparse.ArgumentParser:
+    """A subcommand with a one-line summary and examples; with ``fields``, help on every config field."""
+    epilog = f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}"
+    if fields:
+        epilog += "\n\n" + fields_help()
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )

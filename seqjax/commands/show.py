@@ -1,0 +1,60 @@
+"""`seqjax show`: what a config says, before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqjax.commands import options as shared
+from seqjax.config import run_id, to_dict
+from seqjax.units import si
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "show",
+        "resolved config, parameters by group, FLOPs per token",
+        """
+        seqjax show configs/english-lstm.yaml
+        seqjax show configs/english-transformer.yaml --model.d-model 256
+        """,
+        fields=True,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG|RUN", help="a YAML config or a run folder")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Print config, counts and costs."""
+    config = shared.config_of(options.config, rest)
+    from seqjax.models import count_parameters, flops_per_token
+    from seqjax.training.setup import load_text
+
+    vocab_size = load_text(config).tokenizer.vocab_size
+    context = config.train.context_length
+    parameters = count_parameters(config.model, vocab_size, context)
+    flops = flops_per_token(config.model, vocab_size, context)
+    tokens = config.train.steps * config.train.batch_size * context
+    print(yaml.safe_dump(to_dict(config), sort_keys=False).rstrip())
+    print(f"\nrun id {run_id(config)}\nvocabulary V = {vocab_size:,}\n")
+    print("parameters")
+    sums = ("total", "non_embedding", "with_readout")
+    for group in [name for name in parameters if name not in sums and parameters[name]]:
+        print(f"  {group:<34}{parameters[group]:>14,}")
+    print(f"  {'total':<34}{parameters['total']:>14,}")
+    print(f"  {'non-embedding (Kaplan et al. 2020)':<34}{parameters['non_embedding']:>14,}")
+    print(f"  {'with readout':<34}{parameters['with_readout']:>14,}")
+    print("\nFLOPs per token")
+    print(f"  {'6 N, Kaplan et al. 2020':<34}{flops['kaplan_6n']:>14,.0f}")
+    print(f"  {'exact, forward':<34}{flops['forward']:>14,.0f}")
+    print(f"  {'exact, training (3 x forward)':<34}{flops['training']:>14,.0f}")
+    print(
+        f"\n{config.train.steps:,} steps of {config.train.batch_size * context:,} tokens: {si(tokens)}tokens, "
+        f"{si(flops['training'] * tokens)}FLOP"
+    )
+    return 0

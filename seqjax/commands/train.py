@@ -1,0 +1,100 @@
+"""`seqjax train`: from a config, or an interrupted run folder, to a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from seqjax import runs
+from seqjax.commands import options as shared
+from seqjax.config import Config, run_id
+from seqjax.errors import UserError
+
+DIVERGED = 3
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "train",
+        "train a model, or go on with a run that was stopped",
+        """
+        seqjax train configs/english-lstm.yaml
+        seqjax train configs/english-lstm.yaml --model.d-model 128 --train.steps 500
+        seqjax train runs/english-lstm/lstm-2x128-0123456789      # resume
+        """,
+        fields=True,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG|RUN", help="a config, or a run folder to resume")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all run folders [runs]")
+    parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
+    parser.add_argument("--devices", type=int, help="devices that share each batch [all]")
+    parser.add_argument(
+        "--wandb",
+        metavar="MODE",
+        help="online, offline or disabled [WANDB_MODE; else online if a key is found, else offline]",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on the screen (log.txt has it)")
+    parser.add_argument("--no-sample", action="store_true", help="do not print a sample of text at the end")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Train, then say what came of it."""
+    config, folder = _config_and_folder(options, rest)
+    from seqjax.training.loop import Interrupted, train
+
+    repeated = runs.read_result(folder) is not None
+    try:
+        result = train(config, folder, devices=options.devices, wandb_mode=options.wandb, quiet=options.quiet)
+    except Interrupted as stop:
+        print(f"stopped at step {stop.step}, state saved; go on with: seqjax train {folder}", file=sys.stderr)
+        return 130 if stop.signal_number == signal.SIGINT else 75
+    if repeated:
+        print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)
+    _print_result(folder, result)
+    if result["status"] == "diverged":
+        return DIVERGED
+    if not options.no_sample:
+        _print_sample(config, folder)
+    return 0
+
+
+def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[Config, Path]:
+    path: Path = options.config
+    if path.is_dir():
+        if rest:
+            raise UserError(f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option")
+        return runs.read_config(path), path
+    config = shared.config_of(path, rest)
+    return config, options.folder or options.runs / path.stem / run_id(config)
+
+
+def _print_result(folder: Path, result: dict[str, Any]) -> None:
+    print(f"run       {folder}")
+    if result["status"] == "diverged":
+        first, last = result["diverged_in_steps"]
+        print(
+            f"status    diverged in steps {first} to {last}: the loss or its gradient was not finite.\n"
+            "          Try a lower --optimizer.learning-rate or more --optimizer.warmup-steps."
+        )
+        return
+    found = result["validation"]
+    print(
+        f"held out  {found['loss']:.4f} ± {found['loss_se']:.4f} nats per token, {found['bits_per_byte']:.4f} "
+        f"bits per byte ({found['tokens']:,} tokens of the validation split)"
+    )
+    if len(found["by_source"]) > 1:
+        parts = ", ".join(f"{source} {loss:.4f}" for source, loss in found["by_source"].items())
+        print(f"          nats per token by source: {parts}")
+
+
+def _print_sample(config: Config, folder: Path) -> None:
+    from seqjax.commands.sample import sample_text
+
+    print("sample")
+    print(sample_text(config, folder, prompt=None, tokens=300, temperature=0.8))

@@ -1,0 +1,88 @@
+"""Parameters by group and FLOPs per token, from the config alone.
+
+Published laws differ because they count differently: the same runs give other exponents for Kaplan's non-embedding N,
+for N with the readout and for all parameters. Every count is kept, so that the choice is made when a law is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.config import ModelConfig, TransformerConfig
+from seqjax.models.build import build_model
+
+GROUPS = ("embedding", "positional", "matrices", "vectors", "readout", "readout_bias")
+
+
+def group_of(path: Sequence[Any]) -> str:
+    """The group (one of `GROUPS`) of a leaf of the parameter tree.
+
+    "embedding": token table; "positional": learned positions; "matrices": weights of recurrent layers and blocks;
+    "vectors": their biases and norm gains; "readout" and "readout_bias".
+
+    Args:
+      path: of the leaf from the root of the tree, as jax.tree_util gives it or as names.
+    """
+    names = [getattr(entry, "key", entry) for entry in path]
+    if names[0] == "positions":
+        return "positional"
+    if names[0] in GROUPS:
+        return names[0]
+    return "matrices" if names[-1].startswith("W") else "vectors"
+
+
+def count_parameters(config: ModelConfig, vocab_size: int, context_length: int) -> dict[str, int]:
+    """Number of parameters under every convention, without making any.
+
+    Returns:
+      One entry for each of `GROUPS` (they sum to "total"), and
+      "total": all of them;
+      "non_embedding": the matrices alone, the N of Kaplan et al. 2020 (arXiv 2001.08361, table 1), without
+        embeddings, positions, readout, biases and norm gains;
+      "with_readout": matrices and the readout's V D weights, which are counted whether tied or not.
+    """
+    model = build_model(config, vocab_size, context_length)
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    counts = dict.fromkeys(GROUPS, 0)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        counts[group_of(path)] += leaf.size
+    readout = counts["embedding"] if config.tied_embeddings else counts["readout"]
+    return counts | {
+        "total": sum(counts.values()),
+        "non_embedding": counts["matrices"],
+        "with_readout": counts["matrices"] + readout,
+    }
+
+
+def flops_per_token(config: ModelConfig, vocab_size: int, context_length: int) -> dict[str, float]:
+    """Floating-point operations of the matmuls per token, averaged over a context of `context_length` tokens.
+
+    A multiplication and an addition are two operations; elementwise work (gates, softmax, norms) is left out, as is
+    customary. Every weight of a matrix acts once on every token, in every family, so the matrices cost 2 N.
+    Attention costs 4 D for each key that a query sees, (T + 1) / 2 of them in the mean: L * 2 D (T + 1), which is
+    Kaplan's 2 L T d_attn (table 1) up to the 1. The backward pass is twice the forward pass: one product for the
+    gradient of each operand.
+
+    Returns:
+      "kaplan_6n": 6 N with the non-embedding N, the training compute of Kaplan et al. 2020;
+      "matrices", "attention", "readout": the exact parts of the forward pass;
+      "forward": their sum; "training": three times that.
+    """
+    counts = count_parameters(config, vocab_size, context_length)
+    attention = 0
+    if isinstance(config, TransformerConfig) and config.attention:
+        attention = config.n_layers * 2 * config.d_model * (context_length + 1)
+    forward = {
+        "matrices": 2 * counts["matrices"],
+        "attention": attention,
+        "readout": 2 * (counts["with_readout"] - counts["matrices"]),
+    }
+    total = sum(forward.values())
+    return {"kaplan_6n": 6.0 * counts["non_embedding"]} | {
+        name: float(value) for name, value in (forward | {"forward": total, "training": 3 * total}).items()
+    }

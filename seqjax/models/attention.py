@@ -1,0 +1,82 @@
+"""Multi-head causal self-attention of Vaswani et al. (2017), arXiv 1706.03762, section 3.2, with an optional cache."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from seqjax.cells.cell import draw_normal
+from seqjax.cells.precision import contract
+from seqjax.models.layers import Params
+from seqjax.models.positions import rotate
+
+Cache = dict[str, Array]
+
+
+def attend(q_TxK: Array, k_SxK: Array, v_SxK: Array, mask_TxS: Array, dtype: DTypeLike = "float32") -> Array:
+    """One head: softmax(Q K^T / sqrt(d_k)) V (Vaswani et al. 2017, equation 1).
+
+    Args:
+      q_TxK: queries. k_SxK: keys. v_SxK: values.
+      mask_TxS: which keys each query may see; every query must see at least one.
+      dtype: dtype of the two matmuls; the softmax is float32 (or wider).
+
+    Returns:
+      float32 TxK.
+    """
+    scores_TxS = contract("TK,SK->TS", q_TxK, k_SxK, dtype) / math.sqrt(q_TxK.shape[-1])
+    scores_TxS = jnp.where(mask_TxS, scores_TxS, jnp.finfo(scores_TxS.dtype).min)
+    return contract("TS,SK->TK", jax.nn.softmax(scores_TxS, axis=-1), v_SxK, dtype)
+
+
+def init_attention(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
+    """{"W_qkv": Dx3xNxK, "W_o": NxKxD} normal with `std` and `std_out`, and zeros {"b_qkv": 3xNxK, "b_o": D}."""
+    d_head = d_model // n_heads
+    params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
+    if bias:
+        params |= {"b_qkv": jnp.zeros((3, n_heads, d_head)), "b_o": jnp.zeros(d_model)}
+    return params
+
+
+def self_attention(
+    params: Params,
+    x_BxTxD: Array,
+    start: int | Array,
+    angles_TxK: Array | None,
+    cache: Cache | None,
+    dtype: DTypeLike,
+) -> tuple[Array, Cache | None]:
+    """Causal self-attention over the T given positions and, with a cache, over all positions before them.
+
+    Args:
+      start: position of the first of the T tokens, 0 without a cache.
+      angles_TxK: rotary angles of the T positions, or None.
+      cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`; start + T must not exceed S (not checked: `start` is
+        traced, and writes beyond the end would overwrite the last entries).
+
+    Returns:
+      float32 BxTxD, and the cache with the T new keys and values.
+    """
+    qkv_cxBxNxTxK = contract("BTD,DcNK->cBNTK", x_BxTxD, params["W_qkv"], dtype)
+    if "b_qkv" in params:
+        qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
+    q, k, v = qkv_cxBxNxTxK
+    if angles_TxK is not None:
+        q, k = rotate(q, angles_TxK), rotate(k, angles_TxK)
+    q, k, v = q.astype(dtype), k.astype(dtype), v.astype(dtype)
+    if cache is not None:
+        k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
+        v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
+        cache = {"k": k, "v": v}
+    mask_TxS = (start + jnp.arange(q.shape[2]))[:, None] >= jnp.arange(k.shape[2])[None, :]
+
+    def attend_head(q_TxK: Array, k_SxK: Array, v_SxK: Array) -> Array:
+        return attend(q_TxK, k_SxK, v_SxK, mask_TxS, dtype)
+
+    heads_BxNxTxK = jax.vmap(jax.vmap(attend_head))(q, k, v)
+    y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
+    return y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD, cache

@@ -1,0 +1,116 @@
+"""Recurrent language model: embedding, stacked recurrent layers, readout.
+
+    x_t^0 = sqrt(D) E[token_t]
+    h_t^l = cell(h_{t-1}^l, x_t^{l-1}),   x_t^l = h_t^l        l = 1 .. L
+    logits_t = W h_t^L + b
+
+Dropout falls on what passes between layers, never on the recurrence (Zaremba et al. 2014, arXiv 1409.2329).
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from seqjax.cells import CELLS, State, unroll
+from seqjax.config import RecurrentConfig
+from seqjax.models.layers import Params, dropout, normal_init, scan_layers, stack_init, unembed
+
+
+class RecurrentModel(nn.Module):
+    """Elman, LSTM or GRU language model.
+
+    Parameters (float32): "embedding" VxD; "layers", the cell's weights with a leading axis L; "readout" HxV unless
+    tied; "readout_bias" V with `config.bias`. Where H differs from D the first layer has another shape than the others:
+    it then stands apart as "first", and "layers" holds the other L - 1.
+
+    The embedding has standard deviation D^-0.5 and is scaled by sqrt(D) on the way in (Vaswani et al. 2017,
+    section 3.4), so that the inputs have unit variance and a tied readout starts with small logits.
+    """
+
+    config: RecurrentConfig
+    vocab_size: int
+    compute_dtype: DTypeLike = "float32"
+
+    def initial_state(self, batch_size: int) -> State:
+        """Zero state of every layer: the cell's state with a leading axis L, float32 LxBxH."""
+        config = self.config
+        cell_state = CELLS[config.family].initial_state(batch_size, config.d_hidden or config.d_model)
+        return jax.tree.map(lambda leaf: jnp.zeros((config.n_layers, *leaf.shape), leaf.dtype), cell_state)
+
+    @nn.compact
+    def __call__(self, tokens_BxT: Array, state: State | None = None, train: bool = False) -> tuple[Array, State]:
+        """Logits for the token after each given one.
+
+        Args:
+          tokens_BxT: integer token ids.
+          state: the state to continue from; None is the zero state.
+          train: dropout on (needs the rng "dropout" when `config.dropout` > 0).
+
+        Returns:
+          logits_BxTxV float32 and the state after the last token, float32.
+        """
+        config, dtype = self.config, self.compute_dtype
+        params = self._params()
+        state = self.initial_state(tokens_BxT.shape[0]) if state is None else state
+        key = self.make_rng("dropout") if train and config.dropout > 0 else None
+        x_TxBxD = math.sqrt(config.d_model) * params["embedding"][tokens_BxT.T]
+        h_TxBxH, state = run_layers(config, params, x_TxBxD.astype(dtype), state, key, dtype)
+        h_TxBxH = dropout(h_TxBxH, key, config.n_layers, config.dropout)
+        return unembed(h_TxBxH.swapaxes(0, 1), params, dtype), state
+
+    def _params(self) -> Params:
+        config, vocab_size = self.config, self.vocab_size
+        d_model, d_hidden = config.d_model, config.d_hidden or config.d_model
+        n_equal = config.n_layers if d_hidden == d_model else config.n_layers - 1
+
+        def init_layer(key: Array, d_in: int = d_hidden) -> Params:
+            return CELLS[config.family].init(key, d_in, d_hidden, config)
+
+        params = {"embedding": self.param("embedding", normal_init(d_model**-0.5, vocab_size, d_model))}
+        if d_hidden != d_model:
+            params["first"] = self.param("first", init_layer, d_model)
+        if n_equal:
+            params["layers"] = self.param("layers", stack_init(init_layer, n_equal))
+        if not config.tied_embeddings:
+            params["readout"] = self.param("readout", normal_init(d_hidden**-0.5, d_hidden, vocab_size))
+        if config.bias:
+            params["readout_bias"] = self.param("readout_bias", lambda _: jnp.zeros(vocab_size))
+        return params
+
+
+def run_layers(
+    config: RecurrentConfig, params: Params, x_TxBxD: Array, state: State, key: Array | None, dtype: DTypeLike
+) -> tuple[Array, State]:
+    """All recurrent layers over T steps: the first one apart if it differs, the equal ones by a scan over layers.
+
+    Args:
+      params: holds "first" and "layers" as described in `RecurrentModel`.
+      state: leading axis L.
+      key: of the dropout masks; None for no dropout.
+
+    Returns:
+      h_TxBxH of the last layer in `dtype`, and the new state.
+    """
+    cell = CELLS[config.family]
+    n_first = int("first" in params)
+    first_state = jax.tree.map(lambda leaf: leaf[:n_first], state)
+    layers_state = jax.tree.map(lambda leaf: leaf[n_first:], state)
+
+    def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Array]) -> tuple[Array, State]:
+        layer_params, layer_state, index = layer
+        x_TxBxD = dropout(x_TxBxD, key, index, config.dropout)
+        return unroll(cell, layer_params, x_TxBxD, layer_state, dtype)
+
+    if n_first:
+        x_TxBxD, one_state = run_layer(x_TxBxD, (params["first"], jax.tree.map(lambda leaf: leaf[0], first_state), 0))
+        first_state = jax.tree.map(lambda leaf: leaf[None], one_state)
+    if "layers" in params:
+        indices = jnp.arange(n_first, config.n_layers)
+        x_TxBxD, layers_state = scan_layers(run_layer, x_TxBxD, (params["layers"], layers_state, indices))
+    return x_TxBxD, jax.tree.map(lambda *parts: jnp.concatenate(parts), first_state, layers_state)

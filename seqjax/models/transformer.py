@@ -1,0 +1,209 @@
+"""Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762) in the pre-norm form of GPT-2 (Radford et al. 2019).
+
+    x   = E[token_t] + P[t]
+    x   = x + attention(norm(x))
+    x   = x + mlp(norm(x))                        L blocks of these two
+    logits = W norm(x)
+
+Every part can be left out by the config: attention, MLP, norm, residual, positions and the blocks themselves, down to
+embedding and unembedding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from seqjax.cells.cell import draw_normal
+from seqjax.config import TransformerConfig
+from seqjax.errors import UserError
+from seqjax.models.attention import Cache, init_attention, self_attention
+from seqjax.models.layers import (
+    Params,
+    dropout,
+    init_norm,
+    linear,
+    normal_init,
+    normalize,
+    scan_layers,
+    stack_init,
+    unembed,
+)
+from seqjax.models.positions import rotary_angles
+
+State = dict[str, Any]
+
+
+class Transformer(nn.Module):
+    """Decoder-only Transformer language model.
+
+    Parameters (float32): "embedding" VxD; "positions" TxD if learned; "layers", a block's parameters with a leading
+    axis L; "final_norm"; "readout" DxV unless tied. Initial values as GPT-2: normal 0.02, positions 0.01, and
+    0.02 / sqrt(2 L) for the matrices that write to the residual stream.
+    """
+
+    config: TransformerConfig
+    vocab_size: int
+    context_length: int
+    compute_dtype: DTypeLike = "float32"
+
+    def initial_state(self, batch_size: int) -> State:
+        """Empty key-value cache for `context_length` tokens: {"position": int32 scalar, "k", "v": LxBxNxSxK}.
+
+        The cache is in the compute dtype; a model without attention has none. The caller must not feed more than
+        `context_length` tokens in all.
+        """
+        config = self.config
+        state: State = {"position": jnp.zeros((), jnp.int32)}
+        if config.attention and config.n_layers:
+            d_head = config.d_model // config.n_heads
+            shape = (config.n_layers, batch_size, config.n_heads, self.context_length, d_head)
+            state |= {"k": jnp.zeros(shape, self.compute_dtype), "v": jnp.zeros(shape, self.compute_dtype)}
+        return state
+
+    @nn.compact
+    def __call__(
+        self, tokens_BxT: Array, state: State | None = None, train: bool = False
+    ) -> tuple[Array, State | None]:
+        """Logits for the token after each given one.
+
+        Args:
+          tokens_BxT: integer token ids.
+          state: None to see the T tokens alone; or the state to continue from, which counts the tokens seen so far.
+          train: dropout on (needs the rng "dropout" when `config.dropout` > 0).
+
+        Returns:
+          logits_BxTxV float32, and the new state (None if none was given).
+
+        Raises:
+          UserError: more tokens at once than learned positions.
+        """
+        config, dtype = self.config, self.compute_dtype
+        n_tokens = tokens_BxT.shape[1]
+        if config.positions == "learned" and n_tokens > self.context_length:
+            raise UserError(f"{n_tokens} tokens at once, but the model has learned {self.context_length} positions")
+        params = self._params()
+        start = 0 if state is None else state["position"]
+        key = self.make_rng("dropout") if train and config.dropout > 0 else None
+        x_BxTxD = params["embedding"][tokens_BxT]
+        if config.positions == "learned":
+            x_BxTxD = x_BxTxD + lax.dynamic_slice_in_dim(params["positions"], start, n_tokens)[None]
+        x_BxTxD = dropout(x_BxTxD, key, 2 * config.n_layers, config.dropout)
+        cache = {name: state[name] for name in "kv"} if state is not None and "k" in state else None
+        if "layers" in params:
+            x_BxTxD, cache = run_blocks(config, params["layers"], x_BxTxD, start, cache, key, dtype)
+        x_BxTxD = normalize(config.norm, params.get("final_norm"), x_BxTxD)
+        state = None if state is None else {"position": start + n_tokens, **(cache or {})}
+        return unembed(x_BxTxD, params, dtype), state
+
+    def _params(self) -> Params:
+        config, d_model = self.config, self.config.d_model
+        params = {"embedding": self.param("embedding", normal_init(0.02, self.vocab_size, d_model))}
+        if config.positions == "learned":
+            params["positions"] = self.param("positions", normal_init(0.01, self.context_length, d_model))
+        if config.n_layers and (config.attention or config.mlp != "none"):
+            params["layers"] = self.param("layers", stack_init(lambda key: init_block(key, config), config.n_layers))
+        if config.norm != "none":
+            params["final_norm"] = self.param("final_norm", lambda _: init_norm(config.norm, d_model, config.bias))
+        if not config.tied_embeddings:
+            params["readout"] = self.param("readout", normal_init(0.02, d_model, self.vocab_size))
+        return params
+
+
+def init_block(key: Array, config: TransformerConfig) -> Params:
+    """Parameters of one block: "attention_norm", "attention", "mlp_norm", "mlp", as far as the config has them."""
+    key_attention, key_mlp = jax.random.split(key)
+    std_out = 0.02 / math.sqrt(2 * config.n_layers)
+    params = {}
+    if config.attention:
+        params["attention"] = init_attention(
+            key_attention, config.d_model, config.n_heads, config.bias, std=0.02, std_out=std_out
+        )
+    if config.mlp != "none":
+        params["mlp"] = init_mlp(key_mlp, config, std=0.02, std_out=std_out)
+    if config.norm != "none":
+        params |= {f"{name}_norm": init_norm(config.norm, config.d_model, config.bias) for name in tuple(params)}
+    return params
+
+
+def run_blocks(
+    config: TransformerConfig,
+    layers: Params,
+    x_BxTxD: Array,
+    start: int | Array,
+    cache: Cache | None,
+    key: Array | None,
+    dtype: DTypeLike,
+) -> tuple[Array, Cache | None]:
+    """All blocks by a scan over their stacked parameters; the residual stream is float32.
+
+    Args:
+      layers: parameters of the blocks with a leading axis L.
+      start: position of the first of the T tokens.
+      cache: {"k", "v": LxBxNxSxK} or None.
+      key: of the dropout masks; None for no dropout.
+
+    Returns:
+      x_BxTxD and the cache with the new keys and values.
+    """
+    angles_TxK = None
+    if config.positions == "rotary":
+        angles_TxK = rotary_angles(start + jnp.arange(x_BxTxD.shape[1]), config.d_model // config.n_heads)
+
+    def residual(x_BxTxD: Array, y_BxTxD: Array, sublayer: Array) -> Array:
+        y_BxTxD = dropout(y_BxTxD, key, sublayer, config.dropout)
+        return x_BxTxD + y_BxTxD if config.residual else y_BxTxD
+
+    def run_block(x_BxTxD: Array, layer: tuple[Params, Cache | None, Array]) -> tuple[Array, Cache | None]:
+        params, cache, index = layer
+        if config.attention:
+            y_BxTxD = normalize(config.norm, params.get("attention_norm"), x_BxTxD)
+            y_BxTxD, cache = self_attention(params["attention"], y_BxTxD, start, angles_TxK, cache, dtype)
+            x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index)
+        if config.mlp != "none":
+            y_BxTxD = normalize(config.norm, params.get("mlp_norm"), x_BxTxD)
+            y_BxTxD = feed_forward(config.mlp, params["mlp"], y_BxTxD, dtype)
+            x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index + 1)
+        return x_BxTxD, cache
+
+    return scan_layers(run_block, x_BxTxD, (layers, cache, jnp.arange(config.n_layers)))
+
+
+def feed_forward_width(config: TransformerConfig) -> int:
+    """F: as given, or 4 D, or for swiglu 8 D / 3 rounded up to a multiple of 8 (as many parameters as 4 D)."""
+    if config.d_ff is not None:
+        return config.d_ff
+    return 8 * math.ceil(config.d_model / 3) if config.mlp == "swiglu" else 4 * config.d_model
+
+
+def init_mlp(key: Array, config: TransformerConfig, std: float, std_out: float) -> Params:
+    """{"W_in": DxF, "W_out": FxD} normal with `std` and `std_out`, zeros {"b_in", "b_out"}; swiglu also "W_gate"."""
+    d_model, d_ff = config.d_model, feed_forward_width(config)
+    gate = {"W_gate": (std, (d_model, d_ff))} if config.mlp == "swiglu" else {}
+    params = draw_normal(key, W_in=(std, (d_model, d_ff)), W_out=(std_out, (d_ff, d_model)), **gate)
+    if config.bias:
+        params |= {"b_in": jnp.zeros(d_ff), "b_out": jnp.zeros(d_model)}
+        if config.mlp == "swiglu":
+            params["b_gate"] = jnp.zeros(d_ff)
+    return params
+
+
+def feed_forward(kind: str, params: Params, x_BxTxD: Array, dtype: DTypeLike) -> Array:
+    """Position-wise MLP, float32 BxTxD.
+
+    "gelu" and "relu": act(x W_in + b_in) W_out + b_out; GELU in the tanh form of Hendrycks & Gimpel (2016),
+    arXiv 1606.08415, which GPT-2 uses. "swiglu": (silu(x W_gate + b_gate) * (x W_in + b_in)) W_out + b_out
+    (Shazeer 2020, arXiv 2002.05202, equation 6).
+    """
+    a_BxTxF = linear(x_BxTxD, params["W_in"], params.get("b_in"), dtype)
+    if kind == "swiglu":
+        a_BxTxF = jax.nn.silu(linear(x_BxTxD, params["W_gate"], params.get("b_gate"), dtype)) * a_BxTxF
+    else:
+        a_BxTxF = jax.nn.gelu(a_BxTxF, approximate=True) if kind == "gelu" else jax.nn.relu(a_BxTxF)
+    return linear(a_BxTxF, params["W_out"], params.get("b_out"), dtype)

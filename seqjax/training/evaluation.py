@@ -1,0 +1,120 @@
+"""Held-out loss: mean, bits per byte, and the mean at every position in the context, each with its standard error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqjax.config import Config
+from seqjax.data import TokenShard, evaluation_windows, gather_windows, segments_per_epoch, stream_batch
+
+Tree = Any
+TokenLosses = Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
+"""Jitted ``(params, batch_BxT1, carry) -> (loss_BxT in nats, carry)``."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss on held-out text.
+
+    Attributes:
+        split: ``validation`` or ``test``.
+        protocol: ``windows`` (zero state in each window) or ``streams`` (state carried over the whole split).
+        windows: how many windows, or stream segments, were read; tokens: how many tokens were predicted.
+        loss: mean, nats per token; loss_se: its standard error over windows.
+        bits_per_byte: ``loss / ln 2 * tokens per byte`` of the whole split.
+        by_position: mean loss at each position of the context, nats, [T]; by_position_se: standard errors, [T].
+        by_source: mean loss of the windows that start in each source of the corpus, nats.
+    """
+
+    split: str
+    protocol: str
+    windows: int
+    tokens: int
+    loss: float
+    loss_se: float
+    bits_per_byte: float
+    by_position: list[float]
+    by_position_se: list[float]
+    by_source: dict[str, float]
+
+
+def evaluate(
+    config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
+) -> Evaluation:
+    """Evaluate on the fixed held-out windows, or, for a run on streams, on the whole split with carried state.
+
+    Args:
+        carry: initial recurrent state for B = train.batch_size streams; None for windows.
+        windows: how many windows (fewer, if the split is shorter); not used for streams.
+    Raises:
+        UserError: the split is shorter than one window, or than one segment of B streams.
+    """
+    context = config.train.context_length
+    protocol = config.data.batching
+    if protocol == "streams":
+        starts = None
+        losses = np.concatenate(list(_stream_losses(config, shard, token_losses, params, carry)))
+    else:
+        starts = evaluation_windows(shard.tokens, windows, context)
+        losses = np.concatenate(
+            list(_window_losses(shard, starts, context, config.evaluation.batch_size, token_losses, params))
+        )
+    means = losses.mean(axis=1)
+    loss = float(means.mean())
+    return Evaluation(
+        split=split,
+        protocol=protocol,
+        windows=len(losses),
+        tokens=losses.size,
+        loss=loss,
+        loss_se=_standard_error(means),
+        bits_per_byte=bits_per_byte(loss, len(shard.tokens), shard.n_bytes),
+        by_position=losses.mean(axis=0).tolist(),
+        by_position_se=[_standard_error(column) for column in losses.T],
+        by_source=_by_source(shard, starts, means) if starts is not None else {},
+    )
+
+
+def bits_per_byte(loss: float, tokens: int, n_bytes: int) -> float:
+    """Nats per token to bits per byte of text: loss / ln 2 * tokens / bytes."""
+    return loss / math.log(2) * tokens / n_bytes
+
+
+def _window_losses(
+    shard: TokenShard, starts: np.ndarray, context: int, batch_size: int, token_losses: TokenLosses, params: Tree
+) -> Iterator[np.ndarray]:
+    batch_size = min(batch_size, len(starts))
+    for first in range(0, len(starts), batch_size):
+        chosen = starts[first : first + batch_size]
+        padded = np.concatenate([chosen, np.repeat(chosen[-1:], batch_size - len(chosen))])  # one compiled shape
+        loss_BxT, _ = token_losses(params, gather_windows(shard.tokens, padded, context), None)
+        yield np.asarray(loss_BxT, np.float64)[: len(chosen)]
+
+
+def _stream_losses(
+    config: Config, shard: TokenShard, token_losses: TokenLosses, params: Tree, carry: Tree
+) -> Iterator[np.ndarray]:
+    batch, context = config.train.batch_size, config.train.context_length
+    for segment in range(segments_per_epoch(len(shard.tokens), batch, context)):
+        tokens_BxT1, _ = stream_batch(shard.tokens, segment, batch, context)
+        loss_BxT, carry = token_losses(params, tokens_BxT1, carry)
+        yield np.asarray(loss_BxT, np.float64)
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean; 0 for a single value, of which nothing can be said."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _by_source(shard: TokenShard, starts: np.ndarray, means: np.ndarray) -> dict[str, float]:
+    documents = shard.header["documents"]
+    firsts = np.array([first for _, _, first in documents])
+    sources = np.array([source for _, source, _ in documents])
+    of_window = sources[np.searchsorted(firsts, starts, side="right") - 1]
+    return {str(source): float(means[of_window == source].mean()) for source in np.unique(of_window)}

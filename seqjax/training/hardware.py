@@ -1,0 +1,66 @@
+"""On what a run ran: hardware, versions and the peak rate that model FLOP/s are compared with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+# Dense bfloat16 matrix FLOP/s of one device, vendor figures (data sheets of NVIDIA, Google Cloud TPU documentation).
+PEAK_BFLOAT16 = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "V100": 125e12,
+    "TPU v6": 918e12,
+    "TPU v5p": 459e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v4": 275e12,
+    "TPU v3": 123e12,
+}
+
+
+def peak_flops(devices: int) -> float | None:
+    """Peak bfloat16 FLOP/s of so many devices of the first one's kind, or None where it is not known (CPUs)."""
+    kind = jax.devices()[0].device_kind
+    return next((peak * devices for name, peak in PEAK_BFLOAT16.items() if name.lower() in kind.lower()), None)
+
+
+def describe_hardware() -> dict[str, str | int]:
+    """Platform, device, how many, processor and cores."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide a run's numbers."""
+    names = ("seqjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tiktoken")
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

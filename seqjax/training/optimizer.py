@@ -1,0 +1,66 @@
+"""Update directions and learning-rate schedules.
+
+The optimizer gives a direction u_t from the gradient; the train step applies, with the traced learning rate eta_t and
+decay lambda,
+
+    theta_t = theta_{t-1} - eta_t (u_t + lambda theta_{t-1})        (Loshchilov & Hutter 2019, algorithm 2)
+
+so that the rate is data, not code: it may differ between the runs of a bundle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from seqjax.config import OptimizerConfig
+from seqjax.models.accounting import group_of
+
+Tree = Any
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The direction u_t, without learning rate and weight decay.
+
+    adam, adamw: m / (sqrt(v) + epsilon), bias corrected (Kingma & Ba 2015). adafactor: factored second moment with
+    update clipping (Shazeer & Stern 2018), no momentum. sgd: the gradient with momentum beta1.
+    """
+    match config.name:
+        case "adam" | "adamw":
+            return optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+        case "adafactor":
+            return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+        case "sgd":
+            return optax.trace(decay=config.beta1) if config.beta1 else optax.identity()
+    raise ValueError(config.name)
+
+
+def learning_rates(config: OptimizerConfig, steps: int) -> np.ndarray:
+    """The learning rate of every step, float32 [steps].
+
+    With w warmup steps, S steps in all, p = (t - w) / (S - w) and final fraction f, at step t = 0 .. S - 1:
+    warmup eta (t + 1) / w; then constant eta; cosine eta (f + (1 - f) (1 + cos pi p) / 2) (Loshchilov & Hutter 2017,
+    eq. 5); linear eta (1 - (1 - f) p); inverse_sqrt eta sqrt(w / (t + 1)) (Vaswani et al. 2017, eq. 3);
+    step eta gamma^floor((t - w) / step_every).
+    """
+    t = np.arange(steps, dtype=np.float64)
+    warmup = config.warmup_steps
+    progress = np.clip((t - warmup) / max(1, steps - warmup), 0.0, 1.0)
+    floor = config.final_fraction
+    shapes = {
+        "constant": lambda: np.ones_like(t),
+        "cosine": lambda: floor + (1 - floor) * 0.5 * (1 + np.cos(np.pi * progress)),
+        "linear": lambda: 1 - (1 - floor) * progress,
+        "inverse_sqrt": lambda: np.sqrt(warmup / np.maximum(t + 1, warmup)),
+        "step": lambda: config.step_factor ** np.floor(np.maximum(t - warmup, 0) / config.step_every),
+    }
+    shape = np.where(t < warmup, (t + 1) / max(1, warmup), shapes[config.schedule]())
+    return (config.learning_rate * shape).astype(np.float32)
+
+
+def decayed(params: Tree) -> Tree:
+    """1.0 for the leaves that weight decay pulls to zero (recurrent, block and readout matrices), else 0.0."""
+    return jax.tree.map_with_path(lambda path, _: float(group_of(path) in ("matrices", "readout")), params)

@@ -1,0 +1,88 @@
+"""What a person sees while a run goes on: one line that moves on a terminal, plain lines elsewhere, all in log.txt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from seqjax.units import duration, si
+
+LINE_EVERY = 10.0  # seconds between two progress lines that are not on a terminal
+REDRAW_EVERY = 0.2
+
+
+class Progress:
+    """Progress of a run on standard error and in ``log.txt``.
+
+    Args:
+        log: file to which whole lines are added; None: no file.
+        quiet: print nothing on the screen.
+    """
+
+    def __init__(self, log: Path | None, quiet: bool = False) -> None:
+        self._log = log
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._moving = False
+        self._shown = 0.0
+        self._logged = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A whole line that stays."""
+        self._clear()
+        self._print(text + "\n")
+        self._write(text)
+
+    def step(
+        self,
+        step: int,
+        steps: int,
+        loss: float,
+        tokens_per_second: float,
+        flops_per_second: float,
+        peak: float | None,
+        seconds_left: float,
+    ) -> None:
+        """The moving line: step, loss, tokens/s, model FLOP/s and its share of the peak, time left."""
+        now = time.monotonic()
+        if now - self._shown < (REDRAW_EVERY if self._terminal else LINE_EVERY) and step < steps:
+            return
+        self._shown = now
+        share = f" ({flops_per_second / peak:.1%} of peak)" if peak else ""
+        text = (
+            f"step {step:>{len(str(steps))}}/{steps}  loss {loss:.4f}  {si(tokens_per_second)} tokens/s  "
+            f"{si(flops_per_second)}FLOP/s{share}  {duration(seconds_left)} left"
+        )
+        self._clear()
+        self._moving = self._terminal
+        self._print(text if self._terminal else text + "\n")
+        if now - self._logged >= LINE_EVERY:
+            self._logged = now
+            self._write(text)
+
+    def bytes(self, what: str, done: int, total: int) -> None:
+        """Progress of reading so many bytes of text."""
+        now = time.monotonic()
+        if now - self._shown < (REDRAW_EVERY if self._terminal else LINE_EVERY):
+            return
+        self._shown = now
+        self._clear()
+        self._moving = self._terminal
+        text = f"{what}: {si(done)}B of {si(total)}B" if total else f"{what}: {si(done)}B"
+        self._print(text if self._terminal else text + "\n")
+
+    def _clear(self) -> None:
+        if self._moving:
+            self._print("\r\x1b[K")
+            self._moving = False
+
+    def _print(self, text: str) -> None:
+        if not self._quiet:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+    def _write(self, text: str) -> None:
+        if self._log is not None:
+            with open(self._log, "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

@@ -1,0 +1,157 @@
+"""From a config to the things that a command works with: tokens, model, and the jitted step on a device mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from seqjax.config import Config, RecurrentConfig
+from seqjax.data import (
+    Corpus,
+    Tokenizer,
+    TokenShard,
+    cache_folder,
+    load_corpus,
+    load_tokenizer,
+    prepare_shard,
+    stream_batch,
+    window_batch,
+)
+from seqjax.errors import UserError
+from seqjax.models import build_model
+from seqjax.training.losses import next_token_loss, token_losses
+from seqjax.training.optimizer import make_optimizer
+from seqjax.training.state import Hyper, TrainState, init_state
+from seqjax.training.step import train_step
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Text:
+    """The corpus and tokenizer of a config; token shards are made, or opened, on demand."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    cache: Path
+    progress: Callable[[str, int, int], None] | None = None
+
+    def shard(self, split: str) -> TokenShard:
+        """The tokens of one split.
+
+        Raises:
+            UserError: the corpus has no such split, or its shard is damaged.
+        """
+        if split not in self.corpus.splits:
+            raise UserError(
+                f"the corpus '{self.corpus.name}' has no split '{split}'; it has {', '.join(self.corpus.splits)}"
+            )
+        progress = partial(self.progress, f"tokenizing {split}") if self.progress else None
+        return prepare_shard(self.corpus, split, self.tokenizer, self.cache, progress)
+
+
+def load_text(config: Config, progress: Callable[[str, int, int], None] | None = None) -> Text:
+    """Corpus and tokenizer of a config (the tokenizer is trained once and kept in the cache)."""
+    corpus = load_corpus(config.data.corpus)
+    return Text(corpus, load_tokenizer(config.data.tokenizer, corpus, cache_folder()), cache_folder(), progress)
+
+
+def make_model(config: Config, vocab_size: int) -> nn.Module:
+    """The model of a config for a vocabulary of so many tokens."""
+    return build_model(config.model, vocab_size, config.train.context_length, config.train.compute_dtype)
+
+
+def batch_at(config: Config, shard: TokenShard, step: int) -> tuple[np.ndarray, bool]:
+    """The int32 [B, T+1] batch of a step, and whether the carry is zeroed before it; pure in (seed, step)."""
+    size, context = config.train.batch_size, config.train.context_length
+    if config.data.batching == "streams":
+        return stream_batch(shard.tokens, step, size, context)
+    return window_batch(shard.tokens, config.seed, step, size, context), False
+
+
+def initial_carry(config: Config, model: nn.Module) -> Tree:
+    """Zero recurrent state for B streams; None for windows, where every window starts from zero."""
+    if config.data.batching == "streams" and isinstance(config.model, RecurrentConfig):
+        return model.initial_state(config.train.batch_size)
+    return None
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled parts of a run on a mesh of devices; one device is a mesh of one.
+
+    Attributes:
+        init: () -> TrainState on the mesh.
+        step: (state, batch, hyper) -> (state, metrics); the state is donated.
+        token_losses: (params, batch_BxT1, carry) -> (loss_BxT, carry).
+        put: numpy [B, T+1] -> array sharded over the devices by rows.
+        zero_carry: recurrent state for B streams, or None.
+        devices: how many devices the mesh has.
+    """
+
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, jax.Array, Hyper], tuple[TrainState, dict[str, jax.Array]]]
+    token_losses: Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
+    put: Callable[[np.ndarray], jax.Array]
+    zero_carry: Callable[[], Tree]
+    devices: int
+
+
+def make_program(config: Config, model: nn.Module, devices: int | None = None) -> Program:
+    """Jit the train step with batch rows sharded over the devices and parameters replicated.
+
+    Args:
+        devices: how many devices; None: all of them.
+    Raises:
+        UserError: more devices asked for than there are, or they do not divide the micro-batch.
+    """
+    mesh = _mesh(config, devices)
+    replicated, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    optimizer = make_optimizer(config.optimizer)
+    carry = partial(initial_carry, config, model)
+    init = partial(init_state, model, optimizer, config.seed, config.init_scale)
+    shapes = jax.eval_shape(lambda: init(carry()))
+    carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
+    shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
+    step = partial(
+        train_step,
+        loss=next_token_loss(model),
+        optimizer=optimizer,
+        clip_norm=config.optimizer.clip_norm,
+        accumulation=config.train.accumulation,
+    )
+    return Program(
+        init=jax.jit(lambda: init(carry()), out_shardings=shardings),
+        step=jax.jit(
+            step, donate_argnums=0, in_shardings=(shardings, rows, None), out_shardings=(shardings, replicated)
+        ),
+        token_losses=jax.jit(partial(token_losses, model)),
+        put=lambda batch: jax.make_array_from_callback(batch.shape, rows, lambda index: batch[index]),
+        zero_carry=jax.jit(carry, out_shardings=carry_rows),
+        devices=mesh.size,
+    )
+
+
+def _mesh(config: Config, devices: int | None) -> Mesh:
+    present = jax.devices()
+    count = devices or len(present)
+    if count > len(present):
+        raise UserError(f"--devices {count}: this machine has {len(present)} of them")
+    micro_batch = config.train.batch_size // config.train.accumulation
+    if micro_batch % count:
+        allowed = ", ".join(str(n) for n in range(1, count) if micro_batch % n == 0)
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size} / train.accumulation {config.train.accumulation} "
+            f"= {micro_batch} sequences cannot be shared among {count} devices; change it, or choose "
+            f"--devices among {allowed}"
+        )
+    return Mesh(np.array(present[:count]), ("data",), axis_types=(AxisType.Auto,))

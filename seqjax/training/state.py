@@ -1,0 +1,73 @@
+"""What one run carries from step to step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from seqjax.models.accounting import group_of
+
+Tree = Any  # a pytree of arrays
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that decides the next step; a pytree, so it can be stacked over runs, sharded and saved.
+
+    Attributes:
+        step: int32, optimizer steps taken.
+        params: float32 parameters.
+        opt_state: the optimizer's moments.
+        carry: recurrent state handed from batch to batch (streams), or None.
+        key: PRNG key of dropout; step t uses ``fold_in(key, t)``.
+        alive: bool; False once a loss or gradient was not finite. A dead run no longer changes.
+    """
+
+    step: jax.Array
+    params: Tree
+    opt_state: Tree
+    carry: Tree
+    key: jax.Array
+    alive: jax.Array
+
+
+class Hyper(struct.PyTreeNode):
+    """The traced numbers of one step, so that they may differ between the runs of a bundle without compiling again.
+
+    Attributes:
+        learning_rate: float32, of this step.
+        weight_decay: float32.
+    """
+
+    learning_rate: jax.Array
+    weight_decay: jax.Array
+
+
+def init_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seed: int | jax.Array,
+    init_scale: float | jax.Array = 1.0,
+    carry: Tree = None,
+) -> TrainState:
+    """A fresh state; pure in ``seed`` and ``init_scale``, so it can be vmapped over runs.
+
+    ``init_scale`` multiplies every weight matrix (embeddings and the readout too), not biases and gains.
+    """
+    init_key, dropout_key = jax.random.split(jax.random.key(seed))
+    params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
+    params = jax.tree.map_with_path(
+        lambda path, p: p if group_of(path) in ("vectors", "readout_bias") else p * init_scale, params
+    )
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        carry=carry,
+        key=jax.random.key_data(dropout_key),
+        alive=jnp.bool_(True),
+    )

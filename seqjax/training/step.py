@@ -1,0 +1,95 @@
+"""THE train step: one pure function for every family and task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seqjax.training.optimizer import decayed
+from seqjax.training.state import Hyper, TrainState
+
+Tree = Any
+Loss = Callable[[Tree, Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
+"""``loss(params, batch, carry, key) -> (mean in nats, new carry)``; batch leaves are [B, ...], carry [..., B, H]."""
+
+
+def train_step(
+    state: TrainState,
+    batch: Tree,
+    hyper: Hyper,
+    *,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    clip_norm: float,
+    accumulation: int = 1,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One optimizer step: loss, gradient, clip, update.
+
+        g = grad of the mean loss over the batch,   g <- g min(1, clip_norm / |g|)        (Pascanu et al. 2013)
+        theta <- theta - eta (u(g) + lambda theta)                                       (see seqjax.training.optimizer)
+
+    A loss or gradient that is not finite leaves the state as it was, for good: the run is marked dead. So the
+    parameters of a diverged run are the last good ones, and in a bundle its neighbours never notice.
+
+    Args:
+        state: donated by the caller's jit.
+        batch: leading axis B, divisible by ``accumulation``.
+        hyper: traced learning rate and weight decay.
+    Returns:
+        The next state and scalars: ``loss`` (nats), ``grad_norm`` (before clipping), ``learning_rate``, ``alive``.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    value, grads, carry = _gradient(loss, state.params, batch, state.carry, key, accumulation)
+    norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads)))
+    if clip_norm:
+        scale = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-12))
+        grads = jax.tree.map(lambda g: g * scale, grads)
+    direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = jax.tree.map(
+        lambda p, u, mask: p - hyper.learning_rate * (u + hyper.weight_decay * mask * p),
+        state.params,
+        direction,
+        decayed(state.params),
+    )
+    alive = state.alive & jnp.isfinite(value) & jnp.isfinite(norm)
+    moved = state.replace(step=state.step + 1, params=params, opt_state=opt_state, carry=carry)
+    state = jax.tree.map(partial(jnp.where, alive), moved, state).replace(alive=alive)
+    return state, {"loss": value, "grad_norm": norm, "learning_rate": hyper.learning_rate, "alive": alive}
+
+
+def _gradient(
+    loss: Loss, params: Tree, batch: Tree, carry: Tree, key: jax.Array, accumulation: int
+) -> tuple[jax.Array, Tree, Tree]:
+    """Mean loss, its gradient and the new carry; with accumulation, over equal micro-batches under ``lax.scan``."""
+    grad = jax.value_and_grad(loss, has_aux=True)
+    if accumulation == 1:
+        (value, carry), grads = grad(params, batch, carry, key)
+        return value, grads, carry
+
+    def add(total: Tree, piece: Tree) -> tuple[Tree, Tree]:
+        micro_batch, micro_carry, index = piece
+        (value, new_carry), grads = grad(params, micro_batch, micro_carry, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, (value, grads)), new_carry
+
+    zero = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
+    batch = jax.tree.map(lambda x: x.reshape(accumulation, -1, *x.shape[1:]), batch)
+    carry = jax.tree.map(partial(_split_carry, pieces=accumulation), carry)
+    total, carry = jax.lax.scan(add, zero, (batch, carry, jnp.arange(accumulation)))
+    value, grads = jax.tree.map(lambda x: x / accumulation, total)
+    return value, grads, jax.tree.map(_join_carry, carry)
+
+
+def _split_carry(h: jax.Array, pieces: int) -> jax.Array:
+    """[..., B, H] -> [pieces, ..., B / pieces, H]."""
+    return jnp.moveaxis(h.reshape(*h.shape[:-2], pieces, -1, h.shape[-1]), -3, 0)
+
+
+def _join_carry(h: jax.Array) -> jax.Array:
+    """The inverse of :func:`_split_carry`."""
+    h = jnp.moveaxis(h, 0, -3)
+    return h.reshape(*h.shape[:-3], -1, h.shape[-1])

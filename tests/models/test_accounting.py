@@ -1,0 +1,181 @@
+"""Counts against the real trees and closed formulas; FLOPs against the traced program and XLA's own analysis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from seqjax.config import RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.models import build_model, count_parameters, flops_per_token, group_of
+from seqjax.models.accounting import GROUPS
+
+V, T = 29, 16
+RECURRENT = [
+    RecurrentConfig(family, d_model, d_hidden, n_layers, bias, tied_embeddings=tied, reset=reset)
+    for family, reset in (("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before"))
+    for d_model, d_hidden, tied, bias in ((12, None, False, True), (12, 20, False, False), (12, None, True, True))
+    for n_layers in (1, 3)
+]
+TRANSFORMERS = [
+    TransformerConfig(d_model=12, n_heads=2, n_layers=2, norm=norm, positions=positions, mlp=mlp, bias=bias)
+    for norm, positions in (("layernorm", "learned"), ("rmsnorm", "rotary"), ("none", "none"))
+    for mlp, bias in (("gelu", True), ("swiglu", False), ("swiglu", True), ("none", False))
+] + [
+    TransformerConfig(d_model=12, n_heads=1, n_layers=0),
+    TransformerConfig(d_model=12, n_heads=3, n_layers=5, attention=False),
+    TransformerConfig(d_model=12, n_heads=3, n_layers=2, attention=False, mlp="none"),
+    TransformerConfig(d_model=12, n_heads=3, n_layers=2, d_ff=7, tied_embeddings=True),
+]
+WINDOWS = [
+    WindowConfig(d_model=6, window=3, d_ff=10, n_layers=n_layers, bias=bias)
+    for n_layers in (1, 3)
+    for bias in (True, False)
+] + [WindowConfig(d_model=6, window=1, d_ff=6, tied_embeddings=True)]
+ALL = RECURRENT + TRANSFORMERS + WINDOWS
+
+
+def shapes(config):
+    model = build_model(config, V, T)
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def test_groups_sum_to_the_tree():
+    for config in ALL:
+        counts = count_parameters(config, V, T)
+        assert sum(counts[group] for group in GROUPS) == counts["total"], config
+        assert counts["total"] == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config))), config
+        assert set(counts) == {*GROUPS, "total", "non_embedding", "with_readout"}
+
+
+def test_closed_formulas_of_recurrent_models():
+    """4 (D h + h^2) for the LSTM's first layer and 8 h^2 for the others; 3/4 of that for the GRU, 1/4 for Elman."""
+    gates = {"elman": 1, "lstm": 4, "gru": 3}
+    for config in RECURRENT:
+        counts, d, n_layers = count_parameters(config, V, T), config.d_model, config.n_layers
+        h, n = config.d_hidden or d, gates[config.family]
+        assert counts["non_embedding"] == counts["matrices"] == n * (d * h + h * h) + (n_layers - 1) * n * 2 * h * h
+        extra = h if config.family == "gru" and config.reset == "after" else 0
+        assert counts["vectors"] == (n_layers * (n * h + extra) if config.bias else 0)
+        assert counts["embedding"] == V * d
+        assert counts["readout"] == (0 if config.tied_embeddings else V * h)
+        assert counts["readout_bias"] == (V if config.bias else 0)
+        assert counts["positional"] == 0
+        assert counts["with_readout"] == counts["matrices"] + V * h
+
+
+def test_closed_formulas_of_windows():
+    for config in WINDOWS:
+        counts, d, f = count_parameters(config, V, T), config.d_model, config.d_ff
+        assert counts["matrices"] == config.window * d * f + (config.n_layers - 1) * f * f
+        assert counts["vectors"] == (config.n_layers * f if config.bias else 0)
+        assert counts["with_readout"] == counts["matrices"] + V * f
+
+
+def test_closed_formulas_of_transformers():
+    d = 128
+    counts = count_parameters(TransformerConfig(d_model=d, n_layers=4), V, T)
+    assert counts["non_embedding"] == 12 * 4 * d * d
+    assert counts["vectors"] == 4 * ((3 * d + d) + (4 * d + d) + 4 * d) + 2 * d
+    assert (counts["embedding"], counts["positional"], counts["readout"]) == (V * d, T * d, V * d)
+    assert counts["readout_bias"] == 0
+    tied = count_parameters(TransformerConfig(d_model=d, tied_embeddings=True), V, T)
+    assert tied["total"] == counts["total"] - V * d and tied["with_readout"] == counts["with_readout"]
+    swiglu = count_parameters(TransformerConfig(d_model=96, n_layers=1, mlp="swiglu"), V, T)
+    assert swiglu["non_embedding"] == 4 * 96**2 + 3 * 96 * 256 == 12 * 96**2
+    # Kaplan et al. 2020, table 1 and section 2.1: 2 d n_layer (2 d_attn + d_ff)
+    gpt2 = count_parameters(TransformerConfig(d_model=768, n_layers=12, n_heads=12, tied_embeddings=True), 50257, 1024)
+    assert gpt2["non_embedding"] == 2 * 768 * 12 * (2 * 768 + 3072) == 84_934_656
+    assert gpt2["total"] == 124_439_808  # GPT-2 small as published
+
+
+def test_group_of():
+    for path in (("layers", "W_x"), ("layers", "attention", "W_o"), ("first", "W")):
+        assert group_of(path) == "matrices"
+    for path in (("layers", "b_hn"), ("final_norm", "gain"), ("first", "b")):
+        assert group_of(path) == "vectors"
+    assert group_of(("positions",)) == "positional"
+    assert group_of(("readout_bias",)) == "readout_bias"
+    assert group_of((jax.tree_util.DictKey("embedding"),)) == "embedding"
+
+
+def matmul_flops(jaxpr) -> int:
+    """2 M N K of every matmul in a traced program, times the turns of the loops around it."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += turns * matmul_flops(inner)
+    return total
+
+
+def traced_flops(config, n_tokens, batch=2):
+    """Matmul FLOPs per token of the real program: forward, and forward with backward."""
+    model, params = build_model(config, V, T), shapes(config)
+    tokens = jax.ShapeDtypeStruct((batch, n_tokens), jnp.int32)
+
+    def loss(params, tokens):
+        return jnp.sum(model.apply({"params": params}, tokens)[0] ** 2)
+
+    return [
+        matmul_flops(jax.make_jaxpr(f)(params, tokens).jaxpr) / (batch * n_tokens)
+        for f in (loss, jax.value_and_grad(loss))
+    ]
+
+
+@pytest.mark.parametrize("configs", [RECURRENT, TRANSFORMERS, WINDOWS], ids=["recurrent", "transformers", "windows"])
+def test_flops_are_the_traced_programs(configs):
+    """Exact at T = 1. At T = 16 the program computes all T keys of each query, of which (T + 1) / 2 are visible."""
+    for config in configs:
+        for n_tokens in (1, T):
+            flops = flops_per_token(config, V, n_tokens)
+            masked = flops["attention"] * (2 * n_tokens / (n_tokens + 1) - 1)
+            traced = traced_flops(config, n_tokens)
+            assert traced == [flops["forward"] + masked, flops["training"] + 3 * masked], (config, n_tokens)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RecurrentConfig("lstm", 128, n_layers=1),
+        RecurrentConfig("gru", 128, 160, n_layers=1),
+        TransformerConfig(d_model=128, n_layers=1, n_heads=2),
+        WindowConfig(d_model=64, window=4, d_ff=128),
+    ],
+    ids=lambda config: config.family,
+)
+def test_flops_are_xlas(config):
+    """XLA counts a loop's body once, so one layer and one token; it adds the elementwise work, a few percent."""
+    batch = 64
+    model = build_model(config, 256, 1)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    forward = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens)[0])
+    analysis = forward.lower(params, jax.ShapeDtypeStruct((batch, 1), jnp.int32)).cost_analysis()
+    ratio = analysis["flops"] / batch / flops_per_token(config, 256, 1)["forward"]
+    assert 1.0 <= ratio < 1.05
+
+
+def test_kaplans_formula():
+    """Forward without readout is 2 N + 2 L T d_attn (Kaplan et al. 2020, table 1) plus 2 L d_attn: T + 1, not T."""
+    config = TransformerConfig(d_model=768, n_layers=12, n_heads=12)
+    flops = flops_per_token(config, 50257, 1024)
+    n = 12 * 12 * 768**2
+    assert flops["kaplan_6n"] == 6 * n
+    assert flops["forward"] - flops["readout"] - 2 * 12 * 768 == 2 * n + 2 * 12 * 1024 * 768
+    assert flops["readout"] == 2 * 768 * 50257
+    assert flops["training"] == 3 * flops["forward"]
+
+
+def test_flops_of_large_models_do_not_overflow():
+    flops = flops_per_token(TransformerConfig(d_model=65536, n_layers=512, n_heads=128), 262144, 2**20)
+    assert flops["kaplan_6n"] == 6.0 * 12 * 512 * 65536**2
+    assert flops == flops_per_token(replace(TransformerConfig(d_model=65536, n_layers=512), n_heads=1), 262144, 2**20)

@@ -1,0 +1,135 @@
+"""Stacks of recurrent layers against torch: outputs, last state and every gradient."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.cells import CELLS, unroll
+from seqjax.config import RecurrentConfig
+from seqjax.models import build_model
+from seqjax.models.recurrent import RecurrentModel, run_layers
+
+T, B, D, V = 6, 2, 5, 11
+TORCH_NAMES = {"elman": "RNN", "lstm": "LSTM", "gru": "GRU"}
+
+
+def make(config):
+    """The model and parameters with random float64 values everywhere, biases too."""
+    model = build_model(config, V, T)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape), shapes)
+
+
+def layer_list(tree):
+    """The stacked layers one by one."""
+    first = [tree["first"]] if "first" in tree else []
+    rest = jax.tree.leaves(tree["layers"])[0].shape[0] if "layers" in tree else 0
+    return first + [jax.tree.map(lambda leaf, i=i: leaf[i], tree["layers"]) for i in range(rest)]
+
+
+def torch_names(family, layer):
+    """Our layer's weights under torch's names; where torch has two biases, ours is the one of the inputs."""
+    d_hidden = layer["W_h"].shape[0]
+    named = {"weight_ih": layer["W_x"].T, "weight_hh": layer["W_h"].T}
+    if "b" in layer:
+        named["bias_ih"] = layer["b"]
+        named["bias_hh"] = jnp.zeros_like(layer["b"])
+        if family == "gru":
+            named["bias_hh"] = named["bias_hh"].at[2 * d_hidden :].set(layer["b_hn"])
+    return {name: np.asarray(value) for name, value in named.items()}
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
+@pytest.mark.parametrize("n_layers, d_hidden, bias", [(1, D, True), (2, 7, True), (3, D, False), (3, 7, True)])
+@pytest.mark.parametrize("family", CELLS)
+def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance):
+    torch = pytest.importorskip("torch")
+    config = RecurrentConfig(family, D, d_hidden, n_layers, bias)
+    rng = np.random.default_rng(1)
+    params = make(config)[1]
+    with jax.enable_x64(dtype == "float64"):
+        layers = {name: params[name] for name in ("first", "layers") if name in params}
+        layers = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), layers)
+        x = jnp.asarray(rng.standard_normal((T, B, D)), dtype)
+        zeros = RecurrentModel(config, V).initial_state(B)
+        state = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), dtype), zeros)
+
+        def forward(layers, x, state):
+            return run_layers(config, layers, x, state, None, dtype)
+
+        outputs, pullback = jax.vjp(jax.jit(forward), layers, x, state)
+        weights = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), dtype), outputs)
+        d_layers, d_x, d_state = pullback(weights)
+
+        module = getattr(torch.nn, TORCH_NAMES[family])(D, d_hidden, n_layers, bias=bias, dtype=getattr(torch, dtype))
+        with torch.no_grad():
+            for i, layer in enumerate(layer_list(layers)):
+                for name, value in torch_names(family, layer).items():
+                    getattr(module, f"{name}_l{i}").copy_(torch.tensor(value))
+
+        def tensor(leaf):
+            return torch.tensor(np.asarray(leaf), requires_grad=True)
+
+        torch_x, torch_state = tensor(x), jax.tree.map(tensor, state)
+        torch_outputs = module(torch_x, torch_state)
+        sum(
+            (a * torch.tensor(np.asarray(b))).sum()
+            for a, b in zip(jax.tree.leaves(torch_outputs), jax.tree.leaves(weights), strict=True)
+        ).backward()
+
+        def close(got, want):
+            np.testing.assert_allclose(got, want.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+        jax.tree.map(close, outputs, tuple(torch_outputs))
+        close(d_x, torch_x.grad)
+        jax.tree.map(lambda got, leaf: close(got, leaf.grad), d_state, torch_state)
+        for i, layer in enumerate(layer_list(d_layers)):
+            named = torch_names(family, layer)
+            for name in named:
+                grad = getattr(module, f"{name}_l{i}").grad
+                if name == "bias_hh":  # torch's second bias: its gradient is that of the sum, but for the GRU's b_hn
+                    rows = slice(2 * d_hidden, None) if family == "gru" else slice(0)
+                    close(named[name][rows], grad[rows])
+                else:
+                    close(named[name], grad)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family, reset", [("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before")])
+def test_model_is_embedding_layers_readout(family, reset, tied):
+    """The whole model from its own parameters by hand, layer by layer without a scan over layers."""
+    config = RecurrentConfig(family, D, D if tied else 7, 6, tied_embeddings=tied, reset=reset)
+    model, params = make(config)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    tokens = np.random.default_rng(1).integers(0, V, (B, T))
+    logits, state = jax.jit(model.apply)({"params": params}, tokens)
+
+    x = np.sqrt(D) * np.asarray(params["embedding"])[tokens.T]
+    states = []
+    for layer in layer_list(params):
+        zero = CELLS[family].initial_state(B, config.d_hidden)
+        x, last = unroll(CELLS[family], layer, jnp.asarray(x, jnp.float32), zero, "float32")
+        states.append(last)
+    readout = params["embedding"].T if tied else params["readout"]
+    want = np.swapaxes(x, 0, 1) @ np.asarray(readout) + np.asarray(params["readout_bias"])[None, None]
+    assert len(states) == 6
+    np.testing.assert_allclose(logits, want, rtol=1e-5, atol=1e-5)
+    jax.tree.map(
+        lambda got, *want: np.testing.assert_allclose(got, jnp.stack(want), rtol=1e-5, atol=1e-6), state, *states
+    )
+
+
+def test_initial_scales():
+    """Inputs have unit variance and logits start small, tied or not."""
+    for tied in (False, True):
+        config = RecurrentConfig("lstm", 64, tied_embeddings=tied)
+        params = jax.jit(build_model(config, 500, T).init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+        assert np.std(params["embedding"]) == pytest.approx(64**-0.5, rel=0.05)
+        assert ("readout" in params) != tied
+        if not tied:
+            assert np.std(params["readout"]) == pytest.approx(64**-0.5, rel=0.05)
+        assert not params["readout_bias"].any()

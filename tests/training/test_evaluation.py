@@ -1,0 +1,91 @@
+"""Held-out loss against closed forms and against a plain loop."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.errors import UserError
+from seqjax.training.evaluation import bits_per_byte, evaluate
+from seqjax.training.setup import initial_carry, load_text, make_model, make_program
+
+
+def prepared(config: Any) -> tuple[Any, Any, Any]:
+    text = load_text(config)
+    model = make_model(config, text.tokenizer.vocab_size)
+    return text, model, make_program(config, model, devices=1)
+
+
+def test_a_model_that_knows_nothing_loses_log_v_everywhere(make_config: Any, family: str) -> None:
+    config = make_config(family)
+    text, _, program = prepared(config)
+    params = jax.tree.map(jnp.zeros_like, program.init().params)
+    found = evaluate(config, text.shard("validation"), "validation", program.token_losses, params, None, 32)
+    np.testing.assert_allclose([found.loss, *found.by_position], math.log(257), rtol=1e-6)
+    assert found.loss_se == pytest.approx(0.0, abs=1e-6)
+    shard = text.shard("validation")
+    assert found.bits_per_byte == pytest.approx(math.log2(257) * len(shard.tokens) / shard.n_bytes)
+    assert (found.windows, found.tokens) == (32, 32 * 16)
+
+
+def test_means_equal_a_plain_loop(make_config: Any) -> None:
+    config = make_config(
+        "transformer", **{"evaluation.batch_size": 7}
+    )  # does not divide the windows: the last batch is padded
+    text, model, program = prepared(config)
+    shard, params = text.shard("validation"), program.init().params
+    found = evaluate(config, shard, "validation", program.token_losses, params, None, 32)
+    from seqjax.data import evaluation_windows
+
+    losses = []
+    for start in evaluation_windows(shard.tokens, 32, 16):
+        window = np.asarray(shard.tokens[start : start + 17], np.int32)
+        logits, _ = model.apply({"params": params}, window[None, :-1])
+        logits = np.asarray(logits[0], np.float64)
+        log_z = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+        losses.append(log_z - logits[np.arange(16), window[1:]])
+    losses = np.array(losses)
+    assert found.loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert found.loss_se == pytest.approx(losses.mean(1).std(ddof=1) / math.sqrt(32), rel=1e-4)
+    np.testing.assert_allclose(found.by_position, losses.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.by_position_se, losses.std(0, ddof=1) / math.sqrt(32), rtol=1e-4)
+
+
+def test_streams_equal_one_long_sequence(make_config: Any) -> None:
+    config = make_config("gru", **{"data.batching": "streams", "train.batch_size": 2})
+    text, model, program = prepared(config)
+    shard, params = text.shard("validation"), program.init().params
+    found = evaluate(config, shard, "validation", program.token_losses, params, initial_carry(config, model), 1)
+    length = (len(shard.tokens) - 1) // 2
+    segments = length // 16
+    streams = np.stack([np.asarray(shard.tokens[b * length :][: segments * 16 + 1], np.int32) for b in range(2)])
+    losses, _ = program.token_losses(params, streams, None)
+    assert found.protocol == "streams" and found.tokens == 2 * segments * 16
+    assert found.loss == pytest.approx(float(np.asarray(losses, np.float64).mean()), rel=1e-5)
+
+
+def test_english_is_reported_by_source(make_config: Any) -> None:
+    config = make_config("elman", **{"data.corpus": "english", "train.context_length": 64})
+    text, _, program = prepared(config)
+    found = evaluate(config, text.shard("test"), "test", program.token_losses, program.init().params, None, 64)
+    assert set(found.by_source) == {"shakespeare", "milton", "kjv"}
+
+
+def test_bits_per_byte_of_bytes() -> None:
+    assert bits_per_byte(math.log(2) * 3, tokens=100, n_bytes=100) == pytest.approx(3.0)
+    assert bits_per_byte(math.log(2) * 3, tokens=100, n_bytes=300) == pytest.approx(1.0)
+
+
+def test_too_short_a_split_is_told(make_config: Any, tmp_path: Any) -> None:
+    path = tmp_path / "tiny.txt"
+    path.write_text("ab\n" * 60)
+    config = make_config("lstm", **{"data.corpus": str(path), "data.batching": "streams", "train.batch_size": 8})
+    text, model, program = prepared(config)
+    with pytest.raises(UserError, match=r"too few for 8 streams of context_length 16"):
+        evaluate(config, text.shard("validation"), "validation", program.token_losses, program.init().params,
+                 initial_carry(config, model), 1)  # fmt: skip

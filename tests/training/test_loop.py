@@ -1,0 +1,227 @@
+"""Whole runs: repeated, resumed, killed, diverged, interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from seqjax import runs
+from seqjax.config import to_dict
+from seqjax.errors import UserError
+from seqjax.training.loop import train
+from seqjax.training.setup import load_text, make_model, make_program
+
+TIMES = ("seconds",)
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in runs.read_metrics(folder)]
+
+
+def final_state(config: Any, folder: Path) -> Any:
+    from seqjax.training.checkpoints import Checkpoints
+
+    program = make_program(config, make_model(config, load_text(config).tokenizer.vocab_size), devices=1)
+    step, state, _ = Checkpoints(folder, writable=False).restore(program.init(), pytest.fail)
+    assert step == config.train.steps
+    return jax.device_get(state)
+
+
+def assert_same_run(config: Any, a: Path, b: Path) -> None:
+    """Metrics, result and the whole final state agree bit for bit."""
+    assert metrics_of(a) == metrics_of(b)
+    result_a, result_b = runs.read_result(a), runs.read_result(b)
+    for key in ("status", "steps", "validation", "best", "train_loss", "parameters", "training_flops"):
+        assert result_a[key] == result_b[key]
+    jax.tree.map(np.testing.assert_array_equal, final_state(config, a), final_state(config, b))
+
+
+def test_a_run_leaves_what_its_folder_promises(make_config: Any, family: str, tmp_path: Path) -> None:
+    config = make_config(family)
+    result = train(config, tmp_path / "run", devices=1, quiet=True)
+    assert result == runs.read_result(tmp_path / "run")
+    assert (result["status"], result["steps"], result["tokens"]) == ("finished", 20, 20 * 8 * 16)
+    assert len(result["validation"]["by_position"]) == 16
+    assert result["validation"]["loss"] < np.log(257)
+    assert result["training_flops"]["exact"] == result["flops_per_token"]["training"] * result["tokens"]
+    assert {"python", "jax", "flax"} <= set(result["versions"])
+    lines = metrics_of(tmp_path / "run")
+    assert [r["step"] for r in lines if "loss" in r] == [5, 10, 15, 20]
+    assert [r["step"] for r in lines if "validation_loss" in r] == [10, 20]
+    assert runs.read_config(tmp_path / "run") == config
+
+
+def test_two_runs_with_one_seed_are_bit_equal_and_seeds_differ(make_config: Any, tmp_path: Path) -> None:
+    config = make_config("transformer", **{"model.dropout": 0.1})
+    for name in "ab":
+        train(config, tmp_path / name, devices=1, quiet=True)
+    assert_same_run(config, tmp_path / "a", tmp_path / "b")
+    train(make_config("transformer", **{"model.dropout": 0.1, "seed": 1}), tmp_path / "c", devices=1, quiet=True)
+    assert metrics_of(tmp_path / "c") != metrics_of(tmp_path / "a")
+
+
+def test_a_finished_run_is_not_repeated(make_config: Any, tmp_path: Path) -> None:
+    config = make_config("window")
+    first = train(config, tmp_path / "run", devices=1, quiet=True)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert train(config, tmp_path / "run", devices=1, quiet=True) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_another_config_is_refused(make_config: Any, tmp_path: Path) -> None:
+    train(make_config("window"), tmp_path / "run", devices=1, quiet=True)
+    with pytest.raises(UserError, match=r"train.steps is 20 there and 30 here"):
+        train(make_config("window", **{"train.steps": 30}), tmp_path / "run", devices=1, quiet=True)
+    assert runs.read_result(tmp_path / "run")["steps"] == 20
+
+
+def test_a_run_that_diverges_says_where_and_keeps_its_last_good_checkpoint(make_config: Any, tmp_path: Path) -> None:
+    config = make_config("elman", **{
+        "optimizer.name": "sgd", "optimizer.learning_rate": 1e30, "optimizer.clip_norm": 0.0, "train.checkpoint_every": 1,
+        "optimizer.warmup_steps": 20, "optimizer.schedule": "constant", "train.log_every": 2,
+    })  # fmt: skip
+    result = train(config, tmp_path / "run", devices=1, quiet=True)
+    assert result["status"] == "diverged"
+    first, last = result["diverged_in_steps"]
+    assert 1 <= first <= last == result["steps"] + 1 <= 20
+    kept = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept and kept[-1] < last
+    for record in runs.read_metrics(tmp_path / "run"):
+        assert np.isfinite(record.get("loss", 0.0))
+    assert train(config, tmp_path / "run", devices=1, quiet=True) == result  # it has ended; it is not repeated
+
+
+@pytest.mark.parametrize("family", ["gru", "window"])
+def test_streams_and_windows_resume_where_they_stopped(
+    make_config: Any, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in mid-line, between two checkpoints, by a crash in the loop; the end is as if nothing had happened."""
+    config = make_config(family, **{"data.batching": "streams" if family == "gru" else "windows", "model.dropout": 0.1,
+                                    "train.log_every": 7})  # fmt: skip
+    train(config, tmp_path / "whole", devices=1, quiet=True)
+    from seqjax.training import loop
+
+    real = loop.batch_at
+
+    def crash_at_17(config: Any, shard: Any, step: int) -> Any:
+        if step == 17:
+            raise RuntimeError("crash")
+        return real(config, shard, step)
+
+    monkeypatch.setattr(loop, "batch_at", crash_at_17)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(config, tmp_path / "crashed", devices=1, quiet=True)
+    monkeypatch.undo()
+    assert [r["step"] for r in runs.read_metrics(tmp_path / "crashed") if "loss" in r] == [7, 14]
+    train(config, tmp_path / "crashed", devices=1, quiet=True)
+    assert_same_run(config, tmp_path / "whole", tmp_path / "crashed")
+
+
+def test_a_corrupt_checkpoint_costs_steps_not_truth(make_config: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    config = make_config("lstm", **{"train.checkpoint_every": 5})
+    train(config, tmp_path / "whole", devices=1, quiet=True)
+    train(config, tmp_path / "hurt", devices=1, quiet=True)
+    (tmp_path / "hurt" / "result.json").unlink()
+    for file in (tmp_path / "hurt" / "checkpoints" / "20").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+    train(config, tmp_path / "hurt", devices=1, quiet=True)
+    assert "checkpoint 20" in (tmp_path / "hurt" / "log.txt").read_text()
+    assert_same_run(config, tmp_path / "whole", tmp_path / "hurt")
+
+
+@pytest.mark.parametrize(("text", "fragment"), [
+    ("", "empty"),
+    ("short\n" * 20, "train.context_length: 16 needs 17 tokens"),
+])  # fmt: skip
+def test_too_little_text_is_told(make_config: Any, tmp_path: Path, text: str, fragment: str) -> None:
+    (tmp_path / "text.txt").write_text(text)
+    with pytest.raises(UserError, match=fragment):
+        train(make_config("lstm", **{"data.corpus": str(tmp_path / "text.txt")}), tmp_path / "run", quiet=True)
+
+
+class Process:
+    """`seqjax train` in a process of its own, which can be killed at a chosen moment."""
+
+    def __init__(self, config: Any, folder: Path) -> None:
+        self.folder = folder
+        path = folder.parent / f"{folder.name}.json"
+        path.write_text(json.dumps(to_dict(config)))
+        command = [
+            sys.executable,
+            "-m",
+            "seqjax",
+            "train",
+            str(path),
+            "--run",
+            str(folder),
+            "--devices",
+            "1",
+            "--no-sample",
+        ]
+        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not reached():
+            assert self.popen.poll() is None, self.popen.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+
+    def step(self) -> int:
+        return max((r["step"] for r in runs.read_metrics(self.folder)), default=0)
+
+    def writes_a_checkpoint(self) -> bool:
+        folder = self.folder / "checkpoints"
+        return folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
+
+    def end(self, signal_number: int | None = None) -> int:
+        if signal_number is not None:
+            self.popen.send_signal(signal_number)
+        self.output, _ = self.popen.communicate(timeout=120)
+        return self.popen.returncode
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_killed_in_mid_run_and_in_mid_checkpoint_it_ends_bit_equal(make_config: Any, tmp_path: Path) -> None:
+    config = make_config("lstm", **{
+        "train.steps": 600, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 200,
+        "model.d_model": 48, "model.dropout": 0.1,
+    })  # fmt: skip
+    whole = Process(config, tmp_path / "whole")
+    assert whole.end() == 0, whole.output
+
+    first = Process(config, tmp_path / "killed")
+    first.wait_until(lambda: first.step() >= 60)
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    at_first_kill = first.step()
+
+    second = Process(config, tmp_path / "killed")
+    second.wait_until(lambda: second.step() > at_first_kill + 50)
+    second.wait_until(second.writes_a_checkpoint)
+    assert second.end(signal.SIGKILL) == -signal.SIGKILL
+    assert runs.read_result(tmp_path / "killed") is None
+
+    third = Process(config, tmp_path / "killed")
+    assert third.end() == 0, third.output
+    assert "resuming at step" in (tmp_path / "killed" / "log.txt").read_text()
+    assert_same_run(config, tmp_path / "whole", tmp_path / "killed")
+
+    fourth = Process(config, tmp_path / "stopped")  # and once by SIGTERM, as Slurm does it
+    fourth.wait_until(lambda: fourth.step() >= 60)
+    assert fourth.end(signal.SIGTERM) == 75, fourth.output
+    assert "stopped at step" in fourth.output
+    fifth = Process(config, tmp_path / "stopped")
+    assert fifth.end() == 0, fifth.output
+    assert_same_run(config, tmp_path / "whole", tmp_path / "stopped")
