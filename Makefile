@@ -20,7 +20,8 @@ test: setup
 	$(BIN)/python -m pytest -n 2 tests
 
 lint: setup
-	$(BIN)/ruff check seqjax tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 setup: $(READY)
 

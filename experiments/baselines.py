@@ -19,7 +19,6 @@ import argparse
 import bz2
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +84,15 @@ def table(rows: dict[str, Any]) -> str:
     for label, found in rows.items():
         held_out = found["validation"]
         lines.append(
-            f"| {label} | {found['parameters']['total']:,} | {found['tokens'] / 1e6:.1f} M | {found['seconds'] / 60:.1f} | "
-            f"{held_out['loss']:.4f} ± {held_out['loss_se']:.4f} | {held_out['bits_per_byte']:.3f} | "
-            f"{found['bz2_bits_per_byte']:.3f} | {PUBLISHED.get(label, '')} |"
+            f"| {label} | {found['parameters']['total']:,} | {found['tokens'] / 1e6:.1f} M | "
+            f"{found['seconds'] / 60:.1f} | {held_out['loss']:.4f} ± {held_out['loss_se']:.4f} | "
+            f"{held_out['bits_per_byte']:.3f} | {found['bz2_bits_per_byte']:.3f} | {PUBLISHED.get(label, '')} |"
         )
     last = max(rows.values(), key=lambda found: found["ended"])
     hardware, versions = last["hardware"], last["versions"]
-    lines += ["", f"{hardware['processor']}, {hardware['cores']} cores, {hardware['device']}; jax {versions['jax']}, flax "
-              f"{versions['flax']}, Python {versions['python']}; {time.strftime('%Y-%m-%d')}.", ""]  # fmt: skip
+    where = f"{hardware['processor']}, {hardware['cores']} cores, {hardware['device']}"
+    what = f"jax {versions['jax']}, flax {versions['flax']}, Python {versions['python']}"
+    lines += ["", f"{where}; {what}; {last['ended'][:10]}.", ""]
     return "\n".join(lines)
 
 

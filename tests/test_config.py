@@ -21,31 +21,70 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-MISTAKES = {
-    "unknown key": ("model: {family: lstm, d_modell: 3}", ["c.yaml:1: model.d_modell: unknown key", "did you mean 'd_model'"]),
-    "unknown section": ("model: {family: lstm}\ntrian: {steps: 3}", ["c.yaml:2: trian: unknown key", "did you mean 'train'"]),
-    "key of another family": ("model: {family: lstm, n_heads: 3}", ["model.n_heads: unknown key", "allowed: family, d_model"]),
-    "unknown family": ("model: {family: lstmm}", ["model.family: 'lstmm'", "allowed: elman, lstm", "did you mean 'lstm'"]),
+MISTAKES = {  # (file, what the message must hold)
+    "unknown key": (
+        "model: {family: lstm, d_modell: 3}",
+        ["c.yaml:1: model.d_modell: unknown key", "did you mean 'd_model'"],
+    ),
+    "unknown section": (
+        "model: {family: lstm}\ntrian: {steps: 3}",
+        ["c.yaml:2: trian: unknown key", "did you mean 'train'"],
+    ),
+    "key of another family": (
+        "model: {family: lstm, n_heads: 3}",
+        ["model.n_heads: unknown key", "allowed: family, d_model"],
+    ),
+    "unknown family": (
+        "model: {family: lstmm}",
+        ["model.family: 'lstmm'", "allowed: elman, lstm", "did you mean 'lstm'"],
+    ),
     "no family": ("model: {d_model: 3}", ["model.family: missing", "allowed: elman"]),
     "no model": ("train: {steps: 3}", ["model: missing"]),
-    "bad choice": ("model: {family: lstm}\noptimizer:\n  schedule: cosin", ["c.yaml:3: optimizer.schedule: 'cosin'", "did you mean 'cosine'"]),
-    "text for number": ("model: {family: lstm}\ntrain: {steps: many}", ["c.yaml:2: train.steps", "valid integer", "'many'"]),
+    "bad choice": (
+        "model: {family: lstm}\noptimizer:\n  schedule: cosin",
+        ["c.yaml:3: optimizer.schedule: 'cosin'", "did you mean 'cosine'"],
+    ),
+    "text for number": (
+        "model: {family: lstm}\ntrain: {steps: many}",
+        ["c.yaml:2: train.steps", "valid integer", "'many'"],
+    ),
     "truth for number": ("model: {family: lstm}\ntrain: {steps: true}", ["train.steps", "valid integer"]),
     "fraction for whole number": ("model: {family: lstm}\ntrain: {steps: 1.5}", ["train.steps", "integer"]),
     "too small": ("model: {family: lstm}\ntrain: {steps: 0}", ["train.steps", "greater than 0"]),
     "not a number": ("model: {family: lstm, dropout: .nan}", ["model.dropout", "finite"]),
     "value for section": ("model: {family: lstm}\ntrain: 3", ["c.yaml:2: train"]),
-    "written twice": ("model: {family: lstm}\ntrain:\n  steps: 3\n  steps: 4", ["c.yaml:4: train.steps: written twice", "c.yaml:3"]),
+    "written twice": (
+        "model: {family: lstm}\ntrain:\n  steps: 3\n  steps: 4",
+        ["c.yaml:4: train.steps: written twice", "c.yaml:3"],
+    ),
     "not YAML": ("model: {family: lstm", ["c.yaml:", "not valid YAML"]),
     "a list": ("- 1", ["expected keys and values"]),
-    "heads do not divide": ("model: {family: transformer, d_model: 100, n_heads: 8}", ["model.n_heads: 8 heads do not divide d_model 100", "1, 2, 4, 5"]),
-    "odd rotary width": ("model: {family: transformer, d_model: 6, n_heads: 2, positions: rotary}", ["model.n_heads", "even"]),
-    "tied, other width": ("model: {family: gru, d_hidden: 7, tied_embeddings: true}", ["model.tied_embeddings", "7", "128"]),
-    "accumulation": ("model: {family: lstm}\ntrain: {batch_size: 6, accumulation: 4}", ["c.yaml:2: train.accumulation: 4", "1, 2, 3, 6"]),
-    "warmup too long": ("model: {family: lstm}\ntrain: {steps: 6}\noptimizer: {warmup_steps: 7}", ["optimizer.warmup_steps: 7"]),
-    "streams without state": ("model: {family: window}\ndata: {batching: streams}", ["data.batching", "allowed: windows"]),
+    "heads do not divide": (
+        "model: {family: transformer, d_model: 100, n_heads: 8}",
+        ["model.n_heads: 8 heads do not divide d_model 100", "1, 2, 4, 5"],
+    ),
+    "odd rotary width": (
+        "model: {family: transformer, d_model: 6, n_heads: 2, positions: rotary}",
+        ["model.n_heads", "even"],
+    ),
+    "tied, other width": (
+        "model: {family: gru, d_hidden: 7, tied_embeddings: true}",
+        ["model.tied_embeddings", "7", "128"],
+    ),
+    "accumulation": (
+        "model: {family: lstm}\ntrain: {batch_size: 6, accumulation: 4}",
+        ["c.yaml:2: train.accumulation: 4", "1, 2, 3, 6"],
+    ),
+    "warmup too long": (
+        "model: {family: lstm}\ntrain: {steps: 6}\noptimizer: {warmup_steps: 7}",
+        ["optimizer.warmup_steps: 7"],
+    ),
+    "streams without state": (
+        "model: {family: window}\ndata: {batching: streams}",
+        ["data.batching", "allowed: windows"],
+    ),
     "forget bias of a GRU": ("model: {family: gru, forget_bias: 2.0}", ["model.forget_bias", "lstm"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -67,7 +106,7 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_mistake_on_the_command_line_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", "model: {family: transformer}")
-    with pytest.raises(UserError, match="^command line: model.n_heads: 3 heads do not divide d_model 128"):
+    with pytest.raises(UserError, match=r"^command line: model.n_heads: 3 heads do not divide d_model 128"):
         load_config(path, {"model.n_heads": "3"})
 
 
