@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from seqjax.commands import bench, data, evaluate, export, sample, show, train
+from seqjax.commands.options import split_config_options
 from seqjax.errors import UserError
 
 COMMANDS = (train, evaluate, sample, data, show, bench, export)
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
-PREEMPTED = 75
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,17 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
-    options, rest = parser.parse_known_args(arguments)
+    words, config_words = split_config_options(sys.argv[1:] if arguments is None else arguments)
+    options, rest = parser.parse_known_args(words)
     try:
-        return options.run(options, rest)
+        return options.run(options, config_words + rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder without permission: the surroundings, not a fault of the program
+        if error.errno is None:
+            raise
+        print(f"error: {error.filename or options.command}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _version() -> str:

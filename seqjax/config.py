@@ -169,6 +169,10 @@ class TrainConfig:
     """Micro-batches into which one batch is cut; divides batch_size."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of matrix products; parameters, recurrent state and loss stay in float32."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial parameters, the data order and dropout."""
+    init_scale: PositiveFloat = 1.0
+    """Factor on all initial weight matrices."""
     log_every: PositiveInt = 10
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
     checkpoint_every: PositiveInt = 500
@@ -200,10 +204,6 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    init_scale: PositiveFloat = 1.0
-    """Factor on all initial weight matrices."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the initial parameters, the data order and dropout."""
 
 
 class Impossible(ValueError):

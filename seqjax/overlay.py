@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def _scalar(text: str, source: str, key: str) -> Any:
 
 
 def _text_fields() -> set[str]:
-    return {key for key, schema in leaves() if schema.get("type") == "string"}
+    return {key for key, schema in leaves() if schema.get("type") == "string" or "const" in schema}
 
 
 def overlay(below: Tree, above: Tree) -> Tree:
@@ -228,24 +228,21 @@ def _siblings(location: list[str], tree: Tree) -> list[str]:
     return list(names)
 
 
-def leaves() -> Iterable[tuple[str, dict[str, Any]]]:
-    """Every dotted key with its JSON schema (``description``, ``type``, ``enum``, ``default``, and ``families``)."""
+def leaves() -> list[tuple[str, dict[str, Any]]]:
+    """Every dotted key with its JSON schema: ``description``, ``type`` or ``enum``, ``default``, and ``families``.
+
+    A key of ``model`` that several kinds of model have stands once for each kind, with the families of that kind.
+    """
     schema = _ADAPTER.json_schema()
     definitions = schema["$defs"]
-    found: dict[str, dict[str, Any]] = {}
+    found: list[tuple[str, dict[str, Any]]] = []
     for name, entry in schema["properties"].items():
         if name == "model":
             for model_class in dict.fromkeys(MODEL_CLASSES.values()):
                 families = [family for family, owner in MODEL_CLASSES.items() if owner is model_class]
                 for leaf, leaf_schema in definitions[model_class.__name__]["properties"].items():
-                    known = found.setdefault(f"model.{leaf}", {**leaf_schema, "families": []})
-                    known["families"] = [*known["families"], *families]
-                    if leaf == "family":
-                        known["enum"] = list(MODEL_CLASSES)
-                        known.pop("const", None)
-        elif "$ref" in entry:
-            for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
-                found[f"{name}.{leaf}"] = {**leaf_schema, "families": list(MODEL_CLASSES)}
+                    found.append((f"model.{leaf}", {**leaf_schema, "families": families}))
         else:
-            found[name] = {**entry, "families": list(MODEL_CLASSES)}
-    return found.items()
+            for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
+                found.append((f"{name}.{leaf}", {**leaf_schema, "families": list(MODEL_CLASSES)}))
+    return found

@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
         "eval",
         "held-out loss of a trained run",
         """
-        seqjax eval runs/english-lstm/lstm-2x128-0123456789
+        seqjax eval runs/lstm/lstm-2x128-0123456789
         seqjax eval RUN --split test --windows 4096 --checkpoint best
         seqjax eval RUN --json > loss.json        # with the loss at every position of the context
         """,

@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
         "export-wandb",
         "replay a run's metrics into wandb",
         """
-        seqjax export-wandb runs/english-lstm/lstm-2x128-0123456789
+        seqjax export-wandb runs/lstm/lstm-2x128-0123456789
         seqjax export-wandb RUN --wandb offline
         """,
     )

@@ -15,8 +15,28 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.overlay import leaves, load_config
 
 
+def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take the options that overlay a config (``--train.steps 500``), known by their dot, from the rest of the words.
+
+    argparse does not know them, and would take their values for arguments of its own.
+    """
+    rest: list[str] = []
+    taken: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, _ = word.partition("=")
+        if name.startswith("--") and "." in name:
+            taken.append(word)
+            if not equals and waiting and not waiting[0].startswith("--"):
+                taken.append(waiting.pop(0))
+        else:
+            rest.append(word)
+    return rest, taken
+
+
 def config_options(rest: Sequence[str]) -> dict[str, str]:
-    """``["--model.d-model", "128", "--seed=3"]`` -> ``{"model.d_model": "128", "seed": "3"}``.
+    """``["--model.d-model", "128", "--train.seed=3"]`` -> ``{"model.d_model": "128", "train.seed": "3"}``.
 
     Raises:
         UserError: something that is not an option, an option without a value, or one given twice.
@@ -35,7 +55,7 @@ def config_options(rest: Sequence[str]) -> dict[str, str]:
         key = name.replace("-", "_")
         if key in options:
             raise UserError(f"command line: {word}: given twice")
-        if "." not in key and key not in dict(leaves()):
+        if "." not in key:
             raise UserError(f"command line: --{name}: unknown option{_near(name)}")
         options[key] = value
     return options
@@ -60,21 +80,27 @@ def fields_help() -> str:
     """Every config field with its type, default and meaning, as the epilog of a help text."""
     width = min(shutil.get_terminal_size().columns, 110)
     lines = ["config fields (each is an option, over the values of CONFIG):"]
+    heading = None
     for key, schema in leaves():
-        lines.append(f"  --{key.replace('_', '-')} {_kind(schema)}")
-        default = "" if "default" not in schema else f" [{_word(schema['default'])}]"
-        families = schema["families"]
-        only = "" if len(families) == 5 or key == "model.family" else f" ({', '.join(families)})"
-        text = f"{schema.get('description', '')}{default}{only}"
-        lines += textwrap.wrap(text, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        section = key.rpartition(".")[0]
+        above = f"model, for {', '.join(schema['families'])}" if section == "model" else section
+        if above != heading:
+            heading = above
+            lines += ["", f"  {above}:"]
+        lines.append(f"    --{key.replace('_', '-')} {_kind(schema)}")
+        default = "" if "default" not in schema or "const" in schema else f" [{_word(schema['default'])}]"
+        text = f"{schema.get('description', '')}{default}"
+        lines += textwrap.wrap(text, width, initial_indent=" " * 10, subsequent_indent=" " * 10)
     return "\n".join(lines)
 
 
 def _kind(schema: dict[str, Any]) -> str:
+    if "const" in schema:
+        return schema["const"]
     if "enum" in schema:
         return "{" + ",".join(schema["enum"]) + "}"
-    kinds = [schema.get("type")] if "type" in schema else [part["type"] for part in schema.get("anyOf", [])]
-    return "|".join(str(kind).upper() for kind in kinds)
+    kinds = [schema["type"]] if "type" in schema else [part["type"] for part in schema["anyOf"]]
+    return "|".join(kind.upper() for kind in kinds)
 
 
 def _word(value: Any) -> str:

@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
         "sample",
         "write text with a trained run",
         """
-        seqjax sample runs/english-lstm/lstm-2x128-0123456789 --prompt "To be"
+        seqjax sample runs/lstm/lstm-2x128-0123456789 --prompt "To be"
         seqjax sample RUN --prompt "To be" --temperature 0.8 --top-k 40 --top-p 0.95 --tokens 500
         seqjax sample RUN --temperature 0        # greedy
         """,

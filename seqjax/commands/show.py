@@ -20,8 +20,8 @@ def add_parser(commands: Any) -> None:
         "show",
         "resolved config, parameters by group, FLOPs per token",
         """
-        seqjax show configs/english-lstm.yaml
-        seqjax show configs/english-transformer.yaml --model.d-model 256
+        seqjax show configs/english/lstm.yaml
+        seqjax show configs/english/transformer.yaml --model.d-model 256
         """,
         fields=True,
     )

@@ -23,9 +23,9 @@ def add_parser(commands: Any) -> None:
         "train",
         "train a model, or go on with a run that was stopped",
         """
-        seqjax train configs/english-lstm.yaml
-        seqjax train configs/english-lstm.yaml --model.d-model 128 --train.steps 500
-        seqjax train runs/english-lstm/lstm-2x128-0123456789      # resume
+        seqjax train configs/english/lstm.yaml
+        seqjax train configs/english/lstm.yaml --model.d-model 128 --train.steps 500
+        seqjax train runs/lstm/lstm-2x128-0123456789      # resume
         """,
         fields=True,
     )

@@ -75,7 +75,7 @@ def batch_at(config: Config, shard: TokenShard, step: int) -> tuple[np.ndarray, 
     size, context = config.train.batch_size, config.train.context_length
     if config.data.batching == "streams":
         return stream_batch(shard.tokens, step, size, context)
-    return window_batch(shard.tokens, config.seed, step, size, context), False
+    return window_batch(shard.tokens, config.train.seed, step, size, context), False
 
 
 def initial_carry(config: Config, model: nn.Module) -> Tree:
@@ -118,7 +118,7 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
     replicated, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     optimizer = make_optimizer(config.optimizer)
     carry = partial(initial_carry, config, model)
-    init = partial(init_state, model, optimizer, config.seed, config.init_scale)
+    init = partial(init_state, model, optimizer, config.train.seed, config.train.init_scale)
     shapes = jax.eval_shape(lambda: init(carry()))
     carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)

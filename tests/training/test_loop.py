@@ -67,7 +67,7 @@ def test_two_runs_with_one_seed_are_bit_equal_and_seeds_differ(make_config: Any,
     for name in "ab":
         train(config, tmp_path / name, devices=1, quiet=True)
     assert_same_run(config, tmp_path / "a", tmp_path / "b")
-    train(make_config("transformer", **{"model.dropout": 0.1, "seed": 1}), tmp_path / "c", devices=1, quiet=True)
+    train(make_config("transformer", **{"model.dropout": 0.1, "train.seed": 1}), tmp_path / "c", devices=1, quiet=True)
     assert metrics_of(tmp_path / "c") != metrics_of(tmp_path / "a")
 
 

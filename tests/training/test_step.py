@@ -35,7 +35,7 @@ def step_of(config: Any) -> tuple[TrainState, Callable[..., Any]]:
         train_step, loss=next_token_loss(model), optimizer=optimizer, clip_norm=config.optimizer.clip_norm,
         accumulation=config.train.accumulation,
     )  # fmt: skip
-    init = jax.jit(partial(init_state, model, optimizer, config.seed, config.init_scale))
+    init = jax.jit(partial(init_state, model, optimizer, config.train.seed, config.train.init_scale))
     return init(carry), jax.jit(step)
 
 
@@ -195,7 +195,7 @@ def test_runs_can_be_stacked(make_config: Any, family: str) -> None:
 
 def test_init_scale_multiplies_weights_alone(make_config: Any) -> None:
     one, _ = step_of(make_config("lstm"))
-    two, _ = step_of(make_config("lstm", init_scale=2.0))
+    two, _ = step_of(make_config("lstm", **{"train.init_scale": 2.0}))
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one.params), jax.tree.leaves(two.params), strict=True):
         factor = 1.0 if group_of(path) in ("vectors", "readout_bias") else 2.0
         np.testing.assert_array_equal(np.asarray(a) * factor, b)
