@@ -78,14 +78,14 @@ def compressed_bits(corpus: str, split: str) -> float:
 def table(rows: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        "| run | parameters | tokens seen | minutes | held-out nats/token | bits/byte | bz2 | published |",
-        "|---|---|---|---|---|---|---|---|",
+        "| run | parameters | tokens seen | held-out nats/token | bits/byte | bz2 | published |",
+        "|---|---|---|---|---|---|---|",
     ]
     for label, found in rows.items():
         held_out = found["validation"]
         lines.append(
             f"| {label} | {found['parameters']['total']:,} | {found['tokens'] / 1e6:.1f} M | "
-            f"{found['seconds'] / 60:.1f} | {held_out['loss']:.4f} ± {held_out['loss_se']:.4f} | "
+            f"{held_out['loss']:.4f} ± {held_out['loss_se']:.4f} | "
             f"{held_out['bits_per_byte']:.3f} | {found['bz2_bits_per_byte']:.3f} | {PUBLISHED.get(label, '')} |"
         )
     last = max(rows.values(), key=lambda found: found["ended"])

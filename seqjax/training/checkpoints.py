@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import hashlib
 import logging
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,7 @@ class Checkpoints:
         arrays = jax.tree.map(np.array, serialization.to_state_dict(state))
         host = copy.deepcopy(host)
         with storage_errors(self._folder), _storage_failures(self._folder):
+            _check_room(self._folder, sum(array.nbytes for array in jax.tree.leaves(arrays)))
             self._orbax.save_async(step, arrays, force=True, custom_metadata={"host": host, "sha256": digest(arrays)})
 
     def steps(self) -> list[int]:
@@ -123,6 +127,19 @@ class Checkpoints:
         """Wait, and let go of the folder."""
         with storage_errors(self._folder), _storage_failures(self._folder):
             self._orbax.close()
+
+
+def _check_room(folder: Path, n_bytes: int) -> None:
+    """Raise OSError now if so many bytes cannot be written: Orbax would find out in its background threads.
+
+    Reserving them in a file that is thrown away sees full disks, quotas and limits alike.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, n_bytes))
+        except (AttributeError, OSError) as error:  # systems and file systems that cannot reserve
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
 
 
 class _Corrupt(Exception):
