@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,16 +20,12 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(make_config: Any, tmp_path:
     path.write_text(json.dumps(to_dict(config)))
     command = [sys.executable, "-m", "seqjax", "train", str(path), "--run", str(tmp_path / "run"), "--no-sample"]
 
-    def start(limit: int) -> subprocess.CompletedProcess[str]:
-        def set_limit() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
+    def start(limit: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-        return subprocess.run(
-            command, capture_output=True, text=True, preexec_fn=set_limit, timeout=120, env=environment
-        )
+        shell = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"]
+        return subprocess.run([*shell, *command], capture_output=True, text=True, timeout=120, env=environment)
 
-    full = start(200_000)
+    full = start("200")  # KiB
     assert full.returncode == 2, full.stderr
     (line,) = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
     assert "is intact" in line and "start the same command again" in line
@@ -39,7 +34,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(make_config: Any, tmp_path:
     assert runs.read_result(tmp_path / "run") is None
     assert [record["step"] for record in runs.read_metrics(tmp_path / "run")][:2] == [5, 10]
 
-    again = start(resource.RLIM_INFINITY)
+    again = start("unlimited")
     assert again.returncode == 0, again.stderr
     assert runs.read_result(tmp_path / "run")["status"] == "finished"
     assert [r["step"] for r in runs.read_metrics(tmp_path / "run") if "loss" in r] == [5, 10, 15, 20]
