@@ -55,7 +55,7 @@ def main() -> int:
 
 def row(config: Config, result: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of one run, with where and when it was measured."""
-    keys = ("run_id", "status", "steps", "tokens", "epochs", "seconds", "tokens_per_second", "best", "parameters",
+    keys = ("run_id", "status", "steps", "tokens", "epochs", "seconds", "parameters",
             "training_flops", "hardware", "versions", "ended")  # fmt: skip
     found = {key: value for key, value in result["validation"].items() if not key.startswith("by_")}
     bz2_bits = compressed_bits(config.data.corpus, "validation")

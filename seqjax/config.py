@@ -230,7 +230,10 @@ def check(config: Config) -> None:
             f"{train.batch_size}; allowed: {_divisors(train.batch_size)}",
         )
     if optimizer.warmup_steps > train.steps:
-        raise Impossible("optimizer.warmup_steps", f"{optimizer.warmup_steps} is more than train.steps {train.steps}")
+        raise Impossible(
+            "optimizer.warmup_steps",
+            f"{optimizer.warmup_steps} is more than train.steps; at most {train.steps} is allowed",
+        )
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
     if config.data.batching == "streams" and not isinstance(model, RecurrentConfig):

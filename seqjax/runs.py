@@ -1,9 +1,10 @@
 """The run folder: files that anyone can read without seqjax, and that are never half true.
 
     config.json      the complete, canonical config
+    data.json        sha256 of the corpus and of the tokenizer the run began with
     metrics.jsonl    one object a line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
-    checkpoints/     see seqjax.training.checkpoints
+    checkpoints/     see seqjax.training.checkpoints; damaged ones are moved to set-aside/
     log.txt          what was printed
     lock             held by the process that trains
 
@@ -95,6 +96,26 @@ def read_config(folder: Path) -> Config:
     return load_config(path)
 
 
+def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
+    """Note the text and tokenizer that a run begins with, or check that they are still the same.
+
+    Raises:
+        UserError: the corpus or the tokenizer is not the one that the run began with.
+    """
+    path = folder / "data.json"
+    now = {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256}
+    if not path.is_file():
+        write_json(path, now)
+        return
+    then = json.loads(path.read_text(encoding="utf-8"))
+    for key, name in (("corpus_sha256", "data.corpus"), ("tokenizer_sha256", "data.tokenizer")):
+        if then.get(key) != now[key]:
+            raise UserError(
+                f"{folder}: {name} is not what this run began with (sha256 {str(then.get(key))[:12]} then, "
+                f"{now[key][:12]} now); restore the text, or train another run on the new one"
+            )
+
+
 def _compare(saved: Config, asked: Config, folder: Path) -> None:
     if canonical_json(saved) == canonical_json(asked):
         return
@@ -156,6 +177,14 @@ def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
     """Add one line to metrics.jsonl and hand it to the operating system at once."""
     with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def sync_metrics(folder: Path) -> None:
+    """Return when metrics.jsonl is on disk, so that no checkpoint is ever newer than the lines before it."""
+    path = folder / "metrics.jsonl"
+    if path.is_file():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from seqjax import runs
 from seqjax.commands import options as shared
+from seqjax.errors import UserError
 
 
 def add_parser(commands: Any) -> None:
@@ -37,11 +38,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Evaluate and print."""
     shared.no_more(rest)
     config = runs.read_config(options.folder)
+    if options.windows is not None and (options.windows < 1 or config.data.batching == "streams"):
+        reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
+        raise UserError(f"command line: --windows {options.windows} {reason}")
     from seqjax.training.evaluation import evaluate
     from seqjax.training.loop import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
     text = load_text(config)
+    runs.bind_data(options.folder, text.corpus.sha256, text.tokenizer.sha256)
     shard = text.shard(options.split)
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
     step, params = restore_params(

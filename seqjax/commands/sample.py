@@ -99,11 +99,13 @@ def sample_texts(
     from seqjax.training.loop import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
-    tokenizer = load_text(config).tokenizer
+    text = load_text(config)
+    runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+    tokenizer = text.tokenizer
     model = make_model(config, tokenizer.vocab_size)
     program = make_program(config, model, devices=1)
     _, params = restore_params(config, folder, program, lambda text: print(text, file=sys.stderr), which)
-    start = tokenizer.encode((prompt or "\n").encode())
+    start = tokenizer.encode(("\n" if prompt is None else prompt).encode())
     if len(start) == 0:
         raise UserError(f"command line: --prompt {prompt!r} has no tokens")
     limit = config.train.context_length if isinstance(config.model, TransformerConfig) else None

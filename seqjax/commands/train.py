@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
         fields=True,
     )
     parser.add_argument("config", type=Path, metavar="CONFIG|RUN", help="a config, or a run folder to resume")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all run folders [runs]")
+    parser.add_argument("--runs", type=Path, help="parent of all run folders [runs]")
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
     parser.add_argument("--devices", type=int, help="devices that share each batch [all]")
     parser.add_argument(
@@ -69,9 +69,13 @@ def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[Co
     if path.is_dir():
         if rest:
             raise UserError(f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option")
+        if options.runs or options.folder:
+            raise UserError(
+                "command line: --runs and --run go with a config; a run that is resumed stays in its folder"
+            )
         return runs.read_config(path), path
     config = shared.config_of(path, rest)
-    return config, options.folder or options.runs / path.stem / run_id(config)
+    return config, options.folder or (options.runs or Path("runs")) / path.stem / run_id(config)
 
 
 def _print_result(folder: Path, result: dict[str, Any]) -> None:

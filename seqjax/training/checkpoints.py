@@ -45,10 +45,10 @@ class Checkpoints:
         self._open(unwanted=list(self._folder.glob("*.orbax-checkpoint-tmp*")))
 
     def _open(self, unwanted: Sequence[Path]) -> None:
-        """(Re)open the folder, without the half-written and the corrupt if we may write."""
+        """(Re)open the folder; if we may write, the half-written and the corrupt are first moved to ``set-aside/``."""
         with storage_errors(self._folder), _quiet():
             for path in unwanted if self._writable else ():
-                shutil.rmtree(path)
+                _set_aside(path, self._run_folder / "set-aside")
             self._orbax = ocp.training.Checkpointer(
                 self._folder.absolute(), preservation_policy=_LastAndBest(self.best)
             )
@@ -101,7 +101,9 @@ class Checkpoints:
                 self._open(unwanted=corrupt)
             return candidate, state, host
         if candidates:
-            raise UserError(f"{self._folder}: every checkpoint is corrupt; delete that folder to train from the start")
+            raise UserError(
+                f"{self._folder}: every checkpoint is corrupt; move that folder away to train from the start"
+            )
         return None
 
     def _load(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
@@ -112,6 +114,8 @@ class Checkpoints:
             try:
                 arrays = self._orbax.load(step, shape_tree)
                 metadata = self._orbax.metadata(step).custom_metadata
+            except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+                raise  # the machine's fault, not the file's
             except Exception as error:  # Orbax raises many kinds, and hides the reason in __cause__
                 raise _Corrupt(f"{type(error.__cause__ or error).__name__}") from error
         if not metadata or metadata.get("sha256") != digest(jax.device_get(arrays)):
@@ -140,6 +144,13 @@ def _check_room(folder: Path, n_bytes: int) -> None:
         except (AttributeError, OSError) as error:  # systems and file systems that cannot reserve
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
+
+
+def _set_aside(path: Path, folder: Path) -> None:
+    """Move a damaged or half-written checkpoint out of the way; nothing is deleted but an older one of that name."""
+    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder / path.name, ignore_errors=True)
+    path.rename(folder / path.name)
 
 
 class _Corrupt(Exception):

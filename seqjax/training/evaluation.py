@@ -26,7 +26,7 @@ class Evaluation:
         split: ``validation`` or ``test``.
         protocol: ``windows`` (zero state in each window) or ``streams`` (state carried over the whole split).
         windows: how many windows, or stream segments, were read; tokens: how many tokens were predicted.
-        loss: mean, nats per token; loss_se: its standard error over windows.
+        loss: mean, nats per token; loss_se: its standard error over windows, or over whole streams.
         bits_per_byte: ``loss / ln 2 * tokens per byte`` of the whole split.
         by_position: mean loss at each position of the context, nats, [T]; by_position_se: standard errors, [T].
         by_source: mean loss of the windows that start in each source of the corpus, nats.
@@ -42,6 +42,14 @@ class Evaluation:
     by_position: list[float]
     by_position_se: list[float]
     by_source: dict[str, float]
+
+    def summary(self) -> str:
+        """Loss with its standard error, bits per byte, and on how much text."""
+        what = "windows" if self.protocol == "windows" else "stream segments"
+        return (
+            f"{self.loss:.4f} ± {self.loss_se:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte "
+            f"({self.windows:,} {what})"
+        )
 
 
 def evaluate(
@@ -73,7 +81,7 @@ def evaluate(
         windows=len(losses),
         tokens=losses.size,
         loss=loss,
-        loss_se=_standard_error(means),
+        loss_se=_standard_error(means if starts is not None else _of_streams(means, config.train.batch_size)),
         bits_per_byte=bits_per_byte(loss, len(shard.tokens), shard.n_bytes),
         by_position=losses.mean(axis=0).tolist(),
         by_position_se=[_standard_error(column) for column in losses.T],
@@ -105,6 +113,11 @@ def _stream_losses(
         tokens_BxT1, _ = stream_batch(shard.tokens, segment, batch, context)
         loss_BxT, carry = token_losses(params, tokens_BxT1, carry)
         yield np.asarray(loss_BxT, np.float64)
+
+
+def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:
+    """Mean loss of each stream from those of its segments, which are not independent of one another."""
+    return means.reshape(-1, streams).mean(axis=0)
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -56,10 +56,12 @@ def train(
         Interrupted: asked to stop; the state is saved.
     """
     runs.open_run(folder, config)
-    if (result := runs.read_result(folder)) is not None:
-        return result
     with ExitStack() as stack:
+        if (result := runs.read_result(folder)) is not None:
+            return result
         stack.enter_context(runs.lock(folder))
+        if (result := runs.read_result(folder)) is not None:  # another process ended it while we came for the lock
+            return result
         stack.enter_context(runs.storage_errors(folder))
         progress = Progress(folder / "log.txt", quiet)
         text = load_text(config, progress.bytes)
@@ -70,6 +72,14 @@ def train(
         return run.to_the_end(stop)
 
 
+class _NotFinite(Exception):
+    """The validation loss is not finite, though the training loss was."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
 class _Run:
     """The host's side of one run: what to do at which step, and the metrics that wait for their line."""
 
@@ -77,6 +87,7 @@ class _Run:
         self.config, self.folder, self.progress = config, folder, progress
         self.train_shard, self.validation_shard = text.shard("train"), text.shard("validation")
         self._check_lengths()
+        runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
         vocab_size, context = text.tokenizer.vocab_size, config.train.context_length
         self.program: Program = make_program(config, make_model(config, vocab_size), devices)
         self.parameters = count_parameters(config.model, vocab_size, context)
@@ -87,7 +98,9 @@ class _Run:
         self.tokens_per_step = config.train.batch_size * context
         self.waiting: list[dict[str, float]] = []  # metrics of the steps since the last line of metrics.jsonl
         self.started = time.monotonic()  # moved back on resume by the seconds of earlier processes
-        self.rate: float | None = None  # tokens per second of training, without compilation and evaluation
+        # seconds and steps of training, without compilation and evaluation: of earlier processes, and of all
+        self._trained_before: tuple[float, int] = (0.0, 0)
+        self.trained = self._trained_before
         self._rate_since: tuple[float, int] | None = None
 
     def _check_lengths(self) -> None:
@@ -100,6 +113,13 @@ class _Run:
                 )
 
     def to_the_end(self, stop: list[int]) -> dict[str, Any]:
+        """Train from the last checkpoint on; the result of a finished or diverged run."""
+        try:
+            return self._train(stop)
+        except _NotFinite as found:
+            return self._diverged(found.step)
+
+    def _train(self, stop: list[int]) -> dict[str, Any]:
         state, start = self._restore()
         steps = self.config.train.steps
         self._announce(start)
@@ -134,6 +154,7 @@ class _Run:
         step, state, host = restored
         self.waiting = host["waiting"]
         self.started -= host["seconds"]
+        self.trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
         runs.keep_metrics(self.folder, lambda record: record["step"] <= step)
         self.progress.say(f"resuming at step {step}")
         return state, step
@@ -184,14 +205,16 @@ class _Run:
             self._rate_since = (now, step)  # the first step, which compiles, is not part of the rate
             return
         since, first = self._rate_since
-        self.rate = (step - first) * self.tokens_per_step / max(now - since, 1e-9)
-        left = (self.config.train.steps - step) * self.tokens_per_step / self.rate
+        seconds, steps = self._trained_before
+        self.trained = (seconds + now - since, steps + step - first)
+        rate = (step - first) * self.tokens_per_step / max(now - since, 1e-9)
+        left = (self.config.train.steps - step) * self.tokens_per_step / rate
         self.progress.step(
             step,
             self.config.train.steps,
             loss,
-            self.rate,
-            self.rate * self.flops["training"],
+            rate,
+            rate * self.flops["training"],
             peak_flops(self.program.devices),
             left,
         )
@@ -204,21 +227,15 @@ class _Run:
     def _pause(self, step: int, state: TrainState) -> None:
         """Evaluate and save, as far as they are due at this step."""
         if self._evaluates(step):
-            self._evaluate(step, state, self.config.evaluation.windows)
+            self._evaluate(step, state)
         if step < self.config.train.steps:
             self._save(step, state)
 
-    def _evaluate(self, step: int, state: TrainState, windows: int) -> Evaluation:
-        began = time.monotonic()
-        found = evaluate(
-            self.config,
-            self.validation_shard,
-            "validation",
-            self.program.token_losses,
-            state.params,
-            self.program.zero_carry(),
-            windows,
-        )
+    def _evaluate(self, step: int, state: TrainState) -> Evaluation:
+        """One point of the validation curve, on the same windows at every step."""
+        found = self._held_out(state, self.config.evaluation.windows)
+        if not math.isfinite(found.loss):
+            raise _NotFinite(step)
         self._write(
             {
                 "step": step,
@@ -228,17 +245,23 @@ class _Run:
                 "validation_bits_per_byte": found.bits_per_byte,
             }
         )
-        self.progress.say(
-            f"step {step}: validation {found.loss:.4f} ± {found.loss_se:.4f} nats/token, "
-            f"{found.bits_per_byte:.4f} bits/byte ({found.windows:,} windows)"
-        )
+        self.progress.say(f"step {step}: validation {found.summary()}")
+        return found
+
+    def _held_out(self, state: TrainState, windows: int) -> Evaluation:
+        began = time.monotonic()
+        carry = self.program.zero_carry()
+        token_losses = self.program.token_losses
+        found = evaluate(self.config, self.validation_shard, "validation", token_losses, state.params, carry, windows)
         if self._rate_since is not None:  # evaluation is not part of the training rate
             self._rate_since = (self._rate_since[0] + time.monotonic() - began, self._rate_since[1])
         return found
 
     def _save(self, step: int, state: TrainState) -> None:
         if step not in self.checkpoints.steps():
-            self.checkpoints.save(step, state, {"waiting": self.waiting, "seconds": time.monotonic() - self.started})
+            runs.sync_metrics(self.folder)
+            seconds = time.monotonic() - self.started
+            self.checkpoints.save(step, state, {"waiting": self.waiting, "seconds": seconds, "trained": self.trained})
 
     def _diverged(self, step: int) -> dict[str, Any]:
         """Write the result of a run whose loss or gradient was not finite; the last good checkpoint stays."""
@@ -258,8 +281,12 @@ class _Run:
         steps = self.config.train.steps
         # a process killed after this line but before the result is written leaves the last evaluation behind
         runs.keep_metrics(self.folder, lambda record: not (record["step"] == steps and "validation_loss" in record))
-        found = self._evaluate(steps, state, self.config.evaluation.final_windows)
+        found = self._evaluate(steps, state)
         self._save(steps, state)
+        evaluation = self.config.evaluation
+        if found.protocol == "windows" and evaluation.final_windows != evaluation.windows:
+            found = self._held_out(state, evaluation.final_windows)
+            self.progress.say(f"held out: {found.summary()}")
         self.checkpoints.wait()
         scored = [(r["validation_loss"], r["step"]) for r in runs.read_metrics(self.folder) if "validation_loss" in r]
         best_loss, best_step = min(scored)
@@ -289,7 +316,7 @@ class _Run:
                 "exact": self.flops["training"] * tokens,
             },
             "seconds": round(time.monotonic() - self.started, 3),
-            "tokens_per_second": self.rate,
+            "tokens_per_second": self.trained[1] * self.tokens_per_step / self.trained[0] if self.trained[1] else None,
             "corpus_sha256": self.train_shard.header["corpus_sha256"],
             "tokenizer_sha256": self.train_shard.header["tokenizer_sha256"],
             "hardware": describe_hardware(),
@@ -307,14 +334,14 @@ def _mean(records: list[dict[str, float]], name: str) -> float:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and Ctrl-C fill; a second Ctrl-C stops at once."""
+    """A list that SIGTERM and Ctrl-C fill; another Ctrl-C stops at once."""
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number: int, _frame: Any) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -330,11 +357,16 @@ def restore_params(config: Config, folder: Path, program: Program, say: Any, whi
     """The parameters of the last or best checkpoint of a run: ``(step, params)``.
 
     Raises:
-        UserError: the run has no checkpoint yet.
+        UserError: the run has no checkpoint.
     """
-    checkpoints = Checkpoints(folder, writable=False)
-    restored = checkpoints.restore(program.init(), say, checkpoints.best() if which == "best" else None)
+    restored = None
+    if (folder / "checkpoints").is_dir():
+        checkpoints = Checkpoints(folder, writable=False)
+        restored = checkpoints.restore(program.init(), say, checkpoints.best() if which == "best" else None)
     if restored is None:
-        raise UserError(f"{folder}: has no checkpoint yet; train it first: seqjax train {folder}")
+        result = runs.read_result(folder)
+        if result is None:
+            raise UserError(f"{folder}: has no checkpoint yet; train it: seqjax train {folder}")
+        raise UserError(f"{folder}: has no checkpoint; the run has {result['status']} at step {result['steps']}")
     step, state, _ = restored
     return step, jax.tree.map(jnp.asarray, state.params)

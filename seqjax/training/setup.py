@@ -157,7 +157,9 @@ def _one_at_a_time(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def _mesh(config: Config, devices: int | None) -> Mesh:
     present = jax.devices()
-    count = devices or len(present)
+    count = len(present) if devices is None else devices
+    if count < 1:
+        raise UserError(f"--devices {count}: at least 1 is needed")
     if count > len(present):
         raise UserError(f"--devices {count}: this machine has {len(present)} of them")
     micro_batch = config.train.batch_size // config.train.accumulation

@@ -33,7 +33,7 @@ def train_step(
         g = grad of the mean loss over the batch,   g <- g min(1, clip_norm / |g|)        (Pascanu et al. 2013)
         theta <- theta - eta (u(g) + lambda theta)                                       (see seqjax.training.optimizer)
 
-    A loss or gradient that is not finite leaves the state as it was, for good: the run is marked dead. So the
+    A loss, gradient or update that is not finite leaves the state as it was, for good: the run is marked dead. So the
     parameters of a diverged run are the last good ones, and in a bundle its neighbours never notice.
 
     Args:
@@ -45,7 +45,7 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     value, grads, carry = _gradient(loss, state.params, batch, state.carry, key, accumulation)
-    norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads)))
+    norm = _norm(grads)
     if clip_norm:
         scale = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-12))
         grads = jax.tree.map(lambda g: g * scale, grads)
@@ -56,10 +56,15 @@ def train_step(
         direction,
         decayed(state.params),
     )
-    alive = state.alive & jnp.isfinite(value) & jnp.isfinite(norm)
+    alive = state.alive & jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(_norm(params))
     moved = state.replace(step=state.step + 1, params=params, opt_state=opt_state, carry=carry)
     state = jax.tree.map(partial(jnp.where, alive), moved, state).replace(alive=alive)
     return state, {"loss": value, "grad_norm": norm, "learning_rate": hyper.learning_rate, "alive": alive}
+
+
+def _norm(tree: Tree) -> jax.Array:
+    """Euclidean norm of all leaves together."""
+    return jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(tree)))
 
 
 def _gradient(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import netrc
 import os
+import secrets
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 
 MODES = ("online", "offline", "disabled")
+CONNECT_SECONDS = 30
 FINISH_SECONDS = 60
 
 
@@ -30,7 +32,7 @@ class Mirror:
 
 
 class _Wandb(Mirror):
-    def __init__(self, config: Config, folder: Path, mode: str, say: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, folder: Path, mode: str, say: Callable[[str], None], token: str) -> None:
         self._say = say
         self._run: Any = None
         with self._guard():
@@ -38,7 +40,7 @@ class _Wandb(Mirror):
 
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "seqjax"),
-                id=run_id(config),
+                id=f"{run_id(config)}-{token}",
                 name=run_id(config),
                 group=folder.parent.name,
                 job_type=config.model.family,
@@ -46,7 +48,7 @@ class _Wandb(Mirror):
                 mode=mode,
                 dir=str(folder),
                 resume="allow",
-                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+                settings=wandb.Settings(silent=True, console="off", init_timeout=CONNECT_SECONDS),
             )
             self._run.define_metric("*", step_metric="tokens")
 
@@ -64,6 +66,10 @@ class _Wandb(Mirror):
                 "`seqjax export-wandb` replays it later"
             )
             self._run = None
+
+    def works(self) -> bool:
+        """Whether everything so far was taken."""
+        return self._run is not None
 
     def log(self, record: dict[str, Any]) -> None:
         if self._run is not None:
@@ -112,21 +118,40 @@ def open_mirror(config: Config, folder: Path, flag: str | None, say: Callable[[s
     import jax
 
     mode = choose_mode(flag)
-    mirror = Mirror() if mode == "disabled" or jax.process_index() else _Wandb(config, folder, mode, say)
+    if mode == "disabled" or jax.process_index():
+        yield Mirror()
+        return
+    if mode == "online" and not _has_key():
+        say("wandb has no key here, so it is mirrored offline (`wandb login`, or set WANDB_API_KEY)")
+        mode = "offline"
+    if mode == "online":
+        say(f"connecting to wandb (at most {CONNECT_SECONDS} s)")
+    mirror = _Wandb(config, folder, mode, say, _token(folder))
     try:
         yield mirror
     finally:
         mirror.finish({})
 
 
+def _token(folder: Path) -> str:
+    """Tells run folders of one config apart in wandb, and stays with the folder when the run is resumed."""
+    path = folder / "wandb-token.txt"
+    if not path.is_file():
+        runs.write_atomically(path, secrets.token_hex(4))
+    return path.read_text()
+
+
 def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     """Replay a run's metrics.jsonl and result.json into a wandb run; return the number of lines."""
     config = runs.read_config(folder)
     records = runs.read_metrics(folder)
-    mirror = _Wandb(config, folder, choose_mode(flag), say)
-    if mirror._run is None:
-        raise UserError(f"{folder}: wandb took nothing; is it installed (pip install wandb), and is the mode right?")
+    mode = choose_mode(flag)
+    if mode == "disabled":
+        raise UserError("wandb is disabled (--wandb or WANDB_MODE), so nothing can be replayed into it")
+    mirror = _Wandb(config, folder, mode, say, secrets.token_hex(4))
     for record in records:
         mirror.log(record)
+    if not mirror.works():
+        raise UserError(f"{folder}: wandb did not take every line; is it installed, and is the mode right?")
     mirror.finish(runs.read_result(folder) or {})
     return len(records)

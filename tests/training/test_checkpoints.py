@@ -89,6 +89,14 @@ def test_when_all_are_corrupt_that_is_an_error(run: Path) -> None:
         Checkpoints(run, writable=False).restore(state(0), lambda _: None)
 
 
+def test_the_machines_faults_are_not_the_files(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(run)
+    monkeypatch.setattr(checkpoints._orbax, "load", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        checkpoints.restore(state(0), pytest.fail)
+    assert Checkpoints(run).steps() == [2, 3, 4]
+
+
 def test_half_written_ones_are_cleaned_up_by_the_writer_alone(run: Path) -> None:
     (run / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
     Checkpoints(run, writable=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from seqjax import runs
 from seqjax.config import to_dict
 from seqjax.errors import UserError
 from seqjax.training.loop import train
-from seqjax.training.setup import load_text, make_model, make_program
+from seqjax.training.setup import batch_at, load_text, make_model, make_program
 
 TIMES = ("seconds",)
 
@@ -71,6 +72,13 @@ def test_two_runs_with_one_seed_are_bit_equal_and_seeds_differ(make_config: Any,
     assert metrics_of(tmp_path / "c") != metrics_of(tmp_path / "a")
 
 
+def test_the_order_of_windows_is_the_seeds(make_config: Any) -> None:
+    shard = load_text(make_config("gru")).shard("train")
+    one, same, other = (batch_at(make_config("gru", **{"train.seed": seed}), shard, 3)[0] for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
 def test_a_finished_run_is_not_repeated(make_config: Any, tmp_path: Path) -> None:
     config = make_config("window")
     first = train(config, tmp_path / "run", devices=1, quiet=True)
@@ -88,8 +96,8 @@ def test_another_config_is_refused(make_config: Any, tmp_path: Path) -> None:
 
 def test_a_run_that_diverges_says_where_and_keeps_its_last_good_checkpoint(make_config: Any, tmp_path: Path) -> None:
     config = make_config("elman", **{
-        "optimizer.name": "sgd", "optimizer.learning_rate": 3e38, "optimizer.clip_norm": 0.0,
-        "optimizer.schedule": "constant",
+        "optimizer.name": "sgd", "optimizer.learning_rate": 1e20, "optimizer.clip_norm": 0.0,
+        "optimizer.schedule": "constant", "optimizer.warmup_steps": 20,
         "train.checkpoint_every": 1, "train.log_every": 2,
     })  # fmt: skip
     result = train(config, tmp_path / "run", devices=1, quiet=True)
@@ -139,7 +147,32 @@ def test_a_corrupt_checkpoint_costs_steps_not_truth(make_config: Any, tmp_path: 
             file.write_bytes(file.read_bytes()[:10])
     train(config, tmp_path / "hurt", devices=1, quiet=True)
     assert "checkpoint 20" in (tmp_path / "hurt" / "log.txt").read_text()
+    assert (tmp_path / "hurt" / "set-aside" / "20").is_dir()  # nothing is deleted
     assert_same_run(config, tmp_path / "whole", tmp_path / "hurt")
+
+
+def test_other_text_under_the_same_name_is_refused(make_config: Any, tmp_path: Path, small_text: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(small_text.read_bytes())
+    config = make_config("window", **{"data.corpus": str(text), "data.tokenizer": "chars"})
+    train(config, tmp_path / "run", devices=1, quiet=True)
+    (tmp_path / "run" / "result.json").unlink()
+    text.write_bytes(small_text.read_bytes() + b"more: \xc3\xa9\n")
+    with pytest.raises(UserError, match=r"data.corpus is not what this run began with"):
+        train(config, tmp_path / "run", devices=1, quiet=True)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["10", "20"]
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_as_diverged(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seqjax.training import loop
+
+    real = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *a: dataclasses.replace(real(*a), loss=float("inf")))
+    result = train(make_config("window"), tmp_path / "run", devices=1, quiet=True)
+    assert (result["status"], result["diverged_in_steps"][1]) == ("diverged", 10)
+    assert runs.read_result(tmp_path / "run") == result
 
 
 @pytest.mark.parametrize(("text", "fragment"), [

@@ -66,7 +66,7 @@ def test_accumulation_keeps_each_stream_with_its_state(make_config: Any) -> None
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "sgd"])
 def test_update_equals_optax(make_config: Any, name: str) -> None:
-    config = make_config("lstm", **{"optimizer.name": name, "optimizer.clip_norm": 0.5, "optimizer.weight_decay": 0.1})
+    config = make_config("lstm", **{"optimizer.name": name, "optimizer.clip_norm": 0.05, "optimizer.weight_decay": 0.1})
     state, step = step_of(config)
     rate, decay = 1e-2, 0.1
 
@@ -82,7 +82,7 @@ def test_update_equals_optax(make_config: Any, name: str) -> None:
         ),
         "sgd": optax.chain(optax.trace(0.9), optax.add_decayed_weights(decay, mask=mask), optax.scale(-rate)),
     }[name]
-    reference = optax.chain(optax.clip_by_global_norm(0.5), theirs)
+    reference = optax.chain(optax.clip_by_global_norm(0.05), theirs)
     params, opt_state = state.params, reference.init(state.params)
     gradient = jax.grad(next_token_loss(make_model(config, V)), has_aux=True)
     for seed in range(3):
@@ -151,13 +151,11 @@ def test_a_dead_run_stays_as_it_was(make_config: Any) -> None:
     assert int(later.step) == 1
 
 
-def test_an_infinite_gradient_is_never_applied(make_config: Any) -> None:
+def test_an_infinite_update_is_never_applied(make_config: Any) -> None:
     state, step = step_of(make_config("elman"))
     after, metrics = step(state, batch(make_config("elman")), Hyper(jnp.float32(jnp.inf), jnp.float32(0.0)))
-    assert metrics["alive"]  # the rate broke the parameters, not the loss; the next loss finds out
-    final, metrics = step(after, batch(make_config("elman")), HYPER)
-    assert not metrics["alive"]
-    assert_close(final.params, after.params, rtol=0)
+    assert np.isfinite(metrics["loss"]) and not metrics["alive"]  # it is the update that is not finite
+    assert_close(after.params, state.params, rtol=0)
 
 
 def test_two_devices_give_what_one_gives(make_config: Any) -> None:

@@ -90,9 +90,21 @@ def test_a_broken_wandb_never_stops_a_run(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]
 ) -> None:
     fake_wandb(monkeypatch, **broken)
+    monkeypatch.setenv("WANDB_API_KEY", "k")
     result = train(make_config("window"), tmp_path / "run", devices=1, wandb_mode="online", quiet=True)
     assert result["status"] == "finished"
     assert "wandb stopped mirroring" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_online_without_a_key_never_asks_for_one(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = fake_wandb(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    train(make_config("window"), tmp_path / "run", devices=1, wandb_mode="online", quiet=True)
+    assert mirror.options["mode"] == "offline"
+    assert "wandb has no key here" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_an_absent_wandb_never_stops_a_run(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +118,9 @@ def test_export_replays_every_line(make_config: Any, tmp_path: Path, monkeypatch
     assert tracking.export(tmp_path / "run", "offline", pytest.fail) == 6
     assert mirror.lines == runs.read_metrics(tmp_path / "run") and mirror.finished == 1
     fake_wandb(monkeypatch, init_fails=True)
-    with pytest.raises(UserError, match="wandb took nothing"):
+    with pytest.raises(UserError, match="wandb is disabled"):
+        tracking.export(tmp_path / "run", "disabled", pytest.fail)
+    with pytest.raises(UserError, match="did not take every line"):
         tracking.export(tmp_path / "run", "offline", lambda _: None)
 
 
