@@ -154,9 +154,8 @@ def _load_local(spec: str, data: Path) -> Corpus:
         path = data / path
     if not path.exists() and os.sep not in spec:
         near = did_you_mean(spec, [*CORPORA, *_names_in(Path()), *_names_in(data)])
-        raise UserError(
-            f"no corpus and no file '{spec}' (seen from {Path.cwd()}){near}; it may be {', '.join(CORPORA)}, a path, or hf:NAME"
-        )
+        allowed = f"{', '.join(CORPORA)}, a path (seen from {Path.cwd()}), or hf:NAME"
+        raise UserError(f"no corpus and no file '{spec}'{near}; it may be {allowed}")
     files = [f for f in read_files(path, folders.cache_folder()) if f.n_bytes]
     if not files:
         raise UserError(f"{path} is empty: there is no text in it")
