@@ -129,30 +129,16 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
         clip_norm=config.optimizer.clip_norm,
         accumulation=config.train.accumulation,
     )
-    jitted = jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(shardings, rows, None),
-        out_shardings=(shardings, replicated),
-    )
     return Program(
         init=jax.jit(lambda: init(carry()), out_shardings=shardings),
-        step=_one_at_a_time(jitted) if mesh.size > 1 and jax.default_backend() == "cpu" else jitted,
+        step=jax.jit(
+            step, donate_argnums=0, in_shardings=(shardings, rows, None), out_shardings=(shardings, replicated)
+        ),
         token_losses=jax.jit(partial(token_losses, model)),
         put=lambda batch: jax.make_array_from_callback(batch.shape, rows, lambda index: batch[index]),
         zero_carry=jax.jit(carry, out_shardings=carry_rows),
         devices=mesh.size,
     )
-
-
-def _one_at_a_time(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Wait for each step: several CPU devices share one pool of threads, and two steps in flight can starve each
-    other's collectives for ever."""
-
-    def step_and_wait(*arguments: Any) -> Any:
-        return jax.block_until_ready(step(*arguments))
-
-    return step_and_wait
 
 
 def _mesh(config: Config, devices: int | None) -> Mesh:
