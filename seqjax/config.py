@@ -176,7 +176,7 @@ class TrainConfig:
     log_every: PositiveInt = 10
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
     checkpoint_every: PositiveInt = 500
-    """Steps between two checkpoints; one more is kept at each evaluation that is the best so far, and at the end."""
+    """Steps between two checkpoints; evaluations and the end make one too. The last two and the best are kept."""
 
 
 @dataclass(frozen=True)

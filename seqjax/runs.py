@@ -27,8 +27,6 @@ from seqjax.config import Config, canonical_json, to_dict
 from seqjax.errors import UserError
 from seqjax.overlay import load_config
 
-FINISHED = ("finished", "diverged")
-
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``: a reader, or a crash, sees the old file or the new one, nothing between."""
