@@ -283,6 +283,29 @@ def canonical_json(config: Config) -> str:
     return json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
 
 
+LANE_KEYS = (
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "optimizer.final_fraction",
+    "optimizer.step_every",
+    "optimizer.step_factor",
+    "optimizer.weight_decay",
+    "train.seed",
+    "train.init_scale",
+)
+"""What may differ between the runs that one compiled program trains side by side: data of the step, not code."""
+
+
+def program_key(config: Config) -> str:
+    """One text for all configs that one compiled program can train as lanes of a bundle (see `LANE_KEYS`)."""
+    tree = to_dict(config)
+    for key in LANE_KEYS:
+        section, _, name = key.partition(".")
+        del tree[section][name]
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"))
+
+
 def run_id(config: Config) -> str:
     """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
     model = config.model

@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,14 +140,34 @@ def lock(folder: Path) -> Iterator[None]:
     """Hold the run folder; the lock goes with the process, however it ends.
 
     Raises:
-        UserError: another process is training this run.
+        Locked: another process is training this run.
     """
     with storage_errors(folder), open(folder / "lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another process is training this run") from None
+        for attempt in range(10):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # perhaps only `is_locked`, which looks for a moment
+                if attempt == 9:
+                    raise Locked(f"{folder}: another process is training this run") from None
+                time.sleep(0.02)
         yield
+
+
+class Locked(UserError):
+    """Another process is training the run."""
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is training this run now."""
+    try:
+        with open(folder / "lock", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

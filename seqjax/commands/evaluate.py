@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
         raise UserError(f"command line: --windows {options.windows} {reason}")
     from seqjax.training.evaluation import evaluate
-    from seqjax.training.loop import restore_params
+    from seqjax.training.run import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
     text = load_text(config)

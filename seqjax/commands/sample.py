@@ -96,7 +96,7 @@ def sample_texts(
     import sys
 
     from seqjax.training.generation import generate
-    from seqjax.training.loop import restore_params
+    from seqjax.training.run import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
     text = load_text(config)

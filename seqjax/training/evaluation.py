@@ -15,7 +15,7 @@ from seqjax.data import TokenShard, evaluation_windows, gather_windows, segments
 
 Tree = Any
 TokenLosses = Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
-"""Jitted ``(params, batch_BxT1, carry) -> (loss_BxT in nats, carry)``."""
+"""Jitted ``(params, batch_BxT1, carry) -> (loss_BxT in nats, carry)``; with an axis R in front for a bundle."""
 
 
 @dataclass(frozen=True)
@@ -63,29 +63,47 @@ def evaluate(
     Raises:
         UserError: the split is shorter than one window, or than one segment of B streams.
     """
+    starts, losses_WxT = _losses(config, shard, token_losses, params, carry, windows)
+    return _summarise(config, shard, split, starts, losses_WxT)
+
+
+def evaluate_bundle(
+    config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
+) -> list[Evaluation]:
+    """As :func:`evaluate`, for R runs at once: params, carry and the token losses have an axis R in front."""
+    starts, losses_RxWxT = _losses(config, shard, token_losses, params, carry, windows)
+    return [_summarise(config, shard, split, starts, losses_WxT) for losses_WxT in losses_RxWxT]
+
+
+def _losses(
+    config: Config, shard: TokenShard, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Where the windows start (None for streams), and the loss of every token of every window."""
     context = config.train.context_length
-    protocol = config.data.batching
-    if protocol == "streams":
-        starts = None
-        losses = np.concatenate(list(_stream_losses(config, shard, token_losses, params, carry)))
-    else:
-        starts = evaluation_windows(shard.tokens, windows, context)
-        losses = np.concatenate(
-            list(_window_losses(shard, starts, context, config.evaluation.batch_size, token_losses, params))
-        )
-    means = losses.mean(axis=1)
-    loss = float(means.mean())
+    if config.data.batching == "streams":
+        return None, np.concatenate(list(_stream_losses(config, shard, token_losses, params, carry)), axis=-2)
+    starts = evaluation_windows(shard.tokens, windows, context)
+    pieces = _window_losses(shard, starts, context, config.evaluation.batch_size, token_losses, params)
+    return starts, np.concatenate(list(pieces), axis=-2)
+
+
+def _summarise(
+    config: Config, shard: TokenShard, split: str, starts: np.ndarray | None, losses_WxT: np.ndarray
+) -> Evaluation:
+    losses_WxT = losses_WxT.astype(np.float64)
+    means_W = losses_WxT.mean(axis=1)
+    loss = float(means_W.mean())
     return Evaluation(
         split=split,
-        protocol=protocol,
-        windows=len(losses),
-        tokens=losses.size,
+        protocol=config.data.batching,
+        windows=len(losses_WxT),
+        tokens=losses_WxT.size,
         loss=loss,
-        loss_se=_standard_error(means if starts is not None else _of_streams(means, config.train.batch_size)),
+        loss_se=_standard_error(means_W if starts is not None else _of_streams(means_W, config.train.batch_size)),
         bits_per_byte=bits_per_byte(loss, len(shard.tokens), shard.n_bytes),
-        by_position=losses.mean(axis=0).tolist(),
-        by_position_se=[_standard_error(column) for column in losses.T],
-        by_source=_by_source(shard, starts, means) if starts is not None else {},
+        by_position=losses_WxT.mean(axis=0).tolist(),
+        by_position_se=[_standard_error(column) for column in losses_WxT.T],
+        by_source=_by_source(shard, starts, means_W) if starts is not None else {},
     )
 
 
@@ -102,7 +120,7 @@ def _window_losses(
         chosen = starts[first : first + batch_size]
         padded = np.concatenate([chosen, np.repeat(chosen[-1:], batch_size - len(chosen))])  # one compiled shape
         loss_BxT, _ = token_losses(params, gather_windows(shard.tokens, padded, context), None)
-        yield np.asarray(loss_BxT, np.float64)[: len(chosen)]
+        yield np.asarray(loss_BxT)[..., : len(chosen), :]
 
 
 def _stream_losses(
@@ -112,7 +130,7 @@ def _stream_losses(
     for segment in range(segments_per_epoch(len(shard.tokens), batch, context)):
         tokens_BxT1, _ = stream_batch(shard.tokens, segment, batch, context)
         loss_BxT, carry = token_losses(params, tokens_BxT1, carry)
-        yield np.asarray(loss_BxT, np.float64)
+        yield np.asarray(loss_BxT)
 
 
 def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:

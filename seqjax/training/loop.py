@@ -1,37 +1,36 @@
-"""One run from its config to its result: train, evaluate, checkpoint, resume."""
+"""Train one run, or a bundle of runs in one program: step, evaluate, checkpoint, resume."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from seqjax import runs
-from seqjax.config import Config, run_id
-from seqjax.errors import UserError
-from seqjax.models.accounting import count_parameters, flops_per_token
-from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.evaluation import Evaluation, evaluate
-from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
-from seqjax.training.optimizer import learning_rates
+from seqjax.config import Config
+from seqjax.training.evaluation import Evaluation, evaluate_bundle
 from seqjax.training.progress import Progress
-from seqjax.training.setup import Program, Text, batch_at, load_text, make_model, make_program
+from seqjax.training.run import Run
+from seqjax.training.setup import batch_at, load_text, make_bundle, make_model
 from seqjax.training.state import Hyper, TrainState
-from seqjax.training.tracking import Mirror, open_mirror
+from seqjax.training.tracking import open_mirror
+
+Tree = Any
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM, Ctrl-C); its state is saved, and the same command goes on from there."""
+    """Asked to stop (SIGTERM, Ctrl-C); the state is saved, and the same command goes on from there."""
 
     def __init__(self, signal_number: int, step: int) -> None:
         super().__init__(f"stopped at step {step}")
@@ -55,80 +54,78 @@ def train(
         UserError: another config in the folder, another process on it, damaged data, a full disk.
         Interrupted: asked to stop; the state is saved.
     """
-    runs.open_run(folder, config)
+    return train_bundle([(config, folder)], devices=devices, wandb_mode=wandb_mode, quiet=quiet)[0]
+
+
+def train_bundle(
+    lanes: Sequence[tuple[Config, Path]],
+    *,
+    devices: int | None = None,
+    wandb_mode: str | None = None,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """Train runs that differ in nothing but `LANE_KEYS` side by side in one program; each as :func:`train` would.
+
+    Every run has its own folder, checkpoints and result. A lane that diverges stands still from then on. Lanes that
+    have ended, or whose last checkpoint is of a later step than the others', keep their place in the program (so that
+    the others' numbers do not depend on it) and wait.
+
+    Returns:
+        The contents of each ``result.json``, in the order of the lanes.
+    Raises:
+        UserError, Interrupted: as :func:`train`.
+    """
+    for config, folder in lanes:
+        runs.open_run(folder, config)
+    if (results := _all_results(lanes)) is not None:
+        return results
     with ExitStack() as stack:
-        if (result := runs.read_result(folder)) is not None:
-            return result
-        stack.enter_context(runs.lock(folder))
-        if (result := runs.read_result(folder)) is not None:  # another process ended it while we came for the lock
-            return result
-        stack.enter_context(runs.storage_errors(folder))
-        progress = Progress(folder / "log.txt", quiet)
-        text = load_text(config, progress.bytes)
-        run = _Run(config, folder, text, progress, devices)
-        stack.callback(run.checkpoints.close)
-        run.mirror = stack.enter_context(open_mirror(config, folder, wandb_mode, progress.say))
+        for _, folder in lanes:
+            stack.enter_context(runs.lock(folder))
+        if (results := _all_results(lanes)) is not None:  # another process ended them while we came for the locks
+            return results
+        stack.enter_context(runs.storage_errors(lanes[0][1]))
+        shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
+        text = load_text(lanes[0][0], shown[0].bytes)
+        members = []
+        for (config, folder), progress in zip(lanes, shown, strict=True):
+            run = Run(config, folder, text, progress, len(lanes))
+            stack.callback(run.checkpoints.close)
+            members.append(run)
+        for run in members:
+            if run.result is None:
+                run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, run.progress.say))
         stop = stack.enter_context(_stop_signals())
-        return run.to_the_end(stop)
+        return _Bundle(members, text.tokenizer.vocab_size, devices).to_the_end(stop)
 
 
-class _NotFinite(Exception):
-    """The validation loss is not finite, though the training loss was."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(step)
-        self.step = step
+def _all_results(lanes: Sequence[tuple[Config, Path]]) -> list[dict[str, Any]] | None:
+    results = [runs.read_result(folder) for _, folder in lanes]
+    return None if None in results else results
 
 
-class _Run:
-    """The host's side of one run: what to do at which step, and the metrics that wait for their line."""
+class _Bundle:
+    """The loop over steps: R runs move together through one program, and all pause at the same steps."""
 
-    def __init__(self, config: Config, folder: Path, text: Text, progress: Progress, devices: int | None) -> None:
-        self.config, self.folder, self.progress = config, folder, progress
-        self.train_shard, self.validation_shard = text.shard("train"), text.shard("validation")
-        self._check_lengths()
-        runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
-        vocab_size, context = text.tokenizer.vocab_size, config.train.context_length
-        self.program: Program = make_program(config, make_model(config, vocab_size), devices)
-        self.parameters = count_parameters(config.model, vocab_size, context)
-        self.flops = flops_per_token(config.model, vocab_size, context)
-        self.rates = learning_rates(config.optimizer, config.train.steps)
-        self.checkpoints = Checkpoints(folder)
-        self.mirror = Mirror()
-        self.tokens_per_step = config.train.batch_size * context
-        self.waiting: list[dict[str, float]] = []  # metrics of the steps since the last line of metrics.jsonl
-        self.started = time.monotonic()  # moved back on resume by the seconds of earlier processes
-        # seconds and steps of training, without compilation and evaluation: of earlier processes, and of all
-        self._trained_before: tuple[float, int] = (0.0, 0)
-        self.trained = self._trained_before
-        self._rate_since: tuple[float, int] | None = None
+    def __init__(self, members: Sequence[Run], vocab_size: int, devices: int | None) -> None:
+        self.members = members
+        self.config = members[0].config  # what may differ between lanes is read from each run
+        self.program = make_bundle([run.config for run in members], make_model(self.config, vocab_size), devices)
+        self.rates_RxS = np.stack([run.rates for run in members])
+        self.decay_R = np.array([run.config.optimizer.weight_decay for run in members], np.float32)
 
-    def _check_lengths(self) -> None:
-        need = self.config.train.context_length + 1
-        for split, shard in (("train", self.train_shard), ("validation", self.validation_shard)):
-            if len(shard.tokens) < need:
-                raise UserError(
-                    f"train.context_length: {need - 1} needs {need:,} tokens; the {split} split of "
-                    f"'{self.config.data.corpus}' has {len(shard.tokens):,}"
-                )
-
-    def to_the_end(self, stop: list[int]) -> dict[str, Any]:
-        """Train from the last checkpoint on; the result of a finished or diverged run."""
-        try:
-            return self._train(stop)
-        except _NotFinite as found:
-            return self._diverged(found.step)
-
-    def _train(self, stop: list[int]) -> dict[str, Any]:
-        state, start = self._restore()
+    def to_the_end(self, stop: Sequence[int]) -> list[dict[str, Any]]:
+        """Train from the last checkpoints on; the results of all runs, finished or diverged."""
+        state, first = self._restore()
         steps = self.config.train.steps
-        self._announce(start)
         unread: dict[str, jax.Array] | None = None
-        for step in range(start, steps):
-            batch, reset = batch_at(self.config, self.train_shard, step)
+        for step in range(first, steps):
+            state = self._enter(step, state)
+            batch, reset = self._batch(step)
             if reset:
                 state = state.replace(carry=self.program.zero_carry())
-            state, metrics = self.program.step(state, self.program.put(batch), self._hyper(step))
+            hyper = Hyper(self.rates_RxS[:, step], self.decay_R)
+            state, metrics = self.program.step(state, self.program.put(batch), hyper)
             if unread is not None:
                 self._read(step, unread)  # the metrics of the step before, while this one runs
             unread = metrics
@@ -136,39 +133,50 @@ class _Run:
             if asked or self._is_due(step + 1):
                 self._read(step + 1, unread)
                 unread = None
-            if not self._alive():
-                return self._diverged(step + 1)
-            if self._is_due(step + 1):
+            for run in self._active(step):
+                if not run.is_alive():
+                    run.diverged(step + 1)
+            if not any(run.result is None for run in self.members):
+                break
+            if self._is_due(step + 1) and step + 1 < steps:
                 self._pause(step + 1, state)
             if asked and step + 1 < steps:
                 self._save(step + 1, state)
                 raise Interrupted(asked, step + 1)
-        return self._finished(state)
+        self._finish(self._enter(steps, state))
+        return [run.result for run in self.members]
 
     def _restore(self) -> tuple[TrainState, int]:
+        """Fresh states, and the step of the least advanced run; the others enter the program at theirs."""
         state = self.program.init()
-        restored = self.checkpoints.restore(state, self.progress.say)
-        if restored is None:
-            runs.keep_metrics(self.folder, lambda _: False)
-            return state, 0
-        step, state, host = restored
-        self.waiting = host["waiting"]
-        self.started -= host["seconds"]
-        self.trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
-        runs.keep_metrics(self.folder, lambda record: record["step"] <= step)
-        self.progress.say(f"resuming at step {step}")
-        return state, step
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=NamedSharding(x.sharding.mesh, P())), state
+        )
+        waiting = [run for run in self.members if run.result is None]
+        for run in waiting:
+            run.restore(like)
+        return state, min(run.start for run in waiting)
 
-    def _announce(self, start: int) -> None:
-        if start == 0:
-            n, steps = self.parameters, self.config.train.steps
-            self.progress.say(
-                f"{run_id(self.config)}: {n['total']:,} parameters ({n['non_embedding']:,} non-embedding), "
-                f"{steps:,} steps of {self.tokens_per_step:,} tokens, {len(self.train_shard.tokens):,} training tokens"
-            )
+    def _enter(self, step: int, state: TrainState) -> TrainState:
+        for lane, run in enumerate(self.members):
+            if run.saved is not None and run.start == step:
+                state = _place(state, run.saved, lane)
+                run.saved = None
+        return state
 
-    def _hyper(self, step: int) -> Hyper:
-        return Hyper(self.rates[step], np.float32(self.config.optimizer.weight_decay))
+    def _active(self, step: int) -> list[Run]:
+        """The runs that take this step: neither ended nor still waiting for the others."""
+        return [run for run in self.members if run.result is None and run.start <= step]
+
+    def _batch(self, step: int) -> tuple[np.ndarray, bool]:
+        """int32 [R, B, T+1]; lanes of one seed see the same text."""
+        of_seed = {}
+        for run in self.members:
+            seed = run.config.train.seed
+            if seed not in of_seed:
+                of_seed[seed] = batch_at(run.config, run.train_shard, step)
+        batches = [of_seed[run.config.train.seed] for run in self.members]
+        return np.stack([batch for batch, _ in batches]), batches[0][1]
 
     def _is_due(self, step: int) -> bool:
         """Whether the device is waited for after this many steps: for an evaluation, a checkpoint or the end."""
@@ -179,157 +187,61 @@ class _Run:
         return step % self.config.evaluation.every == 0 and step < self.config.train.steps
 
     def _read(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of one step off the device; every ``log_every`` steps write their mean."""
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        self.waiting.append(values)
-        self._show(step, values["loss"])
-        train = self.config.train
-        if (step % train.log_every == 0 or step == train.steps) and values["alive"]:
-            self._write(
-                {
-                    "step": step,
-                    "tokens": step * self.tokens_per_step,
-                    "loss": _mean(self.waiting, "loss"),
-                    "grad_norm": _mean(self.waiting, "grad_norm"),
-                    "learning_rate": values["learning_rate"],
-                }
-            )
-            self.waiting = []
-
-    def _alive(self) -> bool:
-        return not self.waiting or bool(self.waiting[-1]["alive"])
-
-    def _show(self, step: int, loss: float) -> None:
-        now = time.monotonic()
-        if self._rate_since is None:
-            self._rate_since = (now, step)  # the first step, which compiles, is not part of the rate
-            return
-        since, first = self._rate_since
-        seconds, steps = self._trained_before
-        self.trained = (seconds + now - since, steps + step - first)
-        rate = (step - first) * self.tokens_per_step / max(now - since, 1e-9)
-        left = (self.config.train.steps - step) * self.tokens_per_step / rate
-        self.progress.step(
-            step,
-            self.config.train.steps,
-            loss,
-            rate,
-            rate * self.flops["training"],
-            peak_flops(self.program.devices),
-            left,
-        )
-
-    def _write(self, record: dict[str, Any]) -> None:
-        record = {**record, "seconds": round(time.monotonic() - self.started, 3)}
-        runs.append_metrics(self.folder, record)
-        self.mirror.log(record)
+        """Take the metrics of the step that led to ``step`` off the device."""
+        columns = {name: values.tolist() for name, values in jax.device_get(metrics).items()}
+        for lane, run in enumerate(self.members):
+            if run.result is None and run.start < step:
+                run.read(step, {name: float(column[lane]) for name, column in columns.items()}, self.program.devices)
 
     def _pause(self, step: int, state: TrainState) -> None:
         """Evaluate and save, as far as they are due at this step."""
         if self._evaluates(step):
             self._evaluate(step, state)
-        if step < self.config.train.steps:
-            self._save(step, state)
+        self._save(step, state)
 
-    def _evaluate(self, step: int, state: TrainState) -> Evaluation:
-        """One point of the validation curve, on the same windows at every step."""
+    def _evaluate(self, step: int, state: TrainState) -> list[Evaluation]:
+        """One point of each validation curve, on the same windows at every step."""
         found = self._held_out(state, self.config.evaluation.windows)
-        if not math.isfinite(found.loss):
-            raise _NotFinite(step)
-        self._write(
-            {
-                "step": step,
-                "tokens": step * self.tokens_per_step,
-                "validation_loss": found.loss,
-                "validation_loss_se": found.loss_se,
-                "validation_bits_per_byte": found.bits_per_byte,
-            }
-        )
-        self.progress.say(f"step {step}: validation {found.summary()}")
+        for run, of_run in zip(self.members, found, strict=True):
+            if run.result is None and (run.start < step or step == self.config.train.steps):
+                run.evaluated(step, of_run)
         return found
 
-    def _held_out(self, state: TrainState, windows: int) -> Evaluation:
+    def _held_out(self, state: TrainState, windows: int) -> list[Evaluation]:
         began = time.monotonic()
+        shard = self.members[0].validation_shard
         carry = self.program.zero_carry()
-        token_losses = self.program.token_losses
-        found = evaluate(self.config, self.validation_shard, "validation", token_losses, state.params, carry, windows)
-        if self._rate_since is not None:  # evaluation is not part of the training rate
-            self._rate_since = (self._rate_since[0] + time.monotonic() - began, self._rate_since[1])
+        found = evaluate_bundle(
+            self.config, shard, "validation", self.program.token_losses, state.params, carry, windows
+        )
+        for run in self.members:
+            run.not_training(time.monotonic() - began)
         return found
 
     def _save(self, step: int, state: TrainState) -> None:
-        if step not in self.checkpoints.steps():
-            runs.sync_metrics(self.folder)
-            seconds = time.monotonic() - self.started
-            self.checkpoints.save(step, state, {"waiting": self.waiting, "seconds": seconds, "trained": self.trained})
+        host = jax.device_get(state)
+        for lane, run in enumerate(self.members):
+            if run.result is None and run.start < step:
+                run.save(step, jax.tree.map(lambda x, lane=lane: x[lane], host))
 
-    def _diverged(self, step: int) -> dict[str, Any]:
-        """Write the result of a run whose loss or gradient was not finite; the last good checkpoint stays."""
-        good = next((r["step"] for r in reversed(runs.read_metrics(self.folder)) if "loss" in r), 0)
-        first = next((good + 1 + i for i, m in enumerate(self.waiting) if not m["alive"]), step)
-        self.progress.say(f"diverged: the loss or its gradient was not finite at step {first}")
-        self.checkpoints.wait()
-        return self._write_result(
-            {
-                "status": "diverged",
-                "diverged_in_steps": [good + 1, first],
-                "steps": first - 1,
-            }
-        )
-
-    def _finished(self, state: TrainState) -> dict[str, Any]:
-        steps = self.config.train.steps
-        # a process killed after this line but before the result is written leaves the last evaluation behind
-        runs.keep_metrics(self.folder, lambda record: not (record["step"] == steps and "validation_loss" in record))
+    def _finish(self, state: TrainState) -> None:
+        steps, evaluation = self.config.train.steps, self.config.evaluation
+        if not any(run.result is None for run in self.members):
+            return
         found = self._evaluate(steps, state)
         self._save(steps, state)
-        evaluation = self.config.evaluation
-        if found.protocol == "windows" and evaluation.final_windows != evaluation.windows:
+        if found[0].protocol == "windows" and evaluation.final_windows != evaluation.windows:
             found = self._held_out(state, evaluation.final_windows)
-            self.progress.say(f"held out: {found.summary()}")
-        self.checkpoints.wait()
-        scored = [(r["validation_loss"], r["step"]) for r in runs.read_metrics(self.folder) if "validation_loss" in r]
-        best_loss, best_step = min(scored)
-        return self._write_result(
-            {
-                "status": "finished",
-                "steps": steps,
-                "validation": dataclasses.asdict(found),
-                "best": {"step": best_step, "validation_loss": best_loss},
-            }
-        )
-
-    def _write_result(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        tokens = outcome["steps"] * self.tokens_per_step
-        losses = [r["loss"] for r in runs.read_metrics(self.folder) if "loss" in r]
-        result = {
-            "run_id": run_id(self.config),
-            **outcome,
-            "train_loss": losses[-1] if losses else None,
-            "tokens": tokens,
-            "unique_tokens": len(self.train_shard.tokens),
-            "epochs": tokens / len(self.train_shard.tokens),
-            "parameters": self.parameters,
-            "flops_per_token": self.flops,
-            "training_flops": {
-                "kaplan_6nd": self.flops["kaplan_6n"] * tokens,
-                "exact": self.flops["training"] * tokens,
-            },
-            "seconds": round(time.monotonic() - self.started, 3),
-            "tokens_per_second": self.trained[1] * self.tokens_per_step / self.trained[0] if self.trained[1] else None,
-            "corpus_sha256": self.train_shard.header["corpus_sha256"],
-            "tokenizer_sha256": self.train_shard.header["tokenizer_sha256"],
-            "hardware": describe_hardware(),
-            "versions": describe_versions(),
-            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        runs.write_json(self.folder / "result.json", result)
-        self.mirror.finish(result)
-        return result
+        for run, final in zip(self.members, found, strict=True):
+            if run.result is None:
+                run.progress.say(f"held out: {final.summary()}")
+                run.finished(final)
 
 
-def _mean(records: list[dict[str, float]], name: str) -> float:
-    return math.fsum(record[name] for record in records) / len(records)
+@partial(jax.jit, donate_argnums=0)
+def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
+    """``state`` as lane number ``lane`` of the stacked states."""
+    return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)
 
 
 @contextmanager
@@ -351,22 +263,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def restore_params(config: Config, folder: Path, program: Program, say: Any, which: str = "last") -> tuple[int, Any]:
-    """The parameters of the last or best checkpoint of a run: ``(step, params)``.
-
-    Raises:
-        UserError: the run has no checkpoint.
-    """
-    restored = None
-    if (folder / "checkpoints").is_dir():
-        checkpoints = Checkpoints(folder, writable=False)
-        restored = checkpoints.restore(program.init(), say, checkpoints.best() if which == "best" else None)
-    if restored is None:
-        result = runs.read_result(folder)
-        if result is None:
-            raise UserError(f"{folder}: has no checkpoint yet; train it: seqjax train {folder}")
-        raise UserError(f"{folder}: has no checkpoint; the run has {result['status']} at step {result['steps']}")
-    step, state, _ = restored
-    return step, jax.tree.map(jnp.asarray, state.params)

@@ -34,6 +34,10 @@ class Progress:
         self._print(text + "\n")
         self._write(text)
 
+    def is_due(self, last: bool) -> bool:
+        """Whether it is time to show a step again; the last is always shown."""
+        return last or time.monotonic() - self._shown >= (REDRAW_EVERY if self._terminal else LINE_EVERY)
+
     def step(
         self,
         step: int,
@@ -45,10 +49,7 @@ class Progress:
         seconds_left: float,
     ) -> None:
         """The moving line: step, loss, tokens/s, model FLOP/s and its share of the peak, time left."""
-        now = time.monotonic()
-        if now - self._shown < (REDRAW_EVERY if self._terminal else LINE_EVERY) and step < steps:
-            return
-        self._shown = now
+        now = self._shown = time.monotonic()
         share = f" ({flops_per_second / peak:.1%} of peak)" if peak else ""
         text = (
             f"step {step:>{len(str(steps))}}/{steps}  loss {loss:.4f}  {si(tokens_per_second)} tokens/s  "

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from seqjax.config import Config, RecurrentConfig
+from seqjax.config import LANE_KEYS, Config, RecurrentConfig, program_key
 from seqjax.data import (
     Corpus,
     Tokenizer,
@@ -87,12 +88,14 @@ def initial_carry(config: Config, model: nn.Module) -> Tree:
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled parts of a run on a mesh of devices; one device is a mesh of one.
+    """The compiled parts of a run, or of a bundle of R runs, on a mesh of devices; one device is a mesh of one.
+
+    In a bundle every array has a leading axis R.
 
     Attributes:
         init: () -> TrainState on the mesh.
         step: (state, batch, hyper) -> (state, metrics); the state is donated.
-        token_losses: (params, batch_BxT1, carry) -> (loss_BxT, carry).
+        token_losses: (params, batch_BxT1, carry) -> (loss_BxT, carry); the batch is shared by the runs of a bundle.
         put: numpy [B, T+1] -> array sharded over the devices by rows.
         zero_carry: recurrent state for B streams, or None.
         devices: how many devices the mesh has.
@@ -114,14 +117,64 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
     Raises:
         UserError: more devices asked for than there are, or they do not divide the micro-batch.
     """
-    mesh = _mesh(config, devices)
-    replicated, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    init, step, losses, carry = _pure_parts(config, model)
+    seed, scale = config.train.seed, config.train.init_scale
+    return _compile(config, lambda: init(seed, scale), step, losses, carry, devices)
+
+
+def make_bundle(
+    configs: Sequence[Config], model: nn.Module, devices: int | None = None, side_by_side: int | None = None
+) -> Program:
+    """Jit the train step of R runs that differ in nothing but `LANE_KEYS`: every array has a leading axis R.
+
+    The lanes are mapped over in groups: ``side_by_side`` of them are one batched computation (``vmap``), and the
+    groups follow one another inside the program (``lax.map``). An accelerator wants all lanes side by side; a CPU core
+    is fastest with a few, whose activations stay in its cache.
+
+    Args:
+        configs: of the lanes, at least one.
+        side_by_side: lanes in one batched computation; None: see `lanes_side_by_side`.
+    Raises:
+        UserError: as :func:`make_program`, or configs that need different programs.
+    """
+    if len({program_key(config) for config in configs}) != 1:
+        raise UserError(f"a bundle is of runs that differ in nothing but {', '.join(LANE_KEYS)}")
+    runs = len(configs)
+    init, step, losses, carry = _pure_parts(configs[0], model)
+    seeds = np.array([config.train.seed for config in configs])
+    scales = np.array([config.train.init_scale for config in configs], np.float32)
+    lift = partial(over_runs, runs=runs, side_by_side=side_by_side or lanes_side_by_side(runs))
+    return _compile(
+        configs[0],
+        lambda: jax.vmap(init)(seeds, scales),
+        lift(step),
+        lambda params, batch, h: lift(lambda p, h_: losses(p, batch, h_))(params, h),
+        lambda: jax.tree.map(lambda h: jnp.repeat(h[None], runs, axis=0), carry()),
+        devices,
+    )
+
+
+CPU_SIDE_BY_SIDE = 4  # measured, see experiments/bundles.py: more lanes at once fall out of a core's cache
+
+
+def lanes_side_by_side(runs: int) -> int:
+    """How many lanes of a bundle are computed as one batch on this kind of device."""
+    return min(runs, CPU_SIDE_BY_SIDE) if jax.default_backend() == "cpu" else runs
+
+
+def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[..., Tree]:
+    """``f`` of one run, lifted to a leading axis of ``runs`` on all its arguments and results."""
+    if runs == 1:  # no batched operations of one
+        return lambda *args: jax.tree.map(lambda x: x[None], f(*jax.tree.map(lambda x: x[0], args)))
+    if side_by_side >= runs:
+        return jax.vmap(f)
+    return lambda *args: jax.lax.map(lambda lane: f(*lane), args, batch_size=side_by_side)
+
+
+def _pure_parts(config: Config, model: nn.Module) -> tuple[Callable, Callable, Callable, Callable]:
+    """Of one run: init(seed, scale), step(state, batch, hyper), losses(params, batch, carry), carry()."""
     optimizer = make_optimizer(config.optimizer)
     carry = partial(initial_carry, config, model)
-    init = partial(init_state, model, optimizer, config.train.seed, config.train.init_scale)
-    shapes = jax.eval_shape(lambda: init(carry()))
-    carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
-    shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
     step = partial(
         train_step,
         loss=next_token_loss(model),
@@ -129,12 +182,30 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
         clip_norm=config.optimizer.clip_norm,
         accumulation=config.train.accumulation,
     )
+    return (
+        lambda seed, scale: init_state(model, optimizer, seed, scale, carry()),
+        step,
+        partial(token_losses, model),
+        carry,
+    )
+
+
+def _compile(
+    config: Config, init: Callable, step: Callable, losses: Callable, carry: Callable, devices: int | None
+) -> Program:
+    mesh = _mesh(config, devices)
+    replicated = NamedSharding(mesh, P())
+    shapes = jax.eval_shape(init)
+    lead = [None] * (shapes.step.ndim)  # the axis of runs, in a bundle
+    rows = NamedSharding(mesh, P(*lead, "data"))
+    carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
+    shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
     return Program(
-        init=jax.jit(lambda: init(carry()), out_shardings=shardings),
+        init=jax.jit(init, out_shardings=shardings),
         step=jax.jit(
             step, donate_argnums=0, in_shardings=(shardings, rows, None), out_shardings=(shardings, replicated)
         ),
-        token_losses=jax.jit(partial(token_losses, model)),
+        token_losses=jax.jit(losses),
         put=lambda batch: jax.make_array_from_callback(batch.shape, rows, lambda index: batch[index]),
         zero_carry=jax.jit(carry, out_shardings=carry_rows),
         devices=mesh.size,

@@ -13,39 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
+from same_run import assert_same_run, metrics_of
 
 from seqjax import runs
 from seqjax.config import to_dict
 from seqjax.errors import UserError
 from seqjax.training.loop import train
-from seqjax.training.setup import batch_at, load_text, make_model, make_program
-
-TIMES = ("seconds",)
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in runs.read_metrics(folder)]
-
-
-def final_state(config: Any, folder: Path) -> Any:
-    from seqjax.training.checkpoints import Checkpoints
-
-    program = make_program(config, make_model(config, load_text(config).tokenizer.vocab_size), devices=1)
-    step, state, _ = Checkpoints(folder, writable=False).restore(program.init(), pytest.fail)
-    assert step == config.train.steps
-    return jax.device_get(state)
-
-
-def assert_same_run(config: Any, a: Path, b: Path) -> None:
-    """Metrics, result and the whole final state agree bit for bit."""
-    assert metrics_of(a) == metrics_of(b)
-    result_a, result_b = runs.read_result(a), runs.read_result(b)
-    for key in ("status", "steps", "validation", "best", "train_loss", "parameters", "training_flops"):
-        assert result_a[key] == result_b[key]
-    jax.tree.map(np.testing.assert_array_equal, final_state(config, a), final_state(config, b))
+from seqjax.training.setup import batch_at, load_text
 
 
 def test_a_run_leaves_what_its_folder_promises(make_config: Any, family: str, tmp_path: Path) -> None:
@@ -168,8 +144,9 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run_as_diverged(
 ) -> None:
     from seqjax.training import loop
 
-    real = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *a: dataclasses.replace(real(*a), loss=float("inf")))
+    real = loop.evaluate_bundle
+    spoil = lambda *a: [dataclasses.replace(found, loss=float("inf")) for found in real(*a)]  # noqa: E731
+    monkeypatch.setattr(loop, "evaluate_bundle", spoil)
     result = train(make_config("window"), tmp_path / "run", devices=1, quiet=True)
     assert (result["status"], result["diverged_in_steps"][1]) == ("diverged", 10)
     assert runs.read_result(tmp_path / "run") == result

@@ -1,0 +1,36 @@
+"""What it means that two run folders hold the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from seqjax import runs
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.setup import load_text, make_model, make_program
+
+TIMES = ("seconds",)
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in runs.read_metrics(folder)]
+
+
+def final_state(config: Any, folder: Path) -> Any:
+    program = make_program(config, make_model(config, load_text(config).tokenizer.vocab_size), devices=1)
+    step, state, _ = Checkpoints(folder, writable=False).restore(program.init(), pytest.fail)
+    assert step == config.train.steps
+    return jax.device_get(state)
+
+
+def assert_same_run(config: Any, a: Path, b: Path) -> None:
+    """Metrics, result and the whole final state agree bit for bit."""
+    assert metrics_of(a) == metrics_of(b)
+    result_a, result_b = runs.read_result(a), runs.read_result(b)
+    for key in ("status", "steps", "validation", "best", "train_loss", "parameters", "training_flops"):
+        assert result_a[key] == result_b[key]
+    jax.tree.map(np.testing.assert_array_equal, final_state(config, a), final_state(config, b))
