@@ -206,6 +206,43 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
+@dataclass(frozen=True)
+class HorizonConfig:
+    """How long to train, by what it is for; resolved into train.steps (see :mod:`seqjax.targets`)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    tokens: PositiveFloat | None = None
+    """Training tokens."""
+    flops: PositiveFloat | None = None
+    """Training FLOPs by the exact count (matrices, attention and readout, forward and backward)."""
+    kaplan_flops: PositiveFloat | None = None
+    """Training FLOPs as 6 N D, with non-embedding parameters N and tokens D (Kaplan et al. 2020)."""
+    tokens_per_parameter: PositiveFloat | None = None
+    """Training tokens for each non-embedding parameter."""
+    warmup_fraction: Fraction | None = None
+    """Share of the steps that are warmup; resolved into optimizer.warmup_steps."""
+    evaluations: PositiveInt | None = None
+    """Evenly spaced evaluations, the last one included; resolved into evaluation.every."""
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """How large a model, by what it is for; resolved into widths (see :mod:`seqjax.targets`)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    non_embedding: PositiveFloat | None = None
+    """Target of non-embedding parameters at the given depth; the nearest width is taken, within 10 %."""
+
+
+@dataclass(frozen=True)
+class Request(Config):
+    """What files and options may say: a config, and targets that are resolved into one."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    horizon: HorizonConfig = field(default_factory=HorizonConfig)
+    size: SizeConfig = field(default_factory=SizeConfig)
+
+
 class Impossible(ValueError):
     """A combination of values that cannot be: ``key`` is the dotted key to change."""
 

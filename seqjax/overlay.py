@@ -1,26 +1,35 @@
 """From YAML files and dotted options to a checked :class:`~seqjax.config.Config`.
 
 One mechanism for files, command line and sweeps: a tree of plain values with the place each came from, overlaid from
-left to right (base file, file, dotted options), then validated once. An error names that place, the dotted key, what
-is allowed and what is near.
+left to right (base file, file, axes of a sweep, dotted options), then validated once. An error names that place, the
+dotted key, what is allowed and what is near.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from seqjax.config import MODEL_CLASSES, Config, Impossible, check
+from seqjax.config import MODEL_CLASSES, Config, Impossible, Request, check
 from seqjax.errors import UserError, did_you_mean
 
-_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+_ADAPTER: TypeAdapter[Request] = TypeAdapter(Request)
+
+RIVALS = (
+    ("train.steps", "horizon.tokens", "horizon.flops", "horizon.kaplan_flops", "horizon.tokens_per_parameter"),
+    ("optimizer.warmup_steps", "horizon.warmup_fraction"),
+    ("evaluation.every", "horizon.evaluations"),
+)
+"""Keys that say the same thing in different ways: what lies above takes away all that lies below. Of two in one file
+the first in this order is taken."""
 
 
 @dataclass
@@ -30,6 +39,15 @@ class Tree:
     values: dict[str, Any]
     places: dict[str, str] = field(default_factory=dict)
     source: str = ""
+    overruled: tuple[str, ...] = ()
+    """Rivals that gave way, in words."""
+
+    def get(self, key: str) -> Any:
+        """The value of a dotted key, or None."""
+        value: Any = self.values
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value
 
     def place(self, key: str) -> str:
         """The place of a dotted key or of its nearest written ancestor."""
@@ -68,7 +86,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 
 def read_tree(path: Path, may_have_base: bool = True) -> Tree:
     """The tree of a file, overlaid on that of its ``base:`` if it names one."""
-    tree = _read_file(path)
+    tree = read_file(path)
     base = tree.values.pop("base", None)
     if base is None:
         return tree
@@ -76,10 +94,15 @@ def read_tree(path: Path, may_have_base: bool = True) -> Tree:
         raise UserError(f"{tree.place('base')}: base: a base file cannot have a base of its own")
     if not isinstance(base, str):
         raise UserError(f"{tree.place('base')}: base: expected the name of a file, got {base!r}")
-    return overlay(read_tree(path.parent / base, may_have_base=False), tree)
+    return overlay(read_tree(beside(path, base), may_have_base=False), tree)
 
 
-def _read_file(path: Path) -> Tree:
+def beside(path: Path, name: str) -> Path:
+    """The file that ``name`` means in the file ``path``."""
+    return Path(os.path.normpath(path.parent / name))
+
+
+def read_file(path: Path) -> Tree:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -151,12 +174,33 @@ def overlay(below: Tree, above: Tree) -> Tree:
     A ``model`` section of another kind of family replaces the one below: the options of one kind mean nothing to
     another. Among elman, lstm and gru the section below stays.
     """
+    below, overruled = _without_rivals(below, above)
     values = dict(below.values)
     places = dict(below.places)
     if _kind(above.values) not in (None, _kind(values)):
         values["model"] = {}
         places = {key: place for key, place in places.items() if key.partition(".")[0] != "model"}
-    return Tree(_merge(values, above.values), places | above.places, above.source if above.values else below.source)
+    source = above.source if above.values else below.source
+    return Tree(
+        _merge(values, above.values), places | above.places, source, below.overruled + above.overruled + overruled
+    )
+
+
+def _without_rivals(below: Tree, above: Tree) -> tuple[Tree, tuple[str, ...]]:
+    """``below`` without the keys whose rivals ``above`` gives."""
+    overruled = []
+    values = below.values
+    for rivals in RIVALS:
+        winner = next((key for key in rivals if above.get(key) is not None), None)
+        for key in rivals if winner else ():
+            if below.get(key) is not None:
+                section, _, name = key.partition(".")
+                values = {**values, section: {k: v for k, v in values[section].items() if k != name}}
+                if key != winner:
+                    overruled.append(
+                        f"{winner} ({above.place(winner)}) over {key} {below.get(key)} ({below.place(key)})"
+                    )
+    return Tree(values, below.places, below.source, below.overruled), tuple(overruled)
 
 
 def _kind(values: Mapping[str, Any]) -> type | None:
@@ -171,22 +215,46 @@ def _merge(below: Any, above: Any) -> Any:
     return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 
 
-def validate(tree: Tree) -> Config:
-    """The config of a tree.
+def parse(tree: Tree) -> Request:
+    """The values of a tree with their types; whether they can stand together is for :func:`checked`.
 
     Raises:
         UserError: one line for the first thing that is wrong, with its place, key, what is allowed and what is near.
     """
     try:
         # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
-        config = _ADAPTER.validate_json(json.dumps(tree.values, default=str), strict=True)
+        return _ADAPTER.validate_json(json.dumps(tree.values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree)) from None
+
+
+def checked(config: Config, tree: Tree) -> Config:
+    """The config, once its values can stand together; an error names the place in the tree it came from."""
     try:
         check(config)
     except Impossible as error:
         raise UserError(f"{tree.place(error.key)}: {error.key}: {error}") from None
     return config
+
+
+def validate(tree: Tree) -> Config:
+    """The config of a tree without targets (`horizon`, `size`); :func:`seqjax.targets.resolve` takes those too.
+
+    Raises:
+        UserError: as :func:`parse` and :func:`checked`.
+    """
+    request = parse(tree)
+    for section in ("horizon", "size"):
+        if tree.values.get(section):
+            raise UserError(
+                f"{tree.place(section)}: {section}: is resolved when a run is planned, and is no part of one"
+            )
+    return checked(without_targets(request), tree)
+
+
+def without_targets(request: Request) -> Config:
+    """The config part of a request."""
+    return Config(*(getattr(request, part.name) for part in fields(Config)))
 
 
 def _describe(error: ValidationError, tree: Tree) -> str:

@@ -31,10 +31,15 @@ from seqjax.overlay import load_config
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``: a reader, or a crash, sees the old file or the new one, nothing between."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """As :func:`write_atomically`, for bytes."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

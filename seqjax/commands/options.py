@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from seqjax.config import Config
 from seqjax.errors import UserError, did_you_mean
-from seqjax.overlay import leaves, load_config
+from seqjax.overlay import leaves, options_tree, overlay, read_tree, validate
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -72,8 +73,17 @@ def no_more(rest: Sequence[str]) -> None:
 
 
 def config_of(path: Path, rest: Sequence[str]) -> Config:
-    """The config in a file, or of a run folder, with the dotted options over it."""
-    return load_config(path / "config.json" if (path / "config.json").is_file() else path, config_options(rest))
+    """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told."""
+    file = path / "config.json" if (path / "config.json").is_file() else path
+    tree = overlay(read_tree(file), options_tree(config_options(rest)))
+    if not (tree.values.get("horizon") or tree.values.get("size")):
+        return validate(tree)
+    from seqjax.targets import resolve
+
+    resolved = resolve(tree)
+    for note in resolved.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return resolved.config
 
 
 def fields_help() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -64,3 +65,13 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def machine_key() -> str:
+    """A short name for this kind of machine and software: programs compiled here run where it is the same."""
+    flags = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
+    parts = (_processor(), flags, jax.devices()[0].device_kind, _version("jaxlib"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

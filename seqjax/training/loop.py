@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from seqjax import runs
 from seqjax.config import Config
+from seqjax.stopping import stop_signals
 from seqjax.training.evaluation import Evaluation, evaluate_bundle
 from seqjax.training.progress import Progress
 from seqjax.training.run import Run
@@ -95,7 +94,7 @@ def train_bundle(
         for run in members:
             if run.result is None:
                 run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, run.progress.say))
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(stop_signals())
         return _Bundle(members, text.tokenizer.vocab_size, devices).to_the_end(stop)
 
 
@@ -242,24 +241,3 @@ class _Bundle:
 def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
     """``state`` as lane number ``lane`` of the stacked states."""
     return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and Ctrl-C fill; another Ctrl-C stops at once."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, _frame: Any) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,58 @@
+"""`seqjax runs`: one table of all runs in sweep folders."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from seqjax.commands import options as shared
+from seqjax.errors import UserError
+from seqjax.runs import write_bytes_atomically
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "runs",
+        "one table of all runs in sweep folders, from the folders alone",
+        """
+        seqjax runs runs/first
+        seqjax runs runs/first runs/second --format csv --output runs.csv
+        seqjax runs runs/first earlier.parquet --format parquet --output all.parquet
+        seqjax runs --columns
+        """,
+    )
+    parser.add_argument("places", type=Path, nargs="*", metavar="DIR|TABLE", help="sweep or run folders, saved tables")
+    parser.add_argument("--format", choices=("table", "csv", "parquet"), help="[by the name of --output, else table]")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="[standard output]")
+    parser.add_argument("--columns", action="store_true", help="say what each column means")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Gather, and print or write."""
+    shared.no_more(rest)
+    from seqjax.sweeps import table
+
+    if options.columns:
+        width = max(map(len, table.COLUMNS))
+        print("\n".join(f"{name:<{width}}  {meaning}" for name, meaning in table.COLUMNS.items()))
+        print(f"{'section.field':<{width}}  every field of the config, such as model.d_model: see seqjax train --help")
+        return 0
+    if not options.places:
+        raise UserError("command line: expected at least one DIR, such as runs/first")
+    form = options.format or (options.output.suffix[1:] if options.output else "table")
+    if form not in ("table", "csv", "parquet"):
+        raise UserError(f"command line: --output {options.output}: say --format csv, parquet or table")
+    if form == "parquet" and options.output is None and sys.stdout.isatty():
+        raise UserError("command line: --format parquet is not for a terminal; name a file with --output")
+    content = table.render(table.gather(options.places), form)
+    if options.output:
+        write_bytes_atomically(options.output, content)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+    return 0

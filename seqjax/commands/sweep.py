@@ -1,0 +1,171 @@
+"""`seqjax sweep`: train every run of a sweep file, as fast as this machine or a cluster allows."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from seqjax.commands import options as shared
+from seqjax.errors import UserError
+
+FAILED = 4
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "sweep",
+        "train every run of a sweep file; the same command goes on with what was stopped",
+        """
+        seqjax sweep configs/sweeps/first.yaml --dry-run
+        seqjax sweep configs/sweeps/first.yaml --budget 20m
+        seqjax sweep configs/sweeps/first.yaml --train.seed 1 --runs /data/runs
+        seqjax sweep configs/sweeps/first.yaml --launcher slurm --partition gpu --gpus-per-run 1 --time 4:00:00
+        """,
+        fields=True,
+    )
+    add_sweep_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--budget", metavar="TIME", help="refuse a plan that is predicted to take longer, such as 20m")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all sweep folders [runs]")
+    parser.add_argument("--retries", type=int, default=2, help="tries more for a run that dies without progress [2]")
+    parser.add_argument("--wandb", metavar="MODE", help="online, offline or disabled [as for train]")
+    slurm = parser.add_argument_group("Slurm (--launcher slurm)")
+    slurm.add_argument("--launcher", choices=("local", "slurm"), default="local", help="[local]")
+    slurm.add_argument("--partition", help="[the cluster's default]")
+    slurm.add_argument("--time", default="4:00:00", help="limit of one job; it is requeued and goes on [4:00:00]")
+    slurm.add_argument("--gpus-per-run", type=int, default=0, help="[0]")
+    slurm.add_argument("--cpus-per-run", type=int, default=1, help="[1]")
+    slurm.add_argument("--memory-gb", type=float, help="[the cluster's default]")
+    slurm.add_argument("--max-parallel", type=int, default=32, help="jobs that run at once [32]")
+    slurm.add_argument("--account")
+    slurm.add_argument("--qos")
+    slurm.add_argument("--detach", action="store_true", help="submit and leave; see `seqjax status`")
+    parser.set_defaults(run=run)
+
+
+def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `sweep` and `plan` share."""
+    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a sweep file, such as configs/sweeps/first.yaml")
+    parser.add_argument("--no-bundle", action="store_true", help="train every run in a program of its own")
+    parser.add_argument("--workers", type=int, help="workers side by side [one a core, or one a GPU]")
+    parser.add_argument("--threads", type=int, help="cores of each worker [1; more when there are cores to spare]")
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Plan, print, train, report."""
+    stay_off_accelerators()
+    from seqjax.sweeps.grid import read_sweep
+    from seqjax.sweeps.report import describe_plan, predicted_seconds
+    from seqjax.sweeps.run import check_budget, measured_speeds, results_of
+    from seqjax.sweeps.search import search
+    from seqjax.sweeps.units import form_units
+    from seqjax.training.tracking import choose_mode
+
+    sweep = read_sweep(options.sweep, shared.config_options(rest))
+    choose_mode(options.wandb)
+    folder = options.runs / sweep.name
+    budget = duration_option("--budget", options.budget)
+    cluster = _slurm_options(options) if options.launcher == "slurm" else None
+    machine = machine_of(options) if cluster is None else _slurm_machine(cluster)
+    results = results_of(folder)
+    planned, _ = search(sweep, results)
+    waiting = [run for run in planned if results(run.run_id) is None]
+    speeds = None
+    if cluster is None:
+        speeds = measured_speeds(waiting, machine, not options.no_bundle, _say)
+    units = form_units(waiting, machine, speeds, not options.no_bundle)
+    print(describe_plan(sweep, planned, len(planned) - len(waiting), units, machine, speeds), flush=True)
+    if speeds is not None:
+        check_budget(predicted_seconds(units, machine), budget)
+    if options.dry_run:
+        return 0
+    return _train(options, sweep, folder, machine, speeds, cluster)
+
+
+def _train(options: argparse.Namespace, sweep: Any, folder: Path, machine: Any, speeds: Any, cluster: Any) -> int:
+    from seqjax.sweeps.run import local_launch, run_sweep
+
+    if cluster is not None:
+        from seqjax.sweeps.launch.jobs import slurm_launch
+
+        launch = slurm_launch(folder, cluster, wandb_mode=options.wandb, retries=options.retries, detach=options.detach)
+    else:
+        launch = local_launch(folder, machine, options.wandb, options.retries)
+    outcome = run_sweep(sweep, folder, machine, speeds, bundle=not options.no_bundle, launch=launch)
+    return report(folder, outcome)
+
+
+def _slurm_options(options: argparse.Namespace) -> Any:
+    from seqjax.sweeps.launch.slurm import SlurmOptions, parse_time
+
+    return SlurmOptions(
+        minutes=parse_time(options.time),
+        partition=options.partition,
+        gpus_per_run=options.gpus_per_run,
+        cpus_per_run=options.cpus_per_run,
+        memory_gb=options.memory_gb,
+        max_parallel=options.max_parallel,
+        account=options.account,
+        qos=options.qos,
+        retries=0,  # a job that ends without a result is submitted again, and its runs say so
+    )
+
+
+def _slurm_machine(cluster: Any) -> Any:
+    from seqjax.sweeps.launch.jobs import slurm_machine
+
+    return slurm_machine(cluster)
+
+
+def report(folder: Path, outcome: Any) -> int:
+    """Say how the sweep stands; its exit code."""
+    from seqjax.sweeps.folder import state
+    from seqjax.sweeps.report import describe_curves, describe_states
+
+    states = [state(folder / run.run_id) for run in outcome.planned]
+    print()
+    print(describe_states(states))
+    if outcome.curves:
+        print(describe_curves(outcome.curves))
+    print(f"table: seqjax runs {folder}")
+    if outcome.signal_number is not None:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGINT if outcome.signal_number == signal.SIGINT else 75
+    return FAILED if outcome.failed else 0
+
+
+def machine_of(options: argparse.Namespace) -> Any:
+    """The part of this machine that may be used."""
+    from seqjax.sweeps.machine import this_machine
+
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"command line: --workers {options.workers}: at least 1 is needed")
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"command line: --threads {options.threads}: at least 1 is needed")
+    return this_machine(options.workers, options.threads)
+
+
+def duration_option(name: str, text: str | None) -> float | None:
+    """Seconds of an option such as 20m."""
+    from seqjax.units import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError:
+        raise UserError(f"command line: {name} {text}: expected a time such as 90s, 20m, 1h30m or 2d") from None
+
+
+def stay_off_accelerators() -> None:
+    """Counting parameters needs no device, and the workers need all the memory of theirs."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Grids of runs: planned, trained many at once, survived, and gathered into a table."""

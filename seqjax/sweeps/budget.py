@@ -1,0 +1,201 @@
+"""A grid of sizes and tokens that fits a time budget on this machine.
+
+The sizes are a factor apart, up to the largest N that fits; each is trained on several numbers of tokens, the largest
+of which gives the largest model ``ratio`` tokens for each of its parameters. N and D vary independently of each other,
+as a fit of L(N, D) needs them to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqjax.errors import UserError
+from seqjax.overlay import RIVALS, read_file
+from seqjax.sweeps.grid import AXES, Planned, Sweep
+from seqjax.sweeps.machine import Machine
+from seqjax.sweeps.report import predicted_seconds
+from seqjax.sweeps.speed import Speeds
+from seqjax.sweeps.units import form_units
+from seqjax.units import duration
+
+FILL = 0.9  # of the budget; predictions are not exact
+LEAST, MOST = 200.0, 1e10  # non-embedding parameters of the largest model
+REPLACED = ("size.", "model.d_model", *RIVALS[0])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a proposal looks like: how many sizes, a factor apart, and how many lengths, a factor apart."""
+
+    sizes: int = 3
+    lengths: int = 2
+    size_factor: float = 4.0
+    length_factor: float = 4.0
+    ratio: float = 20.0
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Sizes (non-embedding parameters) and tokens, rising, the runs they make, and their predicted seconds."""
+
+    sizes: tuple[float, ...]
+    tokens: tuple[float, ...]
+    planned: tuple[Planned, ...]
+    seconds: float
+
+
+def propose(sweep: Sweep, seconds: float, shape: Shape, machine: Machine, speeds: Speeds, bundle: bool) -> Proposal:
+    """The proposal with the largest models that fits.
+
+    Raises:
+        UserError: not even the smallest fits.
+    """
+    models = _models(sweep)
+
+    def at(largest: float) -> Proposal | None:
+        return _proposal(sweep, models, largest, shape, machine, speeds, bundle)
+
+    low = LEAST * shape.size_factor ** (shape.sizes - 1)
+    best = None
+    for largest in _spread(low, MOST, 2.0):
+        found = at(largest)
+        if found is not None and found.seconds > FILL * seconds:
+            if best is None:
+                smallest = ", ".join(f"{size:g}" for size in found.sizes)
+                raise UserError(
+                    f"--budget {duration(seconds)}: the smallest grid, {len(found.planned)} runs of sizes {smallest}, "
+                    f"is predicted to take {duration(found.seconds)}; allow more, or ask for fewer --sizes, --lengths, "
+                    "rates or models"
+                )
+            low = best.sizes[-1]
+            break
+        best = found or best
+    if best is None:
+        raise UserError(f"{sweep.tree.source}: found no sizes that all of its models can have within 10 %")
+    for largest in _spread(low, 2 * low, 1.08):
+        found = at(largest)
+        if found is not None and best.seconds < found.seconds <= FILL * seconds:
+            best = found
+    return best
+
+
+def probes(sweep: Sweep, seconds: float, shape: Shape) -> list[Planned]:
+    """Runs whose steps are worth measuring for such a budget: each model at a small and at a large size."""
+    guess = (seconds * 1e10 / (6 * shape.ratio * max(1, len(sweep.points)))) ** 0.5  # at 10 GFLOP/s
+    found = []
+    for model in _models(sweep):
+        for size in (max(LEAST, guess / 64), max(4 * LEAST, guess)):
+            for near in _spread(size, 2 * size, 1.02):
+                if (run := _try(sweep, {**model, "size.non_embedding": near, "train.steps": 100})) is not None:
+                    found.append(run)
+                    break
+    return found
+
+
+def _models(sweep: Sweep) -> list[dict[str, Any]]:
+    """The points of a sweep without what a proposal decides."""
+    kept = [{k: v for k, v in point.items() if not k.startswith(REPLACED)} for point in sweep.points]
+    return list({json.dumps(point, sort_keys=True, default=str): point for point in kept}.values())
+
+
+def _proposal(
+    sweep: Sweep,
+    models: Sequence[Mapping[str, Any]],
+    largest: float,
+    shape: Shape,
+    machine: Machine,
+    speeds: Speeds,
+    bundle: bool,
+) -> Proposal | None:
+    """The proposal whose largest models have about so many parameters; None where a model has no such size."""
+    sizes = []
+    for step in reversed(range(shape.sizes)):
+        size = _common_size(sweep, models, largest / shape.size_factor**step)
+        if size is None:
+            return None
+        sizes.append(size)
+    longest = sizes[-1] * shape.ratio
+    tokens = [_two_digits(longest / shape.length_factor**step) for step in reversed(range(shape.lengths))]
+    points = [
+        {**model, "size.non_embedding": size, "horizon.tokens": length}
+        for model, size, length in itertools.product(models, sizes, tokens)
+    ]
+    planned = replace(sweep, points=tuple(points)).runs()
+    units = form_units(planned, machine, speeds, bundle)
+    return Proposal(tuple(sizes), tuple(tokens), tuple(planned), predicted_seconds(units, machine))
+
+
+def _common_size(sweep: Sweep, models: Sequence[Mapping[str, Any]], near: float) -> float | None:
+    """A size close to ``near`` that every model can have within the tolerance."""
+    for factor in (1.0, 1.05, 0.95, 1.1, 0.9, 1.15, 0.85, 1.2, 0.8, 1.25):
+        size = _two_digits(near * factor)
+        if all(_try(sweep, {**model, "size.non_embedding": size, "train.steps": 1}) for model in models):
+            return size
+    return None
+
+
+def _try(sweep: Sweep, point: Mapping[str, Any]) -> Planned | None:
+    try:
+        return sweep.plan(point)
+    except UserError as error:
+        if "size.non_embedding: no width" in str(error):
+            return None
+        raise
+
+
+def _spread(first: float, last: float, factor: float) -> list[float]:
+    values = [first]
+    while values[-1] * factor <= last:
+        values.append(values[-1] * factor)
+    return values
+
+
+def _two_digits(value: float) -> float:
+    return float(f"{value:.1e}")
+
+
+def as_yaml(path: Path, proposal: Proposal, heading: Sequence[str], output: Path | None) -> str:
+    """The sweep file with the proposal's sizes and tokens in the place of its own.
+
+    Args:
+        output: where it will lie; the name of its base is made relative to that.
+    """
+    values = read_file(path).values
+    for section in AXES:
+        if isinstance(axes := values.get(section), dict):
+            values[section] = {k: v for k, v in axes.items() if not k.startswith(REPLACED)}
+        elif isinstance(axes, list):
+            values[section] = [{k: v for k, v in e.items() if not k.startswith(REPLACED)} for e in axes]
+    for section, names in (
+        ("horizon", ("tokens", "flops", "kaplan_flops", "tokens_per_parameter")),
+        ("train", ("steps",)),
+    ):
+        for name in names:
+            values.get(section, {}).pop(name, None)
+    if "base" in values and output is not None:
+        values["base"] = os.path.relpath(path.parent / values["base"], output.parent)
+    proposed = {"size.non_embedding": proposal.sizes, "horizon.tokens": proposal.tokens}
+    values["grid"] = {**(values.pop("grid", None) or {}), **{k: [int(v) for v in vs] for k, vs in proposed.items()}}
+    values = {name: value for name, value in values.items() if value not in ({}, [{}])}
+    comments = "".join(f"# {line}\n" for line in heading)
+    return comments + yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists of plain values on one line."""
+
+
+_Dumper.add_representer(
+    list,
+    lambda dumper, data: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", data, flow_style=not any(isinstance(item, dict | list) for item in data)
+    ),
+)

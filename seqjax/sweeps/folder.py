@@ -1,0 +1,188 @@
+"""The sweep folder: run folders, and what each of them says about the state of its run.
+
+    runs/<sweep>/<run id>/      a run folder (see seqjax.runs), and in it
+        plan.json               label and axes; with which runs it shares a program, on how many threads
+        failures.jsonl          one line for each time that a process with this run died
+        output.txt              what the worker printed besides log.txt
+    runs/<sweep>/sweep.json     the sweep as it was read: base and overrides, points, search
+    runs/<sweep>/search.json    the learning-rate curve of each model, and the chosen rates
+    runs/<sweep>/launchers      a lock that launchers share
+
+A run's state is read from its folder alone, so it is true whoever trains it, on whatever machine shares the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqjax import runs
+from seqjax.errors import UserError
+from seqjax.sweeps.grid import Planned, Sweep
+
+STATES = ("finished", "diverged", "running", "stopped", "planned", "failed")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run folder says.
+
+    Attributes:
+        run_id: name of the folder; label: readable.
+        name: ``finished`` and ``diverged`` have ended; ``running`` is held by a process; ``stopped`` began, and will
+            go on from its checkpoint; ``planned`` has not begun; ``failed`` was given up after its process died again
+            and again, until the sweep is started anew.
+        step, steps: how far, of how many.
+        failures: how many times its process died; reason: of the last one.
+    """
+
+    run_id: str
+    label: str
+    name: str
+    step: int
+    steps: int
+    failures: int = 0
+    reason: str = ""
+
+
+def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
+    """Make the folders of all runs, so that none can be missing from a table, and note the sweep itself.
+
+    Raises:
+        UserError: a folder that cannot be written, or that holds something else.
+    """
+    with runs.storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "sweep.json").is_file() and any(folder.glob("*.json*")):
+            raise UserError(f"{folder}: holds files but no sweep.json, so it is not a sweep folder; choose another one")
+        runs.write_json(folder / "sweep.json", _as_json(sweep))
+        for run in planned:
+            runs.open_run(folder / run.run_id, run.config)
+
+
+def _as_json(sweep: Sweep) -> dict[str, Any]:
+    search = dataclasses.asdict(sweep.search) if sweep.search else None
+    return {"name": sweep.name, "config": sweep.tree.values, "points": list(sweep.points), "search": search}
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The run folders of a sweep folder (or the folder itself, if it is a run), by name.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    if (folder / "config.json").is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob("*/config.json"))
+    if not found:
+        raise UserError(f"{folder}: has no run folders in it")
+    return found
+
+
+def read_plan(run_folder: Path) -> dict[str, Any]:
+    """The contents of plan.json; empty for a run that no sweep has planned."""
+    path = run_folder / "plan.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def state(run_folder: Path) -> State:
+    """The state of a run."""
+    config = runs.read_config(run_folder)
+    label = read_plan(run_folder).get("label", run_folder.name)
+    failures = read_failures(run_folder)
+    reason = failures[-1]["reason"] if failures else ""
+    result = runs.read_result(run_folder)
+    if result is not None:
+        return State(
+            run_folder.name, label, result["status"], result["steps"], config.train.steps, len(failures), reason
+        )
+    step = last_step(run_folder)
+    if runs.is_locked(run_folder):
+        name = "running"
+    elif failures and failures[-1]["given_up"]:
+        name = "failed"
+    else:
+        name = "stopped" if has_begun(run_folder) else "planned"
+    return State(run_folder.name, label, name, step, config.train.steps, len(failures), reason)
+
+
+def has_begun(run_folder: Path) -> bool:
+    """Whether a process has trained this run, or does now."""
+    return (run_folder / "metrics.jsonl").exists() or (run_folder / "checkpoints").exists()
+
+
+def last_step(run_folder: Path) -> int:
+    """The step of the last whole line of metrics.jsonl, read from its end."""
+    path = run_folder / "metrics.jsonl"
+    if not path.is_file():
+        return 0
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().split(b"\n")[:-1]
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            return int(json.loads(line)["step"])
+    return 0
+
+
+def last_checkpoint(run_folder: Path) -> int:
+    """The step of the newest checkpoint, 0 when there is none."""
+    folder = run_folder / "checkpoints"
+    names = os.listdir(folder) if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def read_failures(run_folder: Path) -> list[dict[str, Any]]:
+    """The lines of failures.jsonl."""
+    path = run_folder / "failures.jsonl"
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
+def add_failure(run_folder: Path, reason: str, given_up: bool) -> None:
+    """Note that a process with this run died."""
+    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "reason": reason, "given_up": given_up}
+    with open(run_folder / "failures.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@contextlib.contextmanager
+def launcher(folder: Path) -> Iterator[Any]:
+    """Take part in a sweep as one of its launchers, for as long as the block lasts."""
+    with runs.storage_errors(folder), open(folder / "launchers", "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield file
+
+
+def is_alone(launchers: Any) -> bool:
+    """Whether no other launcher takes part (others wait while this looks)."""
+    try:
+        fcntl.flock(launchers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        fcntl.flock(launchers, fcntl.LOCK_SH)
+    return True
+
+
+@contextlib.contextmanager
+def planning(folder: Path) -> Iterator[None]:
+    """One launcher at a time decides which runs share a program."""
+    with open(folder / "planning", "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

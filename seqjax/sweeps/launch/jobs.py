@@ -1,0 +1,179 @@
+"""Units of a sweep as Slurm jobs: submit what is not in the queue already, watch it, report what is lost.
+
+``slurm/jobs.json`` in the sweep folder says which job trains which runs. It is a note, not the truth: how a run stands
+is read from its folder, whether its job is still there from squeue. So a launcher may come and go, on any login node.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from seqjax import runs
+from seqjax.errors import UserError
+from seqjax.sweeps import folder as folders
+from seqjax.sweeps.launch import slurm
+from seqjax.sweeps.machine import Machine
+from seqjax.sweeps.run import Launch
+from seqjax.sweeps.units import Unit
+from seqjax.sweeps.view import View
+
+POLL_SECONDS = 5.0
+ASKED_AGAIN = 6  # polls that a queue may stay unanswered before that is an error
+
+
+def slurm_machine(options: slurm.SlurmOptions) -> Machine:
+    """The cluster as a planner sees it: so many workers side by side, each with the resources of one job."""
+    width = tuple(range(options.max_parallel))
+    memory = (options.memory_gb or 4.0) * 2**30 * 0.7
+    gpus = tuple(map(str, width)) if options.gpus_per_run else ()
+    return Machine(width, gpus, memory if gpus else memory * len(width), threads=options.cpus_per_run)
+
+
+def slurm_launch(
+    folder: Path, options: slurm.SlurmOptions, *, wandb_mode: str | None, retries: int, detach: bool = False
+) -> Launch:
+    """Train units as jobs of an array; on Ctrl-C they go on without the launcher."""
+
+    def launch(units: Sequence[Unit], view: View, stopping: Sequence[int]) -> tuple[str, ...] | None:
+        jobs = _Jobs(folder, options, wandb_mode, retries, view.say)
+        jobs.take(units)
+        if detach:
+            return None
+        while jobs.open and not stopping:
+            jobs.look()
+            view.show(jobs.training(), jobs.queued(), jobs.given_up)
+            _sleep(POLL_SECONDS, stopping)
+        if stopping:
+            view.say("the jobs go on in Slurm; the same command watches them again, `scancel` ends them")
+        return tuple(jobs.given_up)
+
+    return launch
+
+
+class _Jobs:
+    """The units that are, or shall be, jobs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        options: slurm.SlurmOptions,
+        wandb_mode: str | None,
+        retries: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.options, self.wandb_mode, self.retries, self.say = folder, options, wandb_mode, retries, say
+        self.open: dict[str, Unit] = {}  # job id -> what it trains
+        self.states: dict[str, str] = {}
+        self.given_up: list[str] = []
+        self._tries: dict[tuple[str, ...], int] = {}
+        self._checkpoints: dict[tuple[str, ...], int] = {}
+        self._silent = 0
+
+    def take(self, units: Sequence[Unit]) -> None:
+        """Watch the units that have a job, submit the others as one array."""
+        known = {tuple(run_ids): job for job, run_ids in read_jobs(self.folder).items()}
+        self.states = slurm.queue()
+        waiting = []
+        for unit in units:
+            job = known.get(unit.run_ids)
+            if job in self.states:
+                self.open[job] = unit
+            else:
+                waiting.append(unit)
+        if self.open:
+            self.say(f"{len(self.open)} job(s) of this sweep are in the queue already")
+        if waiting:
+            self._submit(waiting)
+
+    def _submit(self, units: Sequence[Unit]) -> None:
+        command = [sys.executable, "-m", "seqjax.sweeps.worker", "--once", "--threads", str(self.options.cpus_per_run)]
+        requests = [
+            json.dumps(
+                {
+                    "train": [str((self.folder / run_id).resolve()) for run_id in unit.run_ids],
+                    "wandb": self.wandb_mode,
+                    "devices": self.options.gpus_per_run or 1,
+                }
+            )
+            for unit in units
+        ]
+        name = f"seqjax-{self.folder.name}"
+        job_ids = slurm.submit([command] * len(units), requests, self.folder / "slurm", self.options, name)
+        jobs = read_jobs(self.folder) | {job: list(unit.run_ids) for job, unit in zip(job_ids, units, strict=True)}
+        runs.write_json(self.folder / "slurm" / "jobs.json", jobs)
+        for job, unit in zip(job_ids, units, strict=True):
+            self.open[job] = unit
+            self._checkpoints[unit.run_ids] = self._progress(unit)
+        self.say(f"submitted {len(units)} job(s): {job_ids[0]}" + (f" to {job_ids[-1]}" if len(job_ids) > 1 else ""))
+
+    def _progress(self, unit: Unit) -> int:
+        return sum(folders.last_checkpoint(self.folder / run_id) for run_id in unit.run_ids)
+
+    def look(self) -> None:
+        """Ask the queue; a job that has left it has ended its runs, or is submitted again, or is given up."""
+        try:
+            self.states, self._silent = slurm.queue(), 0
+        except UserError:  # a controller that restarts answers again
+            self._silent += 1
+            if self._silent > ASKED_AGAIN:
+                raise
+            return
+        lost = []
+        for job, unit in list(self.open.items()):
+            if job in self.states:
+                continue
+            del self.open[job]
+            missing = [run_id for run_id in unit.run_ids if runs.read_result(self.folder / run_id) is None]
+            if missing and not self._give_up(job, unit, missing):
+                lost.append(unit)
+        if lost:
+            self._submit(lost)
+
+    def _give_up(self, job: str, unit: Unit, missing: Sequence[str]) -> bool:
+        """Note that a job ended without results; True when it is not to be tried again."""
+        moved = self._progress(unit) > self._checkpoints.get(unit.run_ids, 0)
+        tries = self._tries[unit.run_ids] = 0 if moved else self._tries.get(unit.run_ids, 0) + 1
+        final = tries > self.retries
+        reason = f"Slurm job {job} ended without a result; see slurm/{job}_0_log.err"
+        for run_id in missing:
+            folders.add_failure(self.folder / run_id, reason, final)
+        self.say(f"{unit.label}: {reason}" + ("; given up" if final else "; submitted again"))
+        if final:
+            self.given_up.extend(missing)
+        return final
+
+    def training(self) -> list[Unit]:
+        """Units whose job runs."""
+        return [unit for job, unit in self.open.items() if self.states.get(job) in ("RUNNING", "COMPLETING")]
+
+    def queued(self) -> list[Unit]:
+        """Units whose job waits."""
+        return [unit for job, unit in self.open.items() if self.states.get(job) not in ("RUNNING", "COMPLETING")]
+
+
+def read_jobs(folder: Path) -> dict[str, list[str]]:
+    """Job id -> run ids, of all jobs that were ever submitted for a sweep; later ones come later."""
+    path = folder / "slurm" / "jobs.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def in_queue(folder: Path) -> dict[str, str]:
+    """Run id -> ``<job id> <state>`` of the jobs that are in Slurm's queue now; empty without Slurm."""
+    jobs = read_jobs(folder)
+    if not jobs:
+        return {}
+    try:
+        states = slurm.queue()
+    except UserError:
+        return {}
+    return {run_id: f"{job} {states[job]}" for job, run_ids in jobs.items() if job in states for run_id in run_ids}
+
+
+def _sleep(seconds: float, stopping: Sequence[int]) -> None:
+    end = time.monotonic() + seconds
+    while not stopping and time.monotonic() < end:
+        time.sleep(0.1)

@@ -1,0 +1,285 @@
+"""Units of a sweep on this machine: worker processes, each on cores or on an accelerator of its own.
+
+A worker that dies takes nothing with it: its runs go on from their checkpoints. Without progress since the last time, a
+bundle is halved (one lane, or the memory of all, may be what kills it) and a single run is tried again a bounded number
+of times; then it is given up and reported. Runs that another launcher trains are left to it and waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seqjax import runs
+from seqjax.sweeps import folder as folders
+from seqjax.sweeps.machine import Machine
+from seqjax.sweeps.units import Unit, keep_plan
+
+SAVE_SECONDS = 120  # that a worker has to save its state when it is stopped
+TICK = 0.5
+
+
+class Worker:
+    """One worker process on its cores or its accelerator.
+
+    Args:
+        cores: it is pinned to them; empty: any.
+        gpu: the only one it sees; None: as the environment says.
+        log: takes what it prints outside of runs; None: nobody does.
+    """
+
+    def __init__(self, cores: tuple[int, ...], gpu: str | None, log: Path | None) -> None:
+        self.cores, self.gpu = cores, gpu
+        command = [sys.executable, "-m", "seqjax.sweeps.worker"]
+        if cores and hasattr(os, "sched_setaffinity"):
+            command += ["--cores", ",".join(map(str, cores))]
+        environment = dict(os.environ)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        with open(log or os.devnull, "ab") as errors:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which tells the workers
+                env=environment,
+            )
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Give it something to do; if it has died, its answer says so."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Its answer, waited for; of a worker that died, how it died."""
+        line = self.process.stdout.readline()
+        with contextlib.suppress(ValueError):
+            return json.loads(line)
+        code = self.process.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return {"outcome": "died", "reason": f"the worker {how}"}
+
+    def stop(self) -> None:
+        """Tell it to save and end."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def close(self, seconds: float = SAVE_SECONDS) -> None:
+        """Wait for its end; kill it when that takes too long."""
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+@dataclass
+class _Task:
+    unit: Unit
+    tries: int = 0
+    began_at: dict[str, int] = field(default_factory=dict)  # run id -> its checkpoint when the worker got it
+
+
+class Pool:
+    """Trains units until all have ended, are given up, or the launcher is asked to stop.
+
+    Args:
+        folder: the sweep folder; None: requests alone are answered, nothing is trained.
+        retries: how often a run is tried again that dies without progress.
+        tick: called about twice a second with the units in training and those that wait.
+        stopping: filled by Ctrl-C or SIGTERM.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        machine: Machine,
+        *,
+        wandb_mode: str | None = None,
+        retries: int = 2,
+        tick: Callable[[Sequence[Unit], Sequence[Unit]], None] = lambda busy, waiting: None,
+        say: Callable[[str], None] = lambda text: None,
+        stopping: Sequence[int] = (),
+    ) -> None:
+        self.folder, self.machine, self.wandb_mode, self.retries = folder, machine, wandb_mode, retries
+        self.tick, self.say, self.stopping = tick, say, stopping
+        self.log = folder / "workers.txt" if folder else None
+        self.selector = selectors.DefaultSelector()
+        self.idle: list[Worker] = []
+        self.busy: dict[Worker, _Task] = {}
+        self.waiting: list[_Task] = []
+        self.elsewhere: list[_Task] = []
+        self.given_up: set[str] = set()
+
+    def run(self, units: Sequence[Unit]) -> None:
+        """Train the units, the longest first; return when nothing is left to do, or all has been saved and stopped."""
+        self.waiting = [_Task(unit) for unit in units]
+        try:
+            while self.waiting or self.busy or self.elsewhere:
+                if self.stopping:
+                    self._stop_all()
+                    return
+                self._start_what_fits()
+                for key, _ in self.selector.select(TICK):
+                    self._hear(key.data)
+                self._look_elsewhere()
+                self.tick([task.unit for task in self.busy.values()], [task.unit for task in self.waiting])
+        except BaseException:  # a second Ctrl-C, or a disk that is full: no worker is left behind
+            for worker in [*self.busy, *self.idle]:
+                worker.process.kill()
+            raise
+        finally:
+            self._close(self.idle)
+
+    def ask_all(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Answer requests side by side, one core or accelerator each, in the workers that will train."""
+        answers: list[dict[str, Any]] = [{"outcome": "died", "reason": "stopped"} for _ in requests]
+        waiting = list(enumerate(requests))
+        at_work: dict[Worker, int] = {}
+        while (waiting or at_work) and not self.stopping:
+            while waiting and (worker := self._take(1)) is not None:
+                at_work[worker], request = waiting.pop(0)
+                self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+                self.busy[worker] = _Task(None)
+                worker.send(request)
+            for key, _ in self.selector.select(TICK):
+                worker = key.data
+                index = at_work.pop(worker)
+                answers[index] = self._release(worker)
+        for worker in list(at_work):
+            worker.process.kill()
+            self._release(worker)
+        return answers
+
+    def _start_what_fits(self) -> None:
+        for task in list(self.waiting):
+            used = sum(other.unit.memory for other in self.busy.values())
+            if self.busy and not self.machine.gpus and used + task.unit.memory > self.machine.memory:
+                return
+            worker = self._take(task.unit.threads)
+            if worker is None:
+                return
+            self.waiting.remove(task)
+            task.began_at = {run_id: folders.last_checkpoint(self.folder / run_id) for run_id in task.unit.run_ids}
+            self.busy[worker] = task
+            self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+            worker.send(
+                {"train": [str(self.folder / run_id) for run_id in task.unit.run_ids], "wandb": self.wandb_mode}
+            )
+
+    def _take(self, threads: int) -> Worker | None:
+        """An idle worker of so many threads; a new one, if there is room; else None."""
+        if self.machine.gpus:
+            fitting = self.idle
+        else:
+            fitting = [worker for worker in self.idle if len(worker.cores) == threads]
+        if fitting:
+            self.idle.remove(worker := fitting[0])
+            return worker
+        if self.machine.gpus:
+            taken = {worker.gpu for worker in self.busy}
+            free = [gpu for gpu in self.machine.gpus if gpu not in taken]
+            return Worker((), free[0], self.log) if free else None
+        taken = {core for worker in self.busy for core in worker.cores}
+        free = [core for core in self.machine.cores if core not in taken]
+        if len(free) < min(threads, len(self.machine.cores)):
+            return None
+        cores = tuple(free[:threads])
+        in_the_way = [worker for worker in self.idle if set(worker.cores) & set(cores)]
+        self._close(in_the_way)
+        return Worker(cores, None, self.log)
+
+    def _release(self, worker: Worker) -> dict[str, Any]:
+        """The answer of a worker that was at work; if it lives, it is idle now."""
+        self.selector.unregister(worker.process.stdout)
+        answer = worker.answer()
+        self.busy.pop(worker)
+        if answer["outcome"] == "died":
+            worker.close()
+        elif answer["outcome"] == "stopped":
+            worker.close()
+        else:
+            self.idle.append(worker)
+        return answer
+
+    def _hear(self, worker: Worker) -> None:
+        task = self.busy[worker]
+        answer = self._release(worker)
+        match answer["outcome"]:
+            case "done":
+                return
+            case "stopped":  # by somebody's SIGTERM
+                self.waiting.insert(0, task)
+            case "locked":
+                self.elsewhere.append(task)
+            case _:
+                self._failed(task, answer["reason"], final=bool(answer.get("user")))
+
+    def _failed(self, task: _Task, reason: str, final: bool) -> None:
+        ids = [run_id for run_id in task.unit.run_ids if runs.read_result(self.folder / run_id) is None]
+        moved = any(folders.last_checkpoint(self.folder / i) > task.began_at.get(i, 0) for i in ids)
+        halved = len(task.unit.runs) > 1 and not moved
+        give_up = not halved and (final or (not moved and task.tries >= self.retries))
+        for run_id in ids:
+            folders.add_failure(self.folder / run_id, reason, give_up)
+        if give_up:
+            self.given_up.update(ids)
+            self.say(f"{task.unit.label}: given up after {task.tries + 1} tries: {reason}")
+        elif halved:
+            self.say(f"{task.unit.label}: {reason}; its runs go on in two halves")
+            self._halve(task.unit)
+        else:
+            self.say(f"{task.unit.label}: {reason}; it goes on from its last checkpoint")
+            self.waiting.insert(0, _Task(task.unit, 0 if moved else task.tries + 1))
+
+    def _halve(self, unit: Unit) -> None:
+        middle = len(unit.runs) // 2
+        for lot in (unit.runs[:middle], unit.runs[middle:]):
+            share = len(lot) / len(unit.runs)
+            half = Unit(lot, unit.threads, unit.seconds and unit.seconds * share, unit.memory * share)
+            keep_plan(half, self.folder)
+            self.waiting.insert(0, _Task(half))
+
+    def _look_elsewhere(self) -> None:
+        """Runs that another launcher had: ended, still held, or free again."""
+        for task in list(self.elsewhere):
+            places = [self.folder / run_id for run_id in task.unit.run_ids]
+            if any(runs.is_locked(place) for place in places):
+                continue
+            self.elsewhere.remove(task)
+            if any(runs.read_result(place) is None for place in places):
+                self.waiting.append(task)
+
+    def _stop_all(self) -> None:
+        self.say(f"stopping: {len(self.busy)} worker(s) save their state")
+        for worker in self.busy:
+            worker.stop()
+        deadline = time.monotonic() + SAVE_SECONDS
+        for worker in list(self.busy):
+            self.selector.unregister(worker.process.stdout)
+            worker.close(max(1.0, deadline - time.monotonic()))
+        self.busy.clear()
+
+    def _close(self, workers: list[Worker]) -> None:
+        for worker in list(workers):
+            self.idle.remove(worker)
+            worker.close(10)
+
+    def close(self) -> None:
+        """End the idle workers."""
+        self._close(self.idle)

@@ -1,0 +1,88 @@
+"""What a local sweep may use: processor cores, accelerators, memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+SHARE_OF_MEMORY = 0.7  # of what is free; the rest is for compilation, checkpoints on their way, and others
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where workers run.
+
+    Attributes:
+        cores: processor cores this process may use.
+        gpus: accelerators by the name that CUDA_VISIBLE_DEVICES knows; none: workers run on cores.
+        memory: bytes that all workers together may take (of the processor, or of one accelerator).
+        threads: cores of each worker; None: as many as there are, shared among the programs to train.
+    """
+
+    cores: tuple[int, ...]
+    gpus: tuple[str, ...]
+    memory: float
+    threads: int | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many workers can run side by side, with one accelerator or as few cores as may be each."""
+        return len(self.gpus) or len(self.cores) // (self.threads or 1)
+
+    def describe(self) -> str:
+        """In words."""
+        what = f"{len(self.gpus)} GPU(s)" if self.gpus else f"{len(self.cores)} CPU core(s)"
+        return f"{what}, {self.memory / 2**30:.1f} GiB for runs"
+
+
+def this_machine(workers: int | None = None, threads: int | None = None) -> Machine:
+    """This machine, or as much of it as so many workers with so many threads may use."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    gpus = _gpus()
+    memory = (_gpu_memory() if gpus else _free_memory()) * SHARE_OF_MEMORY
+    if workers:
+        cores, gpus = cores[: workers * (threads or 1) if not gpus else None], gpus[:workers]
+    return Machine(tuple(cores), tuple(gpus), memory, min(threads, len(cores)) if threads else None)
+
+
+def _gpus() -> list[str]:
+    """NVIDIA devices, if JAX has its plugin for them and is not told to leave them alone."""
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+        return []
+    if not any(importlib.util.find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin")):
+        return []
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name]
+    return [str(index) for index in range(len(_nvidia_smi("index")))]
+
+
+def _gpu_memory() -> float:
+    """Bytes of the smallest device."""
+    sizes = [float(text) * 2**20 for text in _nvidia_smi("memory.total") if text.replace(".", "").isdigit()]
+    return min(sizes, default=16 * 2**30)
+
+
+def _nvidia_smi(field: str) -> list[str]:
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def _free_memory() -> float:
+    """Bytes that are free, or may be taken under the limit of a container."""
+    free = 4 * 2.0**30
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = float(line.split()[1]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, float(limit.read_text()) - float(used.read_text()))
+    return max(free, 2.0**28)

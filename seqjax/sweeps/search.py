@@ -1,0 +1,223 @@
+"""The learning rate of each model, found with the same effort for every family.
+
+For each model (all that a run is but its learning rate and seed) the rates of the sweep file are tried. While the best
+lies at an edge, the next rate beyond that edge is tried too. Every time one model gets a further rate, so do those it
+is compared with (its peers: the same axes but for ``model.*``): where the best is inside already, its neighbourhood is
+refined. So no family wins because more was tried for it.
+
+All of this is a pure function of the results so far: a sweep that was stopped decides again what it had decided.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seqjax.config import Config, canonical_json
+from seqjax.sweeps.grid import RATE, SEED, Planned, Sweep
+
+Results = Callable[[str], Mapping[str, Any] | None]
+"""run id -> the contents of its result.json, or None while it has not ended."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one rate gave: the mean final held-out loss over seeds, infinite if a run diverged, None while unknown."""
+
+    rate: float
+    runs: tuple[str, ...]
+    loss: float | None
+    loss_se: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The search of one model.
+
+    Attributes:
+        label: of the model.
+        trials: one for each rate, rising.
+        chosen: the best rate, or None while trials are open or when all diverged.
+        edge: ``low`` or ``high`` while the best lies at that end of the rates, else None.
+        settled: whether no further rate will be tried.
+    """
+
+    label: str
+    axes: dict[str, Any]
+    trials: tuple[Trial, ...]
+    chosen: float | None
+    edge: str | None
+    settled: bool
+
+
+def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
+    """All runs of a sweep that are known from the results so far, and the curve of each model.
+
+    Without a search in the sweep these are its points, and there are no curves.
+    """
+    planned = sweep.runs()
+    if sweep.search is None:
+        return planned, []
+    models = _group(planned, lambda run: _but(run.config, RATE, SEED))
+    groups = [_Model(runs) for runs in models.values()]
+    for peers in _group(groups, _Model.peer_key).values():
+        for _ in range(sweep.search.extend):
+            if any(model.is_open(results) for model in peers) or not any(model.edge(results) for model in peers):
+                break
+            for model in peers:
+                model.add(sweep, model.next_rate(results))
+    for model in groups:
+        if not model.is_open(results) and _settled(model, groups, results):
+            for seed in sweep.search.seeds if model.chosen(results) else ():
+                model.add_seed(sweep, model.chosen(results), seed)
+    curves = [model.curve(results, _settled(model, groups, results)) for model in groups]
+    found = {run.run_id: run for model in groups for run in [*model.runs, *model.seeds]}
+    return list(found.values()), curves
+
+
+def _settled(model: _Model, groups: Sequence[_Model], results: Results) -> bool:
+    return not any(peer.is_open(results) for peer in groups if peer.peer_key() == model.peer_key())
+
+
+class _Model:
+    """The runs of one model, by rate."""
+
+    def __init__(self, runs: Sequence[Planned]) -> None:
+        self.runs = list(runs)
+        self.seeds: list[Planned] = []
+        self.points = [{k: v for k, v in run.axes.items() if k != RATE} for run in runs]
+        self.ratio = _ratio(self.rates())
+
+    def peer_key(self) -> str:
+        """Equal for the models that are compared: the same axes but for the model's and the seed."""
+        axes = {k: v for k, v in self.points[0].items() if not k.startswith("model.") and k != SEED}
+        return json.dumps(axes, sort_keys=True, default=str)
+
+    def rates(self) -> list[float]:
+        return sorted({run.config.optimizer.learning_rate for run in self.runs})
+
+    def trials(self, results: Results) -> list[Trial]:
+        trials = []
+        for rate in self.rates():
+            here = [run.run_id for run in self.runs if run.config.optimizer.learning_rate == rate]
+            trials.append(_trial(rate, here, results))
+        return trials
+
+    def is_open(self, results: Results) -> bool:
+        return any(trial.loss is None for trial in self.trials(results))
+
+    def chosen(self, results: Results) -> float | None:
+        """The rate of the lowest loss; None when every rate diverged."""
+        best = _best(self.trials(results))
+        return None if best is None else best.rate
+
+    def edge(self, results: Results) -> str | None:
+        trials = self.trials(results)
+        best = _best(trials)
+        if best is None or best is trials[0]:
+            return "low"
+        return "high" if best is trials[-1] else None
+
+    def next_rate(self, results: Results) -> float:
+        """Beyond the edge where the best lies; else between the best and the better of its neighbours."""
+        trials, rates = self.trials(results), self.rates()
+        match self.edge(results):
+            case "low":
+                return _round(rates[0] / self.ratio)
+            case "high":
+                return _round(rates[-1] * self.ratio)
+        place = trials.index(_best(trials))
+        beside = min((trials[place - 1], trials[place + 1]), key=lambda trial: trial.loss)
+        return _round(math.sqrt(trials[place].rate * beside.rate))
+
+    def add(self, sweep: Sweep, rate: float) -> None:
+        if rate not in self.rates():
+            self.runs += [sweep.plan({**point, RATE: rate}) for point in _unique(self.points)]
+
+    def add_seed(self, sweep: Sweep, rate: float, seed: int) -> None:
+        for point in _unique({k: v for k, v in p.items() if k != SEED} for p in self.points):
+            self.seeds.append(sweep.plan({**point, RATE: rate, SEED: seed}))
+
+    def curve(self, results: Results, settled: bool) -> Curve:
+        trials = self.trials(results)
+        open_ = self.is_open(results)
+        label = self.runs[0].run_id.rpartition("-")[0]
+        axes = {k: v for k, v in self.points[0].items() if k != SEED}
+        return Curve(
+            label,
+            axes,
+            tuple(trials),
+            None if open_ else self.chosen(results),
+            None if open_ else self.edge(results),
+            settled and not open_,
+        )
+
+
+def _trial(rate: float, run_ids: Sequence[str], results: Results) -> Trial:
+    found = [results(run_id) for run_id in run_ids]
+    if any(result is None for result in found):
+        return Trial(rate, tuple(run_ids), None)
+    if any(result["status"] != "finished" for result in found):
+        return Trial(rate, tuple(run_ids), math.inf)
+    losses = [result["validation"]["loss"] for result in found]
+    errors = [result["validation"]["loss_se"] for result in found]
+    mean = math.fsum(losses) / len(losses)
+    return Trial(rate, tuple(run_ids), mean, math.sqrt(math.fsum(e * e for e in errors)) / len(errors))
+
+
+def _best(trials: Sequence[Trial]) -> Trial | None:
+    known = [trial for trial in trials if trial.loss is not None and math.isfinite(trial.loss)]
+    return min(known, key=lambda trial: trial.loss, default=None)
+
+
+def _ratio(rates: Sequence[float]) -> float:
+    """The geometric mean of the steps between rates."""
+    return (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
+
+
+def _round(rate: float) -> float:
+    """Three digits, so that a rate has one spelling and its run one id."""
+    return float(f"{rate:.2e}")
+
+
+def _but(config: Config, *keys: str) -> str:
+    """One text for all configs that differ in these keys alone."""
+    for key in keys:
+        section, _, name = key.partition(".")
+        owner = getattr(config, section)
+        default = next(field.default for field in dataclasses.fields(owner) if field.name == name)
+        config = dataclasses.replace(config, **{section: dataclasses.replace(owner, **{name: default})})
+    return canonical_json(config)
+
+
+def _group(things: Sequence[Any], key: Callable[[Any], str]) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
+    return groups
+
+
+def _unique(points: Any) -> list[dict[str, Any]]:
+    return list({json.dumps(point, sort_keys=True, default=str): point for point in points}.values())
+
+
+def curves_json(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """The curves as JSON: a diverged trial has the loss null and says so."""
+    rows = []
+    for curve in curves:
+        trials = [
+            {
+                "learning_rate": trial.rate,
+                "runs": list(trial.runs),
+                "loss": trial.loss if trial.loss is not None and math.isfinite(trial.loss) else None,
+                "loss_se": trial.loss_se,
+                "status": "open" if trial.loss is None else "finished" if math.isfinite(trial.loss) else "diverged",
+            }
+            for trial in curve.trials
+        ]
+        rows.append({**dataclasses.asdict(curve), "trials": trials})
+    return rows

@@ -1,0 +1,208 @@
+"""How long a run takes on this machine: measured on a few shapes, interpolated over the FLOPs of a step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqjax.config import Config, run_id, to_dict
+from seqjax.errors import UserError
+from seqjax.models.accounting import flops_per_token
+from seqjax.overlay import Tree, validate
+from seqjax.targets import vocabulary_size
+
+TIMED_SECONDS = 0.6  # of steps, for each measurement
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the time of a step: everything about a program but its length."""
+
+    key: str
+    config: Config
+    flops_per_step: float
+    family: str
+
+
+def shape_of(config: Config) -> Shape:
+    """The shape of a run's program."""
+    vocabulary, train = vocabulary_size(config), config.train
+    flops = _flops(config.model, vocabulary, train.context_length) * train.batch_size * train.context_length
+    parts = (
+        dataclasses.asdict(config.model),
+        vocabulary,
+        config.data.batching,
+        config.optimizer.name,
+        (train.batch_size, train.context_length, train.accumulation, train.compute_dtype),
+    )
+    return Shape(json.dumps(parts, sort_keys=True), config, flops, config.model.family)
+
+
+@cache
+def _flops(model: Any, vocabulary: int, context: int) -> float:
+    return flops_per_token(model, vocabulary, context)["training"]
+
+
+def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[str, float]:
+    """Compile the step of a bundle and time it on random tokens, in this process: seconds."""
+    from seqjax.training.setup import make_bundle, make_model
+    from seqjax.training.state import Hyper
+
+    config = validate(Tree(config_tree))
+    configs = [dataclasses.replace(config, train=dataclasses.replace(config.train, seed=lane)) for lane in range(lanes)]
+    began = time.perf_counter()
+    program = make_bundle(configs, make_model(config, vocabulary), devices=1)
+    state = program.init()
+    shape = (lanes, config.train.batch_size, config.train.context_length + 1)
+    batch = np.random.default_rng(0).integers(0, vocabulary, shape, np.int32)
+    rates = np.full(lanes, 1e-4, np.float32)
+    state, metrics = program.step(state, program.put(batch), Hyper(rates, rates))
+    jax.block_until_ready(metrics)
+    compile_seconds = time.perf_counter() - began
+    seconds: list[float] = []
+    while len(seconds) < 5 or (math.fsum(seconds) < TIMED_SECONDS and len(seconds) < 500):
+        began = time.perf_counter()
+        state, metrics = program.step(state, program.put(batch), Hyper(rates, rates))
+        jax.device_get(metrics)
+        seconds.append(time.perf_counter() - began)
+    return {"compile_seconds": compile_seconds, "step_seconds": float(np.median(seconds[1:]))}
+
+
+class Speeds:
+    """Measured times of steps on one kind of machine, kept in a file from sweep to sweep.
+
+    Args:
+        file: where measurements are kept; they are for speed alone, so a file that cannot be read is no error.
+        machine: a name for the kind of machine, software and workers.
+    """
+
+    def __init__(self, file: Path, machine: str) -> None:
+        self._file, self._machine = file, machine
+        self._measured: dict[str, dict[str, Any]] = self._read().get(machine, {})
+        self._between: set[str] = set()  # the measurements between which is interpolated
+
+    def missing(self, programs: Iterable[tuple[Config, int]]) -> list[tuple[Config, int]]:
+        """The (config, lanes) to measure, given what is to be trained: of each family the least and the most costly
+        step, in its bundle and alone."""
+        families: dict[str, dict[str, tuple[Shape, int]]] = {}
+        for config, lanes in programs:
+            shape = shape_of(config)
+            family = families.setdefault(shape.family, {})
+            family[shape.key] = (shape, max(lanes, family.get(shape.key, (shape, 1))[1]))
+        wanted = []
+        for family in families.values():
+            ordered = sorted(family.values(), key=lambda entry: (entry[0].flops_per_step, entry[0].key))
+            for shape, lanes in {entry[0].key: entry for entry in (ordered[0], ordered[-1])}.values():
+                for count in dict.fromkeys((1, lanes)):
+                    self._between.add(_key(shape, count))
+                    if _key(shape, count) not in self._measured:
+                        wanted.append((shape.config, count))
+        return wanted
+
+    def add(self, config: Config, lanes: int, found: dict[str, float]) -> None:
+        """Note one measurement, in memory and in the file."""
+        shape = shape_of(config)
+        entry: dict[str, Any] = {"family": shape.family, "lanes": lanes, "flops": shape.flops_per_step, **found}
+        self._measured[_key(shape, lanes)] = entry
+        with contextlib.suppress(OSError):
+            whole = self._read()
+            whole.setdefault(self._machine, {}).update(self._measured)
+            from seqjax.runs import write_json
+
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._file, whole)
+
+    def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
+        with contextlib.suppress(OSError, ValueError):
+            whole = json.loads(self._file.read_text(encoding="utf-8"))
+            if isinstance(whole, dict):
+                return whole
+        return {}
+
+    def step_seconds(self, config: Config, lanes: int) -> float:
+        """Seconds of one step of a bundle: t(R) = t(1) + s (R - 1), with the slope s measured for the family."""
+        x = math.log(shape_of(config).flops_per_step)
+        alone = _along(self._alone(config, "step_seconds"), x)
+        if lanes == 1:
+            return alone
+        slopes = self._slopes(config)
+        return alone + (lanes - 1) * (_along(slopes, x) if slopes else alone)
+
+    def seconds(self, config: Config, lanes: int) -> float:
+        """Seconds from the start of a bundle to its results: compilation, steps, evaluations, checkpoints."""
+        step, train, evaluation = self.step_seconds(config, lanes), config.train, config.evaluation
+        curve_points = train.steps // evaluation.every
+        windows = curve_points * evaluation.windows + evaluation.final_windows
+        forward = step / 3 * windows / train.batch_size
+        compilation = max((y for _, y in self._alone(config, "compile_seconds")), default=0.0)
+        checkpoints = (train.steps // train.checkpoint_every + curve_points + 1) * 0.05 * lanes
+        return 1.3 * compilation + train.steps * step + forward + checkpoints
+
+    def _alone(self, config: Config, name: str) -> list[tuple[float, float]]:
+        """(log FLOPs of a step, seconds) of the measured single runs of a family."""
+        entries = [entry for entry in self._of_family(config) if entry["lanes"] == 1]
+        if not entries:
+            raise LookupError(f"no step of the family {config.model.family} was measured")
+        return sorted((math.log(entry["flops"]), entry[name]) for entry in entries)
+
+    def _slopes(self, config: Config) -> list[tuple[float, float]]:
+        """(log FLOPs of a step, seconds for each further lane) of the measured bundles of a family."""
+        found = []
+        for entry in self._of_family(config):
+            if entry["lanes"] > 1:
+                x = math.log(entry["flops"])
+                alone = _along(self._alone(config, "step_seconds"), x)
+                found.append((x, max(0.01 * alone, (entry["step_seconds"] - alone) / (entry["lanes"] - 1))))
+        return sorted(found)
+
+    def _of_family(self, config: Config) -> list[dict[str, Any]]:
+        chosen = [self._measured[key] for key in self._between if key in self._measured]
+        return [entry for entry in chosen if entry["family"] == config.model.family]
+
+
+def _along(points: Sequence[tuple[float, float]], x: float) -> float:
+    """Piecewise linear in log seconds over log FLOPs; beyond the points seconds go with the FLOPs."""
+    xs, ys = zip(*points, strict=True)
+    beyond = min(0.0, x - xs[0]) + max(0.0, x - xs[-1])
+    return math.exp(float(np.interp(x, xs, np.log(ys))) + beyond)
+
+
+def _key(shape: Shape, lanes: int) -> str:
+    return f"{lanes} {shape.key}"
+
+
+def calibrate(
+    speeds: Speeds,
+    programs: Sequence[tuple[Config, int]],
+    run_all: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+) -> None:
+    """Measure what is not known yet, in workers like those that will train.
+
+    Args:
+        programs: (config, lanes) that are to be trained.
+        run_all: answers requests of :mod:`seqjax.sweeps.worker`, side by side.
+    Raises:
+        UserError: a run whose first step fails, for want of memory perhaps.
+    """
+    wanted = speeds.missing(programs)
+    requests = [
+        {"measure": to_dict(config), "vocabulary": vocabulary_size(config), "lanes": lanes} for config, lanes in wanted
+    ]
+    for (config, lanes), answer in zip(wanted, run_all(requests), strict=True):
+        if answer["outcome"] == "done":
+            speeds.add(config, lanes, {name: answer[name] for name in ("compile_seconds", "step_seconds")})
+        elif lanes == 1:
+            raise UserError(
+                f"{run_id(config)}: a first step was tried and failed ({answer['reason']}); nothing was started"
+            )

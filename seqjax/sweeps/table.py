@@ -1,0 +1,210 @@
+"""The run table: one row a run, gathered from run folders, with columns that keep their names.
+
+Whatever has a config is a row: runs that have not ended, diverged or were given up are in it with their status and
+without a loss, so that nothing is missing in silence. `COLUMNS` says what each column means; after them comes every
+field of the config under its dotted key (``model.d_model``, ``optimizer.learning_rate``, ...), empty where a family
+has no such field.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from seqjax import runs
+from seqjax.config import run_id, to_dict
+from seqjax.errors import UserError, did_you_mean
+from seqjax.overlay import leaves
+from seqjax.sweeps import folder as folders
+from seqjax.sweeps.report import aligned
+from seqjax.units import si
+
+COLUMNS = {
+    "run_id": "name of the run folder",
+    "sweep": "name of the folder it lies in",
+    "label": "readable name in its sweep",
+    "status": "finished, diverged, running, stopped, planned or failed",
+    "loss": "final held-out loss, nats per token",
+    "loss_se": "its standard error",
+    "bits_per_byte": "the same loss in bits per byte of text",
+    "best_loss": "lowest point of the validation curve, nats per token",
+    "best_step": "its step",
+    "train_loss": "last line of the training curve, nats per token",
+    "params_non_embedding": "N of Kaplan et al. 2020: matrices of layers and blocks",
+    "params_with_readout": "N and the readout's weights",
+    "params_embedding": "the token embedding",
+    "params_total": "all parameters",
+    "steps": "optimizer steps taken",
+    "tokens": "training tokens seen",
+    "unique_tokens": "tokens of the training split",
+    "epochs": "tokens / unique_tokens",
+    "flops_kaplan": "6 N D, with N non-embedding",
+    "flops_exact": "training FLOPs with attention and readout",
+    "flops_per_token": "exact training FLOPs of one token",
+    "tokens_per_second": "training rate of this run, without compilation and evaluation",
+    "seconds": "wall time of the run",
+    "runs_in_program": "how many runs shared its program (and its time)",
+    "failures": "how often its process died",
+    "reason": "what it last died of",
+    "device": "device kind",
+    "processor": "processor",
+    "jax_version": "version of jax",
+    "seqjax_version": "version of seqjax",
+    "ended": "UTC time of the result",
+    "corpus_sha256": "of the text",
+    "tokenizer_sha256": "of the tokenizer",
+}
+SORTED_BY = ("params_non_embedding", "tokens", "loss")
+SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
+         "loss", "loss_se", "bits_per_byte")  # fmt: skip
+
+
+def all_columns() -> list[str]:
+    """`COLUMNS`, then the dotted keys of the config."""
+    keys = [key for key, _ in leaves() if not key.startswith(("horizon.", "size."))]
+    return [*COLUMNS, *dict.fromkeys(keys)]
+
+
+def row_of(run_folder: Path) -> dict[str, Any]:
+    """The row of one run."""
+    config = runs.read_config(run_folder)
+    state = folders.state(run_folder)
+    result = runs.read_result(run_folder) or {}
+    validation, best = result.get("validation") or {}, result.get("best") or {}
+    parameters, flops = result.get("parameters") or {}, result.get("training_flops") or {}
+    hardware, versions = result.get("hardware") or {}, result.get("versions") or {}
+    row = {
+        "run_id": run_id(config),
+        "sweep": run_folder.resolve().parent.name,
+        "label": state.label,
+        "status": state.name,
+        "loss": validation.get("loss"),
+        "loss_se": validation.get("loss_se"),
+        "bits_per_byte": validation.get("bits_per_byte"),
+        "best_loss": best.get("validation_loss"),
+        "best_step": best.get("step"),
+        "train_loss": result.get("train_loss"),
+        "params_non_embedding": parameters.get("non_embedding"),
+        "params_with_readout": parameters.get("with_readout"),
+        "params_embedding": parameters.get("embedding"),
+        "params_total": parameters.get("total"),
+        "steps": result.get("steps", state.step),
+        "tokens": result.get("tokens"),
+        "unique_tokens": result.get("unique_tokens"),
+        "epochs": result.get("epochs"),
+        "flops_kaplan": flops.get("kaplan_6nd"),
+        "flops_exact": flops.get("exact"),
+        "flops_per_token": (result.get("flops_per_token") or {}).get("training"),
+        "tokens_per_second": result.get("tokens_per_second"),
+        "seconds": result.get("seconds"),
+        "runs_in_program": result.get("runs_in_program"),
+        "failures": state.failures,
+        "reason": state.reason or None,
+        "device": hardware.get("device"),
+        "processor": hardware.get("processor"),
+        "jax_version": versions.get("jax"),
+        "seqjax_version": versions.get("seqjax"),
+        "ended": result.get("ended"),
+        "corpus_sha256": result.get("corpus_sha256"),
+        "tokenizer_sha256": result.get("tokenizer_sha256"),
+    }
+    for section, fields in to_dict(config).items():
+        row.update({f"{section}.{name}": value for name, value in fields.items()})
+    return row
+
+
+def gather(places: Iterable[Path]) -> pd.DataFrame:
+    """One table of all runs in sweep folders, run folders and saved tables; a run that is there twice is one row.
+
+    Raises:
+        UserError: no runs in a place, or a saved table with columns that are not ours.
+    """
+    parts = [read_table(place) if place.is_file() else _of_folder(place) for place in places]
+    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    return table.drop_duplicates(subset=["sweep", "run_id"], keep="last", ignore_index=True)
+
+
+def _of_folder(place: Path) -> pd.DataFrame:
+    rows = [row_of(run_folder) for run_folder in folders.run_folders(place)]
+    return pd.DataFrame(rows, columns=all_columns()).convert_dtypes()
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A run table that was saved as CSV or parquet.
+
+    Raises:
+        UserError: another kind of file, one that cannot be read, or a column that no run table has.
+    """
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise UserError(f"{path}: not a run table: expected a name that ends in .csv or .parquet")
+    try:
+        table = reader(path)
+    except ImportError:
+        raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as a run table: {str(error).splitlines()[0]}") from None
+    known = all_columns()
+    for column in table.columns:
+        if column not in known:
+            raise UserError(
+                f"{path}: the column '{column}' is not one of a run table{did_you_mean(str(column), known)}; drop it, "
+                "or rename it to one that `seqjax runs --columns` lists"
+            )
+    for column in ("run_id", "status"):
+        if column not in table.columns:
+            raise UserError(f"{path}: has no column '{column}', so it is not a run table")
+    return table.reindex(columns=known).convert_dtypes()
+
+
+def render(table: pd.DataFrame, form: str) -> bytes:
+    """The table as ``csv``, ``parquet`` or aligned text (``table``: the columns people look at first).
+
+    Raises:
+        UserError: parquet without pyarrow.
+    """
+    if form == "csv":
+        return table.to_csv(index=False).encode()
+    if form == "parquet":
+        buffer = io.BytesIO()
+        try:
+            table.to_parquet(buffer, index=False)
+        except ImportError:
+            raise UserError("--format parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
+        return buffer.getvalue()
+    return (as_text(table.to_dict("records")) + "\n").encode()
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Aligned text, sorted by size and loss."""
+    order = sorted(
+        rows,
+        key=lambda r: (
+            str(r["model.family"]),
+            _number(r["params_non_embedding"]),
+            _number(r["tokens"]),
+            _number(r["loss"]),
+        ),
+    )
+    heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", "nats/token", "±", "bits/byte")
+    body = [tuple(_cell(name, row[name]) for name in SHOWN) for row in order]
+    return aligned([heading, *body], left=2)
+
+
+def _number(value: Any) -> float:
+    return float("inf") if pd.isna(value) else float(value)
+
+
+def _cell(name: str, value: Any) -> str:
+    if pd.isna(value):
+        return "-"
+    if name in ("params_non_embedding", "tokens", "flops_exact"):
+        return si(value).strip()
+    if name in ("loss", "loss_se", "bits_per_byte"):
+        return f"{value:.4f}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,133 @@
+"""A process that trains units of a sweep, one after another: ``python -m seqjax.sweeps.worker``.
+
+It reads requests from standard input, one JSON object a line, and answers each with one line on standard output:
+
+    {"train": [run folders], "wandb": mode, "devices": 1}
+    {"measure": config, "vocabulary": V, "lanes": R}
+
+The answer has an ``outcome``, ``done``, ``stopped``, ``locked`` or ``error``, and of the last three a ``reason``.
+What is printed meanwhile goes to ``output.txt`` in the (first) run folder. When standard input ends, whoever started
+this process is gone: what is in training is saved, and the process ends with 75, so that the sweep can go on later.
+With ``--once`` it ends after one request: 0 done, 75 stopped, 1 failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+STOPPED = 75
+
+
+def main() -> int:
+    """Serve requests until standard input ends."""
+    parser = argparse.ArgumentParser(prog="seqjax.sweeps.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("--cores", help="processor cores to run on, such as 0,1 [any]")
+    parser.add_argument("--threads", type=int, help="size of XLA's thread pool [the cores]")
+    parser.add_argument("--once", action="store_true", help="end after one request")
+    options = parser.parse_args()
+    if options.cores:
+        cores = {int(core) for core in options.cores.split(",")}
+        os.sched_setaffinity(0, cores)
+        options.threads = len(cores)
+    if options.threads:
+        os.environ["NPROC"] = str(options.threads)  # the size of XLA's thread pool
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    requests: queue.Queue[str | None] = queue.Queue()
+    busy = threading.Event()
+    threading.Thread(target=_listen, args=(requests, busy), daemon=True).start()
+    while (line := requests.get()) is not None:
+        busy.set()
+        answer = _serve(json.loads(line))
+        busy.clear()
+        _tell(answers, answer)
+        if answer["outcome"] == "stopped":
+            return STOPPED
+        if options.once:
+            return 0 if answer["outcome"] == "done" else 1
+    return 0
+
+
+def _listen(requests: queue.Queue[str | None], busy: threading.Event) -> None:
+    for line in sys.stdin:
+        requests.put(line)
+    requests.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _tell(answers: IO[str], answer: dict[str, Any]) -> None:
+    try:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    except BrokenPipeError:  # nobody is left to hear it; the run folders have it all
+        pass
+
+
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _train(request) if "train" in request else _measure(request)
+    except MemoryError:
+        return {"outcome": "error", "reason": "out of memory"}
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        text = (str(error).splitlines() or [""])[0][:300]
+        return {"outcome": "error", "reason": f"{type(error).__name__}: {text}"}
+
+
+def _train(request: dict[str, Any]) -> dict[str, Any]:
+    folders = [Path(folder) for folder in request["train"]]
+    with open(folders[0] / "output.txt", "a", encoding="utf-8") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    import jax
+
+    from seqjax import runs
+    from seqjax.errors import UserError
+    from seqjax.training.loop import Interrupted, train_bundle
+
+    share_compilations()
+    lanes = [(runs.read_config(folder), folder) for folder in folders]
+    try:
+        train_bundle(lanes, devices=request.get("devices", 1), wandb_mode=request.get("wandb"), quiet=True)
+    except runs.Locked as error:
+        return {"outcome": "locked", "reason": str(error)}
+    except UserError as error:
+        return {"outcome": "error", "reason": str(error), "user": True}
+    except Interrupted as stop:
+        return {"outcome": "stopped", "reason": str(stop)}
+    finally:
+        jax.clear_caches()  # the next unit has other shapes
+    return {"outcome": "done"}
+
+
+def _measure(request: dict[str, Any]) -> dict[str, Any]:
+    from seqjax.sweeps.speed import measure
+
+    share_compilations()
+    return {"outcome": "done", **measure(request["measure"], request["vocabulary"], request["lanes"])}
+
+
+def share_compilations() -> None:
+    """Keep compiled programs where all workers of this kind of machine find them, unless the user says where."""
+    import jax
+
+    from seqjax.data import cache_folder
+    from seqjax.training.hardware import machine_key
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / machine_key()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Sizes and horizons by what they are for: so many parameters, so many tokens, so many FLOPs.
+
+A file, an option or an axis of a sweep may say ``size.non_embedding: 1e5`` and ``horizon.flops: 1e13``. Here that
+becomes a width and a number of steps, so that a run's config holds only what decides its numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import cache
+
+from seqjax.config import Config, HorizonConfig, ModelConfig, RecurrentConfig, Request, TransformerConfig
+from seqjax.data import cache_folder, load_corpus, load_tokenizer
+from seqjax.errors import UserError
+from seqjax.models.accounting import count_parameters, flops_per_token
+from seqjax.overlay import RIVALS, Tree, checked, parse, without_targets
+
+TOLERANCE = 0.10  # of a size from its target
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config, and in words which target decided what."""
+
+    config: Config
+    notes: tuple[str, ...] = ()
+
+
+def resolve(tree: Tree) -> Resolved:
+    """The config of a tree, with ``size`` and ``horizon`` resolved into widths, steps, warmup and evaluations."""
+    request = parse(tree)
+    config = without_targets(request)
+    notes = list(tree.overruled)
+    if request.size.non_embedding is not None:
+        model = model_of_size(config.model, request.size.non_embedding, tree.place("size.non_embedding"))
+        config = dataclasses.replace(config, model=model)
+    steps, note = _steps(request, config, tree)
+    notes += [note] if note else []
+    train = dataclasses.replace(config.train, steps=steps)
+    optimizer, evaluation = config.optimizer, config.evaluation
+    horizon = request.horizon
+    if horizon.warmup_fraction is not None and tree.get("optimizer.warmup_steps") is None:
+        optimizer = dataclasses.replace(optimizer, warmup_steps=max(1, round(horizon.warmup_fraction * steps)))
+    if horizon.evaluations is not None and tree.get("evaluation.every") is None:
+        evaluation = dataclasses.replace(evaluation, every=math.ceil(steps / horizon.evaluations))
+    config = dataclasses.replace(config, train=train, optimizer=optimizer, evaluation=evaluation)
+    return Resolved(checked(config, tree), tuple(notes))
+
+
+def _steps(request: Request, config: Config, tree: Tree) -> tuple[int, str]:
+    """Optimizer steps, and in words what decided them where there was a choice."""
+    given = [key for key in RIVALS[0] if tree.get(key) is not None]
+    if not given or given[0] == "train.steps":
+        note = f"train.steps {config.train.steps} over {', '.join(given[1:])}" if given[1:] else ""
+        return config.train.steps, note
+    name = given[0].partition(".")[2]
+    tokens_per_step = config.train.batch_size * config.train.context_length
+    tokens = _tokens(name, getattr(request.horizon, name), config)
+    steps = max(1, round(tokens / tokens_per_step))
+    note = f"{given[0]} over {', '.join(given[1:])}" if given[1:] else ""
+    if steps * tokens_per_step > 1e15:
+        raise UserError(
+            f"{tree.place(given[0])}: {given[0]}: {tree.get(given[0])} is {tokens:.3g} tokens; at most 1e15 are allowed"
+        )
+    return steps, note
+
+
+def _tokens(name: str, value: float, config: Config) -> float:
+    """The tokens that a horizon of this name means for a config."""
+    assert name in {field.name for field in dataclasses.fields(HorizonConfig)}
+    context = config.train.context_length
+    if name == "tokens":
+        return value
+    if name == "flops":
+        return value / flops_per_token(config.model, vocabulary_size(config), context)["training"]
+    non_embedding = non_embedding_parameters(config.model)
+    if non_embedding == 0:
+        raise UserError(f"horizon.{name}: the model has no non-embedding parameters to count by; give horizon.tokens")
+    return value * non_embedding if name == "tokens_per_parameter" else value / (6 * non_embedding)
+
+
+@cache
+def _vocabulary_size(corpus: str, tokenizer: str) -> int:
+    return load_tokenizer(tokenizer, load_corpus(corpus), cache_folder()).vocab_size
+
+
+def vocabulary_size(config: Config) -> int:
+    """V of a config's tokenizer, which is trained now if it is to be trained on the corpus."""
+    return _vocabulary_size(config.data.corpus, config.data.tokenizer)
+
+
+@cache
+def non_embedding_parameters(model: ModelConfig) -> int:
+    """N, the weights of recurrent layers and blocks, without embeddings, readout, biases and gains."""
+    return count_parameters(model, 1, 1)["non_embedding"]
+
+
+def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
+    """The model at the width whose non-embedding parameters come nearest to ``target``; depth and proportions stay.
+
+    ``d_model`` is a multiple of the Transformer's heads (with rotary positions, of twice that). ``d_hidden`` and
+    ``d_ff``, where they are given, keep their ratio to it.
+
+    Raises:
+        UserError: no width comes within 10 %.
+    """
+    grain = _grain(model)
+    multiple = max(1, round(model.d_model / grain))
+    for _ in range(50):  # N grows about as the square of the width
+        size = non_embedding_parameters(_widened(model, multiple * grain))
+        if size == 0:
+            raise UserError(f"{place}: size.non_embedding: the model has no layers whose width could be chosen")
+        following = max(1, round(multiple * math.sqrt(target / size)))
+        if following == multiple:
+            break
+        multiple = following
+    near = [_widened(model, grain * m) for m in range(max(1, multiple - 2), multiple + 3)]
+    best = min(near, key=lambda candidate: abs(non_embedding_parameters(candidate) - target))
+    if abs(non_embedding_parameters(best) / target - 1) > TOLERANCE:
+        sizes = sorted(
+            (abs(non_embedding_parameters(c) - target), c.d_model, non_embedding_parameters(c)) for c in near
+        )
+        offered = ", ".join(
+            f"d_model {width} gives {size:,}" for _, width, size in sorted(sizes[:2], key=lambda s: s[1])
+        )
+        raise UserError(
+            f"{place}: size.non_embedding: no width gives {target:,.0f} within {TOLERANCE:.0%} for the family "
+            f"'{model.family}' with n_layers {model.n_layers}"
+            + (f" and n_heads {model.n_heads}" if isinstance(model, TransformerConfig) else "")
+            + f"; {offered}. Change the size, the depth"
+            + (" or the heads" if grain > 1 else "")
+        )
+    return best
+
+
+def _grain(model: ModelConfig) -> int:
+    if not isinstance(model, TransformerConfig):
+        return 1
+    return model.n_heads * (2 if model.positions == "rotary" else 1)
+
+
+def _widened(model: ModelConfig, width: int) -> ModelConfig:
+    """The model with ``d_model`` set, and the other given widths in proportion."""
+    changes: dict[str, int] = {"d_model": width}
+    other = "d_hidden" if isinstance(model, RecurrentConfig) else "d_ff"
+    if getattr(model, other) is not None:
+        changes[other] = max(1, round(getattr(model, other) * width / model.d_model))
+    return dataclasses.replace(model, **changes)

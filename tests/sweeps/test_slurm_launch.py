@@ -1,0 +1,281 @@
+"""The Slurm launcher: on a real cluster of two nodes where one can be started, its parts everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from seqjax.errors import UserError
+from seqjax.sweeps.launch.slurm import SlurmOptions, Task, cancel, parse_time, queue, release, submit
+
+from .slurm_cluster import Cluster, start_cluster, why_not
+
+STEPS = 35
+CHILD = """\
+import json, os, pathlib, select, signal, sys, time
+
+folder, steps, seconds_to_save = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+line = sys.stdin.buffer.raw.readline()
+(folder / "pid").write_text(str(os.getpid()))
+saved = folder / "saved"
+step = int(saved.read_text()) if saved.exists() else 0
+start = dict(line=line.decode(), step=step, gpus=os.environ.get("CUDA_VISIBLE_DEVICES"), at=time.time())
+
+
+def end(code):
+    with open(folder / "starts", "a") as file:
+        file.write(json.dumps(dict(start, code=code, until=time.time())) + "\\n")
+    sys.exit(code)
+
+
+with open(folder / "steps", "a", buffering=1) as log:
+    while step < steps:
+        log.write(f"{step}\\n")
+        time.sleep(0.1)
+        step += 1
+        if stopped:
+            time.sleep(seconds_to_save)
+            saved.write_text(str(step))
+            end(75)
+        if select.select([0], [], [], 0)[0]:
+            end(9)  # the other end of standard input is gone
+end(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of this module's own; afterwards nothing of it may run."""
+    pytest.importorskip("submitit")
+    if reason := why_not():
+        pytest.skip(reason)
+    with start_cluster(tmp_path_factory.mktemp("slurm")) as started:
+        yield started
+    config = started.environment["SLURM_CONF"]
+    state = os.path.dirname(config)
+    assert not os.path.exists(state)
+    listing = subprocess.run(["ps", "-eww", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    assert state not in listing
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            assert config.encode() not in environment.read_bytes() or environment.parent.name == str(os.getpid())
+        except OSError:
+            continue
+
+
+@pytest.fixture
+def on_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The cluster, known to the launcher by the environment."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    return cluster
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Path:
+    """A program: count, save on SIGTERM and exit with 75, go on from what was saved."""
+    path = tmp_path / "child.py"
+    path.write_text(CHILD)
+    return path
+
+
+def command_of(child: Path, folder: Path, steps: int = STEPS, seconds_to_save: float = 0) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    return [sys.executable, str(child), str(folder), str(steps), str(seconds_to_save)]
+
+
+def steps_of(folder: Path) -> list[int]:
+    path = folder / "steps"
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def starts_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "starts").read_text().splitlines()]
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
+        time.sleep(0.1)
+
+
+def resume(job: str) -> None:
+    """Wait until a job has gone back to the queue, then let it start."""
+    wait_until(lambda: queue().get(job) == "PENDING", f"{job} is requeued")
+    release(job)
+
+
+def test_an_array_runs_two_at_a_time_and_resumes_what_is_preempted(
+    on_cluster: Cluster, child: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / f"run-{index}" for index in range(4)]
+    options = SlurmOptions(minutes=5, partition="low", gpus_per_run=1, max_parallel=2, signal_seconds=10, memory_gb=0.5)
+    jobs = submit(
+        [command_of(child, folder) for folder in folders],
+        [f"input {index}" for index in range(4)],
+        tmp_path / "jobs",
+        options,
+        "counting",
+    )
+    array = jobs[0].partition("_")[0]
+    assert jobs == [f"{array}_{index}" for index in range(4)]
+    assert set(queue()) == set(jobs)
+    assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
+
+    # A job that needs both GPUs of the node of a running one: that one gets USR2, saves and goes back to the queue.
+    wait_until(lambda: len(steps_of(folders[0])) > 3, "the first job counts")
+    node = on_cluster.run("squeue", "-h", "-j", jobs[0], "-o", "%N").strip()
+    on_cluster.run("sbatch", "-p", "high", "-w", node, "--gpus-per-node=2", "--output=/dev/null", "--wrap", "sleep 1")
+    resume(jobs[0])
+
+    # A job that is told to stop in the plain way gets SIGTERM.
+    wait_until(lambda: len(steps_of(folders[3])) > 3, "the last job counts")
+    on_cluster.run("scontrol", "requeue", jobs[3])
+    resume(jobs[3])
+
+    for job in jobs[1:3]:  # the first may have taken a neighbour with it
+        wait_until(lambda job=job: queue().get(job) != "COMPLETING", f"{job} settles")
+        if queue().get(job) == "PENDING":
+            release(job)
+    wait_until(lambda: not queue(), "the queue is empty")
+
+    for index, folder in enumerate(folders):
+        starts = starts_of(folder)
+        assert steps_of(folder) == list(range(STEPS)), "no step is lost or repeated"
+        assert [start["code"] for start in starts] == [75] * (len(starts) - 1) + [0]
+        assert {start["line"] for start in starts} == {f"input {index}\n"}
+        assert {start["gpus"] for start in starts} <= {"0", "1"}
+    assert len(starts_of(folders[0])) == len(starts_of(folders[3])) == 2
+    every = [start for folder in folders for start in starts_of(folder)]
+    assert max(sum(one["at"] <= other["at"] < one["until"] for one in every) for other in every) == 2
+
+
+def test_a_failure_is_retried_a_warning_requeues_and_a_cancellation_ends(
+    on_cluster: Cluster, child: Path, tmp_path: Path
+) -> None:
+    options = SlurmOptions(minutes=5, partition="low", signal_seconds=10, retries=1)
+    fail = ["sh", "-c", f"echo run >> {tmp_path}/count; exit 7"]
+    (failing,) = submit([fail], [""], tmp_path / "jobs", options, "failing")
+    count = command_of(child, tmp_path / "run", 10_000, seconds_to_save=1)
+    (endless,) = submit([count], [""], tmp_path / "jobs", options, "endless")
+
+    # SIGTERM while Slurm means the job to run on is a warning; scancel is the end, even of a job that saves already.
+    wait_until(lambda: len(steps_of(tmp_path / "run")) > 1, "the job counts")
+    on_cluster.run("scancel", "--batch", "--signal=TERM", endless)
+    resume(endless)
+    before = len(steps_of(tmp_path / "run"))
+    wait_until(lambda: len(steps_of(tmp_path / "run")) > before, "the job counts on")
+    assert failing not in queue()
+    on_cluster.run("scancel", "--batch", "--signal=USR2", endless)
+    time.sleep(0.3)
+    cancel([endless, failing])
+    wait_until(lambda: not queue(), "the queue is empty")
+    assert [start["code"] for start in starts_of(tmp_path / "run")] == [75, 75]
+    assert steps_of(tmp_path / "run") == list(range(len(steps_of(tmp_path / "run"))))
+    assert (tmp_path / "count").read_text() == "run\n" * 2
+    assert "ExitCode=7:0" in on_cluster.run("scontrol", "show", "job", failing)
+
+    with pytest.raises(UserError, match=r"Slurm refused the jobs: .*invalid partition"):
+        submit([["true"]], [""], tmp_path / "jobs", SlurmOptions(minutes=5, partition="none"), "refused")
+    with pytest.raises(UserError, match="scontrol failed: "):
+        release("99999")
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("90", 90),
+        ("4:30", 5),
+        ("4:00:00", 240),
+        ("0:00:01", 1),
+        ("2-0", 2880),
+        ("1-12:30", 2190),
+        ("1-12:00:00", 2160),
+        (" 7 ", 7),
+    ],
+)
+def test_times(text: str, minutes: int) -> None:
+    assert parse_time(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "4h", "1:2:3:4", "-5", "1-", "UNLIMITED", "1.5", "0", "0:00:00"])
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match="time"):
+        parse_time(text)
+
+
+def test_options_that_cannot_work() -> None:
+    with pytest.raises(UserError, match="allow 3 min or more"):
+        SlurmOptions(minutes=2)
+    with pytest.raises(UserError, match="max_parallel must be at least 1"):
+        SlurmOptions(minutes=60, max_parallel=0)
+    with pytest.raises(UserError, match="'job_name' is set by seqjax"):
+        SlurmOptions(minutes=60, extra={"job_name": "x"})
+
+
+def test_what_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="squeue is not on PATH"):
+        queue()
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: no controller' >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    with pytest.raises(UserError, match="squeue failed: slurm_load_jobs error: no controller"):
+        queue()
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=r"^--launcher slurm needs submitit: pip install 'seqjax\[slurm\]'$"):
+        submit([["true"]], [""], tmp_path / "jobs", SlurmOptions(minutes=60), "x")
+
+
+def in_a_process(command: list[str], **settings: object) -> subprocess.Popen[str]:
+    """A task in a process of its own, which SIGUSR1 has call checkpoint() as submitit does."""
+    code = (
+        "import signal, sys; from seqjax.sweeps.launch.slurm import Task\n"
+        f"task = Task({command!r}, 'hello', **{settings!r})\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(type(task.checkpoint().function).__name__))\n"
+        "task()"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+
+
+def test_a_child_passes_over_the_warning_and_ends_with_its_job(child: Path, tmp_path: Path) -> None:
+    job = in_a_process(command_of(child, tmp_path / "run", 10_000), signal_seconds=10, retries=0)
+    wait_until(lambda: len(steps_of(tmp_path / "run")) > 1, "the child counts")
+    os.kill(int((tmp_path / "run" / "pid").read_text()), signal.SIGUSR2)  # so does `scancel --full --signal=USR2`
+    wait_until(lambda: len(steps_of(tmp_path / "run")) > 4, "the child counts on")
+    job.kill()
+    job.communicate()
+    wait_until(lambda: (tmp_path / "run" / "starts").exists(), "the child notices")
+    assert [start["code"] for start in starts_of(tmp_path / "run")] == [9]
+
+
+def test_a_warned_job_waits_for_its_child_and_kills_one_that_does_not_end(child: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    job = in_a_process(command_of(child, tmp_path / "run", 10_000), signal_seconds=10, retries=5)
+    wait_until(lambda: len(steps_of(tmp_path / "run")) > 1, "the child counts")
+    job.send_signal(signal.SIGUSR1)
+    assert "Task" in job.communicate(timeout=20)[1]
+    assert [start["code"] for start in starts_of(tmp_path / "run")] == [75]
+
+    deaf = f"trap '' TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.1; done"
+    job = in_a_process(["sh", "-c", deaf], signal_seconds=1, retries=5)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", "the child runs")
+    job.send_signal(signal.SIGUSR1)
+    assert "Task" in job.communicate(timeout=20)[1]
+    wait_until(lambda: not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists(), "the child is gone", 5)
+
+
+def test_the_input_is_one_line() -> None:
+    with pytest.raises(ValueError, match="one line"):
+        Task(["true"], "a\nb", 10, 0)
