@@ -172,12 +172,12 @@ def overlay(below: Tree, above: Tree) -> Tree:
     """``above`` laid over ``below``, key by key.
 
     A ``model`` section of another kind of family replaces the one below: the options of one kind mean nothing to
-    another. Among elman, lstm and gru the section below stays.
+    another. Among elman, lstm and gru the section below stays, and so does one that names no family.
     """
     below, overruled = _without_rivals(below, above)
     values = dict(below.values)
     places = dict(below.places)
-    if _kind(above.values) not in (None, _kind(values)):
+    if len({_kind(above.values), _kind(values)} - {None}) > 1:
         values["model"] = {}
         places = {key: place for key, place in places.items() if key.partition(".")[0] != "model"}
     source = above.source if above.values else below.source

@@ -18,6 +18,7 @@ from seqjax.models.accounting import count_parameters, flops_per_token
 from seqjax.overlay import RIVALS, Tree, checked, parse, without_targets
 
 TOLERANCE = 0.10  # of a size from its target
+MOST = 1e15  # parameters, tokens
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ def resolve(tree: Tree) -> Resolved:
     notes += [note] if note else []
     train = dataclasses.replace(config.train, steps=steps)
     optimizer, evaluation = config.optimizer, config.evaluation
-    horizon = request.horizon
-    if horizon.warmup_fraction is not None and tree.get("optimizer.warmup_steps") is None:
-        optimizer = dataclasses.replace(optimizer, warmup_steps=max(1, round(horizon.warmup_fraction * steps)))
+    horizon, fraction = request.horizon, request.horizon.warmup_fraction
+    if fraction is not None and tree.get("optimizer.warmup_steps") is None:
+        optimizer = dataclasses.replace(optimizer, warmup_steps=max(1, round(fraction * steps)) if fraction else 0)
     if horizon.evaluations is not None and tree.get("evaluation.every") is None:
         evaluation = dataclasses.replace(evaluation, every=math.ceil(steps / horizon.evaluations))
+    for above, below in RIVALS[1:]:
+        if tree.get(above) is not None and tree.get(below) is not None:
+            notes.append(f"{above} {tree.get(above)} over {below}")
     config = dataclasses.replace(config, train=train, optimizer=optimizer, evaluation=evaluation)
     return Resolved(checked(config, tree), tuple(notes))
 
@@ -57,17 +61,18 @@ def _steps(request: Request, config: Config, tree: Tree) -> tuple[int, str]:
         return config.train.steps, note
     name = given[0].partition(".")[2]
     tokens_per_step = config.train.batch_size * config.train.context_length
-    tokens = _tokens(name, getattr(request.horizon, name), config)
+    tokens = _tokens(name, getattr(request.horizon, name), config, tree.place(given[0]))
     steps = max(1, round(tokens / tokens_per_step))
     note = f"{given[0]} over {', '.join(given[1:])}" if given[1:] else ""
-    if steps * tokens_per_step > 1e15:
+    if steps * tokens_per_step > MOST:
         raise UserError(
-            f"{tree.place(given[0])}: {given[0]}: {tree.get(given[0])} is {tokens:.3g} tokens; at most 1e15 are allowed"
+            f"{tree.place(given[0])}: {given[0]}: {tree.get(given[0])} is {tokens:.3g} tokens; "
+            f"at most {MOST:g} are allowed"
         )
     return steps, note
 
 
-def _tokens(name: str, value: float, config: Config) -> float:
+def _tokens(name: str, value: float, config: Config, place: str) -> float:
     """The tokens that a horizon of this name means for a config."""
     assert name in {field.name for field in dataclasses.fields(HorizonConfig)}
     context = config.train.context_length
@@ -77,7 +82,9 @@ def _tokens(name: str, value: float, config: Config) -> float:
         return value / flops_per_token(config.model, vocabulary_size(config), context)["training"]
     non_embedding = non_embedding_parameters(config.model)
     if non_embedding == 0:
-        raise UserError(f"horizon.{name}: the model has no non-embedding parameters to count by; give horizon.tokens")
+        raise UserError(
+            f"{place}: horizon.{name}: the model has no non-embedding parameters to count by; give horizon.tokens"
+        )
     return value * non_embedding if name == "tokens_per_parameter" else value / (6 * non_embedding)
 
 
@@ -104,27 +111,22 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
     ``d_ff``, where they are given, keep their ratio to it.
 
     Raises:
-        UserError: no width comes within 10 %.
+        UserError: no width comes within 10 %, or the target is beyond all reason.
     """
+    if target > MOST:
+        raise UserError(f"{place}: size.non_embedding: {target:g} is more than {MOST:g}")
     grain = _grain(model)
-    multiple = max(1, round(model.d_model / grain))
-    for _ in range(50):  # N grows about as the square of the width
+    low, high, multiple = 0, math.inf, max(1, round(model.d_model / grain))
+    while high - low > 1:  # N rises with the width, about as its square
         size = non_embedding_parameters(_widened(model, multiple * grain))
         if size == 0:
             raise UserError(f"{place}: size.non_embedding: the model has no layers whose width could be chosen")
-        following = max(1, round(multiple * math.sqrt(target / size)))
-        if following == multiple:
-            break
-        multiple = following
-    near = [_widened(model, grain * m) for m in range(max(1, multiple - 2), multiple + 3)]
-    best = min(near, key=lambda candidate: abs(non_embedding_parameters(candidate) - target))
-    if abs(non_embedding_parameters(best) / target - 1) > TOLERANCE:
-        sizes = sorted(
-            (abs(non_embedding_parameters(c) - target), c.d_model, non_embedding_parameters(c)) for c in near
-        )
-        offered = ", ".join(
-            f"d_model {width} gives {size:,}" for _, width, size in sorted(sizes[:2], key=lambda s: s[1])
-        )
+        low, high = (multiple, high) if size <= target else (low, multiple)
+        multiple = min(max(round(multiple * math.sqrt(target / size)), low + 1), high - 1)
+    sizes = {width: non_embedding_parameters(_widened(model, width)) for width in (low * grain, high * grain) if width}
+    best = min(sizes, key=lambda width: abs(sizes[width] - target))
+    if abs(sizes[best] / target - 1) > TOLERANCE:
+        offered = ", ".join(f"d_model {width} gives {size:,}" for width, size in sizes.items())
         raise UserError(
             f"{place}: size.non_embedding: no width gives {target:,.0f} within {TOLERANCE:.0%} for the family "
             f"'{model.family}' with n_layers {model.n_layers}"
@@ -132,7 +134,7 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
             + f"; {offered}. Change the size, the depth"
             + (" or the heads" if grain > 1 else "")
         )
-    return best
+    return _widened(model, best)
 
 
 def _grain(model: ModelConfig) -> int:

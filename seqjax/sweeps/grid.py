@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import Config, run_id
+from seqjax.config import Config, Request, run_id
 from seqjax.errors import UserError, did_you_mean
 from seqjax.overlay import Tree, beside, options_tree, overlay, read_file, read_tree
 from seqjax.targets import resolve
@@ -135,6 +135,11 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
         UserError: absent or not YAML; an axis that is empty, not a list, given twice or also given as an option.
     """
     file = read_file(path)
+    allowed = ("base", *AXES, "search", *(section.name for section in fields(Request)))
+    for key in file.values:
+        if key not in allowed:
+            near = did_you_mean(str(key), allowed)
+            raise UserError(f"{file.place(str(key))}: {key}: unknown key; allowed: {', '.join(allowed)}{near}")
     base = file.values.pop("base", None)
     axes = {name: file.values.pop(name, None) for name in (*AXES, "search")}
     if base is not None:
@@ -143,16 +148,17 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
         tree = overlay(read_tree(beside(path, base)), file)
     else:
         tree = file
-    tree.source = str(path)
     reader = _Axes(file)
     parts = [reader.listed(axes["list"]), reader.zipped(axes["zip"]), reader.gridded(axes["grid"])]
     points = tuple(reader.joined(combination) for combination in itertools.product(*parts))
     search = reader.searched(axes["search"])
     options = dict(options or {})
     for key in options:
-        if key in reader.places or (search and key == RATE):
-            raise UserError(f"command line: {key}: the sweep has an axis over it ({reader.places.get(key, path)})")
-    return Sweep(path.stem, overlay(tree, options_tree(options)), points, reader.places, search)
+        if key in reader.places:
+            raise UserError(f"command line: {key}: the sweep has an axis over it ({reader.places[key]})")
+    tree = overlay(tree, options_tree(options))
+    tree.source = str(path)
+    return Sweep(path.stem, tree, points, reader.places, search)
 
 
 class _Axes:
@@ -175,7 +181,10 @@ class _Axes:
         for entry in entries:
             if not isinstance(entry, Mapping):
                 raise UserError(f"{place}: list: expected entries such as {{model.family: lstm}}, got {entry!r}")
-            points.append(dict(_flat(entry)))
+            pairs = list(_flat(entry))
+            points.append(dict(pairs))
+            if len(points[-1]) < len(pairs):
+                raise UserError(f"{place}: list: an entry gives one key twice: {entry!r}")
             self._note("list", points[-1])
         return points
 
@@ -224,11 +233,15 @@ class _Axes:
             )
         if not isinstance(extend, int) or isinstance(extend, bool) or extend < 0:
             raise UserError(f"{self.file.place('search.extend')}: search.extend: expected 0 or more, got {extend!r}")
-        if not isinstance(seeds, list) or not all(isinstance(s, int) and not isinstance(s, bool) for s in seeds):
-            raise UserError(f"{self.file.place('search.seeds')}: search.seeds: expected whole numbers, got {seeds!r}")
+        if not isinstance(seeds, list) or not all(type(s) is int and 0 <= s < 2**31 for s in seeds):
+            raise UserError(
+                f"{self.file.place('search.seeds')}: search.seeds: expected a list of whole numbers from 0 to 2**31 - 1, "
+                f"got {seeds!r}"
+            )
         for key in (RATE, *([SEED] if seeds else [])):
             if key in self.places:
                 raise UserError(f"{self.places[key]}: {key}: the search has an axis over it already")
+        self.places[RATE] = self.file.place("search.rates")
         return SearchOptions(tuple(sorted(float(rate) for rate in set(rates))), extend, tuple(seeds))
 
     def _axes(self, section: str, axes: Any) -> dict[str, list[Any]]:
@@ -240,13 +253,15 @@ class _Axes:
             )
         for key, values in axes.items():
             where = f"{self.file.place(f'{section}.{key}')}: {section}: {key}"
+            if not isinstance(key, str):
+                raise UserError(f"{where}: expected a dotted key such as train.seed")
             if isinstance(values, Mapping):
                 inner = next(iter(values), "")
                 raise UserError(f"{where}: expected a list of values; write the whole key, {key}.{inner}: [...]")
+            if values is None or values == []:
+                raise UserError(f"{where}: the axis is empty")
             if not isinstance(values, list):
                 raise UserError(f"{where}: expected a list of values, got {values!r}; write [{values}]")
-            if not values:
-                raise UserError(f"{where}: the axis is empty")
         self._note(section, axes)
         return dict(axes)
 

@@ -40,6 +40,7 @@ def main() -> int:
         options.threads = len(cores)
     if options.threads:
         os.environ["NPROC"] = str(options.threads)  # the size of XLA's thread pool
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # while nothing is in training there is nothing to save
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     requests: queue.Queue[str | None] = queue.Queue()
     busy = threading.Event()

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from slurm_cluster import Cluster, start_cluster, why_not
 
 from seqjax.errors import UserError
 from seqjax.sweeps.launch.slurm import SlurmOptions, Task, cancel, parse_time, queue, release, submit
-
-from .slurm_cluster import Cluster, start_cluster, why_not
 
 STEPS = 35
 CHILD = """\

@@ -292,6 +292,8 @@ def _kill_group(pid: int) -> None:
 def _runs_on() -> bool | None:
     """Whether Slurm means this job to run on: not if it is being cancelled or requeued; None if Slurm does not say."""
     with contextlib.suppress(UserError):
-        job = os.environ.get("SLURM_JOB_ID", "")
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        # the last task of an array has the array's own job id, by which squeue would tell of all its tasks
+        job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
         return _ask("squeue", "-h", "-j", job, "-o", "%T", seconds=15).strip() in ("RUNNING", "SIGNALING")
     return None
