@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,9 @@ def _scalar(text: str, source: str, key: str) -> Any:
         raise UserError(f"{source}: {key}: cannot read the value {text!r}") from None
 
 
-def _text_fields() -> set[str]:
-    return {key for key, schema in leaves() if schema.get("type") == "string" or "const" in schema}
+@cache
+def _text_fields() -> frozenset[str]:
+    return frozenset(key for key, schema in leaves() if schema.get("type") == "string" or "const" in schema)
 
 
 def overlay(below: Tree, above: Tree) -> Tree:

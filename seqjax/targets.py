@@ -79,7 +79,7 @@ def _tokens(name: str, value: float, config: Config, place: str) -> float:
     if name == "tokens":
         return value
     if name == "flops":
-        return value / flops_per_token(config.model, vocabulary_size(config), context)["training"]
+        return value / training_flops_per_token(config.model, vocabulary_size(config), context)
     non_embedding = non_embedding_parameters(config.model)
     if non_embedding == 0:
         raise UserError(
@@ -104,6 +104,12 @@ def non_embedding_parameters(model: ModelConfig) -> int:
     return count_parameters(model, 1, 1)["non_embedding"]
 
 
+@cache
+def training_flops_per_token(model: ModelConfig, vocabulary: int, context: int) -> float:
+    """Exact count, forward and backward."""
+    return flops_per_token(model, vocabulary, context)["training"]
+
+
 def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
     """The model at the width whose non-embedding parameters come nearest to ``target``; depth and proportions stay.
 
@@ -125,7 +131,7 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
         multiple = min(max(round(multiple * math.sqrt(target / size)), low + 1), high - 1)
     sizes = {width: non_embedding_parameters(_widened(model, width)) for width in (low * grain, high * grain) if width}
     best = min(sizes, key=lambda width: abs(sizes[width] - target))
-    if abs(sizes[best] / target - 1) > TOLERANCE:
+    if abs(sizes[best] - target) > TOLERANCE * target:
         offered = ", ".join(f"d_model {width} gives {size:,}" for width, size in sizes.items())
         raise UserError(
             f"{place}: size.non_embedding: no width gives {target:,.0f} within {TOLERANCE:.0%} for the family "

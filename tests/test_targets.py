@@ -120,8 +120,8 @@ def test_a_size_that_cannot_be_names_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
         model_of_size(TransformerConfig(n_layers=3, n_heads=8), 4000, "sweep.yaml:7")
     assert str(caught.value) == (
-        "sweep.yaml:7: size.non_embedding: no width gives 4,000 within 10% for the family 'transformer' with n_layers 3 "
-        "and n_heads 8; d_model 8 gives 2,304, d_model 16 gives 9,216. Change the size, the depth or the heads"
+        "sweep.yaml:7: size.non_embedding: no width gives 4,000 within 10% for the family 'transformer' with n_layers 3"
+        " and n_heads 8; d_model 8 gives 2,304, d_model 16 gives 9,216. Change the size, the depth or the heads"
     )
     with pytest.raises(UserError, match=r"family 'lstm' with n_layers 2; d_model 1 gives 16, d_model 2 gives 64\. "):
         model_of_size(RecurrentConfig("lstm"), 35, "here")

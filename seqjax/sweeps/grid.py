@@ -234,10 +234,8 @@ class _Axes:
         if not isinstance(extend, int) or isinstance(extend, bool) or extend < 0:
             raise UserError(f"{self.file.place('search.extend')}: search.extend: expected 0 or more, got {extend!r}")
         if not isinstance(seeds, list) or not all(type(s) is int and 0 <= s < 2**31 for s in seeds):
-            raise UserError(
-                f"{self.file.place('search.seeds')}: search.seeds: expected a list of whole numbers from 0 to 2**31 - 1, "
-                f"got {seeds!r}"
-            )
+            place = self.file.place("search.seeds")
+            raise UserError(f"{place}: search.seeds: expected a list of whole numbers below 2**31, got {seeds!r}")
         for key in (RATE, *([SEED] if seeds else [])):
             if key in self.places:
                 raise UserError(f"{self.places[key]}: {key}: the search has an axis over it already")

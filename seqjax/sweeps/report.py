@@ -6,14 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from seqjax.models.accounting import count_parameters, flops_per_token
+from seqjax.models.accounting import count_parameters
 from seqjax.sweeps.folder import STATES, State
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.search import Curve, Trial
 from seqjax.sweeps.speed import Speeds
 from seqjax.sweeps.units import Unit, makespan
-from seqjax.targets import non_embedding_parameters, vocabulary_size
+from seqjax.targets import non_embedding_parameters, training_flops_per_token, vocabulary_size
 from seqjax.units import duration, si
 
 
@@ -38,8 +38,9 @@ def tokens_of(run: Planned) -> int:
 
 def flops_of(run: Planned) -> float:
     """Training FLOPs, exact count."""
-    context = run.config.train.context_length
-    return flops_per_token(run.config.model, vocabulary_size(run.config), context)["training"] * tokens_of(run)
+    config = run.config
+    per_token = training_flops_per_token(config.model, vocabulary_size(config), config.train.context_length)
+    return per_token * tokens_of(run)
 
 
 def describe_plan(

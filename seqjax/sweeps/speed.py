@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ import numpy as np
 
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
-from seqjax.models.accounting import flops_per_token
 from seqjax.overlay import Tree, validate
-from seqjax.targets import vocabulary_size
+from seqjax.targets import training_flops_per_token, vocabulary_size
 
 TIMED_SECONDS = 0.6  # of steps, for each measurement
 
@@ -38,7 +36,8 @@ class Shape:
 def shape_of(config: Config) -> Shape:
     """The shape of a run's program."""
     vocabulary, train = vocabulary_size(config), config.train
-    flops = _flops(config.model, vocabulary, train.context_length) * train.batch_size * train.context_length
+    tokens = train.batch_size * train.context_length
+    flops = training_flops_per_token(config.model, vocabulary, train.context_length) * tokens
     parts = (
         dataclasses.asdict(config.model),
         vocabulary,
@@ -47,11 +46,6 @@ def shape_of(config: Config) -> Shape:
         (train.batch_size, train.context_length, train.accumulation, train.compute_dtype),
     )
     return Shape(json.dumps(parts, sort_keys=True), config, flops, config.model.family)
-
-
-@cache
-def _flops(model: Any, vocabulary: int, context: int) -> float:
-    return flops_per_token(model, vocabulary, context)["training"]
 
 
 def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[str, float]:

@@ -94,12 +94,14 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
 
     from seqjax import runs
     from seqjax.errors import UserError
+    from seqjax.sweeps.folder import read_plan
     from seqjax.training.loop import Interrupted, train_bundle
 
     share_compilations()
     lanes = [(runs.read_config(folder), folder) for folder in folders]
+    names = [read_plan(folder).get("label", folder.name) for folder in folders]
     try:
-        train_bundle(lanes, devices=request.get("devices", 1), wandb_mode=request.get("wandb"), quiet=True)
+        train_bundle(lanes, names=names, devices=request.get("devices", 1), wandb_mode=request.get("wandb"), quiet=True)
     except runs.Locked as error:
         return {"outcome": "locked", "reason": str(error)}
     except UserError as error:

@@ -59,6 +59,7 @@ def train(
 def train_bundle(
     lanes: Sequence[tuple[Config, Path]],
     *,
+    names: Sequence[str] | None = None,
     devices: int | None = None,
     wandb_mode: str | None = None,
     quiet: bool = False,
@@ -69,6 +70,8 @@ def train_bundle(
     have ended, or whose last checkpoint is of a later step than the others', keep their place in the program (so that
     the others' numbers do not depend on it) and wait.
 
+    Args:
+        names: what wandb calls the runs; None: by their run ids.
     Returns:
         The contents of each ``result.json``, in the order of the lanes.
     Raises:
@@ -91,9 +94,10 @@ def train_bundle(
             run = Run(config, folder, text, progress, len(lanes))
             stack.callback(run.checkpoints.close)
             members.append(run)
-        for run in members:
+        for run, name in zip(members, names or [None] * len(members), strict=True):
             if run.result is None:
-                run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, run.progress.say))
+                say = run.progress.say
+                run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, say, name))
         stop = stack.enter_context(stop_signals())
         return _Bundle(members, text.tokenizer.vocab_size, devices).to_the_end(stop)
 

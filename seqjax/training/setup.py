@@ -118,8 +118,8 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
         UserError: more devices asked for than there are, or they do not divide the micro-batch.
     """
     init, step, losses, carry = _pure_parts(config, model)
-    seed, scale = config.train.seed, config.train.init_scale
-    return _compile(config, lambda: init(seed, scale), step, losses, carry, devices)
+    seed, scale = np.int32(config.train.seed), np.float32(config.train.init_scale)
+    return _compile(config, (init, seed, scale), step, losses, carry, devices)
 
 
 def make_bundle(
@@ -141,12 +141,12 @@ def make_bundle(
         raise UserError(f"a bundle is of runs that differ in nothing but {', '.join(LANE_KEYS)}")
     runs = len(configs)
     init, step, losses, carry = _pure_parts(configs[0], model)
-    seeds = np.array([config.train.seed for config in configs])
+    seeds = np.array([config.train.seed for config in configs], np.int32)
     scales = np.array([config.train.init_scale for config in configs], np.float32)
     lift = partial(over_runs, runs=runs, side_by_side=side_by_side or lanes_side_by_side(runs))
     return _compile(
         configs[0],
-        lambda: jax.vmap(init)(seeds, scales),
+        (over_runs(init, runs, side_by_side=1), seeds, scales),
         lift(step),
         lambda params, batch, h: lift(lambda p, h_: losses(p, batch, h_))(params, h),
         lambda: jax.tree.map(lambda h: jnp.repeat(h[None], runs, axis=0), carry()),
@@ -168,7 +168,8 @@ def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[
         return lambda *args: jax.tree.map(lambda x: x[None], f(*jax.tree.map(lambda x: x[0], args)))
     if side_by_side >= runs:
         return jax.vmap(f)
-    return lambda *args: jax.lax.map(lambda lane: f(*lane), args, batch_size=side_by_side)
+    together = None if side_by_side == 1 else side_by_side
+    return lambda *args: jax.lax.map(lambda lane: f(*lane), args, batch_size=together)
 
 
 def _pure_parts(config: Config, model: nn.Module) -> tuple[Callable, Callable, Callable, Callable]:
@@ -191,17 +192,21 @@ def _pure_parts(config: Config, model: nn.Module) -> tuple[Callable, Callable, C
 
 
 def _compile(
-    config: Config, init: Callable, step: Callable, losses: Callable, carry: Callable, devices: int | None
+    config: Config, init: tuple, step: Callable, losses: Callable, carry: Callable, devices: int | None
 ) -> Program:
+    """``init`` is a function with its arguments: were they constants, XLA would evaluate them, slowly, to compile."""
     mesh = _mesh(config, devices)
     replicated = NamedSharding(mesh, P())
-    shapes = jax.eval_shape(init)
+    init_state_of, *seeds_and_scales = init
+    shapes = jax.eval_shape(*init)
     lead = [None] * (shapes.step.ndim)  # the axis of runs, in a bundle
     rows = NamedSharding(mesh, P(*lead, "data"))
     carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
+    # it runs once: on CPU, where that is known to be safe, it is not worth the seconds that optimizing it takes
+    effort = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return Program(
-        init=jax.jit(init, out_shardings=shardings),
+        init=partial(jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort), *seeds_and_scales),
         step=jax.jit(
             step, donate_argnums=0, in_shardings=(shardings, rows, None), out_shardings=(shardings, replicated)
         ),

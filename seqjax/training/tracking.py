@@ -32,7 +32,9 @@ class Mirror:
 
 
 class _Wandb(Mirror):
-    def __init__(self, config: Config, folder: Path, mode: str, say: Callable[[str], None], token: str) -> None:
+    def __init__(
+        self, config: Config, folder: Path, mode: str, say: Callable[[str], None], token: str, name: str | None = None
+    ) -> None:
         self._say = say
         self._run: Any = None
         with self._guard():
@@ -41,13 +43,14 @@ class _Wandb(Mirror):
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "seqjax"),
                 id=f"{run_id(config)}-{token}",
-                name=run_id(config),
-                group=folder.parent.name,
+                name=name or run_id(config),
+                group=folder.resolve().parent.name,
                 job_type=config.model.family,
                 config=to_dict(config),
                 mode=mode,
                 dir=str(folder),
                 resume="allow",
+                reinit="create_new",  # the lanes of a bundle are runs side by side
                 settings=wandb.Settings(silent=True, console="off", init_timeout=CONNECT_SECONDS),
             )
             self._run.define_metric("*", step_metric="tokens")
@@ -113,8 +116,13 @@ def _has_key() -> bool:
 
 
 @contextlib.contextmanager
-def open_mirror(config: Config, folder: Path, flag: str | None, say: Callable[[str], None]) -> Iterator[Mirror]:
-    """A mirror for one run on the process that leads; ``disabled`` imports nothing."""
+def open_mirror(
+    config: Config, folder: Path, flag: str | None, say: Callable[[str], None], name: str | None = None
+) -> Iterator[Mirror]:
+    """A mirror for one run on the process that leads, in the group of its parent folder; ``disabled`` imports nothing.
+
+    ``name`` is what wandb shows; None: the run id.
+    """
     import jax
 
     mode = choose_mode(flag)
@@ -126,7 +134,7 @@ def open_mirror(config: Config, folder: Path, flag: str | None, say: Callable[[s
         mode = "offline"
     if mode == "online":
         say(f"connecting to wandb (at most {CONNECT_SECONDS} s)")
-    mirror = _Wandb(config, folder, mode, say, _token(folder))
+    mirror = _Wandb(config, folder, mode, say, _token(folder), name)
     try:
         yield mirror
     finally:
