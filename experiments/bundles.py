@@ -276,7 +276,7 @@ def as_text(record: dict[str, Any]) -> str:
     """The table as Markdown."""
     hardware, versions = record["hardware"], record["versions"]
     lines = [
-        f"16 runs of {record['steps']} steps, B = {record['batch_size']}, T = {record['context_length']}, bytes; seconds.",
+        f"16 runs of {record['steps']} steps, B = {record['batch_size']}, T = {record['context_length']}, in seconds.",
         f"{hardware['processor']}, {hardware['cores']} cores, jax {versions['jax']}, torch {versions['torch']}, "
         f"{record['date']}",
         "",

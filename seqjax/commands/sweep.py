@@ -130,8 +130,8 @@ def report(folder: Path, outcome: Any) -> int:
     states = [state(folder / run.run_id) for run in outcome.planned]
     print()
     print(describe_states(states))
-    if outcome.curves:
-        print(describe_curves(outcome.curves))
+    if curves := describe_curves(outcome.curves):
+        print(curves)
     print(f"table: seqjax runs {folder}")
     if outcome.signal_number is not None:
         print("stopped; the same command goes on from here", file=sys.stderr)

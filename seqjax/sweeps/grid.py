@@ -281,7 +281,8 @@ def _flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _tells(key: str) -> bool:
-    return key not in ("model.family", "model.n_layers", "model.d_model", "model.d_hidden", "size.non_embedding")
+    shown = ("model.family", "model.n_layers", "model.d_model", "model.d_hidden", "model.n_heads", "size.non_embedding")
+    return key not in shown
 
 
 def _short(value: Any) -> str:

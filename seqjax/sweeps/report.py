@@ -120,8 +120,9 @@ def predicted_seconds(units: Sequence[Unit], machine: Machine) -> float:
 
 def describe_curves(curves: Sequence[Curve]) -> str:
     """The learning-rate search: one row a model, the loss at each of its rates, the chosen one marked."""
-    lines = ["held-out nats per token by learning rate (* chosen)"]
-    for curve in curves:
+    known = [curve for curve in curves if any(trial.loss is not None for trial in curve.trials)]
+    lines = ["held-out nats per token by learning rate (* chosen)"] if known else []
+    for curve in known:
         axes = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in curve.axes.items())
         trials = "  ".join(
             f"{trial.rate:g}: {_loss(trial)}{'*' if trial.rate == curve.chosen else ''}" for trial in curve.trials

@@ -51,7 +51,7 @@ def measured_speeds(
         say(f"measuring {len(missing)} step time(s) on this machine, once")
         pool = Pool(None, machine, stopping=stopping)
         try:
-            calibrate(speeds, programs, pool.ask_all)
+            calibrate(speeds, programs, 1 if machine.gpus else len(machine.cores), pool.ask_all)
         finally:
             pool.close()
     return speeds

@@ -21,6 +21,8 @@ from seqjax.overlay import Tree, validate
 from seqjax.targets import training_flops_per_token, vocabulary_size
 
 TIMED_SECONDS = 0.6  # of steps, for each measurement
+LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
+LARGE_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -179,19 +181,27 @@ def _key(shape: Shape, lanes: int) -> str:
 def calibrate(
     speeds: Speeds,
     programs: Sequence[tuple[Config, int]],
+    cores: int,
     run_all: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
 ) -> None:
     """Measure what is not known yet, in workers like those that will train.
 
     Args:
         programs: (config, lanes) that are to be trained.
+        cores: of the machine, 1 where workers have an accelerator.
         run_all: answers requests of :mod:`seqjax.sweeps.worker`, side by side.
     Raises:
         UserError: a run whose first step fails, for want of memory perhaps.
     """
     wanted = speeds.missing(programs)
     requests = [
-        {"measure": to_dict(config), "vocabulary": vocabulary_size(config), "lanes": lanes} for config, lanes in wanted
+        {
+            "measure": to_dict(config),
+            "vocabulary": vocabulary_size(config),
+            "lanes": lanes,
+            "threads": threads_for(config, cores),
+        }
+        for config, lanes in wanted
     ]
     for (config, lanes), answer in zip(wanted, run_all(requests), strict=True):
         if answer["outcome"] == "done":

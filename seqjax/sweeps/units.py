@@ -23,7 +23,7 @@ from seqjax.models import build_model
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.speed import Speeds
+from seqjax.sweeps.speed import Speeds, threads_for
 from seqjax.targets import vocabulary_size
 from seqjax.training.losses import next_token_loss
 from seqjax.training.setup import CPU_SIDE_BY_SIDE
@@ -72,10 +72,13 @@ def form_units(planned: Iterable[Planned], machine: Machine, speeds: Speeds | No
     lots: list[tuple[Planned, ...]] = []
     for group in groups.values():
         lanes = best_lanes(group[0].config, len(group), machine, speeds)
-        lots += _cut(group, math.ceil(len(group) / lanes))
+        lots += _cut(group, math.ceil(len(group) / lanes), lanes)
     lots = _enough(lots, machine.slots, speeds)
-    threads = machine.threads or (1 if machine.gpus else max(1, len(machine.cores) // max(1, len(lots))))
-    units = [make_unit(lot, threads, machine, speeds) for lot in lots]
+    spare = 1 if machine.gpus else max(1, len(machine.cores) // max(1, len(lots)))
+    units = []
+    for lot in lots:
+        wanted = 1 if machine.gpus else max(spare, threads_for(lot[0].config, len(machine.cores)))
+        units.append(make_unit(lot, machine.threads or wanted, machine, speeds))
     return sorted(units, key=lambda unit: -(unit.seconds or 0.0))
 
 
@@ -97,11 +100,13 @@ def best_lanes(config: Config, count: int, machine: Machine, speeds: Speeds | No
     return most if speeds.seconds(config, most) / most < speeds.seconds(config, 1) else 1
 
 
-def _cut(group: Sequence[Planned], pieces: int) -> list[tuple[Planned, ...]]:
-    """Equal pieces, in order; of full groups of lanes that are computed side by side, where that is even enough."""
+def _cut(group: Sequence[Planned], pieces: int, most: int) -> list[tuple[Planned, ...]]:
+    """Equal pieces, in order; of full groups of lanes that are computed side by side, where that is even enough and
+    they have at most so many."""
     size = math.ceil(len(group) / pieces)
-    if size > CPU_SIDE_BY_SIDE and math.ceil(size / CPU_SIDE_BY_SIDE) * CPU_SIDE_BY_SIDE * (pieces - 1) < len(group):
-        size = math.ceil(size / CPU_SIDE_BY_SIDE) * CPU_SIDE_BY_SIDE
+    full = math.ceil(size / CPU_SIDE_BY_SIDE) * CPU_SIDE_BY_SIDE
+    if CPU_SIDE_BY_SIDE < size and full <= most and full * (pieces - 1) < len(group):
+        size = full
     return [tuple(group[i : i + size]) for i in range(0, len(group), size)]
 
 
@@ -114,25 +119,25 @@ def _enough(lots: list[tuple[Planned, ...]], slots: int, speeds: Speeds | None) 
             key=lambda lot: speeds.seconds(lot[0].config, len(lot)) if speeds else len(lot),
         )
         lots.remove(longest)
-        lots += _cut(longest, 2)
+        lots += _cut(longest, 2, len(longest))
     return lots
 
 
 def memory_of(config: Config, lanes: int, accelerator: bool) -> float:
     """Bytes that training needs, from above: states of all lanes, activations of those that are side by side.
 
-    Measured against XLA's own figures in tests/sweeps/test_units.py: a step needs up to 1.6 times what the backward
-    pass keeps.
+    Measured against XLA's own figures in tests/sweeps/test_units.py: a step needs up to 1.9 times what the backward
+    pass keeps, an evaluation up to half of that for each of its windows, or the logits twice. On a CPU, lanes that do
+    not fill a group have a part of the program to themselves, and groups in turn write their states beside the old.
     """
-    state, kept = _bytes(
-        dataclasses.replace(config.model, dropout=0.0),
-        vocabulary_size(config),
-        config.train.batch_size // config.train.accumulation,
-        config.train.context_length,
-    )
-    together = lanes if accelerator else min(lanes, CPU_SIDE_BY_SIDE)
-    evaluated = config.evaluation.batch_size * config.train.context_length * vocabulary_size(config) * 4 * 2
-    return 2e8 + lanes * 4 * state + together * max(2 * kept, evaluated)
+    micro_batch = config.train.batch_size // config.train.accumulation
+    vocabulary, context = vocabulary_size(config), config.train.context_length
+    state, kept = _bytes(dataclasses.replace(config.model, dropout=0.0), vocabulary, micro_batch, context)
+    logits = config.evaluation.batch_size * context * vocabulary * 4
+    evaluated = max(2 * logits, 0.5 * kept * config.evaluation.batch_size / micro_batch)
+    in_turn = not accelerator and lanes > CPU_SIDE_BY_SIDE
+    together = min(lanes, 2 * CPU_SIDE_BY_SIDE - 1) if in_turn else lanes
+    return 2e8 + lanes * (7 if in_turn else 4) * state + together * max(2 * kept, evaluated)
 
 
 @cache

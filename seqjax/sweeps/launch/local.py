@@ -147,12 +147,12 @@ class Pool:
             self._close(self.idle)
 
     def ask_all(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Answer requests side by side, one core or accelerator each, in the workers that will train."""
+        """Answer requests side by side, each on its ``threads`` cores or on one accelerator."""
         answers: list[dict[str, Any]] = [{"outcome": "died", "reason": "stopped"} for _ in requests]
         waiting = list(enumerate(requests))
         at_work: dict[Worker, int] = {}
         while (waiting or at_work) and not self.stopping:
-            while waiting and (worker := self._take(1)) is not None:
+            while waiting and (worker := self._take(waiting[0][1].get("threads", 1))) is not None:
                 at_work[worker], request = waiting.pop(0)
                 self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
                 self.busy[worker] = _Task(None)
