@@ -1,6 +1,6 @@
 """Sixteen small runs in four ways, and as a plain torch loop: what bundles and the pool of workers are worth.
 
-    python experiments/bundles.py                # about 25 minutes on two cores
+    python experiments/bundles.py                # about 40 minutes on two idle cores; stop and start it at will
     python experiments/bundles.py --report       # print the recorded table again
 
 Sixteen runs (4 learning rates x 4 seeds) of one model, trained (a) one after another in one process, (b) by the pool
@@ -11,14 +11,15 @@ run after another in one process, without checkpoints or results; imports are no
 as 200 steps were fastest with, one or all.
 
 Expected: (d) at least 3 times as fast as (a) at the smallest size, and faster than torch there. Bundles gain where the
-cost of a step is dispatch, not arithmetic; ``step gain`` is how many times faster a step of the sixteen runs together
-is than sixteen single steps, both on one core.
+cost of a step is dispatch, not arithmetic: the second table says where that ends, by the time of sixteen single steps
+over that of one step of sixteen runs together, on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -28,6 +29,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from seqjax.runs import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "bundles" / "results.json"
@@ -48,9 +51,11 @@ WAYS = {"a": ("all", False), "b": ("pool", False), "c": ("all", True), "d": ("po
 def main() -> int:
     """Measure every model in every way, interleaved; print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", type=int, nargs="+", default=[8, 32, 128])
+    parser.add_argument("--widths", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--families", nargs="+", default=["lstm", "transformer"])
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--step-widths", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256])
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--again", action="store_true", help="measure again what is recorded")
     parser.add_argument("--report", action="store_true", help="print the recorded table")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,17 +65,28 @@ def main() -> int:
     if options.report:
         print(as_text(json.loads(RESULTS.read_text())))
         return 0
-    record: dict[str, Any] = {"steps": options.steps, "batch_size": BATCH, "context_length": CONTEXT, "rows": []}
-    for width in options.widths:
-        for family in options.families:
-            row: dict[str, Any] = {"family": family, "width": width}
-            for way in ("prepare", *WAYS, "torch", "step"):
-                row |= in_a_process(way, family, width, options.steps)
-                print(json.dumps(row), file=sys.stderr, flush=True)
-            record["rows"].append(row)
-    record |= surroundings()
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    record = {"steps": options.steps, "batch_size": BATCH, "context_length": CONTEXT, **surroundings()}
+    rows = []
+    if RESULTS.is_file() and not options.again:
+        recorded = json.loads(RESULTS.read_text())
+        rows = recorded["rows"] if recorded["steps"] == options.steps else []
+    for width, family in itertools.product(options.widths, options.families):
+        if any((row["family"], row["width"]) == (family, width) for row in rows):
+            continue  # measured before
+        row: dict[str, Any] = {"family": family, "width": width}
+        for way in ("prepare", *WAYS, "torch"):
+            row |= in_a_process(way, family, width, options.steps)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+        rows.append(row)
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        write_json(RESULTS, {**record, "rows": sorted(rows, key=lambda row: (row["width"], row["family"]))})
+    record = json.loads(RESULTS.read_text())
+    if options.again or "step_gains" not in record:
+        gains = []
+        for family, width in itertools.product(options.families, options.step_widths):
+            gains.append({"family": family, "width": width, **in_a_process("step", family, width, options.steps)})
+            print(json.dumps(gains[-1]), file=sys.stderr, flush=True)
+        write_json(RESULTS, record := {**record, "step_gains": gains})
     print(as_text(record))
     return 0
 
@@ -278,19 +294,26 @@ def as_text(record: dict[str, Any]) -> str:
     lines = [
         f"16 runs of {record['steps']} steps, B = {record['batch_size']}, T = {record['context_length']}, in seconds.",
         f"{hardware['processor']}, {hardware['cores']} cores, jax {versions['jax']}, torch {versions['torch']}, "
-        f"{record['date']}",
+        f"{record['date']}.",
         "",
-        "| model | (a) one by one | (b) pool | (c) bundle | (d) bundles in the pool | torch | (a) / (d) | torch / (d) "
-        "| step gain of 4, of 16 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | (a) one by one | (b) pool | (c) bundle | (d) bundles, pool | torch | (a) / (d) | torch / (d) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
         times = [f"{row[way]:.1f}" for way in WAYS]
         torch = "-" if row.get("torch") is None else f"{row['torch']:.1f}"
-        against = "-" if row.get("torch") is None else f"{row['torch'] / row['d']:.2f}"
-        gains = f"{4 * row['step_1'] / row['step_4']:.2f}, {16 * row['step_1'] / row['step_16']:.2f}"
-        cells = [f"{row['family']} {row['width']}", *times, torch, f"{row['a'] / row['d']:.2f}", against, gains]
+        against = "-" if row.get("torch") is None else f"{row['torch'] / row['d']:.1f}"
+        cells = [f"{row['family']} {row['width']}", *times, torch, f"{row['a'] / row['d']:.1f}", against]
         lines.append(f"| {' | '.join(cells)} |")
+    widths = sorted({gain["width"] for gain in record["step_gains"]})
+    lines += [
+        "",
+        f"| 16 steps alone / one step of 16, width | {' | '.join(map(str, widths))} |",
+        "|---" * (len(widths) + 1) + "|",
+    ]
+    for family in dict.fromkeys(gain["family"] for gain in record["step_gains"]):
+        ratios = {g["width"]: 16 * g["step_1"] / g["step_16"] for g in record["step_gains"] if g["family"] == family}
+        lines.append(f"| {family} | {' | '.join(f'{ratios[width]:.1f}' for width in widths)} |")
     return "\n".join(lines)
 
 

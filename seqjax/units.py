@@ -7,7 +7,9 @@ import re
 
 def si(value: float) -> str:
     """Three digits and an SI prefix: 12345 -> '12.3 k'; the unit follows directly."""
-    for prefix, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    value = float(f"{value:.3g}")
+    for power, prefix in zip(range(24, 0, -3), "YZEPTGMk", strict=True):
+        factor = 10.0**power
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}"
     return f"{value:.3g} "

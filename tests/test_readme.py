@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -42,3 +43,19 @@ def test_every_path_in_the_readme_exists() -> None:
     for word in words:
         if word.startswith(("configs/", "experiments/", "seqjax/", "tests/")):
             assert (REPOSITORY / word.rstrip(".,;:")).exists(), word
+
+
+BUNDLES = json.loads((REPOSITORY / "experiments" / "results" / "bundles" / "results.json").read_text())
+
+
+def test_the_readme_shows_the_recorded_benchmark_of_bundles() -> None:
+    spec = importlib.util.spec_from_file_location("bundles", REPOSITORY / "experiments" / "bundles.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.as_text(BUNDLES) in (REPOSITORY / "README.md").read_text()
+
+
+def test_bundles_in_the_pool_meet_their_mark_at_the_smallest_size() -> None:
+    smallest = min(BUNDLES["rows"], key=lambda row: (row["width"], row["a"]))
+    assert smallest["a"] >= 3 * smallest["d"]
+    assert smallest["torch"] > smallest["d"]

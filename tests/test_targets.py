@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+from closed_forms import matrices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,19 +16,6 @@ from seqjax.config import ModelConfig, RecurrentConfig, TransformerConfig, Windo
 from seqjax.errors import UserError
 from seqjax.overlay import Tree, options_tree, overlay, read_tree
 from seqjax.targets import Resolved, model_of_size, resolve, vocabulary_size
-
-
-def matrices(model: ModelConfig) -> int:
-    """N in closed form: Kaplan et al. 2020 for Transformers, G (D H + H H) for the layers of a recurrent model."""
-    d, layers = model.d_model, model.n_layers
-    if isinstance(model, RecurrentConfig):
-        h, gates = model.d_hidden or d, {"elman": 1, "lstm": 4, "gru": 3}[model.family]
-        return gates * (d * h + h * h) + (layers - 1) * gates * 2 * h * h
-    if isinstance(model, WindowConfig):
-        return model.window * d * model.d_ff + (layers - 1) * model.d_ff**2
-    swiglu = model.mlp == "swiglu"
-    f = model.d_ff or (8 * math.ceil(8 * d / 3 / 8) if swiglu else 4 * d)
-    return layers * (4 * d * d * model.attention + (3 if swiglu else 2) * d * f * (model.mlp != "none"))
 
 
 def at_width(model: ModelConfig, width: int) -> ModelConfig:

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.run import measured_speeds
 
-    sweep = read_sweep(options.sweep, shared.config_options(rest))
+    over = shared.config_options(rest)
+    sweep = read_sweep(options.sweep, over)
     machine = sweep_command.machine_of(options)
     shape = Shape(options.sizes, options.lengths, ratio=options.ratio)
     bundle = not options.no_bundle
@@ -59,9 +60,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     ]
     if sweep.search and sweep.search.extend:
         heading.append("A search that has to extend its rates takes longer.")
-    text = as_yaml(options.sweep, found, heading, options.output)
+    text = as_yaml(options.sweep, over, found, heading, options.output)
     if options.output:
-        write_atomically(options.output, text)
+        try:
+            write_atomically(options.output, text)
+        except OSError as error:
+            raise UserError(f"command line: --output {options.output}: {error.strerror}") from None
         print(f"wrote {options.output}; look at it with: seqjax sweep {options.output} --dry-run", file=sys.stderr)
     else:
         print(text, end="")

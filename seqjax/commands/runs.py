@@ -51,7 +51,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("command line: --format parquet is not for a terminal; name a file with --output")
     content = table.render(table.gather(options.places), form)
     if options.output:
-        write_bytes_atomically(options.output, content)
+        try:
+            write_bytes_atomically(options.output, content)
+        except OSError as error:
+            raise UserError(f"command line: --output {options.output}: {error.strerror}") from None
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)

@@ -77,7 +77,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     waiting = [run for run in planned if results(run.run_id) is None]
     speeds = None
     if cluster is None:
-        speeds = measured_speeds(waiting, machine, not options.no_bundle, _say)
+        # of ended runs too: a search may add to them
+        speeds = measured_speeds(planned if waiting else [], machine, not options.no_bundle, _say)
     units = form_units(waiting, machine, speeds, not options.no_bundle)
     print(describe_plan(sweep, planned, len(planned) - len(waiting), units, machine, speeds), flush=True)
     if speeds is not None:

@@ -49,6 +49,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.training.loop import Interrupted, train
 
     repeated = runs.read_result(folder) is not None
+    _note_bundle(folder, repeated)
     try:
         result = train(config, folder, devices=options.devices, wandb_mode=options.wandb, quiet=options.quiet)
     except Interrupted as stop:
@@ -76,6 +77,18 @@ def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[Co
         return runs.read_config(path), path
     config = shared.config_of(path, rest)
     return config, options.folder or (options.runs or Path("runs")) / path.stem / run_id(config)
+
+
+def _note_bundle(folder: Path, ended: bool) -> None:
+    from seqjax.sweeps.folder import read_plan
+
+    lanes = len(read_plan(folder).get("lanes", ()))
+    if lanes > 1 and not ended:
+        print(
+            f"note: this run is one of {lanes} in a bundle; alone its last digits may differ. "
+            "`seqjax sweep` with its sweep file goes on with the bundle",
+            file=sys.stderr,
+        )
 
 
 def _print_result(folder: Path, result: dict[str, Any]) -> None:

@@ -25,8 +25,8 @@ def window_batch(tokens: np.ndarray, seed: int, step: int, batch_size: int, cont
     examples = step * batch_size + np.arange(batch_size)
     epochs, positions = np.divmod(examples, n_windows)
     starts = np.empty(batch_size, np.int64)
-    for epoch in np.unique(epochs):
-        phase, order = _epoch_order(n_windows, n_phases, seed, int(epoch))
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        phase, order = _epoch_order(n_windows, n_phases, seed, epoch)
         rows = epochs == epoch
         starts[rows] = phase + context_length * order[positions[rows]].astype(np.int64)
     return gather_windows(tokens, starts, context_length)
@@ -80,7 +80,8 @@ def evaluation_windows(tokens: np.ndarray, count: int, context_length: int) -> n
 
 def gather_windows(tokens: np.ndarray, starts: np.ndarray, context_length: int) -> np.ndarray:
     """The T + 1 tokens from each start on: int32 [len(starts), T+1]."""
-    return tokens[np.asarray(starts)[:, None] + np.arange(context_length + 1)].astype(np.int32)
+    at = np.asarray(starts)[:, None] + np.arange(context_length + 1)
+    return np.asarray(tokens)[at].astype(np.int32)  # a plain array: a memmap's own indexing is slow
 
 
 def _epoch_shape(n_tokens: int, context_length: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from seqjax.errors import UserError
-from seqjax.overlay import RIVALS, read_file
-from seqjax.sweeps.grid import AXES, Planned, Sweep
+from seqjax.overlay import RIVALS, options_tree, overlay, read_file
+from seqjax.sweeps.grid import Planned, Sweep, flat
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.report import predicted_seconds
 from seqjax.sweeps.speed import Speeds
@@ -29,6 +29,7 @@ from seqjax.units import duration
 FILL = 0.9  # of the budget; predictions are not exact
 LEAST, MOST = 200.0, 1e10  # non-embedding parameters of the largest model
 REPLACED = ("size.", "model.d_model", *RIVALS[0])
+ANY_LENGTH = 10**9  # steps of runs that are planned for their shape alone: no warmup is longer
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,18 @@ def propose(sweep: Sweep, seconds: float, shape: Shape, machine: Machine, speeds
     """The proposal with the largest models that fits.
 
     Raises:
-        UserError: not even the smallest fits.
+        UserError: not even the smallest fits, or there is none.
     """
-    models = _models(sweep)
+    models = _kept(sweep.points)
+    reason = ""
 
     def at(largest: float) -> Proposal | None:
-        return _proposal(sweep, models, largest, shape, machine, speeds, bundle)
+        nonlocal reason
+        try:
+            return _proposal(sweep, models, largest, shape, machine, speeds, bundle)
+        except UserError as error:  # no such sizes, or too few steps for a warmup or to tell two lengths apart
+            reason = str(error)
+            return None
 
     low = LEAST * shape.size_factor ** (shape.sizes - 1)
     best = None
@@ -73,13 +80,15 @@ def propose(sweep: Sweep, seconds: float, shape: Shape, machine: Machine, speeds
                 raise UserError(
                     f"--budget {duration(seconds)}: the smallest grid, {len(found.planned)} runs of sizes {smallest}, "
                     f"is predicted to take {duration(found.seconds)}; allow more, or ask for fewer --sizes, --lengths, "
-                    "rates or models"
+                    "rates or models" + (f"; none is smaller: {reason}" if reason else "")
                 )
             low = best.sizes[-1]
             break
         best = found or best
     if best is None:
-        raise UserError(f"{sweep.tree.source}: found no sizes that all of its models can have within 10 %")
+        raise UserError(
+            f"--budget {duration(seconds)}: found no grid of sizes and tokens; the last one tried: {reason}"
+        )
     for largest in _spread(low, 2 * low, 1.08):
         found = at(largest)
         if found is not None and best.seconds < found.seconds <= FILL * seconds:
@@ -91,18 +100,18 @@ def probes(sweep: Sweep, seconds: float, shape: Shape) -> list[Planned]:
     """Runs whose steps are worth measuring for such a budget: each model at a small and at a large size."""
     guess = (seconds * 1e10 / (6 * shape.ratio * max(1, len(sweep.points)))) ** 0.5  # at 10 GFLOP/s
     found = []
-    for model in _models(sweep):
+    for model in _kept(sweep.points):
         for size in (max(LEAST, guess / 64), max(4 * LEAST, guess)):
             for near in _spread(size, 2 * size, 1.02):
-                if (run := _try(sweep, {**model, "size.non_embedding": near, "train.steps": 100})) is not None:
+                if (run := _try(sweep, {**model, "size.non_embedding": near, "train.steps": ANY_LENGTH})) is not None:
                     found.append(run)
                     break
     return found
 
 
-def _models(sweep: Sweep) -> list[dict[str, Any]]:
-    """The points of a sweep without what a proposal decides."""
-    kept = [{k: v for k, v in point.items() if not k.startswith(REPLACED)} for point in sweep.points]
+def _kept(points: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Points without what a proposal decides, each once."""
+    kept = [{k: v for k, v in point.items() if not k.startswith(REPLACED)} for point in points]
     return list({json.dumps(point, sort_keys=True, default=str): point for point in kept}.values())
 
 
@@ -114,13 +123,14 @@ def _proposal(
     machine: Machine,
     speeds: Speeds,
     bundle: bool,
-) -> Proposal | None:
-    """The proposal whose largest models have about so many parameters; None where a model has no such size."""
+) -> Proposal:
+    """The proposal whose largest models have about so many parameters."""
     sizes = []
     for step in reversed(range(shape.sizes)):
         size = _common_size(sweep, models, largest / shape.size_factor**step)
         if size is None:
-            return None
+            near = largest / shape.size_factor**step
+            raise UserError(f"{sweep.tree.source}: found no size near {near:.3g} that all models can have within 10 %")
         sizes.append(size)
     longest = sizes[-1] * shape.ratio
     tokens = [_two_digits(longest / shape.length_factor**step) for step in reversed(range(shape.lengths))]
@@ -137,7 +147,7 @@ def _common_size(sweep: Sweep, models: Sequence[Mapping[str, Any]], near: float)
     """A size close to ``near`` that every model can have within the tolerance."""
     for factor in (1.0, 1.05, 0.95, 1.1, 0.9, 1.15, 0.85, 1.2, 0.8, 1.25):
         size = _two_digits(near * factor)
-        if all(_try(sweep, {**model, "size.non_embedding": size, "train.steps": 1}) for model in models):
+        if all(_try(sweep, {**model, "size.non_embedding": size, "train.steps": ANY_LENGTH}) for model in models):
             return size
     return None
 
@@ -162,24 +172,26 @@ def _two_digits(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def as_yaml(path: Path, proposal: Proposal, heading: Sequence[str], output: Path | None) -> str:
-    """The sweep file with the proposal's sizes and tokens in the place of its own.
+def as_yaml(
+    path: Path, options: Mapping[str, Any], proposal: Proposal, heading: Sequence[str], output: Path | None
+) -> str:
+    """The sweep file, with the options over it, and the proposal's sizes and tokens in the place of its own.
 
     Args:
         output: where it will lie; the name of its base is made relative to that.
     """
-    values = read_file(path).values
-    for section in AXES:
-        if isinstance(axes := values.get(section), dict):
-            values[section] = {k: v for k, v in axes.items() if not k.startswith(REPLACED)}
-        elif isinstance(axes, list):
-            values[section] = [{k: v for k, v in e.items() if not k.startswith(REPLACED)} for e in axes]
-    for section, names in (
-        ("horizon", ("tokens", "flops", "kaplan_flops", "tokens_per_parameter")),
-        ("train", ("steps",)),
-    ):
-        for name in names:
-            values.get(section, {}).pop(name, None)
+    kept = {key: value for key, value in options.items() if not key.startswith(REPLACED)}
+    values = overlay(read_file(path), options_tree(kept)).values
+    if values.get("list"):
+        values["list"] = _kept(dict(flat(entry)) for entry in values["list"])
+    if axes := values.get("zip"):
+        steps = _kept(dict(zip(axes, step, strict=True)) for step in zip(*axes.values(), strict=True))
+        values["zip"] = {key: [step[key] for step in steps] for key in steps[0]}
+    if axes := values.get("grid"):
+        values["grid"] = {key: axis for key, axis in axes.items() if not key.startswith(REPLACED)}
+    for key in RIVALS[0]:
+        section, _, name = key.partition(".")
+        values.get(section, {}).pop(name, None)
     if "base" in values and output is not None:
         values["base"] = os.path.relpath(path.parent / values["base"], output.parent)
     proposed = {"size.non_embedding": proposal.sizes, "horizon.tokens": proposal.tokens}

@@ -80,7 +80,7 @@ def run_folders(folder: Path) -> list[Path]:
         UserError: there is no such folder, or no run in it.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
+        raise UserError(f"{folder}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
     if (folder / "config.json").is_file():
         return [folder]
     found = sorted(path.parent for path in folder.glob("*/config.json"))

@@ -181,7 +181,7 @@ class _Axes:
         for entry in entries:
             if not isinstance(entry, Mapping):
                 raise UserError(f"{place}: list: expected entries such as {{model.family: lstm}}, got {entry!r}")
-            pairs = list(_flat(entry))
+            pairs = list(flat(entry))
             points.append(dict(pairs))
             if len(points[-1]) < len(pairs):
                 raise UserError(f"{place}: list: an entry gives one key twice: {entry!r}")
@@ -272,10 +272,11 @@ def _numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-def _flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings."""
     for key, value in entry.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

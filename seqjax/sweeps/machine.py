@@ -21,12 +21,14 @@ class Machine:
         gpus: accelerators by the name that CUDA_VISIBLE_DEVICES knows; none: workers run on cores.
         memory: bytes that all workers together may take (of the processor, or of one accelerator).
         threads: cores of each worker; None: as many as there are, shared among the programs to train.
+        kind: of accelerator, or ``cpu``.
     """
 
     cores: tuple[int, ...]
     gpus: tuple[str, ...]
     memory: float
     threads: int | None = None
+    kind: str = "cpu"
 
     @property
     def slots(self) -> int:
@@ -46,7 +48,8 @@ def this_machine(workers: int | None = None, threads: int | None = None) -> Mach
     memory = (_gpu_memory() if gpus else _free_memory()) * SHARE_OF_MEMORY
     if workers:
         cores, gpus = cores[: workers * (threads or 1) if not gpus else None], gpus[:workers]
-    return Machine(tuple(cores), tuple(gpus), memory, min(threads, len(cores)) if threads else None)
+    kind = (_nvidia_smi("name") or ["gpu"])[0] if gpus else "cpu"
+    return Machine(tuple(cores), tuple(gpus), memory, min(threads, len(cores)) if threads else None, kind)
 
 
 def _gpus() -> list[str]:

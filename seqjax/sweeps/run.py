@@ -44,7 +44,7 @@ def measured_speeds(
     planned: Sequence[Planned], machine: Machine, bundle: bool, say: Callable[[str], None], stopping: Sequence[int] = ()
 ) -> Speeds:
     """Times of steps on this machine: kept from earlier, or measured now in some seconds."""
-    speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {'gpu' if machine.gpus else 'cpu'}")
+    speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}")
     programs = [(unit.runs[0].config, len(unit.runs)) for unit in form_units(planned, machine, None, bundle)]
     missing = speeds.missing(programs)
     if missing:

@@ -23,6 +23,7 @@ from seqjax.targets import training_flops_per_token, vocabulary_size
 TIMED_SECONDS = 0.6  # of steps, for each measurement
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
 LARGE_THREADS = 4
+ENTRY = {"family", "lanes", "flops", "compile_seconds", "step_seconds"}  # of one measurement in the file
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,11 @@ class Speeds:
 
     def __init__(self, file: Path, machine: str) -> None:
         self._file, self._machine = file, machine
-        self._measured: dict[str, dict[str, Any]] = self._read().get(machine, {})
+        self._measured: dict[str, dict[str, Any]] = {
+            key: entry
+            for key, entry in self._read().get(machine, {}).items()
+            if isinstance(entry, dict) and entry.keys() >= ENTRY
+        }
         self._between: set[str] = set()  # the measurements between which is interpolated
 
     def missing(self, programs: Iterable[tuple[Config, int]]) -> list[tuple[Config, int]]:
@@ -132,7 +137,7 @@ class Speeds:
         with contextlib.suppress(OSError, ValueError):
             whole = json.loads(self._file.read_text(encoding="utf-8"))
             if isinstance(whole, dict):
-                return whole
+                return {machine: entries for machine, entries in whole.items() if isinstance(entries, dict)}
         return {}
 
     def step_seconds(self, config: Config, lanes: int) -> float:

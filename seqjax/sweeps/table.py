@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,22 @@ COLUMNS = {
     "corpus_sha256": "of the text",
     "tokenizer_sha256": "of the tokenizer",
 }
-SORTED_BY = ("params_non_embedding", "tokens", "loss")
+TEXTS = ("run_id", "sweep", "label", "status", "reason", "device", "processor", "jax_version", "seqjax_version",
+         "ended", "corpus_sha256", "tokenizer_sha256")  # fmt: skip
+COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_embedding", "params_total", "steps",
+          "tokens", "unique_tokens", "runs_in_program", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
 
 
-def all_columns() -> list[str]:
-    """`COLUMNS`, then the dotted keys of the config."""
-    keys = [key for key, _ in leaves() if not key.startswith(("horizon.", "size."))]
-    return [*COLUMNS, *dict.fromkeys(keys)]
+def all_columns() -> dict[str, str]:
+    """`COLUMNS`, then the dotted keys of the config, each with its type, which does not depend on what is in it."""
+    types = {name: "string" if name in TEXTS else "Int64" if name in COUNTS else "Float64" for name in COLUMNS}
+    of_json = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
+    for key, schema in leaves():
+        if not key.startswith(("horizon.", "size.")):
+            types[key] = of_json[schema["type"] if "type" in schema else schema["anyOf"][0]["type"]]
+    return types
 
 
 def row_of(run_folder: Path) -> dict[str, Any]:
@@ -123,14 +131,16 @@ def gather(places: Iterable[Path]) -> pd.DataFrame:
     Raises:
         UserError: no runs in a place, or a saved table with columns that are not ours.
     """
-    parts = [read_table(place) if place.is_file() else _of_folder(place) for place in places]
-    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    in_order = sorted(places, key=Path.is_dir)  # what a folder says now stands above what a table said then
+    parts = [read_table(place) if place.is_file() else _of_folder(place) for place in in_order]
+    table = pd.concat(parts, ignore_index=True)
     return table.drop_duplicates(subset=["sweep", "run_id"], keep="last", ignore_index=True)
 
 
 def _of_folder(place: Path) -> pd.DataFrame:
     rows = [row_of(run_folder) for run_folder in folders.run_folders(place)]
-    return pd.DataFrame(rows, columns=all_columns()).convert_dtypes()
+    columns = all_columns()
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -139,7 +149,9 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         UserError: another kind of file, one that cannot be read, or a column that no run table has.
     """
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    known = all_columns()
+    texts = {name: kind for name, kind in known.items() if kind == "string"}
+    readers = {".csv": partial(pd.read_csv, dtype=texts), ".parquet": pd.read_parquet}
     reader = readers.get(path.suffix)
     if reader is None:
         raise UserError(f"{path}: not a run table: expected a name that ends in .csv or .parquet")
@@ -148,8 +160,8 @@ def read_table(path: Path) -> pd.DataFrame:
     except ImportError:
         raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as a run table: {str(error).splitlines()[0]}") from None
-    known = all_columns()
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: cannot be read as a run table: {reason}") from None
     for column in table.columns:
         if column not in known:
             raise UserError(
@@ -159,7 +171,14 @@ def read_table(path: Path) -> pd.DataFrame:
     for column in ("run_id", "status"):
         if column not in table.columns:
             raise UserError(f"{path}: has no column '{column}', so it is not a run table")
-    return table.reindex(columns=known).convert_dtypes()
+    table = table.reindex(columns=list(known))
+    for column, kind in known.items():
+        try:
+            table[column] = table[column].astype(kind)
+        except (ValueError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
+    return table
 
 
 def render(table: pd.DataFrame, form: str) -> bytes:

@@ -26,6 +26,7 @@ from seqjax.training.state import Hyper, TrainState
 from seqjax.training.tracking import open_mirror
 
 Tree = Any
+READ = ("loss", "grad_norm", "alive")  # of each step's metrics; the learning rate is known
 
 
 class Interrupted(Exception):
@@ -191,10 +192,11 @@ class _Bundle:
 
     def _read(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of the step that led to ``step`` off the device."""
-        columns = {name: values.tolist() for name, values in jax.device_get(metrics).items()}
+        columns = [values.tolist() for values in jax.device_get([metrics[name] for name in READ])]
         for lane, run in enumerate(self.members):
             if run.result is None and run.start < step:
-                run.read(step, {name: float(column[lane]) for name, column in columns.items()}, self.program.devices)
+                values = {name: float(column[lane]) for name, column in zip(READ, columns, strict=True)}
+                run.read(step, values, self.program.devices)
 
     def _pause(self, step: int, state: TrainState) -> None:
         """Evaluate and save, as far as they are due at this step."""

@@ -98,7 +98,7 @@ class Run:
                     "tokens": step * self._tokens_per_step,
                     "loss": _mean(self._waiting, "loss"),
                     "grad_norm": _mean(self._waiting, "grad_norm"),
-                    "learning_rate": values["learning_rate"],
+                    "learning_rate": float(self.rates[step - 1]),
                 }
             )
             self._waiting = []

@@ -211,10 +211,16 @@ def _compile(
             step, donate_argnums=0, in_shardings=(shardings, rows, None), out_shardings=(shardings, replicated)
         ),
         token_losses=jax.jit(losses),
-        put=lambda batch: jax.make_array_from_callback(batch.shape, rows, lambda index: batch[index]),
+        put=partial(_put, sharding=rows),
         zero_carry=jax.jit(carry, out_shardings=carry_rows),
         devices=mesh.size,
     )
+
+
+def _put(batch: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(batch, sharding)
+    return jax.make_array_from_callback(batch.shape, sharding, lambda index: batch[index])  # this process's part
 
 
 def _mesh(config: Config, devices: int | None) -> Mesh:

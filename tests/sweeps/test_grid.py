@@ -31,7 +31,12 @@ from seqjax.overlay import Tree, load_config, options_tree, overlay, validate
 from seqjax.sweeps.grid import Sweep, read_sweep
 
 REPOSITORY = Path(__file__).parent.parent.parent
-IN_ONE_FOLDER = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HOWEVER_SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+IN_ONE_FOLDER = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture
@@ -388,6 +393,7 @@ def test_a_run_id_is_family_shape_and_the_hash_of_the_canonical_json() -> None:
     assert run_id(Config(WindowConfig())) == "window-1x64-07ebd80063"
 
 
+@HOWEVER_SLOW
 @given(CONFIGS, CONFIGS)
 def test_run_ids_are_equal_where_configs_are(a: Config, b: Config) -> None:
     mixed = Config(a.model, b.data, a.optimizer, b.train, a.evaluation)
@@ -397,6 +403,7 @@ def test_run_ids_are_equal_where_configs_are(a: Config, b: Config) -> None:
         assert (run_id(mixed) == run_id(other)) == (mixed == other)
 
 
+@HOWEVER_SLOW
 @given(CONFIGS.filter(is_possible))
 def test_the_order_of_keys_means_nothing(config: Config) -> None:
     reversed_ = {section: dict(reversed(part.items())) for section, part in reversed(to_dict(config).items())}
@@ -428,6 +435,7 @@ def layers(draw: st.DrawFn) -> list[Tree]:
     return trees
 
 
+@HOWEVER_SLOW
 @given(layers())
 def test_overlaying_is_associative(trees: list[Tree]) -> None:
     a, b, c = trees
@@ -440,6 +448,7 @@ def test_overlaying_is_associative(trees: list[Tree]) -> None:
     assert left.places == right.places
 
 
+@HOWEVER_SLOW
 @given(layers())
 def test_overlaying_keeps_the_trees_below_as_they_were(trees: list[Tree]) -> None:
     before = json.dumps([tree.values for tree in trees])

@@ -40,7 +40,8 @@ def slurm_launch(
 
     def launch(units: Sequence[Unit], view: View, stopping: Sequence[int]) -> tuple[str, ...] | None:
         jobs = _Jobs(folder, options, wandb_mode, retries, view.say)
-        jobs.take(units)
+        with folders.planning(folder):  # another launcher looks only when these jobs are noted
+            jobs.take(units)
         if detach:
             return None
         while jobs.open and not stopping:
