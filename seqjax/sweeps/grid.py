@@ -32,7 +32,7 @@ from seqjax.overlay import Tree, beside, options_tree, overlay, read_file, read_
 from seqjax.targets import resolve
 
 AXES = ("list", "zip", "grid")
-RATE, SEED = "optimizer.learning_rate", "train.seed"
+FAMILY, RATE, SEED = "model.family", "optimizer.learning_rate", "train.seed"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Sweep:
 
     Attributes:
         name: of the file; runs lie in ``runs/<name>/``.
-        tree: base and overrides, as a tree that axes are laid over.
+        tree: base and overrides together.
+        base: the base alone; shared: what the file and options say for all runs.
         points: the axis values of every run, in order, without learning rates of a search.
         places: dotted key of an axis -> file and line.
         search: or None.
@@ -91,6 +92,8 @@ class Sweep:
 
     name: str
     tree: Tree
+    base: Tree
+    shared: Tree
     points: tuple[dict[str, Any], ...]
     places: dict[str, str] = field(default_factory=dict)
     search: SearchOptions | None = None
@@ -103,7 +106,11 @@ class Sweep:
         """
         above = options_tree(point, self.tree.source)
         above.places.update({key: self.places[key] for key in point if key in self.places})
-        found = resolve(overlay(self.tree, above))
+        # the family first: its kind of model replaces the base's, but not what this file says for all runs
+        family = options_tree({FAMILY: point[FAMILY]}, above.place(FAMILY)) if FAMILY in point else Tree({})
+        below = overlay(overlay(self.base, family), self.shared)
+        below.source = self.tree.source
+        found = resolve(overlay(below, above))
         return Planned(found.config, dict(point), found.notes)
 
     def runs(self) -> list[Planned]:
@@ -142,12 +149,9 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
             raise UserError(f"{file.place(str(key))}: {key}: unknown key; allowed: {', '.join(allowed)}{near}")
     base = file.values.pop("base", None)
     axes = {name: file.values.pop(name, None) for name in (*AXES, "search")}
-    if base is not None:
-        if not isinstance(base, str):
-            raise UserError(f"{file.place('base')}: base: expected the name of a file, got {base!r}")
-        tree = overlay(read_tree(beside(path, base)), file)
-    else:
-        tree = file
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"{file.place('base')}: base: expected the name of a file, got {base!r}")
+    below = Tree({}) if base is None else read_tree(beside(path, base))
     reader = _Axes(file)
     parts = [reader.listed(axes["list"]), reader.zipped(axes["zip"]), reader.gridded(axes["grid"])]
     points = tuple(reader.joined(combination) for combination in itertools.product(*parts))
@@ -156,9 +160,10 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     for key in options:
         if key in reader.places:
             raise UserError(f"command line: {key}: the sweep has an axis over it ({reader.places[key]})")
-    tree = overlay(tree, options_tree(options))
+    shared = overlay(file, options_tree(options))
+    tree = overlay(below, shared)
     tree.source = str(path)
-    return Sweep(path.stem, tree, points, reader.places, search)
+    return Sweep(path.stem, tree, below, shared, points, reader.places, search)
 
 
 class _Axes:
@@ -260,6 +265,8 @@ class _Axes:
                 raise UserError(f"{where}: the axis is empty")
             if not isinstance(values, list):
                 raise UserError(f"{where}: expected a list of values, got {values!r}; write [{values}]")
+            if any(isinstance(value, Mapping) for value in values):
+                raise UserError(f"{where}: expected plain values; give whole sections as entries of list:")
         self._note(section, axes)
         return dict(axes)
 

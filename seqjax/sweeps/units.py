@@ -105,7 +105,7 @@ def _cut(group: Sequence[Planned], pieces: int, most: int) -> list[tuple[Planned
     they have at most so many."""
     size = math.ceil(len(group) / pieces)
     full = math.ceil(size / CPU_SIDE_BY_SIDE) * CPU_SIDE_BY_SIDE
-    if CPU_SIDE_BY_SIDE < size and full <= most and full * (pieces - 1) < len(group):
+    if CPU_SIDE_BY_SIDE < size and full <= min(most, 1.25 * size) and full * (pieces - 1) < len(group):
         size = full
     return [tuple(group[i : i + size]) for i in range(0, len(group), size)]
 

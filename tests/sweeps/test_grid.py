@@ -463,3 +463,13 @@ def test_overlaying_keeps_the_trees_below_as_they_were(trees: list[Tree]) -> Non
     before = json.dumps([tree.values for tree in trees])
     overlay(overlay(trees[0], trees[1]), trees[2])
     assert json.dumps([tree.values for tree in trees]) == before
+
+
+def test_what_a_file_says_for_all_runs_reaches_every_kind_of_model(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("model: {family: lstm, d_model: 24, dropout: 0.5, forget_bias: 2.0}\n")
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("base: base.yaml\nmodel: {dropout: 0.1}\ngrid: {model.family: [lstm, transformer]}\n")
+    lstm, transformer = (run.config.model for run in read_sweep(sweep).runs())
+    assert (lstm.dropout, lstm.d_model, lstm.forget_bias) == (0.1, 24, 2.0)
+    assert (transformer.dropout, transformer.d_model) == (0.1, 128)  # the base was for another kind of model
+    assert [run.config.model.dropout for run in read_sweep(sweep, {"model.dropout": "0.2"}).runs()] == [0.2, 0.2]

@@ -59,7 +59,7 @@ def test_a_sweep_as_an_array_is_preempted_and_ends_bit_equal(
     length = {"steps": 8000, "checkpoint_every": 3000, "evaluate_every": 3000, "log_every": 50, "context_length": 32}
     sweep = write_sweep(tmp_path / "array.yaml", small_text, AXES, **length)
     first = Launcher(sweep, tmp_path / "slurm", *OPTIONS)
-    first.wait_until(lambda: len(queue()) == 3)
+    first.wait_until(lambda: "submitted 3 job(s)" in first.said())
     first.end(SIGKILL)  # the jobs do not need it
     jobs = list(queue())
     run_folders = folders.run_folders(first.folder)

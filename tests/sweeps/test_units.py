@@ -150,9 +150,10 @@ def test_bundles_are_of_full_groups_where_they_can_be(make_config: Any) -> None:
         planned = [with_seed(make_config("elman"), seed) for seed in range(count)]
         return sorted(len(unit.runs) for unit in form_units(planned, machine(cores), MadeUp(), bundle=True))
 
-    assert sizes(9, 2) == [1, 8]
+    assert sizes(9, 2) == [4, 5]
     assert sizes(16, 2) == [8, 8]
-    assert sizes(18, 2) == [6, 12]
+    assert sizes(18, 2) == [9, 9]
+    assert sizes(14, 2) == [6, 8]
     assert sizes(33, 1) == [9, 12, 12]
     assert sizes(3, 2) == [1, 2]
     assert sizes(4, 8) == [1, 1, 1, 1]

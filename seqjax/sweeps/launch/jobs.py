@@ -1,12 +1,14 @@
 """Units of a sweep as Slurm jobs: submit what is not in the queue already, watch it, report what is lost.
 
-``slurm/jobs.json`` in the sweep folder says which job trains which runs. It is a note, not the truth: how a run stands
-is read from its folder, whether its job is still there from squeue. So a launcher may come and go, on any login node.
+``slurm/arrays.json`` in the sweep folder says which runs an array trains, by the array's own name, and is written
+before the array is submitted: no job can be lost sight of. It is a note, not the truth: how a run stands is read from
+its folder, whether its job is still there from squeue. So a launcher may come and go, on any login node.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -76,7 +78,7 @@ class _Jobs:
 
     def take(self, units: Sequence[Unit]) -> None:
         """Watch the units that have a job, submit the others as one array."""
-        known = {tuple(run_ids): job for job, run_ids in read_jobs(self.folder).items()}
+        known = {tuple(run_ids): job for job, run_ids in queued_jobs(self.folder).items()}
         self.states = slurm.queue()
         waiting = []
         for unit in units:
@@ -102,10 +104,11 @@ class _Jobs:
             )
             for unit in units
         ]
-        name = f"seqjax-{self.folder.name}"
+        name = f"seqjax-{self.folder.name}-{secrets.token_hex(4)}"
+        (self.folder / "slurm").mkdir(mode=0o700, exist_ok=True)
+        arrays = read_arrays(self.folder) | {name: [list(unit.run_ids) for unit in units]}
+        runs.write_json(self.folder / "slurm" / "arrays.json", arrays)
         job_ids = slurm.submit([command] * len(units), requests, self.folder / "slurm", self.options, name)
-        jobs = read_jobs(self.folder) | {job: list(unit.run_ids) for job, unit in zip(job_ids, units, strict=True)}
-        runs.write_json(self.folder / "slurm" / "jobs.json", jobs)
         for job, unit in zip(job_ids, units, strict=True):
             self.open[job] = unit
             self._checkpoints[unit.run_ids] = self._progress(unit)
@@ -156,19 +159,29 @@ class _Jobs:
         return [unit for job, unit in self.open.items() if self.states.get(job) not in ("RUNNING", "COMPLETING")]
 
 
-def read_jobs(folder: Path) -> dict[str, list[str]]:
-    """Job id -> run ids, of all jobs that were ever submitted for a sweep; later ones come later."""
-    path = folder / "slurm" / "jobs.json"
+def read_arrays(folder: Path) -> dict[str, list[list[str]]]:
+    """Name of an array -> the run ids of each of its jobs, of all arrays that were ever submitted for a sweep."""
+    path = folder / "slurm" / "arrays.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def queued_jobs(folder: Path) -> dict[str, list[str]]:
+    """Job id -> run ids, of the jobs of a sweep that are in Slurm's queue now."""
+    arrays = read_arrays(folder)
+    found = {}
+    for job, name in slurm.names().items() if arrays else ():
+        if name in arrays:
+            index = job.partition("_")[2]  # a single job is no array, and has none
+            found[job] = arrays[name][int(index or 0)]
+    return found
 
 
 def in_queue(folder: Path) -> dict[str, str]:
     """Run id -> ``<job id> <state>`` of the jobs that are in Slurm's queue now; empty without Slurm."""
-    jobs = read_jobs(folder)
-    if not jobs:
+    if not read_arrays(folder):
         return {}
     try:
-        states = slurm.queue()
+        jobs, states = queued_jobs(folder), slurm.queue()
     except UserError:
         return {}
     return {run_id: f"{job} {states[job]}" for job, run_ids in jobs.items() if job in states for run_id in run_ids}

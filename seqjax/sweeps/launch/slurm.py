@@ -175,6 +175,12 @@ def queue(user: str | None = None) -> dict[str, str]:
     return dict(line.strip().split("|") for line in lines.splitlines() if "|" in line)
 
 
+def names() -> dict[str, str]:
+    """The names of our jobs that have not ended, by job id."""
+    lines = _ask("squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%j")
+    return dict(line.strip().split("|", 1) for line in lines.splitlines() if "|" in line)
+
+
 def cancel(job_ids: Iterable[str]) -> None:
     """End jobs; their commands get SIGTERM first, and KillWait seconds. Jobs that have ended are passed over."""
     if chosen := list(job_ids):
