@@ -72,6 +72,24 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """What :class:`_Loader` reads back: text that it would take for a number is quoted; short lists on one line."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.add_representer(
+    list,
+    lambda dumper, data: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", data, flow_style=not any(isinstance(item, dict | list) for item in data)
+    ),
+)
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML that :func:`read_file` reads back as they are."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, width=110)
+
+
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML or JSON file (with one level of ``base:``), overlay dotted options, validate.
 

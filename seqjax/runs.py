@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import Config, canonical_json, to_dict
+from seqjax.config import Config, canonical_json, dotted, to_dict
 from seqjax.errors import UserError
 from seqjax.overlay import load_config
 
@@ -86,7 +86,7 @@ def open_run(folder: Path, config: Config) -> None:
         path = folder / "config.json"
         if path.exists():
             _compare(read_config(folder), config, folder)
-        elif any(folder.glob("*.json*")):
+        elif any(file.suffix in (".json", ".jsonl") for file in folder.iterdir()):  # not one that is being written
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
             write_json(path, to_dict(config))
@@ -123,21 +123,13 @@ def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
 def _compare(saved: Config, asked: Config, folder: Path) -> None:
     if canonical_json(saved) == canonical_json(asked):
         return
-    for (key, there), (_, here) in zip(_flat(to_dict(saved)), _flat(to_dict(asked)), strict=False):
+    for (key, there), (_, here) in zip(dotted(to_dict(saved)), dotted(to_dict(asked)), strict=False):
         if there != here:
             raise UserError(
                 f"{folder}: holds a run of another config: {key} is {there!r} there and {here!r} here; "
                 "choose another run folder, or resume that run by naming its folder"
             )
     raise UserError(f"{folder}: holds a run of another kind of model; choose another run folder")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 @contextlib.contextmanager

@@ -117,7 +117,8 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
     ``d_ff``, where they are given, keep their ratio to it.
 
     Raises:
-        UserError: no width comes within 10 %, or the target is beyond all reason.
+        NoSuchWidth: no width comes within 10 %.
+        UserError: the target is beyond all reason.
     """
     if target > MOST:
         raise UserError(f"{place}: size.non_embedding: {target:g} is more than {MOST:g}")
@@ -133,7 +134,7 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
     best = min(sizes, key=lambda width: abs(sizes[width] - target))
     if abs(sizes[best] - target) > TOLERANCE * target:
         offered = ", ".join(f"d_model {width} gives {size:,}" for width, size in sizes.items())
-        raise UserError(
+        raise NoSuchWidth(
             f"{place}: size.non_embedding: no width gives {target:,.0f} within {TOLERANCE:.0%} for the family "
             f"'{model.family}' with n_layers {model.n_layers}"
             + (f" and n_heads {model.n_heads}" if isinstance(model, TransformerConfig) else "")
@@ -141,6 +142,10 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
             + (" or the heads" if grain > 1 else "")
         )
     return _widened(model, best)
+
+
+class NoSuchWidth(UserError):
+    """No width of a model comes near enough to the size that was asked for."""
 
 
 def _grain(model: ModelConfig) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,28 @@ def make_config(small_text: Path) -> Callable[..., Any]:
         return validate(overlay(options_tree(base), options_tree(changes)))
 
     return make
+
+
+@pytest.fixture
+def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
+    """``with crash_at(17):`` training ends in a RuntimeError where the batch of that step is made."""
+
+    @contextlib.contextmanager
+    def crashing(at: int) -> Iterator[None]:
+        from seqjax.training import loop
+
+        real = loop.batch_at
+
+        def batch_at(config: Any, shard: Any, step: int) -> Any:
+            if step == at:
+                raise RuntimeError("crash")
+            return real(config, shard, step)
+
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="crash"):
+            patch.setattr(loop, "batch_at", batch_at)
+            yield
+
+    return crashing
 
 
 FAMILIES = ("elman", "lstm", "gru", "transformer", "window")

@@ -32,6 +32,13 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
         runs.open_run(tmp_path, CONFIG)
 
 
+def test_what_a_killed_writer_left_is_no_obstacle(tmp_path: Path) -> None:
+    """Also what another process, that opens the same run at the same moment, has not yet put in its place."""
+    (tmp_path / ".config.json.k2x9ab").write_text('{"mo')
+    runs.open_run(tmp_path, CONFIG)
+    assert runs.read_config(tmp_path) == CONFIG
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
     runs.write_json(path, {"loss": 1.0})

@@ -14,6 +14,7 @@ from seqjax.errors import UserError
 from seqjax.units import si
 
 VOCABULARY = 256
+CALL_SECONDS = 0.1  # of steps in one call
 
 
 def add_parser(commands: Any) -> None:
@@ -97,19 +98,28 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
     )
     program = make_program(config, make_model(config, VOCABULARY))
     state = program.init()
-    shape = (options.batch_size, options.context_length + 1)
-    batch = program.put(np.random.default_rng(0).integers(0, VOCABULARY, shape, np.int32))
-    hyper = Hyper(np.float32(1e-3), np.float32(0.0))
+    shape = (program.steps_at_once, options.batch_size, options.context_length + 1)
+    batches = program.put(np.random.default_rng(0).integers(0, VOCABULARY, shape, np.int32))
+    hyper = Hyper(np.full(len(batches), 1e-3, np.float32), np.float32(0.0))
+    resets_K = np.zeros(len(batches), bool)
     began = time.perf_counter()
-    compiled = program.step.lower(state, batch, hyper).compile()
+    compiled = program.steps.lower(state, batches, hyper, resets_K, 1).compile()
     compile_seconds = time.perf_counter() - began
-    seconds = []
-    for _ in range(2 + options.repeats):
-        began = time.perf_counter()
-        state, metrics = compiled(state, batch, hyper)
+
+    def call(state: Any, count: int) -> tuple[Any, float]:
+        since = time.perf_counter()
+        state, metrics = compiled(state, batches, hyper, resets_K, count)
         jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - began)
-    step_seconds = float(np.median(seconds[2:]))
+        return state, (time.perf_counter() - since) / count
+
+    for _ in range(2):
+        state, one = call(state, 1)
+    count = int(min(len(batches), max(1, CALL_SECONDS / one)))  # as many at once as training takes
+    seconds = []
+    for _ in range(options.repeats):
+        state, of_one = call(state, count)
+        seconds.append(of_one)
+    step_seconds = float(np.median(seconds))
     tokens = options.batch_size * options.context_length
     flops = flops_per_token(config.model, VOCABULARY, options.context_length)["training"]
     return {

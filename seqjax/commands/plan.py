@@ -43,14 +43,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if not getattr(options, name) > 0:
             raise UserError(f"command line: --{name} {getattr(options, name)}: must be above 0")
     sweep_command.stay_off_accelerators()
-    from seqjax.sweeps.budget import Shape, as_yaml, probes, propose
+    from seqjax.sweeps.budget import GridShape, as_yaml, probes, propose
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.run import measured_speeds
 
     over = shared.config_options(rest)
     sweep = read_sweep(options.sweep, over)
     machine = sweep_command.machine_of(options)
-    shape = Shape(options.sizes, options.lengths, ratio=options.ratio)
+    shape = GridShape(options.sizes, options.lengths, ratio=options.ratio)
     bundle = not options.no_bundle
     speeds = measured_speeds(probes(sweep, seconds, shape), machine, bundle, lambda text: print(text, file=sys.stderr))
     found = propose(sweep, seconds, shape, machine, speeds, bundle)

@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seqjax.commands import options as shared
 from seqjax.config import run_id, to_dict
+from seqjax.overlay import dump_yaml
 from seqjax.units import si
 
 
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     parameters = count_parameters(config.model, vocab_size, context)
     flops = flops_per_token(config.model, vocab_size, context)
     tokens = config.train.steps * config.train.batch_size * context
-    print(yaml.safe_dump(to_dict(config), sort_keys=False).rstrip())
+    print(dump_yaml(to_dict(config)).rstrip())
     print(f"\nrun id {run_id(config)}\nvocabulary V = {vocab_size:,}\n")
     print("parameters")
     sums = ("total", "non_embedding", "with_readout")

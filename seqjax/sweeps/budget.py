@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from seqjax.config import dotted
 from seqjax.errors import UserError
-from seqjax.overlay import RIVALS, options_tree, overlay, read_file
-from seqjax.sweeps.grid import Planned, Sweep, flat
+from seqjax.overlay import RIVALS, dump_yaml, options_tree, overlay, read_file
+from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.report import predicted_seconds
 from seqjax.sweeps.speed import Speeds
 from seqjax.sweeps.units import form_units
+from seqjax.targets import NoSuchWidth
 from seqjax.units import duration
 
 FILL = 0.9  # of the budget; predictions are not exact
@@ -33,7 +33,7 @@ ANY_LENGTH = 10**9  # steps of runs that are planned for their shape alone: no w
 
 
 @dataclass(frozen=True)
-class Shape:
+class GridShape:
     """What a proposal looks like: how many sizes, a factor apart, and how many lengths, a factor apart."""
 
     sizes: int = 3
@@ -53,7 +53,7 @@ class Proposal:
     seconds: float
 
 
-def propose(sweep: Sweep, seconds: float, shape: Shape, machine: Machine, speeds: Speeds, bundle: bool) -> Proposal:
+def propose(sweep: Sweep, seconds: float, shape: GridShape, machine: Machine, speeds: Speeds, bundle: bool) -> Proposal:
     """The proposal with the largest models that fits.
 
     Raises:
@@ -96,7 +96,7 @@ def propose(sweep: Sweep, seconds: float, shape: Shape, machine: Machine, speeds
     return best
 
 
-def probes(sweep: Sweep, seconds: float, shape: Shape) -> list[Planned]:
+def probes(sweep: Sweep, seconds: float, shape: GridShape) -> list[Planned]:
     """Runs whose steps are worth measuring for such a budget: each model at a small and at a large size."""
     guess = (seconds * 1e10 / (6 * shape.ratio * max(1, len(sweep.points)))) ** 0.5  # at 10 GFLOP/s
     found = []
@@ -119,7 +119,7 @@ def _proposal(
     sweep: Sweep,
     models: Sequence[Mapping[str, Any]],
     largest: float,
-    shape: Shape,
+    shape: GridShape,
     machine: Machine,
     speeds: Speeds,
     bundle: bool,
@@ -155,10 +155,8 @@ def _common_size(sweep: Sweep, models: Sequence[Mapping[str, Any]], near: float)
 def _try(sweep: Sweep, point: Mapping[str, Any]) -> Planned | None:
     try:
         return sweep.plan(point)
-    except UserError as error:
-        if "size.non_embedding: no width" in str(error):
-            return None
-        raise
+    except NoSuchWidth:
+        return None
 
 
 def _spread(first: float, last: float, factor: float) -> list[float]:
@@ -183,7 +181,7 @@ def as_yaml(
     kept = {key: value for key, value in options.items() if not key.startswith(REPLACED)}
     values = overlay(read_file(path), options_tree(kept)).values
     if values.get("list"):
-        values["list"] = _kept(dict(flat(entry)) for entry in values["list"])
+        values["list"] = _kept(dict(dotted(entry)) for entry in values["list"])
     if axes := values.get("zip"):
         steps = _kept(dict(zip(axes, step, strict=True)) for step in zip(*axes.values(), strict=True))
         values["zip"] = {key: [step[key] for step in steps] for key in steps[0]}
@@ -197,17 +195,4 @@ def as_yaml(
     proposed = {"size.non_embedding": proposal.sizes, "horizon.tokens": proposal.tokens}
     values["grid"] = {**(values.pop("grid", None) or {}), **{k: [int(v) for v in vs] for k, vs in proposed.items()}}
     values = {name: value for name, value in values.items() if value not in ({}, [{}])}
-    comments = "".join(f"# {line}\n" for line in heading)
-    return comments + yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=110)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Lists of plain values on one line."""
-
-
-_Dumper.add_representer(
-    list,
-    lambda dumper, data: dumper.represent_sequence(
-        "tag:yaml.org,2002:seq", data, flow_style=not any(isinstance(item, dict | list) for item in data)
-    ),
-)
+    return "".join(f"# {line}\n" for line in heading) + dump_yaml(values)

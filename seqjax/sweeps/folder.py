@@ -61,7 +61,9 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
     """
     with runs.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "sweep.json").is_file() and any(folder.glob("*.json*")):
+        if not (folder / "sweep.json").is_file() and any(
+            file.suffix in (".json", ".jsonl") for file in folder.iterdir()
+        ):
             raise UserError(f"{folder}: holds files but no sweep.json, so it is not a sweep folder; choose another one")
         runs.write_json(folder / "sweep.json", _as_json(sweep))
         for run in planned:

@@ -21,12 +21,12 @@ entries, the zip's steps, the grid's combinations and the rates; the last of the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import Config, Request, run_id
+from seqjax.config import Config, Request, dotted, run_id
 from seqjax.errors import UserError, did_you_mean
 from seqjax.overlay import Tree, beside, options_tree, overlay, read_file, read_tree
 from seqjax.targets import resolve
@@ -186,7 +186,7 @@ class _Axes:
         for entry in entries:
             if not isinstance(entry, Mapping):
                 raise UserError(f"{place}: list: expected entries such as {{model.family: lstm}}, got {entry!r}")
-            pairs = list(flat(entry))
+            pairs = list(dotted(entry))
             points.append(dict(pairs))
             if len(points[-1]) < len(pairs):
                 raise UserError(f"{place}: list: an entry gives one key twice: {entry!r}")
@@ -277,15 +277,6 @@ class _Axes:
 
 def _numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-
-
-def flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested mappings."""
-    for key, value in entry.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _tells(key: str) -> bool:

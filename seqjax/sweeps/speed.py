@@ -21,6 +21,7 @@ from seqjax.overlay import Tree, validate
 from seqjax.targets import training_flops_per_token, vocabulary_size
 
 TIMED_SECONDS = 0.6  # of steps, for each measurement
+CALL_SECONDS = 0.1  # of steps in one call
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
 LARGE_THREADS = 4
 ENTRY = {"family", "lanes", "flops", "compile_seconds", "step_seconds"}  # of one measurement in the file
@@ -70,19 +71,26 @@ def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[st
     began = time.perf_counter()
     program = make_bundle(configs, make_model(config, vocabulary), devices=1)
     state = program.init()
-    shape = (lanes, config.train.batch_size, config.train.context_length + 1)
-    batch = np.random.default_rng(0).integers(0, vocabulary, shape, np.int32)
-    rates = np.full(lanes, 1e-4, np.float32)
-    state, metrics = program.step(state, program.put(batch), Hyper(rates, rates))
-    jax.block_until_ready(metrics)
-    compile_seconds = time.perf_counter() - began
-    seconds: list[float] = []
-    while len(seconds) < 5 or (math.fsum(seconds) < TIMED_SECONDS and len(seconds) < 500):
-        began = time.perf_counter()
-        state, metrics = program.step(state, program.put(batch), Hyper(rates, rates))
+    shape = (lanes, program.steps_at_once, config.train.batch_size, config.train.context_length + 1)
+    batches = np.random.default_rng(0).integers(0, vocabulary, shape, np.int32)
+    hyper = Hyper(np.full(shape[:2], 1e-4, np.float32), np.zeros(lanes, np.float32))
+    resets_K = np.zeros(program.steps_at_once, bool)
+
+    def call(state: Any, count: int) -> tuple[Any, float]:
+        since = time.perf_counter()
+        state, metrics = program.steps(state, program.put(batches), hyper, resets_K, count)
         jax.device_get(metrics)
-        seconds.append(time.perf_counter() - began)
-    return {"compile_seconds": compile_seconds, "step_seconds": float(np.median(seconds[1:]))}
+        return state, time.perf_counter() - since
+
+    state, _ = call(state, 1)
+    compile_seconds = time.perf_counter() - began
+    state, one = call(state, 1)
+    count = int(min(program.steps_at_once, max(1, CALL_SECONDS / one)))  # as many at once as training takes
+    seconds: list[float] = []
+    while len(seconds) < 4 or math.fsum(seconds) < TIMED_SECONDS:
+        state, taken = call(state, count)
+        seconds.append(taken)
+    return {"compile_seconds": compile_seconds, "step_seconds": float(np.median(seconds)) / count}
 
 
 class Speeds:

@@ -27,6 +27,7 @@ from seqjax.training.tracking import open_mirror
 
 Tree = Any
 READ = ("loss", "grad_norm", "alive")  # of each step's metrics; the learning rate is known
+CALL_SECONDS = 0.1, 0.4  # calls of the program that are shorter take more steps at once, longer ones fewer
 
 
 class Interrupted(Exception):
@@ -117,36 +118,36 @@ class _Bundle:
         self.program = make_bundle([run.config for run in members], make_model(self.config, vocab_size), devices)
         self.rates_RxS = np.stack([run.rates for run in members])
         self.decay_R = np.array([run.config.optimizer.weight_decay for run in members], np.float32)
+        self.steps_at_once = 1
+        self.last_read = time.monotonic()
 
     def to_the_end(self, stop: Sequence[int]) -> list[dict[str, Any]]:
         """Train from the last checkpoints on; the results of all runs, finished or diverged."""
-        state, first = self._restore()
+        state, step = self._restore()
         steps = self.config.train.steps
-        unread: dict[str, jax.Array] | None = None
-        for step in range(first, steps):
+        unread: tuple[int, int, dict[str, jax.Array]] | None = None
+        while step < steps:
             state = self._enter(step, state)
-            batch, reset = self._batch(step)
-            if reset:
-                state = state.replace(carry=self.program.zero_carry())
-            hyper = Hyper(self.rates_RxS[:, step], self.decay_R)
-            state, metrics = self.program.step(state, self.program.put(batch), hyper)
+            count = min(self.steps_at_once, self._next_event(step) - step)
+            state, metrics = self.program.steps(state, *self._inputs(step, count), count)
             if unread is not None:
-                self._read(step, unread)  # the metrics of the step before, while this one runs
-            unread = metrics
+                self._read(*unread)  # the metrics of the call before, while this one runs
+            unread = (step, count, metrics)
+            step += count
             asked = stop[0] if stop else None
-            if asked or self._is_due(step + 1):
-                self._read(step + 1, unread)
+            if asked or self._is_due(step):
+                self._read(*unread)
                 unread = None
-            for run in self._active(step):
+            for run in self._active(step - 1):
                 if not run.is_alive():
-                    run.diverged(step + 1)
+                    run.diverged(step)
             if not any(run.result is None for run in self.members):
                 break
-            if self._is_due(step + 1) and step + 1 < steps:
-                self._pause(step + 1, state)
-            if asked and step + 1 < steps:
-                self._save(step + 1, state)
-                raise Interrupted(asked, step + 1)
+            if self._is_due(step) and step < steps:
+                self._pause(step, state)
+            if asked and step < steps:
+                self._save(step, state)
+                raise Interrupted(asked, step)
         self._finish(self._enter(steps, state))
         return [run.result for run in self.members]
 
@@ -172,15 +173,29 @@ class _Bundle:
         """The runs that take this step: neither ended nor still waiting for the others."""
         return [run for run in self.members if run.result is None and run.start <= step]
 
-    def _batch(self, step: int) -> tuple[np.ndarray, bool]:
-        """int32 [R, B, T+1]; lanes of one seed see the same text."""
-        of_seed = {}
-        for run in self.members:
-            seed = run.config.train.seed
-            if seed not in of_seed:
-                of_seed[seed] = batch_at(run.config, run.train_shard, step)
-        batches = [of_seed[run.config.train.seed] for run in self.members]
-        return np.stack([batch for batch, _ in batches]), batches[0][1]
+    def _inputs(self, first: int, count: int) -> tuple[jax.Array, Hyper, np.ndarray]:
+        """What ``count`` steps from ``first`` on take: batches [R, K, B, T+1], rates [R, K], resets [K].
+
+        Lanes of one seed see the same text.
+        """
+        train, capacity = self.config.train, self.program.steps_at_once
+        lanes_of_seed: dict[int, list[int]] = {}
+        for lane, run in enumerate(self.members):
+            lanes_of_seed.setdefault(run.config.train.seed, []).append(lane)
+        batches = np.zeros((len(self.members), capacity, train.batch_size, train.context_length + 1), np.int32)
+        resets_K, rates_RxK = np.zeros(capacity, bool), np.zeros((len(self.members), capacity), np.float32)
+        for lanes in lanes_of_seed.values():
+            run = self.members[lanes[0]]
+            for k in range(count):
+                batches[lanes, k], resets_K[k] = batch_at(run.config, run.train_shard, first + k)
+        rates_RxK[:, :count] = self.rates_RxS[:, first : first + count]
+        return self.program.put(batches), Hyper(rates_RxK, self.decay_R), resets_K
+
+    def _next_event(self, step: int) -> int:
+        """The first step after this one at which something is due or a run enters."""
+        train, evaluation = self.config.train, self.config.evaluation
+        due = [step - step % every + every for every in (train.checkpoint_every, evaluation.every)]
+        return min(train.steps, *due, *(run.start for run in self.members if run.start > step))
 
     def _is_due(self, step: int) -> bool:
         """Whether the device is waited for after this many steps: for an evaluation, a checkpoint or the end."""
@@ -190,19 +205,26 @@ class _Bundle:
     def _evaluates(self, step: int) -> bool:
         return step % self.config.evaluation.every == 0 and step < self.config.train.steps
 
-    def _read(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of the step that led to ``step`` off the device."""
-        columns = [values.tolist() for values in jax.device_get([metrics[name] for name in READ])]
+    def _read(self, first: int, count: int, metrics: dict[str, jax.Array]) -> None:
+        """Take the metrics of the ``count`` steps from ``first`` on off the device, and see how long they took."""
+        columns_RxK = jax.device_get([metrics[name] for name in READ])
         for lane, run in enumerate(self.members):
-            if run.result is None and run.start < step:
-                values = {name: float(column[lane]) for name, column in zip(READ, columns, strict=True)}
-                run.read(step, values, self.program.devices)
+            if run.result is None and run.start <= first:
+                of_lane = [column[lane, :count].astype(float).tolist() for column in columns_RxK]
+                records = [dict(zip(READ, values, strict=True)) for values in zip(*of_lane, strict=True)]
+                run.read(first + 1, records, self.program.devices)
+        since, self.last_read = self.last_read, time.monotonic()
+        if self.last_read - since < CALL_SECONDS[0]:
+            self.steps_at_once = min(2 * self.steps_at_once, self.program.steps_at_once)
+        elif self.last_read - since > CALL_SECONDS[1]:
+            self.steps_at_once = max(self.steps_at_once // 2, 1)
 
     def _pause(self, step: int, state: TrainState) -> None:
         """Evaluate and save, as far as they are due at this step."""
         if self._evaluates(step):
             self._evaluate(step, state)
         self._save(step, state)
+        self.last_read = time.monotonic()  # the time between two reads is to be that of training
 
     def _evaluate(self, step: int, state: TrainState) -> list[Evaluation]:
         """One point of each validation curve, on the same windows at every step."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,22 +86,24 @@ class Run:
             f"{others}"
         )
 
-    def read(self, step: int, values: dict[str, float], devices: int) -> None:
-        """Take the metrics of one step; every ``log_every`` steps write their mean."""
-        self._waiting.append(values)
-        self._show(step, values["loss"], devices)
+    def read(self, first: int, records: Sequence[dict[str, float]], devices: int) -> None:
+        """Take the metrics of the steps that led to ``first``, ``first`` + 1, ...; every ``log_every`` steps write
+        their mean."""
         train = self.config.train
-        if (step % train.log_every == 0 or step == train.steps) and values["alive"]:
-            self._write(
-                {
-                    "step": step,
-                    "tokens": step * self._tokens_per_step,
-                    "loss": _mean(self._waiting, "loss"),
-                    "grad_norm": _mean(self._waiting, "grad_norm"),
-                    "learning_rate": float(self.rates[step - 1]),
-                }
-            )
-            self._waiting = []
+        for step, values in enumerate(records, first):
+            self._waiting.append(values)
+            if (step % train.log_every == 0 or step == train.steps) and values["alive"]:
+                self._write(
+                    {
+                        "step": step,
+                        "tokens": step * self._tokens_per_step,
+                        "loss": _mean(self._waiting, "loss"),
+                        "grad_norm": _mean(self._waiting, "grad_norm"),
+                        "learning_rate": float(self.rates[step - 1]),
+                    }
+                )
+                self._waiting = []
+        self._show(first + len(records) - 1, records[-1]["loss"], devices)
 
     def is_alive(self) -> bool:
         """Whether everything read so far was finite."""

@@ -32,7 +32,7 @@ from seqjax.models import build_model
 from seqjax.training.losses import next_token_loss, token_losses
 from seqjax.training.optimizer import make_optimizer
 from seqjax.training.state import Hyper, TrainState, init_state
-from seqjax.training.step import train_step
+from seqjax.training.step import train_step, train_steps
 
 Tree = Any
 
@@ -94,15 +94,18 @@ class Program:
 
     Attributes:
         init: () -> TrainState on the mesh.
-        step: (state, batch, hyper) -> (state, metrics); the state is donated.
+        steps: (state, batches, hyper, resets_K, count) -> (state, metrics), up to K steps in one call, see
+            :func:`~seqjax.training.step.train_steps`; the state is donated; the resets are shared by a bundle's runs.
+        steps_at_once: K.
         token_losses: (params, batch_BxT1, carry) -> (loss_BxT, carry); the batch is shared by the runs of a bundle.
-        put: numpy [B, T+1] -> array sharded over the devices by rows.
+        put: numpy [K, B, T+1] -> array sharded over the devices by rows.
         zero_carry: recurrent state for B streams, or None.
         devices: how many devices the mesh has.
     """
 
     init: Callable[[], TrainState]
-    step: Callable[[TrainState, jax.Array, Hyper], tuple[TrainState, dict[str, jax.Array]]]
+    steps: Callable[[TrainState, jax.Array, Hyper, Any, Any], tuple[TrainState, dict[str, jax.Array]]]
+    steps_at_once: int
     token_losses: Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
     put: Callable[[np.ndarray], jax.Array]
     zero_carry: Callable[[], Tree]
@@ -117,9 +120,9 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
     Raises:
         UserError: more devices asked for than there are, or they do not divide the micro-batch.
     """
-    init, step, losses, carry = _pure_parts(config, model)
+    init, steps, losses, carry = _pure_parts(config, model)
     seed, scale = np.int32(config.train.seed), np.float32(config.train.init_scale)
-    return _compile(config, (init, seed, scale), step, losses, carry, devices)
+    return _compile(config, (init, seed, scale), steps, losses, carry, devices)
 
 
 def make_bundle(
@@ -140,20 +143,23 @@ def make_bundle(
     if len({program_key(config) for config in configs}) != 1:
         raise UserError(f"a bundle is of runs that differ in nothing but {', '.join(LANE_KEYS)}")
     runs = len(configs)
-    init, step, losses, carry = _pure_parts(configs[0], model)
+    init, steps, losses, carry = _pure_parts(configs[0], model)
     seeds = np.array([config.train.seed for config in configs], np.int32)
     scales = np.array([config.train.init_scale for config in configs], np.float32)
     lift = partial(over_runs, runs=runs, side_by_side=side_by_side or lanes_side_by_side(runs))
     return _compile(
         configs[0],
         (over_runs(init, runs, side_by_side=1), seeds, scales),
-        lift(step),
+        lambda state, batches, hyper, resets_K, count: lift(
+            lambda state_, batches_, hyper_: steps(state_, batches_, hyper_, resets_K, count)
+        )(state, batches, hyper),
         lambda params, batch, h: lift(lambda p, h_: losses(p, batch, h_))(params, h),
         lambda: jax.tree.map(lambda h: jnp.repeat(h[None], runs, axis=0), carry()),
         devices,
     )
 
 
+STEPS_AT_ONCE, TOKENS_AT_ONCE = 64, 2**18  # of one run, at most, in one call
 CPU_SIDE_BY_SIDE = 4  # measured, see experiments/bundles.py: more lanes at once fall out of a core's cache
 
 
@@ -173,7 +179,7 @@ def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[
 
 
 def _pure_parts(config: Config, model: nn.Module) -> tuple[Callable, Callable, Callable, Callable]:
-    """Of one run: init(seed, scale), step(state, batch, hyper), losses(params, batch, carry), carry()."""
+    """Of one run: init(seed, scale), steps(state, batches, hyper, ...), losses(params, batch, carry), carry()."""
     optimizer = make_optimizer(config.optimizer)
     carry = partial(initial_carry, config, model)
     step = partial(
@@ -185,31 +191,35 @@ def _pure_parts(config: Config, model: nn.Module) -> tuple[Callable, Callable, C
     )
     return (
         lambda seed, scale: init_state(model, optimizer, seed, scale, carry()),
-        step,
+        partial(train_steps, step=step),
         partial(token_losses, model),
         carry,
     )
 
 
 def _compile(
-    config: Config, init: tuple, step: Callable, losses: Callable, carry: Callable, devices: int | None
+    config: Config, init: tuple, steps: Callable, losses: Callable, carry: Callable, devices: int | None
 ) -> Program:
     """``init`` is a function with its arguments: were they constants, XLA would evaluate them, slowly, to compile."""
-    mesh = _mesh(config, devices)
+    mesh, train = _mesh(config, devices), config.train
     replicated = NamedSharding(mesh, P())
     init_state_of, *seeds_and_scales = init
     shapes = jax.eval_shape(*init)
     lead = [None] * (shapes.step.ndim)  # the axis of runs, in a bundle
-    rows = NamedSharding(mesh, P(*lead, "data"))
+    rows = NamedSharding(mesh, P(*lead, None, "data"))
     carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
     # it runs once: on CPU, where that is known to be safe, it is not worth the seconds that optimizing it takes
     effort = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return Program(
         init=partial(jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort), *seeds_and_scales),
-        step=jax.jit(
-            step, donate_argnums=0, in_shardings=(shardings, rows, None), out_shardings=(shardings, replicated)
+        steps=jax.jit(
+            steps,
+            donate_argnums=0,
+            in_shardings=(shardings, rows, None, None, None),
+            out_shardings=(shardings, replicated),
         ),
+        steps_at_once=max(1, min(STEPS_AT_ONCE, TOKENS_AT_ONCE // (train.batch_size * train.context_length))),
         token_losses=jax.jit(losses),
         put=partial(_put, sharding=rows),
         zero_carry=jax.jit(carry, out_shardings=carry_rows),

@@ -16,6 +16,7 @@ from seqjax.training.state import Hyper, TrainState
 Tree = Any
 Loss = Callable[[Tree, Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
 """``loss(params, batch, carry, key) -> (mean in nats, new carry)``; batch leaves are [B, ...], carry [..., B, H]."""
+Step = Callable[[TrainState, Tree, Hyper], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def train_step(
@@ -60,6 +61,38 @@ def train_step(
     moved = state.replace(step=state.step + 1, params=params, opt_state=opt_state, carry=carry)
     state = jax.tree.map(partial(jnp.where, alive), moved, state).replace(alive=alive)
     return state, {"loss": value, "grad_norm": norm, "learning_rate": hyper.learning_rate, "alive": alive}
+
+
+def train_steps(
+    state: TrainState, batches: Tree, hyper: Hyper, resets_K: jax.Array, count: jax.Array, *, step: Step
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The first ``count`` of K train steps in one program, so that the host is needed once for all of them.
+
+    ``count`` is traced: the program is the same for any number of steps, so how a run is cut into calls changes none of
+    its bits.
+
+    Args:
+        batches: leading axes K, B.
+        hyper: learning rates [K], one weight decay.
+        resets_K: bool, whether the carry is zeroed before the step.
+        count: int32, at most K.
+        step: as :func:`train_step`, with its keywords bound.
+    Returns:
+        The state after them, and each metric of every step, [K]; zero from ``count`` on.
+    """
+
+    def one(k: jax.Array, carried: tuple[TrainState, Tree]) -> tuple[TrainState, Tree]:
+        state, metrics = carried
+        carry = jax.tree.map(lambda h: jnp.where(resets_K[k], jnp.zeros_like(h), h), state.carry)
+        state, found = step(state.replace(carry=carry), *at(k))
+        return state, jax.tree.map(lambda all_K, x: all_K.at[k].set(x), metrics, found)
+
+    def at(k: jax.Array) -> tuple[Tree, Hyper]:
+        return jax.tree.map(lambda x: x[k], batches), Hyper(hyper.learning_rate[k], hyper.weight_decay)
+
+    _, found = jax.eval_shape(step, state, *at(count))
+    metrics = jax.tree.map(lambda x: jnp.zeros((len(resets_K), *x.shape), x.dtype), found)
+    return jax.lax.fori_loop(0, count, one, (state, metrics))
 
 
 def _norm(tree: Tree) -> jax.Array:

@@ -14,7 +14,7 @@ from seqjax.cli import main
 from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.sweeps import units
-from seqjax.sweeps.budget import FILL, Proposal, Shape, as_yaml, probes, propose
+from seqjax.sweeps.budget import FILL, GridShape, Proposal, as_yaml, probes, propose
 from seqjax.sweeps.grid import Sweep, read_sweep
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.report import predicted_seconds
@@ -22,7 +22,7 @@ from seqjax.sweeps.units import form_units
 from seqjax.units import parse_duration
 
 TWO_CORES = Machine((0, 1), (), 1e13)
-THREE_BY_TWO = Shape()
+THREE_BY_TWO = GridShape()
 
 
 class MadeUp:
@@ -60,7 +60,7 @@ def file_of(tmp_path: Path, small_text: Path) -> Any:
 FAMILIES = "list: [{model.family: lstm}, {model.family: transformer, model.n_layers: 2, model.n_heads: 2}]\n"
 
 
-def proposal(sweep: Sweep, seconds: float, shape: Shape = THREE_BY_TWO) -> Proposal:
+def proposal(sweep: Sweep, seconds: float, shape: GridShape = THREE_BY_TWO) -> Proposal:
     return propose(sweep, seconds, shape, TWO_CORES, MadeUp(), bundle=True)
 
 
@@ -90,8 +90,10 @@ def test_what_is_proposed_fits_and_more_would_not(file_of: Any) -> None:
         before = found.sizes[-1]
 
 
-@pytest.mark.parametrize("shape", [Shape(), Shape(sizes=1, lengths=1, ratio=5.0), Shape(sizes=2, lengths=4)])
-def test_sizes_and_tokens_are_a_grid(file_of: Any, shape: Shape) -> None:
+@pytest.mark.parametrize(
+    "shape", [GridShape(), GridShape(sizes=1, lengths=1, ratio=5.0), GridShape(sizes=2, lengths=4)]
+)
+def test_sizes_and_tokens_are_a_grid(file_of: Any, shape: GridShape) -> None:
     """Every family has each size, within 10 %; the largest has so many tokens for each of its parameters."""
     sweep = read_sweep(file_of(FAMILIES + "grid: {train.seed: [0, 1]}"))
     found = proposal(sweep, 1800.0, shape)
@@ -170,19 +172,19 @@ def test_what_no_length_suits_is_an_error(file_of: Any) -> None:
         proposal(sweep, 600.0)
     heads = read_sweep(file_of("list: [{model.family: transformer, model.n_layers: 1000, model.n_heads: 64}]"))
     with pytest.raises(UserError, match=r"found no size near .* that all models can have within 10 %"):
-        propose(heads, 1e-3, Shape(sizes=1, lengths=1), TWO_CORES, MadeUp(), bundle=True)
+        propose(heads, 1e-3, GridShape(sizes=1, lengths=1), TWO_CORES, MadeUp(), bundle=True)
 
 
 def test_short_runs_are_passed_over_where_they_would_be_one(file_of: Any) -> None:
     """With batches of 8,192 tokens the smallest sizes would train for one step, whatever their tokens."""
     sweep = read_sweep(file_of("train: {batch_size: 64, context_length: 128}\noptimizer: {warmup_steps: 0}"))
-    found = proposal(sweep, 7200.0, Shape(sizes=1, lengths=3))
+    found = proposal(sweep, 7200.0, GridShape(sizes=1, lengths=3))
     assert len({run.config.train.steps for run in found.planned}) == 3
 
 
 def test_probes_are_small_and_large_of_every_model(file_of: Any) -> None:
     sweep = read_sweep(file_of(FAMILIES + "grid: {size.non_embedding: [1e3, 4e3]}\n"))
-    found = probes(sweep, 3600.0, Shape())
+    found = probes(sweep, 3600.0, GridShape())
     by_family: dict[str, list[int]] = {}
     for run in found:
         by_family.setdefault(run.config.model.family, []).append(matrices(run.config.model))
@@ -260,5 +262,5 @@ def test_a_sweep_longer_than_its_budget_is_refused(
 
 def test_a_smaller_machine_takes_longer(file_of: Any) -> None:
     sweep = read_sweep(file_of(FAMILIES))
-    one = propose(sweep, 1800.0, Shape(), replace(TWO_CORES, cores=(0,)), MadeUp(), bundle=True)
+    one = propose(sweep, 1800.0, GridShape(), replace(TWO_CORES, cores=(0,)), MadeUp(), bundle=True)
     assert one.sizes[-1] < proposal(sweep, 1800.0).sizes[-1]

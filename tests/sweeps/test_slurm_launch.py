@@ -16,7 +16,9 @@ import pytest
 from slurm_cluster import Cluster, start_cluster, why_not
 
 from seqjax.errors import UserError
-from seqjax.sweeps.launch.slurm import SlurmOptions, Task, cancel, parse_time, queue, release, submit
+from seqjax.sweeps.launch.slurm import SlurmOptions, parse_time, submit
+from seqjax.sweeps.launch.slurm_client import cancel, queue, release
+from seqjax.sweeps.launch.slurm_task import Task
 
 STEPS = 35
 CHILD = """\
@@ -240,7 +242,7 @@ def test_what_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def in_a_process(command: list[str], **settings: object) -> subprocess.Popen[str]:
     """A task in a process of its own, which SIGUSR1 has call checkpoint() as submitit does."""
     code = (
-        "import signal, sys; from seqjax.sweeps.launch.slurm import Task\n"
+        "import signal, sys; from seqjax.sweeps.launch.slurm_task import Task\n"
         f"task = Task({command!r}, 'hello', **{settings!r})\n"
         "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(type(task.checkpoint().function).__name__))\n"
         "task()"

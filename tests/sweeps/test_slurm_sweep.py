@@ -14,7 +14,7 @@ from sweeping import SIGKILL, Launcher, numbers, write_sweep
 
 from seqjax import cli
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.launch.slurm import queue, release
+from seqjax.sweeps.launch.slurm_client import queue, release
 
 AXES = "model: {family: gru, d_model: 16, n_layers: 1}\ngrid: {train.seed: [1, 2, 3]}"
 OPTIONS = ("--launcher", "slurm", "--partition", "low", "--gpus-per-run", "1", "--time", "0:20:00", "--no-bundle",

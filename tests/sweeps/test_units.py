@@ -59,11 +59,12 @@ def bytes_by_xla(config: Config, lanes: int) -> float:
     """What the compiled step takes, or the compiled evaluation with the state that lies by, whichever is more."""
     configs = [with_seed(config, seed).config for seed in range(lanes)]
     program = make_bundle(configs, make_model(config, V), devices=1)
-    state, one_each = program.init(), np.ones(lanes, np.float32)
+    state, at_once = program.init(), program.steps_at_once
     length = config.train.context_length + 1
-    batch = np.zeros((lanes, config.train.batch_size, length), np.int32)
+    batches = np.zeros((lanes, at_once, config.train.batch_size, length), np.int32)
+    hyper = Hyper(np.ones((lanes, at_once), np.float32), np.ones(lanes, np.float32))
     quick = {"xla_backend_optimization_level": 0}  # buffers are laid out before that
-    step = program.step.lower(state, batch, Hyper(one_each, one_each)).compile(quick).memory_analysis()
+    step = program.steps.lower(state, batches, hyper, np.zeros(at_once, bool), 1).compile(quick).memory_analysis()
     windows = np.zeros((config.evaluation.batch_size, length), np.int32)
     evaluation = program.token_losses.lower(state.params, windows, None).compile(quick).memory_analysis()
     lying_by = nbytes(state.opt_state)

@@ -76,24 +76,13 @@ def test_a_diverged_lane_is_frozen_and_its_neighbours_never_notice(make_config: 
     assert_same_run(calm[0][0], lanes[0][1], calm[0][1])  # bit for bit
 
 
-def test_resumed_from_uneven_checkpoints_it_ends_bit_equal(
-    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_from_uneven_checkpoints_it_ends_bit_equal(make_config: Any, tmp_path: Path, crash_at: Any) -> None:
     shared = {"train.log_every": 7, "model.dropout": 0.1, "train.checkpoint_every": 5}
     whole = bundle(make_config, "lstm", tmp_path / "whole", LANES[:3], **shared)
     train_bundle(whole, devices=1, quiet=True)
     hurt = bundle(make_config, "lstm", tmp_path / "hurt", LANES[:3], **shared)
-    real = loop.batch_at
-
-    def crash_at_17(config: Any, shard: Any, step: int) -> Any:
-        if step == 17:
-            raise RuntimeError("crash")
-        return real(config, shard, step)
-
-    monkeypatch.setattr(loop, "batch_at", crash_at_17)
-    with pytest.raises(RuntimeError, match="crash"):
+    with crash_at(17):
         train_bundle(hurt, devices=1, quiet=True)
-    monkeypatch.undo()
     assert (hurt[1][1] / "checkpoints" / "15").is_dir()
     shutil.rmtree(hurt[0][1] / "checkpoints" / "15")  # one lane is a checkpoint behind,
     for file in (hurt[2][1] / "checkpoints").rglob("*"):  # and one has lost all of them but knows it
@@ -101,6 +90,19 @@ def test_resumed_from_uneven_checkpoints_it_ends_bit_equal(
     shutil.rmtree(hurt[2][1] / "checkpoints")
     train_bundle(hurt, devices=1, quiet=True)
     for (config, a), (_, b) in zip(whole, hurt, strict=True):
+        assert_same_run(config, a, b)
+
+
+def test_how_many_steps_go_into_a_call_changes_no_bit(
+    make_config: Any, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time, and as many as there can be between two evaluations."""
+    ends = []
+    for name, seconds in (("one", (0.0, 0.0)), ("many", (1e9, 1e9))):
+        monkeypatch.setattr(loop, "CALL_SECONDS", seconds)
+        ends.append(bundle(make_config, family, tmp_path / name, LANES[:2], **{"train.log_every": 3}))
+        train_bundle(ends[-1], devices=1, quiet=True)
+    for (config, a), (_, b) in zip(*ends, strict=True):
         assert_same_run(config, a, b)
 
 

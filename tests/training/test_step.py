@@ -12,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 
+from seqjax.config import Config
 from seqjax.models import group_of
 from seqjax.training.losses import next_token_loss
 from seqjax.training.optimizer import learning_rates, make_optimizer
-from seqjax.training.setup import make_model, make_program
+from seqjax.training.setup import Program, make_model, make_program
 from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step
 
@@ -164,12 +165,49 @@ def test_two_devices_give_what_one_gives(make_config: Any) -> None:
     results = []
     for devices in (1, 2):
         program = make_program(config, make_model(config, V), devices)
-        state = program.init()
-        for seed in range(3):
-            state, metrics = program.step(state, program.put(batch(config, seed)), HYPER)
+        state, metrics = three_steps(program, config, (3,))
         assert len(metrics["loss"].sharding.device_set) == devices
         results.append((jax.device_get(state), jax.device_get(metrics)))
     assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+
+
+def three_steps(program: Program, config: Config, calls: tuple[int, ...], resets: tuple[int, ...] = ()) -> Any:
+    """State and metrics after so many steps in each call; the carry is zeroed before some of the steps."""
+    state, first, found = program.init(), 0, []
+    for count in calls:
+        batches = [batch(config, first + k if k < count else 9) for k in range(program.steps_at_once)]
+        hyper = Hyper(jnp.full(len(batches), HYPER.learning_rate), HYPER.weight_decay)
+        resets_K = np.isin(first + np.arange(len(batches)), resets)
+        state, metrics = program.steps(state, program.put(np.stack(batches)), hyper, resets_K, count)
+        found.append(jax.tree.map(lambda x, count=count: x[:count], metrics))
+        first += count
+    return state, jax.tree.map(lambda *xs: jnp.concatenate(xs), *found)
+
+
+@pytest.mark.parametrize("calls", [(1, 1, 1), (2, 1), (3,)])
+def test_many_steps_in_one_call_are_the_steps(make_config: Any, family: str, calls: tuple[int, ...]) -> None:
+    """Bit for bit however they are cut into calls, and the step itself within rounding."""
+    config = make_config(family)
+    program = make_program(config, make_model(config, V), devices=1)
+    state, metrics = three_steps(program, config, calls)
+    as_one = three_steps(program, config, (3,))
+    jax.tree.map(np.testing.assert_array_equal, (state, metrics), as_one)
+    alone, step = step_of(config)
+    for t in range(3):
+        alone, one = step(alone, batch(config, t), HYPER)
+        np.testing.assert_allclose(metrics["loss"][t], one["loss"], rtol=1e-5)
+    assert int(state.step) == int(alone.step) == 3
+
+
+def test_the_carry_is_zeroed_where_asked(make_config: Any) -> None:
+    config = make_config("gru", **{"data.batching": "streams"})
+    program = make_program(config, make_model(config, V), devices=1)
+    (kept, _), (zeroed, metrics) = (three_steps(program, config, (3,), resets) for resets in ((), (2,)))
+    assert not np.array_equal(jax.tree.leaves(kept.carry)[0], jax.tree.leaves(zeroed.carry)[0])
+    state, _ = three_steps(program, config, (2,))
+    _, step = step_of(config)
+    _, one = step(state.replace(carry=program.zero_carry()), batch(config, 2), HYPER)
+    np.testing.assert_allclose(metrics["loss"][2], one["loss"], rtol=1e-5)
 
 
 def test_runs_can_be_stacked(make_config: Any, family: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.launch import slurm
+from seqjax.sweeps.launch import slurm, slurm_client
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.run import Launch
 from seqjax.sweeps.units import Unit
@@ -79,7 +79,7 @@ class _Jobs:
     def take(self, units: Sequence[Unit]) -> None:
         """Watch the units that have a job, submit the others as one array."""
         known = {tuple(run_ids): job for job, run_ids in queued_jobs(self.folder).items()}
-        self.states = slurm.queue()
+        self.states = slurm_client.queue()
         waiting = []
         for unit in units:
             job = known.get(unit.run_ids)
@@ -120,7 +120,7 @@ class _Jobs:
     def look(self) -> None:
         """Ask the queue; a job that has left it has ended its runs, or is submitted again, or is given up."""
         try:
-            self.states, self._silent = slurm.queue(), 0
+            self.states, self._silent = slurm_client.queue(), 0
         except UserError:  # a controller that restarts answers again
             self._silent += 1
             if self._silent > ASKED_AGAIN:
@@ -169,7 +169,7 @@ def queued_jobs(folder: Path) -> dict[str, list[str]]:
     """Job id -> run ids, of the jobs of a sweep that are in Slurm's queue now."""
     arrays = read_arrays(folder)
     found = {}
-    for job, name in slurm.names().items() if arrays else ():
+    for job, name in slurm_client.names().items() if arrays else ():
         if name in arrays:
             index = job.partition("_")[2]  # a single job is no array, and has none
             found[job] = arrays[name][int(index or 0)]
@@ -181,7 +181,7 @@ def in_queue(folder: Path) -> dict[str, str]:
     if not read_arrays(folder):
         return {}
     try:
-        jobs, states = queued_jobs(folder), slurm.queue()
+        jobs, states = queued_jobs(folder), slurm_client.queue()
     except UserError:
         return {}
     return {run_id: f"{job} {states[job]}" for job, run_ids in jobs.items() if job in states for run_id in run_ids}

@@ -20,25 +20,20 @@ What became of a job is read from the run folders and from squeue, never from su
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import Any
 
 from seqjax.errors import UserError
+from seqjax.sweeps.launch.slurm_client import absent, one_line
+from seqjax.sweeps.launch.slurm_task import WARN, Task
 
-STOPPED = 75  # the exit code of a command that saved its state and wants to be started again
-WARN = signal.SIGUSR2
 SLACK_SECONDS = 60  # Slurm may send the warning this much earlier than asked
 OURS = ("array", "error", "job-name", "open-mode", "output", "requeue", "signal", "time")
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -118,7 +113,7 @@ def submit(
     except ImportError:
         raise UserError("--launcher slurm needs submitit: pip install 'seqjax[slurm]'") from None
     if not (shutil.which("sbatch") and shutil.which("srun")):
-        raise _absent("sbatch")
+        raise absent("sbatch")
     _make_private(folder)
     pairs = zip(commands, inputs, strict=True)
     tasks = [Task(command, line, options.signal_seconds, options.retries) for command, line in pairs]
@@ -136,7 +131,7 @@ def submit(
             return [job.job_id for job in executor.submit_array(tasks)]
     except (FailedJobError, FailedSubmissionError) as error:
         hint = f" ({len(tasks)} jobs; see the cluster's MaxArraySize)" if "array" in str(error) else ""
-        raise UserError(f"Slurm refused the jobs: {_one_line(str(error))}{hint}") from error
+        raise UserError(f"Slurm refused the jobs: {one_line(str(error))}{hint}") from error
 
 
 def _parameters(options: SlurmOptions, name: str) -> dict[str, Any]:
@@ -167,139 +162,3 @@ def _make_private(folder: Path) -> None:
         folder.chmod(0o700)
     except OSError as error:
         raise UserError(f"{folder}: cannot be used for the jobs' files: {error.strerror}") from error
-
-
-def queue(user: str | None = None) -> dict[str, str]:
-    """The jobs of ``user`` (ourselves) that have not ended: job id ("123_0", "123") -> Slurm's state ("PENDING")."""
-    lines = _ask("squeue", "--noheader", "--array", "--user", user or str(os.getuid()), "--format", "%i|%T")
-    return dict(line.strip().split("|") for line in lines.splitlines() if "|" in line)
-
-
-def names() -> dict[str, str]:
-    """The names of our jobs that have not ended, by job id."""
-    lines = _ask("squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%j")
-    return dict(line.strip().split("|", 1) for line in lines.splitlines() if "|" in line)
-
-
-def cancel(job_ids: Iterable[str]) -> None:
-    """End jobs; their commands get SIGTERM first, and KillWait seconds. Jobs that have ended are passed over."""
-    if chosen := list(job_ids):
-        _ask("scancel", "--quiet", *chosen)
-
-
-def release(job_id: str) -> None:
-    """Let a requeued job start in two seconds, not two minutes (earlier, Slurm may kill it: "credential revoked")."""
-    _ask("scontrol", "update", f"jobid={job_id}", "StartTime=now+2")
-
-
-def _ask(*command: str, seconds: float = 60) -> str:
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("SQUEUE_")}  # a user's own filters
-    try:
-        done = subprocess.run(command, env=plain, stdin=DEVNULL, capture_output=True, text=True, timeout=seconds)
-    except FileNotFoundError:
-        raise _absent(command[0]) from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]}: Slurm did not answer in {seconds:.0f} s; try again later") from None
-    if done.returncode:
-        raise UserError(f"{command[0]} failed: {_one_line(done.stderr) or f'exit code {done.returncode}'}")
-    return done.stdout
-
-
-def _absent(program: str) -> UserError:
-    return UserError(f"--launcher slurm: {program} is not on PATH; start this where Slurm is, e.g. on a login node")
-
-
-def _one_line(text: str) -> str:
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-class Task:
-    """What one job does: run the command as a child, and when warned, have it save its state and be requeued.
-
-    Signal handlers run in the midst of ``__call__``, so neither reaps the child before the other is done with it.
-    """
-
-    def __init__(self, command: Sequence[str], line: str, signal_seconds: float, retries: int) -> None:
-        if "\n" in line:
-            raise ValueError("the input of a command is one line")
-        self.command, self.line = list(command), line
-        self.signal_seconds, self.retries = signal_seconds, retries
-        self._pid: int | None = None
-        self._terminated = False
-
-    def __call__(self) -> int:
-        """Run the command to its end; a failure ends the job with the command's exit code, so that Slurm sees it."""
-        signal.signal(signal.SIGTERM, self._terminate)
-        code, attempt = STOPPED, 0
-        while not self._terminated and attempt <= self.retries:
-            code, attempt = self._run(), attempt + 1
-            print(f"attempt {attempt} of {1 + self.retries}: exit code {code}", flush=True)
-            if code in (0, STOPPED):
-                break
-        if code and self._terminated and _runs_on():
-            signal.raise_signal(WARN)  # SIGTERM was a warning, not the end: requeue, which Slurm will not do
-        if code:
-            sys.exit(code if code > 0 else 128 - code)
-        return code
-
-    def checkpoint(self) -> Any:
-        """Called by submitit when the job is warned: what to run when the job, requeued, starts again."""
-        from submitit.helpers import DelayedSubmission
-
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGTERM)
-            deadline = time.monotonic() + 0.8 * self.signal_seconds
-            while (end := _end_of(self._pid)) is None and time.monotonic() < deadline:
-                time.sleep(0.05)
-            _kill_group(self._pid)
-            if end is not None and (end.si_code, end.si_status) == (os.CLD_EXITED, 0):
-                sys.exit(0)  # it came to its end meanwhile
-        if _runs_on() is False:
-            sys.exit(STOPPED)  # Slurm requeues the job itself; or it was cancelled, and requeueing would undo that
-        return DelayedSubmission(Task(self.command, self.line, self.signal_seconds, self.retries))
-
-    def _run(self) -> int:
-        # Blocked, so that the child ignores it for good, and that no warning finds a child without a known pid.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {WARN})
-        try:
-            child = subprocess.Popen(self.command, stdin=subprocess.PIPE, start_new_session=True)
-            self._pid = child.pid
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {WARN})
-        if self._terminated:
-            os.kill(child.pid, signal.SIGTERM)
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(self.line.encode() + b"\n")
-            child.stdin.flush()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        _kill_group(child.pid)
-        self._pid = None
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
-        return child.wait()
-
-    def _terminate(self, _number: int, _frame: Any) -> None:
-        self._terminated = True
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGTERM)
-
-
-def _end_of(pid: int) -> os.waitid_result | None:
-    """How a child ended, if it has; it is left to be reaped."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _runs_on() -> bool | None:
-    """Whether Slurm means this job to run on: not if it is being cancelled or requeued; None if Slurm does not say."""
-    with contextlib.suppress(UserError):
-        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        # the last task of an array has the array's own job id, by which squeue would tell of all its tasks
-        job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
-        return _ask("squeue", "-h", "-j", job, "-o", "%T", seconds=15).strip() in ("RUNNING", "SIGNALING")
-    return None
