@@ -7,6 +7,7 @@ for N with the readout and for all parameters. Every count is kept, so that the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -45,18 +46,24 @@ def count_parameters(config: ModelConfig, vocab_size: int, context_length: int) 
         embeddings, positions, readout, biases and norm gains;
       "with_readout": matrices and the readout's V D weights, which are counted whether tied or not.
     """
-    model = build_model(config, vocab_size, context_length)
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
-    counts = dict.fromkeys(GROUPS, 0)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        counts[group_of(path)] += leaf.size
+    counts = dict(_by_group(config, vocab_size, context_length))
     readout = counts["embedding"] if config.tied_embeddings else counts["readout"]
     return counts | {
         "total": sum(counts.values()),
         "non_embedding": counts["matrices"],
         "with_readout": counts["matrices"] + readout,
     }
+
+
+@cache  # a trace of the model takes as long as many of its steps
+def _by_group(config: ModelConfig, vocab_size: int, context_length: int) -> tuple[tuple[str, int], ...]:
+    model = build_model(config, vocab_size, context_length)
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    counts = dict.fromkeys(GROUPS, 0)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        counts[group_of(path)] += leaf.size
+    return tuple(counts.items())
 
 
 def flops_per_token(config: ModelConfig, vocab_size: int, context_length: int) -> dict[str, float]:
