@@ -8,11 +8,26 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from seqjax.commands import bench, data, evaluate, export, plan, runs, sample, show, status, sweep, train
+from seqjax.commands import (
+    bench,
+    data,
+    evaluate,
+    export,
+    fit,
+    optimal,
+    plan,
+    predict,
+    runs,
+    sample,
+    show,
+    status,
+    sweep,
+    train,
+)
 from seqjax.commands.options import split_config_options
 from seqjax.errors import UserError
 
-COMMANDS = (train, sweep, plan, status, runs, evaluate, sample, data, show, bench, export)
+COMMANDS = (train, sweep, plan, status, runs, fit, predict, optimal, evaluate, sample, data, show, bench, export)
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 

@@ -1,0 +1,1 @@
+"""Figures: what the fits say, as people look at it first."""

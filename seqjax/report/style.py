@@ -1,0 +1,122 @@
+"""One look for all figures: colours that the colour-blind tell apart, markers and dashes that grey keeps apart."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from seqjax.errors import UserError
+from seqjax.runs import write_bytes_atomically
+from seqjax.units import si
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito 2008
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
+FORMATS = (".png", ".svg", ".pdf")
+RC = {
+    "figure.constrained_layout.use": True,
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "svg.hashsalt": "seqjax",
+    "svg.fonttype": "none",
+}
+NAMES = {
+    "params": "parameters N",
+    "tokens": "training tokens D",
+    "flops": "training compute C (FLOP)",
+    "steps": "steps S",
+    "position": "position in the context T (tokens)",
+    "unique_tokens": "unique tokens U",
+    "loss": "loss (nats per token)",
+}
+
+
+def figure(width: float, height: float, **grid: object) -> tuple[Figure, np.ndarray]:
+    """A figure of our look with axes [rows, columns], without pyplot's global state."""
+    with matplotlib.rc_context(RC):
+        made = Figure(figsize=(width, height), layout="constrained")
+        axes = made.subplots(squeeze=False, **grid)
+    return made, axes
+
+
+def check_name(path: Path) -> None:
+    """Raise UserError for a name that says no format we write."""
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
+
+
+def save(made: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        UserError: another format than png, svg or pdf, or a place that cannot be written.
+    """
+    check_name(path)
+    buffer = io.BytesIO()
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    with matplotlib.rc_context(RC):
+        made.draw_without_rendering()
+        made.set_layout_engine("none")  # laid out once: a second layout would differ a little
+        made.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = False) -> None:
+    """A log axis with about three to eight labelled ticks: powers of ten, or 1-2-5 steps where few decades are shown.
+
+    Args:
+        plain: label 2.5, not 2.5 k: for losses.
+    """
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    axis.set_major_locator(FixedLocator(ticks_between(low, high)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}" if plain else si(value).strip()))
+
+
+def ticks_between(low: float, high: float) -> np.ndarray:
+    """Round numbers from ``low`` to ``high``, three to eight of them where that is possible."""
+    decades = np.log10(high / low)
+    if decades >= 2.5:
+        step = int(np.ceil(decades / 7))
+        exponents = np.arange(np.ceil(np.log10(low) - 1e-9), np.log10(high) + 1e-9)
+        return 10.0 ** exponents[::step]
+    every = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for mantissas in (
+        (1, 3),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 4, 5, 7),
+        tuple(np.arange(1, 10, 0.5)),
+        tuple(np.arange(1, 10, 0.2)),
+    ):
+        ticks = np.array([m * 10.0**e for e in every for m in mantissas])
+        ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
+        if len(ticks) >= 3:
+            return ticks
+    return np.linspace(low, high, 5)
+
+
+def widened(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:
+    """Ends of a log axis that holds these values with some room."""
+    logs = np.log(values[np.isfinite(values) & (values > 0)])
+    room = share * max(np.ptp(logs), 0.05)
+    return float(np.exp(logs.min() - room)), float(np.exp(logs.max() + room))

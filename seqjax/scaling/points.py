@@ -1,0 +1,308 @@
+"""The points that a law is fitted to: rows of a table, checked, in float64, with what was left out and why.
+
+Any table with columns for parameters, tokens and loss will do, a published one or the run table of
+:mod:`seqjax.sweeps.table`, whose column names are the defaults. How N, D and C were counted is noted with the points,
+and goes from there into the fit and onto the figure: the same runs give other exponents under another count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seqjax.errors import UserError, did_you_mean
+
+CONVENTIONS = {
+    "params": {
+        "non-embedding": "params_non_embedding",
+        "with-readout": "params_with_readout",
+        "total": "params_total",
+    },
+    "flops": {"kaplan": "flops_kaplan", "exact": "flops_exact"},
+}
+"""Short names for ways to count, and the columns of a run table that they mean."""
+DEFAULTS = {
+    "params": "params_non_embedding",
+    "tokens": "tokens",
+    "loss": "loss",
+    "flops": "flops_exact",
+    "steps": "steps",
+    "position": "position",
+    "unique_tokens": "unique_tokens",
+}
+"""The column of each variable where none is named."""
+RATE, SEED = "optimizer.learning_rate", "train.seed"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that is not fitted, and the rule that left it out."""
+
+    row: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class Points:
+    """What a law is fitted to.
+
+    Attributes:
+        variables: ``params`` N, ``tokens`` D, ``flops`` C, ``steps``, ``position``, ``unique_tokens``, as far as they
+            are known; float64 [n], all above 0.
+        loss: nats per token, float64 [n].
+        cluster: int [n]; points of one cluster (seeds of one model, checkpoints of one run) are resampled together.
+        rows: what each point is called in its table.
+        conventions: variable -> how it was counted, in words.
+        left_out: rows of the table that are not here.
+        notes: what a reader of the fit has to know about the points.
+    """
+
+    variables: dict[str, np.ndarray]
+    loss: np.ndarray
+    cluster: np.ndarray
+    rows: tuple[str, ...]
+    conventions: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def chosen(self, keep: np.ndarray, rule: str) -> Points:
+        """The points where ``keep`` is true; the others are noted as left out by the rule."""
+        gone = tuple(LeftOut(row, rule) for row, kept in zip(self.rows, keep, strict=True) if not kept)
+        rows = tuple(row for row, kept in zip(self.rows, keep, strict=True) if kept)
+        variables = {name: values[keep] for name, values in self.variables.items()}
+        _, cluster = np.unique(self.cluster[keep], return_inverse=True)
+        return replace(
+            self,
+            variables=variables,
+            loss=self.loss[keep],
+            cluster=cluster,
+            rows=rows,
+            left_out=self.left_out + gone,
+        )
+
+
+def make_points(loss: Any, cluster: Any = None, **variables: Any) -> Points:
+    """Points from arrays: ``make_points(loss, params=N, tokens=D)``.
+
+    Args:
+        cluster: labels of what is resampled together; None: points with equal variables.
+    Raises:
+        UserError: a value that is not a positive, finite number, or arrays of different lengths.
+    """
+    table = pd.DataFrame({"loss": np.asarray(loss)})
+    for name, values in variables.items():
+        if np.shape(values) != (len(table),):
+            raise UserError(f"{name}: {np.shape(values)} values for {len(table)} losses")
+        table[name] = np.asarray(values)
+    if cluster is not None:
+        table["cluster"] = np.asarray(cluster)
+    names = {name: name for name in variables}
+    return read_points(table, names | {"loss": "loss"}, cluster=None if cluster is None else "cluster", unique=False)
+
+
+def read_points(
+    table: pd.DataFrame,
+    columns: Mapping[str, str] | None = None,
+    needs: Iterable[str] = (),
+    *,
+    where: str | None = None,
+    drop_highest: int = 0,
+    cluster: str | None = None,
+    unique: bool = True,
+    source: str = "the table",
+) -> Points:
+    """The points in a table.
+
+    Runs of a run table that did not finish are left out, and of one model trained with several learning rates all but
+    the best. D is C / (6 N), and C is 6 N D, where the table does not give it; a note says so.
+
+    Args:
+        columns: variable -> name of its column, or a short name of `CONVENTIONS`; others are looked for under their
+            `DEFAULTS`.
+        needs: variables that a law cannot do without.
+        where: an expression over the columns; rows for which it is false are left out.
+        drop_highest: leave out so many rows with the highest losses.
+        cluster: column of what is resampled together; None: points with equal variables.
+        unique: whether two equal rows are an error.
+        source: what to call the table in errors.
+    Raises:
+        UserError: no such column, a value that is not a positive finite number, equal rows, a variable that is missing.
+    """
+    table = table.reset_index(drop=True)
+    named = {name: _column(table, name, given, source) for name, given in (columns or {}).items()}
+    for name, default in DEFAULTS.items():
+        if name not in named and default in table.columns:
+            named[name] = default
+    if "loss" not in named:
+        named["loss"] = _column(table, "loss", "loss", source)
+    labels = _labels(table)
+    keep, left_out = _where(table, labels, where, source)
+    notes: list[str] = []
+    for rule_of in (_not_finished, _worse_rates):
+        rules, said = rule_of(table[keep], named["loss"])
+        left_out += [LeftOut(labels[row], rule) for row, rule in rules.items()]
+        keep &= ~table.index.isin(list(rules))
+        notes += said
+    wanted = {*needs, *(columns or {}), "loss"} | ({"flops"} if "tokens" in needs and "tokens" not in named else set())
+    values = {
+        name: _numbers(table.loc[keep, column], column, labels, source)
+        for name, column in named.items()
+        if name in wanted or table.loc[keep, column].notna().all()
+    }
+    conventions = {name: _counted(name, column) for name, column in named.items() if name in values and name != "loss"}
+    _derive(values, conventions, notes)
+    if missing := [name for name in needs if name not in values]:
+        raise UserError(
+            f"{source}: needs {' and '.join(missing)}: name the column (--{missing[0].replace('_', '-')} COLUMN); "
+            f"it has {_listed(table.columns)}"
+        )
+    index = table.index[keep]
+    if unique:
+        _refuse_equal_rows(values, [labels[i] for i in index], source)
+    loss = values.pop("loss")
+    groups = _clusters(table.loc[keep], values, cluster, source)
+    points = Points(values, loss, groups, tuple(labels[i] for i in index), conventions, tuple(left_out), tuple(notes))
+    if drop_highest:
+        if drop_highest >= len(points):
+            raise UserError(f"{source}: cannot leave out the {drop_highest} highest losses of {len(points)} rows")
+        highest = np.argsort(-loss, kind="stable")[:drop_highest]
+        keep_points = ~np.isin(np.arange(len(loss)), highest)
+        points = points.chosen(keep_points, f"one of the {drop_highest} highest losses")
+    return points
+
+
+def _column(table: pd.DataFrame, name: str, given: str, source: str) -> str:
+    if given in table.columns:
+        return given
+    short = CONVENTIONS.get(name, {})
+    if short.get(given) in table.columns:
+        return short[given]
+    raise UserError(
+        f"{source}: {name}: there is no column '{given}'{did_you_mean(given, [*table.columns, *short])}; "
+        f"it has {_listed(table.columns)}"
+    )
+
+
+def _listed(columns: Iterable[Any], most: int = 12) -> str:
+    names = [str(column) for column in columns]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    if "run_id" in table.columns:
+        return [f"row {i + 1} ({run})" for i, run in enumerate(table["run_id"])]
+    return [f"row {i + 1}" for i in range(len(table))]
+
+
+def _where(
+    table: pd.DataFrame, labels: Sequence[str], where: str | None, source: str
+) -> tuple[np.ndarray, list[LeftOut]]:
+    if where is None:
+        return np.ones(len(table), bool), []
+    try:
+        found = table.eval(where, engine="python")
+    except Exception as error:  # whatever pandas makes of it
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--where {where!r}: {reason}; columns with dots or spaces go in `backticks`") from None
+    if not isinstance(found, pd.Series) or (found.dtype.kind != "b" and str(found.dtype) != "boolean"):
+        raise UserError(f"--where {where!r}: is not true or false for each row of {source}")
+    keep = np.array(found.fillna(False), bool)
+    if not keep.any():
+        raise UserError(f"--where {where!r}: is true for no row of {source}")
+    return keep, [LeftOut(label, f"not {where}") for label, kept in zip(labels, keep, strict=True) if not kept]
+
+
+def _not_finished(table: pd.DataFrame, _loss: str) -> tuple[dict[int, str], list[str]]:
+    if "status" not in table.columns:
+        return {}, []
+    return {i: str(status) for i, status in table["status"].items() if status != "finished"}, []
+
+
+def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[str]]:
+    """Of runs that differ in nothing but rate and seed, those whose rate has not the best mean loss."""
+    if RATE not in table.columns:
+        return {}, []
+    design = [name for name in table.columns if "." in name and name not in (RATE, SEED)] + ["tokens"] * (
+        "tokens" in table.columns
+    )
+    rules: dict[int, str] = {}
+    edges = []
+    for _, runs in table.groupby(design, dropna=False, sort=False):
+        means = runs.groupby(RATE)[loss].mean().dropna()
+        if len(means) < 2:
+            continue
+        best = means.idxmin()
+        if best in (means.index.min(), means.index.max()):
+            edges.append(str(runs.iloc[0].get("label") or runs.iloc[0].get("run_id")))
+        rules |= {i: f"learning rate {rate:g}: {best:g} is better" for i, rate in runs[RATE].items() if rate != best}
+    notes = []
+    if edges:
+        notes.append(
+            f"the best learning rate lies at the edge of its sweep for {len(edges)} model(s), {_listed(edges, 4)}: "
+            "their losses are bounds from above"
+        )
+    return rules, notes
+
+
+def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -> np.ndarray:
+    """Positive finite float64, before any product is taken: 6 N D of large runs overflows int64."""
+    found = np.empty(len(column))
+    integers = pd.api.types.is_integer_dtype(column.dtype)
+    for place, (row, value) in enumerate(column.items()):
+        where = f"{source}: column '{name}', {labels[row]}"
+        if pd.isna(value):
+            raise UserError(f"{where}: is empty; leave such rows out, e.g. --where '`{name}`.notna()'")
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: {value!r} is not a number") from None
+        if not np.isfinite(number) or number <= 0:
+            hint = " (did an integer overflow? write large numbers as 1.2e21)" if integers and number < 0 else ""
+            raise UserError(f"{where}: {value} is not a positive number{hint}")
+        found[place] = number
+    return found
+
+
+def _counted(name: str, column: str) -> str:
+    short = next((short for short, own in CONVENTIONS.get(name, {}).items() if own == column), None)
+    return short or f"column '{column}'"
+
+
+def _derive(values: dict[str, np.ndarray], conventions: dict[str, str], notes: list[str]) -> None:
+    if "params" not in values:
+        return
+    if "tokens" not in values and "flops" in values:
+        values["tokens"] = values["flops"] / (6.0 * values["params"])
+        conventions["tokens"] = "FLOPs / (6 N)"
+        notes.append(f"tokens are FLOPs / (6 N), from the {_named(conventions['flops'])}")
+    elif "flops" not in values and "tokens" in values:
+        values["flops"] = 6.0 * values["params"] * values["tokens"]
+        conventions["flops"] = "6 N D"
+
+
+def _named(convention: str) -> str:
+    return convention if convention.startswith("column") else f"{convention} FLOPs"
+
+
+def _refuse_equal_rows(values: Mapping[str, np.ndarray], labels: Sequence[str], source: str) -> None:
+    seen: dict[tuple[float, ...], str] = {}
+    for row, label in zip(zip(*values.values(), strict=True), labels, strict=True):
+        if row in seen:
+            raise UserError(f"{source}: {label} is {seen[row]} once more: the same {', '.join(values)}; keep one")
+        seen[row] = label
+
+
+def _clusters(table: pd.DataFrame, values: Mapping[str, np.ndarray], cluster: str | None, source: str) -> np.ndarray:
+    if cluster is not None:
+        return np.asarray(pd.factorize(table[_column(table, "cluster", cluster, source)])[0])
+    keys = pd.DataFrame(dict(values))
+    return (
+        keys.groupby(list(keys.columns), sort=False).ngroup().to_numpy() if len(keys.columns) else np.arange(len(table))
+    )

@@ -1,0 +1,120 @@
+"""`seqjax fit`, `predict` and `optimal`, from a table to a prediction, and what they say of mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from seqjax.cli import main
+from seqjax.scaling import LAWS
+from seqjax.scaling.files import read_fits
+
+TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e9, 1e11, 5)))
+    law = LAWS["chinchilla"]
+    loss = law.loss(law.theta_P(TRUTH), {"params": n, "tokens": d})
+    loss *= np.exp(2e-3 * np.random.default_rng(0).standard_normal(len(loss)))
+    path = tmp_path / "table.csv"
+    frame = pd.DataFrame({"Size": n, "FLOP": 6 * n * d, "Tokens": d, "Loss": loss, "kind": ["a", "b"] * (len(n) // 2)})
+    frame.to_csv(path, index=False)
+    return path
+
+
+def call(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_fit_predict_optimal(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "fit.json"
+    code = call("fit", table, "--law", "chinchilla", "--params", "Size", "--flops", "FLOP", "--loss", "Loss",
+                "--bootstrap", 200, "--json", out, "--checklist", "--where", "Loss < 4.9")  # fmt: skip
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert "L = E + A / N^alpha + B / D^beta" in printed and "tokens are FLOPs / (6 N)" in printed
+    assert "left out:" in printed and "not Loss < 4.9" in printed and "Which points are left out" in printed
+    saved = json.loads(out.read_text())
+    assert saved["law"] == "chinchilla" and saved["objective"] == "huber" and saved["starts_agreeing"] > 0
+    assert set(saved["params"]) == set(saved["intervals"]) == set(TRUTH)
+    assert saved["n_rows"] + len(saved["left_out"]) == 30
+    for name, value in TRUTH.items():
+        low, high = saved["intervals"][name]
+        assert low < saved["params"][name] < high
+        assert low - (high - low) < value < high + (high - low)
+    assert call("predict", out, "--params", 1e10, "--tokens", 1e12) == 0
+    printed = capsys.readouterr().out
+    expected = 1.8 + 400 / 1e10**0.33 + 900 / 1e12**0.30
+    assert abs(float(printed.split(": ")[1].split()[0]) - expected) < 0.02
+    assert "95 %" in printed and "extrapolated: params 10 times the largest measured" in printed
+    assert call("optimal", out, "--flops", 1e20, 1e22) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 5 and "extrapolated" in printed
+
+
+def test_one_fit_for_each_group(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "fits.json"
+    assert call("fit", table, "--law", "offset-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss", "--by",
+                "kind", "--bootstrap", 50, "--json", out, "--plot", tmp_path / "fits.svg") == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "== kind a" in printed and "== kind b" in printed
+    assert set(read_fits(out)) == {"a", "b"}
+    assert (tmp_path / "fits.svg").read_text().startswith("<?xml")
+    assert call("predict", out, "--flops", 1e18) == 0
+    assert [line[:3] for line in capsys.readouterr().out.splitlines()] == ["a: ", "b: "]
+
+
+def test_a_fit_survives_its_file(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fit.json"
+    assert call("fit", table, "--law", "over-training", "--params", "Size", "--tokens", "Tokens", "--loss", "Loss",
+                "--bootstrap", 50, "--json", out) == 0  # fmt: skip
+    (found,) = read_fits(out).values()
+    again = found.predict(params=1e8, tokens=1e10)
+    saved = json.loads(out.read_text())
+    np.testing.assert_allclose(again.loss, 1.8 + 400 / 1e8**0.33 + 900 / 1e10**0.30, rtol=0.03)
+    assert len(found.draws) == 50 - saved["failed_draws"] and found.constants == saved["params"]
+
+
+def test_the_laws_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit", "--laws") == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in LAWS)
+
+
+MISTAKES = {
+    "no table": (["fit"], "expected a TABLE or DIR"),
+    "no such table": (["fit", "nowhere.csv"], "nowhere.csv: there is no such table"),
+    "another kind of file": (["fit", "notes.txt"], "expected a sweep folder, or a table"),
+    "unknown law": (["fit", "TABLE", "--law", "chinchila"], "no law 'chinchila'; did you mean 'chinchilla'"),
+    "unknown column": (["fit", "TABLE", "--params", "size"], "there is no column 'size'; did you mean 'Size'"),
+    "no columns": (["fit", "TABLE", "--loss", "Loss"], "needs params and tokens: name the column (--params COLUMN)"),
+    "bad by": (["fit", "TABLE", "--by", "knd", "--loss", "Loss"], "--by knd: there is no such column; did you mean"),
+    "bad plot": (["fit", "TABLE", "--plot", "x.bmp"], "x.bmp: expected a name that ends in"),
+    "negative": (["fit", "TABLE", "--bootstrap", "-1"], "0 or more"),
+    "no fit": (["predict", "nowhere.json", "--params", "1"], "nowhere.json: cannot be read"),
+    "not a fit": (["predict", "TABLE", "--params", "1"], "is not JSON"),
+    "no flops": (["optimal", "OTHER", "--flops", "1e9"], "is not a fit of seqjax"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line(name: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words, message = MISTAKES[name]
+    (tmp_path / "other.json").write_text("{}")
+    places = {"TABLE": str(table), "OTHER": str(tmp_path / "other.json")}
+    assert call(*[places.get(word, word) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_loses_nothing(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = call("fit", table, "--law", "offset-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss",
+                "--bootstrap", 10, "--json", "/dev/null/fit.json")  # fmt: skip
+    printed = capsys.readouterr()
+    assert code == 2 and "cannot be written" in printed.err and "E + A" in printed.out

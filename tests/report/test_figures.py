@@ -1,0 +1,96 @@
+"""Figures: the numbers that they show are those of the fit, their ticks can be read, and files are whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seqjax.errors import UserError
+from seqjax.report import figures
+from seqjax.report.style import COLOURS, DASHES, MARKERS, save, ticks_between
+from seqjax.scaling import LAWS, fit, isoflops, make_points
+from seqjax.scaling.families import crossing, matched_ratio
+from seqjax.scaling.fitting import Fit
+from seqjax.scaling.position import fit_position, plateau
+
+
+def line(scale: float = 1e13, seed: int = 0) -> Fit:
+    params = np.geomspace(1e4, 1e8, 12)
+    noise = 5e-3 * np.random.default_rng(seed).standard_normal(12)
+    return fit(make_points((scale / params) ** 0.08 * np.exp(noise), params=params), "kaplan-n", bootstrap=50)
+
+
+def test_a_line_shows_its_points_its_law_and_its_constants() -> None:
+    found = {"lstm": line(3e13, 1), "transformer": line(1e13, 2)}
+    made = figures.draw_fits(found, crossing(*found.values(), names=tuple(found)))
+    top, bottom = made.axes
+    drawn = [artist for artist in top.get_lines() if len(artist.get_xdata()) == 12]
+    for artist, of in zip(drawn, found.values(), strict=True):
+        np.testing.assert_array_equal(artist.get_xdata(), of.points.variables["params"])
+        np.testing.assert_array_equal(artist.get_ydata(), of.points.loss)
+    laws = [artist for artist in top.get_lines() if len(artist.get_xdata()) == 200]
+    for artist, of in zip(laws, found.values(), strict=True):
+        np.testing.assert_allclose(artist.get_ydata(), of.law.loss(of.theta, {"params": artist.get_xdata()}))
+    residuals = [artist for artist in bottom.get_lines() if len(artist.get_xdata()) == 12]
+    np.testing.assert_allclose(residuals[0].get_ydata(), 100 * found["lstm"].residuals)
+    words = [text.get_text() for text in top.get_legend().get_texts()]
+    assert "lstm: 12 points" in words[0] and "alpha_N = 0.08" in words[0] and " to " in words[0]
+    assert len({artist.get_color() for artist in laws}) == len({str(a.get_linestyle()) for a in laws}) == 2
+
+
+def test_a_surface_has_contours_and_the_best_split() -> None:
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e9, 1e11, 6)))
+    loss = 1.8 + 400 / n**0.34 + 600 / d**0.3
+    starts = LAWS["chinchilla"].starts_SxP()[::50]
+    found = fit(make_points(loss, params=n, tokens=d), "chinchilla", bootstrap=20, diagnose=False, starts_SxP=starts)
+    made = figures.draw_fits({"": found})
+    plane = made.axes[0]
+    best = next(a for a in plane.get_lines() if a.get_label().startswith("compute-optimal"))
+    x, y = best.get_xdata(), best.get_ydata()
+    slope = np.polyfit(np.log(6 * x * y), np.log(x), 1)[0]
+    np.testing.assert_allclose(slope, 0.3 / 0.64, atol=0.01)
+    assert plane.get_xlabel() == "parameters N" and plane.get_ylabel() == "training tokens D"
+
+
+def test_the_other_figures_are_made(tmp_path: Path) -> None:
+    flops = np.repeat([1e17, 1e18, 1e19], 7)
+    params = np.sqrt(flops / 6) * np.tile(np.geomspace(1 / 3, 3, 7), 3)
+    loss = 1.8 + 400 / params**0.34 + 400 / (flops / 6 / params) ** 0.34
+    positions = 2.9 + 4.5 * np.arange(1.0, 257.0) ** -0.56
+    error = np.full(256, 0.01)
+    made = [
+        figures.draw_isoflops(isoflops(make_points(loss, params=params, flops=flops), bootstrap=20)),
+        figures.draw_positions(
+            {"transformer": (positions, error)},
+            {"transformer": fit_position(positions, error, bootstrap=20)},
+            {"transformer": plateau(positions, error)},
+        ),
+        figures.draw_ratio(matched_ratio(line(3e13, 1), line(1e13, 2)), ("lstm", "transformer")),
+    ]
+    for number, one in enumerate(made):
+        for form in ("png", "svg", "pdf"):
+            path = tmp_path / f"{number}.{form}"
+            save(one, path)
+            assert path.stat().st_size > 3000
+            first = path.read_bytes()
+            save(one, path)
+            assert path.read_bytes() == first  # the same figure, the same bytes
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e3, 1e9), (2.1, 2.9), (2.31, 2.34), (1.0, 5.0), (3e5, 4e6), (1.0, 1e15)])
+def test_ticks_are_round_and_few(low: float, high: float) -> None:
+    ticks = ticks_between(low, high)
+    assert 2 < len(ticks) <= 12 and (ticks >= low * 0.999).all() and (ticks <= high * 1.001).all()
+
+
+def test_neighbouring_looks_differ_in_grey() -> None:
+    """By marker and by dash; colour is not needed to tell them apart."""
+    assert len(set(MARKERS)) == len(MARKERS) and len({str(d) for d in DASHES[:6]}) == 6
+    assert len(set(COLOURS)) == len(COLOURS)
+
+
+def test_a_name_without_a_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected a name that ends in .png, .svg, .pdf"):
+        save(figures.draw_fits({"": line()}), tmp_path / "figure.bmp")

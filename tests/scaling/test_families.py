@@ -1,0 +1,82 @@
+"""Ratios at matched loss and crossings of two families whose laws are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seqjax.errors import UserError
+from seqjax.scaling import Fit, fit, make_points
+from seqjax.scaling.families import crossing, frontier, matched_ratio
+
+
+def power(scale: float, alpha: float, noise: float = 2e-3, seed: int = 0, low: float = 1e4, high: float = 1e8) -> Fit:
+    params = np.geomspace(low, high, 25)
+    loss = (scale / params) ** alpha * np.exp(noise * np.random.default_rng(seed).standard_normal(25))
+    return fit(make_points(loss, params=params), "kaplan-n", bootstrap=300, diagnose=False)
+
+
+def test_a_constant_factor_is_found() -> None:
+    """The same exponent, N_c three times as large: three times the parameters at every loss."""
+    found = matched_ratio(power(3e13, 0.08, seed=1), power(1e13, 0.08, seed=2))
+    assert found.within.all()
+    np.testing.assert_allclose(found.ratio, 3.0, rtol=0.05)
+    assert (found.low < 3.0).all() and (found.high > 3.0).all() and (found.high / found.low < 1.3).all()
+
+
+def test_a_loss_that_one_never_reaches_has_no_ratio() -> None:
+    params = np.geomspace(1e4, 1e8, 25)
+    floor = fit(make_points(2.5 + 30 * params**-0.3, params=params), "offset-n", bootstrap=50, diagnose=False)
+    found = matched_ratio(power(1e13, 0.08, 0.0), floor, np.array([2.4]))
+    assert np.isnan(found.ratio[0]) and not found.within[0]
+
+
+def test_a_crossing_in_the_data_is_found() -> None:
+    """(1e13 / N)^0.08 = (10^11.6 / N)^0.10 = 10^0.56 at N = 1e6."""
+    expected = 1e6
+    found = crossing(power(1e13, 0.08, seed=3), power(10**11.6, 0.10, seed=4), ("lstm", "transformer"))
+    assert found.x is not None and found.low < expected < found.high and found.low < found.x < found.high
+    assert not found.beyond and found.crossing == 1.0
+    assert "beyond which transformer is better" in found.verdict
+
+
+def test_crossings_are_covered() -> None:
+    expected = 1e6
+    hits = []
+    for seed in range(60):
+        found = crossing(power(1e13, 0.08, 5e-3, 2 * seed), power(10**11.6, 0.10, 5e-3, 2 * seed + 1))
+        hits.append(found.low <= expected <= found.high)
+    assert 0.88 <= np.mean(hits) <= 1.0
+
+
+def test_a_crossing_outside_of_the_data_is_flagged() -> None:
+    found = crossing(power(1e13, 0.08, 1e-4, 5, high=1e5), power(10**11.6, 0.10, 1e-4, 6, high=1e5))
+    assert found.x is not None and found.beyond and "extrapolated" in found.verdict
+
+
+def test_laws_that_do_not_cross_are_reported_so() -> None:
+    found = crossing(power(3e13, 0.08, 1e-4, 7), power(1e13, 0.08, 0.0, 8), ("lstm", "transformer"))
+    if found.x is not None:  # exponents that differ by noise cross somewhere, far away
+        assert found.beyond
+    a = fit(
+        make_points(3 + 9 * (x := np.geomspace(1e4, 1e8, 25)) ** -0.2, params=x),
+        "offset-n",
+        bootstrap=50,
+        diagnose=False,
+    )
+    b = fit(make_points(2 + 9 * x**-0.2, params=x), "offset-n", bootstrap=50, diagnose=False)
+    apart = crossing(a, b, ("lstm", "transformer"))
+    assert apart.x is None and apart.verdict == "no crossing found: transformer has the lower loss"
+
+
+def test_laws_of_two_variables_cannot_be_compared() -> None:
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e8, 4), np.geomspace(1e8, 1e10, 4)))
+    both = fit(make_points(2 + 400 / n**0.3, params=n, tokens=d), "chinchilla", bootstrap=0, diagnose=False)
+    with pytest.raises(UserError, match="cannot be compared"):
+        crossing(both, both)
+
+
+def test_the_frontier_is_what_no_cheaper_run_beats() -> None:
+    points = make_points([4.0, 3.5, 3.7, 3.0, 3.2], params=np.ones(5), flops=[1.0, 2.0, 3.0, 4.0, 5.0])
+    on_it = frontier(points)
+    assert on_it.loss.tolist() == [4.0, 3.5, 3.0] and len(on_it.left_out) == 2
