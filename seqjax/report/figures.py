@@ -20,6 +20,7 @@ from seqjax.report.style import (
     figure,
     log_axis,
     save,
+    styled,
     ticks_between,
     widened,
 )
@@ -33,6 +34,7 @@ from seqjax.units import si
 __all__ = ["check_name", "draw_fits", "draw_isoflops", "draw_positions", "draw_ratio", "save"]
 
 
+@styled
 def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figure:
     """Laws of one variable on shared axes, one for each group; or one law of N and D with its contours."""
     first = next(iter(fits.values()))
@@ -45,15 +47,18 @@ def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figu
 
 def label_of(fit: Fit, group: str = "") -> str:
     """Group, number of points, and the constants with their intervals."""
+    return f"{group + ': ' if group else ''}{len(fit.points)} points\n{constants_of(fit)}"
+
+
+def constants_of(fit: Fit) -> str:
+    """The constants with their intervals, three in a line."""
     intervals = fit.intervals
     parts = [
         f"{name} = {number(value, 3)}"
         + (f" ({number(intervals[name][0], 3)} to {number(intervals[name][1], 3)})" if name in intervals else "")
         for name, value in fit.constants.items()
     ]
-    half = -(-len(parts) // 2) if len(parts) > 3 else len(parts)
-    lines = [", ".join(parts[:half]), *([", ".join(parts[half:])] if parts[half:] else [])]
-    return "\n".join([f"{group}: {len(fit.points)} points" if group else f"{len(fit.points)} points", *lines])
+    return "\n".join(", ".join(parts[i : i + 3]) for i in range(0, len(parts), 3))
 
 
 def footnote(fits: Sequence[Fit]) -> str:
@@ -95,7 +100,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
         if crossing.x is not None and low < crossing.x < high:
             top.axvline(crossing.x, color="#555555", lw=0.9, ls=":")
         top.text(0.01, 0.01, crossing.verdict, transform=top.transAxes, fontsize=7.5, va="bottom", wrap=True)
-    _loss_axis(top, losses)
+    _loss_axis(top, losses, room=0.12 * len(fits))
     log_axis(bottom, "x", low, high)
     top.set_title(first.law.equation)
     top.legend(loc="upper right")
@@ -105,8 +110,10 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     return made
 
 
-def _loss_axis(axes: Axes, losses: np.ndarray) -> None:
-    log_axis(axes, "y", *widened(losses, 0.12), plain=True)
+def _loss_axis(axes: Axes, losses: np.ndarray, room: float = 0.0) -> None:
+    """Losses on a log axis, with more room above, as a share of their range, for a legend."""
+    low, high = widened(losses, 0.1)
+    log_axis(axes, "y", low, high * (high / low) ** room, plain=True)
     axes.set_ylabel(NAMES["loss"])
 
 
@@ -150,7 +157,7 @@ def _draw_surface(fit: Fit) -> Figure:
     log_axis(plane, "y", y_low, y_high)
     plane.set_xlabel(NAMES[first])
     plane.set_ylabel(NAMES[second])
-    plane.set_title(fit.law.equation)
+    made.suptitle(f"{fit.law.equation}\n{label_of(fit)}", fontsize=9)
     _against(against, {"": fit})
     made.supxlabel(footnote([fit]), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
@@ -168,17 +175,19 @@ def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
     _residual_axis(axes)
     log_axis(axes, "x", *widened(np.concatenate(everything)), plain=True)
     axes.set_xlabel(f"predicted {NAMES['loss']}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.28), handlelength=1)
+    if len(fits) > 1:
+        axes.legend(loc="upper left", handlelength=1)
 
 
 def _draw_measured_against_predicted(fits: Mapping[str, Fit]) -> Figure:
     made, axes = figure(6.4, 4.2 + 0.4 * len(fits))
     _against(axes[0, 0], fits)
-    axes[0, 0].set_title(next(iter(fits.values())).law.equation, pad=40)
+    axes[0, 0].set_title(next(iter(fits.values())).law.equation)
     made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 
+@styled
 def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     """Left the profiles with their parabolas and minima, right N_opt = k C^a through the minima (approach 2)."""
     made, axes = figure(9.6, 4.4, ncols=2)
@@ -216,6 +225,7 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     return made
 
 
+@styled
 def draw_positions(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     fits: Mapping[str, Fit] | None = None,
@@ -243,7 +253,7 @@ def draw_positions(
             line = np.geomspace(2, len(loss), 100)
             fit = fits[name]
             ax.plot(line, fit.law.loss(fit.theta, {"position": line}), dash, color=colour, lw=1.2,
-                    label=label_of(fit).partition("\n")[2])  # fmt: skip
+                    label=f"{name}: {constants_of(fit)}")  # fmt: skip
     log_axis(ax, "x", 0.9, length * 1.15, plain=True)
     _loss_axis(ax, np.concatenate(losses))
     ax.set_xlabel(NAMES["position"])
@@ -258,6 +268,7 @@ def _plateau_words(found: Plateau) -> str:
     return f"flat from {found.position:.0f} on ({found.low:.0f} to {high})"
 
 
+@styled
 def draw_ratio(ratio: Ratio, names: tuple[str, str], of: str = "params") -> Figure:
     """How many times more the first family needs than the second, over the loss that both reach."""
     made, axes = figure(6.0, 4.0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -44,12 +47,21 @@ NAMES = {
 }
 
 
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """``draw`` with our look for everything that it makes."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        with matplotlib.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
 def figure(width: float, height: float, **grid: object) -> tuple[Figure, np.ndarray]:
-    """A figure of our look with axes [rows, columns], without pyplot's global state."""
-    with matplotlib.rc_context(RC):
-        made = Figure(figsize=(width, height), layout="constrained")
-        axes = made.subplots(squeeze=False, **grid)
-    return made, axes
+    """A figure with axes [rows, columns], without pyplot's global state."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, made.subplots(squeeze=False, **grid)
 
 
 def check_name(path: Path) -> None:

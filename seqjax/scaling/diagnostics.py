@@ -13,6 +13,7 @@ Each flag is a line that begins with what kind of doubt it is:
     influence   one cluster of points moves a constant by more than two standard errors
     hold-out    fitted to the rest, the law misses the runs with the most compute
     rates       a best learning rate lies at the edge of its sweep
+    families    points of several families go into one law
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def correlations(fit: Fit) -> dict[str, float]:
     if len(fit.draws) < 10:
         return {}
     with np.errstate(invalid="ignore", divide="ignore"):  # of a constant that no refit moves there is none
-        matrix = np.corrcoef(stats.rankdata(fit.draws, axis=0).T)
+        matrix = np.corrcoef(stats.rankdata(fit.law.constants_of(fit.draws), axis=0).T)
     names = fit.law.names
     return {f"{names[i]}, {names[j]}": float(matrix[i, j]) for i, j in combinations(range(len(names)), 2)}
 
@@ -80,6 +81,7 @@ def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
         k n ln(F / F_best) <= 3.84,    k = 1 for least squares (normal residuals), 2 for small deltas (Laplace)
 
     with the scale of the residuals fitted too. An end that is not reached is infinite (for a positive one: 0).
+    Constants that are no coordinate of the fit (N_c of a power law) have none.
     """
     errors = standard_errors(fit)
     count, n = len(fit.theta), len(fit.points)
@@ -98,7 +100,9 @@ def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
     with np.errstate(invalid="ignore", divide="ignore"):
         rise = factor * n * np.log(found.value_S / fit.value)
     rise = np.where(np.isfinite(rise), rise, np.inf).reshape(count, len(shifts))
-    return {name: _profile_ends(fit, j, errors[j], shifts, rise[j]) for j, name in enumerate(fit.law.names)}
+    plain = fit.law.maps[0](fit.theta) == fit.theta if fit.law.maps else np.ones(count, bool)
+    names = [(j, name) for j, name in enumerate(fit.law.names) if plain[j]]
+    return {name: _profile_ends(fit, j, errors[j], shifts, rise[j]) for j, name in names}
 
 
 def _is_quadratic(fit: Fit) -> bool:
@@ -198,11 +202,14 @@ def _flags(fit: Fit) -> list[str]:
         *_of_the_constants(fit),
         *_of_the_residuals(fit),
         *(f"rates: {note}" for note in fit.points.notes if "learning rate" in note),
+        *(f"families: {note}" for note in fit.points.notes if "several families" in note),
     ]
 
 
 def _of_the_minimum(fit: Fit) -> list[str]:
     found = []
+    if not fit.rests:
+        found.append("starts: the best point is no point of rest; the constants are not determined, or the data exact")
     if fit.agreeing < FEW_AGREE:
         found.append(f"starts: only {fit.agreeing:.1%} of {fit.starts} starts reach this minimum")
     share = fit.failed_draws / max(1, fit.failed_draws + len(fit.draws))

@@ -38,7 +38,8 @@ class Fit:
         theta: of the law, float64 [P]; draws: thetas of the bootstrap refits, [R, P] (R may be 0).
         points: what was fitted, with what was left out.
         starts: how many; agreeing: the share that reached the same minimum.
-        gradient: largest entry at the minimum; condition: of the Hessian there, scaled to a unit diagonal.
+        gradient: largest entry at the minimum; condition: of the Hessian there, scaled to a unit diagonal; rests:
+            whether the optimiser came to rest.
         failed_draws: refits that did not come to rest, and are not in ``draws``.
         flags: reasons for doubt, in words (see :mod:`seqjax.scaling.diagnostics`).
         details: what the flags were decided on: correlations, profiles, hold-out, influence.
@@ -55,6 +56,7 @@ class Fit:
     agreeing: float
     gradient: float
     condition: float
+    rests: bool = True
     failed_draws: int = 0
     flags: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
@@ -173,10 +175,17 @@ def best_of_many(law: Law, points: Points, delta: float, theta_SxP: np.ndarray) 
     return one, len(theta_SxP), float(agree[inverse.reshape(-1)].sum() / len(theta_SxP))
 
 
-def resamples(points: Points, count: int, seed: int) -> np.ndarray:
-    """Weights [count, n] of bootstrap resamples: whole clusters, drawn with replacement."""
+def resamples(points: Points, count: int, seed: int, least: int = 1) -> np.ndarray:
+    """Weights [count, n] of bootstrap resamples: whole clusters, drawn with replacement.
+
+    Args:
+        least: draw again where fewer different clusters come up; a law cannot be fitted to fewer than its constants.
+    """
     clusters = int(points.cluster.max()) + 1
-    counts = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=count)
+    rng, even = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
+    counts = rng.multinomial(clusters, even, size=count)
+    while (few := (counts > 0).sum(axis=1) < least).any():
+        counts[few] = rng.multinomial(clusters, even, size=int(few.sum()))
     return counts[:, points.cluster].astype(np.float64)
 
 
@@ -234,6 +243,7 @@ def fit(
         agreeing=agreeing,
         gradient=float(best.gradient_S[0]),
         condition=_condition(best.hessian_SxPxP[0]),
+        rests=bool(best.rests_S[0]),
         failed_draws=failed,
     )
     if not diagnose:
@@ -248,7 +258,7 @@ def _bootstrap(
 ) -> tuple[np.ndarray, int]:
     if count == 0:
         return np.empty((0, len(theta))), 0
-    weights = resamples(points, count, seed)
+    weights = resamples(points, count, seed, least=len(theta))
     found = refit(law, points, np.tile(theta, (count, 1)), deltas_to(delta)[-4:], weights)
     whole = found.rests_S & np.isfinite(found.theta_SxP).all(axis=1)
     return widened(points, theta, found.theta_SxP[whole]), int((~whole).sum())

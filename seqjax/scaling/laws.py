@@ -1,8 +1,9 @@
 """The laws: how loss depends on parameters, tokens, compute, steps or position, each as one equation.
 
-A law is a pure function of its constants theta and of the logarithms of its variables, and gives the logarithm of the
-loss. Constants that are positive (E, A, N_c) are kept as logarithms in theta, exponents as they are, so that no bound
-is ever needed. Everything is float64; losses are in nats per token, N in parameters, D in tokens, C in FLOPs.
+A law is a pure function of theta and of the logarithms of its variables, and gives the logarithm of the loss. Theta are
+coordinates in which a fit is easy: logarithms of coefficients (E, A, N_c^alpha), so that no bound is ever needed, and
+exponents. The constants that papers print are functions of theta. Everything is float64; losses are in nats per token,
+N in parameters, D in tokens, C in FLOPs.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ Logs = Mapping[str, jax.Array]
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant of a law: its name, whether it is positive (and so fitted as a logarithm), and where fits start.
+    """A constant of a law: its name, whether it is positive by its nature, and where fits start.
 
     Attributes:
-        starts: values of theta, so logarithms of a positive constant.
+        starts: values of its entry in theta.
     """
 
     name: str
     positive: bool
     starts: tuple[float, ...]
+
+
+Map = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Law:
         variables: columns of a table that it needs (see :mod:`seqjax.scaling.points`).
         constants: in the order of theta.
         log_loss: ``(theta_P, logs) -> log L`` [n].
-        has_floor: whether a constant E is the loss that is left in the limit.
+        maps: theta [..., P] to the logarithms of positive constants and the values of others, and back; None: they are
+            the same.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Law:
     variables: tuple[str, ...]
     constants: tuple[Constant, ...]
     log_loss: Callable[[jax.Array, Logs], jax.Array]
+    maps: tuple[Map, Map] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,13 +77,15 @@ class Law:
 
     def theta_P(self, constants: Mapping[str, float]) -> np.ndarray:
         """The theta of these constants."""
-        return np.array([np.log(constants[c.name]) if c.positive else constants[c.name] for c in self.constants])
+        values = np.array([np.log(constants[c.name]) if c.positive else constants[c.name] for c in self.constants])
+        return self.maps[1](values) if self.maps else values
 
     def constants_of(self, theta: np.ndarray) -> np.ndarray:
         """Constants [..., P] of thetas [..., P]; a floor too small for float64 is 0."""
         positive = np.array([constant.positive for constant in self.constants])
-        with np.errstate(over="ignore"):
-            return np.where(positive, np.exp(np.where(positive, theta, 0.0)), theta)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            values = self.maps[0](np.asarray(theta)) if self.maps else np.asarray(theta)
+            return np.where(positive, np.exp(np.where(positive, values, 0.0)), values)
 
     def loss(self, theta: np.ndarray, variables: Mapping[str, np.ndarray]) -> np.ndarray:
         """Predicted loss, nats: theta [P] gives [n], theta [S, P] gives [S, n]."""
@@ -94,10 +102,28 @@ def _sum_of(*terms: jax.Array) -> jax.Array:
 
 def _power(variable: str) -> Callable[[jax.Array, Logs], jax.Array]:
     def log_loss(theta: jax.Array, logs: Logs) -> jax.Array:
-        scale, alpha = theta
-        return alpha * (scale - logs[variable])
+        a, alpha = theta
+        return a - alpha * logs[variable]
 
     return log_loss
+
+
+def _scales(*pairs: tuple[int, int]) -> tuple[Map, Map]:
+    """Between a and log N_c = a / alpha, for each (place of a, place of its alpha)."""
+
+    def constants(theta: np.ndarray) -> np.ndarray:
+        found = np.array(theta, np.float64)
+        for scale, exponent in pairs:
+            found[..., scale] = theta[..., scale] / theta[..., exponent]
+        return found
+
+    def theta(constants: np.ndarray) -> np.ndarray:
+        found = np.array(constants, np.float64)
+        for scale, exponent in pairs:
+            found[..., scale] = constants[..., scale] * constants[..., exponent]
+        return found
+
+    return constants, theta
 
 
 def _offset_power(variable: str) -> Callable[[jax.Array, Logs], jax.Array]:
@@ -109,13 +135,24 @@ def _offset_power(variable: str) -> Callable[[jax.Array, Logs], jax.Array]:
 
 
 def _kaplan_nd(theta: jax.Array, logs: Logs) -> jax.Array:
-    n_c, d_c, alpha_n, alpha_d = theta
-    return alpha_d * _sum_of(alpha_n / alpha_d * (n_c - logs["params"]), d_c - logs["tokens"])
+    a, d_c, p, alpha_d = theta
+    return alpha_d * _sum_of(a - p * logs["params"], d_c - logs["tokens"])
+
+
+def _kaplan_nd_constants(theta: np.ndarray) -> np.ndarray:
+    """a = p log N_c and p = alpha_N / alpha_D."""
+    a, d_c, p, alpha_d = np.moveaxis(theta, -1, 0)
+    return np.stack([a / p, d_c, p * alpha_d, alpha_d], axis=-1)
+
+
+def _kaplan_nd_theta(constants: np.ndarray) -> np.ndarray:
+    n_c, d_c, alpha_n, alpha_d = np.moveaxis(constants, -1, 0)
+    return np.stack([n_c * alpha_n / alpha_d, d_c, alpha_n / alpha_d, alpha_d], axis=-1)
 
 
 def _kaplan_ns(theta: jax.Array, logs: Logs) -> jax.Array:
-    n_c, s_c, alpha_n, alpha_s = theta
-    return _sum_of(alpha_n * (n_c - logs["params"]), alpha_s * (s_c - logs["steps"]))
+    a_n, a_s, alpha_n, alpha_s = theta
+    return _sum_of(a_n - alpha_n * logs["params"], a_s - alpha_s * logs["steps"])
 
 
 def _chinchilla(theta: jax.Array, logs: Logs) -> jax.Array:
@@ -159,14 +196,18 @@ def _grid(first: float, last: float, count: int) -> tuple[float, ...]:
 FLOOR = Constant("E", True, _grid(-1.0, 1.0, 5))
 EXPONENTS = _grid(0.0, 2.0, 5)
 COEFFICIENTS = _grid(0.0, 25.0, 6)
-SCALES = tuple(np.log(10.0 ** np.arange(2, 26, 4)).tolist())
+SMALL_COEFFICIENTS = (0.0, 1.0, 3.0, 8.0)
 SMALL_EXPONENTS = (0.05, 0.2, 0.5, 1.0)
 
 
 def _plain(name: str, variable: str, letter: str, equation: str) -> Law:
-    constants = (Constant(f"{letter}_c", True, SCALES), Constant(f"alpha_{letter}", False, SMALL_EXPONENTS))
+    constants = (
+        Constant(f"{letter}_c", True, SMALL_COEFFICIENTS),
+        Constant(f"alpha_{letter}", False, SMALL_EXPONENTS),
+    )
     text = f"L = ({letter}_c / {letter})^alpha_{letter}"
-    return Law(name, text, f"Kaplan et al. 2020, eq. {equation}", (variable,), constants, _power(variable))
+    source = f"Kaplan et al. 2020, eq. {equation}"
+    return Law(name, text, source, (variable,), constants, _power(variable), _scales((0, 1)))
 
 
 def _offset(name: str, variable: str, letter: str, source: str) -> Law:
@@ -194,12 +235,13 @@ LAWS = {
             "Kaplan et al. 2020, eq. 1.5",
             ("params", "tokens"),
             (
-                Constant("N_c", True, SCALES),
-                Constant("D_c", True, SCALES),
-                Constant("alpha_N", False, SMALL_EXPONENTS),
+                Constant("N_c", True, (5.0, 15.0, 25.0, 40.0)),
+                Constant("D_c", True, (15.0, 25.0, 35.0)),
+                Constant("alpha_N", False, (0.4, 0.8, 1.6)),
                 Constant("alpha_D", False, SMALL_EXPONENTS),
             ),
             _kaplan_nd,
+            (_kaplan_nd_constants, _kaplan_nd_theta),
         ),
         Law(
             "kaplan-ns",
@@ -207,12 +249,13 @@ LAWS = {
             "Kaplan et al. 2020, eq. 1.6, with S the steps, adjusted to S_min or not",
             ("params", "steps"),
             (
-                Constant("N_c", True, SCALES),
-                Constant("S_c", True, tuple(np.log(10.0 ** np.arange(0, 10, 2)).tolist())),
+                Constant("N_c", True, SMALL_COEFFICIENTS),
+                Constant("S_c", True, (0.0, 3.0, 6.0, 12.0)),
                 Constant("alpha_N", False, SMALL_EXPONENTS),
                 Constant("alpha_S", False, SMALL_EXPONENTS),
             ),
             _kaplan_ns,
+            _scales((0, 2), (1, 3)),
         ),
         Law(
             "chinchilla",

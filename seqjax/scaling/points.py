@@ -145,7 +145,7 @@ def read_points(
     labels = _labels(table)
     keep, left_out = _where(table, labels, where, source)
     notes: list[str] = []
-    for rule_of in (_not_finished, _worse_rates):
+    for rule_of in (_not_finished, _worse_rates, _several_families):
         rules, said = rule_of(table[keep], named["loss"])
         left_out += [LeftOut(labels[row], rule) for row, rule in rules.items()]
         keep &= ~table.index.isin(list(rules))
@@ -241,7 +241,7 @@ def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[s
         best = means.idxmin()
         if best in (means.index.min(), means.index.max()):
             edges.append(str(runs.iloc[0].get("label") or runs.iloc[0].get("run_id")))
-        rules |= {i: f"learning rate {rate:g}: {best:g} is better" for i, rate in runs[RATE].items() if rate != best}
+        rules |= {i: "another learning rate is better" for i, rate in runs[RATE].items() if rate != best}
     notes = []
     if edges:
         notes.append(
@@ -249,6 +249,11 @@ def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[s
             "their losses are bounds from above"
         )
     return rules, notes
+
+
+def _several_families(table: pd.DataFrame, _loss: str) -> tuple[dict[int, str], list[str]]:
+    families = sorted(table["model.family"].dropna().unique()) if "model.family" in table.columns else []
+    return {}, [f"several families in one fit: {', '.join(families)}"] if len(families) > 1 else []
 
 
 def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -> np.ndarray:

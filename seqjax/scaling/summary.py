@@ -19,7 +19,8 @@ def number(value: float, digits: int = 4) -> str:
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:#.{digits}g}".rstrip(".")
+        rounded = float(f"{value:.{digits}g}")
+        return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}"
     return f"{value:.{digits - 1}e}"
 
 
@@ -50,7 +51,7 @@ def describe(fit: Fit) -> str:
             f"{held['from']:.3g}, it misses them by {held['mean_error']:.2%} on average, {held['largest_error']:+.2%} "
             "at most"
         )
-    lines += [f"note: {note}" for note in points.notes]
+    lines += [f"note: {note}" for note in points.notes if not any(flag.endswith(note) for flag in fit.flags)]
     lines += [f"FLAG {flag}" for flag in fit.flags] or ["no flags"]
     lines += [f"left out: {count} x {rule}" for rule, count in Counter(g.rule for g in points.left_out).most_common()]
     return "\n".join(lines)
