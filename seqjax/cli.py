@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from seqjax.commands import (
     bench,
+    compare,
     data,
     evaluate,
     export,
     fit,
+    frontier,
     optimal,
     plan,
+    positions,
     predict,
     runs,
     sample,
@@ -27,7 +30,11 @@ from seqjax.commands import (
 from seqjax.commands.options import split_config_options
 from seqjax.errors import UserError
 
-COMMANDS = (train, sweep, plan, status, runs, fit, predict, optimal, evaluate, sample, data, show, bench, export)
+COMMANDS = (
+    train, sweep, plan, status, runs,
+    fit, predict, optimal, frontier, compare, positions,
+    evaluate, sample, data, show, bench, export,
+)  # fmt: skip
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 

@@ -66,7 +66,7 @@ def footnote(fits: Sequence[Fit]) -> str:
     fit = fits[0]
     lines = []
     if counted := [f"{NAMES[k].split()[-1] if k != 'flops' else 'C'}: {v}" for k, v in fit.points.conventions.items()
-                   if k in fit.law.variables or k == "flops"]:  # fmt: skip
+                   if k in fit.law.variables]:  # fmt: skip
         lines.append("counted as " + "; ".join(counted))
     rules = Counter(gone.rule for f in fits for gone in f.points.left_out)
     if rules:

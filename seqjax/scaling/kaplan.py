@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from seqjax.errors import UserError
 from seqjax.scaling.points import Points
 
 PF_DAY = 8.64e19  # FLOPs of 1e15 a second for a day
@@ -20,6 +21,39 @@ B_STAR, ALPHA_B = 2.1e8, 0.21  # tokens; eq. 1.4, 5.3
 def critical_batch(loss: np.ndarray | float, b_star: float = B_STAR, alpha_b: float = ALPHA_B) -> np.ndarray | float:
     """B_crit(L) = B* / L^(1 / alpha_B), in tokens (eq. 1.4): it doubles when the loss falls by 13 %."""
     return b_star / np.asarray(loss, np.float64) ** (1.0 / alpha_b)
+
+
+@dataclass(frozen=True)
+class CriticalBatch:
+    """From runs to one loss at several batch sizes: S_min, E_min in tokens, and B_crit = E_min / S_min."""
+
+    steps: float
+    tokens: float
+    batch: float
+
+
+def measured_critical_batch(batch: np.ndarray, steps: np.ndarray) -> CriticalBatch:
+    """B_crit from the steps that runs with different batches (in tokens) took to the same loss (McCandlish et al. 2018,
+    arXiv 1812.06162): S = S_min + E_min / B, which is (S / S_min - 1) (E / E_min - 1) = 1; least squares of relative
+    errors.
+
+    Raises:
+        UserError: fewer than two batch sizes, or steps that do not fall as the batch grows.
+    """
+    batch, steps = np.asarray(batch, np.float64), np.asarray(steps, np.float64)
+    if len(np.unique(batch)) < 2:
+        raise UserError("the critical batch needs runs with at least two batch sizes")
+    columns = np.column_stack([1.0 / steps, 1.0 / (batch * steps)])
+    (least_steps, least_tokens), *_ = np.linalg.lstsq(columns, np.ones(len(steps)))
+    if not (least_steps > 0 and least_tokens > 0):
+        raise UserError("the steps do not fall as the batch grows the way they do around a critical batch")
+    return CriticalBatch(float(least_steps), float(least_tokens), float(least_tokens / least_steps))
+
+
+def fit_critical_batch(loss: np.ndarray, critical: np.ndarray) -> tuple[float, float]:
+    """(B*, alpha_B) of B_crit = B* / L^(1 / alpha_B) from critical batches measured at two losses or more."""
+    slope, intercept = np.polyfit(np.log(loss), np.log(critical), 1)
+    return float(np.exp(intercept)), float(-1.0 / slope)
 
 
 def minimal_steps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,69 @@ def test_a_fit_survives_its_file(table: Path, tmp_path: Path) -> None:
     saved = json.loads(out.read_text())
     np.testing.assert_allclose(again.loss, 1.8 + 400 / 1e8**0.33 + 900 / 1e10**0.30, rtol=0.03)
     assert len(found.draws) == 50 - saved["failed_draws"] and found.constants == saved["params"]
+
+
+def isoflop_table(path: Path) -> Path:
+    flops = np.repeat([1e17, 1e18, 1e19], 7)
+    size = np.sqrt(flops / 6) * np.tile(np.geomspace(1 / 3, 3, 7), 3)
+    loss = 1.8 + 400 / size**0.34 + 400 / (flops / 6 / size) ** 0.34
+    rows = [pd.DataFrame({"Size": size, "FLOP": flops, "loss": loss + 0.3 * (kind == "b"), "kind": kind})
+            for kind in "ab"]  # fmt: skip
+    pd.concat(rows).to_csv(path, index=False)
+    return path
+
+
+def test_frontier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, figure = isoflop_table(tmp_path / "iso.csv"), tmp_path / "iso.png"
+    columns = ("--params", "Size", "--flops", "FLOP", "--bootstrap", 50)
+    assert call("frontier", path, *columns, "--by", "kind") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("a = 0.500") == 2 and "kind b" in printed and "no flags" in printed
+    assert call("frontier", path, *columns, "--where", "kind == 'a'", "--plot", figure) == 0
+    assert figure.stat().st_size > 3000
+    assert call("frontier", path, *columns, "--by", "kind", "--plot", figure) == 2
+    assert "draws one group" in capsys.readouterr().err
+    assert call("frontier", path, *columns, "--envelope", "--where", "kind == 'a'") == 2
+    assert "training curves are read from run folders" in capsys.readouterr().err
+
+
+def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two families that cross at N = 1e6."""
+    params = np.geomspace(1e4, 1e8, 12)
+    families = {"lstm": (1e13, 0.08, 3.0), "transformer": (10**11.6, 0.10, 5.0)}
+    rows = []
+    for name, (scale, alpha, k) in families.items():
+        loss = (scale / params) ** alpha * (1 + 1e-3 * np.sin(np.arange(12) * k))
+        rows.append(pd.DataFrame({"N": params, "loss": loss, "family": name}))
+    pd.concat(rows).to_csv(tmp_path / "two.csv", index=False)
+    words = ("compare", tmp_path / "two.csv", "--params", "N", "--by", "family", "--bootstrap", 100)
+    assert call(*words, "--plot", tmp_path / "two.png", "--ratio", tmp_path / "ratio.png") == 0
+    printed = capsys.readouterr().out
+    crossing = float(printed.split("cross at N = ")[1].split()[0])
+    assert 7e5 < crossing < 1.4e6 and "beyond which transformer is better" in printed
+    assert "N of lstm / transformer" in printed
+    assert (tmp_path / "two.png").is_file() and (tmp_path / "ratio.png").is_file()
+    assert call(*words, "--where", "family == 'lstm'") == 2
+    assert "no row" in capsys.readouterr().err
+
+
+def test_positions_of_real_runs(config_run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert call("positions", config_run, "--late", 4, 16, "--bootstrap", 20, "--plot", tmp_path / "p.png") == 0
+    printed = capsys.readouterr().out
+    assert "4 to 16:" in printed and "/ T^" in printed and (tmp_path / "p.png").is_file()
+    assert call("positions", config_run, "--late", 4, 99) == 2
+    assert "1 <= early < late <= 16" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert call("positions", tmp_path / "empty") == 2
+    assert "no run folders" in capsys.readouterr().err
+
+
+@pytest.fixture
+def config_run(make_config: Any, tmp_path: Path) -> Path:
+    from seqjax.training.loop import train
+
+    train(make_config("elman"), tmp_path / "run", devices=1, quiet=True)
+    return tmp_path / "run"
 
 
 def test_the_laws_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,89 @@
+"""`seqjax compare`: two families along one axis: loss-matched ratio, and where they cross."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+from seqjax.commands import options as shared
+from seqjax.commands import tables
+from seqjax.errors import UserError
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "compare",
+        "families against each other: how many times more one needs, and where they cross",
+        """
+        seqjax compare runs/first --law kaplan-n --by family
+        seqjax compare runs/first --law offset-c --flops exact --frontier --by family --plot families.png
+        seqjax compare runs/depth --law kaplan-n --by layers --ratio ratio.png
+        """,
+    )
+    tables.add_options(parser)
+    parser.add_argument(
+        "--law", default="kaplan-n", help="of one variable: kaplan-n, kaplan-c, offset-n ... [kaplan-n]"
+    )
+    parser.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="[huber]")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw points, laws and the crossing (png, svg, pdf)")
+    parser.add_argument("--ratio", type=Path, metavar="FILE", help="draw the ratio at matched loss")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Fit each group, then compare each two."""
+    shared.no_more(rest)
+    tables.check(options)
+    options.by = options.by or "family"
+    from seqjax.report.figures import check_name, draw_fits, draw_ratio, save
+    from seqjax.scaling.diagnostics import LETTERS
+    from seqjax.scaling.families import crossing, matched_ratio
+    from seqjax.scaling.fitting import fit
+    from seqjax.scaling.laws import law_named
+    from seqjax.scaling.summary import describe
+
+    for path in (options.plot, options.ratio):
+        if path is not None:
+            check_name(path)
+    law = law_named(options.law)
+    groups = tables.points_by_group(options, law.variables)
+    if len(groups) < 2:
+        raise UserError(f"--by {options.by}: there is one group only, {', '.join(groups)}; two are needed")
+    if (options.plot or options.ratio) and len(groups) > 2:
+        raise UserError(f"command line: figures are of two groups; --by {options.by} makes {len(groups)}: use --where")
+    fits = {}
+    for number, (group, points) in enumerate(groups.items()):  # families are resampled independently
+        fits[group] = fit(
+            points, law, objective=options.objective, bootstrap=options.bootstrap, seed=options.seed + number
+        )
+        print(f"== {options.by} {group}\n{describe(fits[group])}\n", flush=True)
+    for a, b in itertools.combinations(fits, 2):
+        found = crossing(fits[a], fits[b], (a, b))
+        print(f"== {a} against {b}\n{found.verdict}")
+        if options.plot:
+            save(draw_fits(fits, found), options.plot)
+            print(f"wrote {options.plot}", file=sys.stderr)
+        try:
+            ratio = matched_ratio(fits[a], fits[b])
+        except UserError as error:
+            print(f"no ratio at matched loss: {error}")
+            continue
+        _print_ratio(ratio, f"{LETTERS[law.variables[0]]} of {a} / {b}")
+        if options.ratio:
+            save(draw_ratio(ratio, (a, b), law.variables[0]), options.ratio)
+            print(f"wrote {options.ratio}", file=sys.stderr)
+    return 0
+
+
+def _print_ratio(ratio: Any, name: str) -> None:
+    import numpy as np
+
+    print(f"  {'loss':>8}  {name:>24}  95 %")
+    for row in np.linspace(0, len(ratio.loss) - 1, 5).round().astype(int)[::-1]:
+        high = "inf" if np.isinf(ratio.high[row]) else f"{ratio.high[row]:.3g}"
+        print(f"  {ratio.loss[row]:>8.4f}  {ratio.ratio[row]:>24.3g}  {ratio.low[row]:.3g} to {high}")

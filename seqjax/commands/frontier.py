@@ -1,0 +1,108 @@
+"""`seqjax frontier`: the best size for each compute, from IsoFLOP profiles or from the envelope of training curves."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from seqjax.commands import options as shared
+from seqjax.commands import tables
+from seqjax.errors import UserError
+from seqjax.units import si
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "frontier",
+        "the best size for each compute: IsoFLOP minima, or the envelope of training curves",
+        """
+        seqjax frontier runs/isoflop --by family --plot isoflop.png
+        seqjax frontier table.csv --params 'Model Size' --flops 'Training FLOP' --where 'kind == "isoflop"'
+        seqjax frontier runs/first --envelope --by family
+        """,
+    )
+    tables.add_options(parser)
+    parser.add_argument("--envelope", action="store_true", help="approach 1: from the validation curves of run folders")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the profiles (png, svg, pdf); one group only")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Profiles and their minima, and the power laws through them."""
+    shared.no_more(rest)
+    tables.check(options)
+    if options.plot:
+        from seqjax.report.figures import check_name
+
+        check_name(options.plot)
+        if options.envelope:
+            raise UserError("command line: --plot draws IsoFLOP profiles; leave out --envelope")
+    groups = tables.points_by_group(options, ("params", "tokens", "flops"))
+    if options.plot and len(groups) > 1:
+        raise UserError(f"command line: --plot draws one group, and --by {options.by} makes {len(groups)}: use --where")
+    for group, points in groups.items():
+        print(f"{options.by} {group}" if group else "all runs")
+        if options.envelope:
+            _print_envelope(points, options)
+        else:
+            _print_isoflops(points, options)
+    return 0
+
+
+def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
+    from seqjax.scaling.frontier import isoflops
+
+    found = isoflops(points, options.bootstrap, options.seed)
+    print(f"  {'C':>11}{'runs':>6}{'best N':>11}{'Akima':>11}{'D/N':>8}{'loss':>9}")
+    for profile in found.profiles:
+        best = profile.best_params
+        if profile.problem:
+            print(f"  {si(profile.flops):>10} {len(profile.params):>6}  {profile.problem}")
+            continue
+        print(
+            f"  {si(profile.flops):>10} {len(profile.params):>6}{si(best).strip():>11}"
+            f"{si(profile.akima_params).strip():>11}{profile.flops / 6 / best**2:>8.3g}{profile.best_loss:>9.4f}"
+        )
+    low, high = found.params.interval
+    sure = f" (95 %: {low:.3f} to {high:.3f})" if low == low else " (no interval: too few runs in each profile)"
+    print(f"  N ~ C^a, a = {found.params.exponent:.3f}{sure}; by Akima splines {found.akima_exponent:.3f}")
+    print("\n".join(f"  FLAG {flag}" for flag in found.flags) or "  no flags", flush=True)
+    if options.plot:
+        from seqjax.report.figures import draw_isoflops, save
+
+        save(draw_isoflops(found, points.conventions.get("params", "as given")), options.plot)
+        print(f"wrote {options.plot}", file=sys.stderr)
+
+
+def _print_envelope(points: Any, options: argparse.Namespace) -> None:
+    from seqjax.scaling.frontier import envelope
+
+    curves = _curves(options.places, points)
+    found = envelope(curves, bootstrap=options.bootstrap, seed=options.seed)
+    low, high = found.interval
+    sure = f" (95 %: {low:.3f} to {high:.3f})" if low == low else ""
+    print(f"  {len(curves)} training curves, envelope from {found.x.min():.3g} to {found.x.max():.3g} FLOP")
+    print(f"  N ~ C^a, a = {found.exponent:.3f}{sure}")
+    print("  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it")
+
+
+def _curves(places: list[Path], points: Any) -> dict[float, Any]:
+    """The validation curve of each run that is among the points: size -> (FLOPs, loss)."""
+    import numpy as np
+
+    from seqjax.runs import read_metrics
+
+    found = {}
+    for row, n, d, c in zip(points.rows, *(points.variables[v] for v in ("params", "tokens", "flops")), strict=True):
+        run_id = row.partition("(")[2].rstrip(")")
+        folder = next((place / run_id for place in places if run_id and (place / run_id).is_dir()), None)
+        if folder is None:
+            raise UserError(f"{row}: has no run folder in {places[0]}: training curves are read from run folders")
+        curve = [(r["tokens"] * c / d, r["validation_loss"]) for r in read_metrics(folder) if "validation_loss" in r]
+        if len(curve) > 1:
+            found[float(n)] = tuple(np.array(column) for column in zip(*curve, strict=True))
+    return found

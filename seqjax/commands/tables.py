@@ -1,0 +1,113 @@
+"""Options with which several commands read points from tables and sweep folders."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from seqjax.errors import UserError, did_you_mean
+
+VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
+SHORT = {"family": "model.family", "layers": "model.n_layers", "corpus": "data.corpus"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Places, columns, rows and resampling."""
+    parser.add_argument("places", type=Path, nargs="*", metavar="TABLE|DIR", help="CSV, parquet, or sweep folders")
+    columns = parser.add_argument_group(
+        "columns (of a run table: also non-embedding, with-readout, total; kaplan, exact)"
+    )
+    for name in VARIABLES:
+        columns.add_argument(f"--{name.replace('_', '-')}", metavar="COLUMN")
+    columns.add_argument("--cluster", metavar="COLUMN", help="what is resampled together [rows with equal variables]")
+    columns.add_argument("--by", metavar="COLUMN", help="apart for each value of it, such as family")
+    rows = parser.add_argument_group("rows")
+    rows.add_argument("--where", metavar="EXPRESSION", help="keep the rows for which it is true")
+    rows.add_argument("--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses [0]")
+    rows.add_argument("--frontier", action="store_true", help="keep runs that no run with less compute beats")
+    rows.add_argument(
+        "--critical-batch",
+        type=float,
+        nargs=2,
+        metavar=("B", "ALPHA"),
+        help="turn C into C_min and steps into S_min, with B_crit = B / L^(1 / ALPHA) tokens (Kaplan: 2.1e8 0.21)",
+    )
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="R", help="refits for the intervals [1000]")
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling [0]")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse what no table can mend."""
+    if not options.places:
+        raise UserError("command line: expected a TABLE or DIR, such as runs/first or table.csv")
+    if options.bootstrap < 0 or options.drop_highest < 0:
+        raise UserError("command line: --bootstrap and --drop-highest are counts, 0 or more")
+
+
+def points_by_group(options: argparse.Namespace, needs: Iterable[str]) -> dict[str, Any]:
+    """The points that the options ask for, by the value of ``--by``, or under "".
+
+    Raises:
+        UserError: see :func:`seqjax.scaling.points.read_points`.
+    """
+    from seqjax.scaling.families import frontier
+    from seqjax.scaling.kaplan import adjusted
+    from seqjax.scaling.points import read_points
+
+    columns = {name: getattr(options, name) for name in VARIABLES if getattr(options, name) is not None}
+    wanted = {*needs}
+    wanted |= {"flops"} if options.frontier else set()
+    wanted |= {"tokens", "steps"} if options.critical_batch else set()
+    found = {}
+    for group, table in _groups(_read(options.places), options.by).items():
+        points = read_points(
+            table,
+            columns,
+            sorted(wanted),
+            where=options.where,
+            drop_highest=options.drop_highest,
+            cluster=options.cluster,
+            source=str(options.places[0]),
+        )
+        if options.critical_batch:
+            batch = points.variables["tokens"] / points.variables["steps"]
+            points = adjusted(points, batch, *options.critical_batch)
+        found[group] = frontier(points) if options.frontier else points
+    return found
+
+
+def _read(places: list[Path]) -> Any:
+    """The run table of sweep folders, or any table in a file."""
+    import pandas as pd
+
+    if any(place.is_dir() for place in places):
+        from seqjax.sweeps.table import gather
+
+        return gather(places)
+    parts = []
+    for place in places:
+        readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+        if place.suffix not in readers:
+            raise UserError(f"{place}: expected a sweep folder, or a table whose name ends in .csv or .parquet")
+        try:
+            parts.append(readers[place.suffix](place))
+        except FileNotFoundError:
+            raise UserError(f"{place}: there is no such table") from None
+        except ImportError:
+            raise UserError(f"{place}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
+        except (ValueError, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{place}: cannot be read as a table: {reason}") from None
+    return pd.concat(parts, ignore_index=True)
+
+
+def _groups(table: Any, by: str | None) -> dict[str, Any]:
+    if by is None:
+        return {"": table}
+    column = by if by in table.columns else SHORT.get(by, by)
+    if column not in table.columns:
+        near = did_you_mean(by, [*map(str, table.columns), *SHORT])
+        raise UserError(f"--by {by}: there is no such column{near}")
+    return {str(value): rows for value, rows in table.groupby(column, sort=True)}
