@@ -1,0 +1,143 @@
+"""Each kind of doubt is raised where there is reason for it, and none where there is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from seqjax.scaling import LAWS, Fit, fit, make_points
+
+LAW = LAWS["chinchilla"]
+TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
+FEW = LAW.starts_SxP()[::37]
+
+
+def kinds(found: Fit) -> set[str]:
+    return {flag.partition(":")[0] for flag in found.flags}
+
+
+def surface(params: np.ndarray, tokens: np.ndarray, noise: float = 2e-3, **options: object) -> Fit:
+    loss = LAW.loss(LAW.theta_P(TRUTH), {"params": params, "tokens": tokens})
+    loss = loss * np.exp(noise * np.random.default_rng(0).standard_normal(len(loss)))
+    return fit(make_points(loss, params=params, tokens=tokens), LAW, bootstrap=200, starts_SxP=FEW, **options)
+
+
+def line(loss: np.ndarray, params: np.ndarray, law: str = "kaplan-n") -> Fit:
+    return fit(make_points(loss, params=params), law, bootstrap=200)
+
+
+def noisy(loss: np.ndarray, noise: float = 2e-3, seed: int = 0) -> np.ndarray:
+    return loss * np.exp(noise * np.random.default_rng(seed).standard_normal(len(loss)))
+
+
+WIDE = np.geomspace(1e4, 1e9, 30)
+
+
+@pytest.fixture(scope="module")
+def clean() -> Fit:
+    return line(noisy((1e13 / WIDE) ** 0.08), WIDE)
+
+
+def test_a_clean_fit_raises_no_doubt(clean: Fit) -> None:
+    assert clean.flags == () and clean.rests and clean.agreeing > 0.5
+
+
+def test_its_profile_agrees_with_the_bootstrap(clean: Fit) -> None:
+    """Normal noise: two views of the same interval."""
+    (low, high), (profile_low, profile_high) = clean.intervals["alpha_N"], clean.details["profiles"]["alpha_N"]
+    assert 0.5 < (profile_high - profile_low) / (high - low) < 2.0
+    assert profile_low < clean.constants["alpha_N"] < profile_high
+
+
+def test_a_profile_is_the_likelihood_interval() -> None:
+    """Least squares of a straight line in logarithms: Student's interval, but for n - 2 and chi squared."""
+    from scipy import stats
+
+    loss = noisy((1e13 / WIDE) ** 0.08, 5e-3)
+    found = fit(make_points(loss, params=WIDE), "kaplan-n", objective="least-squares", bootstrap=200)
+    line = stats.linregress(np.log(WIDE), np.log(loss))
+    np.testing.assert_allclose(found.constants["alpha_N"], -line.slope, rtol=1e-6)
+    low, high = found.details["profiles"]["alpha_N"]
+    n = len(WIDE)
+    half = line.stderr * np.sqrt((n - 2) * np.expm1(3.841 / n))
+    np.testing.assert_allclose([low, high], [-line.slope - half, -line.slope + half], rtol=2e-3)
+
+
+def test_few_points_and_little_range() -> None:
+    few = line(noisy((1e13 / WIDE[:4]) ** 0.08), WIDE[:4])
+    assert {"points", "range"} <= kinds(few)
+    assert "N varies by a factor" in next(flag for flag in few.flags if flag.startswith("range"))
+
+
+def test_n_and_d_that_vary_together_are_collinear() -> None:
+    """Runs all at 20 tokens per parameter."""
+    params = np.geomspace(1e6, 1e10, 20)
+    found = surface(params, 20 * params)
+    assert "collinear" in kinds(found)
+    assert "collinear" not in kinds(surface(*(x.ravel() for x in np.meshgrid(params[::3], 20 * params[::3]))))
+
+
+def test_a_floor_that_is_not_seen_is_not_claimed() -> None:
+    found = line(noisy((1e13 / WIDE) ** 0.08, 1e-2), WIDE, "offset-n")
+    assert "floor" in kinds(found)
+
+
+def test_a_wrong_law_leaves_a_trend() -> None:
+    """A floor that the law does not have: residuals bend; a straight trend shows where the law cannot turn."""
+    found = surface(*(x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 8), np.geomspace(1e8, 1e11, 8))))
+    assert "trend" not in kinds(found)
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 8), np.geomspace(1e8, 1e11, 8)))
+    loss = LAW.loss(LAW.theta_P(TRUTH), {"params": n, "tokens": d})
+    only_n = fit(make_points(loss, params=n, tokens=d), "offset-n", bootstrap=50)
+    assert "trend" in kinds(only_n)  # with C, which grows with the D that the law does not know
+    assert "residuals fall with C" in next(flag for flag in only_n.flags if flag.startswith("trend"))
+
+
+def test_one_run_that_decides_is_named() -> None:
+    loss = noisy((1e13 / WIDE[::3]) ** 0.08, 1e-3)
+    loss[-1] *= 1.2
+    found = fit(make_points(loss, params=WIDE[::3]), "kaplan-n", objective="least-squares", bootstrap=300)
+    top = found.details["influence"][0]
+    assert top["points"] == "row 10" and top["standard_errors"] > 0.5
+    assert found.details["influence"][0]["standard_errors"] >= found.details["influence"][1]["standard_errors"]
+
+
+def test_a_law_that_breaks_at_large_compute_fails_the_hold_out() -> None:
+    loss = (1e13 / WIDE) ** 0.08
+    loss = noisy(np.maximum(loss, loss[-4]), 1e-4)  # a plateau for the largest three
+    found = line(loss, WIDE)
+    assert "hold-out" in kinds(found)
+    held = found.details["hold_out"]
+    assert held["points"] == 3 and held["largest_error"] < 0  # predicted too low
+
+
+def test_few_starts_that_agree_are_a_doubt() -> None:
+    found = surface(
+        *(x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6))),
+        diagnose=True,
+    )
+    assert "starts" not in kinds(found)
+    from dataclasses import replace
+
+    from seqjax.scaling.diagnostics import diagnosed
+
+    assert "starts" in kinds(diagnosed(replace(found, agreeing=0.01)))
+
+
+def test_correlated_constants_are_named(clean: Fit) -> None:
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
+    found = surface(n, d)
+    assert found.details["correlations"]["A, alpha"] > 0.95
+    assert -1.0 <= min(found.details["correlations"].values()) and 1.0 < found.condition < np.inf
+
+
+def test_nothing_here_needs_a_model() -> None:
+    code = (
+        "import sys, seqjax.scaling, seqjax.report.figures\n"
+        "assert not [m for m in sys.modules if m.startswith(('flax', 'optax', 'orbax', 'seqjax.models', "
+        "'seqjax.cells', 'seqjax.training', 'seqjax.data', 'seqjax.sweeps'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
