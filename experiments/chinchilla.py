@@ -88,7 +88,7 @@ def as_text(record: dict[str, Any]) -> str:
     hardware = record["hardware"]
     return "\n".join(
         [
-            f"The points of Hoffmann et al. 2022 (read off by Besiroglu et al. 2024), Huber 1e-3, 240 rows:",
+            "The points of Hoffmann et al. 2022 (read off by Besiroglu et al. 2024), Huber 1e-3, 240 rows:",
             f"{constants};",
             f"N ~ C^{a:.3f} ({low:.3f} to {high:.3f}). 4,500 starts and 1,000 refits took {record['seconds']:.0f} s on "
             f"{hardware['cores']} cores ({hardware['processor']},",

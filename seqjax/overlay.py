@@ -30,7 +30,8 @@ RIVALS = (
     ("evaluation.every", "horizon.evaluations"),
 )
 """Keys that say the same thing in different ways: what lies above takes away all that lies below. Of two in one file
-the first in this order is taken."""
+the first in this order is taken. (A width above takes away a size below as well, but not the other way round: the
+size needs the width for the proportions.)"""
 
 
 @dataclass
@@ -210,6 +211,12 @@ def _without_rivals(below: Tree, above: Tree) -> tuple[Tree, tuple[str, ...]]:
     """``below`` without the keys whose rivals ``above`` gives."""
     overruled = []
     values = below.values
+    if above.get("model.d_model") is not None and not above.get("size") and below.get("size.non_embedding") is not None:
+        overruled.append(
+            f"model.d_model ({above.place('model.d_model')}) over size.non_embedding "
+            f"{below.get('size.non_embedding')} ({below.place('size.non_embedding')})"
+        )
+        values = {key: value for key, value in values.items() if key != "size"}
     for rivals in RIVALS:
         winner = next((key for key in rivals if above.get(key) is not None), None)
         for key in rivals if winner else ():

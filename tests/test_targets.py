@@ -282,3 +282,15 @@ def test_the_vocabulary_is_the_tokenizers(make_config: Any, small_text: Path) ->
     chars = vocabulary_size(make_config("lstm", **{"data.tokenizer": "chars"}))
     assert len(characters) <= chars <= len(characters) + 2  # unknown and end of text; the split may lack a character
     assert vocabulary_size(make_config("lstm", **{"data.tokenizer": "bpe-300"})) == 300
+
+
+def test_a_width_takes_the_place_of_a_size_below_it_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "sized.yaml"
+    path.write_text("model: {family: lstm, d_model: 16, n_layers: 1}\nsize: {non_embedding: 1e5}\n")
+    base = read_tree(path)
+    assert resolve(base).config.model.d_model > 100  # the size wins over a width of the same file
+    found = resolve(overlay(base, options_tree({"model.d_model": "24"})))
+    assert found.config.model.d_model == 24
+    assert any("model.d_model (command line) over size.non_embedding" in note for note in found.notes)
+    both = overlay(base, options_tree({"model.d_model": "24", "size.non_embedding": "2e3"}))
+    assert resolve(both).config.model.d_model == 16  # 8 d^2 = 2048
