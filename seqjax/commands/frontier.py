@@ -39,8 +39,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         from seqjax.report.figures import check_name
 
         check_name(options.plot)
-        if options.envelope:
-            raise UserError("command line: --plot draws IsoFLOP profiles; leave out --envelope")
     groups = tables.points_by_group(options, ("params", "tokens", "flops"))
     if options.plot and len(groups) > 1:
         raise UserError(f"command line: --plot draws one group, and --by {options.by} makes {len(groups)}: use --where")
@@ -88,6 +86,11 @@ def _print_envelope(points: Any, options: argparse.Namespace) -> None:
     print(f"  {len(curves)} training curves, envelope from {found.x.min():.3g} to {found.x.max():.3g} FLOP")
     print(f"  N ~ C^a, a = {found.exponent:.3f}{sure}")
     print("  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it")
+    if options.plot:
+        from seqjax.report.figures import draw_envelope, save
+
+        save(draw_envelope(curves, found, points.conventions.get("params", "")), options.plot)
+        print(f"wrote {options.plot}", file=sys.stderr)
 
 
 def _curves(places: list[Path], points: Any) -> dict[float, Any]:

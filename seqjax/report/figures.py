@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -26,12 +27,12 @@ from seqjax.report.style import (
 )
 from seqjax.scaling.families import Crossing, Ratio
 from seqjax.scaling.fitting import LEVEL, Fit
-from seqjax.scaling.frontier import IsoFlops, optimal
+from seqjax.scaling.frontier import IsoFlops, PowerLaw, optimal
 from seqjax.scaling.position import Plateau, binned
 from seqjax.scaling.summary import number
 from seqjax.units import si
 
-__all__ = ["check_name", "draw_fits", "draw_isoflops", "draw_positions", "draw_ratio", "save"]
+__all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_positions", "draw_ratio", "save"]
 
 
 @styled
@@ -222,6 +223,36 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     right.legend(loc="upper left")
     flags = "; ".join(found.flags) if found.flags else "none"
     made.supxlabel(f"N: {counted}; flags: {flags}", fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+@styled
+def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: PowerLaw, counted: str = "") -> Figure:
+    """Left training curves by size, right the size that is the best at each compute, and N_opt = k C^a (approach 1)."""
+    made, axes = figure(9.6, 4.4, ncols=2)
+    left, right = axes[0]
+    sizes = sorted(curves)
+    shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(sizes)))
+    named = range(len(sizes)) if len(sizes) <= 6 else (0, len(sizes) // 2, len(sizes) - 1)
+    for place, (size, shade) in enumerate(zip(sizes, shades, strict=True)):
+        label = f"N = {si(size).strip()}" if place in named else None
+        left.plot(*curves[size], color=shade, lw=1.2, marker=".", ms=3, label=label)
+    right.plot(found.x, found.y, "o", color=COLOURS[0], ms=4, mfc="white", mew=1.1, label="best size trained")
+    low, high = widened(found.x, 0.1)
+    line = np.geomspace(low, high, 50)
+    ends = f" ({found.interval[0]:.3f} to {found.interval[1]:.3f})" if np.isfinite(found.interval[0]) else ""
+    right.plot(line, found(line), color="#333333", lw=1.2, label=f"N = k C^a, a = {found.exponent:.3f}{ends}")
+    log_axis(left, "x", *widened(np.concatenate([flops for flops, _ in curves.values()])))
+    log_axis(right, "x", low, high)
+    log_axis(right, "y", *widened(np.concatenate([found.y, found(line)])))
+    left.set_xlabel(NAMES["flops"])
+    left.set_ylabel(NAMES["loss"])
+    left.legend(loc="upper right")
+    right.set_xlabel(NAMES["flops"])
+    right.set_ylabel("best N")
+    right.legend(loc="upper left")
+    note = "inside a decaying schedule the loss lies above that of a run that ends there; intervals: 95 %"
+    made.supxlabel((f"N: {counted}; " if counted else "") + note, fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 

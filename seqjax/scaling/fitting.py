@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -20,6 +20,9 @@ from seqjax.errors import UserError
 from seqjax.scaling.laws import Law, law_named
 from seqjax.scaling.minimise import Minima, Residuals, minimise
 from seqjax.scaling.points import Points
+
+if TYPE_CHECKING:
+    from seqjax.scaling.frontier import Optimum
 
 DELTAS = {"huber": 1e-3, "lad": 1e-6, "least-squares": 1e3}
 """The delta of each objective where none is given. In log L, residuals of 1e3 do not occur."""
@@ -86,6 +89,12 @@ class Fit:
             UserError: a variable is missing, unknown, or not positive.
         """
         return predict(self.law, self.theta, self.draws, variables)
+
+    def optimal(self, flops: float | np.ndarray) -> Optimum:
+        """The best N and D for budgets of C = 6 N D FLOPs: see :func:`seqjax.scaling.frontier.optimal`."""
+        from seqjax.scaling.frontier import optimal
+
+        return optimal(self, flops)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from seqjax.errors import UserError
 from seqjax.report import figures
 from seqjax.report.style import COLOURS, DASHES, MARKERS, save, ticks_between
-from seqjax.scaling import LAWS, fit, isoflops, make_points
+from seqjax.scaling import LAWS, envelope, fit, isoflops, make_points
 from seqjax.scaling.families import crossing, matched_ratio
 from seqjax.scaling.fitting import Fit
 from seqjax.scaling.position import fit_position, plateau
@@ -60,7 +60,12 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
     loss = 1.8 + 400 / params**0.34 + 400 / (flops / 6 / params) ** 0.34
     positions = 2.9 + 4.5 * np.arange(1.0, 257.0) ** -0.56
     error = np.full(256, 0.01)
+    curves = {}
+    for size in np.geomspace(1e6, 1e9, 13):
+        compute = np.geomspace(6 * size * size, 6 * size * size * 1000, 30)
+        curves[size] = (compute, 1.8 + 400 / size**0.34 + 400 / (compute / 6 / size) ** 0.34)
     made = [
+        figures.draw_envelope(curves, envelope(curves, bootstrap=50)),
         figures.draw_isoflops(isoflops(make_points(loss, params=params, flops=flops), bootstrap=20)),
         figures.draw_positions(
             {"transformer": (positions, error)},

@@ -82,7 +82,7 @@ def test_the_best_split_is_lower_than_its_neighbours(name: str) -> None:
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e10, 8), np.geomspace(1e8, 1e12, 8)))
     starts = LAWS[name].starts_SxP()[::23]
     found = fit(make_points(loss_of(n, d), params=n, tokens=d), name, bootstrap=20, diagnose=False, starts_SxP=starts)
-    best = optimal(found, 1e20)
+    best = found.optimal(1e20)
     for factor in (0.9, 1.1):
         beside = found.predict(params=best.params * factor, tokens=best.tokens / factor)
         assert beside.loss[0] > best.loss[0]
