@@ -3,7 +3,7 @@
 points = make_points(loss, params=N, tokens=D)          # arrays; read_points for a table
 found = fit(points, "chinchilla")                       # constants, intervals, flags
 found.predict(params=1e9, tokens=2e10)                  # loss with its interval, nats
-found.optimal(flops=1e21)                                # the best N and D
+found.optimal(flops=1e21)                               # the best N and D
 """
 
 from seqjax.scaling.fitting import Fit, Prediction, fit, predict

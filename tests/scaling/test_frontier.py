@@ -57,6 +57,16 @@ def test_an_optimum_beyond_the_sizes_is_flagged() -> None:
     np.testing.assert_allclose(found.params.exponent, 0.5, atol=1e-2)
 
 
+def test_a_best_run_at_the_edge_is_flagged_even_where_the_parabola_turns_inside() -> None:
+    points = grid()
+    loss = points.loss.copy()
+    lowest = np.flatnonzero(points.variables["flops"] < 5e17)
+    loss[lowest[np.argmin(points.variables["params"][lowest])]] = loss[lowest].min() - 0.01
+    found = isoflops(make_points(loss, **points.variables))
+    assert found.profiles[0].problem == "the smallest size is the best: the optimum is at the edge"
+    assert len([p for p in found.profiles if not p.problem]) == 4
+
+
 def test_a_profile_that_bends_the_other_way_is_refused() -> None:
     points = grid()
     upside_down = make_points(10 - points.loss, **{k: points.variables[k] for k in ("params", "flops")})
