@@ -28,7 +28,6 @@ from scipy.special import logsumexp
 from seqjax.report.figures import draw_fits, save
 from seqjax.runs import write_json
 from seqjax.scaling import Points, fit, read_points
-from seqjax.scaling.frontier import exponent
 from seqjax.scaling.laws import LAWS
 from seqjax.scaling.summary import describe
 from seqjax.training.hardware import describe_hardware, describe_versions
@@ -62,7 +61,7 @@ def main() -> int:
     record = {
         "constants": found.constants,
         "intervals": found.intervals,
-        "exponent": exponent(found, 1e21),
+        "exponent": found.exponent(1e21),
         "starts_agreeing": found.agreeing,
         "value": found.value,
         "seconds": seconds,

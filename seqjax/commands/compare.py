@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.report.figures import check_name, draw_fits, draw_ratio, save
     from seqjax.scaling.diagnostics import LETTERS
     from seqjax.scaling.families import crossing, matched_ratio
-    from seqjax.scaling.fitting import fit
+    from seqjax.scaling.fits import fit
     from seqjax.scaling.laws import law_named
     from seqjax.scaling.summary import describe
 
@@ -58,9 +58,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"command line: figures are of two groups; --by {options.by} makes {len(groups)}: use --where")
     fits = {}
     for number, (group, points) in enumerate(groups.items()):  # families are resampled independently
-        fits[group] = fit(
-            points, law, objective=options.objective, bootstrap=options.bootstrap, seed=options.seed + number
-        )
+        try:
+            fits[group] = fit(
+                points, law, objective=options.objective, bootstrap=options.bootstrap, seed=options.seed + number
+            )
+        except UserError as error:
+            tables.refused(options, group, error)
+            continue
         print(f"== {options.by} {group}\n{describe(fits[group])}\n", flush=True)
     for a, b in itertools.combinations(fits, 2):
         found = crossing(fits[a], fits[b], (a, b))
@@ -77,13 +81,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if options.ratio:
             save(draw_ratio(ratio, (a, b), law.variables[0]), options.ratio)
             print(f"wrote {options.ratio}", file=sys.stderr)
-    return 0
+    return tables.exit_code(options)
 
 
 def _print_ratio(ratio: Any, name: str) -> None:
     import numpy as np
 
-    print(f"  {'loss':>8}  {name:>24}  95 %")
+    sure = bool(np.isfinite(ratio.low).any())
+    print(f"  {'loss':>8}  {name:>24}" + "  95 %" * sure)
     for row in np.linspace(0, len(ratio.loss) - 1, 5).round().astype(int)[::-1]:
         high = "inf" if np.isinf(ratio.high[row]) else f"{ratio.high[row]:.3g}"
-        print(f"  {ratio.loss[row]:>8.4f}  {ratio.ratio[row]:>24.3g}  {ratio.low[row]:.3g} to {high}")
+        print(f"  {ratio.loss[row]:>8.4f}  {ratio.ratio[row]:>24.3g}" + f"  {ratio.low[row]:.3g} to {high}" * sure)

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import tables
+from seqjax.errors import UserError
 
 
 def add_parser(commands: Any) -> None:
@@ -50,30 +51,42 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     tables.check(options)
     law = law_named(options.law)
+    if options.json is not None:
+        from seqjax.scaling.files import check_place
+
+        check_place(options.json)
     if options.plot is not None:
         from seqjax.report.figures import check_name
 
         check_name(options.plot)
     from seqjax.scaling.files import write_fits
-    from seqjax.scaling.fitting import fit
+    from seqjax.scaling.fits import fit
     from seqjax.scaling.summary import checklist, describe
 
     fits = {}
     for group, points in tables.points_by_group(options, law.variables).items():
+        try:
+            fits[group] = fit(
+                points,
+                law,
+                objective=options.objective,
+                delta=options.delta,
+                bootstrap=options.bootstrap,
+                seed=options.seed,
+            )
+        except UserError as error:
+            if not group:
+                raise
+            tables.refused(options, group, error)
+            continue
         if group:
             print(f"== {options.by} {group}")
-        fits[group] = fit(
-            points,
-            law,
-            objective=options.objective,
-            delta=options.delta,
-            bootstrap=options.bootstrap,
-            seed=options.seed,
-        )
         print(describe(fits[group]))
         if options.checklist:
             print(f"\n{checklist(fits[group])}")
         print(flush=True)
+    if not fits:
+        return tables.exit_code(options)
     if options.json:
         write_fits(options.json, fits)
         print(f"wrote {options.json}", file=sys.stderr)
@@ -82,4 +95,4 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
         save(draw_fits(fits), options.plot)
         print(f"wrote {options.plot}", file=sys.stderr)
-    return 0
+    return tables.exit_code(options)

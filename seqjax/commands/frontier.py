@@ -43,19 +43,21 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.plot and len(groups) > 1:
         raise UserError(f"command line: --plot draws one group, and --by {options.by} makes {len(groups)}: use --where")
     for group, points in groups.items():
-        print(f"{options.by} {group}" if group else "all runs")
-        if options.envelope:
-            _print_envelope(points, options)
-        else:
-            _print_isoflops(points, options)
-    return 0
+        print(f"{options.by} {group}" if group else "all runs", flush=True)
+        try:
+            (_print_envelope if options.envelope else _print_isoflops)(points, options)
+        except UserError as error:
+            if not group:
+                raise
+            tables.refused(options, group, error)
+    return tables.exit_code(options)
 
 
 def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
     from seqjax.scaling.frontier import isoflops
 
     found = isoflops(points, options.bootstrap, options.seed)
-    print(f"  {'C':>11}{'runs':>6}{'best N':>11}{'Akima':>11}{'D/N':>8}{'loss':>9}")
+    print(f"  {'C':>11}{'runs':>6}{'best N':>11}{'Akima':>11}{'D/N':>9}{'loss':>9}")
     for profile in found.profiles:
         best = profile.best_params
         if profile.problem:
@@ -63,11 +65,14 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
             continue
         print(
             f"  {si(profile.flops):>10} {len(profile.params):>6}{si(best).strip():>11}"
-            f"{si(profile.akima_params).strip():>11}{profile.flops / 6 / best**2:>8.3g}{profile.best_loss:>9.4f}"
+            f"{si(profile.akima_params).strip():>11}{profile.best_tokens / best:>9.3g}{profile.best_loss:>9.4f}"
         )
     low, high = found.params.interval
-    sure = f" (95 %: {low:.3f} to {high:.3f})" if low == low else " (no interval: too few runs in each profile)"
-    print(f"  N ~ C^a, a = {found.params.exponent:.3f}{sure}; by Akima splines {found.akima_exponent:.3f}")
+    sure = f" (95 %: {low:.3f} to {high:.3f})" if low == low else ""
+    print(
+        f"  N ~ C^a, a = {found.params.exponent:.3f}{sure}; by Akima splines {found.akima_exponent:.3f}; "
+        f"D ~ C^{found.tokens.exponent:.3f}; C: {points.conventions['flops']}"
+    )
     print("\n".join(f"  FLAG {flag}" for flag in found.flags) or "  no flags", flush=True)
     if options.plot:
         from seqjax.report.figures import draw_isoflops, save
@@ -106,6 +111,10 @@ def _curves(places: list[Path], points: Any) -> dict[float, Any]:
         if folder is None:
             raise UserError(f"{row}: has no run folder in {places[0]}: training curves are read from run folders")
         curve = [(r["tokens"] * c / d, r["validation_loss"]) for r in read_metrics(folder) if "validation_loss" in r]
+        if float(n) in found:
+            raise UserError(
+                f"{row}: is another run of N = {n:g}: keep one of each size, e.g. --where '`train.seed` == 0'"
+            )
         if len(curve) > 1:
             found[float(n)] = tuple(np.array(column) for column in zip(*curve, strict=True))
     return found

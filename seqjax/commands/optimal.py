@@ -32,19 +32,21 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     import numpy as np
 
     from seqjax.scaling.files import read_fits
-    from seqjax.scaling.frontier import optimal
 
     for group, fit in read_fits(options.fit).items():
+        found = fit.optimal(options.flops)
+        if np.isnan(found.params).any():
+            print(f"{group + ': ' if group else ''}the law falls for ever towards one side of N / D: no best split")
+            continue
         counted = fit.points.conventions.get("params", "as given")
         print(f"{group + ': ' if group else ''}{fit.law.equation}; C = 6 N D, N: {counted}; 95 % intervals")
-        print(f"  {'C':>10}{'N':>11}{'':<23}{'D':>11}{'':<23}{'D/N':>8}{'loss':>9}")
-        found = optimal(fit, options.flops)
+        print(f"  {'C':>10}{'N':>11}{'':<23}{'D':>11}{'':<23}{'D/N':>10}{'loss':>9}")
         for row in range(len(found.flops)):
             n, d = found.params[row], found.tokens[row]
             (n_low, n_high), (d_low, d_high) = found.params_interval[row], found.tokens_interval[row]
             print(
                 f"  {si(found.flops[row]).strip():>10}{si(n).strip():>11}{_range(n_low, n_high):<23}"
-                f"{si(d).strip():>11}{_range(d_low, d_high):<23}{d / n:>8.3g}{found.loss[row]:>9.4f}"
+                f"{si(d).strip():>11}{_range(d_low, d_high):<23}{d / n:>10.3g}{found.loss[row]:>9.4f}"
             )
         measured = fit.points.variables["params"] * fit.points.variables["tokens"] * 6.0
         if np.max(found.flops) > measured.max():

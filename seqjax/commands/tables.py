@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -49,33 +50,62 @@ def check(options: argparse.Namespace) -> None:
 def points_by_group(options: argparse.Namespace, needs: Iterable[str]) -> dict[str, Any]:
     """The points that the options ask for, by the value of ``--by``, or under "".
 
+    Of several groups, one that has no points to fit is told on standard error and left out; see :func:`refused`.
+
     Raises:
         UserError: see :func:`seqjax.scaling.points.read_points`.
     """
+    from seqjax.scaling.points import select
+
+    wanted = {*needs}
+    wanted |= {"flops"} if options.frontier else set()
+    wanted |= {"tokens", "steps"} if options.critical_batch else set()
+    table = _read(options.places)
+    select(table, options.where, str(options.places[0]))  # it has to be true for some row of the whole table
+    groups = _groups(table, options.by)
+    found = {}
+    for group, rows in groups.items():
+        try:
+            found[group] = _points(rows, options, sorted(wanted))
+        except UserError as error:
+            if len(groups) == 1:
+                raise
+            refused(options, group, error)
+    if not found:
+        raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
+    return found
+
+
+def refused(options: argparse.Namespace, group: str, error: UserError) -> None:
+    """Tell of a group that cannot be fitted, so that the others still are; the exit code will be 2."""
+    print(f"error: {options.by} {group}: {error}", file=sys.stderr)
+    options.refused = True
+
+
+def exit_code(options: argparse.Namespace) -> int:
+    """0, or 2 when a group was refused."""
+    return 2 if getattr(options, "refused", False) else 0
+
+
+def _points(rows: Any, options: argparse.Namespace, needs: list[str]) -> Any:
     from seqjax.scaling.families import frontier
     from seqjax.scaling.kaplan import adjusted
     from seqjax.scaling.points import read_points
 
     columns = {name: getattr(options, name) for name in VARIABLES if getattr(options, name) is not None}
-    wanted = {*needs}
-    wanted |= {"flops"} if options.frontier else set()
-    wanted |= {"tokens", "steps"} if options.critical_batch else set()
-    found = {}
-    for group, table in _groups(_read(options.places), options.by).items():
-        points = read_points(
-            table,
-            columns,
-            sorted(wanted),
-            where=options.where,
-            drop_highest=options.drop_highest,
-            cluster=options.cluster,
-            source=str(options.places[0]),
-        )
-        if options.critical_batch:
-            batch = points.variables["tokens"] / points.variables["steps"]
-            points = adjusted(points, batch, *options.critical_batch)
-        found[group] = frontier(points) if options.frontier else points
-    return found
+    points = read_points(
+        rows,
+        columns,
+        needs,
+        where=options.where,
+        drop_highest=options.drop_highest,
+        cluster=options.cluster,
+        source=str(options.places[0]),
+    )
+    if options.critical_batch:
+        batch = points.variables["tokens"] / points.variables["steps"]
+        points = adjusted(points, batch, *options.critical_batch)
+    return frontier(points) if options.frontier else points
 
 
 def _read(places: list[Path]) -> Any:
@@ -110,4 +140,5 @@ def _groups(table: Any, by: str | None) -> dict[str, Any]:
     if column not in table.columns:
         near = did_you_mean(by, [*map(str, table.columns), *SHORT])
         raise UserError(f"--by {by}: there is no such column{near}")
-    return {str(value): rows for value, rows in table.groupby(column, sort=True)}
+    named = table[column].astype("string").fillna("(empty)")
+    return {str(value): rows for value, rows in table.groupby(named, sort=True)}

@@ -26,8 +26,9 @@ from seqjax.report.style import (
     widened,
 )
 from seqjax.scaling.families import Crossing, Ratio
-from seqjax.scaling.fitting import LEVEL, Fit
-from seqjax.scaling.frontier import IsoFlops, PowerLaw, optimal
+from seqjax.scaling.fitting import Fit
+from seqjax.scaling.frontier import IsoFlops, PowerLaw
+from seqjax.scaling.intervals import LEVEL
 from seqjax.scaling.position import Plateau, binned
 from seqjax.scaling.summary import number
 from seqjax.units import si
@@ -96,7 +97,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
             band = np.percentile(fit.law.loss(fit.draws, {name: line}), LEVEL, axis=0)
             top.fill_between(line, *band, color=colour, alpha=0.15, lw=0)
         top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
-        bottom.plot(x, 100 * fit.residuals, marker, color=colour, ms=4, mfc="white", mew=1.1)
+        bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
     if crossing is not None:
         if crossing.x is not None and low < crossing.x < high:
             top.axvline(crossing.x, color="#555555", lw=0.9, ls=":")
@@ -143,9 +144,9 @@ def _draw_surface(fit: Fit) -> Figure:
     bar.set_ticks(ticks_between(fit.points.loss.min(), fit.points.loss.max()))
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     bar.ax.minorticks_off()
-    if {first, second} == {"params", "tokens"}:
+    if set(fit.law.variables) == {"params", "tokens"}:
         budgets = 6.0 * np.geomspace(x_low * y_low, x_high * y_high, 40)
-        best = optimal(fit, budgets)
+        best = fit.optimal(budgets)
         plane.plot(best.params, best.tokens, color=COLOURS[1], lw=1.6, ls="--", label="compute-optimal, C = 6 N D")
         if np.isfinite(best.params_interval).all():
             low, high = best.params_interval.T
@@ -171,7 +172,7 @@ def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
     for (group, fit), (colour, marker) in zip(fits.items(), looks, strict=False):
         predicted = fit.law.loss(fit.theta, fit.points.variables)
         everything.append(predicted)
-        axes.plot(predicted, 100 * fit.residuals, marker, color=colour, ms=4, mfc="white", mew=1.0,
+        axes.plot(predicted, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.0,
                   label=label_of(fit, group))  # fmt: skip
     _residual_axis(axes)
     log_axis(axes, "x", *widened(np.concatenate(everything)), plain=True)

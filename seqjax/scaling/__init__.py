@@ -6,12 +6,13 @@ found.predict(params=1e9, tokens=2e10)                  # loss with its interval
 found.optimal(flops=1e21)                               # the best N and D
 """
 
-from seqjax.scaling.fitting import Fit, Prediction, fit, predict
-from seqjax.scaling.frontier import envelope, isoflops, optimal
+from seqjax.scaling.fits import fit
+from seqjax.scaling.fitting import Fit, Prediction, predict
+from seqjax.scaling.frontier import envelope, isoflops
 from seqjax.scaling.laws import LAWS, Law
 from seqjax.scaling.points import Points, make_points, read_points
 
 __all__ = [
     "LAWS", "Fit", "Law", "Points", "Prediction",
-    "envelope", "fit", "isoflops", "make_points", "optimal", "predict", "read_points",
+    "envelope", "fit", "isoflops", "make_points", "predict", "read_points",
 ]  # fmt: skip

@@ -9,7 +9,8 @@ Each flag is a line that begins with what kind of doubt it is:
     floor       E is not determined: its interval reaches 0, or it lies above measured losses
     exponent    the interval of an exponent includes 0
     correlated  two constants are known only together
-    trend       the residuals rise or fall with N, D, C or whatever the law is of
+    trend       the residuals rise, fall or bend with N, D, C or whatever the law is of
+    split       there is no compute-optimal split, or not in all refits
     influence   one cluster of points moves a constant by more than two standard errors
     hold-out    fitted to the rest, the law misses the runs with the most compute
     rates       a best learning rate lies at the edge of its sweep
@@ -26,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from seqjax.scaling.fitting import Fit, deltas_to, refit
+from seqjax.scaling.intervals import LEAST_DRAWS
 from seqjax.scaling.laws import Law
 from seqjax.scaling.points import Points
 
@@ -36,7 +38,8 @@ CORRELATED = 0.99  # of two constants' thetas
 TREND_P = 0.01
 HELD_OUT = 0.1  # share of the clusters, those with the most compute
 MOST_LEFT_OUT = 400  # clusters that are left out one at a time
-SIDES = np.linspace(0.25, 5.0, 20)  # standard errors at which a profile is computed
+SIDES = np.concatenate([np.linspace(0.25, 5.0, 20), [7, 10, 15, 25, 40]])  # standard errors, for a profile
+WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal, beyond which nothing is determined
 CHI2 = 3.841  # 95 % point of chi squared with one degree of freedom
 LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U"}
 
@@ -65,7 +68,7 @@ def standard_errors(fit: Fit) -> np.ndarray:
 
 def correlations(fit: Fit) -> dict[str, float]:
     """Rank correlation of each two constants over the refits: ``{"A, alpha": 0.99}``."""
-    if len(fit.draws) < 10:
+    if len(fit.draws) < LEAST_DRAWS:
         return {}
     with np.errstate(invalid="ignore", divide="ignore"):  # of a constant that no refit moves there is none
         matrix = np.corrcoef(stats.rankdata(fit.law.constants_of(fit.draws), axis=0).T)
@@ -80,12 +83,13 @@ def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
 
         k n ln(F / F_best) <= 3.84,    k = 1 for least squares (normal residuals), 2 for small deltas (Laplace)
 
-    with the scale of the residuals fitted too. An end that is not reached is infinite (for a positive one: 0).
+    with the scale of the residuals fitted too, and n the number of clusters: what is resampled together counts once. An
+    end that is not reached is infinite (for a positive one: 0).
     Constants that are no coordinate of the fit (N_c of a power law) have none.
     """
     errors = standard_errors(fit)
-    count, n = len(fit.theta), len(fit.points)
-    if not np.isfinite(errors).all() or fit.value <= 1e-15 * n:
+    count, n = len(fit.theta), len(np.unique(fit.points.cluster))
+    if len(fit.draws) < LEAST_DRAWS or not (errors > 0).all() or fit.value <= 1e-15 * n:
         return {}
     spread = np.cov(fit.draws.T).reshape(count, count)
     variance = np.maximum(np.diag(spread), 1e-300)
@@ -129,21 +133,40 @@ def _profile_ends(fit: Fit, j: int, error: float, shifts: np.ndarray, rise: np.n
 
 
 def trends(fit: Fit) -> dict[str, dict[str, float]]:
-    """Spearman correlation of the residuals with each variable, and its p value."""
+    """Of the residuals with each variable: Spearman's correlation with its p value, and the p value of a bend.
+
+    The bend is an F test of the ranks of the residuals: a parabola in the logarithm of the variable against a line.
+    """
     found = {}
     for name in dict.fromkeys((*fit.law.variables, *(("flops",) if "flops" in fit.points.variables else ()))):
         values = fit.points.variables[name]
         if len(np.unique(values)) > 2 and len(values) >= 6 and np.ptp(fit.residuals) > 1e-12:
             result = stats.spearmanr(values, fit.residuals)
-            found[name] = {"correlation": float(result.statistic), "p": float(result.pvalue)}
+            found[name] = {
+                "correlation": float(result.statistic),
+                "p": float(result.pvalue),
+                "p_bend": _p_of_a_bend(np.log(values), fit.residuals),
+            }
     return found
+
+
+def _p_of_a_bend(x: np.ndarray, residuals: np.ndarray) -> float:
+    ranks = stats.rankdata(residuals)
+    z = (x - x.mean()) / x.std()
+    columns = np.column_stack([np.ones_like(z), z, z**2])
+    line, bent = (
+        float(((ranks - columns[:, :count] @ np.linalg.lstsq(columns[:, :count], ranks)[0]) ** 2).sum())
+        for count in (2, 3)
+    )
+    rest = len(z) - 3
+    return float(stats.f.sf((line - bent) / (bent / rest), 1, rest)) if bent > 0 else 0.0
 
 
 def influence(fit: Fit) -> list[dict[str, Any]]:
     """The three clusters whose absence moves a constant most, in its standard errors."""
     errors = standard_errors(fit)
     clusters = np.unique(fit.points.cluster)
-    if not (errors > 0).all() or not len(fit.draws) or len(clusters) <= len(fit.theta) + 1:
+    if len(fit.draws) < LEAST_DRAWS or not (errors > 0).all() or len(clusters) <= len(fit.theta) + 1:
         return []
     if len(clusters) > MOST_LEFT_OUT:  # those that lie farthest from the law, which move it most
         sizes = [np.abs(fit.residuals[fit.points.cluster == c]).sum() for c in clusters]
@@ -201,6 +224,7 @@ def _flags(fit: Fit) -> list[str]:
         *_of_the_data(fit.points, fit.law),
         *_of_the_constants(fit),
         *_of_the_residuals(fit),
+        *_of_the_split(fit),
         *(f"rates: {note}" for note in fit.points.notes if "learning rate" in note),
         *(f"families: {note}" for note in fit.points.notes if "several families" in note),
     ]
@@ -216,6 +240,17 @@ def _of_the_minimum(fit: Fit) -> list[str]:
     if share > 0.01:
         found.append(f"starts: {share:.1%} of the bootstrap refits did not come to rest, and are left out")
     return found
+
+
+def _of_the_split(fit: Fit) -> list[str]:
+    if {"params", "tokens"} != set(fit.law.variables) or "flops" not in fit.points.variables:
+        return []
+    slope, (low, _) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
+    if np.isnan(slope):
+        return ["split: the law falls for ever towards one side of N / D: there is no compute-optimal split"]
+    if np.isnan(low) and len(fit.draws) >= LEAST_DRAWS:
+        return ["split: more than 2.5% of the refits have no compute-optimal split"]
+    return []
 
 
 def _of_the_data(points: Points, law: Law) -> list[str]:
@@ -249,6 +284,8 @@ def _of_the_constants(fit: Fit) -> list[str]:
         low, high = intervals.get(constant.name, (1.0, 1.0))
         if not constant.positive and low <= 0 <= high:
             found.append(f"exponent: the interval of {constant.name} includes 0")
+    if fit.condition > WORST_CONDITION:
+        found.append(f"correlated: a combination of constants is not determined (condition {fit.condition:.1g})")
     strong = [f"{pair} ({r:+.3f})" for pair, r in fit.details["correlations"].items() if abs(r) > CORRELATED]
     if strong:
         found.append(f"correlated: known only together: {'; '.join(strong)}")
@@ -258,7 +295,11 @@ def _of_the_constants(fit: Fit) -> list[str]:
 def _of_the_residuals(fit: Fit) -> list[str]:
     found = []
     for name, trend in fit.details["trends"].items():
-        if trend["p"] < TREND_P:
+        if min(trend["p"], trend["p_bend"]) >= TREND_P:
+            continue
+        if trend["p_bend"] < trend["p"]:
+            found.append(f"trend: the residuals bend with {LETTERS[name]} (p = {trend['p_bend']:.1g})")
+        else:
             verb = "rise" if trend["correlation"] > 0 else "fall"
             found.append(
                 f"trend: the residuals {verb} with {LETTERS[name]} (Spearman {trend['correlation']:+.2f}, "

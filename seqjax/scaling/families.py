@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.scaling.fitting import LEVEL, Fit
+from seqjax.scaling.fitting import Fit
+from seqjax.scaling.intervals import LEAST_DRAWS, LEVEL
 from seqjax.scaling.points import Points
 
 BEYOND = np.log(1e6)  # a crossing is looked for up to this far beyond the data of either family, in log x
@@ -77,7 +78,10 @@ def _inverse(fit: Fit, thetas: np.ndarray, loss: np.ndarray, log_x: np.ndarray) 
     wanted = np.log(loss)
     found = np.empty((len(thetas), len(loss)))
     for curve, row in zip(curves, found, strict=True):
-        row[:] = np.interp(-wanted, -curve, log_x, left=-np.inf, right=np.inf)
+        if (np.diff(curve) < 0).all():
+            row[:] = np.interp(-wanted, -curve, log_x, left=-np.inf, right=np.inf)
+        else:  # a law that does not fall reaches a lower loss nowhere
+            row[:] = np.inf
     return found
 
 
@@ -101,7 +105,7 @@ def matched_ratio(a: Fit, b: Fit, loss: np.ndarray | None = None) -> Ratio:
     best = _inverse(a, a.theta[None], loss, log_x)[0] - _inverse(b, b.theta[None], loss, log_x)[0]
     count = min(len(a.draws), len(b.draws))
     bounds = np.full((2, len(loss)), np.nan)
-    if count:
+    if count >= LEAST_DRAWS:
         with np.errstate(invalid="ignore"):
             drawn = _inverse(a, a.draws[:count], loss, log_x) - _inverse(b, b.draws[:count], loss, log_x)
         drawn = np.where(np.isnan(drawn), np.inf, drawn)
@@ -126,7 +130,7 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
     drawn = _crossings(a, b, a.draws[:count], b.draws[:count], log_x, middle) if count else np.empty(0)
     share = float(np.isfinite(drawn).mean()) if count else np.nan
     crossed = drawn[np.isfinite(drawn)]
-    low, high = np.exp(np.percentile(crossed, LEVEL)) if len(crossed) > 1 else (np.nan, np.nan)
+    low, high = np.exp(np.percentile(crossed, LEVEL)) if len(crossed) >= LEAST_DRAWS else (np.nan, np.nan)
     letter = {"params": "N", "flops": "C", "tokens": "D"}.get(name, name)
     if not np.isfinite(here):
         lower = names[0] if _difference(a, b, a.theta[None], b.theta[None], np.array([middle]))[0, 0] < 0 else names[1]
@@ -137,7 +141,8 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
     beyond = not inner[0] <= here <= inner[1]
     better_after = _difference(a, b, a.theta[None], b.theta[None], np.array([here + 0.5]))[0, 0] < 0
     after = names[0] if better_after else names[1]
-    verdict = f"cross at {letter} = {np.exp(here):.3g} (95 %: {low:.3g} to {high:.3g}), beyond which {after} is better"
+    sure = f" (95 %: {low:.3g} to {high:.3g})" if np.isfinite(low) else ""
+    verdict = f"cross at {letter} = {np.exp(here):.3g}{sure}, beyond which {after} is better"
     if beyond:
         verdict += "; that lies outside of what both measured, and is extrapolated"
     if share < 0.975:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
         law=law,
         objective=saved["objective"],
         delta=saved["delta"],
-        theta=np.array(saved["theta"]),
+        theta=np.array(saved["theta"], np.float64),
         value=saved["value"],
         points=Points(
             {name: np.array(values) for name, values in points.items()},
@@ -90,7 +91,7 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
             tuple(LeftOut(**gone) for gone in saved["left_out"]),
             tuple(saved["notes"]),
         ),
-        draws=np.array(saved["draws"]).reshape(-1, len(law.constants)),
+        draws=np.array(saved["draws"], np.float64) if saved["draws"] else np.empty((0, len(law.constants))),
         starts=saved["starts"],
         agreeing=saved["starts_agreeing"],
         gradient=saved["gradient"],
@@ -109,6 +110,7 @@ def write_fits(path: Path, fits: Mapping[str, Fit]) -> None:
         UserError: the file cannot be written.
     """
     saved = {group: to_dict(fit) for group, fit in fits.items()}
+    check_place(path)
     try:
         write_json(path, saved[""] if list(saved) == [""] else {"format": FORMAT, "fits": saved})
     except OSError as error:
@@ -129,7 +131,43 @@ def read_fits(path: Path) -> dict[str, Fit]:
         raise UserError(f"{path}: is not JSON; a fit is written by seqjax fit TABLE --json {path}") from None
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise UserError(f"{path}: is not a fit of seqjax; write one with seqjax fit TABLE --json FIT.json")
-    try:
-        return {group: from_dict(fit) for group, fit in saved.get("fits", {"": saved}).items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is damaged: {type(error).__name__} {error}") from None
+    fits = saved.get("fits", {"": saved})
+    if not (isinstance(fits, dict) and fits and all(isinstance(fit, dict) for fit in fits.values())):
+        raise UserError(f"{path}: is damaged: it holds no fits")
+    found = {}
+    for group, fit in fits.items():
+        try:
+            found[group] = from_dict(fit)
+        except (KeyError, TypeError, ValueError, UserError) as error:
+            raise UserError(f"{path}: is damaged: {error}") from None
+        if damage := _damage(found[group], fit):
+            raise UserError(f"{path}: was changed by hand or is damaged: {damage}")
+    return found
+
+
+def _damage(fit: Fit, saved: Mapping[str, Any]) -> str:
+    """What does not fit together in a file, or ""."""
+    count, n = len(fit.law.constants), len(fit.points)
+    if fit.theta.shape != (count,) or not np.isfinite(fit.theta).all():
+        return f"theta must be {count} numbers for {fit.law.name}"
+    if fit.draws.ndim != 2 or fit.draws.shape[1] != count or not np.isfinite(fit.draws).all():
+        return f"draws must be lists of {count} numbers"
+    shapes = {name: np.shape(values) for name, values in fit.points.variables.items()}
+    if missing := [name for name in fit.law.variables if shapes.get(name) != (n,)]:
+        return f"points must have {n} values of {missing[0]}"
+    constants = [saved["params"].get(name) for name in fit.law.names]
+    if any(value is None for value in constants) or not np.allclose(list(fit.constants.values()), constants, rtol=1e-6):
+        return "params and theta are not the same constants"
+    return ""
+
+
+def check_place(path: Path) -> None:
+    """Refuse, before a long fit, a place that cannot be written.
+
+    Raises:
+        UserError: no such folder, or one that cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written: Permission denied")

@@ -8,28 +8,27 @@ large one least squares of log L. It is a sum, not a mean: with a mean, customar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.scaling.intervals import LEAST_DRAWS, LEVEL
 from seqjax.scaling.laws import Law, law_named
 from seqjax.scaling.minimise import Minima, Residuals, minimise
 from seqjax.scaling.points import Points
-
-if TYPE_CHECKING:
-    from seqjax.scaling.frontier import Optimum
+from seqjax.scaling.splitting import Optimum, best_split, split_exponent
 
 DELTAS = {"huber": 1e-3, "lad": 1e-6, "least-squares": 1e3}
 """The delta of each objective where none is given. In log L, residuals of 1e3 do not occur."""
 COARSE, SHARPER = 0.1, 10.0  # a small delta is reached from a large one in steps of such a factor
 AGREE = 1e-6  # starts agree with the best when their values differ by less than this share
 SAME = 4  # decimals of theta to which two copies are at the same point
-LEVEL = (2.5, 97.5)  # percentiles of an interval
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Fit:
 
     Attributes:
         law, objective, delta: what was minimised; value: its minimum.
-        theta: of the law, float64 [P]; draws: thetas of the bootstrap refits, [R, P] (R may be 0).
+        theta: of the law, float64 [P]; draws: thetas of the bootstrap refits, [R, P] (R may be 0), widened as
+            :func:`widened` says.
         points: what was fitted, with what was left out.
         starts: how many; agreeing: the share that reached the same minimum.
         gradient: largest entry at the minimum; condition: of the Hessian there, scaled to a unit diagonal; rests:
@@ -71,8 +71,8 @@ class Fit:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval of each constant (percentiles of the refits); empty without refits."""
-        if not len(self.draws):
+        """95 % bootstrap interval of each constant (percentiles of ``draws``); empty with fewer than 40 refits."""
+        if len(self.draws) < LEAST_DRAWS:
             return {}
         bounds = np.percentile(self.law.constants_of(self.draws), LEVEL, axis=0)
         return {name: (float(low), float(high)) for name, low, high in zip(self.law.names, *bounds, strict=True)}
@@ -91,10 +91,16 @@ class Fit:
         return predict(self.law, self.theta, self.draws, variables)
 
     def optimal(self, flops: float | np.ndarray) -> Optimum:
-        """The best N and D for budgets of C = 6 N D FLOPs: see :func:`seqjax.scaling.frontier.optimal`."""
-        from seqjax.scaling.frontier import optimal
+        """The best N and D for budgets of C = 6 N D FLOPs (approach 3 of Hoffmann et al. 2022).
 
-        return optimal(self, flops)
+        Raises:
+            UserError: a law of something else than N and D.
+        """
+        return best_split(self.law, self.theta, self.draws, flops)
+
+    def exponent(self, flops: float) -> tuple[float, tuple[float, float]]:
+        """a of N_opt ~ C^a at a budget: see :func:`seqjax.scaling.splitting.split_exponent`."""
+        return split_exponent(self.law, self.theta, self.draws, flops)
 
 
 @dataclass(frozen=True)
@@ -117,10 +123,10 @@ def predict(law: Law, theta: np.ndarray, draws: np.ndarray, variables: Mapping[s
         zip(variables, np.broadcast_arrays(*(np.atleast_1d(np.float64(v)) for v in variables.values())), strict=True)
     )
     for name, values in arrays.items():
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise UserError(f"{name}: {values[~(values > 0)][:1]} is not a positive number")
+        if not (good := np.isfinite(values) & (values > 0)).all():
+            raise UserError(f"{name}: {values[~good][0]} is not a positive number")
     loss = law.loss(theta, arrays)
-    if not len(draws):
+    if len(draws) < LEAST_DRAWS:
         return Prediction(loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
     low, high = np.percentile(law.loss(draws, arrays), LEVEL, axis=0)
     return Prediction(loss, low, high)
@@ -198,7 +204,7 @@ def resamples(points: Points, count: int, seed: int, least: int = 1) -> np.ndarr
     return counts[:, points.cluster].astype(np.float64)
 
 
-def fit(
+def fit_constants(
     points: Points,
     law: Law | str,
     *,
@@ -207,9 +213,8 @@ def fit(
     bootstrap: int = 1000,
     seed: int = 0,
     starts_SxP: np.ndarray | None = None,
-    diagnose: bool = True,
 ) -> Fit:
-    """Fit a law to points.
+    """Fit a law to points, without looking for doubts: see :func:`seqjax.scaling.fits.fit` for the whole.
 
     Args:
         law: one of :data:`seqjax.scaling.laws.LAWS`, or its name.
@@ -218,7 +223,6 @@ def fit(
         bootstrap: refits to resampled clusters, from the best fit (see :func:`widened`); 0: none, and no intervals.
         seed: of the resampling.
         starts_SxP: thetas to start from; None: the law's own grid.
-        diagnose: also look for reasons for doubt (see :mod:`seqjax.scaling.diagnostics`).
     Raises:
         UserError: an unknown law or objective, a variable that the points lack, fewer points than constants.
     """
@@ -230,17 +234,20 @@ def fit(
         raise UserError(f"delta: {delta} is not a positive number")
     if missing := [name for name in law.variables if name not in points.variables]:
         raise UserError(f"{law.name} is a law of {' and '.join(law.variables)}: the points have no {missing[0]}")
-    clusters = len(np.unique(points.cluster))
-    if clusters <= len(law.constants):
+    if bootstrap and bootstrap < LEAST_DRAWS:
+        raise UserError(f"bootstrap: {bootstrap} refits have no 95 % interval; ask for {LEAST_DRAWS} or more, or none")
+    places = np.unique(np.column_stack([points.variables[name] for name in law.variables]), axis=0)
+    different = min(len(places), len(np.unique(points.cluster)))
+    if different <= len(law.constants):
         raise UserError(
-            f"{law.name} has {len(law.constants)} constants ({', '.join(law.names)}): {clusters} different points "
-            "are too few for a fit"
+            f"{law.name} has {len(law.constants)} constants ({', '.join(law.names)}): {different} different points of "
+            f"{' and '.join(law.variables)} are too few for a fit" + _why_few(points)
         )
     best, starts, agreeing = best_of_many(
         law, points, delta, law.starts_SxP() if starts_SxP is None else np.asarray(starts_SxP)
     )
     draws, failed = _bootstrap(law, points, best.theta_SxP[0], delta, bootstrap, seed)
-    found = Fit(
+    return Fit(
         law=law,
         objective=objective,
         delta=delta,
@@ -255,11 +262,11 @@ def fit(
         rests=bool(best.rests_S[0]),
         failed_draws=failed,
     )
-    if not diagnose:
-        return found
-    from seqjax.scaling.diagnostics import diagnosed
 
-    return diagnosed(found)
+
+def _why_few(points: Points) -> str:
+    rules = Counter(gone.rule for gone in points.left_out)
+    return f" (left out: {'; '.join(f'{count} x {rule}' for rule, count in rules.most_common(4))})" if rules else ""
 
 
 def _bootstrap(

@@ -1,7 +1,7 @@
-"""How compute is best spent: from a fitted law, from IsoFLOP profiles, and from the envelope of training curves.
+"""How compute is best spent: from IsoFLOP profiles, and from the envelope of training curves.
 
-These are the three approaches of Hoffmann et al. 2022 (arXiv 2203.15556), section 3: N_opt = k C^a and D_opt ~ C^b.
-Everywhere C = 6 N D, with N counted as the points count it.
+These are approaches 2 and 1 of Hoffmann et al. 2022 (arXiv 2203.15556), section 3: N_opt = k C^a and D_opt = k C^b,
+with the C of the points. Approach 3, by a fitted law, is :meth:`seqjax.scaling.fitting.Fit.optimal`.
 """
 
 from __future__ import annotations
@@ -13,86 +13,11 @@ import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
 from seqjax.errors import UserError
-from seqjax.scaling.fitting import LEVEL, Fit
-from seqjax.scaling.laws import Law
+from seqjax.scaling.intervals import LEAST_DRAWS, LEVEL
 from seqjax.scaling.points import Points
 
-SAME_BUDGET = 0.1  # two runs have the same budget when their log FLOPs differ by less
-WIDEST = 30.0  # an optimum is looked for between C/6 times e^-30 and e^30 tokens for each parameter
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The best split of a budget of C FLOPs, each [n], with 95 % intervals [n, 2] (NaN without refits)."""
-
-    flops: np.ndarray
-    params: np.ndarray
-    tokens: np.ndarray
-    loss: np.ndarray
-    params_interval: np.ndarray
-    tokens_interval: np.ndarray
-    loss_interval: np.ndarray
-
-
-def optimal(fit: Fit, flops: float | np.ndarray) -> Optimum:
-    """N, D and loss of the compute-optimal run by a fitted law of N and D (approach 3).
-
-    Raises:
-        UserError: a law of something else.
-    """
-    budgets = np.atleast_1d(np.float64(flops))
-    if not (np.isfinite(budgets) & (budgets > 0)).all():
-        raise UserError("flops: must be positive numbers")
-    params, loss = _best_split(fit.law, fit.theta[None], budgets)
-    tokens = budgets / 6.0 / params[0]
-    if not len(fit.draws):
-        unknown = np.full((len(budgets), 2), np.nan)
-        return Optimum(budgets, params[0], tokens, loss[0], unknown, unknown, unknown)
-    of_draws, losses = _best_split(fit.law, fit.draws, budgets)
-    bounds = [np.percentile(x, LEVEL, axis=0).T for x in (of_draws, budgets / 6.0 / of_draws, losses)]
-    return Optimum(budgets, params[0], tokens, loss[0], *bounds)
-
-
-def exponent(fit: Fit, flops: float) -> tuple[float, tuple[float, float]]:
-    """a of N_opt ~ C^a at a budget, with its 95 % interval: beta / (alpha + beta) for chinchilla, at every budget."""
-    nearby = flops * np.exp([-0.5, 0.5])
-
-    def slopes(thetas: np.ndarray) -> np.ndarray:
-        return np.diff(np.log(_best_split(fit.law, thetas, nearby)[0]), axis=1)[:, 0]
-
-    if not len(fit.draws):
-        return float(slopes(fit.theta[None])[0]), (np.nan, np.nan)
-    low, high = np.percentile(slopes(fit.draws), LEVEL)
-    return float(slopes(fit.theta[None])[0]), (float(low), float(high))
-
-
-def _best_split(law: Law, thetas: np.ndarray, budgets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """N_opt and loss, each [S, n], by a grid over log N that closes in on the minimum of every theta and budget."""
-    if not {"params", "tokens"} <= set(law.variables):
-        raise UserError(f"{law.name} is no law of N and D, so it does not say how compute is best spent")
-    if "unique_tokens" in law.variables:
-        raise UserError(f"{law.name}: the best split depends on how many tokens there are; predict over sizes instead")
-    center = np.broadcast_to(0.5 * np.log(budgets / 6.0), (len(thetas), len(budgets))).copy()
-    width = np.full_like(center, WIDEST / 2)
-    steps = np.linspace(-1.0, 1.0, 33)
-    for _ in range(10):  # each closes in by a factor 16 / 1.5
-        grid = center[..., None] + width[..., None] * steps
-        loss = _losses(law, thetas, np.exp(grid), budgets)
-        best = loss.argmin(axis=-1)
-        center = np.take_along_axis(grid, best[..., None], axis=-1)[..., 0]
-        width = width * (1.5 / 16)
-    return np.exp(center), loss.min(axis=-1)
-
-
-def _losses(law: Law, thetas: np.ndarray, params: np.ndarray, budgets: np.ndarray) -> np.ndarray:
-    import jax
-    import jax.numpy as jnp
-
-    with jax.enable_x64(True):
-        logs = {"params": jnp.log(params), "tokens": jnp.log(budgets[None, :, None] / 6.0 / params)}
-        flat = {name: values.reshape(len(thetas), -1) for name, values in logs.items()}
-        found = jax.vmap(law.log_loss)(jnp.asarray(thetas), flat)
-        return np.exp(np.asarray(found)).reshape(params.shape)
+SAME_BUDGET = 0.1  # runs have the same budget when their log FLOPs all lie within so much
+APART = 1.5  # factor between the minima of a parabola and of a spline from which neither is to be trusted
 
 
 @dataclass(frozen=True)
@@ -100,8 +25,9 @@ class Profile:
     """One IsoFLOP profile: runs of one budget, and the size at which their loss is lowest.
 
     Attributes:
-        flops: geometric mean of the runs' compute; params, loss: of the runs, by rising size.
-        best_params, best_loss: of the parabola in log N (NaN where there is no minimum among the runs).
+        flops: geometric mean of the runs' compute; params, tokens, loss: of the runs, by rising size.
+        best_params, best_loss: of the parabola in log N (NaN where there is no minimum among the runs); best_tokens: at
+            that size, between those of the runs beside it.
         akima_params: of an Akima spline through the runs: how much the kind of curve decides.
         parabola: coefficients, highest power first, in log N.
         problem: why the profile has no minimum, or "".
@@ -109,9 +35,11 @@ class Profile:
 
     flops: float
     params: np.ndarray
+    tokens: np.ndarray
     loss: np.ndarray
     best_params: float
     best_loss: float
+    best_tokens: float
     akima_params: float
     parabola: np.ndarray
     problem: str = ""
@@ -133,7 +61,7 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class IsoFlops:
-    """Approach 2: the profiles, N_opt = k C^a and D_opt ~ C^b through their minima, and what to doubt."""
+    """Approach 2: the profiles, N_opt = k C^a and D_opt = k C^b through their minima, and what to doubt."""
 
     profiles: tuple[Profile, ...]
     params: PowerLaw
@@ -163,30 +91,42 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0) -> IsoFlops:
         )
     flops = np.array([p.flops for p in whole])
     best = np.array([p.best_params for p in whole])
+    flags += [
+        f"isoflop: {p.flops:.3g} FLOPs: the minimum of a parabola, N = {p.best_params:.3g}, is far from that of a "
+        f"spline, {p.akima_params:.3g}"
+        for p in whole
+        if not 1 / APART < p.best_params / p.akima_params < APART
+    ]
     slopes = _refitted_slopes(whole, bootstrap, np.random.default_rng(seed))
-    if len(slopes) < 0.9 * bootstrap:
+    if slopes is None:
+        flags.append("isoflop: no profile has more than three runs, so there is no interval")
+    elif len(slopes) < 0.9 * bootstrap:
         flags.append(f"isoflop: {bootstrap - len(slopes)} of {bootstrap} refits had no minimum, and are left out")
-    low, high = np.percentile(slopes, LEVEL) if len(slopes) > 1 else (np.nan, np.nan)
-    params = _power_law(flops, best, (low, high))
-    tokens = _power_law(flops, flops / 6.0 / best, (1.0 - high, 1.0 - low))
+    bounds = np.full((2, 2), np.nan)
+    if slopes is not None and len(slopes) >= LEAST_DRAWS:
+        bounds = np.percentile(slopes, LEVEL, axis=0)
+    params = _power_law(flops, best, tuple(bounds[:, 0]))
+    tokens = _power_law(flops, np.array([p.best_tokens for p in whole]), tuple(bounds[:, 1]))
     akima = _power_law(flops, np.array([p.akima_params for p in whole]), (np.nan, np.nan)).exponent
     return IsoFlops(tuple(profiles), params, tokens, akima, tuple(flags))
 
 
 def _budgets(flops: np.ndarray) -> np.ndarray:
-    """A label for each run; runs whose compute differs by less than `SAME_BUDGET` in the logarithm share one."""
-    order = np.argsort(flops)
-    steps = np.diff(np.log(flops[order])) > SAME_BUDGET
+    """A label for each run; those whose log compute lies within `SAME_BUDGET` of the least of them share one."""
     labels = np.empty(len(flops), int)
-    labels[order] = np.concatenate([[0], np.cumsum(steps)])
+    label, least = -1, -np.inf
+    for run in np.argsort(flops, kind="stable"):
+        if np.log(flops[run]) > least + SAME_BUDGET:
+            label, least = label + 1, np.log(flops[run])
+        labels[run] = label
     return labels
 
 
 def _profile(points: Points, chosen: np.ndarray) -> Profile:
     order = chosen[np.argsort(points.variables["params"][chosen], kind="stable")]
-    params, loss = points.variables["params"][order], points.loss[order]
+    params, tokens, loss = points.variables["params"][order], points.variables["tokens"][order], points.loss[order]
     flops = float(np.exp(np.log(points.variables["flops"][order]).mean()))
-    nothing = Profile(flops, params, loss, np.nan, np.nan, np.nan, np.full(3, np.nan))
+    nothing = Profile(flops, params, tokens, loss, np.nan, np.nan, np.nan, np.nan, np.full(3, np.nan))
     sizes = len(np.unique(params))
     if sizes < 3:
         return replace(nothing, problem=f"{sizes} size(s), three are needed")
@@ -196,10 +136,17 @@ def _profile(points: Points, chosen: np.ndarray) -> Profile:
     if not np.isfinite(best):
         side = "smallest" if loss.argmin() < len(loss) / 2 else "largest"
         return replace(nothing, parabola=parabola, problem=f"the minimum lies beyond the {side} size")
-    if loss.argmin() in (0, len(loss) - 1):
-        side = "smallest" if loss.argmin() == 0 else "largest"
+    if (lowest := params[loss.argmin()]) in (params[0], params[-1]):
+        side = "smallest" if lowest == params[0] else "largest"
         return replace(nothing, parabola=parabola, problem=f"the {side} size is the best: the optimum is at the edge")
-    return replace(nothing, best_params=best, best_loss=best_loss, akima_params=_akima(params, loss), parabola=parabola)
+    tokens = _between(best, params, tokens)
+    found = replace(nothing, best_params=best, best_loss=best_loss, best_tokens=tokens, parabola=parabola)
+    return replace(found, akima_params=_akima(params, loss))
+
+
+def _between(size: float, params: np.ndarray, tokens: np.ndarray) -> float:
+    """Tokens of a run of this size and the budget of these: they fall with N, as log D does with log N."""
+    return float(np.exp(np.interp(np.log(size), np.log(params), np.log(tokens))))
 
 
 def _vertex(params: np.ndarray, loss: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -223,20 +170,27 @@ def _akima(params: np.ndarray, loss: np.ndarray) -> float:
     return float(np.exp(fine[Akima1DInterpolator(np.log(sizes), means)(fine).argmin()]))
 
 
-def _refitted_slopes(profiles: Sequence[Profile], count: int, rng: np.random.Generator) -> list[float]:
-    """Exponents of N_opt after residuals, drawn from those of all profiles, are put on the parabolas; residuals of a
-    parabola through k runs are too small by sqrt((k - 3) / k), which is made good."""
+def _refitted_slopes(
+    profiles: Sequence[Profile], count: int, rng: np.random.Generator
+) -> list[tuple[float, float]] | None:
+    """Exponents of N_opt and D_opt after residuals, drawn from those of all profiles, are put on the parabolas.
+
+    Residuals of a parabola through k runs are too small by sqrt((k - 3) / k), which is made good; None where no
+    profile has residuals.
+    """
     fitted = [np.polyval(p.parabola, np.log(p.params)) for p in profiles]
     pairs = list(zip(profiles, fitted, strict=True))
     pool = [(p.loss - f) * np.sqrt(len(f) / (len(f) - 3)) for p, f in pairs if len(f) > 3]
     if not pool:
-        return []
+        return None
     residuals = np.concatenate(pool)
     slopes = []
     for _ in range(count):
         best = [_vertex(p.params, f + rng.choice(residuals, len(f)))[0] for p, f in pairs]
         if np.isfinite(best).all():
-            slopes.append(float(np.polyfit(np.log([p.flops for p in profiles]), np.log(best), 1)[0]))
+            tokens = [_between(n, p.params, p.tokens) for n, p in zip(best, profiles, strict=True)]
+            log_flops = np.log([p.flops for p in profiles])
+            slopes.append(tuple(np.polyfit(log_flops, np.log(np.column_stack([best, tokens])), 1)[0].tolist()))
     return slopes
 
 
@@ -279,7 +233,7 @@ def envelope(
         xs, ys = law(np.unique(rng.integers(len(sizes), size=len(sizes))))
         if len(np.unique(ys)) >= 2:
             slopes.append(np.polyfit(np.log(xs), np.log(ys), 1)[0])
-    low, high = np.percentile(slopes, LEVEL) if len(slopes) > 1 else (np.nan, np.nan)
+    low, high = np.percentile(slopes, LEVEL) if len(slopes) >= LEAST_DRAWS else (np.nan, np.nan)
     return _power_law(x, y, (low, high))
 
 

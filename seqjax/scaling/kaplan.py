@@ -77,6 +77,8 @@ def adjusted(points: Points, batch: np.ndarray | float, b_star: float = B_STAR, 
         batch: tokens of each step, one number or one for each point.
         b_star, alpha_b: of the critical batch; the paper's were measured on WebText2, another text has others.
     """
+    if not (b_star > 0 and alpha_b > 0):
+        raise UserError(f"critical batch: {b_star:g} tokens and exponent {alpha_b:g} must be positive")
     critical = critical_batch(points.loss, b_star, alpha_b)
     variables, conventions = dict(points.variables), dict(points.conventions)
     if "steps" in variables:

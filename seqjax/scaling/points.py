@@ -26,15 +26,15 @@ CONVENTIONS = {
 }
 """Short names for ways to count, and the columns of a run table that they mean."""
 DEFAULTS = {
-    "params": "params_non_embedding",
-    "tokens": "tokens",
-    "loss": "loss",
-    "flops": "flops_exact",
-    "steps": "steps",
-    "position": "position",
-    "unique_tokens": "unique_tokens",
+    "params": ("params_non_embedding", "params"),
+    "tokens": ("tokens",),
+    "loss": ("loss",),
+    "flops": ("flops_exact", "flops"),
+    "steps": ("steps",),
+    "position": ("position",),
+    "unique_tokens": ("unique_tokens",),
 }
-"""The column of each variable where none is named."""
+"""The columns of each variable where none is named: the first that there is."""
 RATE, SEED = "optimizer.learning_rate", "train.seed"
 
 
@@ -121,7 +121,7 @@ def read_points(
     """The points in a table.
 
     Runs of a run table that did not finish are left out, and of one model trained with several learning rates all but
-    the best. D is C / (6 N), and C is 6 N D, where the table does not give it; a note says so.
+    the best. D is C / (6 N) where the table does not give it, and a note says so; C is 6 N D likewise.
 
     Args:
         columns: variable -> name of its column, or a short name of `CONVENTIONS`; others are looked for under their
@@ -135,27 +135,34 @@ def read_points(
     Raises:
         UserError: no such column, a value that is not a positive finite number, equal rows, a variable that is missing.
     """
-    table = table.reset_index(drop=True)
+    if not table.index.is_unique:
+        table = table.reset_index(drop=True)  # else rows keep the numbers of the table they were taken from
     named = {name: _column(table, name, given, source) for name, given in (columns or {}).items()}
-    for name, default in DEFAULTS.items():
-        if name not in named and default in table.columns:
-            named[name] = default
+    for name, defaults in DEFAULTS.items():
+        if name not in named and (present := [column for column in defaults if column in table.columns]):
+            named[name] = present[0]
     if "loss" not in named:
         named["loss"] = _column(table, "loss", "loss", source)
     labels = _labels(table)
-    keep, left_out = _where(table, labels, where, source)
+    keep, left_out = select(table, where, source)
     notes: list[str] = []
     for rule_of in (_not_finished, _worse_rates, _several_families):
+        if rule_of is _worse_rates:  # a loss that is no number is told, before a better one hides it
+            chosen = [label for label, kept in zip(labels, keep, strict=True) if kept]
+            _numbers(table.loc[keep, named["loss"]], named["loss"], chosen, source)
         rules, said = rule_of(table[keep], named["loss"])
-        left_out += [LeftOut(labels[row], rule) for row, rule in rules.items()]
+        left_out += [LeftOut(labels[table.index.get_loc(row)], rule) for row, rule in rules.items()]
         keep &= ~table.index.isin(list(rules))
         notes += said
     wanted = {*needs, *(columns or {}), "loss"} | ({"flops"} if "tokens" in needs and "tokens" not in named else set())
-    values = {
-        name: _numbers(table.loc[keep, column], column, labels, source)
-        for name, column in named.items()
-        if name in wanted or table.loc[keep, column].notna().all()
-    }
+    kept_labels = [label for label, kept in zip(labels, keep, strict=True) if kept]
+    values = {}
+    for name, column in named.items():
+        try:
+            values[name] = _numbers(table.loc[keep, column], column, kept_labels, source)
+        except UserError:
+            if name in wanted:
+                raise  # of a column that nobody asked for, other things may be in it
     conventions = {name: _counted(name, column) for name, column in named.items() if name in values and name != "loss"}
     _derive(values, conventions, notes)
     if missing := [name for name in needs if name not in values]:
@@ -163,12 +170,11 @@ def read_points(
             f"{source}: needs {' and '.join(missing)}: name the column (--{missing[0].replace('_', '-')} COLUMN); "
             f"it has {_listed(table.columns)}"
         )
-    index = table.index[keep]
     if unique:
-        _refuse_equal_rows(values, [labels[i] for i in index], source)
+        _refuse_equal_rows(values, kept_labels, source)
     loss = values.pop("loss")
     groups = _clusters(table.loc[keep], values, cluster, source)
-    points = Points(values, loss, groups, tuple(labels[i] for i in index), conventions, tuple(left_out), tuple(notes))
+    points = Points(values, loss, groups, tuple(kept_labels), conventions, tuple(left_out), tuple(notes))
     if drop_highest:
         if drop_highest >= len(points):
             raise UserError(f"{source}: cannot leave out the {drop_highest} highest losses of {len(points)} rows")
@@ -197,30 +203,35 @@ def _listed(columns: Iterable[Any], most: int = 12) -> str:
 
 def _labels(table: pd.DataFrame) -> list[str]:
     if "run_id" in table.columns:
-        return [f"row {i + 1} ({run})" for i, run in enumerate(table["run_id"])]
-    return [f"row {i + 1}" for i in range(len(table))]
+        return [f"row {i + 1} ({run})" for i, run in zip(table.index, table["run_id"], strict=True)]
+    return [f"row {i + 1}" for i in table.index]
 
 
-def _where(
-    table: pd.DataFrame, labels: Sequence[str], where: str | None, source: str
-) -> tuple[np.ndarray, list[LeftOut]]:
+def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndarray, list[LeftOut]]:
+    """Which rows an expression keeps, and the others as left out.
+
+    Raises:
+        UserError: it cannot be evaluated, is not true or false, or is true for no row.
+    """
     if where is None:
         return np.ones(len(table), bool), []
     try:
         found = table.eval(where, engine="python")
     except Exception as error:  # whatever pandas makes of it
         reason = str(error).partition("\n")[0]
-        raise UserError(f"--where {where!r}: {reason}; columns with dots or spaces go in `backticks`") from None
+        hint = "columns with dots or spaces go in `backticks`; equality is ==, text goes in quotes"
+        raise UserError(f"--where {where!r}: {reason}; {hint}") from None
     if not isinstance(found, pd.Series) or (found.dtype.kind != "b" and str(found.dtype) != "boolean"):
         raise UserError(f"--where {where!r}: is not true or false for each row of {source}")
     keep = np.array(found.fillna(False), bool)
     if not keep.any():
         raise UserError(f"--where {where!r}: is true for no row of {source}")
-    return keep, [LeftOut(label, f"not {where}") for label, kept in zip(labels, keep, strict=True) if not kept]
+    gone = [LeftOut(label, f"not {where}") for label, kept in zip(_labels(table), keep, strict=True) if not kept]
+    return keep, gone
 
 
 def _not_finished(table: pd.DataFrame, _loss: str) -> tuple[dict[int, str], list[str]]:
-    if "status" not in table.columns:
+    if not {"status", "run_id"} <= set(table.columns):  # another table's status may say other things
         return {}, []
     return {i: str(status) for i, status in table["status"].items() if status != "finished"}, []
 
@@ -235,7 +246,7 @@ def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[s
     rules: dict[int, str] = {}
     edges = []
     for _, runs in table.groupby(design, dropna=False, sort=False):
-        means = runs.groupby(RATE)[loss].mean().dropna()
+        means = pd.to_numeric(runs[loss], errors="coerce").groupby(runs[RATE]).mean().dropna()
         if len(means) < 2:
             continue
         best = means.idxmin()
@@ -260,8 +271,8 @@ def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -
     """Positive finite float64, before any product is taken: 6 N D of large runs overflows int64."""
     found = np.empty(len(column))
     integers = pd.api.types.is_integer_dtype(column.dtype)
-    for place, (row, value) in enumerate(column.items()):
-        where = f"{source}: column '{name}', {labels[row]}"
+    for place, (label, value) in enumerate(zip(labels, column, strict=True)):
+        where = f"{source}: column '{name}', {label}"
         if pd.isna(value):
             raise UserError(f"{where}: is empty; leave such rows out, e.g. --where '`{name}`.notna()'")
         try:
@@ -306,7 +317,12 @@ def _refuse_equal_rows(values: Mapping[str, np.ndarray], labels: Sequence[str], 
 
 def _clusters(table: pd.DataFrame, values: Mapping[str, np.ndarray], cluster: str | None, source: str) -> np.ndarray:
     if cluster is not None:
-        return np.asarray(pd.factorize(table[_column(table, "cluster", cluster, source)])[0])
+        column = table[_column(table, "cluster", cluster, source)]
+        if column.isna().any():
+            raise UserError(
+                f"{source}: column '{cluster}': is empty in {int(column.isna().sum())} row(s): name a cluster"
+            )
+        return np.asarray(pd.factorize(column)[0])
     keys = pd.DataFrame(dict(values))
     return (
         keys.groupby(list(keys.columns), sort=False).ngroup().to_numpy() if len(keys.columns) else np.arange(len(table))

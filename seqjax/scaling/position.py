@@ -1,7 +1,7 @@
 """Loss per token against its position in the context: the law L(T) = E + A T^-p, the late gain, and the plateau.
 
-Positions count from 1. The losses come with standard errors (over held-out windows); with them every position is drawn
-anew for each interval, independently, which is right for positions that are averaged over many different windows.
+Positions count from 1. The losses come with standard errors over held-out windows; the gain and the plateau take the
+errors of different positions as independent. The law has its intervals from resampled bins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.scaling.fitting import LEVEL, Fit, fit
+from seqjax.scaling.fits import fit
+from seqjax.scaling.fitting import Fit
+from seqjax.scaling.intervals import LEVEL
 from seqjax.scaling.points import make_points
 
 MARGIN = 0.02  # nats: less than this is no improvement
@@ -82,7 +84,7 @@ def late_gain(loss_T: Sequence[float], error_T: Sequence[float], early: int, lat
         raise UserError(f"positions {early} and {late}: expected 1 <= early < late <= {len(loss)}, the context")
     means, variances = [], []
     for position in (early, late):
-        span = slice(max(0, int(position / 1.12) - 1), min(len(loss), int(np.ceil(position * 1.12))))
+        span = slice(int(np.ceil(position / 1.12)) - 1, min(len(loss), int(position * 1.12)))
         means.append(loss[span].mean())
         variances.append((error[span] ** 2).sum() / len(loss[span]) ** 2)
     half = 1.96 * np.sqrt(sum(variances))
@@ -95,7 +97,7 @@ class Plateau:
     """Where the loss stops falling.
 
     Attributes:
-        position: first position from which on less than ``margin`` nats are left to gain; None: it falls to the end.
+        position: center of the first bin from which on less than ``margin`` nats are left to gain; None: there is none.
         low, high: 95 % interval of that position; ``high`` is infinite where falling to the end is not excluded.
         falls_to_the_end: share of the draws in which no such position was found.
         margin: nats that count as no improvement.

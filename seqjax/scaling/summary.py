@@ -9,7 +9,6 @@ import numpy as np
 
 from seqjax.scaling.diagnostics import LETTERS
 from seqjax.scaling.fitting import DELTAS, Fit
-from seqjax.scaling.frontier import exponent
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -45,6 +44,8 @@ def describe(fit: Fit) -> str:
         lines.append(split)
     if "scatter" in fit.details:
         lines.append(f"residuals scatter by {fit.details['scatter']:.2%} of the loss")
+    if not fit.intervals:
+        lines.append("no refits, so no intervals; floor, exponents, correlations and influence were not examined")
     if held := fit.details.get("hold_out"):
         lines.append(
             f"hold-out: fitted without the {held['points']} point(s) of {LETTERS[held['variable']]} >= "
@@ -82,14 +83,16 @@ def objective_words(fit: Fit) -> str:
     """The objective with its delta."""
     if fit.objective == "least-squares":
         return "least squares of log L"
-    name = "least absolute deviations of log L" if fit.objective == "lad" else "Huber of log L"
+    name = "least absolute deviations of log L (Huber, delta 1e-6)" if fit.objective == "lad" else "Huber of log L"
     return f"{name}, delta {fit.delta:g}" if fit.objective != "lad" or fit.delta != DELTAS["lad"] else name
 
 
 def _split_line(fit: Fit) -> str:
     if not {"params", "tokens"} == set(fit.law.variables) or "flops" not in fit.points.variables:
         return ""
-    slope, (low, high) = exponent(fit, float(np.exp(np.log(fit.points.variables["flops"]).mean())))
+    slope, (low, high) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
+    if np.isnan(slope):
+        return ""
     sure = f" (95 %: {low:.3f} to {high:.3f})" if np.isfinite(low) else ""
     return f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}, for C = 6 N D"
 
@@ -107,7 +110,7 @@ def checklist(fit: Fit) -> str:
     held = details.get("hold_out") or {}
     answers = [
         ("Which form is fitted?", f"{fit.law.equation} ({fit.law.source})"),
-        ("What is the dependent variable?", "held-out loss in nats per token, as the table has it"),
+        ("What is the dependent variable?", "the loss column, taken as held-out loss in nats per token"),
         ("How are N, D and C counted?",
          "; ".join(f"{LETTERS.get(k, k)}: {v}" for k, v in points.conventions.items()) or "as given"),
         ("How many models, over what range?",
@@ -122,12 +125,15 @@ def checklist(fit: Fit) -> str:
         ("What is minimised, by which optimiser?", f"{objective_words(fit)}; damped Newton with exact derivatives"),
         ("How is it initialised?", f"a grid of {fit.starts:,} starts, {fit.agreeing:.1%} of which agree with the best"),
         ("How certain are the constants?",
-         f"{len(fit.draws):,} bootstrap refits of whole clusters (percentiles), and profile likelihood"),
+         f"{len(fit.draws):,} bootstrap refits of whole clusters, moved away from the fit by k / (k - P), percentiles; "
+         "and profile likelihood" if fit.intervals else "they are not: no refits were asked for"),
         ("Is the fit validated on runs it has not seen?",
          f"{held['points']} points with the most {LETTERS[held['variable']]}: {held['mean_error']:.2%} mean error"
          if held else "no: too few points"),
         ("Do the residuals show misfit?",
-         "; ".join(flag for flag in fit.flags if flag.startswith("trend")) or "no trend with N, D or C"),
+         "; ".join(flag for flag in fit.flags if flag.startswith("trend"))
+         or (f"no trend or bend with {', '.join(LETTERS[name] for name in details['trends'])}"
+             if details.get("trends") else "not examined: too few points")),
     ]  # fmt: skip
     return "\n".join(f"- {question}\n  {answer}" for question, answer in answers)
 

@@ -34,7 +34,7 @@ def test_a_line_shows_its_points_its_law_and_its_constants() -> None:
     for artist, of in zip(laws, found.values(), strict=True):
         np.testing.assert_allclose(artist.get_ydata(), of.law.loss(of.theta, {"params": artist.get_xdata()}))
     residuals = [artist for artist in bottom.get_lines() if len(artist.get_xdata()) == 12]
-    np.testing.assert_allclose(residuals[0].get_ydata(), 100 * found["lstm"].residuals)
+    np.testing.assert_allclose(residuals[0].get_ydata(), 100 * np.expm1(found["lstm"].residuals))
     words = [text.get_text() for text in top.get_legend().get_texts()]
     assert "lstm: 12 points" in words[0] and "alpha_N = 0.08" in words[0] and " to " in words[0]
     assert len({artist.get_color() for artist in laws}) == len({str(a.get_linestyle()) for a in laws}) == 2
@@ -44,7 +44,7 @@ def test_a_surface_has_contours_and_the_best_split() -> None:
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e9, 1e11, 6)))
     loss = 1.8 + 400 / n**0.34 + 600 / d**0.3
     starts = LAWS["chinchilla"].starts_SxP()[::50]
-    found = fit(make_points(loss, params=n, tokens=d), "chinchilla", bootstrap=20, diagnose=False, starts_SxP=starts)
+    found = fit(make_points(loss, params=n, tokens=d), "chinchilla", bootstrap=40, diagnose=False, starts_SxP=starts)
     made = figures.draw_fits({"": found})
     plane = made.axes[0]
     best = next(a for a in plane.get_lines() if a.get_label().startswith("compute-optimal"))
@@ -66,10 +66,10 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
         curves[size] = (compute, 1.8 + 400 / size**0.34 + 400 / (compute / 6 / size) ** 0.34)
     made = [
         figures.draw_envelope(curves, envelope(curves, bootstrap=50)),
-        figures.draw_isoflops(isoflops(make_points(loss, params=params, flops=flops), bootstrap=20)),
+        figures.draw_isoflops(isoflops(make_points(loss, params=params, flops=flops), bootstrap=40)),
         figures.draw_positions(
             {"transformer": (positions, error)},
-            {"transformer": fit_position(positions, error, bootstrap=20)},
+            {"transformer": fit_position(positions, error, bootstrap=40)},
             {"transformer": plateau(positions, error)},
         ),
         figures.draw_ratio(matched_ratio(line(3e13, 1), line(1e13, 2)), ("lstm", "transformer")),

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seqjax.scaling import Fit, Points, fit, optimal, read_points
+from seqjax.scaling import Fit, Points, fit, read_points
 from seqjax.scaling.fitting import refit
-from seqjax.scaling.frontier import exponent
 from seqjax.scaling.laws import LAWS
 
 COLUMNS = {"params": "Model Size", "flops": "Training FLOP", "loss": "loss"}
@@ -79,10 +78,10 @@ def test_other_deltas_and_rows(points: Points, shared_data: Path) -> None:
 
 def test_the_optimal_split(huber: Fit) -> None:
     """a = beta / (alpha + beta) at every budget, and the loss at the split is the lowest of its budget."""
-    slope, (low, high) = exponent(huber, 1e21)
+    slope, (low, high) = huber.exponent(1e21)
     np.testing.assert_allclose(slope, 0.5139, atol=1e-4)
     assert low < 0.5139 < high and 0.05 < high - low < 0.12
-    found = optimal(huber, [1e19, 1e21, 1e25])
+    found = huber.optimal([1e19, 1e21, 1e25])
     c = huber.constants
     g = (c["alpha"] * c["A"] / (c["beta"] * c["B"])) ** (1 / (c["alpha"] + c["beta"]))
     expected = g * (np.array([1e19, 1e21, 1e25]) / 6) ** (c["beta"] / (c["alpha"] + c["beta"]))

@@ -96,6 +96,20 @@ def test_a_wrong_law_leaves_a_trend() -> None:
     assert "residuals fall with C" in next(flag for flag in only_n.flags if flag.startswith("trend"))
 
 
+def test_a_floor_that_the_law_does_not_have_bends_the_residuals() -> None:
+    found = line(noisy(2.2 + 100 / WIDE**0.35, 1e-3), WIDE)
+    assert any(flag.startswith("trend: the residuals bend with N") for flag in found.flags)
+
+
+def test_a_law_without_a_best_split_says_so() -> None:
+    """Loss that does not fall with tokens: all compute into parameters, without end."""
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
+    loss = noisy(1.8 + 400 / n**0.33 + 0.05 * (d / 1e8) ** 0.1, 1e-4)
+    found = fit(make_points(loss, params=n, tokens=d), LAW, bootstrap=60, starts_SxP=FEW)
+    assert "split" in kinds(found)
+    assert np.isnan(found.exponent(1e18)[0]) and np.isnan(found.optimal(1e18).params).all()
+
+
 def test_one_run_that_decides_is_named() -> None:
     loss = noisy((1e13 / WIDE[::3]) ** 0.08, 1e-3)
     loss[-1] *= 1.2

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.scaling import LAWS, envelope, fit, isoflops, make_points, optimal
+from seqjax.scaling import LAWS, envelope, fit, isoflops, make_points
+from seqjax.scaling.frontier import _budgets
 from seqjax.scaling.points import Points
 
 TRUTH = {"E": 1.8, "A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.34}  # alike, so that a parabola is not biased
@@ -40,6 +41,25 @@ def test_isoflop_minima_lie_on_the_law() -> None:
 def test_isoflop_intervals_cover_the_truth() -> None:
     covered = [low <= 0.5 <= high for low, high in (isoflops(grid(3e-3, s), 100).params.interval for s in range(100))]
     assert 0.90 <= np.mean(covered) <= 1.0
+
+
+def test_tokens_are_those_of_the_runs_however_compute_is_counted() -> None:
+    """C twice 6 N D, with attention say: D / N at the optimum is still that of the runs."""
+    points = grid()
+    exact = make_points(points.loss, params=points.variables["params"], tokens=points.variables["tokens"],
+                        flops=2 * points.variables["flops"])  # fmt: skip
+    one, other = isoflops(points), isoflops(exact)
+    np.testing.assert_allclose([p.best_tokens for p in one.profiles], [p.best_tokens for p in other.profiles])
+    np.testing.assert_allclose([p.best_tokens / p.best_params for p in one.profiles], 1.0, rtol=0.02)
+
+
+def test_budgets_do_not_chain() -> None:
+    """Runs each 5 % dearer than the last are no single budget."""
+    flops = 1e18 * 1.05 ** np.arange(30)
+    labels = _budgets(flops)
+    for label in np.unique(labels):
+        assert np.ptp(np.log(flops[labels == label])) <= 0.1 + 1e-9
+    assert len(np.unique(labels)) >= 10
 
 
 def test_an_optimum_beyond_the_sizes_is_flagged() -> None:
@@ -91,7 +111,7 @@ def test_the_envelope_of_training_curves() -> None:
 def test_the_best_split_is_lower_than_its_neighbours(name: str) -> None:
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e10, 8), np.geomspace(1e8, 1e12, 8)))
     starts = LAWS[name].starts_SxP()[::23]
-    found = fit(make_points(loss_of(n, d), params=n, tokens=d), name, bootstrap=20, diagnose=False, starts_SxP=starts)
+    found = fit(make_points(loss_of(n, d), params=n, tokens=d), name, bootstrap=40, diagnose=False, starts_SxP=starts)
     best = found.optimal(1e20)
     for factor in (0.9, 1.1):
         beside = found.predict(params=best.params * factor, tokens=best.tokens / factor)
@@ -102,4 +122,4 @@ def test_the_best_split_is_lower_than_its_neighbours(name: str) -> None:
 def test_laws_of_something_else_have_no_split() -> None:
     points = make_points(np.linspace(4, 2, 10), params=np.geomspace(1e5, 1e8, 10))
     with pytest.raises(UserError, match="no law of N and D"):
-        optimal(fit(points, "kaplan-n", bootstrap=0), 1e20)
+        fit(points, "kaplan-n", bootstrap=0).optimal(1e20)

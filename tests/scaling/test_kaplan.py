@@ -40,6 +40,8 @@ def test_adjusted_steps_and_compute_obey_their_definition() -> None:
     moved = kaplan.adjusted(points, batch)
     np.testing.assert_allclose(moved.variables["steps"], least)
     np.testing.assert_allclose(moved.variables["flops"] / points.variables["flops"], examples / steps / batch)
+    with pytest.raises(UserError, match="must be positive"):
+        kaplan.adjusted(points, batch, 0.0, 0.2)
     assert moved.conventions["steps"] == "S_min" and "critical batch" in moved.notes[-1]
 
 

@@ -122,3 +122,33 @@ def test_clusters_by_column() -> None:
     points = read_points(table, COLUMNS, NEEDS, cluster="run")
     assert points.cluster.tolist() == [0, 0, 1]
     assert json.dumps(points.rows)
+
+
+def test_an_empty_cluster_is_refused() -> None:
+    with pytest.raises(UserError, match="column 'run': is empty in 1 row"):
+        read_points(pd.DataFrame(GOOD | {"run": ["a", None, "b"]}), COLUMNS, NEEDS, cluster="run")
+
+
+def test_columns_that_nobody_asked_for_may_hold_anything() -> None:
+    table = pd.DataFrame(GOOD | {"steps": [0, 0, 0], "status": ["COMPLETED"] * 3, "position": ["a", "b", "c"]})
+    points = read_points(table, COLUMNS, NEEDS)
+    assert len(points) == 3 and "steps" not in points.variables
+    with pytest.raises(UserError, match="column 'steps', row 1: 0 is not a positive number"):
+        read_points(table, COLUMNS, (*NEEDS, "steps"))
+
+
+def test_plain_names_are_found() -> None:
+    points = read_points(pd.DataFrame({"params": [1e6, 1e7], "flops": [1e15, 1e17], "loss": [3.0, 2.0]}), needs=NEEDS)
+    np.testing.assert_allclose(points.variables["tokens"], [1e15 / 6e6, 1e17 / 6e7])
+
+
+def test_rows_keep_the_numbers_of_their_table() -> None:
+    part = pd.DataFrame(GOOD).iloc[1:]
+    assert read_points(part, COLUMNS, NEEDS).rows == ("row 2", "row 3")
+
+
+def test_a_loss_that_is_text_is_told_also_where_rates_are_compared() -> None:
+    table = run_table().astype({"loss": object})
+    table.loc[3, "loss"] = "n/a"
+    with pytest.raises(UserError, match=r"column 'loss', row 4.*'n/a' is not a number"):
+        read_points(table, needs=NEEDS)

@@ -44,6 +44,12 @@ def test_the_late_gain_is_that_of_the_law() -> None:
     assert flat.low < 0 < flat.high and abs(flat.nats) < 0.01
 
 
+def test_a_position_stands_for_itself_and_its_neighbours_within_12_percent() -> None:
+    loss = 2 + 3 / T**0.6
+    assert abs(late_gain(loss, SE, 1, 64).nats - (loss[0] - loss[57:71].mean())) < 1e-12
+    assert abs(late_gain(loss, SE, 2, 64).nats - (loss[1] - loss[57:71].mean())) < 1e-12
+
+
 def test_a_plateau_is_found_where_it_begins() -> None:
     found = plateau(curve(64), SE)
     exact = (64**-0.56 + 0.02 / 4.5) ** (-1 / 0.56)  # within 0.02 nat of the plateau

@@ -160,7 +160,10 @@ def test_constants_and_theta_are_inverses(name: str) -> None:
         (lambda: fit(measured("kaplan-n", 0, 0), "chinchilla"), "the points have no tokens"),
         (lambda: fit(measured("kaplan-n", 0, 0), "kaplan-n", objective="l2"), "no objective 'l2'"),
         (lambda: fit(measured("kaplan-n", 0, 0), "kaplan-n", delta=0.0), "delta: 0.0 is not"),
-        (lambda: fit(make_points([3.0, 2.0], params=[1e5, 1e6]), "offset-n"), "2 different points are too few"),
+        (
+            lambda: fit(make_points([3.0, 2.0], params=[1e5, 1e6]), "offset-n"),
+            "2 different points of params",
+        ),
         (lambda: fit(measured("kaplan-n", 0, 0), "kaplan-n", bootstrap=0).predict(tokens=1e9), "no variable 'tokens'"),
         (lambda: fit(measured("kaplan-n", 0, 0), "kaplan-n", bootstrap=0).predict(), "params is missing"),
         (lambda: fit(measured("kaplan-n", 0, 0), "kaplan-n", bootstrap=0).predict(params=-1.0), "not a positive"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -104,6 +105,15 @@ def test_how_many_steps_go_into_a_call_changes_no_bit(
         train_bundle(ends[-1], devices=1, quiet=True)
     for (config, a), (_, b) in zip(*ends, strict=True):
         assert_same_run(config, a, b)
+
+
+def test_a_call_ends_where_something_is_due_or_a_run_enters(make_config: Any) -> None:
+    config = make_config("lstm", **{"train.checkpoint_every": 9, "evaluation.every": 12, "train.steps": 20})
+    bundle = SimpleNamespace(config=config, members=[SimpleNamespace(start=0), SimpleNamespace(start=14)])
+    at = [0]
+    while at[-1] < 20:
+        at.append(loop._Bundle._next_event(bundle, at[-1]))
+    assert at == [0, 9, 12, 14, 18, 20]
 
 
 def test_ended_lanes_keep_their_place_and_their_result(make_config: Any, tmp_path: Path) -> None:
