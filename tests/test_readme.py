@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,11 +49,32 @@ def test_every_path_in_the_readme_exists() -> None:
 BUNDLES = json.loads((REPOSITORY / "experiments" / "results" / "bundles" / "results.json").read_text())
 
 
-def test_the_readme_shows_the_recorded_benchmark_of_bundles() -> None:
-    spec = importlib.util.spec_from_file_location("bundles", REPOSITORY / "experiments" / "bundles.py")
+def experiment(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "experiments" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.as_text(BUNDLES) in (REPOSITORY / "README.md").read_text()
+    return module
+
+
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((REPOSITORY / "experiments" / "results" / name / "results.json").read_text())
+
+
+def test_the_readme_shows_the_recorded_benchmark_of_bundles() -> None:
+    assert experiment("bundles").as_text(BUNDLES) in (REPOSITORY / "README.md").read_text()
+
+
+def test_the_readme_shows_what_the_fits_were_measured_to_do() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    assert experiment("coverage").sentence(recorded("coverage")) in readme
+    assert experiment("chinchilla").as_text(recorded("chinchilla")) in readme
+
+
+def test_intervals_hold_the_truth_in_90_to_99_percent() -> None:
+    """Means over the constants of each law, as recorded."""
+    for row in recorded("coverage")["rows"]:
+        mean = sum(row["coverage"].values()) / len(row["coverage"])
+        assert 0.90 <= mean <= 0.99, row
 
 
 def test_bundles_in_the_pool_beat_torch_at_the_smallest_size() -> None:

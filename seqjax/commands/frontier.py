@@ -73,7 +73,11 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
         f"  N ~ C^a, a = {found.params.exponent:.3f}{sure}; by Akima splines {found.akima_exponent:.3f}; "
         f"D ~ C^{found.tokens.exponent:.3f}; C: {points.conventions['flops']}"
     )
-    print("\n".join(f"  FLAG {flag}" for flag in found.flags) or "  no flags", flush=True)
+    without = [profile.problem for profile in found.profiles if profile.problem]
+    flags = [flag for flag in found.flags if not flag.endswith(tuple(without))] if without else list(found.flags)
+    if without:
+        flags.insert(0, f"isoflop: {len(without)} of {len(found.profiles)} budgets have no minimum, see above")
+    print("\n".join(f"  FLAG {flag}" for flag in flags) or "  no flags", flush=True)
     if options.plot:
         from seqjax.report.figures import draw_isoflops, save
 
