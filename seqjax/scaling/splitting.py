@@ -84,5 +84,6 @@ def _losses(law: Law, thetas: np.ndarray, params: np.ndarray, budgets: np.ndarra
     with jax.enable_x64(True):
         logs = {"params": jnp.log(params), "tokens": jnp.log(budgets[None, :, None] / 6.0 / params)}
         flat = {name: values.reshape(len(thetas), -1) for name, values in logs.items()}
-        found = jax.vmap(law.log_loss)(jnp.asarray(thetas), flat)
-        return np.exp(np.asarray(found)).reshape(params.shape)
+        found = np.asarray(jax.vmap(law.log_loss)(jnp.asarray(thetas), flat)).reshape(params.shape)
+    with np.errstate(over="ignore"):  # of a refit far out, at the ends of the grid
+        return np.exp(found)
