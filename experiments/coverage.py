@@ -86,11 +86,12 @@ def sentence(record: dict[str, Any]) -> str:
     for row in record["rows"]:
         means.setdefault(row["objective"], []).append(100 * float(np.mean(list(row["coverage"].values()))))
     singles = [100 * share for row in record["rows"] for share in row["coverage"].values()]
-    by_objective = ", ".join(f"{min(found):.0f} to {max(found):.0f} % ({name})" for name, found in means.items())
-    laws = len({row["law"] for row in record["rows"]})
+    by_objective = ", ".join(
+        f"{min(found):.0f} to {max(found):.0f} % ({name}, {len(found)} laws)" for name, found in means.items()
+    )
     tables = record["rows"][0]["tables"]
     return (
-        f"In {tables} synthetic tables for each of {laws} laws, 95 % intervals held the truth in {by_objective},\n"
+        f"In {tables} synthetic tables for each law, 95 % intervals held the truth in\n{by_objective},\n"
         f"means over the constants of a law; single constants {min(singles):.1f} to {max(singles):.1f} %:\n"
         "`python experiments/coverage.py` ([results](experiments/results/coverage/results.json))."
     )
