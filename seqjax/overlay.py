@@ -30,8 +30,13 @@ RIVALS = (
     ("evaluation.every", "horizon.evaluations"),
 )
 """Keys that say the same thing in different ways: what lies above takes away all that lies below. Of two in one file
-the first in this order is taken. (A width above takes away a size below as well, but not the other way round: the
-size needs the width for the proportions.)"""
+the first in this order is taken."""
+_TAKES_AWAY = (
+    *((rivals, rivals) for rivals in RIVALS),
+    (("size.non_embedding", "model.d_model"), ("size.non_embedding",)),
+)
+"""The first of these keys that is given above takes away those below. A width takes away a size, but not the other way
+round: the size needs the width for the proportions."""
 
 
 @dataclass
@@ -211,15 +216,9 @@ def _without_rivals(below: Tree, above: Tree) -> tuple[Tree, tuple[str, ...]]:
     """``below`` without the keys whose rivals ``above`` gives."""
     overruled = []
     values = below.values
-    if above.get("model.d_model") is not None and not above.get("size") and below.get("size.non_embedding") is not None:
-        overruled.append(
-            f"model.d_model ({above.place('model.d_model')}) over size.non_embedding "
-            f"{below.get('size.non_embedding')} ({below.place('size.non_embedding')})"
-        )
-        values = {key: value for key, value in values.items() if key != "size"}
-    for rivals in RIVALS:
-        winner = next((key for key in rivals if above.get(key) is not None), None)
-        for key in rivals if winner else ():
+    for winners, losers in _TAKES_AWAY:
+        winner = next((key for key in winners if above.get(key) is not None), None)
+        for key in losers if winner else ():
             if below.get(key) is not None:
                 section, _, name = key.partition(".")
                 values = {**values, section: {k: v for k, v in values[section].items() if k != name}}
