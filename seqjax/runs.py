@@ -86,10 +86,15 @@ def open_run(folder: Path, config: Config) -> None:
         path = folder / "config.json"
         if path.exists():
             _compare(read_config(folder), config, folder)
-        elif any(file.suffix in (".json", ".jsonl") for file in folder.iterdir()):  # not one that is being written
+        elif holds_records(folder):
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
             write_json(path, to_dict(config))
+
+
+def holds_records(folder: Path) -> bool:
+    """Whether there are JSON files in a folder, apart from those that are just being written."""
+    return any(file.suffix in (".json", ".jsonl") for file in folder.iterdir())
 
 
 def read_config(folder: Path) -> Config:

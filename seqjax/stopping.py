@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+STOPPED = 75  # exit code of a process that saved its state and wants to be started again
+
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:

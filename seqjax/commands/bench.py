@@ -14,7 +14,6 @@ from seqjax.errors import UserError
 from seqjax.units import si
 
 VOCABULARY = 256
-CALL_SECONDS = 0.1  # of steps in one call
 
 
 def add_parser(commands: Any) -> None:
@@ -90,6 +89,7 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
     from seqjax.models import count_parameters, flops_per_token
     from seqjax.training.setup import make_model, make_program
     from seqjax.training.state import Hyper
+    from seqjax.training.timing import step_times
 
     config = Config(
         _models(width)[family],
@@ -106,20 +106,12 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
     compiled = program.steps.lower(state, batches, hyper, resets_K, 1).compile()
     compile_seconds = time.perf_counter() - began
 
-    def call(state: Any, count: int) -> tuple[Any, float]:
-        since = time.perf_counter()
-        state, metrics = compiled(state, batches, hyper, resets_K, count)
-        jax.block_until_ready((state, metrics))
-        return state, (time.perf_counter() - since) / count
+    def call(state: Any, count: int) -> Any:
+        return jax.block_until_ready(compiled(state, batches, hyper, resets_K, count))[0]
 
-    for _ in range(2):
-        state, one = call(state, 1)
-    count = int(min(len(batches), max(1, CALL_SECONDS / one)))  # as many at once as training takes
-    seconds = []
-    for _ in range(options.repeats):
-        state, of_one = call(state, count)
-        seconds.append(of_one)
-    step_seconds = float(np.median(seconds))
+    times = step_times(call, state, program.steps_at_once)
+    next(times), next(times)
+    step_seconds = float(np.median([next(times) for _ in range(options.repeats)]))
     tokens = options.batch_size * options.context_length
     flops = flops_per_token(config.model, VOCABULARY, options.context_length)["training"]
     return {

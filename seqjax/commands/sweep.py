@@ -10,6 +10,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.stopping import STOPPED
 
 FAILED = 4
 
@@ -136,7 +137,7 @@ def report(folder: Path, outcome: Any) -> int:
     print(f"table: seqjax runs {folder}")
     if outcome.signal_number is not None:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGINT if outcome.signal_number == signal.SIGINT else 75
+        return 128 + signal.SIGINT if outcome.signal_number == signal.SIGINT else STOPPED
     return FAILED if outcome.failed else 0
 
 

@@ -12,6 +12,7 @@ from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config, run_id
 from seqjax.errors import UserError
+from seqjax.stopping import STOPPED
 
 DIVERGED = 3
 
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         result = train(config, folder, devices=options.devices, wandb_mode=options.wandb, quiet=options.quiet)
     except Interrupted as stop:
         print(f"stopped at step {stop.step}, state saved; go on with: seqjax train {folder}", file=sys.stderr)
-        return 130 if stop.signal_number == signal.SIGINT else 75
+        return 130 if stop.signal_number == signal.SIGINT else STOPPED
     if repeated:
         print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)
     _print_result(folder, result)

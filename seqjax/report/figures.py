@@ -28,7 +28,6 @@ from seqjax.report.style import (
 from seqjax.scaling.families import Crossing, Ratio
 from seqjax.scaling.fitting import Fit
 from seqjax.scaling.frontier import IsoFlops, PowerLaw
-from seqjax.scaling.intervals import LEVEL
 from seqjax.scaling.position import Plateau, binned
 from seqjax.scaling.summary import number
 from seqjax.units import si
@@ -92,10 +91,9 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
     for (group, fit), (colour, marker, dash) in zip(fits.items(), looks, strict=False):
         x = fit.points.variables[name]
-        top.plot(line, fit.law.loss(fit.theta, {name: line}), dash, color=colour, lw=1.4, label=label_of(fit, group))
-        if len(fit.draws):
-            band = np.percentile(fit.law.loss(fit.draws, {name: line}), LEVEL, axis=0)
-            top.fill_between(line, *band, color=colour, alpha=0.15, lw=0)
+        predicted = fit.predict(**{name: line})
+        top.plot(line, predicted.loss, dash, color=colour, lw=1.4, label=label_of(fit, group))
+        top.fill_between(line, predicted.low, predicted.high, color=colour, alpha=0.15, lw=0)
         top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
         bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
     if crossing is not None:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.scaling.intervals import LEAST_DRAWS, LEVEL
+from seqjax.scaling.intervals import LEAST_DRAWS, bounds_of
 from seqjax.scaling.laws import Law, law_named
 from seqjax.scaling.minimise import Minima, Residuals, minimise
 from seqjax.scaling.points import Points
@@ -74,7 +74,7 @@ class Fit:
         """95 % bootstrap interval of each constant (percentiles of ``draws``); empty with fewer than 40 refits."""
         if len(self.draws) < LEAST_DRAWS:
             return {}
-        bounds = np.percentile(self.law.constants_of(self.draws), LEVEL, axis=0)
+        bounds = bounds_of(self.law.constants_of(self.draws))
         return {name: (float(low), float(high)) for name, low, high in zip(self.law.names, *bounds, strict=True)}
 
     @property
@@ -126,10 +126,7 @@ def predict(law: Law, theta: np.ndarray, draws: np.ndarray, variables: Mapping[s
         if not (good := np.isfinite(values) & (values > 0)).all():
             raise UserError(f"{name}: {values[~good][0]} is not a positive number")
     loss = law.loss(theta, arrays)
-    if len(draws) < LEAST_DRAWS:
-        return Prediction(loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
-    low, high = np.percentile(law.loss(draws, arrays), LEVEL, axis=0)
-    return Prediction(loss, low, high)
+    return Prediction(loss, *bounds_of(law.loss(draws, arrays) if len(draws) else np.empty((0, len(loss)))))
 
 
 @cache

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
 from seqjax.errors import UserError
-from seqjax.scaling.intervals import LEAST_DRAWS, LEVEL
+from seqjax.scaling.intervals import bounds_of
 from seqjax.scaling.points import Points
 
 SAME_BUDGET = 0.1  # runs have the same budget when their log FLOPs all lie within so much
@@ -102,9 +102,7 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0) -> IsoFlops:
         flags.append("isoflop: no profile has more than three runs, so there is no interval")
     elif len(slopes) < 0.9 * bootstrap:
         flags.append(f"isoflop: {bootstrap - len(slopes)} of {bootstrap} refits had no minimum, and are left out")
-    bounds = np.full((2, 2), np.nan)
-    if slopes is not None and len(slopes) >= LEAST_DRAWS:
-        bounds = np.percentile(slopes, LEVEL, axis=0)
+    bounds = bounds_of(np.reshape(slopes or [], (-1, 2)))
     params = _power_law(flops, best, tuple(bounds[:, 0]))
     tokens = _power_law(flops, np.array([p.best_tokens for p in whole]), tuple(bounds[:, 1]))
     akima = _power_law(flops, np.array([p.akima_params for p in whole]), (np.nan, np.nan)).exponent
@@ -233,8 +231,7 @@ def envelope(
         xs, ys = law(np.unique(rng.integers(len(sizes), size=len(sizes))))
         if len(np.unique(ys)) >= 2:
             slopes.append(np.polyfit(np.log(xs), np.log(ys), 1)[0])
-    low, high = np.percentile(slopes, LEVEL) if len(slopes) >= LEAST_DRAWS else (np.nan, np.nan)
-    return _power_law(x, y, (low, high))
+    return _power_law(x, y, tuple(bounds_of(np.reshape(slopes, (-1, 1)))[:, 0]))
 
 
 def _along(flops: np.ndarray, loss: np.ndarray, at: np.ndarray) -> np.ndarray:

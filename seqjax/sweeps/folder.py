@@ -61,9 +61,7 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
     """
     with runs.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "sweep.json").is_file() and any(
-            file.suffix in (".json", ".jsonl") for file in folder.iterdir()
-        ):
+        if not (folder / "sweep.json").is_file() and runs.holds_records(folder):
             raise UserError(f"{folder}: holds files but no sweep.json, so it is not a sweep folder; choose another one")
         runs.write_json(folder / "sweep.json", _as_json(sweep))
         for run in planned:

@@ -21,7 +21,6 @@ from seqjax.overlay import Tree, validate
 from seqjax.targets import training_flops_per_token, vocabulary_size
 
 TIMED_SECONDS = 0.6  # of steps, for each measurement
-CALL_SECONDS = 0.1  # of steps in one call
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
 LARGE_THREADS = 4
 ENTRY = {"family", "lanes", "flops", "compile_seconds", "step_seconds"}  # of one measurement in the file
@@ -65,6 +64,7 @@ def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[st
     """Compile the step of a bundle and time it on random tokens, in this process: seconds."""
     from seqjax.training.setup import make_bundle, make_model
     from seqjax.training.state import Hyper
+    from seqjax.training.timing import step_times
 
     config = validate(Tree(config_tree))
     configs = [dataclasses.replace(config, train=dataclasses.replace(config.train, seed=lane)) for lane in range(lanes)]
@@ -76,21 +76,20 @@ def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[st
     hyper = Hyper(np.full(shape[:2], 1e-4, np.float32), np.zeros(lanes, np.float32))
     resets_K = np.zeros(program.steps_at_once, bool)
 
-    def call(state: Any, count: int) -> tuple[Any, float]:
-        since = time.perf_counter()
+    def call(state: Any, count: int) -> Any:
         state, metrics = program.steps(state, program.put(batches), hyper, resets_K, count)
         jax.device_get(metrics)
-        return state, time.perf_counter() - since
+        return state
 
-    state, _ = call(state, 1)
+    times = step_times(call, state, program.steps_at_once)
+    next(times)
     compile_seconds = time.perf_counter() - began
-    state, one = call(state, 1)
-    count = int(min(program.steps_at_once, max(1, CALL_SECONDS / one)))  # as many at once as training takes
+    next(times)
+    since = time.perf_counter()
     seconds: list[float] = []
-    while len(seconds) < 4 or math.fsum(seconds) < TIMED_SECONDS:
-        state, taken = call(state, count)
-        seconds.append(taken)
-    return {"compile_seconds": compile_seconds, "step_seconds": float(np.median(seconds)) / count}
+    while len(seconds) < 4 or time.perf_counter() - since < TIMED_SECONDS:
+        seconds.append(next(times))
+    return {"compile_seconds": compile_seconds, "step_seconds": float(np.median(seconds))}
 
 
 class Speeds:

@@ -24,7 +24,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-STOPPED = 75
+from seqjax.stopping import STOPPED
 
 
 def main() -> int:

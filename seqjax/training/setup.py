@@ -160,7 +160,7 @@ def make_bundle(
 
 
 STEPS_AT_ONCE, TOKENS_AT_ONCE = 64, 2**18  # of one run, at most, in one call
-CPU_SIDE_BY_SIDE = 4  # measured, see experiments/bundles.py: more lanes at once fall out of a core's cache
+CPU_SIDE_BY_SIDE = 4  # more lanes at once fall out of a core's cache
 
 
 def lanes_side_by_side(runs: int) -> int:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from seqjax.stopping import STOPPED
 from seqjax.sweeps.launch.slurm_client import is_to_run_on
 
-STOPPED = 75  # the exit code of a command that saved its state and wants to be started again
 WARN = signal.SIGUSR2
 
 
