@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     tables.check(options)
     options.by = options.by or "family"
-    from seqjax.report.figures import check_name, draw_fits, draw_ratio, save
+    from seqjax.report.figures import check_name, draw_fits, draw_ratio
     from seqjax.scaling.diagnostics import LETTERS
     from seqjax.scaling.families import crossing, matched_ratio
     from seqjax.scaling.fits import fit
@@ -58,20 +57,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"command line: figures are of two groups; --by {options.by} makes {len(groups)}: use --where")
     fits = {}
     for number, (group, points) in enumerate(groups.items()):  # families are resampled independently
-        try:
+        with tables.apart(options, group):
             fits[group] = fit(
                 points, law, objective=options.objective, bootstrap=options.bootstrap, seed=options.seed + number
             )
-        except UserError as error:
-            tables.refused(options, group, error)
-            continue
-        print(f"== {options.by} {group}\n{describe(fits[group])}\n", flush=True)
+            print(f"== {options.by} {group}\n{describe(fits[group])}\n", flush=True)
     for a, b in itertools.combinations(fits, 2):
         found = crossing(fits[a], fits[b], (a, b))
         print(f"== {a} against {b}\n{found.verdict}")
         if options.plot:
-            save(draw_fits(fits, found), options.plot)
-            print(f"wrote {options.plot}", file=sys.stderr)
+            shared.write_figure(draw_fits(fits, found), options.plot)
         try:
             ratio = matched_ratio(fits[a], fits[b])
         except UserError as error:
@@ -79,8 +74,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             continue
         _print_ratio(ratio, f"{LETTERS[law.variables[0]]} of {a} / {b}")
         if options.ratio:
-            save(draw_ratio(ratio, (a, b), law.variables[0]), options.ratio)
-            print(f"wrote {options.ratio}", file=sys.stderr)
+            shared.write_figure(draw_ratio(ratio, (a, b), law.variables[0]), options.ratio)
     return tables.exit_code(options)
 
 

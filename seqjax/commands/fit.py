@@ -9,7 +9,6 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import tables
-from seqjax.errors import UserError
 
 
 def add_parser(commands: Any) -> None:
@@ -65,8 +64,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
     fits = {}
     for group, points in tables.points_by_group(options, law.variables).items():
-        try:
-            fits[group] = fit(
+        with tables.apart(options, group):
+            fits[group] = found = fit(
                 points,
                 law,
                 objective=options.objective,
@@ -74,25 +73,19 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
                 bootstrap=options.bootstrap,
                 seed=options.seed,
             )
-        except UserError as error:
-            if not group:
-                raise
-            tables.refused(options, group, error)
-            continue
-        if group:
-            print(f"== {options.by} {group}")
-        print(describe(fits[group]))
-        if options.checklist:
-            print(f"\n{checklist(fits[group])}")
-        print(flush=True)
+            if group:
+                print(f"== {options.by} {group}")
+            print(describe(found))
+            if options.checklist:
+                print(f"\n{checklist(found)}")
+            print(flush=True)
     if not fits:
         return tables.exit_code(options)
     if options.json:
         write_fits(options.json, fits)
         print(f"wrote {options.json}", file=sys.stderr)
     if options.plot:
-        from seqjax.report.figures import draw_fits, save
+        from seqjax.report.figures import draw_fits
 
-        save(draw_fits(fits), options.plot)
-        print(f"wrote {options.plot}", file=sys.stderr)
+        shared.write_figure(draw_fits(fits), options.plot)
     return tables.exit_code(options)

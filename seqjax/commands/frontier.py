@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"command line: --plot draws one group, and --by {options.by} makes {len(groups)}: use --where")
     for group, points in groups.items():
         print(f"{options.by} {group}" if group else "all runs", flush=True)
-        try:
+        with tables.apart(options, group):
             (_print_envelope if options.envelope else _print_isoflops)(points, options)
-        except UserError as error:
-            if not group:
-                raise
-            tables.refused(options, group, error)
     return tables.exit_code(options)
 
 
@@ -79,10 +74,9 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
         flags.insert(0, f"isoflop: {len(without)} of {len(found.profiles)} budgets have no minimum, see above")
     print("\n".join(f"  FLAG {flag}" for flag in flags) or "  no flags", flush=True)
     if options.plot:
-        from seqjax.report.figures import draw_isoflops, save
+        from seqjax.report.figures import draw_isoflops
 
-        save(draw_isoflops(found, points.conventions.get("params", "as given")), options.plot)
-        print(f"wrote {options.plot}", file=sys.stderr)
+        shared.write_figure(draw_isoflops(found, points.conventions.get("params", "as given")), options.plot)
 
 
 def _print_envelope(points: Any, options: argparse.Namespace) -> None:
@@ -96,10 +90,9 @@ def _print_envelope(points: Any, options: argparse.Namespace) -> None:
     print(f"  N ~ C^a, a = {found.exponent:.3f}{sure}")
     print("  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it")
     if options.plot:
-        from seqjax.report.figures import draw_envelope, save
+        from seqjax.report.figures import draw_envelope
 
-        save(draw_envelope(curves, found, points.conventions.get("params", "")), options.plot)
-        print(f"wrote {options.plot}", file=sys.stderr)
+        shared.write_figure(draw_envelope(curves, found, points.conventions.get("params", "")), options.plot)
 
 
 def _curves(places: list[Path], points: Any) -> dict[float, Any]:

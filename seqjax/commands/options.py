@@ -130,3 +130,11 @@ def add_parser(commands: Any, name: str, summary: str, examples: str, fields: bo
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Save a figure and say where it is."""
+    from seqjax.report.style import save
+
+    save(figure, path)
+    print(f"wrote {path}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +62,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             where = f"from {found.position:.0f} on ({found.low:.0f} to {high})"
         print(f"{name:<{width}}  {law:<32}{gained:<34}{where}", flush=True)
     if options.plot:
-        from seqjax.report.figures import draw_positions, save
+        from seqjax.report.figures import draw_positions
 
-        save(draw_positions(curves, fits, plateaus), options.plot)
-        print(f"wrote {options.plot}", file=sys.stderr)
+        shared.write_figure(draw_positions(curves, fits, plateaus), options.plot)
     return 0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def check(options: argparse.Namespace) -> None:
 def points_by_group(options: argparse.Namespace, needs: Iterable[str]) -> dict[str, Any]:
     """The points that the options ask for, by the value of ``--by``, or under "".
 
-    Of several groups, one that has no points to fit is told on standard error and left out; see :func:`refused`.
+    Of several groups, one that has no points to fit is left out; see :func:`apart`.
 
     Raises:
         UserError: see :func:`seqjax.scaling.points.read_points`.
@@ -65,21 +66,25 @@ def points_by_group(options: argparse.Namespace, needs: Iterable[str]) -> dict[s
     groups = _groups(table, options.by)
     found = {}
     for group, rows in groups.items():
-        try:
+        with apart(options, group if len(groups) > 1 else ""):
             found[group] = _points(rows, options, sorted(wanted))
-        except UserError as error:
-            if len(groups) == 1:
-                raise
-            refused(options, group, error)
     if not found:
         raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
     return found
 
 
-def refused(options: argparse.Namespace, group: str, error: UserError) -> None:
-    """Tell of a group that cannot be fitted, so that the others still are; the exit code will be 2."""
-    print(f"error: {options.by} {group}: {error}", file=sys.stderr)
-    options.refused = True
+@contextlib.contextmanager
+def apart(options: argparse.Namespace, group: str) -> Iterator[None]:
+    """Tell of a group that cannot be fitted, so that the others still are; the exit code will be 2.
+
+    Without groups it is an error like any other."""
+    try:
+        yield
+    except UserError as error:
+        if not group:
+            raise
+        print(f"error: {options.by} {group}: {error}", file=sys.stderr)
+        options.refused = True
 
 
 def exit_code(options: argparse.Namespace) -> int:
@@ -112,25 +117,11 @@ def _read(places: list[Path]) -> Any:
     """The run table of sweep folders, or any table in a file."""
     import pandas as pd
 
-    if any(place.is_dir() for place in places):
-        from seqjax.sweeps.table import gather
+    from seqjax.sweeps.table import gather, read_file
 
+    if any(place.is_dir() for place in places):
         return gather(places)
-    parts = []
-    for place in places:
-        readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-        if place.suffix not in readers:
-            raise UserError(f"{place}: expected a sweep folder, or a table whose name ends in .csv or .parquet")
-        try:
-            parts.append(readers[place.suffix](place))
-        except FileNotFoundError:
-            raise UserError(f"{place}: there is no such table") from None
-        except ImportError:
-            raise UserError(f"{place}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
-        except (ValueError, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{place}: cannot be read as a table: {reason}") from None
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([read_file(place, "a sweep folder or a table") for place in places], ignore_index=True)
 
 
 def _groups(table: Any, by: str | None) -> dict[str, Any]:

@@ -151,17 +151,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     known = all_columns()
     texts = {name: kind for name, kind in known.items() if kind == "string"}
-    readers = {".csv": partial(pd.read_csv, dtype=texts), ".parquet": pd.read_parquet}
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise UserError(f"{path}: not a run table: expected a name that ends in .csv or .parquet")
-    try:
-        table = reader(path)
-    except ImportError:
-        raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
-    except (ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: cannot be read as a run table: {reason}") from None
+    table = read_file(path, "a run table", texts)
     for column in table.columns:
         if column not in known:
             raise UserError(
@@ -179,6 +169,30 @@ def read_table(path: Path) -> pd.DataFrame:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
     return table
+
+
+def read_file(path: Path, what: str = "a table", types: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Any table in a CSV or parquet file.
+
+    Args:
+        what: the caller expects, for errors.
+        types: of columns of a CSV file, where they are not to be guessed.
+    Raises:
+        UserError: no such file, another kind of file, or one that cannot be read.
+    """
+    readers = {".csv": partial(pd.read_csv, dtype=types), ".parquet": pd.read_parquet}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise UserError(f"{path}: not {what}: expected a name that ends in .csv or .parquet")
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such table") from None
+    except ImportError:
+        raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
+    except (ValueError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: cannot be read as {what}: {reason}") from None
 
 
 def render(table: pd.DataFrame, form: str) -> bytes:

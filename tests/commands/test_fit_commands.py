@@ -208,7 +208,7 @@ def test_the_laws_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 MISTAKES = {
     "no table": (["fit"], "expected a TABLE or DIR"),
     "no such table": (["fit", "nowhere.csv"], "nowhere.csv: there is no such table"),
-    "another kind of file": (["fit", "notes.txt"], "expected a sweep folder, or a table"),
+    "another kind of file": (["fit", "notes.txt"], "not a sweep folder or a table: expected a name"),
     "unknown law": (["fit", "TABLE", "--law", "chinchila"], "no law 'chinchila'; did you mean 'chinchilla'"),
     "unknown column": (["fit", "TABLE", "--params", "size"], "there is no column 'size'; did you mean 'Size'"),
     "no columns": (["fit", "TABLE", "--loss", "Loss"], "needs params and tokens: name the column (--params COLUMN)"),
