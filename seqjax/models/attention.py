@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from seqjax.cells.cell import draw_normal
 from seqjax.cells.precision import contract
+from seqjax.models.blockwise import ROWS, blockwise_attention
 from seqjax.models.layers import Params
 from seqjax.models.positions import rotate
 
@@ -72,11 +73,14 @@ def self_attention(
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
         cache = {"k": k, "v": v}
-    mask_TxS = (start + jnp.arange(q.shape[2]))[:, None] >= jnp.arange(k.shape[2])[None, :]
+    if cache is None and q.shape[2] > ROWS and jax.default_backend() == "cpu":
+        heads_BxNxTxK = blockwise_attention(q, k, v, dtype)
+    else:
+        mask_TxS = (start + jnp.arange(q.shape[2]))[:, None] >= jnp.arange(k.shape[2])[None, :]
 
-    def attend_head(q_TxK: Array, k_SxK: Array, v_SxK: Array) -> Array:
-        return attend(q_TxK, k_SxK, v_SxK, mask_TxS, dtype)
+        def attend_head(q_TxK: Array, k_SxK: Array, v_SxK: Array) -> Array:
+            return attend(q_TxK, k_SxK, v_SxK, mask_TxS, dtype)
 
-    heads_BxNxTxK = jax.vmap(jax.vmap(attend_head))(q, k, v)
+        heads_BxNxTxK = jax.vmap(jax.vmap(attend_head))(q, k, v)
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
     return y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD, cache
