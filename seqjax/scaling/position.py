@@ -133,3 +133,25 @@ def plateau(
         falls_to_the_end=float(np.isinf(begins[1:]).mean()),
         margin=margin,
     )
+
+
+EXPONENTS = np.linspace(0.02, 2.5, 497)
+
+
+def power_law(position_P: np.ndarray, loss_SxP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """E + A T^-p through many curves at once: p [S] and the fitted losses [S, P], least squares.
+
+    For each p of a grid E and A have a closed form (variable projection); p is the minimum of the parabola through the
+    best grid point and its neighbours.
+    """
+    powers_GxP = np.asarray(position_P, np.float64)[None, :] ** -EXPONENTS[:, None]
+    centred_GxP = powers_GxP - powers_GxP.mean(axis=1, keepdims=True)
+    unit_GxP = centred_GxP / np.linalg.norm(centred_GxP, axis=1, keepdims=True)
+    loss = loss_SxP - loss_SxP.mean(axis=1, keepdims=True)
+    left_SxG = (loss**2).sum(axis=1, keepdims=True) - (loss @ unit_GxP.T) ** 2
+    best = np.clip(left_SxG.argmin(axis=1), 1, len(EXPONENTS) - 2)
+    before, here, after = (left_SxG[np.arange(len(best)), best + step] for step in (-1, 0, 1))
+    bend = before - 2 * here + after
+    step = np.where(bend > 0, 0.5 * (before - after) / np.where(bend > 0, bend, 1.0), 0.0)
+    fitted = (loss * unit_GxP[best]).sum(axis=1, keepdims=True) * unit_GxP[best] + loss_SxP.mean(axis=1, keepdims=True)
+    return EXPONENTS[best] + np.clip(step, -1, 1) * (EXPONENTS[1] - EXPONENTS[0]), fitted

@@ -4,6 +4,7 @@ It reads requests from standard input, one JSON object a line, and answers each 
 
     {"train": [run folders], "wandb": mode, "devices": 1}
     {"measure": config, "vocabulary": V, "lanes": R}
+    {"positions": run folder, "chains": fields of Chains}
 
 The answer has an ``outcome``, ``done``, ``stopped``, ``locked`` or ``error``, and of the last three a ``reason``.
 What is printed meanwhile goes to ``output.txt`` in the (first) run folder. When standard input ends, whoever started
@@ -75,7 +76,9 @@ def _tell(answers: IO[str], answer: dict[str, Any]) -> None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return _train(request) if "train" in request else _measure(request)
+        if "train" in request:
+            return _train(request)
+        return _measure(request) if "measure" in request else _positions(request)
     except MemoryError:
         return {"outcome": "error", "reason": "out of memory"}
     except Exception as error:
@@ -118,6 +121,21 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 
     share_compilations()
     return {"outcome": "done", **measure(request["measure"], request["vocabulary"], request["lanes"])}
+
+
+def _positions(request: dict[str, Any]) -> dict[str, Any]:
+    import jax
+
+    from seqjax.chains import Chains
+    from seqjax.training.positions import measure_positions
+
+    share_compilations()
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in request["chains"].items()}
+    try:
+        measure_positions(Path(request["positions"]), Chains(**fields))
+    finally:
+        jax.clear_caches()  # the next run has other shapes
+    return {"outcome": "done"}
 
 
 def share_compilations() -> None:

@@ -146,8 +146,14 @@ class Pool:
         finally:
             self._close(self.idle)
 
-    def ask_all(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Answer requests side by side, each on its ``threads`` cores or on one accelerator."""
+    def ask_all(
+        self, requests: Sequence[dict[str, Any]], heard: Callable[[int], None] = lambda answers: None
+    ) -> list[dict[str, Any]]:
+        """Answer requests side by side, each on its ``threads`` cores or on one accelerator.
+
+        Args:
+            heard: called with the number of answers so far, after each.
+        """
         answers: list[dict[str, Any]] = [{"outcome": "died", "reason": "stopped"} for _ in requests]
         waiting = list(enumerate(requests))
         at_work: dict[Worker, int] = {}
@@ -161,6 +167,7 @@ class Pool:
                 worker = key.data
                 index = at_work.pop(worker)
                 answers[index] = self._release(worker)
+                heard(len(requests) - len(waiting) - len(at_work))
         for worker in list(at_work):
             worker.process.kill()
             self._release(worker)

@@ -1,0 +1,108 @@
+"""Held-out windows for comparing positions: chains of overlapping windows, in which tokens come at several positions.
+
+The loss of a token differs far more from token to token (2 to 3 nats) than from one position to another (hundredths of
+a nat). Windows that follow one another at a stride predict the same token with little context and with much, so that
+its own difficulty cancels. Every model reads the same windows, so that it cancels between models too.
+
+Positions count from 1: the loss at position t is that of the token after t tokens of context.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqjax.errors import UserError
+
+KAPLAN_CHARACTERS = 4.3
+"""Characters of one token of Kaplan et al. 2020: 96 GB of text in 2.29e10 tokens (section 2.3)."""
+EARLY = 100, 128
+"""Where LSTMs are said to have stopped improving, in tokens of Kaplan et al. 2020 (figure 7, right)."""
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Which windows are read, and which positions are compared on the same tokens.
+
+    Attributes:
+        context: T of the longest windows; shorter models read the first tokens of each.
+        stride: from one window of a chain to the next.
+        chains: spread evenly over the text; resampled as a whole, because they share no token.
+        windows: of each chain.
+        early, late: first and last position of two equally long spans, a multiple of ``stride`` apart: all late tokens
+            but those of the first windows are early tokens of later windows; None where the context is too short.
+    """
+
+    context: int
+    stride: int
+    chains: int
+    windows: int
+    early: tuple[int, int] | None = None
+    late: tuple[int, int] | None = None
+
+    def starts(self, n_tokens: int) -> np.ndarray:
+        """Starts of the windows, int64 [chains, windows].
+
+        Raises:
+            UserError: the text is too short for chains that share no token.
+        """
+        length = self.context + (self.windows - 1) * self.stride + 1
+        if n_tokens < self.chains * length:
+            raise UserError(
+                f"{n_tokens:,} held-out tokens are too few for {self.chains} chains of {length:,} tokens; "
+                f"{n_tokens // length} fit"
+            )
+        firsts = np.arange(self.chains, dtype=np.int64) * (n_tokens - length) // max(self.chains - 1, 1)
+        return firsts[:, None] + self.stride * np.arange(self.windows)
+
+    @property
+    def apart(self) -> int:
+        """How many windows lie between the one in which a token is late and the one in which it is early."""
+        return (self.late[0] - self.early[0]) // self.stride if self.early and self.late else 0
+
+    def bins(self) -> list[tuple[int, int]]:
+        """Spans of positions, both ends inclusive: quarter octaves that end at 1, 2, 4, 8, ..., then all positions."""
+        ends = np.unique(np.round(2 ** np.arange(0, np.log2(self.context) + 0.25, 0.25)).astype(int))
+        ends = np.append(ends[ends < self.context], self.context)
+        return [*((int(a) + 1, int(b)) for a, b in itertools.pairwise([0, *ends])), (1, self.context)]
+
+    def binned(self, loss_CxWxT: np.ndarray) -> np.ndarray:
+        """Mean loss of each chain in each of the `bins`, [C, P]; NaN where a model's context ends before."""
+        length = loss_CxWxT.shape[2]
+        whole = length == self.context
+        columns = [
+            loss_CxWxT[:, :, first - 1 : last].mean(axis=(1, 2), dtype=np.float64)
+            if last <= length and (whole or last < self.context)
+            else np.full(len(loss_CxWxT), np.nan)
+            for first, last in self.bins()
+        ]
+        return np.stack(columns, axis=1)
+
+    def early_and_late(self, loss_CxWxT: np.ndarray) -> np.ndarray:
+        """Mean loss of each chain on the same tokens, with little context and with much, [C, 2]; NaN without both."""
+        if not (self.early and self.late) or loss_CxWxT.shape[2] < self.context:
+            return np.full((len(loss_CxWxT), 2), np.nan)
+        spans = (
+            loss_CxWxT[:, self.apart :, self.early[0] - 1 : self.early[1]],
+            loss_CxWxT[:, : -self.apart, self.late[0] - 1 : self.late[1]],
+        )
+        return np.stack([span.mean(axis=(1, 2), dtype=np.float64) for span in spans], axis=1)
+
+
+def make_chains(context: int, characters_per_token: float, chains: int, windows: int) -> Chains:
+    """Chains for models of this context, with the early span where Kaplan's tokens 100 to 128 would be.
+
+    The late span is as long and ends with the context (or up to a stride before). There is no pair where less than a
+    span lies between the two.
+    """
+    ratio = KAPLAN_CHARACTERS / characters_per_token
+    first, last = (round(position * ratio) for position in EARLY)
+    shift = context - last
+    if shift < 2 * (last - first + 1):
+        return Chains(context, max(1, context // 4), chains, windows)
+    steps = max(1, round(4 * shift / context))
+    stride = shift // steps
+    late = first + steps * stride, last + steps * stride
+    return Chains(context, stride, chains, windows, (first, last), late)

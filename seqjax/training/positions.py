@@ -1,0 +1,61 @@
+"""Loss of a trained run at every position of its context, on chains of overlapping windows (`seqjax.chains`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from seqjax import runs
+from seqjax.chains import Chains
+from seqjax.data import gather_windows
+
+FILE = "positions.npz"
+
+
+def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> None:
+    """Evaluate the last checkpoint of a run and write ``positions.npz`` beside its result.
+
+    The file holds ``loss_CxWxT`` (float32, nats per token; T is the run's own context, if that is shorter) and the
+    ``chains`` as JSON text. A file that is there with the same chains is kept.
+
+    Raises:
+        UserError: no checkpoint, another text than the run began with, or one too short for the chains.
+    """
+    if read_positions(folder, chains) is not None:
+        return
+    from seqjax.training.run import restore_params
+    from seqjax.training.setup import load_text, make_model, make_program
+
+    config = runs.read_config(folder)
+    text = load_text(config)
+    runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+    tokens = text.shard("validation").tokens
+    program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
+    _, params = restore_params(config, folder, program, lambda line: print(line, file=sys.stderr))
+    starts_CxW, context = chains.starts(len(tokens)), min(config.train.context_length, chains.context)
+    starts = starts_CxW.ravel()
+    padded = np.concatenate([starts, np.repeat(starts[-1:], -len(starts) % batch_size)])  # one compiled shape
+    pieces = []
+    for lot in padded.reshape(-1, batch_size):
+        loss_BxT, _ = program.token_losses(params, gather_windows(tokens, lot, context), None)
+        pieces.append(np.asarray(loss_BxT, np.float32))
+    loss_CxWxT = np.concatenate(pieces)[: len(starts)].reshape(*starts_CxW.shape, context)
+    buffer = io.BytesIO()
+    np.savez(buffer, loss_CxWxT=loss_CxWxT, chains=json.dumps(dataclasses.asdict(chains)))
+    with runs.storage_errors(folder):
+        runs.write_bytes_atomically(folder / FILE, buffer.getvalue())
+
+
+def read_positions(folder: Path, chains: Chains) -> np.ndarray | None:
+    """``loss_CxWxT`` of a run, or None where it was not measured on these chains."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as saved:
+        asked = json.dumps(dataclasses.asdict(chains))
+        return saved["loss_CxWxT"] if str(saved["chains"]) == asked else None
