@@ -237,7 +237,10 @@ def _not_finished(table: pd.DataFrame, _loss: str) -> tuple[dict[int, str], list
 
 
 def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[str]]:
-    """Of runs that differ in nothing but rate and seed, those whose rate has not the best mean loss."""
+    """Of runs that differ in nothing but rate and seed, those whose rate has not the best mean loss.
+
+    Rates are compared on the seeds that all of them have: a search trains further seeds at the chosen rate alone.
+    """
     if RATE not in table.columns:
         return {}, []
     design = [name for name in table.columns if "." in name and name not in (RATE, SEED)] + ["tokens"] * (
@@ -246,7 +249,13 @@ def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[s
     rules: dict[int, str] = {}
     edges = []
     for _, runs in table.groupby(design, dropna=False, sort=False):
-        means = pd.to_numeric(runs[loss], errors="coerce").groupby(runs[RATE]).mean().dropna()
+        losses = pd.to_numeric(runs[loss], errors="coerce").dropna()
+        rates = runs.loc[losses.index, RATE]
+        if SEED in table.columns:
+            of_seed = rates.groupby(runs.loc[losses.index, SEED]).nunique()
+            shared = runs.loc[losses.index, SEED].isin(of_seed.index[of_seed == rates.nunique()])
+            losses = losses[shared] if shared.any() else losses
+        means = losses.groupby(rates.loc[losses.index]).mean()
         if len(means) < 2:
             continue
         best = means.idxmin()
@@ -260,6 +269,12 @@ def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[s
             "their losses are bounds from above"
         )
     return rules, notes
+
+
+def at_best_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs of a run table whose learning rate is the best that was tried for their model, all seeds."""
+    finished = table[table["status"] == "finished"]
+    return finished.drop(index=list(_worse_rates(finished, "loss")[0]))
 
 
 def _several_families(table: pd.DataFrame, _loss: str) -> tuple[dict[int, str], list[str]]:

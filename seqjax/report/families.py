@@ -1,0 +1,263 @@
+"""Figures of families side by side: size, position, compute, wall clock, learning curves and learning rates.
+
+Tables are run tables (:mod:`seqjax.sweeps.table`); curves map a run id to (tokens, held-out loss) along its training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from seqjax.report.style import DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
+from seqjax.scaling.comparison import SAME_SIZE, Comparison
+from seqjax.units import si
+
+FAMILIES = {"lstm": "LSTM", "transformer": "Transformer", "gru": "GRU", "elman": "Elman RNN", "window": "window"}
+HUES = {"lstm": "#D55E00", "transformer": "#0072B2", "gru": "#009E73", "elman": "#CC79A7", "window": "#56B4E9"}
+SIZE, DEPTH, FAMILY, RATE = "params_non_embedding", "model.n_layers", "model.family", "optimizer.learning_rate"
+N_NAME = "non-embedding parameters N"
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+@styled
+def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str) -> Figure:
+    """Kaplan et al. 2020, figure 7: left loss against parameters by depth, right loss against position in the context.
+
+    Args:
+        chosen: finished runs with the best learning rate of each model, all seeds, of the comparison's context.
+    """
+    made, axes = figure(10.4, 4.8, ncols=2)
+    _draw_sizes(axes[0, 0], chosen)
+    _draw_positions(axes[0, 1], comparison)
+    made.supxlabel(note, fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
+    for family in _families(chosen):
+        of_family = chosen[chosen[FAMILY] == family]
+        for number, (depth, runs) in enumerate(of_family.groupby(DEPTH)):
+            means = runs.groupby(SIZE)["loss"].mean()
+            look = {"color": HUES[family], "ls": DASHES[number], "marker": MARKERS[number], "lw": 1.4}
+            ax.plot(means.index, means.values, label=_model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
+                    **look)  # fmt: skip
+            ax.plot(runs[SIZE], runs["loss"], ".", color=HUES[family], ms=2.5)
+    log_axis(ax, "x", *widened(chosen[SIZE].to_numpy(float)))
+    log_axis(ax, "y", *widened(chosen["loss"].to_numpy(float), 0.1), plain=True)
+    ax.set_xlabel(N_NAME)
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title("loss against size; dots: single seeds")
+    ax.legend(loc="upper right", ncols=2)
+
+
+def _draw_positions(ax: Axes, c: Comparison) -> None:
+    bins = c.chains.bins()[:-1]
+    centers = np.array([np.exp(np.log(np.arange(a, b + 1)).mean()) for a, b in bins])
+    shown = []
+    for family in ("lstm", "transformer"):
+        sizes = sorted({c.models[i].size for i in c.of(family)})
+        for number, size in enumerate(dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else ())):
+            model = c.best(family, size)
+            curve_SxP = c.loss_SxMxP[:, model, :-1]
+            name = f"{c.models[model].label}, {si(c.models[model].params).strip()}"
+            ax.plot(centers, curve_SxP[0], ls=DASHES[number], color=HUES[family], lw=1.4, label=name)
+            shown.append(curve_SxP[0])
+    if c.chains.early:
+        for (first, last), what in ((c.chains.early, "early"), (c.chains.late, "late")):
+            ax.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.13, lw=0)
+            ax.text(math.sqrt(first * last), 0.01, what, transform=ax.get_xaxis_transform(), fontsize=7, ha="center")
+    log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
+    log_axis(ax, "y", *widened(np.concatenate(shown), 0.05), plain=True)
+    ax.set_xlabel(NAMES["position"])
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title("loss by position, best depth; smallest, middle and largest size")
+    ax.legend(loc="upper right")
+
+
+@styled
+def draw_lead(c: Comparison) -> Figure:
+    """LSTM minus Transformer of equal size by position, best depth of each, with 95 % bands."""
+    made, axes = figure(6.4, 4.2)
+    ax = axes[0, 0]
+    bins = c.chains.bins()[:-1]
+    centers = np.array([np.exp(np.log(np.arange(a, b + 1)).mean()) for a, b in bins])
+    for number, size in enumerate(c.sizes("lstm", "transformer")):
+        lstm, transformer = c.best("lstm", size), c.best("transformer", size)
+        gap_SxP = c.loss_SxMxP[:, lstm, :-1] - c.loss_SxMxP[:, transformer, :-1]
+        low, high = np.percentile(gap_SxP[1:], (2.5, 97.5), axis=0)
+        shade = f"C{number}"
+        label = f"N = {si(c.models[transformer].params).strip()}"
+        ax.plot(centers, gap_SxP[0], ls=DASHES[number], color=shade, lw=1.4, label=label)
+        ax.fill_between(centers, low, high, color=shade, alpha=0.13, lw=0)
+    ax.axhline(0, color="#555555", lw=0.9)
+    log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
+    ax.set_xlabel(NAMES["position"])
+    ax.set_ylabel("LSTM - Transformer (nats per token)")
+    ax.set_title("above 0 the Transformer is better; bands: 95 %")
+    ax.legend(loc="best")
+    return made
+
+
+@styled
+def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
+    """Held-out loss against exact FLOPs: along training for LSTMs and Transformers, and each family's frontier."""
+    made, axes = figure(10.4, 4.2, ncols=3, sharey=True)
+    x_of = {run: float(per_token) for run, per_token in zip(chosen["run_id"], chosen["flops_per_token"], strict=True)}
+    reached = []
+    for ax, family in zip(axes[0, :2], ("lstm", "transformer"), strict=True):
+        of_family = chosen[chosen[FAMILY] == family]
+        shades = _shades(of_family)
+        for _, run in of_family.iterrows():
+            tokens, loss = curves[run["run_id"]]
+            ax.plot(np.array(tokens) * x_of[run["run_id"]], loss, color=shades[run["run_id"]], lw=0.9, alpha=0.8)
+        _name_sizes(ax, of_family, shades)
+        ax.set_title(f"{FAMILIES[family]}: along training, by size")
+    for family in _families(chosen):
+        ends = chosen[chosen[FAMILY] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
+        ends = ends.sort_values("flops_exact")
+        best = ends[ends["loss"] <= ends["loss"].cummin()]
+        reached.append(ends["loss"].to_numpy(float))
+        axes[0, 2].plot(ends["flops_exact"], ends["loss"], ".", color=HUES[family], ms=5)
+        axes[0, 2].plot(best["flops_exact"], best["loss"], color=HUES[family], lw=1.4, label=FAMILIES[family])
+    axes[0, 2].set_title("ended runs, and the best for no more compute")
+    axes[0, 2].legend(loc="upper right")
+    flops = chosen["flops_exact"].to_numpy(float)
+    low, high = widened(np.concatenate(reached), 0.1)
+    for ax in axes[0]:
+        log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])))
+        log_axis(ax, "y", low, high * (high / low) ** 0.6, plain=True)
+        ax.set_xlabel(NAMES["flops"])
+    axes[0, 0].set_ylabel(NAMES["loss"])
+    made.supxlabel(
+        "inside a decaying schedule the loss lies above that of a run that ends there; FLOPs by the exact count",
+        fontsize=7, color="#555555", x=0.01, ha="left",
+    )  # fmt: skip
+    return made
+
+
+@styled
+def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
+    """Final loss against the seconds that training took, of every model."""
+    made, axes = figure(6.4, 4.4)
+    ax = axes[0, 0]
+    seconds = chosen["tokens"].astype(float) / chosen["tokens_per_second"].astype(float)
+    for family in _families(chosen):
+        here = chosen[FAMILY] == family
+        for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
+            ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=HUES[family], ms=5, mfc="white", mew=1.2,
+                    label=_model_name(family, int(depth)))  # fmt: skip
+    log_axis(ax, "x", *widened(seconds.to_numpy(float)))
+    log_axis(ax, "y", *widened(chosen["loss"].to_numpy(float), 0.1), plain=True)
+    ax.set_xlabel("seconds of training of one run, without compilation and evaluation")
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title(f"wall clock: {where}")
+    ax.legend(loc="upper right", ncols=2)
+    return made
+
+
+@styled
+def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
+    """Held-out loss against tokens seen, a panel a family, by size."""
+    families = _families(chosen)
+    made, axes = figure(2.6 * len(families) + 0.6, 3.9, ncols=len(families), sharey=True)
+    losses, counts = [], []
+    for ax, family in zip(axes[0], families, strict=True):
+        of_family = chosen[chosen[FAMILY] == family]
+        shades = _shades(of_family)
+        for _, run in of_family.iterrows():
+            tokens, loss = curves[run["run_id"]]
+            ax.plot(tokens, loss, color=shades[run["run_id"]], lw=1.0, marker=".", ms=3)
+            losses += list(loss)
+            counts += list(tokens)
+        _name_sizes(ax, of_family, shades)
+        ax.set_title(FAMILIES[family])
+        ax.set_xlabel(NAMES["tokens"])
+    for ax in axes[0]:
+        log_axis(ax, "x", *widened(np.array(counts, float)))
+        log_axis(ax, "y", *widened(np.array(losses, float), 0.08), plain=True)
+    axes[0, 0].set_ylabel(NAMES["loss"])
+    return made
+
+
+@styled
+def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) -> Figure:
+    """Final loss against learning rate, a panel a family: the chosen rate starred, diverged ones crossed at the top.
+
+    Args:
+        curves: of search.json. sizes: run id -> non-embedding parameters.
+    """
+    by_family: dict[str, list[Mapping[str, Any]]] = {}
+    for curve in curves:
+        by_family.setdefault(curve["label"].split("-")[0], []).append(curve)
+    families = [family for family in FAMILIES if family in by_family]
+    made, axes = figure(2.6 * len(families) + 0.6, 3.9, ncols=len(families), sharey=True)
+    known = [t["loss"] for curve in curves for t in curve["trials"] if t["loss"] is not None]
+    rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]
+    low, high = widened(np.array(known, float), 0.1)
+    for ax, family in zip(axes[0], families, strict=True):
+        of_family = sorted(by_family[family], key=lambda curve: sizes[curve["trials"][0]["runs"][0]])
+        counts = [sizes[curve["trials"][0]["runs"][0]] for curve in of_family]
+        shade_of = _shade_of_sizes(counts)
+        for curve, count in zip(of_family, counts, strict=True):
+            good = [(t["learning_rate"], t["loss"]) for t in curve["trials"] if t["loss"] is not None]
+            lost = [t["learning_rate"] for t in curve["trials"] if t["status"] == "diverged"]
+            ax.plot(*zip(*good, strict=True) if good else ([], []), color=shade_of(count), lw=1.1, marker=".", ms=4)
+            ax.plot(lost, [high] * len(lost), "x", color=shade_of(count), ms=6, clip_on=False)
+            if best := [pair for pair in good if pair[0] == curve["chosen"]]:
+                ax.plot(*best[0], "*", color=shade_of(count), ms=10, mec="black", mew=0.5)
+        _legend_of_sizes(ax, counts, shade_of)
+        ax.set_title(FAMILIES[family])
+        ax.set_xlabel("learning rate")
+        log_axis(ax, "x", *widened(np.array(rates), 0.1), plain=True)
+        log_axis(ax, "y", low, high, plain=True)
+    axes[0, 0].set_ylabel(NAMES["loss"])
+    return made
+
+
+def _families(table: pd.DataFrame) -> list[str]:
+    return [family for family in FAMILIES if family in set(table[FAMILY])]
+
+
+def _model_name(family: str, depth: int) -> str:
+    return f"{FAMILIES[family]} {depth} layer{'s' if depth > 1 else ''}"
+
+
+def _shades(runs: pd.DataFrame) -> dict[str, Any]:
+    shade_of = _shade_of_sizes(runs[SIZE])
+    return {run: shade_of(size) for run, size in zip(runs["run_id"], runs[SIZE], strict=True)}
+
+
+def _levels(sizes: Sequence[float]) -> list[float]:
+    """One count for each size, where models of one size differ a little in their counts."""
+    levels: list[float] = []
+    for size in sorted(map(float, sizes)):
+        if not levels or size > SAME_SIZE * levels[-1]:
+            levels.append(size)
+    return levels
+
+
+def _shade_of_sizes(sizes: Sequence[float]) -> Any:
+    from matplotlib import colormaps
+
+    levels = _levels(sizes)
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(levels)))
+    return lambda size: shades[max(i for i, level in enumerate(levels) if size >= level * 0.999)]
+
+
+def _name_sizes(ax: Axes, runs: pd.DataFrame, shades: Mapping[str, Any]) -> None:
+    by_size = {float(size): shades[run] for run, size in zip(runs["run_id"], runs[SIZE], strict=True)}
+    _legend_of_sizes(ax, list(by_size), lambda size: by_size[size])
+
+
+def _legend_of_sizes(ax: Axes, sizes: Sequence[float], shade_of: Any) -> None:
+    lines = [
+        Line2D([], [], color=shade_of(level), label=f"N = {float(f'{level:.2g}'):,.0f}") for level in _levels(sizes)
+    ]
+    ax.legend(handles=lines, loc="upper right")

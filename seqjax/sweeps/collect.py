@@ -1,0 +1,97 @@
+"""What a comparison of families needs of finished sweeps, as a few small files that can be kept beside its figures.
+
+runs.csv        the run table, every run, diverged ones too
+search.json     the learning-rate curves
+curves.json     run id -> tokens seen and held-out loss along training, of the runs at the chosen rates
+positions.npz   loss by position on the same tokens for all of these (`seqjax.scaling.comparison`)
+where.json      hardware, versions, date and time taken
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from seqjax import runs
+from seqjax.chains import Chains
+from seqjax.errors import UserError
+from seqjax.scaling import comparison
+from seqjax.scaling.points import at_best_rates
+from seqjax.sweeps.table import gather, render
+from seqjax.training.positions import read_positions
+
+
+def to_measure(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose loss by position is compared: finished, at the best rate of their model, zero state per window."""
+    chosen = at_best_rates(table)
+    return chosen[chosen["data.batching"] == "windows"]
+
+
+def collect(
+    folder: Path, target: Path, chains: Chains, characters_per_token: float, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write the files of one sweep into ``target``, each whole or not at all.
+
+    Raises:
+        UserError: a run without its loss by position, or a place that cannot be written.
+    """
+    table = gather([folder])
+    chosen = to_measure(table)
+    if chosen.empty:
+        raise UserError(f"{folder}: no run has finished; `seqjax status {folder}` tells how they stand")
+    measured, curves = [], {}
+    for _, row in chosen.iterrows():
+        place = folder / row["run_id"]
+        loss_CxWxT = read_positions(place, chains)
+        if loss_CxWxT is None:
+            raise UserError(f"{place}: its loss by position was not measured")
+        measured.append(
+            comparison.Measured(
+                row["run_id"],
+                row["model.family"],
+                int(row["model.n_layers"]),
+                float(row["params_non_embedding"]),
+                float(row["tokens"]),
+                float(row["flops_exact"]),
+                int(row["train.context_length"]),
+                int(row["train.seed"]),
+                chains.binned(loss_CxWxT),
+                chains.early_and_late(loss_CxWxT),
+            )
+        )
+        curves[row["run_id"]] = _curve(place)
+    with runs.storage_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        runs.write_bytes_atomically(target / "runs.csv", render(table, "csv"))
+        runs.write_json(target / "search.json", _search(folder))
+        runs.write_atomically(target / "curves.json", json.dumps(curves) + "\n")
+        comparison.save(target / "positions.npz", measured, chains, characters_per_token)
+        runs.write_json(target / "where.json", {**_where(folder, table), **(facts or {})})
+
+
+def _curve(place: Path) -> tuple[list[float], list[float]]:
+    """Tokens and held-out loss, each point on the same windows."""
+    points = [(r["tokens"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
+    return [tokens for tokens, _ in points], [loss for _, loss in points]
+
+
+def _search(folder: Path) -> Sequence[Any]:
+    path = folder / "search.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
+    """Of the run that ended last."""
+    last = table.sort_values("ended")["run_id"].iloc[-1]
+    result = runs.read_result(folder / last) or {}
+    return {
+        "sweep": json.loads((folder / "sweep.json").read_text(encoding="utf-8")),
+        "hardware": result["hardware"],
+        "versions": result["versions"],
+        "ended": result["ended"],
+        "run_seconds": float(table["seconds"].astype(float).div(table["runs_in_program"].astype(float)).sum()),
+    }
