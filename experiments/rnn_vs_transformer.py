@@ -26,10 +26,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import time
 from pathlib import Path
 
 from seqjax.cli import main as seqjax
+from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.report.page import claims_markdown, summary, write_report
 from seqjax.runs import write_atomically
@@ -39,6 +39,7 @@ from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.machine import this_machine
 from seqjax.sweeps.positions import chains_for, measure_all
 from seqjax.sweeps.table import gather
+from seqjax.training.setup import load_text
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, RESULTS = ROOT / "configs" / "figure7", ROOT / "experiments" / "results" / "figure7"
@@ -62,7 +63,6 @@ def main() -> int:
     command = f"python experiments/rnn_vs_transformer.py --preset {options.preset}"
     if options.source is not None:
         return report(options.source, options.report, title, command)
-    began = time.monotonic()
     sweep_file = CONFIGS / f"{options.preset}.yaml"
     if options.dry_run:
         return seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), "--dry-run", *rest])
@@ -70,7 +70,7 @@ def main() -> int:
         return code
     folder = options.runs / options.preset
     data = folder / "collected"
-    if code := measure(folder, sweep_file, data, began):
+    if code := measure(folder, sweep_file, data):
         return code
     code = report(data, options.report, title, command)
     if options.record:
@@ -78,7 +78,7 @@ def main() -> int:
     return code
 
 
-def measure(folder: Path, sweep_file: Path, data: Path, began: float) -> int:
+def measure(folder: Path, sweep_file: Path, data: Path) -> int:
     """Loss by position of all runs at their best rates, then everything that the report needs in one folder."""
     config = read_sweep(sweep_file).runs()[0].config
     chains = chains_for(config, CHAINS, WINDOWS)
@@ -87,15 +87,12 @@ def measure(folder: Path, sweep_file: Path, data: Path, began: float) -> int:
     if measure_all(places, chains, this_machine(), lambda text: print(text, file=sys.stderr, flush=True)) is not None:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return STOPPED
-    shard_ratio = characters_per_token(config)
-    collect(folder, data, chains, shard_ratio, {"wall_seconds": time.monotonic() - began})
+    collect(folder, data, chains, characters_per_token(config))
     return 0
 
 
-def characters_per_token(config) -> float:
+def characters_per_token(config: Config) -> float:
     """Of the validation split; the corpora are ASCII but for a few letters, so bytes count as characters."""
-    from seqjax.training.setup import load_text
-
     shard = load_text(config).shard("validation")
     return shard.n_bytes / len(shard.tokens)
 

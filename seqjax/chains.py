@@ -4,6 +4,8 @@ The loss of a token differs far more from token to token (2 to 3 nats) than from
 a nat). Windows that follow one another at a stride predict the same token with little context and with much, so that
 its own difficulty cancels. Every model reads the same windows, so that it cancels between models too.
 
+The first positions of a window are few tokens, so that they are measured on many short windows beside the long ones.
+
 Positions count from 1: the loss at position t is that of the token after t tokens of context.
 """
 
@@ -20,6 +22,7 @@ KAPLAN_CHARACTERS = 4.3
 """Characters of one token of Kaplan et al. 2020: 96 GB of text in 2.29e10 tokens (section 2.3)."""
 EARLY = 100, 128
 """Where LSTMs are said to have stopped improving, in tokens of Kaplan et al. 2020 (figure 7, right)."""
+SHORT, SHORT_STRIDE = 32, 16  # tokens of the short windows, and from one to the next
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,27 @@ class Chains:
     early: tuple[int, int] | None = None
     late: tuple[int, int] | None = None
 
+    @property
+    def _length(self) -> int:
+        """Tokens of a chain, with the last to be predicted."""
+        return self.context + (self.windows - 1) * self.stride + 1
+
+    @property
+    def short(self) -> int:
+        """Tokens of context of the short windows."""
+        return min(SHORT, self.context)
+
+    def short_starts(self, n_tokens: int) -> np.ndarray:
+        """Starts of the short windows, all through each chain, int64 [chains, short windows]."""
+        return self.starts(n_tokens)[:, :1] + np.arange(0, self._length - self.short, SHORT_STRIDE)
+
     def starts(self, n_tokens: int) -> np.ndarray:
         """Starts of the windows, int64 [chains, windows].
 
         Raises:
             UserError: the text is too short for chains that share no token.
         """
-        length = self.context + (self.windows - 1) * self.stride + 1
+        length = self._length
         if n_tokens < self.chains * length:
             raise UserError(
                 f"{n_tokens:,} held-out tokens are too few for {self.chains} chains of {length:,} tokens; "
@@ -68,16 +85,20 @@ class Chains:
         ends = np.append(ends[ends < self.context], self.context)
         return [*((int(a) + 1, int(b)) for a, b in itertools.pairwise([0, *ends])), (1, self.context)]
 
-    def binned(self, loss_CxWxT: np.ndarray) -> np.ndarray:
-        """Mean loss of each chain in each of the `bins`, [C, P]; NaN where a model's context ends before."""
-        length = loss_CxWxT.shape[2]
-        whole = length == self.context
-        columns = [
-            loss_CxWxT[:, :, first - 1 : last].mean(axis=(1, 2), dtype=np.float64)
-            if last <= length and (whole or last < self.context)
-            else np.full(len(loss_CxWxT), np.nan)
-            for first, last in self.bins()
-        ]
+    def binned(self, loss_CxWxT: np.ndarray, short_CxWxT: np.ndarray) -> np.ndarray:
+        """Mean loss of each chain in each of the `bins`, [C, P]; NaN where a model's context ends before.
+
+        Args:
+            loss_CxWxT: of the long windows, as far as the model's context goes.
+            short_CxWxT: of the short windows, likewise; they decide the bins within them.
+        """
+        *bins, whole = self.bins()
+        columns = []
+        for first, last in bins:
+            losses = short_CxWxT if last <= self.short else loss_CxWxT
+            inside = losses[:, :, first - 1 : last] if last <= losses.shape[2] else losses[:, :, :0]
+            columns.append(_means(inside))
+        columns.append(_means(loss_CxWxT if loss_CxWxT.shape[2] == whole[1] else loss_CxWxT[:, :, :0]))
         return np.stack(columns, axis=1)
 
     def early_and_late(self, loss_CxWxT: np.ndarray) -> np.ndarray:
@@ -88,7 +109,14 @@ class Chains:
             loss_CxWxT[:, self.apart :, self.early[0] - 1 : self.early[1]],
             loss_CxWxT[:, : -self.apart, self.late[0] - 1 : self.late[1]],
         )
-        return np.stack([span.mean(axis=(1, 2), dtype=np.float64) for span in spans], axis=1)
+        return np.stack([_means(span) for span in spans], axis=1)
+
+
+def _means(loss_CxWxT: np.ndarray) -> np.ndarray:
+    """Mean of each chain; NaN where there is nothing."""
+    if not loss_CxWxT.size:
+        return np.full(len(loss_CxWxT), np.nan)
+    return loss_CxWxT.mean(axis=(1, 2), dtype=np.float64)
 
 
 def make_chains(context: int, characters_per_token: float, chains: int, windows: int) -> Chains:

@@ -34,13 +34,13 @@ def world(
     return compare(runs(curve, chains, noise, text, seeds, tokens, sizes, short), chains, characters, draws)
 
 
-def difficulty(chains: Chains, text: float) -> np.ndarray:
-    """How much harder than others each token of each window is, whatever the model: in its chain, and by itself."""
+def difficulty(chains: Chains, text: float) -> list[np.ndarray]:
+    """How hard the tokens of long and of short windows are for every model: by chain, and each by itself."""
     rng = np.random.default_rng(1)
-    starts_CxW = chains.starts(10**6)
     of_token = text * rng.standard_normal(10**6 + 1)
     of_chain = 0.3 * rng.standard_normal((chains.chains, 1, 1))
-    return of_chain + of_token[starts_CxW[:, :, None] + np.arange(1, chains.context + 1)]
+    windows = (chains.starts(10**6), chains.context), (chains.short_starts(10**6), chains.short)
+    return [of_chain + of_token[starts[:, :, None] + np.arange(1, length + 1)] for starts, length in windows]
 
 
 def runs(
@@ -55,7 +55,7 @@ def runs(
 ) -> list[Measured]:
     """The runs of that world."""
     rng = np.random.default_rng(0)
-    text_CxWxT = difficulty(chains, text)
+    text_CxWxT, short_text_CxWxT = difficulty(chains, text)
     found = []
     depths = [("lstm", 1), ("lstm", 2), ("lstm", 4), ("transformer", 2), ("transformer", 4), ("transformer", 6)]
     for size, params in enumerate(sizes):
@@ -65,7 +65,10 @@ def runs(
                 loss_T = curve(family, size, layers, np.arange(1.0, length + 1))
                 loss_T = loss_T - (0.1 if length == 8 else 0.0)
                 for seed in range(seeds):
-                    loss_CxWxT = loss_T + text_CxWxT[:, :, :length] + noise * rng.standard_normal()
+                    loss_CxWxT, short_CxWxT = (
+                        loss_T[: text.shape[2]] + text[:, :, :length] for text in (text_CxWxT, short_text_CxWxT)
+                    )
+                    off = noise * rng.standard_normal()
                     name = f"{family}-{layers}-{params:g}-{length}-{seed}"
                     found.append(
                         Measured(
@@ -77,8 +80,8 @@ def runs(
                             6 * params * tokens,
                             length,
                             seed,
-                            chains.binned(loss_CxWxT),
-                            chains.early_and_late(loss_CxWxT),
+                            chains.binned(loss_CxWxT + off, short_CxWxT + off),
+                            chains.early_and_late(loss_CxWxT + off),
                         )
                     )
     return found

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from seqjax.report.style import DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
+from seqjax.report.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
 from seqjax.scaling.comparison import SAME_SIZE, Comparison
 from seqjax.units import si
 
@@ -50,7 +50,8 @@ def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
                     **look)  # fmt: skip
             ax.plot(runs[SIZE], runs["loss"], ".", color=HUES[family], ms=2.5)
     log_axis(ax, "x", *widened(chosen[SIZE].to_numpy(float)))
-    log_axis(ax, "y", *widened(chosen["loss"].to_numpy(float), 0.1), plain=True)
+    low, high = widened(chosen["loss"].to_numpy(float), 0.1)
+    log_axis(ax, "y", low, high * (high / low) ** 0.2, plain=True)
     ax.set_xlabel(N_NAME)
     ax.set_ylabel(NAMES["loss"])
     ax.set_title("loss against size; dots: single seeds")
@@ -74,7 +75,8 @@ def _draw_positions(ax: Axes, c: Comparison) -> None:
             ax.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.13, lw=0)
             ax.text(math.sqrt(first * last), 0.01, what, transform=ax.get_xaxis_transform(), fontsize=7, ha="center")
     log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
-    log_axis(ax, "y", *widened(np.concatenate(shown), 0.05), plain=True)
+    low, high = widened(np.concatenate(shown), 0.05)
+    log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
     ax.set_xlabel(NAMES["position"])
     ax.set_ylabel(NAMES["loss"])
     ax.set_title("loss by position, best depth; smallest, middle and largest size")
@@ -92,7 +94,7 @@ def draw_lead(c: Comparison) -> Figure:
         lstm, transformer = c.best("lstm", size), c.best("transformer", size)
         gap_SxP = c.loss_SxMxP[:, lstm, :-1] - c.loss_SxMxP[:, transformer, :-1]
         low, high = np.percentile(gap_SxP[1:], (2.5, 97.5), axis=0)
-        shade = f"C{number}"
+        shade = COLOURS[number % len(COLOURS)]
         label = f"N = {si(c.models[transformer].params).strip()}"
         ax.plot(centers, gap_SxP[0], ls=DASHES[number], color=shade, lw=1.4, label=label)
         ax.fill_between(centers, low, high, color=shade, alpha=0.13, lw=0)
@@ -132,7 +134,7 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
     low, high = widened(np.concatenate(reached), 0.1)
     for ax in axes[0]:
         log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])))
-        log_axis(ax, "y", low, high * (high / low) ** 0.6, plain=True)
+        log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
         ax.set_xlabel(NAMES["flops"])
     axes[0, 0].set_ylabel(NAMES["loss"])
     made.supxlabel(
@@ -144,18 +146,20 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
 
 @styled
 def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
-    """Final loss against the seconds that training took, of every model."""
+    """Final loss against the seconds of one worker that training took; runs of one program share its seconds."""
     made, axes = figure(6.4, 4.4)
     ax = axes[0, 0]
-    seconds = chosen["tokens"].astype(float) / chosen["tokens_per_second"].astype(float)
+    rate = chosen["tokens_per_second"].astype(float) * chosen["runs_in_program"].astype(float)
+    seconds = chosen["tokens"].astype(float) / rate
     for family in _families(chosen):
         here = chosen[FAMILY] == family
         for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
             ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=HUES[family], ms=5, mfc="white", mew=1.2,
                     label=_model_name(family, int(depth)))  # fmt: skip
     log_axis(ax, "x", *widened(seconds.to_numpy(float)))
-    log_axis(ax, "y", *widened(chosen["loss"].to_numpy(float), 0.1), plain=True)
-    ax.set_xlabel("seconds of training of one run, without compilation and evaluation")
+    low, high = widened(chosen["loss"].to_numpy(float), 0.1)
+    log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
+    ax.set_xlabel("seconds of one worker for a run's training, without compilation and evaluation")
     ax.set_ylabel(NAMES["loss"])
     ax.set_title(f"wall clock: {where}")
     ax.legend(loc="upper right", ncols=2)
@@ -165,24 +169,21 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
 @styled
 def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
     """Held-out loss against tokens seen, a panel a family, by size."""
-    families = _families(chosen)
-    made, axes = figure(2.6 * len(families) + 0.6, 3.9, ncols=len(families), sharey=True)
+    made, panels = _panels(_families(chosen))
+    shade_of = _shade_of_sizes(chosen[SIZE])
     losses, counts = [], []
-    for ax, family in zip(axes[0], families, strict=True):
-        of_family = chosen[chosen[FAMILY] == family]
-        shades = _shades(of_family)
-        for _, run in of_family.iterrows():
+    for family, ax in panels.items():
+        for _, run in chosen[chosen[FAMILY] == family].iterrows():
             tokens, loss = curves[run["run_id"]]
-            ax.plot(tokens, loss, color=shades[run["run_id"]], lw=1.0, marker=".", ms=3)
+            look = MARKERS[_depth_rank(chosen, family, run[DEPTH])]
+            ax.plot(tokens, loss, color=shade_of(run[SIZE]), lw=1.0, marker=look, ms=3, mfc="white", mew=0.8)
             losses += list(loss)
             counts += list(tokens)
-        _name_sizes(ax, of_family, shades)
-        ax.set_title(FAMILIES[family])
         ax.set_xlabel(NAMES["tokens"])
-    for ax in axes[0]:
+    for ax in panels.values():
         log_axis(ax, "x", *widened(np.array(counts, float)))
         log_axis(ax, "y", *widened(np.array(losses, float), 0.08), plain=True)
-    axes[0, 0].set_ylabel(NAMES["loss"])
+    _legend_of_sizes(made, chosen[SIZE], shade_of)
     return made
 
 
@@ -196,29 +197,41 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) 
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for curve in curves:
         by_family.setdefault(curve["label"].split("-")[0], []).append(curve)
-    families = [family for family in FAMILIES if family in by_family]
-    made, axes = figure(2.6 * len(families) + 0.6, 3.9, ncols=len(families), sharey=True)
+    made, panels = _panels([family for family in FAMILIES if family in by_family])
     known = [t["loss"] for curve in curves for t in curve["trials"] if t["loss"] is not None]
     rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]
+    counts = [sizes[curve["trials"][0]["runs"][0]] for curve in curves]
+    shade_of = _shade_of_sizes(counts)
     low, high = widened(np.array(known, float), 0.1)
-    for ax, family in zip(axes[0], families, strict=True):
-        of_family = sorted(by_family[family], key=lambda curve: sizes[curve["trials"][0]["runs"][0]])
-        counts = [sizes[curve["trials"][0]["runs"][0]] for curve in of_family]
-        shade_of = _shade_of_sizes(counts)
-        for curve, count in zip(of_family, counts, strict=True):
+    for family, ax in panels.items():
+        for curve in by_family[family]:
+            shade = shade_of(sizes[curve["trials"][0]["runs"][0]])
             good = [(t["learning_rate"], t["loss"]) for t in curve["trials"] if t["loss"] is not None]
             lost = [t["learning_rate"] for t in curve["trials"] if t["status"] == "diverged"]
-            ax.plot(*zip(*good, strict=True) if good else ([], []), color=shade_of(count), lw=1.1, marker=".", ms=4)
-            ax.plot(lost, [high] * len(lost), "x", color=shade_of(count), ms=6, clip_on=False)
+            ax.plot(*zip(*good, strict=True) if good else ([], []), color=shade, lw=1.1, marker=".", ms=4)
+            if lost:
+                ax.plot(lost, [high] * len(lost), "x", color=shade, ms=6)
             if best := [pair for pair in good if pair[0] == curve["chosen"]]:
-                ax.plot(*best[0], "*", color=shade_of(count), ms=10, mec="black", mew=0.5)
-        _legend_of_sizes(ax, counts, shade_of)
-        ax.set_title(FAMILIES[family])
+                ax.plot(*best[0], "*", color=shade, ms=10, mec="black", mew=0.5)
         ax.set_xlabel("learning rate")
         log_axis(ax, "x", *widened(np.array(rates), 0.1), plain=True)
-        log_axis(ax, "y", low, high, plain=True)
-    axes[0, 0].set_ylabel(NAMES["loss"])
+        log_axis(ax, "y", low, high * (high / low) ** 0.03, plain=True)
+    _legend_of_sizes(made, counts, shade_of)
     return made
+
+
+def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
+    """A panel for each family, two in a row."""
+    rows = math.ceil(len(families) / 2)
+    made, axes = figure(8.4, 0.6 + 2.9 * rows, nrows=rows, ncols=min(2, len(families)), sharey=True)
+    panels = dict(zip(families, axes.ravel(), strict=False))
+    for spare in axes.ravel()[len(families) :]:
+        spare.set_visible(False)
+    for family, ax in panels.items():
+        ax.set_title(FAMILIES[family])
+    for row in axes:
+        row[0].set_ylabel(NAMES["loss"])
+    return made, panels
 
 
 def _families(table: pd.DataFrame) -> list[str]:
@@ -256,8 +269,12 @@ def _name_sizes(ax: Axes, runs: pd.DataFrame, shades: Mapping[str, Any]) -> None
     _legend_of_sizes(ax, list(by_size), lambda size: by_size[size])
 
 
-def _legend_of_sizes(ax: Axes, sizes: Sequence[float], shade_of: Any) -> None:
+def _depth_rank(runs: pd.DataFrame, family: str, depth: int) -> int:
+    return sorted(set(runs.loc[runs[FAMILY] == family, DEPTH])).index(depth)
+
+
+def _legend_of_sizes(place: Axes | Figure, sizes: Sequence[float], shade_of: Any) -> None:
     lines = [
         Line2D([], [], color=shade_of(level), label=f"N = {float(f'{level:.2g}'):,.0f}") for level in _levels(sizes)
     ]
-    ax.legend(handles=lines, loc="upper right")
+    place.legend(handles=lines, loc="upper right" if isinstance(place, Axes) else "outside right upper")

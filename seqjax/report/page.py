@@ -101,12 +101,15 @@ def _template() -> jinja2.Template:
 
 
 def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
-    """L(N) of each family over all its depths, and how the families cross in N and in C, in words."""
+    """L(N) of each family at the best depth of each size, and how the families cross in N and in C, in words."""
     fits, on_frontier, said = {}, {}, []
     for family in [f for f in draw.FAMILIES if f in set(m.chosen["model.family"])]:
         rows = m.chosen[m.chosen["model.family"] == family]
+        best = [m.comparison.models[m.comparison.best(family, size)] for size in m.comparison.sizes(family)]
+        at_best_depth = rows[rows["run_id"].isin([run_id for model in best for run_id in model.run_ids])]
         try:
-            fits[family] = fit(read_points(rows, {"params": "non-embedding"}, unique=False), "kaplan-n", bootstrap=1000)
+            points = read_points(at_best_depth, {"params": "non-embedding"}, unique=False)
+            fits[family] = fit(points, "kaplan-n", bootstrap=1000)
             points = frontier(read_points(rows, {"flops": "exact"}, unique=False))
             on_frontier[family] = fit(points, "kaplan-c", bootstrap=1000, diagnose=False)
         except UserError as error:
@@ -159,7 +162,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
         ),
         "curves": (
             draw.draw_learning_curves(m.chosen, m.curves),
-            "Held-out loss along training, best learning rate of each model.",
+            "Held-out loss along training, best learning rate of each model; markers tell depths apart.",
             False,
         ),
         "rates": (
@@ -172,7 +175,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
         named = {draw.FAMILIES[family]: found for family, found in fits.items()}
         made["fits"] = (
             draw_fits(named),
-            "L(N) over all depths of each family; the runs are far from convergence, so the exponents are of this "
+            "L(N) at the best depth of each size; the runs are far from convergence, so the exponents are of this "
             "budget, not of the paper's.",
             True,
         )
@@ -300,7 +303,7 @@ def _corpus(m: Material) -> str:
 def _machine(m: Material) -> str:
     hardware = m.where["hardware"]
     on = "" if hardware["platform"] == "cpu" else f"{hardware['devices']} x {hardware['device']}, "
-    return f"{on}{hardware['processor']}, {hardware['cores']} cores"
+    return f"{on}{hardware['processor']}, {m.where['cores']} cores"
 
 
 def _where(m: Material) -> str:
@@ -311,10 +314,8 @@ def _where(m: Material) -> str:
 def _how(m: Material) -> str:
     chains = m.comparison.chains
     return (
-        f"{len(m.table)} runs took {duration(m.where['run_seconds'])} of workers' time in all"
-        + (f", {duration(m.where['wall_seconds'])} from start to report" if m.where.get("wall_seconds") else "")
-        + f". Loss by position: {chains.chains} chains of {chains.windows} windows of the validation split, "
-        f"{chains.stride} tokens apart."
+        f"{len(m.table)} runs took {duration(m.where['run_seconds'])} of workers' time in all. Loss by position: "
+        f"{chains.chains} chains of {chains.windows} windows of the validation split, {chains.stride} tokens apart."
     )
 
 

@@ -14,4 +14,5 @@ def bounds_of(drawn: np.ndarray) -> np.ndarray:
     if len(drawn) < LEAST_DRAWS:
         return np.full((2, drawn.shape[1]), np.nan)
     lost = np.isnan(drawn).mean(axis=0) > LOST
-    return np.where(lost, np.nan, np.nanpercentile(np.where(lost, 0.0, drawn), LEVEL, axis=0))
+    with np.errstate(invalid="ignore"):  # between two infinite draws
+        return np.where(lost, np.nan, np.nanpercentile(np.where(lost, 0.0, drawn), LEVEL, axis=0))

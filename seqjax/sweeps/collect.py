@@ -4,13 +4,14 @@ runs.csv        the run table, every run, diverged ones too
 search.json     the learning-rate curves
 curves.json     run id -> tokens seen and held-out loss along training, of the runs at the chosen rates
 positions.npz   loss by position on the same tokens for all of these (`seqjax.scaling.comparison`)
-where.json      hardware, versions, date and time taken
+where.json      hardware, versions, date and the sweep file
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,7 @@ def to_measure(table: pd.DataFrame) -> pd.DataFrame:
     return chosen[chosen["data.batching"] == "windows"]
 
 
-def collect(
-    folder: Path, target: Path, chains: Chains, characters_per_token: float, facts: Mapping[str, Any] | None = None
-) -> None:
+def collect(folder: Path, target: Path, chains: Chains, characters_per_token: float) -> None:
     """Write the files of one sweep into ``target``, each whole or not at all.
 
     Raises:
@@ -46,8 +45,8 @@ def collect(
     measured, curves = [], {}
     for _, row in chosen.iterrows():
         place = folder / row["run_id"]
-        loss_CxWxT = read_positions(place, chains)
-        if loss_CxWxT is None:
+        losses = read_positions(place, chains)
+        if losses is None:
             raise UserError(f"{place}: its loss by position was not measured")
         measured.append(
             comparison.Measured(
@@ -59,8 +58,8 @@ def collect(
                 float(row["flops_exact"]),
                 int(row["train.context_length"]),
                 int(row["train.seed"]),
-                chains.binned(loss_CxWxT),
-                chains.early_and_late(loss_CxWxT),
+                chains.binned(*losses),
+                chains.early_and_late(losses[0]),
             )
         )
         curves[row["run_id"]] = _curve(place)
@@ -70,7 +69,7 @@ def collect(
         runs.write_json(target / "search.json", _search(folder))
         runs.write_atomically(target / "curves.json", json.dumps(curves) + "\n")
         comparison.save(target / "positions.npz", measured, chains, characters_per_token)
-        runs.write_json(target / "where.json", {**_where(folder, table), **(facts or {})})
+        runs.write_json(target / "where.json", _where(folder, table))
 
 
 def _curve(place: Path) -> tuple[list[float], list[float]]:
@@ -86,12 +85,13 @@ def _search(folder: Path) -> Sequence[Any]:
 
 def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
     """Of the run that ended last."""
-    last = table.sort_values("ended")["run_id"].iloc[-1]
+    last = table.dropna(subset=["ended"]).sort_values("ended")["run_id"].iloc[-1]
     result = runs.read_result(folder / last) or {}
     return {
         "sweep": json.loads((folder / "sweep.json").read_text(encoding="utf-8")),
         "hardware": result["hardware"],
         "versions": result["versions"],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "ended": result["ended"],
         "run_seconds": float(table["seconds"].astype(float).div(table["runs_in_program"].astype(float)).sum()),
     }

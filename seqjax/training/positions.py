@@ -20,9 +20,12 @@ FILE = "positions.npz"
 def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> None:
     """Evaluate the last checkpoint of a run and write ``positions.npz`` beside its result.
 
-    The file holds ``loss_CxWxT`` (float32, nats per token; T is the run's own context, if that is shorter) and the
-    ``chains`` as JSON text. A file that is there with the same chains is kept.
+    The file holds ``loss_CxWxT`` and ``short_CxWxT`` (float32, nats per token, of the long and the short windows; T is
+    the run's own context, where that is shorter) and the ``chains`` as JSON text. A file that is there with the same
+    chains is kept.
 
+    Args:
+        batch_size: windows of the whole context in one evaluation step; of shorter ones as many more.
     Raises:
         UserError: no checkpoint, another text than the run began with, or one too short for the chains.
     """
@@ -37,25 +40,35 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
     tokens = text.shard("validation").tokens
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
     _, params = restore_params(config, folder, program, lambda line: print(line, file=sys.stderr))
-    starts_CxW, context = chains.starts(len(tokens)), min(config.train.context_length, chains.context)
-    starts = starts_CxW.ravel()
-    padded = np.concatenate([starts, np.repeat(starts[-1:], -len(starts) % batch_size)])  # one compiled shape
-    pieces = []
-    for lot in padded.reshape(-1, batch_size):
-        loss_BxT, _ = program.token_losses(params, gather_windows(tokens, lot, context), None)
-        pieces.append(np.asarray(loss_BxT, np.float32))
-    loss_CxWxT = np.concatenate(pieces)[: len(starts)].reshape(*starts_CxW.shape, context)
+
+    def losses_of(starts_CxW: np.ndarray, length: int) -> np.ndarray:
+        context = min(config.train.context_length, length)
+        rows = min(starts_CxW.size, max(1, batch_size * chains.context // length))
+        starts = np.concatenate([starts_CxW.ravel(), np.repeat(starts_CxW[-1, -1:], -starts_CxW.size % rows)])
+        pieces = []
+        for lot in starts.reshape(-1, rows):  # one compiled shape
+            loss_BxT, _ = program.token_losses(params, gather_windows(tokens, lot, context), None)
+            pieces.append(np.asarray(loss_BxT, np.float32))
+        return np.concatenate(pieces)[: starts_CxW.size].reshape(*starts_CxW.shape, context)
+
     buffer = io.BytesIO()
-    np.savez(buffer, loss_CxWxT=loss_CxWxT, chains=json.dumps(dataclasses.asdict(chains)))
+    np.savez(
+        buffer,
+        loss_CxWxT=losses_of(chains.starts(len(tokens)), chains.context),
+        short_CxWxT=losses_of(chains.short_starts(len(tokens)), chains.short),
+        chains=json.dumps(dataclasses.asdict(chains)),
+    )
     with runs.storage_errors(folder):
         runs.write_bytes_atomically(folder / FILE, buffer.getvalue())
 
 
-def read_positions(folder: Path, chains: Chains) -> np.ndarray | None:
-    """``loss_CxWxT`` of a run, or None where it was not measured on these chains."""
+def read_positions(folder: Path, chains: Chains) -> tuple[np.ndarray, np.ndarray] | None:
+    """``loss_CxWxT`` and ``short_CxWxT`` of a run, or None where they were not measured on these chains."""
     path = folder / FILE
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as saved:
         asked = json.dumps(dataclasses.asdict(chains))
-        return saved["loss_CxWxT"] if str(saved["chains"]) == asked else None
+        if "short_CxWxT" not in saved or str(saved["chains"]) != asked:
+            return None
+        return saved["loss_CxWxT"], saved["short_CxWxT"]

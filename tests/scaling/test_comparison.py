@@ -45,15 +45,25 @@ def test_bins_end_at_powers_of_two_and_cover_every_position_once():
 
 
 def test_bins_hold_means_and_end_with_a_shorter_context():
-    chains = Chains(16, 4, 2, 3)
-    loss_CxWxT = np.random.default_rng(0).standard_normal((2, 3, 16))
-    found = chains.binned(loss_CxWxT)
+    chains = Chains(64, 16, 2, 3)
+    rng = np.random.default_rng(0)
+    loss_CxWxT, short_CxWxT = rng.standard_normal((2, 3, 64)), rng.standard_normal((2, 5, 32))
+    found = chains.binned(loss_CxWxT, short_CxWxT)
     for place, (first, last) in enumerate(chains.bins()):
-        np.testing.assert_allclose(found[:, place], loss_CxWxT[:, :, first - 1 : last].mean(axis=(1, 2)))
-    short = chains.binned(loss_CxWxT[:, :, :8])
+        losses = short_CxWxT if last <= 32 else loss_CxWxT
+        np.testing.assert_allclose(found[:, place], losses[:, :, first - 1 : last].mean(axis=(1, 2)))
+    short = chains.binned(loss_CxWxT[:, :, :8], short_CxWxT[:, :, :8])
     known = [last <= 8 for _, last in chains.bins()]
     np.testing.assert_array_equal(np.isfinite(short).all(axis=0), known)
     np.testing.assert_array_equal(short[:, known], found[:, known])
+
+
+def test_short_windows_lie_within_their_chain():
+    chains = make_chains(512, 2.05, 28, 16)
+    starts, short = chains.starts(282_176), chains.short_starts(282_176)
+    assert (short[:, 0] == starts[:, 0]).all()
+    assert (short[:, -1] + 32 <= starts[:, -1] + 512).all()
+    assert (np.diff(short, axis=1) == 16).all()
 
 
 def test_the_first_sample_is_what_was_measured():
@@ -70,7 +80,7 @@ def test_draws_spread_as_seeds_and_text_do():
     c = world(noise=0.05, draws=4000)
     means_RxM = c.mean_SxM[1:, :6]
     assert (means_RxM[:, 0] - means_RxM[:, 5]).std() == pytest.approx(0.05, rel=0.3)  # sqrt(2) * 0.05 / sqrt(2)
-    text = difficulty(c.chains, 0.05).mean(axis=(1, 2))
+    text = difficulty(c.chains, 0.05)[0].mean(axis=(1, 2))
     assert means_RxM[:, 0].std() == pytest.approx(np.sqrt(text.var(ddof=1) / 20 + 0.05**2 / 2), rel=0.2)
 
 
