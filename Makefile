@@ -1,4 +1,5 @@
 # make train   set up, train a small model on the embedded corpus, print its held-out loss and a sample
+# make figure7 set up, train LSTMs and Transformers (PRESET=laptop, workstation), write report/index.html
 # make test    set up, run the tests
 # make lint    set up, run the linter
 # Setting up means: a virtual environment in .venv with seqjax and what it needs (by uv where it is there, else pip).
@@ -10,11 +11,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready-$(EXTRAS)
 
-.PHONY: train test lint setup clean
+PRESET ?= laptop
+
+.PHONY: train figure7 test lint setup clean
 .DELETE_ON_ERROR:
 
 train: setup
 	$(BIN)/seqjax train configs/quickstart.yaml
+
+figure7: setup
+	$(BIN)/python experiments/rnn_vs_transformer.py --preset $(PRESET)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 tests

@@ -29,21 +29,29 @@ import sys
 from pathlib import Path
 
 from seqjax.cli import main as seqjax
+from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
-from seqjax.errors import UserError
+from seqjax.errors import UserError, did_you_mean
 from seqjax.report.page import claims_markdown, summary, write_report
 from seqjax.runs import write_atomically
 from seqjax.stopping import STOPPED
 from seqjax.sweeps.collect import collect, to_measure
-from seqjax.sweeps.grid import read_sweep
-from seqjax.sweeps.machine import this_machine
+from seqjax.sweeps.grid import Sweep, read_sweep
+from seqjax.sweeps.machine import Machine, this_machine
 from seqjax.sweeps.positions import chains_for, measure_all
+from seqjax.sweeps.report import describe_plan, flops_of
 from seqjax.sweeps.table import gather
+from seqjax.sweeps.units import form_units
+from seqjax.training.hardware import PEAK_BFLOAT16
 from seqjax.training.setup import load_text
+from seqjax.units import duration
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, RESULTS = ROOT / "configs" / "figure7", ROOT / "experiments" / "results" / "figure7"
 PRESETS = ("laptop", "workstation", "gpu", "pod")
+ASSUMED = {"gpu": 1, "pod": 256}  # devices of the presets that are not for two cores
+ASSUMED_SHARES = {"transformer": 0.35, "recurrent": 0.05}  # of the peak that training reaches
+TITLE = "LSTMs against Transformers: Figure 7 of Kaplan et al. 2020"
 CHAINS, WINDOWS = 28, 16  # of held-out windows for the loss by position: 230,000 predictions of 50,000 tokens
 KEPT = ("runs.csv", "search.json", "curves.json", "positions.npz", "where.json", "claims.json", "claims.md",
         "figure7.svg", "figure7.png")  # fmt: skip
@@ -52,35 +60,71 @@ KEPT = ("runs.csv", "search.json", "curves.json", "positions.npz", "where.json",
 def main() -> int:
     """Sweep, measure by position, collect, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="laptop", help="which grid [laptop]")
+    parser.add_argument("--preset", default="laptop", help=f"{', '.join(PRESETS)}, or a sweep file [laptop]")
     parser.add_argument("--dry-run", action="store_true", help="print the plan with FLOPs and predicted time, and stop")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the sweep folder [runs]")
     parser.add_argument("--report", type=Path, default=ROOT / "report", help="where the report goes [report]")
     parser.add_argument("--record", action="store_true", help=f"keep results in {RESULTS.relative_to(ROOT)}/PRESET")
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="report on collected results alone")
     options, rest = parser.parse_known_args()
-    title = f"LSTMs against Transformers: Figure 7 of Kaplan et al. 2020, preset {options.preset}"
     command = f"python experiments/rnn_vs_transformer.py --preset {options.preset}"
     if options.source is not None:
-        return report(options.source, options.report, title, command)
-    sweep_file = CONFIGS / f"{options.preset}.yaml"
+        return report(options.source, options.report, command)
+    sweep_file = find_preset(options.preset)
+    over = config_options(split_config_options(rest)[1])
     if options.dry_run:
+        if options.preset in ASSUMED and not this_machine().gpus:
+            return plan_elsewhere(read_sweep(sweep_file, over))
         return seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), "--dry-run", *rest])
     if code := seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), *rest]):
         return code
-    folder = options.runs / options.preset
+    folder = options.runs / sweep_file.stem
     data = folder / "collected"
-    if code := measure(folder, sweep_file, data):
+    if code := measure(folder, read_sweep(sweep_file, over), data):
         return code
-    code = report(data, options.report, title, command)
+    code = report(data, options.report, command)
     if options.record:
-        record(data, options.report, RESULTS / options.preset)
+        record(data, options.report, RESULTS / sweep_file.stem)
     return code
 
 
-def measure(folder: Path, sweep_file: Path, data: Path) -> int:
+def find_preset(name: str) -> Path:
+    """The sweep file of a preset.
+
+    Raises:
+        UserError: neither a preset nor a file.
+    """
+    if name in PRESETS:
+        return CONFIGS / f"{name}.yaml"
+    if not Path(name).is_file():
+        raise UserError(f"--preset {name}: expected {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}, or a sweep file")
+    return Path(name)
+
+
+def plan_elsewhere(sweep: Sweep) -> int:
+    """Print the plan of a preset for accelerators that this machine has not, and the time under `ASSUMED`."""
+    planned, devices = sweep.runs(), ASSUMED[sweep.name]
+    machine = Machine(cores=(0,), gpus=tuple(map(str, range(devices))), memory=100e9, kind="H200")
+    units = form_units(planned, machine, None, bundle=True)
+    print(describe_plan(sweep, planned, 0, units, machine, None))
+    more = 1 + (sweep.search.extend + len(sweep.search.seeds)) / len(sweep.search.rates)
+    seconds = more * sum(flops_of(run) / (PEAK_BFLOAT16["H200"] * _share(run.config)) for run in planned)
+    shares = ", ".join(f"{share:.0%} for {family}" for family, share in ASSUMED_SHARES.items())
+    print(
+        f"predicted time: {duration(seconds / devices)} on {devices} x H200, further rates and seeds included, if its "
+        f"peak of {PEAK_BFLOAT16['H200']:.3g} FLOP/s is used to {shares}: an assumption, not a measurement. A plan on "
+        "a machine with an accelerator measures its own steps."
+    )
+    return 0
+
+
+def _share(config: Config) -> float:
+    return ASSUMED_SHARES.get(config.model.family, ASSUMED_SHARES["recurrent"])
+
+
+def measure(folder: Path, sweep: Sweep, data: Path) -> int:
     """Loss by position of all runs at their best rates, then everything that the report needs in one folder."""
-    config = read_sweep(sweep_file).runs()[0].config
+    config = max((run.config for run in sweep.runs()), key=lambda config: config.train.context_length)
     chains = chains_for(config, CHAINS, WINDOWS)
     chosen = to_measure(gather([folder]))
     places = [folder / run_id for run_id in chosen["run_id"]]
@@ -97,10 +141,10 @@ def characters_per_token(config: Config) -> float:
     return shard.n_bytes / len(shard.tokens)
 
 
-def report(data: Path, target: Path, title: str, command: str) -> int:
+def report(data: Path, target: Path, command: str) -> int:
     """Write the report and say what it says."""
     print("fitting and drawing", file=sys.stderr, flush=True)
-    judged = write_report(data, target, title, command)
+    judged = write_report(data, target, TITLE, command)
     write_atomically(target / "claims.md", claims_markdown(judged))
     for row in judged:
         print(f"{row.verdict:<27}{row.claim.says}")

@@ -13,6 +13,7 @@ from functools import cache
 
 from seqjax.config import Config, HorizonConfig, ModelConfig, RecurrentConfig, Request, TransformerConfig
 from seqjax.data import cache_folder, load_corpus, load_tokenizer
+from seqjax.data.tokenizers import known_size
 from seqjax.errors import UserError
 from seqjax.models.accounting import count_parameters, flops_per_token
 from seqjax.overlay import RIVALS, Tree, checked, parse, without_targets
@@ -90,11 +91,11 @@ def _tokens(name: str, value: float, config: Config, place: str) -> float:
 
 @cache
 def _vocabulary_size(corpus: str, tokenizer: str) -> int:
-    return load_tokenizer(tokenizer, load_corpus(corpus), cache_folder()).vocab_size
+    return known_size(tokenizer) or load_tokenizer(tokenizer, load_corpus(corpus), cache_folder()).vocab_size
 
 
 def vocabulary_size(config: Config) -> int:
-    """V of a config's tokenizer, which is trained now if it is to be trained on the corpus."""
+    """V of a config's tokenizer; where its name does not tell, it is trained now, on the corpus."""
     return _vocabulary_size(config.data.corpus, config.data.tokenizer)
 
 

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     stay_off_accelerators()
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.report import describe_plan, predicted_seconds
-    from seqjax.sweeps.run import check_budget, measured_speeds, results_of
+    from seqjax.sweeps.run import check_budget, measured_speeds, prepare_texts, results_of
     from seqjax.sweeps.search import search
     from seqjax.sweeps.units import form_units
     from seqjax.training.tracking import choose_mode
@@ -76,6 +76,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     results = results_of(folder)
     planned, _ = search(sweep, results)
     waiting = [run for run in planned if results(run.run_id) is None]
+    if not options.dry_run:
+        prepare_texts(waiting)
     speeds = None
     if cluster is None:
         # of ended runs too: a search may add to them

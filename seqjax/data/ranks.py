@@ -38,6 +38,8 @@ class RankFile:
         return hashlib.sha1(self.address.encode(), usedforsecurity=False).hexdigest()
 
 
+SIZES = {"gpt2": 50257, "cl100k_base": 100277}
+"""Tokens of each vocabulary, the special ones included."""
 FILES: dict[str, tuple[RankFile, ...]] = {
     "gpt2": (
         RankFile(

@@ -101,6 +101,15 @@ def load_tokenizer(name: str, corpus: Corpus, cache: Path) -> Tokenizer:
     return make(name, vocabulary)
 
 
+def known_size(name: str) -> int | None:
+    """V, where the name of a tokenizer tells it; None where the corpus decides (chars, words).
+
+    Raises UserError when there is no such tokenizer.
+    """
+    kind, size = _parse(name)
+    return {"bytes": 257, **ranks.SIZES}.get(kind, size)
+
+
 def _parse(name: str) -> tuple[str, int | None]:
     """Kind and vocabulary size of a name; UserError when there is no such tokenizer."""
     if name in ("bytes", "chars", "words", *ranks.FILES):

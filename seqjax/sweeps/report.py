@@ -54,7 +54,8 @@ def describe_plan(
         "",
         _plan_table(planned, units),
         "",
-        f"N: non-embedding parameters; P: all parameters; in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)",
+        "N: non-embedding parameters; P: all parameters; T: context; "
+        f"in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)",
         *_describe_search(sweep),
     ]
     for note, count in Counter(note for run in planned for note in run.notes).items():
@@ -71,14 +72,14 @@ def describe_plan(
 def _plan_table(planned: Sequence[Planned], units: Sequence[Unit]) -> str:
     """One row for the runs of one shape and length."""
     unit_of = {run_id: unit for unit in units for run_id in unit.run_ids}
-    groups: dict[tuple[str, int, int], list[Planned]] = {}
+    groups: dict[tuple[str, int, int, int], list[Planned]] = {}
     for run in planned:
-        shape = run.run_id.rpartition("-")[0]
-        groups.setdefault((shape, non_embedding_parameters(run.config.model), tokens_of(run)), []).append(run)
-    rows = [("model", "N", "P", "steps", "tokens", "FLOP", "runs", "together", "time")]
-    for (shape, size, tokens), members in groups.items():
+        shape, context = run.run_id.rpartition("-")[0], run.config.train.context_length
+        groups.setdefault((shape, non_embedding_parameters(run.config.model), context, tokens_of(run)), []).append(run)
+    rows = [("model", "N", "P", "T", "steps", "tokens", "FLOP", "runs", "together", "time")]
+    for (shape, size, context, tokens), members in groups.items():
         config = members[0].config
-        total = count_parameters(config.model, vocabulary_size(config), config.train.context_length)["total"]
+        total = count_parameters(config.model, vocabulary_size(config), context)["total"]
         here = [unit_of[run.run_id] for run in members if run.run_id in unit_of]
         lanes = sorted({len(unit.runs) for unit in here})
         seconds = [unit.seconds for unit in here if unit.seconds is not None]
@@ -88,6 +89,7 @@ def _plan_table(planned: Sequence[Planned], units: Sequence[Unit]) -> str:
                 shape,
                 _si(size),
                 _si(total),
+                f"{context:,}",
                 f"{config.train.steps:,}",
                 _si(tokens),
                 _si(flops_of(members[0])),

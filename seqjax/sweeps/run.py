@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from seqjax.sweeps.speed import Speeds, calibrate
 from seqjax.sweeps.units import Unit, assign, form_units
 from seqjax.sweeps.view import View
 from seqjax.training.hardware import machine_key
+from seqjax.training.setup import load_text
 from seqjax.units import duration
 
 
@@ -55,6 +56,18 @@ def measured_speeds(
         finally:
             pool.close()
     return speeds
+
+
+def prepare_texts(planned: Iterable[Planned]) -> None:
+    """Make the tokenizers and token shards of all runs, once, before workers ask for them.
+
+    Raises:
+        UserError: a corpus that is not there, or is too small for its tokenizer.
+    """
+    for config in {run.config.data: run.config for run in planned}.values():
+        text = load_text(config)
+        for split in ("train", "validation"):
+            text.shard(split)
 
 
 def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:

@@ -1,0 +1,40 @@
+"""Loss by position on chains of windows, of a trained run."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from seqjax.chains import Chains
+from seqjax.config import run_id
+from seqjax.models import build_model
+from seqjax.training.loop import train
+from seqjax.training.positions import FILE, measure_positions, read_positions
+from seqjax.training.run import restore_params
+from seqjax.training.setup import load_text, make_model, make_program
+
+
+@pytest.mark.parametrize("family", ["lstm", "transformer"])
+def test_they_are_the_losses_of_the_model_on_each_window(family, make_config, tmp_path):
+    config = make_config(family, **{"train.steps": 3, "train.context_length": 16})
+    folder = tmp_path / run_id(config)
+    train(config, folder, devices=1, wandb_mode="disabled", quiet=True)
+    chains = Chains(16, 4, 2, 5, (3, 6), (11, 14))
+    measure_positions(folder, chains, batch_size=3)
+    loss_CxWxT, short_CxWxT = read_positions(folder, chains)
+    assert loss_CxWxT.shape == (2, 5, 16)
+    text = load_text(config)
+    tokens = np.asarray(text.shard("validation").tokens)
+    _, params = restore_params(config, folder, make_program(config, make_model(config, 257), 1), print)
+    model = build_model(config.model, 257, 16)
+    for chain, window in ((0, 0), (1, 4)):
+        start = chains.starts(len(tokens))[chain, window]
+        logits_TxV = model.apply({"params": params}, tokens[None, start : start + 16].astype(np.int32))[0][0]
+        want_T = -jax.nn.log_softmax(logits_TxV)[np.arange(16), tokens[start + 1 : start + 17]]
+        np.testing.assert_allclose(loss_CxWxT[chain, window], want_T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(short_CxWxT[:, 0], loss_CxWxT[:, 0], rtol=1e-4, atol=1e-4)  # a context within 32 tokens
+    before = (folder / FILE).stat().st_mtime_ns
+    measure_positions(folder, chains)
+    assert (folder / FILE).stat().st_mtime_ns == before
+    assert read_positions(folder, Chains(16, 4, 2, 4)) is None
