@@ -167,6 +167,26 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
 
 
 @styled
+def draw_contexts(best: pd.DataFrame) -> Figure:
+    """Loss against the context that models were trained and evaluated on, with standard errors."""
+    made, axes = figure(6.4, 4.2)
+    ax = axes[0, 0]
+    for number, family in enumerate(_families(best)):
+        runs = best[best[FAMILY] == family].sort_values("train.context_length")
+        context, loss, error = (runs[name].to_numpy(float) for name in ("train.context_length", "loss", "loss_se"))
+        label = f"{_model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
+        ax.errorbar(context, loss, 1.96 * error, color=HUES[family], marker=MARKERS[number], ls=DASHES[number], lw=1.4,
+                    ms=5, mfc="white", mew=1.2, capsize=2, label=label)  # fmt: skip
+    log_axis(ax, "x", *widened(best["train.context_length"].to_numpy(float)), plain=True)
+    log_axis(ax, "y", *widened(best["loss"].to_numpy(float), 0.15), plain=True)
+    ax.set_xlabel("context length T (tokens)")
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title("each context with its own training and windows; bars: 95 % of the held-out text")
+    ax.legend(loc="upper right")
+    return made
+
+
+@styled
 def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
     """Held-out loss against tokens seen, a panel a family, by size."""
     made, panels = _panels(_families(chosen))

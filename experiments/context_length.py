@@ -1,0 +1,38 @@
+"""Loss against context length, 8 to 1,024 tokens, at a fixed size: how much context each family turns into loss.
+
+    python experiments/context_length.py                 # about 10 minutes on two CPU cores; stop and start it at will
+    python experiments/context_length.py --dry-run
+
+An LSTM and a Transformer of as many non-embedding parameters; each context has as many tokens in a batch, as many
+steps and as many learning rates. A model is evaluated on windows of its own context, zero state at their start. What
+was found here is in experiments/results/context_length/results.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from common import run
+
+from seqjax.report.families import draw_contexts
+from seqjax.scaling.points import at_best_rates
+
+T = "train.context_length"
+
+
+def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The loss of each family at each context, and what the last doubling of the context was worth."""
+    best = at_best_rates(table).sort_values(T)
+    found: dict[str, Any] = {}
+    for family, runs in best.groupby("model.family"):
+        losses = [[int(t), float(loss), float(se)] for t, loss, se in runs[[T, "loss", "loss_se"]].to_numpy()]
+        found[family] = {"context, loss, standard error": losses}
+        print(f"{family}: " + ", ".join(f"T={t}: {loss:.3f} ± {se:.3f}" for t, loss, se in losses))
+    return found, {"contexts": draw_contexts(best)}
+
+
+if __name__ == "__main__":
+    sys.exit(run("context_length", "context-length", __doc__, analyse))

@@ -1,0 +1,60 @@
+"""IsoFLOP profiles of LSTMs and Transformers, and the best size of each (Hoffmann et al. 2022, approach 2).
+
+    python experiments/isoflop.py                        # about 10 minutes on two CPU cores; stop and start it at will
+    python experiments/isoflop.py --dry-run
+
+Four budgets of FLOPs (exact count), five sizes each, three learning rates for each; the tokens follow. Parabolas
+through the losses of one budget give the best size, and a line through those N ~ C^a. What was found here is in
+experiments/results/isoflop/results.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from common import run
+
+from seqjax.errors import UserError
+from seqjax.report.figures import draw_isoflops
+from seqjax.scaling import read_points
+from seqjax.scaling.frontier import isoflops
+from seqjax.scaling.points import at_best_rates
+
+
+def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Profiles and exponents of each family; a family without minima is told and left out."""
+    best = at_best_rates(table)
+    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    for family, runs in best.groupby("model.family"):
+        points = read_points(runs, {"params": "non-embedding", "flops": "exact"}, ("params", "tokens", "flops"))
+        try:
+            profiles = isoflops(points)
+        except UserError as error:
+            print(f"{family}: {error}")
+            found[family] = {"problem": str(error)}
+            continue
+        ends = [x if np.isfinite(x) else None for x in profiles.params.interval]
+        found[family] = {
+            "a": profiles.params.exponent,
+            "interval": ends,
+            "akima": profiles.akima_exponent,
+            "best": [
+                {"flops": p.flops, "params": p.best_params, "loss": p.best_loss}
+                for p in profiles.profiles
+                if not p.problem
+            ],
+            "flags": list(profiles.flags),
+        }
+        low, high = profiles.params.interval
+        print(f"{family}: N ~ C^{profiles.params.exponent:.2f} ({low:.2f} to {high:.2f}); " + "; ".join(profiles.flags))
+        figures[family] = draw_isoflops(profiles, "non-embedding")
+    return found, figures
+
+
+if __name__ == "__main__":
+    sys.exit(run("isoflop", "isoflop-families", __doc__, analyse))

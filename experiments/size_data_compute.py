@@ -1,0 +1,51 @@
+"""L(N), L(D) and L(C) of LSTMs and Transformers with their fits: Kaplan et al. 2020, figure 1, for two families.
+
+    python experiments/size_data_compute.py              # about 8 minutes on two CPU cores; stop and start it at will
+    python experiments/size_data_compute.py --dry-run
+
+One sweep, four sizes by four budgets of tokens, three learning rates each. L(N) is taken at the largest budget, L(D)
+at the largest size, each token seen once; L(C) on the runs that no other beats with as little compute. Runs this small
+are far from convergence: the exponents describe this range and no other. What was found here is in
+experiments/results/size_data_compute/results.json; no exponent is expected to be the paper's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from common import constants, run
+
+from seqjax.report.figures import draw_fits
+from seqjax.scaling import fit, read_points
+from seqjax.scaling.families import crossing, frontier
+from seqjax.scaling.points import at_best_rates
+from seqjax.scaling.summary import describe
+
+N, D = "params_non_embedding", "tokens"
+
+
+def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fit the three laws for each family; say where they cross."""
+    best = at_best_rates(table)
+    fits: dict[str, dict[str, Any]] = {"L(N)": {}, "L(D)": {}, "L(C)": {}}
+    for family, runs in best.groupby("model.family"):
+        most = runs[runs[D] > 0.9 * runs[D].max()]
+        largest = runs[runs[N] > 0.9 * runs[N].max()]
+        fits["L(N)"][family] = fit(read_points(most, {"params": "non-embedding"}), "kaplan-n")
+        fits["L(D)"][family] = fit(read_points(largest), "kaplan-d")
+        fits["L(C)"][family] = fit(frontier(read_points(runs, {"flops": "exact"}, unique=False)), "kaplan-c")
+    found: dict[str, Any] = {}
+    for name, by_family in fits.items():
+        for family, of_family in by_family.items():
+            print(f"== {name} {family}\n{describe(of_family)}\n")
+        verdict = crossing(by_family["lstm"], by_family["transformer"], ("LSTM", "Transformer")).verdict
+        print(f"== {name}: {verdict}\n")
+        found[name] = {family: constants(f) for family, f in by_family.items()} | {"crossing": verdict}
+    return found, {f"{name[2].lower()}-law": draw_fits(by_family) for name, by_family in fits.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(run("size_data_compute", "size-data", __doc__, analyse))
