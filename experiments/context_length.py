@@ -1,6 +1,6 @@
 """Loss against context length, 8 to 1,024 tokens, at a fixed size: how much context each family turns into loss.
 
-    python experiments/context_length.py                 # about 10 minutes on two CPU cores; stop and start it at will
+    python experiments/context_length.py                 # about 6 minutes on two CPU cores; stop and start it at will
     python experiments/context_length.py --dry-run
 
 An LSTM and a Transformer of as many non-embedding parameters; each context has as many tokens in a batch, as many

@@ -1,9 +1,9 @@
 """IsoFLOP profiles of LSTMs and Transformers, and the best size of each (Hoffmann et al. 2022, approach 2).
 
-    python experiments/isoflop.py                        # about 10 minutes on two CPU cores; stop and start it at will
+    python experiments/isoflop.py                        # about 6 minutes on two CPU cores; stop and start it at will
     python experiments/isoflop.py --dry-run
 
-Four budgets of FLOPs (exact count), five sizes each, three learning rates for each; the tokens follow. Parabolas
+Three budgets of FLOPs (exact count), five sizes each, three learning rates for each; the tokens follow. Parabolas
 through the losses of one budget give the best size, and a line through those N ~ C^a. What was found here is in
 experiments/results/isoflop/results.json.
 """

@@ -1,6 +1,6 @@
 """Learning curves of LSTMs and Transformers by size, and L(N, S) through their points (Kaplan et al. 2020, figure 4).
 
-    python experiments/learning_curves.py                # about 5 minutes on two CPU cores; stop and start it at will
+    python experiments/learning_curves.py                # about 4 minutes on two CPU cores; stop and start it at will
     python experiments/learning_curves.py --dry-run
 
 The learning rate is constant after its warmup, so that every point of a curve is what a run that ends there would

@@ -1,6 +1,6 @@
 """L(N), L(D) and L(C) of LSTMs and Transformers with their fits: Kaplan et al. 2020, figure 1, for two families.
 
-    python experiments/size_data_compute.py              # about 8 minutes on two CPU cores; stop and start it at will
+    python experiments/size_data_compute.py              # about 6 minutes on two CPU cores; stop and start it at will
     python experiments/size_data_compute.py --dry-run
 
 One sweep, four sizes by four budgets of tokens, three learning rates each. L(N) is taken at the largest budget, L(D)
