@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import run
+from common import guarded, run
 
 from seqjax.report.families import draw_contexts
 from seqjax.scaling.points import at_best_rates
@@ -24,7 +24,7 @@ T = "train.context_length"
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The loss of each family at each context, and what the last doubling of the context was worth."""
+    """The loss of each family at each context."""
     best = at_best_rates(table).sort_values(T)
     found: dict[str, Any] = {}
     for family, runs in best.groupby("model.family"):
@@ -35,4 +35,4 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
 
 
 if __name__ == "__main__":
-    sys.exit(run("context_length", "context-length", __doc__, analyse))
+    sys.exit(guarded(lambda: run("context_length", "context-length", __doc__, analyse)))

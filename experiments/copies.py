@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import guarded
 
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, RecurrentConfig, TrainConfig
 from seqjax.config import TransformerConfig as Transformer
@@ -109,4 +110,4 @@ def as_record(found: dict[str, np.ndarray], floor: np.ndarray, steps: int) -> di
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

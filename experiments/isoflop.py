@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import run
+from common import guarded, run
 
 from seqjax.errors import UserError
 from seqjax.report.figures import draw_isoflops
@@ -57,4 +57,4 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
 
 
 if __name__ == "__main__":
-    sys.exit(run("isoflop", "isoflop-families", __doc__, analyse))
+    sys.exit(guarded(lambda: run("isoflop", "isoflop-families", __doc__, analyse)))

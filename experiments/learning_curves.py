@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import constants, run
+from common import constants, guarded, run
 
 from seqjax.report.families import draw_learning_curves
 from seqjax.runs import read_metrics
@@ -44,4 +44,4 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
 
 
 if __name__ == "__main__":
-    sys.exit(run("learning_curves", "learning-curves", __doc__, analyse))
+    sys.exit(guarded(lambda: run("learning_curves", "learning-curves", __doc__, analyse)))

@@ -25,14 +25,20 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 from pathlib import Path
 
+import pandas as pd
+from common import guarded, sweep_table
+
+from seqjax.chains import Chains
 from seqjax.cli import main as seqjax
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
 from seqjax.errors import UserError, did_you_mean
-from seqjax.report.page import claims_markdown, summary, write_report
+from seqjax.report.page import write_report
+from seqjax.report.verdicts import claims_markdown, summary
 from seqjax.runs import write_atomically
 from seqjax.stopping import STOPPED
 from seqjax.sweeps.collect import collect, to_measure
@@ -40,7 +46,6 @@ from seqjax.sweeps.grid import Sweep, read_sweep
 from seqjax.sweeps.machine import Machine, this_machine
 from seqjax.sweeps.positions import chains_for, measure_all
 from seqjax.sweeps.report import describe_plan, flops_of
-from seqjax.sweeps.table import gather
 from seqjax.sweeps.units import form_units
 from seqjax.training.hardware import PEAK_BFLOAT16
 from seqjax.training.setup import load_text
@@ -52,7 +57,8 @@ PRESETS = ("laptop", "workstation", "gpu", "pod")
 ASSUMED = {"gpu": 1, "pod": 256}  # devices of the presets that are not for two cores
 ASSUMED_SHARES = {"transformer": 0.35, "recurrent": 0.05}  # of the peak that training reaches
 TITLE = "LSTMs against Transformers: Figure 7 of Kaplan et al. 2020"
-CHAINS, WINDOWS = 28, 16  # of held-out windows for the loss by position: 230,000 predictions of 50,000 tokens
+WINDOWS = 16  # of a chain, for the loss by position
+CHAINS = {"laptop": 28, "workstation": 28, "gpu": 200, "pod": 400}  # 28: 230,000 predictions of 50,000 tokens
 KEPT = ("runs.csv", "search.json", "curves.json", "positions.npz", "where.json", "claims.json", "claims.md",
         "figure7.svg", "figure7.png")  # fmt: skip
 
@@ -67,24 +73,32 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help=f"keep results in {RESULTS.relative_to(ROOT)}/PRESET")
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="report on collected results alone")
     options, rest = parser.parse_known_args()
-    command = f"python experiments/rnn_vs_transformer.py --preset {options.preset}"
     if options.source is not None:
-        return report(options.source, options.report, command)
+        if rest or options.record or options.dry_run:
+            raise UserError("--from makes a report of what was collected, and takes no other option than --report")
+        return report(options.source, options.report)
     sweep_file = find_preset(options.preset)
-    over = config_options(split_config_options(rest)[1])
+    sweep = read_sweep(sweep_file, config_options(split_config_options(rest)[1]))
     if options.dry_run:
         if options.preset in ASSUMED and not this_machine().gpus:
-            return plan_elsewhere(read_sweep(sweep_file, over))
+            return plan_elsewhere(sweep)
         return seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), "--dry-run", *rest])
-    if code := seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), *rest]):
+    if options.record and split_config_options(rest)[1]:
+        raise UserError("--record keeps what a preset gives, without changes to it")
+    config = max((run.config for run in sweep.runs()), key=lambda config: config.train.context_length)
+    chains = chains_for(config, CHAINS.get(options.preset, CHAINS["laptop"]), WINDOWS)  # before all the training
+    code, table = sweep_table(sweep_file, options.runs, rest)
+    if table is None:
         return code
     folder = options.runs / sweep_file.stem
-    data = folder / "collected"
-    if code := measure(folder, read_sweep(sweep_file, over), data):
-        return code
-    code = report(data, options.report, command)
+    if stopped := measure(folder, table, chains):
+        return stopped
+    words = ["--preset", options.preset, *rest]
+    command = f"python experiments/rnn_vs_transformer.py {' '.join(words)}"
+    collect(folder, table, folder / "collected", chains, characters_per_token(config), command)
+    report(folder / "collected", options.report)
     if options.record:
-        record(data, options.report, RESULTS / sweep_file.stem)
+        record(folder / "collected", options.report, RESULTS / sweep_file.stem)
     return code
 
 
@@ -122,17 +136,14 @@ def _share(config: Config) -> float:
     return ASSUMED_SHARES.get(config.model.family, ASSUMED_SHARES["recurrent"])
 
 
-def measure(folder: Path, sweep: Sweep, data: Path) -> int:
-    """Loss by position of all runs at their best rates, then everything that the report needs in one folder."""
-    config = max((run.config for run in sweep.runs()), key=lambda config: config.train.context_length)
-    chains = chains_for(config, CHAINS, WINDOWS)
-    chosen = to_measure(gather([folder]))
-    places = [folder / run_id for run_id in chosen["run_id"]]
-    if measure_all(places, chains, this_machine(), lambda text: print(text, file=sys.stderr, flush=True)) is not None:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
-    collect(folder, data, chains, characters_per_token(config))
-    return 0
+def measure(folder: Path, table: pd.DataFrame, chains: Chains) -> int:
+    """Loss by position of all runs at their best rates; 0, or an exit code when it was stopped."""
+    places = [folder / run_id for run_id in to_measure(table)["run_id"]]
+    signal_number = measure_all(places, chains, this_machine(), lambda text: print(text, file=sys.stderr, flush=True))
+    if signal_number is None:
+        return 0
+    print("stopped; the same command goes on from here", file=sys.stderr)
+    return 128 + signal.SIGINT if signal_number == signal.SIGINT else STOPPED
 
 
 def characters_per_token(config: Config) -> float:
@@ -141,10 +152,10 @@ def characters_per_token(config: Config) -> float:
     return shard.n_bytes / len(shard.tokens)
 
 
-def report(data: Path, target: Path, command: str) -> int:
+def report(data: Path, target: Path) -> int:
     """Write the report and say what it says."""
     print("fitting and drawing", file=sys.stderr, flush=True)
-    judged = write_report(data, target, TITLE, command)
+    judged = write_report(data, target, TITLE)
     write_atomically(target / "claims.md", claims_markdown(judged))
     for row in judged:
         print(f"{row.verdict:<27}{row.claim.says}")
@@ -162,8 +173,4 @@ def record(data: Path, target: Path, kept: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded(main))

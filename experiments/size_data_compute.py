@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import constants, run
+from common import constants, guarded, run
 
 from seqjax.report.figures import draw_fits
 from seqjax.scaling import fit, read_points
@@ -31,12 +31,12 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     """Fit the three laws for each family; say where they cross."""
     best = at_best_rates(table)
     fits: dict[str, dict[str, Any]] = {"L(N)": {}, "L(D)": {}, "L(C)": {}}
-    for family, runs in best.groupby("model.family"):
+    for seed, (family, runs) in enumerate(best.groupby("model.family")):  # families are resampled independently
         most = runs[runs[D] > 0.9 * runs[D].max()]
         largest = runs[runs[N] > 0.9 * runs[N].max()]
-        fits["L(N)"][family] = fit(read_points(most, {"params": "non-embedding"}), "kaplan-n")
-        fits["L(D)"][family] = fit(read_points(largest), "kaplan-d")
-        fits["L(C)"][family] = fit(frontier(read_points(runs, {"flops": "exact"}, unique=False)), "kaplan-c")
+        fits["L(N)"][family] = fit(read_points(most, {"params": "non-embedding"}), "kaplan-n", seed=seed)
+        fits["L(D)"][family] = fit(read_points(largest), "kaplan-d", seed=seed)
+        fits["L(C)"][family] = fit(frontier(read_points(runs, {"flops": "exact"}, unique=False)), "kaplan-c", seed=seed)
     found: dict[str, Any] = {}
     for name, by_family in fits.items():
         for family, of_family in by_family.items():
@@ -48,4 +48,4 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
 
 
 if __name__ == "__main__":
-    sys.exit(run("size_data_compute", "size-data", __doc__, analyse))
+    sys.exit(guarded(lambda: run("size_data_compute", "size-data", __doc__, analyse)))

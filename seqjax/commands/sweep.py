@@ -76,8 +76,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     results = results_of(folder)
     planned, _ = search(sweep, results)
     waiting = [run for run in planned if results(run.run_id) is None]
-    if not options.dry_run:
-        prepare_texts(waiting)
     speeds = None
     if cluster is None:
         # of ended runs too: a search may add to them
@@ -88,6 +86,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         check_budget(predicted_seconds(units, machine), budget)
     if options.dry_run:
         return 0
+    if cluster is None:
+        prepare_texts(waiting, _say)
     return _train(options, sweep, folder, machine, speeds, cluster)
 
 

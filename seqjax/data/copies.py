@@ -31,6 +31,13 @@ class Copies:
     symbols: int = 8
     distances: int = 5
 
+    def __post_init__(self) -> None:
+        if not (2 <= self.symbols <= len(SYMBOLS) and 1 <= self.distances <= len(DISTANCES)):
+            raise ValueError(
+                f"{self.symbols} symbols and {self.distances} distances: allowed are 2 to {len(SYMBOLS)} and 1 to "
+                f"{len(DISTANCES)}"
+            )
+
     def text(self, units: int, seed: int) -> str:
         """A sample of so many units; the first of them copy symbols that came before it."""
         rng = np.random.default_rng(seed)

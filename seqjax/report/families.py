@@ -203,7 +203,7 @@ def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
     for ax in panels.values():
         log_axis(ax, "x", *widened(np.array(counts, float)))
         log_axis(ax, "y", *widened(np.array(losses, float), 0.08), plain=True)
-    _legend_of_sizes(made, chosen[SIZE], shade_of)
+    _legend_of_sizes(made, chosen[SIZE], shade_of, depths=True)
     return made
 
 
@@ -224,11 +224,14 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) 
     shade_of = _shade_of_sizes(counts)
     low, high = widened(np.array(known, float), 0.1)
     for family, ax in panels.items():
+        depths = sorted({_depth_of(curve) for curve in by_family[family]})
         for curve in by_family[family]:
+            marker = MARKERS[depths.index(_depth_of(curve))]
             shade = shade_of(sizes[curve["trials"][0]["runs"][0]])
             good = [(t["learning_rate"], t["loss"]) for t in curve["trials"] if t["loss"] is not None]
             lost = [t["learning_rate"] for t in curve["trials"] if t["status"] == "diverged"]
-            ax.plot(*zip(*good, strict=True) if good else ([], []), color=shade, lw=1.1, marker=".", ms=4)
+            ax.plot(*zip(*good, strict=True) if good else ([], []), color=shade, lw=1.1, marker=marker, ms=3.5,
+                    mfc="white", mew=0.9)  # fmt: skip
             if lost:
                 ax.plot(lost, [high] * len(lost), "x", color=shade, ms=6)
             if best := [pair for pair in good if pair[0] == curve["chosen"]]:
@@ -236,8 +239,13 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) 
         ax.set_xlabel("learning rate")
         log_axis(ax, "x", *widened(np.array(rates), 0.1), plain=True)
         log_axis(ax, "y", low, high * (high / low) ** 0.03, plain=True)
-    _legend_of_sizes(made, counts, shade_of)
+    _legend_of_sizes(made, counts, shade_of, depths=True)
     return made
+
+
+def _depth_of(curve: Mapping[str, Any]) -> int:
+    """Layers, from a label such as lstm-2x35."""
+    return int(curve["label"].split("-")[1].partition("x")[0])
 
 
 def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
@@ -293,10 +301,16 @@ def _depth_rank(runs: pd.DataFrame, family: str, depth: int) -> int:
     return sorted(set(runs.loc[runs[FAMILY] == family, DEPTH])).index(depth)
 
 
-def _legend_of_sizes(place: Axes | Figure, sizes: Sequence[float], shade_of: Any) -> None:
+def _legend_of_sizes(place: Axes | Figure, sizes: Sequence[float], shade_of: Any, depths: bool = False) -> None:
     lines = [
         Line2D([], [], color=shade_of(level), label=f"N = {float(f'{level:.2g}'):,.0f}") for level in _levels(sizes)
     ]
+    if depths:
+        names = ("least depth", "more", "most")
+        lines += [
+            Line2D([], [], color="#555555", marker=marker, mfc="white", ls="", ms=4, label=name)
+            for marker, name in zip(MARKERS, names, strict=False)
+        ]
     place.legend(handles=lines, loc="upper right" if isinstance(place, Axes) else "outside right upper")
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from seqjax.errors import UserError
 from seqjax.report import families as draw
 from seqjax.report.figures import draw_fits
 from seqjax.report.style import save
-from seqjax.scaling import claims, comparison
+from seqjax.report.verdicts import claim_row, claims_json, summary
+from seqjax.scaling import comparison, judging
+from seqjax.scaling.claims import CLAIMS
 from seqjax.scaling.families import crossing, frontier
 from seqjax.scaling.files import write_fits
 from seqjax.scaling.fits import fit
@@ -70,14 +71,14 @@ def read_material(folder: Path, draws: int = 2000) -> Material:
     return Material(table, chosen[main].reset_index(drop=True), found, curves, search, where)
 
 
-def write_report(folder: Path, target: Path, title: str, command: str) -> list[claims.Judged]:
+def write_report(folder: Path, target: Path, title: str) -> list[judging.Judged]:
     """Judge, fit and draw what lies in ``folder``, and write ``index.html``, figures, fits and verdicts to ``target``.
 
     Raises:
         UserError: a file is missing or damaged, or a place cannot be written.
     """
     material = read_material(folder)
-    judged = claims.judge(material.comparison)
+    judged = judging.judge(material.comparison, CLAIMS)
     fits, crossings = _fits(material)
     figures = _figures(material, fits)
     with runs.storage_errors(target):
@@ -87,10 +88,10 @@ def write_report(folder: Path, target: Path, title: str, command: str) -> list[c
                 save(made, target / f"{name}.{kind}")
         if fits:
             write_fits(target / "fits.json", fits)
-        runs.write_json(target / "claims.json", claims_json(judged, material))
+        runs.write_json(target / "claims.json", claims_json(judged, material.where))
         runs.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
         context = _context(material, judged, fits, crossings, figures, target)
-        page = _template().render(title=title, command=command, **context)
+        page = _template().render(title=title, **context)
         runs.write_atomically(target / "index.html", page)
     return judged
 
@@ -103,15 +104,16 @@ def _template() -> jinja2.Template:
 def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
     """L(N) of each family at the best depth of each size, and how the families cross in N and in C, in words."""
     fits, on_frontier, said = {}, {}, []
-    for family in [f for f in draw.FAMILIES if f in set(m.chosen["model.family"])]:
+    families = [family for family in draw.FAMILIES if family in set(m.chosen["model.family"])]
+    for seed, family in enumerate(families):  # families are resampled independently
         rows = m.chosen[m.chosen["model.family"] == family]
         best = [m.comparison.models[m.comparison.best(family, size)] for size in m.comparison.sizes(family)]
         at_best_depth = rows[rows["run_id"].isin([run_id for model in best for run_id in model.run_ids])]
         try:
             points = read_points(at_best_depth, {"params": "non-embedding"}, unique=False)
-            fits[family] = fit(points, "kaplan-n", bootstrap=1000)
+            fits[family] = fit(points, "kaplan-n", bootstrap=1000, seed=seed)
             points = frontier(read_points(rows, {"flops": "exact"}, unique=False))
-            on_frontier[family] = fit(points, "kaplan-c", bootstrap=1000, diagnose=False)
+            on_frontier[family] = fit(points, "kaplan-c", bootstrap=1000, seed=seed, diagnose=False)
         except UserError as error:
             said.append(f"{draw.FAMILIES[family]}: {error}")
     for name, found in (("parameters", fits), ("training compute", on_frontier)):
@@ -131,13 +133,8 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             f"(100 to 128 of the paper's) and of {c.chains.late[0]} to {c.chains.late[1]}."
         )
     note = f"{_corpus(m)}; {_where(m)}"
+    usual = [curve for curve in m.search if _is_usual(m, curve)]
     sizes = dict(zip(m.table["run_id"], m.table["params_non_embedding"].astype(float), strict=True))
-    main = [
-        curve
-        for curve in m.search
-        if sizes.get(curve["trials"][0]["runs"][0]) == sizes.get(curve["trials"][0]["runs"][0])
-    ]
-    usual = [curve for curve in main if _context_of(m, curve) == c.chains.context]
     made = {
         "figure7": (
             draw.draw_figure7(m.chosen, c, note),
@@ -165,12 +162,13 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             "Held-out loss along training, best learning rate of each model; markers tell depths apart.",
             False,
         ),
-        "rates": (
+    }
+    if usual:
+        made["rates"] = (
             draw.draw_rates(usual, sizes),
             "Final held-out loss by learning rate; stars: chosen; crosses at the top: diverged.",
             False,
-        ),
-    }
+        )
     if fits:
         named = {draw.FAMILIES[family]: found for family, found in fits.items()}
         made["fits"] = (
@@ -182,13 +180,15 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
     return made
 
 
-def _context_of(m: Material, curve: Mapping[str, Any]) -> int:
+def _is_usual(m: Material, curve: Mapping[str, Any]) -> bool:
+    """Whether a curve is of a model that is compared by size: the whole context, and of a known size."""
     row = m.table[m.table["run_id"] == curve["trials"][0]["runs"][0]]
-    return int(row["train.context_length"].iloc[0]) if len(row) else -1
+    known = len(row) > 0 and bool(row["params_non_embedding"].notna().iloc[0])
+    return known and int(row["train.context_length"].iloc[0]) == m.comparison.chains.context
 
 
 def _context(
-    m: Material, judged: Sequence[claims.Judged], fits: Mapping[str, Fit], crossings: Sequence[str],
+    m: Material, judged: Sequence[judging.Judged], fits: Mapping[str, Fit], crossings: Sequence[str],
     figures: Mapping[str, tuple[Figure, str, bool]], target: Path,
 ) -> dict[str, Any]:  # fmt: skip
     states = Counter(m.table["status"])
@@ -213,80 +213,23 @@ def _context(
         "fits": [(draw.FAMILIES[family], describe(found)) for family, found in fits.items()],
         "crossings": crossings,
         "rates": ", ".join(f"{rate:g}" for rate in (m.where["sweep"]["search"] or {}).get("rates", [])),
-        "edges": f"For {len(edges)} of {len(m.search)} models it lies at an edge of what was tried."
-        if edges
-        else "For no model does it lie at an edge of what was tried.",
+        "edges": _edges(edges),
         "runs_summary": ", ".join(f"{count} {state}" for state, count in states.most_common()) + ".",
         "columns": [name for name, _ in COLUMNS],
         "rows": [[show(row) for _, show in COLUMNS] for _, row in _sorted(m.table).iterrows()],
         "how": _how(m),
+        "command": m.where["command"],
     }
 
 
-def summary(judged: Sequence[claims.Judged]) -> str:
-    """How many claims have which verdict, in a sentence."""
-    counts = Counter(row.verdict for row in judged)
-    parts = [f"{counts[v]} {v}" for v in (claims.REPRODUCED, claims.NOT_REPRODUCED, claims.NOT_RESOLVED) if counts[v]]
-    return f"Of {len(judged)} claims of Kaplan et al. 2020 about LSTMs and Transformers: {', '.join(parts)}."
-
-
-def claim_row(row: claims.Judged) -> dict[str, str]:
-    """One claim as text."""
-    known = math.isfinite(row.low) or math.isfinite(row.high)
-    return {
-        "name": row.claim.name,
-        "says": row.claim.says,
-        "tests": row.claim.tests,
-        "source": row.claim.source,
-        "unit": row.claim.unit,
-        "value": _number(row.value),
-        "interval": f"{_number(row.low)} to {_number(row.high)}" if known else "-",
-        "verdict": row.verdict,
-        "css": {claims.REPRODUCED: "reproduced", claims.NOT_REPRODUCED: "not-reproduced"}.get(
-            row.verdict, "not-resolved"
-        ),
-        "why": row.why,
-    }
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:+.3f}" if math.isfinite(value) else ("∞" if value > 0 else "-∞")
-
-
-def claims_json(judged: Sequence[claims.Judged], m: Material) -> dict[str, Any]:
-    """The verdicts with their numbers; what is not finite becomes null."""
-    finite = lambda x: x if math.isfinite(x) else None  # noqa: E731
-    return {
-        "claims": [
-            {
-                "name": row.claim.name,
-                "says": row.claim.says,
-                "tests": row.claim.tests,
-                "unit": row.claim.unit,
-                "region": [finite(end) for end in row.claim.region],
-                "value": finite(row.value),
-                "interval": [finite(row.low), finite(row.high)],
-                "verdict": row.verdict,
-                "why": row.why,
-            }
-            for row in judged
-        ],
-        "hardware": m.where["hardware"],
-        "versions": m.where["versions"],
-        "ended": m.where["ended"],
-    }
-
-
-def claims_markdown(judged: Sequence[claims.Judged]) -> str:
-    """The claims as a table in Markdown."""
-    lines = ["| claim | test | measured (95 %) | verdict |", "|---|---|---|---|"]
-    for row in map(claim_row, judged):
-        measured = f"{row['value']} ({row['interval']})" if row["interval"] != "-" else row["value"]
-        why = f": {row['why']}" if row["why"] else ""
-        lines.append(f"| {row['says']} | {row['tests']} | {measured} | **{row['verdict']}**{why} |")
-    return "\n".join(lines) + "\n"
+def _edges(edges: Sequence[Mapping[str, Any]]) -> str:
+    if not edges:
+        return "For no model does the best rate lie at an edge of what was tried."
+    named = ", ".join(sorted({curve["label"] for curve in edges}))
+    return (
+        f"For {named} the best rate lies at an edge of what was tried, so that their losses are bounds from above, and "
+        "verdicts that rest on them count with that."
+    )
 
 
 def _corpus(m: Material) -> str:
@@ -315,7 +258,8 @@ def _how(m: Material) -> str:
     chains = m.comparison.chains
     return (
         f"{len(m.table)} runs took {duration(m.where['run_seconds'])} of workers' time in all. Loss by position: "
-        f"{chains.chains} chains of {chains.windows} windows of the validation split, {chains.stride} tokens apart."
+        f"{chains.chains} chains of {chains.windows} windows of the validation split, {chains.stride} tokens apart; "
+        f"the first {chains.short} positions are measured on more and shorter windows of the same chains."
     )
 
 

@@ -3,13 +3,15 @@
 Two things make a measured loss uncertain: which text was held out, and which seed the run had. Every draw takes chains
 of windows with replacement, the same ones for every model, so that what is hard about the text cancels between models;
 and adds to each model the deviation of randomly chosen runs from the mean over their seeds, which is pooled over all
-models, because one model has too few seeds to say. Any statistic of the curves has its interval from the draws.
+models of its family, because one model has too few seeds to say. Any statistic of the curves has its interval from the
+draws.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from seqjax.chains import KAPLAN_CHARACTERS, Chains
 from seqjax.errors import UserError
 from seqjax.runs import write_bytes_atomically
 
+LEAST_RUNS = 8  # with several seeds, for a family to have noise of its own
 SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor
 
 
@@ -146,6 +149,10 @@ def compare(
     n_chains, n_bins = chains.chains, len(chains.bins())
     if bad := [run.run_id for run in runs if run.loss_CxP.shape != (n_chains, n_bins)]:
         raise UserError(f"{bad[0]}: was measured on other chains of windows")
+    for members in groups.values():
+        if len({run.seed for run in members}) < len(members):
+            named = " and ".join(run.run_id for run in members)
+            raise UserError(f"{named} are of one model and seed, but not the same run: compare one design at a time")
     rank = _ranks(sorted({key[2] for key in groups}))
     models = tuple(
         Model(*key[:4], members[0].flops, key[4], rank[key[2]], tuple(run.run_id for run in members))
@@ -156,9 +163,11 @@ def compare(
     # a mean of C chains drawn from C varies (C - 1) / C as much as one of C new chains: widened, as fits are
     widen = np.sqrt(n_chains / (n_chains - 1)) if n_chains > 1 else 1.0
     shares_RxC = rng.multinomial(n_chains, np.full(n_chains, 1 / n_chains), draws) / n_chains
-    deviations = _deviations([curve.mean(axis=1) for curve in curves])
+    over_chains = [(model.family, curve.mean(axis=1)) for model, curve in zip(models, curves, strict=True)]
+    pools = {model.family: _deviations(over_chains, model.family) for model in models}
     samples = []
-    for curve_NxCxP in curves:
+    for model, curve_NxCxP in zip(models, curves, strict=True):
+        deviations = pools[model.family]
         over_seeds_CxP = curve_NxCxP.mean(axis=0)
         measured_P = over_seeds_CxP.mean(axis=0)
         drawn_RxP = measured_P + widen * (shares_RxC @ over_seeds_CxP - measured_P)
@@ -188,16 +197,20 @@ def _ranks(params: Iterable[float]) -> dict[float, int]:
     return ranks
 
 
-def _deviations(curves_NxP: Sequence[np.ndarray]) -> np.ndarray:
-    """Of runs from the mean over their seeds, [n, P], scaled to the variance of one run; pooled over models.
+def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> np.ndarray:
+    """Of runs from the mean over their seeds, [n, P], scaled to the variance of one run: those of a family, or of all
+    where it has fewer than `LEAST_RUNS`.
 
     Models of a shorter context have no values at later positions, and are left out.
     """
     found = [
-        np.sqrt(len(curve) / (len(curve) - 1)) * (curve - curve.mean(axis=0)) for curve in curves_NxP if len(curve) > 1
+        (of, np.sqrt(len(curve) / (len(curve) - 1)) * (curve - curve.mean(axis=0)))
+        for of, curve in curves_NxP
+        if len(curve) > 1 and not np.isnan(curve[:, :-2]).any()
     ]
-    whole = [deviation for deviation in found if not np.isnan(deviation[:, :-2]).any()]
-    return np.concatenate(whole) if whole else np.empty((0, 0))
+    own = [deviation for of, deviation in found if of == family]
+    pool = own if sum(map(len, own)) >= LEAST_RUNS else [deviation for _, deviation in found]
+    return np.concatenate(pool) if pool else np.empty((0, 0))
 
 
 def save(path: Path, runs: Sequence[Measured], chains: Chains, characters_per_token: float) -> None:
@@ -228,6 +241,6 @@ def load(path: Path) -> tuple[list[Measured], Chains, float]:
             Measured(**of_run, loss_CxP=loss_CxP, late_Cx2=late_Cx2)
             for of_run, loss_CxP, late_Cx2 in zip(facts["runs"], loss, late, strict=True)
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read as measured positions: {error}") from None
     return runs, chains, float(facts["characters_per_token"])

@@ -4,7 +4,7 @@ runs.csv        the run table, every run, diverged ones too
 search.json     the learning-rate curves
 curves.json     run id -> tokens seen and held-out loss along training, of the runs at the chosen rates
 positions.npz   loss by position on the same tokens for all of these (`seqjax.scaling.comparison`)
-where.json      hardware, versions, date and the sweep file
+where.json      the sweep file, the command, hardware and versions of the run that ended last
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seqjax.chains import Chains
 from seqjax.errors import UserError
 from seqjax.scaling import comparison
 from seqjax.scaling.points import at_best_rates
-from seqjax.sweeps.table import gather, render
+from seqjax.sweeps.table import render
 from seqjax.training.positions import read_positions
 
 
@@ -32,13 +32,18 @@ def to_measure(table: pd.DataFrame) -> pd.DataFrame:
     return chosen[chosen["data.batching"] == "windows"]
 
 
-def collect(folder: Path, target: Path, chains: Chains, characters_per_token: float) -> None:
+def collect(
+    folder: Path, table: pd.DataFrame, target: Path, chains: Chains, characters_per_token: float, command: str
+) -> None:
     """Write the files of one sweep into ``target``, each whole or not at all.
+
+    Args:
+        table: the runs of the sweep, and no others that lie in its folder.
+        command: that trained them, for the report.
 
     Raises:
         UserError: a run without its loss by position, or a place that cannot be written.
     """
-    table = gather([folder])
     chosen = to_measure(table)
     if chosen.empty:
         raise UserError(f"{folder}: no run has finished; `seqjax status {folder}` tells how they stand")
@@ -69,7 +74,7 @@ def collect(folder: Path, target: Path, chains: Chains, characters_per_token: fl
         runs.write_json(target / "search.json", _search(folder))
         runs.write_atomically(target / "curves.json", json.dumps(curves) + "\n")
         comparison.save(target / "positions.npz", measured, chains, characters_per_token)
-        runs.write_json(target / "where.json", _where(folder, table))
+        runs.write_json(target / "where.json", {**_where(folder, table), "command": command})
 
 
 def _curve(place: Path) -> tuple[list[float], list[float]]:

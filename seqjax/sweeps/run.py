@@ -58,13 +58,14 @@ def measured_speeds(
     return speeds
 
 
-def prepare_texts(planned: Iterable[Planned]) -> None:
+def prepare_texts(planned: Iterable[Planned], say: Callable[[str], None]) -> None:
     """Make the tokenizers and token shards of all runs, once, before workers ask for them.
 
     Raises:
         UserError: a corpus that is not there, or is too small for its tokenizer.
     """
-    for config in {run.config.data: run.config for run in planned}.values():
+    for data, config in {run.config.data: run.config for run in planned}.items():
+        say(f"text: corpus {data.corpus}, tokenizer {data.tokenizer}")
         text = load_text(config)
         for split in ("train", "validation"):
             text.shard(split)

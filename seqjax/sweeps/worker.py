@@ -7,8 +7,9 @@ It reads requests from standard input, one JSON object a line, and answers each 
     {"positions": run folder, "chains": fields of Chains}
 
 The answer has an ``outcome``, ``done``, ``stopped``, ``locked`` or ``error``, and of the last three a ``reason``.
-What is printed meanwhile goes to ``output.txt`` in the (first) run folder. When standard input ends, whoever started
-this process is gone: what is in training is saved, and the process ends with 75, so that the sweep can go on later.
+What is printed while runs train goes to ``output.txt`` in the (first) run folder. When standard input ends, whoever
+started this process is gone: what is in training is saved, and the process ends with 75, so that the sweep can go on
+later.
 With ``--once`` it ends after one request: 0 done, 75 stopped, 1 failed.
 """
 

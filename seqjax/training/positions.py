@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from seqjax import runs
 from seqjax.chains import Chains
 from seqjax.data import gather_windows
+from seqjax.errors import UserError
 
 FILE = "positions.npz"
 
@@ -21,25 +23,30 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
     """Evaluate the last checkpoint of a run and write ``positions.npz`` beside its result.
 
     The file holds ``loss_CxWxT`` and ``short_CxWxT`` (float32, nats per token, of the long and the short windows; T is
-    the run's own context, where that is shorter) and the ``chains`` as JSON text. A file that is there with the same
-    chains is kept.
+    the run's own context, where that is shorter), the ``chains`` as JSON text, and when the run ``ended``. A file that
+    is there, of the same chains and the same result, is kept.
 
     Args:
         batch_size: windows of the whole context in one evaluation step; of shorter ones as many more.
     Raises:
-        UserError: no checkpoint, another text than the run began with, or one too short for the chains.
+        UserError: the run has not ended or its last checkpoint is not of its last step, another text than the run
+            began with, or one too short for the chains.
     """
     if read_positions(folder, chains) is not None:
         return
     from seqjax.training.run import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
-    config = runs.read_config(folder)
+    config, result = runs.read_config(folder), runs.read_result(folder)
+    if result is None:
+        raise UserError(f"{folder}: the run has not ended")
     text = load_text(config)
     runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
     tokens = text.shard("validation").tokens
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
-    _, params = restore_params(config, folder, program, lambda line: print(line, file=sys.stderr))
+    step, params = restore_params(config, folder, program, lambda line: print(line, file=sys.stderr))
+    if step != result["steps"]:
+        raise UserError(f"{folder}: its last whole checkpoint is of step {step}, not {result['steps']}; train it again")
 
     def losses_of(starts_CxW: np.ndarray, length: int) -> np.ndarray:
         context = min(config.train.context_length, length)
@@ -57,6 +64,7 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
         loss_CxWxT=losses_of(chains.starts(len(tokens)), chains.context),
         short_CxWxT=losses_of(chains.short_starts(len(tokens)), chains.short),
         chains=json.dumps(dataclasses.asdict(chains)),
+        ended=result["ended"],
     )
     with runs.storage_errors(folder):
         runs.write_bytes_atomically(folder / FILE, buffer.getvalue())
@@ -64,11 +72,13 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
 
 def read_positions(folder: Path, chains: Chains) -> tuple[np.ndarray, np.ndarray] | None:
     """``loss_CxWxT`` and ``short_CxWxT`` of a run, or None where they were not measured on these chains."""
-    path = folder / FILE
-    if not path.is_file():
+    path, result = folder / FILE, runs.read_result(folder)
+    if not path.is_file() or result is None:
         return None
-    with np.load(path, allow_pickle=False) as saved:
-        asked = json.dumps(dataclasses.asdict(chains))
-        if "short_CxWxT" not in saved or str(saved["chains"]) != asked:
-            return None
-        return saved["loss_CxWxT"], saved["short_CxWxT"]
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            of = (str(saved["chains"]), str(saved["ended"]))
+            asked = (json.dumps(dataclasses.asdict(chains)), result["ended"])
+            return (saved["loss_CxWxT"], saved["short_CxWxT"]) if of == asked else None
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile):  # of an older version, or damaged: measured anew
+        return None

@@ -77,7 +77,7 @@ def test_started_again_it_trains_nothing_and_says_the_same(finished: Path) -> No
 
 
 def test_the_report_can_be_made_of_collected_files_alone(finished: Path, tmp_path: Path) -> None:
-    write_report(finished / "runs" / "tiny" / "collected", tmp_path, "again", "command")
+    write_report(finished / "runs" / "tiny" / "collected", tmp_path, "again")
     assert (tmp_path / "claims.json").read_bytes() == (finished / "report" / "claims.json").read_bytes()
 
 
@@ -108,13 +108,13 @@ PRESETS = [name for name in ("laptop", "workstation") if (RECORDED / name / "run
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_recorded_verdicts_follow_from_recorded_runs(preset: str, tmp_path: Path) -> None:
-    judged = write_report(RECORDED / preset, tmp_path, "again", "command")
+    judged = write_report(RECORDED / preset, tmp_path, "again")
     recorded = json.loads((RECORDED / preset / "claims.json").read_text())["claims"]
     assert [row.claim.name for row in judged] == [row["name"] for row in recorded]
     for row, then in zip(judged, recorded, strict=True):
         assert (row.verdict, row.claim.tests) == (then["verdict"], then["tests"])
         if then["value"] is not None:
-            assert row.value == pytest.approx(then["value"], rel=1e-6)
+            assert row.value == pytest.approx(float(then["value"]), rel=1e-6)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_up import as_published, difficulty, runs, world
@@ -111,6 +113,29 @@ def test_runs_of_other_chains_are_told():
         compare([], chains, 4.3)
 
 
+def test_two_designs_are_not_taken_for_two_seeds():
+    """Runs of one model and seed that are not the same run: of another text, perhaps, in the same folder."""
+    chains = make_chains(1024, 4.3, 20, 8)
+    of_runs = runs(as_published, chains, 0.0, 0.05, 2, 1e8, (1e6,), False)
+    with pytest.raises(UserError, match="of one model and seed, but not the same run"):
+        compare([*of_runs, replace(of_runs[0], run_id="other")], chains, 4.3)
+
+
+def test_seed_noise_is_that_of_the_family():
+    """Elman RNNs that differ by 1 nat from seed to seed say nothing of LSTMs that do not differ."""
+    chains = make_chains(1024, 4.3, 20, 8)
+    sizes = (1e6, 1e7)
+    quiet = runs(as_published, chains, 0.001, 0.05, 2, 1e8, sizes, False)
+    loud = [
+        replace(run, family="elman", loss_CxP=run.loss_CxP + run.seed, run_id=f"elman {run.run_id}") for run in quiet
+        if run.family == "lstm"
+    ]  # fmt: skip
+    c = compare([*quiet, *loud], chains, 4.3, 400)
+    lstm, elman = c.of("lstm"), c.of("elman")
+    assert (c.mean_SxM[1:, lstm[0]] - c.mean_SxM[1:, lstm[1]]).std() < 0.01
+    assert (c.mean_SxM[1:, elman[0]] - c.mean_SxM[1:, elman[1]]).std() > 0.3
+
+
 def test_saved_and_loaded_they_are_the_same(tmp_path):
     chains = make_chains(1024, 4.3, 20, 8)
     of_runs = runs(as_published, chains, 0.01, 0.05, 2, 1e8, (1e6, 1e7), True)
@@ -122,8 +147,9 @@ def test_saved_and_loaded_they_are_the_same(tmp_path):
         np.testing.assert_allclose(one.loss_CxP, other.loss_CxP, rtol=1e-6)
 
 
-def test_another_file_is_told(tmp_path):
-    (tmp_path / "positions.npz").write_text("no")
+@pytest.mark.parametrize("content", [b"no", b"", b"PK"])
+def test_another_file_is_told(content, tmp_path):
+    (tmp_path / "positions.npz").write_bytes(content)
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / "positions.npz")
 

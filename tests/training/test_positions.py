@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 from seqjax.chains import Chains
 from seqjax.config import run_id
+from seqjax.errors import UserError
 from seqjax.models import build_model
 from seqjax.training.loop import train
 from seqjax.training.positions import FILE, measure_positions, read_positions
@@ -38,3 +42,17 @@ def test_they_are_the_losses_of_the_model_on_each_window(family, make_config, tm
     measure_positions(folder, chains)
     assert (folder / FILE).stat().st_mtime_ns == before
     assert read_positions(folder, Chains(16, 4, 2, 4)) is None
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "ended": "later"}))  # trained once more
+    assert read_positions(folder, chains) is None
+    (folder / FILE).write_bytes(b"PK")
+    assert read_positions(folder, chains) is None
+
+
+def test_a_run_without_its_last_checkpoint_is_not_measured(make_config, tmp_path):
+    config = make_config("lstm", **{"train.steps": 4, "train.checkpoint_every": 2})
+    folder = tmp_path / run_id(config)
+    train(config, folder, devices=1, wandb_mode="disabled", quiet=True)
+    shutil.rmtree(folder / "checkpoints" / "4")
+    with pytest.raises(UserError, match="its last whole checkpoint is of step 2, not 4"):
+        measure_positions(folder, Chains(config.train.context_length, 4, 2, 2))
