@@ -15,6 +15,7 @@ import pytest
 from seqjax.errors import UserError
 from seqjax.report.page import read_material, write_report
 from seqjax.scaling.claims import CLAIMS
+from seqjax.scaling.judging import judge
 from seqjax.scaling.points import at_best_rates
 
 RECORDED = experiment.RESULTS / "figure7"
@@ -107,8 +108,8 @@ PRESETS = [name for name in ("laptop", "workstation") if (RECORDED / name / "run
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_recorded_verdicts_follow_from_recorded_runs(preset: str, tmp_path: Path) -> None:
-    judged = write_report(RECORDED / preset, tmp_path, "again")
+def test_recorded_verdicts_follow_from_recorded_runs(preset: str) -> None:
+    judged = judge(read_material(RECORDED / preset).comparison, CLAIMS)
     recorded = json.loads((RECORDED / preset / "claims.json").read_text())["claims"]
     assert [row.claim.name for row in judged] == [row["name"] for row in recorded]
     for row, then in zip(judged, recorded, strict=True):
