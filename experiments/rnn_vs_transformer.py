@@ -9,7 +9,7 @@
 | preset      | for                  | time                              |
 |-------------|----------------------|-----------------------------------|
 | laptop      | two cores            | at most 20 minutes with its setup |
-| workstation | two cores            | a few hours                       |
+| workstation | two cores            | an hour and a half                |
 | gpu         | one accelerator      | half an hour                      |
 | pod         | the paper's sizes    | planned only: see --dry-run       |
 
@@ -17,8 +17,9 @@ LSTMs with 1, 2 and 4 layers and Transformers with 2, 4 and 6, a GRU and an Elma
 parameters: the same text, tokens, windows, order and budget, and as many learning rates tried for each. Windows begin
 with zero state, and gradients go back through the whole window. Runs that have ended are not repeated.
 
-Writes REPORT/index.html with figures, fits.json, claims.json and the run table. What to expect of each preset is in
-experiments/results/figure7/.
+Writes REPORT/index.html with figures, fits.json, claims.json and the run table. Expected (experiments/results/figure7):
+with so few tokens LSTMs have the lower loss at every size, by 1.2 nats per 4.3 characters at 320,000 parameters, and
+none of the paper's claims about the order of the families is reproduced; two others are.
 """
 
 from __future__ import annotations

@@ -119,6 +119,7 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
         for _, run in of_family.iterrows():
             tokens, loss = curves[run["run_id"]]
             ax.plot(np.array(tokens) * x_of[run["run_id"]], loss, color=shades[run["run_id"]], lw=0.9, alpha=0.8)
+            reached.append(np.array(loss, float))
         _name_sizes(ax, of_family, shades)
         ax.set_title(f"{FAMILIES[family]}: along training, by size")
     for family in _families(chosen):
@@ -134,7 +135,7 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
     low, high = widened(np.concatenate(reached), 0.1)
     for ax in axes[0]:
         log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])))
-        log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
+        log_axis(ax, "y", low, high * (high / low) ** 0.15, plain=True)
         ax.set_xlabel(NAMES["flops"])
     axes[0, 0].set_ylabel(NAMES["loss"])
     made.supxlabel(
