@@ -4,9 +4,12 @@
     python experiments/copies.py --record                # and keep the numbers and the figure
 
 A Transformer, a small and a larger LSTM, and a GRU learn to copy symbols over 1, 2, 4, ... 32 units of three tokens
-(seqjax.data.copies). Expected: the Transformer's loss on copies falls to the floor as soon as the context holds the
-longest distance; the small LSTM's stops falling after the first few units, because it cannot hold 32 symbols. Windows
-begin with a unit here, so that the floor is exact.
+(seqjax.data.copies). Windows begin with a unit here, so that the floor is exact. Expected, mean loss on the last 16
+copies of a window (2.08: knowing nothing):
+
+    floor 0.000   Transformer of 64 0.001   LSTM of 16 2.08   LSTM of 128 1.55   GRU of 128 1.36
+
+The Transformer follows the floor all the way down; the others' loss stops falling after a few units.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import pytest
 
 from seqjax.errors import UserError
 from seqjax.report.page import read_material, write_report
+from seqjax.report.verdicts import verdict_table
 from seqjax.scaling.claims import CLAIMS
 from seqjax.scaling.judging import judge
 from seqjax.scaling.points import at_best_rates
@@ -127,6 +128,18 @@ def test_recorded_runs_are_those_of_the_preset(preset: str) -> None:
     planned = {run.run_id for run in read_sweep(experiment.REPOSITORY / f"configs/figure7/{preset}.yaml").runs()}
     assert planned <= set(table["run_id"])
     assert set(table["status"]) <= {"finished", "diverged"}
+
+
+def test_the_readme_shows_the_recorded_verdicts() -> None:
+    recorded = {name: json.loads((RECORDED / name / "claims.json").read_text()) for name in ("laptop", "workstation")}
+    assert verdict_table(recorded) in (experiment.REPOSITORY / "README.md").read_text()
+
+
+def test_recorded_copies_part_the_families() -> None:
+    found = json.loads((experiment.RESULTS / "copies" / "results.json").read_text())
+    late = {name: float(np.mean(loss[-16:])) for name, loss in found["copies"].items()}
+    assert late["Transformer, 1 layer of 64"] < 0.05
+    assert min(loss for name, loss in late.items() if "Transformer" not in name) > 1.0
 
 
 TOLERANCE = 0.01
