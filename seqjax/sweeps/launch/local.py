@@ -1,8 +1,8 @@
 """Units of a sweep on this machine: worker processes, each on cores or on an accelerator of its own.
 
-A worker that dies takes nothing with it: its runs go on from their checkpoints. Without progress since the last time, a
-bundle is halved (one lane, or the memory of all, may be what kills it) and a single run is tried again a bounded number
-of times; then it is given up and reported. Runs that another launcher trains are left to it and waited for.
+A worker that dies takes nothing with it: its runs go on from their checkpoints. A bundle that dies twice without progress
+is halved (one lane, or the memory of all, may be what kills it); a single run is tried again a bounded number of times,
+then it is given up and reported. Runs that another launcher trains are left to it and waited for.
 """
 
 from __future__ import annotations
@@ -240,8 +240,10 @@ class Pool:
     def _failed(self, task: _Task, reason: str, final: bool) -> None:
         ids = [run_id for run_id in task.unit.run_ids if runs.read_result(self.folder / run_id) is None]
         moved = any(folders.last_checkpoint(self.folder / i) > task.began_at.get(i, 0) for i in ids)
-        halved = len(task.unit.runs) > 1 and not moved
-        give_up = not halved and (final or (not moved and task.tries >= self.retries))
+        # a bundle in halves is another program, with other last digits: not for one stray kill
+        halved = len(task.unit.runs) > 1 and not moved and (final or task.tries >= 1)
+        alone = len(task.unit.runs) == 1
+        give_up = alone and (final or (not moved and task.tries >= self.retries))
         for run_id in ids:
             folders.add_failure(self.folder / run_id, reason, give_up)
         if give_up:
