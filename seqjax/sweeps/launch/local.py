@@ -1,8 +1,8 @@
 """Units of a sweep on this machine: worker processes, each on cores or on an accelerator of its own.
 
-A worker that dies takes nothing with it: its runs go on from their checkpoints. A bundle that dies twice without progress
-is halved (one lane, or the memory of all, may be what kills it); a single run is tried again a bounded number of times,
-then it is given up and reported. Runs that another launcher trains are left to it and waited for.
+A worker that dies takes nothing with it: its runs go on from their checkpoints. A bundle that dies twice without
+progress is halved (one lane, or the memory of all, may be what kills it); a single run is tried again a bounded number
+of times, then it is given up and reported. Runs that another launcher trains are left to it and waited for.
 """
 
 from __future__ import annotations
