@@ -195,7 +195,10 @@ def test_a_label_says_what_the_shape_does_not(sweep_of: Any) -> None:
     assert run.label == "lstm-2x16 seed=3 learning_rate=0.001"
 
 
-@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/sweeps/*.yaml")), ids=lambda path: path.stem)
+SWEEPS = [*REPOSITORY.glob("configs/sweeps/*.yaml"), *REPOSITORY.glob("configs/figure7/[!b]*.yaml")]  # not base.yaml
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS), ids=lambda path: path.stem)
 def test_every_shipped_sweep_expands(path: Path) -> None:
     sweep = read_sweep(path)
     planned = sweep.runs()
