@@ -18,6 +18,8 @@ from seqjax.commands.sweep import FAILED
 from seqjax.errors import UserError
 from seqjax.report.style import save
 from seqjax.runs import read_result, storage_errors, write_json
+from seqjax.scaling.files import to_dict
+from seqjax.scaling.fitting import Fit
 from seqjax.sweeps.folder import state
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.run import results_of
@@ -102,13 +104,7 @@ def write(target: Path, table: pd.DataFrame, folder: Path, found: dict[str, Any]
     print(f"figures and results.json: {target}")
 
 
-def constants(fit: Any) -> dict[str, Any]:
-    """Constants and intervals of a fit, for results.json; None where a bound is infinite."""
-    finite = lambda x: float(x) if abs(x) < 1e300 else None  # noqa: E731
-    return {
-        "law": fit.law.equation,
-        "points": len(fit.points),
-        "constants": {name: finite(value) for name, value in fit.constants.items()},
-        "intervals": {name: [finite(low), finite(high)] for name, (low, high) in fit.intervals.items()},
-        "flags": list(fit.flags),
-    }
+def constants(fit: Fit) -> dict[str, Any]:
+    """What results.json keeps of a fit."""
+    saved = to_dict(fit)
+    return {key: saved[key] for key in ("law", "equation", "n_rows", "params", "intervals", "flags")}

@@ -45,11 +45,10 @@ from seqjax.stopping import STOPPED
 from seqjax.sweeps.collect import collect, to_measure
 from seqjax.sweeps.grid import Sweep, read_sweep
 from seqjax.sweeps.machine import Machine, this_machine
-from seqjax.sweeps.positions import chains_for, measure_all
+from seqjax.sweeps.positions import chains_for, characters_per_token, measure_all
 from seqjax.sweeps.report import describe_plan, flops_of
 from seqjax.sweeps.units import form_units
 from seqjax.training.hardware import PEAK_BFLOAT16
-from seqjax.training.setup import load_text
 from seqjax.units import duration
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,12 +146,6 @@ def measure(folder: Path, table: pd.DataFrame, chains: Chains) -> int:
         return 0
     print("stopped; the same command goes on from here", file=sys.stderr)
     return 128 + signal.SIGINT if signal_number == signal.SIGINT else STOPPED
-
-
-def characters_per_token(config: Config) -> float:
-    """Of the validation split; the corpora are ASCII but for a few letters, so bytes count as characters."""
-    shard = load_text(config).shard("validation")
-    return shard.n_bytes / len(shard.tokens)
 
 
 def report(data: Path, target: Path) -> int:

@@ -11,8 +11,11 @@ Positions count from 1: the loss at position t is that of the token after t toke
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +87,19 @@ class Chains:
         ends = np.unique(np.round(2 ** np.arange(0, np.log2(self.context) + 0.25, 0.25)).astype(int))
         ends = np.append(ends[ends < self.context], self.context)
         return [*((int(a) + 1, int(b)) for a, b in itertools.pairwise([0, *ends])), (1, self.context)]
+
+    def centers(self) -> np.ndarray:
+        """Geometric mean of the positions of each quarter octave, [P - 1]."""
+        return np.array([np.exp(np.log(np.arange(a, b + 1)).mean()) for a, b in self.bins()[:-1]])
+
+    def as_fields(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> Chains:
+        """What `as_fields` gave, perhaps through JSON, where tuples become lists."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
 
     def binned(self, loss_CxWxT: np.ndarray, short_CxWxT: np.ndarray) -> np.ndarray:
         """Mean loss of each chain in each of the `bins`, [C, P]; NaN where a model's context ends before.

@@ -69,19 +69,18 @@ def runs(
                         loss_T[: text.shape[2]] + text[:, :, :length] for text in (text_CxWxT, short_text_CxWxT)
                     )
                     off = noise * rng.standard_normal()
-                    name = f"{family}-{layers}-{params:g}-{length}-{seed}"
                     found.append(
                         Measured(
-                            name,
-                            family,
-                            layers,
-                            params * (1 + 0.01 * layers),
-                            tokens,
-                            6 * params * tokens,
-                            length,
-                            seed,
-                            chains.binned(loss_CxWxT + off, short_CxWxT + off),
-                            chains.early_and_late(loss_CxWxT + off),
+                            run_id=f"{family}-{layers}-{params:g}-{length}-{seed}",
+                            family=family,
+                            layers=layers,
+                            params=params * (1 + 0.01 * layers),
+                            tokens=tokens,
+                            flops=6 * params * tokens,
+                            context=length,
+                            seed=seed,
+                            loss_CxP=chains.binned(loss_CxWxT + off, short_CxWxT + off),
+                            late_Cx2=chains.early_and_late(loss_CxWxT + off),
                         )
                     )
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from experiment import load
 
 from seqjax.config import run_id
 from seqjax.overlay import load_config
@@ -49,25 +49,18 @@ def test_every_path_in_the_readme_exists() -> None:
 BUNDLES = json.loads((REPOSITORY / "experiments" / "results" / "bundles" / "results.json").read_text())
 
 
-def experiment(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "experiments" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def recorded(name: str) -> dict[str, Any]:
     return json.loads((REPOSITORY / "experiments" / "results" / name / "results.json").read_text())
 
 
 def test_the_readme_shows_the_recorded_benchmark_of_bundles() -> None:
-    assert experiment("bundles").as_text(BUNDLES) in (REPOSITORY / "README.md").read_text()
+    assert load("bundles").as_text(BUNDLES) in (REPOSITORY / "README.md").read_text()
 
 
 def test_the_readme_shows_what_the_fits_were_measured_to_do() -> None:
     readme = (REPOSITORY / "README.md").read_text()
-    assert experiment("coverage").sentence(recorded("coverage")) in readme
-    assert experiment("chinchilla").as_text(recorded("chinchilla")) in readme
+    assert load("coverage").sentence(recorded("coverage")) in readme
+    assert load("chinchilla").as_text(recorded("chinchilla")) in readme
 
 
 def test_intervals_hold_the_truth_in_90_to_99_percent() -> None:

@@ -6,23 +6,23 @@ Tables are run tables (:mod:`seqjax.sweeps.table`); curves map a run id to (toke
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from seqjax.report.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
-from seqjax.scaling.comparison import SAME_SIZE, Comparison
+from seqjax.scaling.comparison import FAMILIES, Comparison, model_name, size_ranks
+from seqjax.scaling.judging import LSTM, TRANSFORMER
 from seqjax.units import si
 
-FAMILIES = {"lstm": "LSTM", "transformer": "Transformer", "gru": "GRU", "elman": "Elman RNN", "window": "window"}
 HUES = {"lstm": "#D55E00", "transformer": "#0072B2", "gru": "#009E73", "elman": "#CC79A7", "window": "#56B4E9"}
-SIZE, DEPTH, FAMILY, RATE = "params_non_embedding", "model.n_layers", "model.family", "optimizer.learning_rate"
-N_NAME = "non-embedding parameters N"
+SIZE, DEPTH, FAMILY = "params_non_embedding", "model.n_layers", "model.family"
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
@@ -46,23 +46,22 @@ def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
         for number, (depth, runs) in enumerate(of_family.groupby(DEPTH)):
             means = runs.groupby(SIZE)["loss"].mean()
             look = {"color": HUES[family], "ls": DASHES[number], "marker": MARKERS[number], "lw": 1.4}
-            ax.plot(means.index, means.values, label=_model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
+            ax.plot(means.index, means.values, label=model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
                     **look)  # fmt: skip
             ax.plot(runs[SIZE], runs["loss"], ".", color=HUES[family], ms=2.5)
     log_axis(ax, "x", *widened(chosen[SIZE].to_numpy(float)))
     low, high = widened(chosen["loss"].to_numpy(float), 0.1)
     log_axis(ax, "y", low, high * (high / low) ** 0.2, plain=True)
-    ax.set_xlabel(N_NAME)
+    ax.set_xlabel("non-embedding parameters N")
     ax.set_ylabel(NAMES["loss"])
     ax.set_title("loss against size; dots: single seeds")
     ax.legend(loc="upper right", ncols=2)
 
 
 def _draw_positions(ax: Axes, c: Comparison) -> None:
-    bins = c.chains.bins()[:-1]
-    centers = np.array([np.exp(np.log(np.arange(a, b + 1)).mean()) for a, b in bins])
+    centers = c.chains.centers()
     shown = []
-    for family in ("lstm", "transformer"):
+    for family in (LSTM, TRANSFORMER):
         sizes = sorted({c.models[i].size for i in c.of(family)})
         for number, size in enumerate(dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else ())):
             model = c.best(family, size)
@@ -88,10 +87,9 @@ def draw_lead(c: Comparison) -> Figure:
     """LSTM minus Transformer of equal size by position, best depth of each, with 95 % bands."""
     made, axes = figure(6.4, 4.2)
     ax = axes[0, 0]
-    bins = c.chains.bins()[:-1]
-    centers = np.array([np.exp(np.log(np.arange(a, b + 1)).mean()) for a, b in bins])
-    for number, size in enumerate(c.sizes("lstm", "transformer")):
-        lstm, transformer = c.best("lstm", size), c.best("transformer", size)
+    centers = c.chains.centers()
+    for number, size in enumerate(c.sizes(LSTM, TRANSFORMER)):
+        lstm, transformer = c.best(LSTM, size), c.best(TRANSFORMER, size)
         gap_SxP = c.loss_SxMxP[:, lstm, :-1] - c.loss_SxMxP[:, transformer, :-1]
         low, high = np.percentile(gap_SxP[1:], (2.5, 97.5), axis=0)
         shade = COLOURS[number % len(COLOURS)]
@@ -111,16 +109,16 @@ def draw_lead(c: Comparison) -> Figure:
 def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
     """Held-out loss against exact FLOPs: along training for LSTMs and Transformers, and each family's frontier."""
     made, axes = figure(10.4, 4.2, ncols=3, sharey=True)
-    x_of = {run: float(per_token) for run, per_token in zip(chosen["run_id"], chosen["flops_per_token"], strict=True)}
+    shade_of = _shade_of_sizes(chosen[SIZE])
     reached = []
-    for ax, family in zip(axes[0, :2], ("lstm", "transformer"), strict=True):
+    for ax, family in zip(axes[0, :2], (LSTM, TRANSFORMER), strict=True):
         of_family = chosen[chosen[FAMILY] == family]
-        shades = _shades(of_family)
         for _, run in of_family.iterrows():
             tokens, loss = curves[run["run_id"]]
-            ax.plot(np.array(tokens) * x_of[run["run_id"]], loss, color=shades[run["run_id"]], lw=0.9, alpha=0.8)
+            flops = np.array(tokens) * float(run["flops_per_token"])
+            ax.plot(flops, loss, color=shade_of(run[SIZE]), lw=0.9, alpha=0.8)
             reached.append(np.array(loss, float))
-        _name_sizes(ax, of_family, shades)
+        _legend_of_sizes(ax, of_family[SIZE], shade_of)
         ax.set_title(f"{FAMILIES[family]}: along training, by size")
     for family in _families(chosen):
         ends = chosen[chosen[FAMILY] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
@@ -156,7 +154,7 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
         here = chosen[FAMILY] == family
         for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
             ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=HUES[family], ms=5, mfc="white", mew=1.2,
-                    label=_model_name(family, int(depth)))  # fmt: skip
+                    label=model_name(family, int(depth)))  # fmt: skip
     log_axis(ax, "x", *widened(seconds.to_numpy(float)))
     low, high = widened(chosen["loss"].to_numpy(float), 0.1)
     log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
@@ -175,7 +173,7 @@ def draw_contexts(best: pd.DataFrame) -> Figure:
     for number, family in enumerate(_families(best)):
         runs = best[best[FAMILY] == family].sort_values("train.context_length")
         context, loss, error = (runs[name].to_numpy(float) for name in ("train.context_length", "loss", "loss_se"))
-        label = f"{_model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
+        label = f"{model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
         ax.errorbar(context, loss, 1.96 * error, color=HUES[family], marker=MARKERS[number], ls=DASHES[number], lw=1.4,
                     ms=5, mfc="white", mew=1.2, capsize=2, label=label)  # fmt: skip
     log_axis(ax, "x", *widened(best["train.context_length"].to_numpy(float)), plain=True)
@@ -267,44 +265,24 @@ def _families(table: pd.DataFrame) -> list[str]:
     return [family for family in FAMILIES if family in set(table[FAMILY])]
 
 
-def _model_name(family: str, depth: int) -> str:
-    return f"{FAMILIES[family]} {depth} layer{'s' if depth > 1 else ''}"
-
-
-def _shades(runs: pd.DataFrame) -> dict[str, Any]:
-    shade_of = _shade_of_sizes(runs[SIZE])
-    return {run: shade_of(size) for run, size in zip(runs["run_id"], runs[SIZE], strict=True)}
-
-
-def _levels(sizes: Sequence[float]) -> list[float]:
-    """One count for each size, where models of one size differ a little in their counts."""
-    levels: list[float] = []
-    for size in sorted(map(float, sizes)):
-        if not levels or size > SAME_SIZE * levels[-1]:
-            levels.append(size)
-    return levels
-
-
-def _shade_of_sizes(sizes: Sequence[float]) -> Any:
-    from matplotlib import colormaps
-
-    levels = _levels(sizes)
-    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(levels)))
-    return lambda size: shades[max(i for i, level in enumerate(levels) if size >= level * 0.999)]
-
-
-def _name_sizes(ax: Axes, runs: pd.DataFrame, shades: Mapping[str, Any]) -> None:
-    by_size = {float(size): shades[run] for run, size in zip(runs["run_id"], runs[SIZE], strict=True)}
-    _legend_of_sizes(ax, list(by_size), lambda size: by_size[size])
+def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:
+    """A shade for each parameter count, the same for models of one size."""
+    rank = size_ranks(map(float, sizes))
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, max(rank.values()) + 1))
+    return lambda size: shades[rank[float(size)]]
 
 
 def _depth_rank(runs: pd.DataFrame, family: str, depth: int) -> int:
     return sorted(set(runs.loc[runs[FAMILY] == family, DEPTH])).index(depth)
 
 
-def _legend_of_sizes(place: Axes | Figure, sizes: Sequence[float], shade_of: Any, depths: bool = False) -> None:
+def _legend_of_sizes(
+    place: Axes | Figure, sizes: Iterable[float], shade_of: Callable[[float], Any], depths: bool = False
+) -> None:
+    first_of_rank = {rank: size for size, rank in reversed(size_ranks(map(float, sizes)).items())}
     lines = [
-        Line2D([], [], color=shade_of(level), label=f"N = {float(f'{level:.2g}'):,.0f}") for level in _levels(sizes)
+        Line2D([], [], color=shade_of(size), label=f"N = {float(f'{size:.2g}'):,.0f}")
+        for _, size in sorted(first_of_rank.items())
     ]
     if depths:
         names = ("least depth", "more", "most")

@@ -13,7 +13,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -26,46 +26,57 @@ LEAST_RUNS = 8  # with several seeds, for a family to have noise of its own
 SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One run: what it is, and its losses.
+FAMILIES = {"lstm": "LSTM", "transformer": "Transformer", "gru": "GRU", "elman": "Elman RNN", "window": "window"}
+
+
+def model_name(family: str, layers: int) -> str:
+    """As in the paper's figure."""
+    return f"{FAMILIES[family]} {layers} layer{'s' if layers > 1 else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a run is, but for its seed; params without embeddings."""
+
+    family: str
+    layers: int
+    params: float
+    tokens: float
+    flops: float
+    context: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Design):
+    """One run and its losses.
 
     Attributes:
-        run_id, family, layers, params, tokens, flops, context, seed: of the run; params without embeddings.
         loss_CxP: mean loss of each chain in each of the chains' bins, nats per token; NaN beyond a shorter context.
         late_Cx2: of the tokens that were read with little context and with much; NaN where there are none.
     """
 
     run_id: str
-    family: str
-    layers: int
-    params: float
-    tokens: float
-    flops: float
-    context: int
     seed: int
     loss_CxP: np.ndarray
     late_Cx2: np.ndarray
 
+    @property
+    def design(self) -> Design:
+        """The same for all seeds."""
+        return Design(**{field.name: getattr(self, field.name) for field in fields(Design)})
 
-@dataclass(frozen=True)
-class Model:
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Design):
     """The runs that differ in their seed alone. ``size`` is the rank of its parameter count, from 0."""
 
-    family: str
-    layers: int
-    params: float
-    tokens: float
-    flops: float
-    context: int
     size: int
     run_ids: tuple[str, ...]
 
     @property
     def label(self) -> str:
         """As in the paper's figure."""
-        name = {"lstm": "LSTM", "gru": "GRU", "elman": "Elman RNN"}.get(self.family, self.family.capitalize())
-        return f"{name} {self.layers} layer{'s' if self.layers > 1 else ''}"
+        return model_name(self.family, self.layers)
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,9 @@ def compare(
     Raises:
         UserError: no runs, or runs of other chains.
     """
-    groups: dict[tuple, list[Measured]] = {}
+    groups: dict[Design, list[Measured]] = {}
     for run in runs:
-        groups.setdefault((run.family, run.layers, run.params, run.tokens, run.context), []).append(run)
+        groups.setdefault(run.design, []).append(run)
     if not groups:
         raise UserError("there are no runs to compare")
     n_chains, n_bins = chains.chains, len(chains.bins())
@@ -153,10 +164,10 @@ def compare(
         if len({run.seed for run in members}) < len(members):
             named = " and ".join(run.run_id for run in members)
             raise UserError(f"{named} are of one model and seed, but not the same run: compare one design at a time")
-    rank = _ranks(sorted({key[2] for key in groups}))
+    rank = size_ranks(design.params for design in groups)
     models = tuple(
-        Model(*key[:4], members[0].flops, key[4], rank[key[2]], tuple(run.run_id for run in members))
-        for key, members in groups.items()
+        Model(**asdict(design), size=rank[design.params], run_ids=tuple(run.run_id for run in members))
+        for design, members in groups.items()
     )
     curves = [np.stack([np.hstack([run.loss_CxP, run.late_Cx2]) for run in members]) for members in groups.values()]
     rng = np.random.default_rng(seed)
@@ -187,10 +198,10 @@ def compare(
     )
 
 
-def _ranks(params: Iterable[float]) -> dict[float, int]:
-    """Rank of the size that each parameter count, in rising order, belongs to."""
+def size_ranks(params: Iterable[float]) -> dict[float, int]:
+    """Rank, from 0, of the size that each parameter count belongs to: models of one size differ a little in theirs."""
     rank, before, ranks = -1, 0.0, {}
-    for count in params:
+    for count in sorted(set(params)):
         rank += count > SAME_SIZE * before
         ranks[count] = rank
         before = count
@@ -221,7 +232,7 @@ def save(path: Path, runs: Sequence[Measured], chains: Chains, characters_per_to
         buffer,
         loss_NxCxP=np.stack([run.loss_CxP for run in runs]).astype(np.float32),
         late_NxCx2=np.stack([run.late_Cx2 for run in runs]).astype(np.float32),
-        facts=json.dumps({"runs": facts, "chains": asdict(chains), "characters_per_token": characters_per_token}),
+        facts=json.dumps({"runs": facts, "chains": chains.as_fields(), "characters_per_token": characters_per_token}),
     )
     write_bytes_atomically(path, buffer.getvalue())
 
@@ -236,7 +247,7 @@ def load(path: Path) -> tuple[list[Measured], Chains, float]:
         with np.load(path, allow_pickle=False) as saved:
             facts = json.loads(str(saved["facts"]))
             loss, late = saved["loss_NxCxP"].astype(np.float64), saved["late_NxCx2"].astype(np.float64)
-        chains = Chains(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts["chains"].items()})
+        chains = Chains.of_fields(facts["chains"])
         runs = [
             Measured(**of_run, loss_CxP=loss_CxP, late_Cx2=late_Cx2)
             for of_run, loss_CxP, late_Cx2 in zip(facts["runs"], loss, late, strict=True)

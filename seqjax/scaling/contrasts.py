@@ -129,11 +129,9 @@ def short_context(c: Comparison) -> np.ndarray:
 
 def _position_law(c: Comparison, model: int) -> tuple[np.ndarray, np.ndarray]:
     """Exponent and largest residual of E + A T^-p through the bins from the second position on, [S] each."""
-    bins = [(a, b) for a, b in c.chains.bins()[:-1]]
-    keep = [p for p, (a, _) in enumerate(bins) if a >= 2]
-    centers = np.array([np.exp(np.log(np.arange(a, b + 1)).mean()) for a, b in bins])
-    exponent, fitted = power_law(centers[keep], c.loss_SxMxP[:, model][:, keep])
-    return exponent, np.abs(fitted - c.loss_SxMxP[:, model][:, keep]).max(axis=1)
+    loss_SxP = c.loss_SxMxP[:, model, 1:-1]  # the first bin is the first position, the last one all of them
+    exponent, fitted = power_law(c.chains.centers()[1:], loss_SxP)
+    return exponent, np.abs(fitted - loss_SxP).max(axis=1)
 
 
 def exponent(c: Comparison) -> np.ndarray:
@@ -157,7 +155,7 @@ def law_residual(c: Comparison) -> np.ndarray:
     noise = (curve_RxP - curve_RxP.mean(axis=1, keepdims=True)).std(axis=0).max() * c.per_kaplan_token
     if noise > RESIDUAL / 2:
         raise Unmeasured(f"more held-out windows are needed: positions are uncertain by {noise:.3f} nats")
-    return _position_law(c, _best_pair(c)[1])[1] * c.per_kaplan_token
+    return _position_law(c, transformer)[1] * c.per_kaplan_token
 
 
 def transformer_slope(c: Comparison) -> np.ndarray:

@@ -55,16 +55,16 @@ def collect(
             raise UserError(f"{place}: its loss by position was not measured")
         measured.append(
             comparison.Measured(
-                row["run_id"],
-                row["model.family"],
-                int(row["model.n_layers"]),
-                float(row["params_non_embedding"]),
-                float(row["tokens"]),
-                float(row["flops_exact"]),
-                int(row["train.context_length"]),
-                int(row["train.seed"]),
-                chains.binned(*losses),
-                chains.early_and_late(losses[0]),
+                run_id=row["run_id"],
+                family=row["model.family"],
+                layers=int(row["model.n_layers"]),
+                params=float(row["params_non_embedding"]),
+                tokens=float(row["tokens"]),
+                flops=float(row["flops_exact"]),
+                context=int(row["train.context_length"]),
+                seed=int(row["train.seed"]),
+                loss_CxP=chains.binned(*losses),
+                late_Cx2=chains.early_and_late(losses[0]),
             )
         )
         curves[row["run_id"]] = _curve(place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,10 +23,15 @@ def chains_for(config: Config, chains: int, windows: int) -> Chains:
     Raises:
         UserError: the split is too short for so many.
     """
-    shard = load_text(config).shard("validation")
-    found = make_chains(config.train.context_length, shard.n_bytes / len(shard.tokens), chains, windows)
-    found.starts(len(shard.tokens))
+    found = make_chains(config.train.context_length, characters_per_token(config), chains, windows)
+    found.starts(len(load_text(config).shard("validation").tokens))
     return found
+
+
+def characters_per_token(config: Config) -> float:
+    """Of the validation split, bytes taken for characters: the corpora are ASCII but for a few letters."""
+    shard = load_text(config).shard("validation")
+    return shard.n_bytes / len(shard.tokens)
 
 
 def measure_all(folders: Sequence[Path], chains: Chains, machine: Machine, say: Callable[[str], None]) -> int | None:
@@ -38,8 +42,7 @@ def measure_all(folders: Sequence[Path], chains: Chains, machine: Machine, say: 
     """
     missing = [folder for folder in folders if read_positions(folder, chains) is None]
     requests = [
-        {"positions": str(folder), "chains": dataclasses.asdict(chains), "threads": machine.threads or 1}
-        for folder in missing
+        {"positions": str(folder), "chains": chains.as_fields(), "threads": machine.threads or 1} for folder in missing
     ]
     began = time.monotonic()
 

@@ -131,9 +131,8 @@ def _positions(request: dict[str, Any]) -> dict[str, Any]:
     from seqjax.training.positions import measure_positions
 
     share_compilations()
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in request["chains"].items()}
     try:
-        measure_positions(Path(request["positions"]), Chains(**fields))
+        measure_positions(Path(request["positions"]), Chains.of_fields(request["chains"]))
     finally:
         jax.clear_caches()  # the next run has other shapes
     return {"outcome": "done"}

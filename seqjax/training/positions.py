@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import sys
@@ -63,7 +62,7 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
         buffer,
         loss_CxWxT=losses_of(chains.starts(len(tokens)), chains.context),
         short_CxWxT=losses_of(chains.short_starts(len(tokens)), chains.short),
-        chains=json.dumps(dataclasses.asdict(chains)),
+        chains=json.dumps(chains.as_fields()),
         ended=result["ended"],
     )
     with runs.storage_errors(folder):
@@ -78,7 +77,7 @@ def read_positions(folder: Path, chains: Chains) -> tuple[np.ndarray, np.ndarray
     try:
         with np.load(path, allow_pickle=False) as saved:
             of = (str(saved["chains"]), str(saved["ended"]))
-            asked = (json.dumps(dataclasses.asdict(chains)), result["ended"])
+            asked = (json.dumps(chains.as_fields()), result["ended"])
             return (saved["loss_CxWxT"], saved["short_CxWxT"]) if of == asked else None
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile):  # of an older version, or damaged: measured anew
         return None
