@@ -43,6 +43,8 @@ class RecurrentConfig:
     """Use the embedding table as the readout."""
     dropout: Fraction = 0.0
     """Dropout rate on the inputs of each layer and of the readout."""
+    recurrence: Literal["fast", "lean", "scan"] = "fast"
+    """Backward pass: fast (own), lean (own; memory does not grow with context x gates), scan (plain, the reference)."""
 
 
 @dataclass(frozen=True)
@@ -325,9 +327,19 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+LATER_KEYS = {"model.recurrence": "fast"}
+"""Keys that came after the first recorded runs, with their defaults. At its default such a key is no part of the
+canonical form, so that the ids of runs recorded before it stay what they were."""
+
+
 def canonical_json(config: Config) -> str:
     """One canonical text for each config: sorted keys, no spaces; floats by their shortest exact form."""
-    return json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    tree = to_dict(config)
+    for key, default in LATER_KEYS.items():
+        section, _, name = key.partition(".")
+        if tree[section].get(name) == default:
+            del tree[section][name]
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"))
 
 
 LANE_KEYS = (

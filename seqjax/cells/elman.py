@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from seqjax.cells.cell import Cell, Params, init_gates, project_gates
+from seqjax.cells.cell import Backprop, Cell, Params, init_gates, project_gates
 from seqjax.cells.precision import contract
 from seqjax.config import RecurrentConfig
 
@@ -32,4 +32,27 @@ def step(params: Params, h_BxH: Array, gates_x_BxH: Array, dtype: DTypeLike) -> 
     return h_BxH, h_BxH
 
 
-CELL = Cell(init, initial_state, project_gates, step)
+def advance(params: Params, h_BxH: Array, gates_x_BxH: Array, dtype: DTypeLike) -> tuple[Array, None]:
+    """h_t; nothing else is needed on the way back."""
+    return step(params, h_BxH, gates_x_BxH, dtype)[0], None
+
+
+def slopes(params: Params, before_TxBxH: Array, h_TxBxH: Array, kept: None) -> Array:
+    """dh_t / dgate_t = 1 - h_t^2."""
+    return 1 - h_TxBxH * h_TxBxH
+
+
+def retreat(params: Params, d_h_BxH: Array, slope_BxH: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+    """delta_t = dL/dgate_t, and dL/dh_{t-1} = W_h^T delta_t."""
+    d_gates_BxH = d_h_BxH * slope_BxH
+    return d_gates_BxH, contract("BG,HG->BH", d_gates_BxH, params["W_h"], dtype)
+
+
+def gradients(
+    params: Params, before_TxBxH: Array, kept: None, d_gates_TxBxH: Array, dtype: DTypeLike
+) -> tuple[Array, Params]:
+    """The deltas are the gradient of gates_x; dL/dW_h = sum_t h_{t-1} delta_t."""
+    return d_gates_TxBxH, {"W_h": contract("TBH,TBG->HG", before_TxBxH, d_gates_TxBxH, dtype)}
+
+
+CELL = Cell("elman", init, initial_state, project_gates, step, Backprop(advance, slopes, retreat, gradients))

@@ -1,34 +1,252 @@
-"""A cell through time."""
+"""A cell through time: the plain scan, which is the reference, and the same recurrence with its own backward pass.
+
+Differentiating the plain scan step by step multiplies two weight gradients in every time step, a B-row product each,
+and keeps a dozen arrays of the size of the state for every step. But a cell's backward pass is linear in what comes
+back to it, and all of its factors are known once the forward pass is done. So here
+
+    forward    state_t, kept_t = advance(state_{t-1}, gates_x_t)
+    slopes     the local derivatives of every step at once, from what was kept: no recurrence in them
+    backward   delta_t, d_state_{t-1} = retreat(d_state_t + d_h_t, slopes_t): one product and a few multiplications
+    gradients  of weights and inputs from all the deltas, one large product each
+
+"fast" keeps the gates' activations; "lean" keeps the states alone, and computes the activations again, in chunks of
+`CHUNK` time steps and in parallel over them (the states are known): its memory does not grow with T x G.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from seqjax.cells import native
 from seqjax.cells.cell import Cell, Params, State
 from seqjax.cells.precision import carry_dtype
 
+CHUNK = 64  # time steps in a chunk of "lean"
+Tree = Any
 
-def unroll(cell: Cell, params: Params, x_TxBxD: Array, state: State, dtype: DTypeLike) -> tuple[Array, State]:
-    """Run `cell` over T time steps by `lax.scan`: the reference for every faster way.
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    x_TxBxD: Array,
+    state: State,
+    dtype: DTypeLike,
+    recurrence: str = "scan",
+    mask_TxB: Array | None = None,
+) -> tuple[Array, State]:
+    """Run `cell` over T time steps.
 
     Args:
       cell: one of `seqjax.cells.CELLS`.
-      params: its parameters.
-      x_TxBxD: inputs, time first.
+      params: its parameters, or what `tabulate` makes of them.
+      x_TxBxD: inputs, time first; with tabulated parameters integer tokens, TxB.
       state: state before the first step, a pytree of BxH arrays.
       dtype: dtype of the matmuls; state and gates are float32 (or wider, as `dtype`).
+      recurrence: "scan" (plain `lax.scan`, differentiated by JAX), or "fast" or "lean" (own backward pass, reverse mode
+        only; see above).
+      mask_TxB: bool; where it is false the step is left out: the state, and so the output, stays what it was.
 
     Returns:
       h_TxBxH in `dtype`, and the state after the last step in float32 (or wider).
     """
-    gates_x_TxBxG = cell.project(params, x_TxBxD, dtype)
     state = jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
+    if recurrence == "scan":
 
-    def step(state: State, gates_x_BxG: Array) -> tuple[State, Array]:
-        state, h_BxH = cell.step(params, state, gates_x_BxG, dtype)
-        return state, h_BxH.astype(dtype)
+        def plain(state: State, gates_x_BxG: Array) -> tuple[State, None]:
+            return cell.step(params, state, gates_x_BxG, dtype)[0], None
 
-    state, h_TxBxH = lax.scan(step, state, gates_x_TxBxG)
-    return h_TxBxH, state
+        last, states, _ = _forward(plain, project(cell, params, x_TxBxD, dtype), state, mask_TxB)
+        h_TxBxH = output(states)
+    elif recurrence == "fast" or len(x_TxBxD) <= CHUNK:
+        h_TxBxH, last = _fast(cell, jnp.dtype(dtype), params, x_TxBxD, state, mask_TxB)
+    else:
+        h_TxBxH, last = _in_chunks(cell, jnp.dtype(dtype), params, x_TxBxD, state, mask_TxB)
+    return h_TxBxH.astype(dtype), last
+
+
+def tabulate(cell: Cell, params: Params, embedding_VxD: Array, dtype: DTypeLike) -> Params:
+    """Parameters whose input is the token itself: {"table": VxG, and the recurrent weights as they are}.
+
+    W_x E[token] + b has only V different values. Where V is less than T B, it is cheaper to compute those once and to
+    look them up, and so is the backward pass: the gradient of the table is a sum over equal tokens.
+    """
+    table_VxG = cell.project(params, embedding_VxD[None], dtype)[0]
+    return {"table": table_VxG} | {name: leaf for name, leaf in params.items() if name not in ("W_x", "b")}
+
+
+def project(cell: Cell, params: Params, x_TxBxD: Array, dtype: DTypeLike) -> Array:
+    """gates_x_TxBxG, float32: the part of the gates that does not depend on the state, for all T at once."""
+    return params["table"][x_TxBxD] if "table" in params else cell.project(params, x_TxBxD, dtype)
+
+
+def output(state: State) -> Array:
+    """h of a state: its first array, in every cell."""
+    return jax.tree.leaves(state)[0]
+
+
+def _seen(mask: Array | None, there: Tree, elsewhere: Tree) -> Tree:
+    """`there` in the rows where the mask is true; no mask is true everywhere."""
+    if mask is None:
+        return there
+    return jax.tree.map(lambda a, b: jnp.where(mask[..., None], a, b), there, elsewhere)
+
+
+def _forward(
+    advance: Callable[[State, Array], tuple[State, Tree]], gates_x_TxBxG: Array, state: State, mask_TxB: Array | None
+) -> tuple[State, State, Tree]:
+    """The last state, the states after every step, and what every step keeps."""
+
+    def step(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, tuple[State, Tree]]:
+        gates_x_BxG, mask_B = inputs
+        moved, kept = advance(state, gates_x_BxG)
+        state = _seen(mask_B, moved, state)
+        return state, (state, kept)
+
+    last, (states, kept) = lax.scan(step, state, (gates_x_TxBxG, mask_TxB))
+    return last, states, kept
+
+
+def _backward(
+    cell: Cell, dtype: DTypeLike, params: Params, before: State, after: State, kept: Tree, mask_TxB: Array | None,
+    d_h_TxBxH: Array, d_last: State,
+) -> tuple[State, Tree]:  # fmt: skip
+    """The gradient of the first state, and the deltas of every step."""
+
+    def step(d_state: State, inputs: tuple[Tree, Array, Array | None]) -> tuple[State, Tree]:
+        slopes, d_h_BxH, mask_B = inputs
+        (d_h, *d_others), structure = jax.tree.flatten(d_state)
+        d_state = jax.tree.unflatten(structure, [d_h + d_h_BxH, *d_others])
+        deltas, d_before = cell.backprop.retreat(params, d_state, slopes, dtype)
+        return _seen(mask_B, d_before, d_state), _seen(mask_B, deltas, jax.tree.map(jnp.zeros_like, deltas))
+
+    slopes = cell.backprop.slopes(params, before, after, kept)
+    return lax.scan(step, d_last, (slopes, d_h_TxBxH, mask_TxB), reverse=True)
+
+
+def _pull_inputs(
+    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, d_gates_x_TxBxG: Array
+) -> tuple[Params, Array | None]:
+    """Gradients of all parameters through `project`, and of the inputs unless they are tokens."""
+    if "table" in params:
+        _, pull = jax.vjp(lambda p: project(cell, p, x_TxBxD, dtype), params)
+        return *pull(d_gates_x_TxBxG), None
+    return jax.vjp(lambda p, x: project(cell, p, x, dtype), params, x_TxBxD)[1](d_gates_x_TxBxG)
+
+
+def _shifted(first: State, states: State) -> State:
+    """The states before every step, from those after."""
+    return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h[None], h_TxBxH[:-1]]), first, states)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _fast(
+    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+) -> tuple[Array, State]:
+    """h_TxBxH and the last state."""
+    return _fast_forward(cell, dtype, params, x_TxBxD, state, mask_TxB)[0]
+
+
+def _fast_forward(
+    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+) -> tuple[tuple[Array, State], Tree]:
+    gates_x_TxBxG = project(cell, params, x_TxBxD, dtype)
+    if native.usable(cell.family, params, dtype, mask_TxB):
+        last, states, kept = native.forward(cell.family, params, gates_x_TxBxG, state)
+    else:
+        advance = partial(cell.backprop.advance, params, dtype=dtype)
+        last, states, kept = _forward(advance, gates_x_TxBxG, state, mask_TxB)
+    return (output(states), last), (params, x_TxBxD, state, states, kept, mask_TxB)
+
+
+def _fast_backward(cell: Cell, dtype: DTypeLike, residuals: Tree, grads: tuple[Array, State]) -> tuple[Tree, ...]:
+    params, x_TxBxD, state, states, kept, mask_TxB = residuals
+    before = _shifted(state, states)
+    if native.usable(cell.family, params, dtype, mask_TxB):
+        d_state, deltas = native.backward(cell.family, params, state, states, kept, *grads)
+    else:
+        d_state, deltas = _backward(cell, dtype, params, before, states, kept, mask_TxB, *grads)
+    d_gates_x_TxBxG, d_recurrent = cell.backprop.gradients(params, before, kept, deltas, dtype)
+    d_params, d_x = _pull_inputs(cell, dtype, params, x_TxBxD, d_gates_x_TxBxG)
+    return d_params | d_recurrent, d_x, d_state, None
+
+
+_fast.defvjp(_fast_forward, _fast_backward)
+
+
+def _in_chunks(
+    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+) -> tuple[Array, State]:
+    """As `_fast`: time is cut into equal chunks, and what is missing of the last one is masked."""
+    length = len(x_TxBxD)
+    chunks = -(-length // CHUNK)
+    missing = -length % chunks
+    if missing and mask_TxB is None:
+        mask_TxB = jnp.ones(x_TxBxD.shape[:2], bool)
+
+    def cut(y_Tx: Array) -> Array:
+        padded = jnp.pad(y_Tx, [(0, missing)] + [(0, 0)] * (y_Tx.ndim - 1))
+        return padded.reshape(chunks, -1, *y_Tx.shape[1:])
+
+    h, last = _lean(cell, dtype, params, cut(x_TxBxD), state, None if mask_TxB is None else cut(mask_TxB))
+    return h.reshape(-1, *h.shape[2:])[:length], last
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _lean(
+    cell: Cell, dtype: DTypeLike, params: Params, x_cxTxBxD: Array, state: State, mask_cxTxB: Array | None
+) -> tuple[Array, State]:
+    """h_cxTxBxH and the last state, over c chunks of T steps."""
+    return _lean_forward(cell, dtype, params, x_cxTxBxD, state, mask_cxTxB)[0]
+
+
+def _lean_forward(
+    cell: Cell, dtype: DTypeLike, params: Params, x_cxTxBxD: Array, state: State, mask_cxTxB: Array | None
+) -> tuple[tuple[Array, State], Tree]:
+    def advance(state: State, gates_x_BxG: Array) -> tuple[State, None]:
+        return cell.backprop.advance(params, state, gates_x_BxG, dtype)[0], None
+
+    def chunk(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, State]:
+        x_TxBxD, mask_TxB = inputs
+        last, states, _ = _forward(advance, project(cell, params, x_TxBxD, dtype), state, mask_TxB)
+        return last, states
+
+    last, states = lax.scan(chunk, state, (x_cxTxBxD, mask_cxTxB))
+    return (output(states), last), (params, x_cxTxBxD, state, states, mask_cxTxB)
+
+
+def _lean_backward(cell: Cell, dtype: DTypeLike, residuals: Tree, grads: tuple[Array, State]) -> tuple[Tree, ...]:
+    params, x_cxTxBxD, state, states, mask_cxTxB = residuals
+    d_h_cxTxBxH, d_last = grads
+    firsts = _shifted(state, jax.tree.map(lambda h: h[:, -1], states))
+
+    def chunk(carried: tuple[State, Params], inputs: Tree) -> tuple[tuple[State, Params], Array | None]:
+        (d_last, total), (x_TxBxD, first, after, mask_TxB, d_h_TxBxH) = carried, inputs
+        before = _shifted(first, after)
+        kept = _kept(cell, dtype, params, before, project(cell, params, x_TxBxD, dtype))
+        d_first, deltas = _backward(cell, dtype, params, before, after, kept, mask_TxB, d_h_TxBxH, d_last)
+        d_gates_x_TxBxG, d_recurrent = cell.backprop.gradients(params, before, kept, deltas, dtype)
+        d_params, d_x = _pull_inputs(cell, dtype, params, x_TxBxD, d_gates_x_TxBxG)
+        return (d_first, jax.tree.map(jnp.add, total, d_params | d_recurrent)), d_x
+
+    start = (d_last, jax.tree.map(jnp.zeros_like, params))
+    inputs = (x_cxTxBxD, firsts, states, mask_cxTxB, d_h_cxTxBxH)
+    (d_state, d_params), d_x = lax.scan(chunk, start, inputs, reverse=True)
+    return d_params, d_x, d_state, None
+
+
+_lean.defvjp(_lean_forward, _lean_backward)
+
+
+def _kept(cell: Cell, dtype: DTypeLike, params: Params, before: State, gates_x_TxBxG: Array) -> Tree:
+    """What every step keeps, from the states before: all steps are rows of one large step."""
+    times, batch = gates_x_TxBxG.shape[:2]
+    before, gates_x = jax.tree.map(lambda y: y.reshape(-1, y.shape[-1]), (before, gates_x_TxBxG))
+    _, kept = cell.backprop.advance(params, before, gates_x, dtype)
+    return jax.tree.map(lambda y: y.reshape(times, batch, y.shape[-1]), kept)

@@ -15,7 +15,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from seqjax.data import downloads, folders
+from seqjax import folders
+from seqjax.data import downloads
 from seqjax.data.sources import TextFile, cut_after, read_chunks, read_files
 from seqjax.errors import UserError, did_you_mean
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from seqjax.data.folders import make_folder
 from seqjax.data.sources import TextFile, file_digest, read_files
 from seqjax.errors import UserError
+from seqjax.folders import make_folder
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import tiktoken
 
-from seqjax.data import downloads, folders
+from seqjax import folders
+from seqjax.data import downloads
 from seqjax.errors import UserError
 
 _HOST = "https://openaipublic.blob.core.windows.net/"

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from seqjax.data.folders import make_folder, replaced_atomically
 from seqjax.errors import UserError, did_you_mean
+from seqjax.folders import make_folder, replaced_atomically
 
 CHUNK_BYTES = 4 << 20
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".tokens", ".raw")

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from seqjax.data.corpora import Corpus, Document, not_utf8
-from seqjax.data.folders import make_folder, replaced_atomically
 from seqjax.data.sources import last_cut
 from seqjax.data.tokenizers import Tokenizer
 from seqjax.errors import UserError
+from seqjax.folders import make_folder, replaced_atomically
 
 MAGIC = b"seqjax-tokens-1\n"
 _ALIGNMENT = 4096

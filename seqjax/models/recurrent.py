@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from seqjax.cells import CELLS, State, unroll
+from seqjax.cells import CELLS, State, tabulate, unroll
 from seqjax.config import RecurrentConfig
 from seqjax.models.layers import Params, dropout, normal_init, scan_layers, stack_init, unembed
 
@@ -59,8 +59,8 @@ class RecurrentModel(nn.Module):
         params = self._params()
         state = self.initial_state(tokens_BxT.shape[0]) if state is None else state
         key = self.make_rng("dropout") if train and config.dropout > 0 else None
-        x_TxBxD = math.sqrt(config.d_model) * params["embedding"][tokens_BxT.T]
-        h_TxBxH, state = run_layers(config, params, x_TxBxD.astype(dtype), state, key, dtype)
+        embedding_VxD = math.sqrt(config.d_model) * params["embedding"]
+        h_TxBxH, state = run_layers(config, params, embedding_VxD, tokens_BxT.T, state, key, dtype)
         h_TxBxH = dropout(h_TxBxH, key, config.n_layers, config.dropout)
         return unembed(h_TxBxH.swapaxes(0, 1), params, dtype), state
 
@@ -85,12 +85,19 @@ class RecurrentModel(nn.Module):
 
 
 def run_layers(
-    config: RecurrentConfig, params: Params, x_TxBxD: Array, state: State, key: Array | None, dtype: DTypeLike
+    config: RecurrentConfig,
+    params: Params,
+    embedding_VxD: Array,
+    tokens_TxB: Array,
+    state: State,
+    key: Array | None,
+    dtype: DTypeLike,
 ) -> tuple[Array, State]:
-    """All recurrent layers over T steps: the first one apart if it differs, the equal ones by a scan over layers.
+    """All recurrent layers over T steps: the first one apart, as it differs in width or reads a table of the tokens.
 
     Args:
       params: holds "first" and "layers" as described in `RecurrentModel`.
+      embedding_VxD: the input x_t of each token.
       state: leading axis L.
       key: of the dropout masks; None for no dropout.
 
@@ -98,19 +105,25 @@ def run_layers(
       h_TxBxH of the last layer in `dtype`, and the new state.
     """
     cell = CELLS[config.family]
-    n_first = int("first" in params)
-    first_state = jax.tree.map(lambda leaf: leaf[:n_first], state)
-    layers_state = jax.tree.map(lambda leaf: leaf[n_first:], state)
 
     def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Array]) -> tuple[Array, State]:
         layer_params, layer_state, index = layer
         x_TxBxD = dropout(x_TxBxD, key, index, config.dropout)
-        return unroll(cell, layer_params, x_TxBxD, layer_state, dtype)
+        return unroll(cell, layer_params, x_TxBxD, layer_state, dtype, config.recurrence)
 
-    if n_first:
-        x_TxBxD, one_state = run_layer(x_TxBxD, (params["first"], jax.tree.map(lambda leaf: leaf[0], first_state), 0))
-        first_state = jax.tree.map(lambda leaf: leaf[None], one_state)
-    if "layers" in params:
-        indices = jnp.arange(n_first, config.n_layers)
-        x_TxBxD, layers_state = scan_layers(run_layer, x_TxBxD, (params["layers"], layers_state, indices))
-    return x_TxBxD, jax.tree.map(lambda *parts: jnp.concatenate(parts), first_state, layers_state)
+    n_first = int("first" in params)
+    first = params["first"] if n_first else jax.tree.map(lambda leaf: leaf[0], params["layers"])
+    first_state = jax.tree.map(lambda leaf: leaf[0], state)
+    if key is None and config.recurrence != "scan" and len(embedding_VxD) <= tokens_TxB.size:
+        table = tabulate(cell, first, embedding_VxD, dtype)
+        x_TxBxD, first_state = unroll(cell, table, tokens_TxB, first_state, dtype, config.recurrence)
+    else:
+        x_TxBxD, first_state = run_layer(embedding_VxD[tokens_TxB].astype(dtype), (first, first_state, 0))
+    new_state = jax.tree.map(lambda leaf: leaf[None], first_state)
+    if config.n_layers > 1:
+        others = jax.tree.map(lambda leaf: leaf[1 - n_first :], params["layers"])
+        other_states = jax.tree.map(lambda leaf: leaf[1:], state)
+        layers = (others, other_states, jnp.arange(1, config.n_layers))
+        x_TxBxD, other_states = scan_layers(run_layer, x_TxBxD, layers)
+        new_state = jax.tree.map(lambda *parts: jnp.concatenate(parts), new_state, other_states)
+    return x_TxBxD, new_state

@@ -119,7 +119,9 @@ def matmul_flops(jaxpr) -> int:
 
 
 def traced_flops(config, n_tokens, batch=2):
-    """Matmul FLOPs per token of the real program: forward, and forward with backward."""
+    """Matmul FLOPs per token of the plain program (others look inputs up): forward, and forward with backward."""
+    if isinstance(config, RecurrentConfig):
+        config = replace(config, recurrence="scan")
     model, params = build_model(config, V, T), shapes(config)
     tokens = jax.ShapeDtypeStruct((batch, n_tokens), jnp.int32)
 

@@ -46,9 +46,10 @@ def torch_names(family, layer):
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("n_layers, d_hidden, bias", [(1, D, True), (2, 7, True), (3, D, False), (3, 7, True)])
 @pytest.mark.parametrize("family", CELLS)
-def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance):
+@pytest.mark.parametrize("recurrence", ["fast", "scan"])
+def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance, recurrence):
     torch = pytest.importorskip("torch")
-    config = RecurrentConfig(family, D, d_hidden, n_layers, bias)
+    config = RecurrentConfig(family, D, d_hidden, n_layers, bias, recurrence=recurrence)
     rng = np.random.default_rng(1)
     params = make(config)[1]
     with jax.enable_x64(dtype == "float64"):
@@ -59,7 +60,8 @@ def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance):
         state = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), dtype), zeros)
 
         def forward(layers, x, state):
-            return run_layers(config, layers, x, state, None, dtype)
+            inputs, tokens = x.reshape(T * B, D), jnp.arange(T * B).reshape(T, B)  # every input is a token of its own
+            return run_layers(config, layers, inputs, tokens, state, None, dtype)
 
         outputs, pullback = jax.vjp(jax.jit(forward), layers, x, state)
         weights = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), dtype), outputs)

@@ -1,0 +1,224 @@
+"""The train step beside Flax's and torch's: tokens per second, time to compile, memory.
+
+    python experiments/benchmarks/train_step.py                      # about 25 minutes on two idle cores; resumable
+    python experiments/benchmarks/train_step.py --families lstm --repeats 9 --out /tmp/lstm.json
+    python experiments/benchmarks/train_step.py --report             # print the recorded table again
+
+Every row is one model and one batch shape. All systems of a row live in one process and take turns, and the median of
+the turns counts; each does the whole step: forward, backward, clipping, AdamW, float32, a vocabulary of 256 (bytes).
+The columns: `seqjax` as it trains by default; `scan`, the same step around the plain `lax.scan` of the cell (for the
+Transformer, around the whole attention matrix); `flax`, Flax's `nn.RNN` over its own cells (`OptimizedLSTMCell`,
+`GRUCell`, `SimpleCell`); `torch`, its `nn.LSTM`, `nn.GRU`, `nn.RNN` and `scaled_dot_product_attention` with fused
+AdamW; `compiled`, the same model under `torch.compile` (which leaves recurrent modules as they are).
+
+Needs torch: pip install -e '.[bench]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+from bundles import surroundings  # noqa: E402
+
+from seqjax.config import Config, RecurrentConfig, TrainConfig, TransformerConfig
+from seqjax.models import count_parameters
+from seqjax.runs import write_json
+from seqjax.training.setup import make_model, make_program
+from seqjax.training.state import Hyper
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "train_step.json"
+VOCABULARY = 256
+TURN_SECONDS = 0.3
+REFERENCES = ("scan", "flax", "torch", "compiled")
+
+
+class Shape(NamedTuple):
+    """Width, layers, batch and context of a row."""
+
+    width: int
+    layers: int
+    batch: int
+    context: int
+
+
+RECURRENT = [
+    Shape(64, 1, 32, 128),
+    Shape(128, 1, 32, 128),
+    Shape(128, 2, 32, 256),
+    Shape(256, 2, 32, 256),
+    Shape(512, 2, 32, 256),
+    Shape(128, 1, 8, 1024),
+]
+TRANSFORMER = [Shape(64, 2, 32, 128), Shape(128, 4, 32, 128), Shape(256, 4, 32, 256), Shape(128, 4, 8, 1024)]
+ROWS = [(family, shape) for family in ("lstm", "gru", "elman") for shape in RECURRENT]
+ROWS += [("transformer", shape) for shape in TRANSFORMER]
+
+
+class SeqjaxSystem:
+    """The program of `seqjax train`, many steps to a call."""
+
+    def __init__(self, config: Config, tokens_BxT1: np.ndarray) -> None:
+        self.program = make_program(config, make_model(config, VOCABULARY))
+        self.state = self.program.init()
+        self.batches = self.program.put(np.repeat(tokens_BxT1[None], self.program.steps_at_once, axis=0))
+        self.hyper = Hyper(np.full(len(self.batches), 1e-3, np.float32), np.float32(0.0))
+        self.resets_K = np.zeros(len(self.batches), bool)
+        lowered = self.program.steps.lower(self.state, self.batches, self.hyper, self.resets_K, 1)
+        self.compiled = lowered.compile()
+
+    def run(self, steps: int) -> float:
+        """So many steps; the last loss."""
+        while steps > 0:
+            count = min(steps, len(self.batches))
+            self.state, metrics = self.compiled(self.state, self.batches, self.hyper, self.resets_K, count)
+            steps -= count
+        return float(metrics["loss"][count - 1])
+
+    def memory(self) -> int:
+        """Bytes of the program's temporary arrays."""
+        return self.compiled.memory_analysis().temp_size_in_bytes
+
+
+def config_of(family: str, shape: Shape, **changes: Any) -> Config:
+    """The config of a row."""
+    if family == "transformer":
+        model = TransformerConfig(d_model=shape.width, n_layers=shape.layers, **changes)
+    else:
+        model = RecurrentConfig(family, d_model=shape.width, n_layers=shape.layers, **changes)
+    return Config(model, train=TrainConfig(batch_size=shape.batch, context_length=shape.context))
+
+
+def systems(family: str, shape: Shape, tokens_BxT1: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """How to build each system of a row."""
+    from flax_models import FlaxSystem
+    from torch_models import TorchSystem
+
+    config = config_of(family, shape)
+    plain = {"attention_kernel": "whole"} if family == "transformer" else {"recurrence": "scan"}
+    built = {
+        "seqjax": lambda: SeqjaxSystem(config, tokens_BxT1),
+        "scan": lambda: SeqjaxSystem(config_of(family, shape, **plain), tokens_BxT1),
+        "flax": lambda: FlaxSystem(config, VOCABULARY, tokens_BxT1),
+        "torch": lambda: TorchSystem(config, VOCABULARY, tokens_BxT1, compiled=False),
+        "compiled": lambda: TorchSystem(config, VOCABULARY, tokens_BxT1, compiled=True),
+    }
+    if family == "transformer":
+        del built["flax"]
+    return built
+
+
+def measure(family: str, shape: Shape, repeats: int, only: list[str] | None) -> dict[str, Any]:
+    """Tokens per second, seconds to the end of the first step, and bytes of every system of a row."""
+    tokens_BxT1 = np.random.default_rng(0).integers(0, VOCABULARY, (shape.batch, shape.context + 1), np.int32)
+    found: dict[str, dict[str, Any]] = {}
+    running, steps, times = {}, {}, {}
+    for name, build in systems(family, shape, tokens_BxT1).items():
+        if only and name not in only:
+            continue
+        began = time.perf_counter()
+        running[name] = build()
+        running[name].run(1)
+        found[name] = {"compile_seconds": time.perf_counter() - began}
+        running[name].run(1)
+        began = time.perf_counter()
+        running[name].run(2)
+        steps[name] = max(1, round(TURN_SECONDS / ((time.perf_counter() - began) / 2)))
+        times[name] = []
+    for _, name in itertools.product(range(repeats), running):
+        began = time.perf_counter()
+        running[name].run(steps[name])
+        times[name].append((time.perf_counter() - began) / steps[name])
+    for name, system in running.items():
+        found[name] |= {
+            "tokens_per_second": shape.batch * shape.context / statistics.median(times[name]),
+            "step_seconds": times[name],
+            "temporary_bytes": system.memory(),
+        }
+    config = config_of(family, shape)
+    parameters = count_parameters(config.model, VOCABULARY, shape.context)["total"]
+    return {"family": family, **shape._asdict(), "parameters": parameters, "systems": found}
+
+
+def main() -> int:
+    """Measure what is not recorded yet; print and record the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--families", nargs="+", choices=["lstm", "gru", "elman", "transformer"])
+    parser.add_argument("--repeats", type=int, default=7, help="turns of every system; the median counts [7]")
+    parser.add_argument("--systems", nargs="+", choices=["seqjax", *REFERENCES], help="only these columns")
+    parser.add_argument("--rows", type=int, nargs="+", help="only these rows of each family, from 0")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file of the table")
+    parser.add_argument("--again", action="store_true", help="measure again what the file has")
+    parser.add_argument("--report", action="store_true", help="print the file's table")
+    options = parser.parse_args()
+    record = json.loads(options.out.read_text()) if options.out.is_file() and not options.again else {"rows": []}
+    if options.report:
+        print(as_text(record))
+        return 0
+    for family, shape in ROWS:
+        index = (TRANSFORMER if family == "transformer" else RECURRENT).index(shape)
+        if (options.families and family not in options.families) or (options.rows and index not in options.rows):
+            continue
+        if any(row.items() >= {"family": family, **shape._asdict()}.items() for row in record["rows"]):
+            continue
+        record["rows"].append(measure(family, shape, options.repeats, options.systems))
+        record = {**surroundings(), "repeats": options.repeats, "vocabulary": VOCABULARY, "rows": record["rows"]}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, record)
+        print(as_text({**record, "rows": record["rows"][-1:]}).splitlines()[-1], file=sys.stderr, flush=True)
+        jax.clear_caches()
+    print(as_text(record))
+    return 0
+
+
+def as_text(record: dict[str, Any]) -> str:
+    """The table as Markdown: tokens per second, and seqjax's over that of each other system."""
+    hardware, versions = record["hardware"], record["versions"]
+    lines = [
+        f"Thousand tokens/s (seqjax's share of it). {hardware['processor']}, {hardware['cores']} cores, float32, "
+        f"jax {versions['jax']}, flax {versions['flax']}, torch {versions['torch']}, {record['date']}; "
+        f"medians of {record['repeats']}.",
+        "",
+        "| model | seqjax | scan | Flax nn.RNN | torch | torch compiled | compile s: seqjax, Flax "
+        "| temporary MB: seqjax, scan, torch |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        found = row["systems"]
+        cells = [f"{row['family']} {row['width']}, L={row['layers']}, B={row['batch']}, T={row['context']}"]
+        own = found["seqjax"]["tokens_per_second"]
+        cells.append(f"{own / 1e3:.1f}")
+        for name in REFERENCES:
+            other = found.get(name, {}).get("tokens_per_second")
+            cells.append(f"{other / 1e3:.1f} ({own / other:.2f})" if other else "-")
+        for key, names, unit, digits in (
+            ("compile_seconds", ("seqjax", "flax"), 1, 1),
+            ("temporary_bytes", ("seqjax", "scan", "torch"), 1e6, 0),
+        ):
+            cells.append(", ".join(f"{found[n][key] / unit:.{digits}f}" if n in found else "-" for n in names))
+        lines.append(f"| {' | '.join(cells)} |")
+    for families, label in ((("lstm", "gru", "elman"), "recurrent"), (("transformer",), "Transformer")):
+        rows = [row["systems"] for row in record["rows"] if row["family"] in families]
+        summary = []
+        for name in REFERENCES:
+            ratios = [r["seqjax"]["tokens_per_second"] / r[name]["tokens_per_second"] for r in rows if name in r]
+            if ratios:
+                summary.append(f"{name} {statistics.geometric_mean(ratios):.2f} (least {min(ratios):.2f})")
+        if summary:
+            lines += ["", f"{label}, geometric mean of seqjax over: {', '.join(summary)}"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
