@@ -29,6 +29,7 @@ from seqjax.commands import (
 )
 from seqjax.commands.options import split_config_options
 from seqjax.errors import UserError
+from seqjax.memory import keep_freed_memory
 
 COMMANDS = (
     train, sweep, plan, status, runs,
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 2: a mistake of the user's, told in one line; 3: the run diverged; 75: stopped by SIGTERM with its state
     saved, start it again; 130: stopped by Ctrl-C with its state saved.
     """
+    keep_freed_memory()
     parser = argparse.ArgumentParser(prog="seqjax", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

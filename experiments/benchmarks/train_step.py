@@ -11,6 +11,7 @@ Transformer, around the whole attention matrix); `flax`, Flax's `nn.RNN` over it
 `GRUCell`, `SimpleCell`); `torch`, its `nn.LSTM`, `nn.GRU`, `nn.RNN` and `scaled_dot_product_attention` with fused
 AdamW; `compiled`, the same model under `torch.compile` (which leaves recurrent modules as they are).
 
+All share a process that keeps freed memory, as seqjax's commands do (seqjax/memory.py); torch gains by it as well.
 Needs torch: pip install -e '.[bench]'.
 """
 
@@ -29,15 +30,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
-from bundles import surroundings  # noqa: E402
-
 from seqjax.config import Config, RecurrentConfig, TrainConfig, TransformerConfig
+from seqjax.memory import keep_freed_memory
 from seqjax.models import count_parameters
 from seqjax.runs import write_json
 from seqjax.training.setup import make_model, make_program
 from seqjax.training.state import Hyper
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "train_step.json"
 VOCABULARY = 256
 TURN_SECONDS = 0.3
@@ -162,6 +162,10 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     parser.add_argument("--report", action="store_true", help="print the file's table")
     options = parser.parse_args()
+    from bundles import surroundings
+
+    keep_freed_memory()
+
     record = json.loads(options.out.read_text()) if options.out.is_file() and not options.again else {"rows": []}
     if options.report:
         print(as_text(record))

@@ -26,6 +26,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
+from seqjax.memory import keep_freed_memory
 from seqjax.stopping import STOPPED
 
 
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="size of XLA's thread pool [the cores]")
     parser.add_argument("--once", action="store_true", help="end after one request")
     options = parser.parse_args()
+    keep_freed_memory()
     if options.cores:
         cores = {int(core) for core in options.cores.split(",")}
         os.sched_setaffinity(0, cores)

@@ -45,12 +45,12 @@ def usable(family: str, params: Params, dtype: DTypeLike, mask_TxB: Array | None
 def compiled() -> bool:
     """Whether the compiled functions are there; compiles (6 s, once on a machine) and registers them at the first call.
 
-    They are not there on another backend than a CPU or with several CPU devices, without a C++ compiler (`$CXX`, c++ or
-    g++), where it fails, and where the environment says `SEQJAX_NATIVE=0`.
+    They are not there on another backend than a CPU, without a C++ compiler (`$CXX`, c++ or g++), where it fails, and
+    where the environment says `SEQJAX_NATIVE=0`.
     """
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     wanted = os.environ.get("SEQJAX_NATIVE", "1") != "0"
-    if not (wanted and compiler and jax.default_backend() == "cpu" and jax.device_count() == 1):
+    if not (wanted and compiler and jax.default_backend() == "cpu"):
         return False
     try:
         functions = ctypes.CDLL(str(_shared_library(compiler)))
