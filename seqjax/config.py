@@ -64,6 +64,8 @@ class TransformerConfig:
     """F, width of the MLP; null: 4 D (swiglu: 8 D / 3 rounded up to a multiple of 8)."""
     attention: bool = True
     """Self-attention in each block."""
+    attention_kernel: Literal["auto", "blocks", "whole"] = "auto"
+    """Scores of all positions at once (whole), in blocks of queries, or what is fastest here (auto)."""
     mlp: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
     """Activation of the MLP in each block; none: no MLP."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
@@ -327,7 +329,7 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-LATER_KEYS = {"model.recurrence": "fast"}
+LATER_KEYS = {"model.recurrence": "fast", "model.attention_kernel": "auto"}
 """Keys that came after the first recorded runs, with their defaults. At its default such a key is no part of the
 canonical form, so that the ids of runs recorded before it stay what they were."""
 

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from seqjax.cells import native
 from seqjax.cells.cell import Cell, Params, State
 from seqjax.cells.precision import carry_dtype
+from seqjax.native import recurrence as native
 
 CHUNK = 64  # time steps in a chunk of "lean"
 Tree = Any

@@ -14,6 +14,7 @@ from seqjax.cells.precision import contract
 from seqjax.models.blockwise import ROWS, blockwise_attention
 from seqjax.models.layers import Params
 from seqjax.models.positions import rotate
+from seqjax.native import attention as native
 
 Cache = dict[str, Array]
 
@@ -50,6 +51,7 @@ def self_attention(
     angles_TxK: Array | None,
     cache: Cache | None,
     dtype: DTypeLike,
+    kernel: str = "auto",
 ) -> tuple[Array, Cache | None]:
     """Causal self-attention over the T given positions and, with a cache, over all positions before them.
 
@@ -58,6 +60,9 @@ def self_attention(
       angles_TxK: rotary angles of the T positions, or None.
       cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`; start + T must not exceed S (not checked: `start` is
         traced, and writes beyond the end would overwrite the last entries).
+      kernel: "whole", the scores of all T positions at once; "blocks", see `seqjax.models.blockwise`; "auto", without a
+        cache and on a CPU: compiled C++ where it is there, else blocks for T > 128; elsewhere whole. A cache is always
+        whole.
 
     Returns:
       float32 BxTxD, and the cache with the T new keys and values.
@@ -73,7 +78,10 @@ def self_attention(
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
         cache = {"k": k, "v": v}
-    if cache is None and q.shape[2] > ROWS and jax.default_backend() == "cpu":
+    on_cpu = jax.default_backend() == "cpu"
+    if cache is None and kernel == "auto" and on_cpu and native.usable(q, dtype):
+        heads_BxNxTxK = native.causal_attention(q, k, v)
+    elif cache is None and (kernel == "blocks" or (kernel == "auto" and on_cpu and q.shape[2] > ROWS)):
         heads_BxNxTxK = blockwise_attention(q, k, v, dtype)
     else:
         mask_TxS = (start + jnp.arange(q.shape[2]))[:, None] >= jnp.arange(k.shape[2])[None, :]

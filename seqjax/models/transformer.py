@@ -164,7 +164,9 @@ def run_blocks(
         params, cache, index = layer
         if config.attention:
             y_BxTxD = normalize(config.norm, params.get("attention_norm"), x_BxTxD)
-            y_BxTxD, cache = self_attention(params["attention"], y_BxTxD, start, angles_TxK, cache, dtype)
+            y_BxTxD, cache = self_attention(
+                params["attention"], y_BxTxD, start, angles_TxK, cache, dtype, config.attention_kernel
+            )
             x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index)
         if config.mlp != "none":
             y_BxTxD = normalize(config.norm, params.get("mlp_norm"), x_BxTxD)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.cells import CELLS, native, recurrence, tabulate, unroll
+from seqjax import native
+from seqjax.cells import CELLS, recurrence, tabulate, unroll
 from seqjax.config import RecurrentConfig
+from seqjax.native import recurrence as native_recurrence
 
 VARIANTS = [("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before")]
 V, D = 7, 3
@@ -158,35 +157,7 @@ def test_results_do_not_depend_on_how_rows_are_grouped(in_native):
     arguments = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (params, embedding[tokens], state))
     cell, (params, x, state) = CELLS["lstm"], arguments
     gates = cell.project(params, x, "float32")
-    whole = native.forward("lstm", params, gates, state)[1]
+    whole = native_recurrence.forward("lstm", params, gates, state)[1]
     for rows in (slice(0, 1), slice(3, 8), slice(11, 13)):
-        part = native.forward("lstm", params, gates[:, rows], jax.tree.map(lambda h, r=rows: h[r], state))[1]
+        part = native_recurrence.forward("lstm", params, gates[:, rows], jax.tree.map(lambda h, r=rows: h[r], state))[1]
         jax.tree.map(lambda a, b, r=rows: np.testing.assert_array_equal(a, b[:, r]), part, whole)
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """Nothing compiled yet, an empty cache."""
-    monkeypatch.setenv("SEQJAX_CACHE", str(tmp_path))
-    native.compiled.cache_clear()
-    yield tmp_path
-    native.compiled.cache_clear()
-
-
-def test_without_a_compiler_xla_does_it(fresh, monkeypatch, capsys):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.delenv("CXX", raising=False)
-    assert not native.compiled()
-    assert capsys.readouterr().err == ""
-
-
-def test_a_compiler_that_fails_is_noted_once(fresh, monkeypatch, capsys):
-    monkeypatch.setenv("CXX", "false")
-    assert not native.compiled() and not native.compiled()
-    assert capsys.readouterr().err.count("note: recurrences run without their C++ form") == 1
-    assert not list(Path(fresh).rglob("*.so"))
-
-
-def test_switched_off(fresh, monkeypatch):
-    monkeypatch.setenv("SEQJAX_NATIVE", "0")
-    assert not native.compiled()

@@ -2,174 +2,15 @@
 //
 // XLA runs one time step as half a dozen small kernels on one core. Here a thread takes a block of the batch's rows
 // through all T steps: rows are independent of one another, so nothing is waited for until the sequence ends, and the
-// state and one panel of the weights stay in its cache. Of each row, sums run over k in order, whatever the blocks are:
-// results do not depend on the number of threads.
+// state and one panel of the weights stay in its cache.
 //
 // Every array may have leading axes (runs of a bundle, written R): [R..., T, B, H]. Gates are as in the Python files:
 // LSTM i, f, g, o; GRU r, z, n with the reset gate after the product.
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdint>
-#include <cstring>
-#include <functional>
-#include <memory>
-#include <mutex>
-#include <vector>
+#include "common.h"
 
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
-using Array = ffi::Buffer<ffi::F32>;
-using Result = ffi::Result<Array>;
-
+namespace seqjax {
 namespace {
-
-// ---------------------------------------------------------------------------------------------- elementwise functions
-
-// tanh(x) = x P(x^2) / Q(x^2), fitted for the least relative error on [0, 9] (2e-8; 4e-7 in float32). NaN stays NaN.
-inline float Tanh(float x) {
-  x = x > 9.0f ? 9.0f : x;
-  x = x < -9.0f ? -9.0f : x;
-  const float u = x * x;
-  const float p = (((1.33534141e-08f * u + 2.06081843e-05f) * u + 3.49553444e-03f) * u + 0.13380981f) * u + 0.99999998f;
-  const float q = (((7.77604726e-07f * u + 3.28554622e-04f) * u + 2.58767796e-02f) * u + 0.467142967f) * u + 1.0f;
-  float y = x * p / q;
-  y = y > 1.0f ? 1.0f : y;
-  return y < -1.0f ? -1.0f : y;
-}
-
-inline float Sigmoid(float x) { return 0.5f * Tanh(0.5f * x) + 0.5f; }
-
-// ------------------------------------------------------------------------------------------------------ small product
-
-#if defined(__AVX512F__)
-constexpr int kLanes = 16, kTall = 8;
-#else
-constexpr int kLanes = 8, kTall = 4;
-#endif
-constexpr int kPanel = 3 * kLanes;  // columns of a panel: kTall x 3 sums and the operands fill the registers
-typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4)));
-
-inline Vector Load(const float* p) {
-  Vector v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-inline void Store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
-
-// A KxN matrix cut into panels of kPanel columns, each contiguous, the last one filled up with zeros.
-struct Packed {
-  int64_t k, n;
-  std::vector<float> data;
-
-  // `transposed`: the source is NxK.
-  Packed(const float* source, int64_t k, int64_t n, bool transposed) : k(k), n(n) {
-    const int64_t panels = (n + kPanel - 1) / kPanel;
-    data.assign(panels * k * kPanel + kLanes, 0.0f);
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      float* to = data.data() + panel * k * kPanel;
-      const int64_t first = panel * kPanel, columns = std::min<int64_t>(kPanel, n - first);
-      for (int64_t i = 0; i < k; ++i)
-        for (int64_t j = 0; j < columns; ++j)
-          to[i * kPanel + j] = transposed ? source[(first + j) * k + i] : source[i * n + first + j];
-    }
-  }
-};
-
-// out[r, :] += a[r, :] W of one panel, for kRows rows.
-template <int kRows>
-inline void MultiplyPanel(const float* a, int64_t lda, const float* w, int64_t k, float* out, int64_t ldo) {
-  Vector sum[kRows][3];
-  for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < 3; ++c) sum[r][c] = Load(out + r * ldo + c * kLanes);
-  for (int64_t i = 0; i < k; ++i) {
-    const Vector w0 = Load(w + i * kPanel), w1 = Load(w + i * kPanel + kLanes), w2 = Load(w + i * kPanel + 2 * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const float x = a[r * lda + i];
-      sum[r][0] += x * w0;
-      sum[r][1] += x * w1;
-      sum[r][2] += x * w2;
-    }
-  }
-  for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < 3; ++c) Store(out + r * ldo + c * kLanes, sum[r][c]);
-}
-
-template <int kRows>
-inline int64_t MultiplyRows(const float*& a, int64_t lda, const float* w, int64_t k, float*& out, int64_t ldo,
-                            int64_t rows) {
-  for (; rows >= kRows; rows -= kRows) {
-    MultiplyPanel<kRows>(a, lda, w, k, out, ldo);
-    a += kRows * lda;
-    out += kRows * ldo;
-  }
-  return rows;
-}
-
-// out[rows, n] += a[rows, k] W
-void Multiply(const float* a, int64_t lda, const Packed& w, float* out, int64_t ldo, int64_t rows) {
-  float narrow[16 * kPanel];
-  for (int64_t first = 0; first < w.n; first += kPanel) {
-    const float* panel = w.data.data() + first * w.k;
-    const int64_t columns = std::min<int64_t>(kPanel, w.n - first);
-    if (columns == kPanel) {
-      const float* from = a;
-      float* to = out + first;
-      int64_t left = MultiplyRows<kTall>(from, lda, panel, w.k, to, ldo, rows);
-      left = MultiplyRows<4>(from, lda, panel, w.k, to, ldo, left);
-      left = MultiplyRows<2>(from, lda, panel, w.k, to, ldo, left);
-      MultiplyRows<1>(from, lda, panel, w.k, to, ldo, left);
-      continue;
-    }
-    for (int64_t row = 0; row < rows; row += kTall) {
-      const int64_t block = std::min<int64_t>(kTall, rows - row);
-      for (int64_t r = 0; r < block; ++r)
-        std::memcpy(narrow + r * kPanel, out + (row + r) * ldo + first, columns * sizeof(float));
-      const float* from = a + row * lda;
-      float* to = narrow;
-      int64_t left = MultiplyRows<kTall>(from, lda, panel, w.k, to, kPanel, block);
-      left = MultiplyRows<4>(from, lda, panel, w.k, to, kPanel, left);
-      left = MultiplyRows<2>(from, lda, panel, w.k, to, kPanel, left);
-      MultiplyRows<1>(from, lda, panel, w.k, to, kPanel, left);
-      for (int64_t r = 0; r < block; ++r)
-        std::memcpy(out + (row + r) * ldo + first, narrow + r * kPanel, columns * sizeof(float));
-    }
-  }
-}
-
-// -------------------------------------------------------------------------------------------------------- parallelism
-
-// Call work(0) .. work(count - 1) on the pool and on this thread. This thread takes what the others have not begun, so
-// that it never waits for a thread that may be waiting for it.
-void ForEach(ffi::ThreadPool& pool, int64_t count, std::function<void(int64_t)> work) {
-  struct Shared {
-    std::function<void(int64_t)> work;
-    int64_t count;
-    std::atomic<int64_t> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-
-    void Run() {
-      for (int64_t i; (i = next.fetch_add(1)) < count;) {
-        work(i);
-        if (done.fetch_add(1) + 1 == count) {
-          std::lock_guard<std::mutex> lock(mutex);
-          finished.notify_all();
-        }
-      }
-    }
-  };
-  auto shared = std::make_shared<Shared>();
-  shared->work = std::move(work);
-  shared->count = count;
-  for (int64_t i = 1; i < std::min<int64_t>(count, pool.num_threads()); ++i) pool.Schedule([shared] { shared->Run(); });
-  shared->Run();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->finished.wait(lock, [&] { return shared->done.load() == count; });
-}
 
 struct Shape {
   int64_t runs, times, batch, hidden;
@@ -229,7 +70,7 @@ ffi::Error ElmanForward(ffi::ThreadPool pool, Array gates_x, Array w, Array h0, 
     for (int64_t t = 0; t < s.times; ++t) {
       float* now = At(h->typed_data(), s, H, run, t, first);
       Copy(now, At(gates_x.typed_data(), s, H, run, t, first), count * H);
-      Multiply(before, H, packed, now, H, count);
+      Multiply({before, H, 1}, packed, H, H, now, H, count, true);
 #pragma GCC ivdep
       for (int64_t i = 0; i < count * H; ++i) now[i] = Tanh(now[i]);
       before = now;
@@ -252,9 +93,8 @@ ffi::Error ElmanBackward(ffi::ThreadPool pool, Array h, Array w, Array d_h, Arra
 #pragma GCC ivdep
       for (int64_t i = 0; i < count * H; ++i) {
         delta[i] = (back[i] + out[i]) * (1.0f - now[i] * now[i]);
-        back[i] = 0.0f;
       }
-      Multiply(delta, H, packed, back, H, count);
+      Multiply({delta, H, 1}, packed, H, H, back, H, count, false);
     }
   });
   return ffi::Error::Success();
@@ -275,7 +115,7 @@ ffi::Error LstmForward(ffi::ThreadPool pool, Array gates_x, Array w, Array h0, A
       float* h_now = At(h->typed_data(), s, H, run, t, first);
       float* c_now = At(c->typed_data(), s, H, run, t, first);
       Copy(gates, At(gates_x.typed_data(), s, G, run, t, first), count * G);
-      Multiply(h_before, H, packed, gates, G, count);
+      Multiply({h_before, H, 1}, packed, H, G, gates, G, count, true);
       for (int64_t r = 0; r < count; ++r) {
         float *i = gates + r * G, *f = i + H, *g = f + H, *o = g + H;
 #pragma GCC ivdep
@@ -326,10 +166,9 @@ ffi::Error LstmBackward(ffi::ThreadPool pool, Array kept, Array w, Array c0, Arr
           dg[j] = dc * i[j] * (1.0f - g[j] * g[j]);
           d_o[j] = dh * tanh_c * o[j] * (1.0f - o[j]);
           c_back[at] = dc * f[j];
-          h_back[at] = 0.0f;
         }
       }
-      Multiply(deltas, G, packed, h_back, H, count);
+      Multiply({deltas, G, 1}, packed, G, H, h_back, H, count, false);
     }
   });
   return ffi::Error::Success();
@@ -353,7 +192,7 @@ ffi::Error GruForward(ffi::ThreadPool pool, Array gates_x, Array w, Array b_hn, 
         Copy(gates_h.data() + r * G, x + r * G, 2 * H);
         Copy(gates_h.data() + r * G + 2 * H, bias, H);
       }
-      Multiply(h_before, H, packed, gates_h.data(), G, count);
+      Multiply({h_before, H, 1}, packed, H, G, gates_h.data(), G, count, true);
       for (int64_t r = 0; r < count; ++r) {
         float* r_now = At(rz->typed_data(), s, 2 * H, run, t, first + r);
         float* z_now = r_now + H;
@@ -407,24 +246,25 @@ ffi::Error GruBackward(ffi::ThreadPool pool, Array h0, Array h, Array rz, Array 
           back[at] = dh * z;
         }
       }
-      Multiply(deltas, G, packed, back, H, count);
+      Multiply({deltas, G, 1}, packed, G, H, back, H, count, true);
     }
   });
   return ffi::Error::Success();
 }
 
 }  // namespace
+}  // namespace seqjax
 
-#define IN .Arg<Array>()
-#define OUT .Ret<Array>()
-XLA_FFI_DEFINE_HANDLER_SYMBOL(elman_forward, ElmanForward, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() IN IN IN OUT);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(elman_backward, ElmanBackward,
+#define IN .Arg<seqjax::Array>()
+#define OUT .Ret<seqjax::Array>()
+XLA_FFI_DEFINE_HANDLER_SYMBOL(elman_forward, seqjax::ElmanForward, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() IN IN IN OUT);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(elman_backward, seqjax::ElmanBackward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() IN IN IN IN OUT OUT);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_forward, LstmForward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_forward, seqjax::LstmForward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() IN IN IN IN OUT OUT OUT);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_backward, LstmBackward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_backward, seqjax::LstmBackward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() IN IN IN IN IN IN IN OUT OUT OUT);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(gru_forward, GruForward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(gru_forward, seqjax::GruForward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() IN IN IN IN OUT OUT OUT OUT);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(gru_backward, GruBackward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(gru_backward, seqjax::GruBackward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() IN IN IN IN IN IN IN IN OUT OUT OUT);

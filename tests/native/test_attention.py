@@ -1,0 +1,72 @@
+"""The attention in C++ against the whole matrix: values and gradients, any shape, one run or several."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqjax import native
+from seqjax.models.attention import attend
+from seqjax.native.attention import causal_attention
+
+pytestmark = pytest.mark.skipif(not native.compiled(), reason="no C++ compiler here, or compiling failed")
+
+
+def whole(q, k, v):
+    """softmax(Q K^T / sqrt(d_k)) V by one head after another, in float64."""
+    mask_TxT = jnp.tril(jnp.ones((q.shape[-2], q.shape[-2]), bool))
+    heads = jax.vmap(jax.vmap(lambda q, k, v: attend(q, k, v, mask_TxT, "float64")))
+    return heads(q, k, v)
+
+
+def example(shape, seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return [scale * rng.standard_normal(shape) for _ in range(3)], rng.standard_normal(shape)
+
+
+def value_and_grads(attention, operands, weights):
+    return jax.jit(jax.value_and_grad(lambda *qkv: (attention(*qkv) * weights).sum(), argnums=(0, 1, 2)))(*operands)
+
+
+def compare(shape, seed, scale=1.0, tolerance=2e-5):
+    operands, weights = example(shape, seed, scale)
+    with jax.enable_x64(True):
+        want, want_grads = value_and_grads(whole, jax.tree.map(jnp.asarray, operands), weights)
+    operands = [jnp.asarray(x, jnp.float32) for x in operands]
+    got, grads = value_and_grads(causal_attention, operands, jnp.asarray(weights, jnp.float32))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.sqrt(weights.size))
+    for a, b in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * max(1.0, np.abs(b).max()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 150), st.integers(1, 70), st.integers(0, 99))
+def test_any_shape(batch, heads, times, width, seed):
+    compare((batch, heads, times, width), seed)
+
+
+@pytest.mark.parametrize("times", [64, 65, 256])
+def test_blocks_and_sharp_weights(times):
+    """Scores of some hundreds: all the weight on one key, none of it infinite."""
+    compare((1, 2, times, 16), 0, scale=12.0, tolerance=3e-4)  # a score of 500 is rounded by 3e-5
+
+
+def test_vmapped_runs_are_each_run_alone():
+    (q, k, v), weights = example((3, 2, 2, 70, 8), 0)
+    operands = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
+    run = lambda *qkv: value_and_grads(causal_attention, qkv, jnp.asarray(weights[0], jnp.float32))  # noqa: E731
+    together = jax.vmap(run)(*operands)
+    for i in range(3):
+        alone = run(*(x[i] for x in operands))
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6), together, alone)
+
+
+def test_not_a_number_is_seen():
+    (q, k, v), _ = example((1, 1, 70, 8), 0)
+    q[0, 0, 40, 3] = np.nan
+    y = causal_attention(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)))
+    assert np.isnan(y[0, 0, 40]).all() and np.isfinite(y[0, 0, :40]).all() and np.isfinite(y[0, 0, 41:]).all()
