@@ -13,6 +13,8 @@ from jax.typing import DTypeLike
 from seqjax.cells.precision import carry_dtype, contract
 
 Params = dict[str, Array]
+Readout = Callable[[Array, Params, DTypeLike], Any]
+"""(x_BxTxD, parameters of the model, compute dtype) -> what the model is asked for: logits, or a loss."""
 NORM_EPSILON = 1e-5
 
 
@@ -41,16 +43,21 @@ def linear(x_BxTxD: Array, W_DxF: Array, b_F: Array | None, dtype: DTypeLike) ->
     return y_BxTxF if b_F is None else y_BxTxF + b_F[None, None, :]
 
 
-def unembed(x_BxTxD: Array, params: Params, dtype: DTypeLike) -> Array:
-    """Readout: logits_BxTxV, float32.
+def readout_weights(params: Params) -> tuple[str, Array, Array | None]:
+    """The readout as (einsum of the product, its matrix, its bias if any).
 
-    `params` holds either "readout" (DxV, with "readout_bias" V if any) or, tied, only "embedding" (VxD), which is then
-    the readout too (Press & Wolf 2017, arXiv 1608.05859).
+    `params` holds either "readout" (DxV) or, tied, only "embedding" (VxD), which is then the readout too
+    (Press & Wolf 2017, arXiv 1608.05859); and "readout_bias" V if any.
     """
-    if "readout" in params:
-        return linear(x_BxTxD, params["readout"], params.get("readout_bias"), dtype)
-    logits_BxTxV = contract("BTD,VD->BTV", x_BxTxD, params["embedding"], dtype)
-    return logits_BxTxV + params["readout_bias"][None, None, :] if "readout_bias" in params else logits_BxTxV
+    spec, name = ("ND,DV->NV", "readout") if "readout" in params else ("ND,VD->NV", "embedding")
+    return spec, params[name], params.get("readout_bias")
+
+
+def unembed(x_BxTxD: Array, params: Params, dtype: DTypeLike) -> Array:
+    """Readout: logits_BxTxV, float32; `params` as for `readout_weights`."""
+    spec, W, b_V = readout_weights(params)
+    logits_BxTxV = contract(spec.replace("N", "BT"), x_BxTxD, W, dtype)
+    return logits_BxTxV if b_V is None else logits_BxTxV + b_V[None, None, :]
 
 
 def init_norm(kind: str, d_model: int, bias: bool) -> Params:

@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from seqjax.cells import CELLS, State, tabulate, unroll
 from seqjax.config import RecurrentConfig
-from seqjax.models.layers import Params, dropout, normal_init, scan_layers, stack_init, unembed
+from seqjax.models.layers import Params, Readout, dropout, normal_init, scan_layers, stack_init, unembed
 
 
 class RecurrentModel(nn.Module):
@@ -44,16 +44,19 @@ class RecurrentModel(nn.Module):
         return jax.tree.map(lambda leaf: jnp.zeros((config.n_layers, *leaf.shape), leaf.dtype), cell_state)
 
     @nn.compact
-    def __call__(self, tokens_BxT: Array, state: State | None = None, train: bool = False) -> tuple[Array, State]:
+    def __call__(
+        self, tokens_BxT: Array, state: State | None = None, train: bool = False, readout: Readout = unembed
+    ) -> tuple[Array, State]:
         """Logits for the token after each given one.
 
         Args:
           tokens_BxT: integer token ids.
           state: the state to continue from; None is the zero state.
           train: dropout on (needs the rng "dropout" when `config.dropout` > 0).
+          readout: what to make of the last hidden states.
 
         Returns:
-          logits_BxTxV float32 and the state after the last token, float32.
+          logits_BxTxV float32 (what `readout` returns) and the state after the last token, float32.
         """
         config, dtype = self.config, self.compute_dtype
         params = self._params()
@@ -62,7 +65,7 @@ class RecurrentModel(nn.Module):
         embedding_VxD = math.sqrt(config.d_model) * params["embedding"]
         h_TxBxH, state = run_layers(config, params, embedding_VxD, tokens_BxT.T, state, key, dtype)
         h_TxBxH = dropout(h_TxBxH, key, config.n_layers, config.dropout)
-        return unembed(h_TxBxH.swapaxes(0, 1), params, dtype), state
+        return readout(h_TxBxH.swapaxes(0, 1), params, dtype), state
 
     def _params(self) -> Params:
         config, vocab_size = self.config, self.vocab_size

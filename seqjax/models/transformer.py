@@ -26,6 +26,7 @@ from seqjax.errors import UserError
 from seqjax.models.attention import Cache, init_attention, self_attention
 from seqjax.models.layers import (
     Params,
+    Readout,
     dropout,
     init_norm,
     linear,
@@ -69,7 +70,7 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens_BxT: Array, state: State | None = None, train: bool = False
+        self, tokens_BxT: Array, state: State | None = None, train: bool = False, readout: Readout = unembed
     ) -> tuple[Array, State | None]:
         """Logits for the token after each given one.
 
@@ -77,9 +78,10 @@ class Transformer(nn.Module):
           tokens_BxT: integer token ids.
           state: None to see the T tokens alone; or the state to continue from, which counts the tokens seen so far.
           train: dropout on (needs the rng "dropout" when `config.dropout` > 0).
+          readout: what to make of the last hidden states.
 
         Returns:
-          logits_BxTxV float32, and the new state (None if none was given).
+          logits_BxTxV float32 (what `readout` returns), and the new state (None if none was given).
 
         Raises:
           UserError: more tokens at once than learned positions.
@@ -100,7 +102,7 @@ class Transformer(nn.Module):
             x_BxTxD, cache = run_blocks(config, params["layers"], x_BxTxD, start, cache, key, dtype)
         x_BxTxD = normalize(config.norm, params.get("final_norm"), x_BxTxD)
         state = None if state is None else {"position": start + n_tokens, **(cache or {})}
-        return unembed(x_BxTxD, params, dtype), state
+        return readout(x_BxTxD, params, dtype), state
 
     def _params(self) -> Params:
         config, d_model = self.config, self.config.d_model

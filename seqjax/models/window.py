@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from seqjax.cells.precision import contract
 from seqjax.config import WindowConfig
-from seqjax.models.layers import Params, dropout, linear, normal_init, scan_layers, stack_init, unembed
+from seqjax.models.layers import Params, Readout, dropout, linear, normal_init, scan_layers, stack_init, unembed
 
 BEFORE_START = -1
 """Token id in the state of a place before the first token."""
@@ -60,7 +60,7 @@ class WindowModel(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens_BxT: Array, state: Array | None = None, train: bool = False
+        self, tokens_BxT: Array, state: Array | None = None, train: bool = False, readout: Readout = unembed
     ) -> tuple[Array, Array | None]:
         """Logits for the token after each given one.
 
@@ -68,9 +68,10 @@ class WindowModel(nn.Module):
           tokens_BxT: integer token ids.
           state: the window - 1 tokens before these; None is the start of a text.
           train: dropout on (needs the rng "dropout" when `config.dropout` > 0).
+          readout: what to make of the last hidden states.
 
         Returns:
-          logits_BxTxV float32, and the last window - 1 tokens (None if no state was given).
+          logits_BxTxV float32 (what `readout` returns), and the last window - 1 tokens (None if no state was given).
         """
         config, dtype = self.config, self.compute_dtype
         params = self._params()
@@ -94,7 +95,7 @@ class WindowModel(nn.Module):
         if state is not None:
             seen = jnp.concatenate([state, tokens_BxT.astype(state.dtype)], axis=1)
             state = seen[:, seen.shape[1] - (config.window - 1) :]
-        return unembed(a_BxTxF, params, dtype), state
+        return readout(a_BxTxF, params, dtype), state
 
     def _params(self) -> Params:
         config, vocab_size = self.config, self.vocab_size

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
-import optax
 from flax import linen as nn
 
+from seqjax.models.cross_entropy import mean_cross_entropy, token_cross_entropy
 from seqjax.training.step import Loss
 
 Tree = Any
@@ -22,16 +23,16 @@ def next_token_loss(model: nn.Module) -> Loss:
     """
 
     def loss(params: Tree, batch_BxT1: jax.Array, carry: Tree, key: jax.Array) -> tuple[jax.Array, Tree]:
-        logits_BxTxV, new_carry = model.apply(
-            {"params": params}, batch_BxT1[:, :-1], carry, train=True, rngs={"dropout": key}
+        readout = partial(mean_cross_entropy, targets_BxT=batch_BxT1[:, 1:])
+        value, new_carry = model.apply(
+            {"params": params}, batch_BxT1[:, :-1], carry, train=True, readout=readout, rngs={"dropout": key}
         )
-        loss_BxT = optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV, batch_BxT1[:, 1:])
-        return loss_BxT.mean(), None if carry is None else new_carry
+        return value, None if carry is None else new_carry
 
     return loss
 
 
 def token_losses(model: nn.Module, params: Tree, batch_BxT1: jax.Array, carry: Tree = None) -> tuple[jax.Array, Tree]:
     """Cross-entropy of every next token without dropout: ``loss_BxT`` in nats, and the new carry."""
-    logits_BxTxV, carry = model.apply({"params": params}, batch_BxT1[:, :-1], carry)
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV, batch_BxT1[:, 1:]), carry
+    readout = partial(token_cross_entropy, targets_BxT=batch_BxT1[:, 1:])
+    return model.apply({"params": params}, batch_BxT1[:, :-1], carry, readout=readout)
