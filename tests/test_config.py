@@ -180,3 +180,13 @@ def test_every_field_changes_the_run_id() -> None:
 
 def test_every_field_is_documented() -> None:
     assert [key for key, schema in leaves() if not schema.get("description") and key != "model"] == []
+
+
+def test_later_keys_leave_old_ids_alone() -> None:
+    """At its default a key that came later is no part of the id; at another value it is."""
+    for model, key in ((RecurrentConfig("lstm"), "recurrence"), (TransformerConfig(), "attention_kernel")):
+        config = Config(model)
+        assert key not in canonical_json(config)
+        other = Config(dataclasses.replace(model, **{key: {"recurrence": "scan", "attention_kernel": "whole"}[key]}))
+        assert key in canonical_json(other) and run_id(other) != run_id(config)
+    assert run_id(Config(RecurrentConfig("lstm"))) == "lstm-2x128-fd1a4dc055"

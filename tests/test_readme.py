@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,39 @@ def test_bundles_in_the_pool_beat_torch_at_the_smallest_size() -> None:
     rows = [row for row in BUNDLES["rows"] if row.get("torch")]
     smallest = min(rows, key=lambda row: (row["width"], row["a"]))
     assert smallest["torch"] > smallest["d"] < smallest["a"]
+
+
+BENCHMARKS = REPOSITORY / "experiments" / "results" / "benchmarks"
+SPEED = json.loads((BENCHMARKS / "train_step.json").read_text())
+
+
+def ratios(other: str, *families: str) -> list[float]:
+    """Tokens per second of seqjax over those of another system, as recorded, row by row."""
+    rows = [row["systems"] for row in SPEED["rows"] if row["family"] in families]
+    return [row["seqjax"]["tokens_per_second"] / row[other]["tokens_per_second"] for row in rows]
+
+
+def test_the_readme_shows_the_recorded_speed() -> None:
+    assert load("benchmarks/train_step").summary(SPEED) in (REPOSITORY / "README.md").read_text()
+
+
+def test_the_train_step_meets_its_marks() -> None:
+    """On a CPU: the marks were set before any of it was written."""
+    assert len(SPEED["rows"]) == 22 and SPEED["repeats"] >= 5
+    lstm = ratios("flax", "lstm")
+    assert statistics.geometric_mean(lstm) >= 2.0 and min(lstm) >= 1.3
+    recurrent = ratios("torch", "lstm", "gru", "elman")
+    assert min(recurrent) >= 1.0 and statistics.geometric_mean(recurrent) >= 1.3
+    for other in ("torch", "compiled"):
+        assert min(ratios(other, "transformer")) >= 1.0
+
+
+def test_compiling_takes_no_longer_than_flax() -> None:
+    for row in (row["systems"] for row in SPEED["rows"] if row["family"] != "transformer"):
+        assert row["seqjax"]["compile_seconds"] <= row["flax"]["compile_seconds"]
+
+
+def test_lean_recurrences_need_a_quarter_of_the_memory() -> None:
+    rows = json.loads((BENCHMARKS / "recurrence_memory.json").read_text())["rows"]
+    for row in (row for row in rows if row["context"] == 1024):
+        assert row["lean"] <= row["scan"] / 4, row

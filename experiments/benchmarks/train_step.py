@@ -41,7 +41,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "train_step.json"
 VOCABULARY = 256
 TURN_SECONDS = 0.3
-REFERENCES = ("scan", "flax", "torch", "compiled")
+TITLES = {"scan": "plain scan", "flax": "Flax nn.RNN", "torch": "torch", "compiled": "torch compiled"}
+REFERENCES = tuple(TITLES)
 
 
 class Shape(NamedTuple):
@@ -180,7 +181,7 @@ def main() -> int:
         record = {**surroundings(), "repeats": options.repeats, "vocabulary": VOCABULARY, "rows": record["rows"]}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, record)
-        print(as_text({**record, "rows": record["rows"][-1:]}).splitlines()[-1], file=sys.stderr, flush=True)
+        print(as_text({**record, "rows": record["rows"][-1:]}).splitlines()[4], file=sys.stderr, flush=True)
         jax.clear_caches()
     print(as_text(record))
     return 0
@@ -194,7 +195,7 @@ def as_text(record: dict[str, Any]) -> str:
         f"jax {versions['jax']}, flax {versions['flax']}, torch {versions['torch']}, {record['date']}; "
         f"medians of {record['repeats']}.",
         "",
-        "| model | seqjax | scan | Flax nn.RNN | torch | torch compiled | compile s: seqjax, Flax "
+        f"| model | seqjax | {' | '.join(TITLES[name] for name in REFERENCES)} | compile s: seqjax, Flax "
         "| temporary MB: seqjax, scan, torch |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -212,15 +213,25 @@ def as_text(record: dict[str, Any]) -> str:
         ):
             cells.append(", ".join(f"{found[n][key] / unit:.{digits}f}" if n in found else "-" for n in names))
         lines.append(f"| {' | '.join(cells)} |")
-    for families, label in ((("lstm", "gru", "elman"), "recurrent"), (("transformer",), "Transformer")):
+    return "\n".join([*lines, "", summary(record)])
+
+
+def summary(record: dict[str, Any]) -> str:
+    """By family, how many times as fast as each other system: geometric mean over the rows, and the least."""
+    lines = [
+        f"| tokens/s of seqjax over those of | {' | '.join(TITLES[name] for name in REFERENCES)} |",
+        "|---" * (len(REFERENCES) + 1) + "|",
+    ]
+    groups = {family: [family] for family in ("lstm", "gru", "elman", "transformer")}
+    groups["all recurrent"] = ["lstm", "gru", "elman"]
+    for label, families in groups.items():
         rows = [row["systems"] for row in record["rows"] if row["family"] in families]
-        summary = []
+        cells = [f"{label} ({len(rows)} rows)"]
         for name in REFERENCES:
             ratios = [r["seqjax"]["tokens_per_second"] / r[name]["tokens_per_second"] for r in rows if name in r]
-            if ratios:
-                summary.append(f"{name} {statistics.geometric_mean(ratios):.2f} (least {min(ratios):.2f})")
-        if summary:
-            lines += ["", f"{label}, geometric mean of seqjax over: {', '.join(summary)}"]
+            cells.append(f"{statistics.geometric_mean(ratios):.2f} (least {min(ratios):.2f})" if ratios else "-")
+        if rows:
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
@@ -14,6 +15,7 @@ from seqjax.errors import UserError
 from seqjax.units import si
 
 VOCABULARY = 256
+PROFILED_STEPS = 4
 
 
 def add_parser(commands: Any) -> None:
@@ -25,6 +27,7 @@ def add_parser(commands: Any) -> None:
         """
         seqjax bench
         seqjax bench --families lstm transformer --repeats 20 --json bench.json
+        seqjax bench --families lstm --sizes 128 --profile traces     # then: xprof traces
         """,
     )
     parser.add_argument("--families", nargs="+", default=list(_models(64)), help="[all]")
@@ -33,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--context-length", type=int, default=128, help="T [128]")
     parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median is shown [10]")
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
+    parser.add_argument("--profile", metavar="FOLDER", help="also write a trace of a few steps of each, for xprof")
     parser.set_defaults(run=run)
 
 
@@ -112,6 +116,9 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
     times = step_times(call, state, program.steps_at_once)
     next(times), next(times)
     step_seconds = float(np.median([next(times) for _ in range(options.repeats)]))
+    if options.profile:
+        with jax.profiler.trace(str(Path(options.profile) / f"{family}-{width}")):
+            call(program.init(), min(PROFILED_STEPS, program.steps_at_once))
     tokens = options.batch_size * options.context_length
     flops = flops_per_token(config.model, VOCABULARY, options.context_length)["training"]
     return {

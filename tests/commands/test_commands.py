@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jax.profiler import ProfileData
 
 from seqjax.cli import main
 from seqjax.config import to_dict
@@ -86,6 +87,20 @@ def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ("elman", 8), ("transformer", 8), ("elman", 16), ("transformer", 16)
     ]  # fmt: skip
     assert "compile" in capsys.readouterr().out
+
+
+def test_bench_writes_profiles(tmp_path: Path) -> None:
+    """Traces in the form that xprof reads, with the program's own operations in them."""
+    words = ("bench", "--families", "lstm", "--sizes", 8, "--batch-size", 2, "--context-length", 4, "--repeats", 1)
+    assert call(*words, "--profile", tmp_path / "traces") == 0
+    (trace,) = (tmp_path / "traces" / "lstm-8").rglob("*.xplane.pb")
+    events = [
+        event.name
+        for plane in ProfileData.from_file(str(trace)).planes
+        for line in plane.lines
+        for event in line.events
+    ]
+    assert any("train_steps" in name for name in events)
 
 
 @pytest.mark.parametrize("command", ["train", "show"])
