@@ -126,7 +126,9 @@ def test_a_config_laid_over_another_is_itself(tmp_path: Path, above: Config, bel
 def test_a_run_id_is_family_shape_and_the_hash_of_the_canonical_json() -> None:
     """Pinned: with another way to write a config, or another default, all run folders there are would be lost."""
     config = Config(RecurrentConfig("lstm", d_model=8, d_hidden=16))
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    tree = to_dict(config)
+    del tree["model"]["recurrence"]  # came later, and is at its default
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     assert run_id(config) == f"lstm-2x16-{hashlib.sha256(text.encode()).hexdigest()[:10]}" == "lstm-2x16-77127109a0"
     assert run_id(Config(TransformerConfig())) == "transformer-4x128-f517efe2e7"
     assert run_id(Config(WindowConfig())) == "window-1x64-07ebd80063"

@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 from jax.typing import DTypeLike
 
 
@@ -56,18 +57,28 @@ def _weight_gradient(in_a: str, out: str, in_b: str, dtype: DTypeLike, a: Array,
     """einsum(a, d_out -> b): both operands are long in what is summed over, and the one with fewer columns goes first.
 
     The first operand of such a product is copied into its transpose. The barrier keeps XLA from turning the product
-    round again.
+    round again. Under `vmap` the product stays as it is written: XLA's CPU compiler aborts on some small batched
+    products that are turned round (jax 0.10.2, dot_op_emitter.cc).
     """
     size = dict(zip(in_a + out, a.shape + d_out.shape, strict=True))
     from_a = [letter for letter in in_b if letter not in out]
     from_out = [letter for letter in in_b if letter not in in_a]
-    if math.prod(size[letter] for letter in from_a) <= math.prod(size[letter] for letter in from_out):
-        product = "".join(from_a + from_out)
-        d_b = _einsum(f"{in_a},{out}->{product}", dtype, a, d_out)
-    else:
+
+    def as_written(a: Array, d_out: Array) -> Array:
+        return _einsum(f"{in_a},{out}->{in_b}", dtype, a, d_out)
+
+    @custom_vmap
+    def turned(a: Array, d_out: Array) -> Array:
         product = "".join(from_out + from_a)
         d_b = _einsum(f"{out},{in_a}->{product}", dtype, d_out, a)
-    return d_b if product == in_b else jnp.einsum(f"{product}->{in_b}", lax.optimization_barrier(d_b))
+        return jnp.einsum(f"{product}->{in_b}", lax.optimization_barrier(d_b))
+
+    @turned.def_vmap
+    def over_runs(axis_size: int, batched: list[bool], a: Array, d_out: Array) -> tuple[Array, bool]:
+        return jax.vmap(as_written, in_axes=[0 if one else None for one in batched])(a, d_out), True
+
+    wide_a = math.prod(size[letter] for letter in from_a) > math.prod(size[letter] for letter in from_out)
+    return turned(a, d_out) if wide_a else as_written(a, d_out)
 
 
 _contract.defvjp(_forward, _backward)

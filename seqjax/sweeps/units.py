@@ -127,7 +127,7 @@ def _enough(lots: list[tuple[Planned, ...]], slots: int, speeds: Speeds | None) 
 def memory_of(config: Config, lanes: int, accelerator: bool) -> float:
     """Bytes that training needs, from above: states of all lanes, activations of those that are side by side.
 
-    Measured against XLA's own figures in tests/sweeps/test_units.py: a step needs up to 1.9 times what the backward
+    Measured against XLA's own figures in tests/sweeps/test_units.py: a step needs up to 2.1 times what the backward
     pass keeps, an evaluation up to half of that for each of its windows, or the logits twice. On a CPU, lanes that do
     not fill a group have a part of the program to themselves, and groups in turn write their states beside the old.
     """
@@ -140,7 +140,7 @@ def memory_of(config: Config, lanes: int, accelerator: bool) -> float:
     evaluated = max(2 * logits, 0.5 * kept * config.evaluation.batch_size / micro_batch)
     in_turn = not accelerator and lanes > CPU_SIDE_BY_SIDE
     together = min(lanes, 2 * CPU_SIDE_BY_SIDE - 1) if in_turn else lanes
-    return 2e8 + lanes * (7 if in_turn else 4) * state + together * max(2 * kept, evaluated)
+    return 2e8 + lanes * (7 if in_turn else 4) * state + together * max(2.2 * kept, evaluated)
 
 
 def _scores(model: ModelConfig, batch: int, context: int) -> float:
