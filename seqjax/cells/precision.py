@@ -77,8 +77,10 @@ def _weight_gradient(in_a: str, out: str, in_b: str, dtype: DTypeLike, a: Array,
     def over_runs(axis_size: int, batched: list[bool], a: Array, d_out: Array) -> tuple[Array, bool]:
         return jax.vmap(as_written, in_axes=[0 if one else None for one in batched])(a, d_out), True
 
+    product = jax.custom_vjp(turned)  # whose own gradient is that of the product as it is written
+    product.defvjp(lambda *args: (turned(*args), args), lambda args, d_b: jax.vjp(as_written, *args)[1](d_b))
     wide_a = math.prod(size[letter] for letter in from_a) > math.prod(size[letter] for letter in from_out)
-    return turned(a, d_out) if wide_a else as_written(a, d_out)
+    return product(a, d_out) if wide_a else as_written(a, d_out)
 
 
 _contract.defvjp(_forward, _backward)

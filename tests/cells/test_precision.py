@@ -57,3 +57,16 @@ def test_vmap_equals_each_alone():
 def test_carry_dtype():
     assert carry_dtype("bfloat16") == carry_dtype("float32") == jnp.float32
     assert carry_dtype("float64") == jnp.float64
+
+
+def test_second_derivatives_where_the_product_is_turned_round():
+    """Reverse over reverse of a matrix with more rows than columns, against plain einsum."""
+    x, W = jax.random.normal(jax.random.key(0), (2, 4, 8)), jax.random.normal(jax.random.key(1), (8, 3))
+
+    def curvature(product):
+        gradient = jax.grad(lambda W: (product(W) ** 3).sum())
+        return jax.grad(lambda W: (gradient(W) ** 2).sum())(W)
+
+    got = curvature(lambda W: contract("BTF,FD->BTD", x, W, "float32"))
+    want = curvature(lambda W: jnp.einsum("BTF,FD->BTD", x, W))
+    np.testing.assert_allclose(got, want, rtol=1e-4)
