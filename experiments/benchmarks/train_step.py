@@ -1,6 +1,6 @@
 """The train step beside Flax's and torch's: tokens per second, time to compile, memory.
 
-    python experiments/benchmarks/train_step.py                      # about 25 minutes on two idle cores; resumable
+    python experiments/benchmarks/train_step.py                      # 13 minutes on two idle cores; resumable
     python experiments/benchmarks/train_step.py --families lstm --repeats 9 --out /tmp/lstm.json
     python experiments/benchmarks/train_step.py --report             # print the recorded table again
 

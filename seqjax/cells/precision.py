@@ -19,7 +19,8 @@ def contract(spec: str, a: Array, b: Array, dtype: DTypeLike) -> Array:
     cotangent is rounded for its matmul and each gradient is summed in float32 (plain differentiation would multiply the
     float32 cotangent with a bfloat16 operand, which is a slow float32 matmul on an accelerator). And in float32 the
     order of a product's axes decides how it runs: JAX's own rule has the gradient of a weight matrix come out
-    transposed, which on a CPU costs a copy of the cotangent and 2.2 times the time of this form.
+    transposed, which on a CPU costs a copy of the cotangent and about twice the time of this form
+    (`experiments/benchmarks/pieces.py`).
 
     Args:
       spec: einsum of two operands without ellipsis, every letter of which appears in two of its three terms.

@@ -10,7 +10,8 @@ back to it, and all of its factors are known once the forward pass is done. So h
     gradients  of weights and inputs from all the deltas, one large product each
 
 "fast" keeps the gates' activations; "lean" keeps the states alone, and computes the activations again, in chunks of
-`CHUNK` time steps and in parallel over them (the states are known): its memory does not grow with T x G.
+`CHUNK` time steps and in parallel over them (the states are known): its memory does not grow with T x G. What fits into
+one chunk is "fast".
 """
 
 from __future__ import annotations
@@ -130,14 +131,18 @@ def _backward(
     return lax.scan(step, d_last, (slopes, d_h_TxBxH, mask_TxB), reverse=True)
 
 
-def _pull_inputs(
-    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, d_gates_x_TxBxG: Array
+def _gradients(
+    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, before: State, kept: Tree, deltas: Tree
 ) -> tuple[Params, Array | None]:
-    """Gradients of all parameters through `project`, and of the inputs unless they are tokens."""
+    """Gradients of all parameters, and of the inputs unless they are tokens."""
+    d_gates_x_TxBxG, d_recurrent = cell.backprop.gradients(params, before, kept, deltas, dtype)
     if "table" in params:
         _, pull = jax.vjp(lambda p: project(cell, p, x_TxBxD, dtype), params)
-        return *pull(d_gates_x_TxBxG), None
-    return jax.vjp(lambda p, x: project(cell, p, x, dtype), params, x_TxBxD)[1](d_gates_x_TxBxG)
+        (d_params,), d_x = pull(d_gates_x_TxBxG), None
+    else:
+        _, pull = jax.vjp(lambda p, x: project(cell, p, x, dtype), params, x_TxBxD)
+        d_params, d_x = pull(d_gates_x_TxBxG)
+    return d_params | d_recurrent, d_x
 
 
 def _shifted(first: State, states: State) -> State:
@@ -172,9 +177,7 @@ def _fast_backward(cell: Cell, dtype: DTypeLike, residuals: Tree, grads: tuple[A
         d_state, deltas = native.backward(cell.family, params, state, states, kept, *grads)
     else:
         d_state, deltas = _backward(cell, dtype, params, before, states, kept, mask_TxB, *grads)
-    d_gates_x_TxBxG, d_recurrent = cell.backprop.gradients(params, before, kept, deltas, dtype)
-    d_params, d_x = _pull_inputs(cell, dtype, params, x_TxBxD, d_gates_x_TxBxG)
-    return d_params | d_recurrent, d_x, d_state, None
+    return *_gradients(cell, dtype, params, x_TxBxD, before, kept, deltas), d_state, None
 
 
 _fast.defvjp(_fast_forward, _fast_backward)
@@ -231,9 +234,8 @@ def _lean_backward(cell: Cell, dtype: DTypeLike, residuals: Tree, grads: tuple[A
         before = _shifted(first, after)
         kept = _kept(cell, dtype, params, before, project(cell, params, x_TxBxD, dtype))
         d_first, deltas = _backward(cell, dtype, params, before, after, kept, mask_TxB, d_h_TxBxH, d_last)
-        d_gates_x_TxBxG, d_recurrent = cell.backprop.gradients(params, before, kept, deltas, dtype)
-        d_params, d_x = _pull_inputs(cell, dtype, params, x_TxBxD, d_gates_x_TxBxG)
-        return (d_first, jax.tree.map(jnp.add, total, d_params | d_recurrent)), d_x
+        d_params, d_x = _gradients(cell, dtype, params, x_TxBxD, before, kept, deltas)
+        return (d_first, jax.tree.map(jnp.add, total, d_params)), d_x
 
     start = (d_last, jax.tree.map(jnp.zeros_like, params))
     inputs = (x_cxTxBxD, firsts, states, mask_cxTxB, d_h_cxTxBxH)

@@ -30,35 +30,30 @@ def mean_cross_entropy(x_BxTxD: Array, params: Params, dtype: DTypeLike, targets
     """
     n_tokens = targets_BxT.size
     weights_N = jnp.full(n_tokens, 1.0 / n_tokens, carry_dtype(dtype))
-    spec, W, b = readout_weights(params)
-    return _weighted(spec, jnp.dtype(dtype), _rows(x_BxTxD), W, b, targets_BxT.reshape(-1), weights_N)
+    letters, W, b = readout_weights(params)
+    return _weighted(letters, jnp.dtype(dtype), _rows(x_BxTxD), W, b, targets_BxT.reshape(-1), weights_N)
 
 
 def token_cross_entropy(x_BxTxD: Array, params: Params, dtype: DTypeLike, targets_BxT: Array) -> Array:
     """- log softmax(x W + b)[target] of every token, nats, float32 BxT (a `readout` of a model)."""
-    spec, W, b = readout_weights(params)
-    cut, join = _chunks(targets_BxT.size, W.shape[_of_W(spec).index("V")])
+    letters, W, b = readout_weights(params)
+    cut, join = _chunks(targets_BxT.size, W.shape[letters.index("V")])
 
     def of_chunk(chunk: tuple[Array, Array]) -> Array:
         x_NxD, targets_N = chunk
-        logits_NxV = _logits(spec, dtype, x_NxD, W, b)
+        logits_NxV = _logits(letters, dtype, x_NxD, W, b)
         return jax.nn.logsumexp(logits_NxV, axis=-1) - _at(logits_NxV, targets_N)
 
     losses = lax.map(of_chunk, (cut(_rows(x_BxTxD)), cut(targets_BxT.reshape(-1))))
     return join(losses).reshape(targets_BxT.shape)
 
 
-def _of_W(spec: str) -> str:
-    """The letters of W: DV, or VD where the embedding is the readout."""
-    return spec.split("->")[0].split(",")[1]
-
-
 def _rows(x_BxTxD: Array) -> Array:
     return x_BxTxD.reshape(-1, x_BxTxD.shape[-1])
 
 
-def _logits(spec: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None) -> Array:
-    logits_NxV = contract(spec, x_NxD, W, dtype)
+def _logits(letters: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None) -> Array:
+    logits_NxV = contract(f"ND,{letters}->NV", x_NxD, W, dtype)
     return logits_NxV if b is None else logits_NxV + b[None]
 
 
@@ -81,38 +76,30 @@ def _chunks(n_tokens: int, vocab_size: int) -> tuple[Any, Any]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _weighted(
-    spec: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None, targets_N: Array, weights_N: Array
+    letters: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None, targets_N: Array, weights_N: Array
 ) -> Array:
     """sum_n w_n (log sum exp(logits_n) - logits_n[y_n])."""
-    cut, _ = _chunks(len(x_NxD), W.shape[_of_W(spec).index("V")])
-
-    def add(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, None]:
-        x, targets, weights = chunk
-        logits = _logits(spec, dtype, x, W, b)
-        losses = jax.nn.logsumexp(logits, axis=-1) - _at(logits, targets)
-        return total + (weights * losses).sum(), None
-
-    return lax.scan(add, jnp.zeros((), carry_dtype(dtype)), (cut(x_NxD), cut(targets_N), cut(weights_N)))[0]
+    return _weighted_forward(letters, dtype, x_NxD, W, b, targets_N, weights_N)[0]
 
 
 def _weighted_forward(
-    spec: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None, targets_N: Array, weights_N: Array
+    letters: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None, targets_N: Array, weights_N: Array
 ) -> tuple[Array, tuple[Array, ...]]:
     """The loss, and as what the backward pass needs its gradients."""
-    of_W = _of_W(spec)
-    cut, join = _chunks(len(x_NxD), W.shape[of_W.index("V")])
+    cut, join = _chunks(len(x_NxD), W.shape[letters.index("V")])
 
     def add(totals: tuple[Array, ...], chunk: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
         x, targets, weights = chunk
-        logits = _logits(spec, dtype, x, W, b)
+        logits = _logits(letters, dtype, x, W, b)
         exponentials = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
         sums = exponentials.sum(axis=-1)
         losses = jnp.log(sums) + logits.max(axis=-1) - _at(logits, targets)
         chosen = targets[:, None] == lax.broadcasted_iota(targets.dtype, logits.shape, 1)
         d_logits = exponentials * (weights / sums)[:, None] - jnp.where(chosen, weights[:, None], 0.0)
         d_W = contract("ND,NV->DV", x, d_logits, dtype)
-        parts = ((weights * losses).sum(), d_W if of_W == "DV" else d_W.T, None if b is None else d_logits.sum(axis=0))
-        return jax.tree.map(jnp.add, totals, parts), contract(f"NV,{of_W}->ND", d_logits, W, dtype).astype(x.dtype)
+        d_b = None if b is None else d_logits.sum(axis=0)
+        parts = ((weights * losses).sum(), d_W if letters == "DV" else d_W.T, d_b)
+        return jax.tree.map(jnp.add, totals, parts), contract(f"NV,{letters}->ND", d_logits, W, dtype).astype(x.dtype)
 
     wide = carry_dtype(dtype)
     zero = (jnp.zeros((), wide), jnp.zeros(W.shape, wide), None if b is None else jnp.zeros(b.shape, wide))
@@ -120,7 +107,7 @@ def _weighted_forward(
     return loss, (join(d_x), d_W, d_b)
 
 
-def _weighted_backward(spec: str, dtype: DTypeLike, grads: tuple[Array, ...], d_loss: Array) -> tuple[Any, ...]:
+def _weighted_backward(letters: str, dtype: DTypeLike, grads: tuple[Array, ...], d_loss: Array) -> tuple[Any, ...]:
     return *jax.tree.map(lambda grad: (d_loss * grad).astype(grad.dtype), grads), None, None
 
 

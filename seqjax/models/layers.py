@@ -44,19 +44,19 @@ def linear(x_BxTxD: Array, W_DxF: Array, b_F: Array | None, dtype: DTypeLike) ->
 
 
 def readout_weights(params: Params) -> tuple[str, Array, Array | None]:
-    """The readout as (einsum of the product, its matrix, its bias if any).
+    """The readout as (letters of its matrix, DV or VD; the matrix; its bias if any).
 
     `params` holds either "readout" (DxV) or, tied, only "embedding" (VxD), which is then the readout too
     (Press & Wolf 2017, arXiv 1608.05859); and "readout_bias" V if any.
     """
-    spec, name = ("ND,DV->NV", "readout") if "readout" in params else ("ND,VD->NV", "embedding")
-    return spec, params[name], params.get("readout_bias")
+    letters, name = ("DV", "readout") if "readout" in params else ("VD", "embedding")
+    return letters, params[name], params.get("readout_bias")
 
 
 def unembed(x_BxTxD: Array, params: Params, dtype: DTypeLike) -> Array:
     """Readout: logits_BxTxV, float32; `params` as for `readout_weights`."""
-    spec, W, b_V = readout_weights(params)
-    logits_BxTxV = contract(spec.replace("N", "BT"), x_BxTxD, W, dtype)
+    letters, W, b_V = readout_weights(params)
+    logits_BxTxV = contract(f"BTD,{letters}->BTV", x_BxTxD, W, dtype)
     return logits_BxTxV if b_V is None else logits_BxTxV + b_V[None, None, :]
 
 

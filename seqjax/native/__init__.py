@@ -47,11 +47,8 @@ def compiled() -> bool:
             capsule = jax.ffi.pycapsule(getattr(functions, name))
             jax.ffi.register_ffi_target(f"seqjax_{name}", capsule, platform="cpu")
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        print(
-            f"note: recurrences and attention run without their C++ form: {reason.strip().splitlines()[-1]}",
-            file=sys.stderr,
-        )
+        reason = (getattr(error, "stderr", None) or str(error)).strip().rpartition("\n")[2]
+        print(f"note: recurrences and attention run without their C++ form: {reason}", file=sys.stderr)
         return False
     return True
 

@@ -45,14 +45,14 @@ def backward(
     family: str, params: Params, first: State, states: State, kept: Any, d_h_TxBxH: Array, d_last: State
 ) -> tuple[State, Any]:
     """The gradient of the first state, and the deltas of every step: as a scan of `Cell.retreat`."""
-    weights, d_first = params["W_h"], d_last
+    weights = params["W_h"]
     if family == "elman":
-        deltas, d_first = native.call("elman_backward", (states, d_first), states, weights, d_h_TxBxH, d_last)
+        deltas, d_first = native.call("elman_backward", (states, d_last), states, weights, d_h_TxBxH, d_last)
         return d_first, deltas
     if family == "lstm":
         arguments = (kept, weights, first[1], states[1], d_h_TxBxH, *d_last)
-        deltas, *d_first = native.call("lstm_backward", (kept, *d_first), *arguments)
+        deltas, *d_first = native.call("lstm_backward", (kept, *d_last), *arguments)
         return tuple(d_first), deltas
-    results = (native.like(d_h_TxBxH, weights.shape[1]), d_h_TxBxH, d_first)
+    results = (native.like(d_h_TxBxH, weights.shape[1]), d_h_TxBxH, d_last)
     *deltas, d_first = native.call("gru_backward", results, first, states, *kept, weights, d_h_TxBxH, d_last)
     return d_first, tuple(deltas)
