@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
 
     On a CPU XLA allocates the temporary arrays of a program at every call. Given back and taken again, each of their
     pages is a page fault and a page of zeros: a third of the time of a single step of a Transformer of 0.8 M parameters
-    (`experiments/benchmarks/pieces.py`). The price is that the process stays as large as it once was. To be called before
-    threads start; elsewhere than on glibc it does nothing.
+    (`experiments/benchmarks/pieces.py`). The price is that the process stays as large as it once was. To be called
+    before threads start; elsewhere than on glibc it does nothing.
     """
     if sys.platform != "linux":
         return

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -109,6 +109,19 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     return validate(overlay(tree, options_tree(options or {})))
 
 
+Schema = TypeVar("Schema")
+
+
+def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] | None = None) -> Schema:
+    """As :func:`load_config`, for the file of another dataclass than :class:`~seqjax.config.Config`.
+
+    What :func:`seqjax.config.check` says of a model and an optimizer is not checked here.
+    """
+    adapter = TypeAdapter(schema)
+    tree = overlay(read_tree(Path(path)), options_tree(options or {}, schema=adapter))
+    return parse(tree, adapter)
+
+
 def read_tree(path: Path, may_have_base: bool = True) -> Tree:
     """The tree of a file, overlaid on that of its ``base:`` if it names one."""
     tree = read_file(path)
@@ -166,10 +179,10 @@ def _note_places(node: yaml.Node, prefix: str, path: Path, places: dict[str, str
         _note_places(value_node, f"{key}.", path, places)
 
 
-def options_tree(options: Mapping[str, Any], source: str = "command line") -> Tree:
+def options_tree(options: Mapping[str, Any], source: str = "command line", schema: TypeAdapter[Any] = _ADAPTER) -> Tree:
     """The tree of dotted options; text is read as YAML where the field is not itself text."""
     tree = Tree({}, {}, source)
-    texts = _text_fields()
+    texts = _text_fields(schema)
     for key, value in options.items():
         *parents, leaf = key.split(".")
         level = tree.values
@@ -190,8 +203,8 @@ def _scalar(text: str, source: str, key: str) -> Any:
 
 
 @cache
-def _text_fields() -> frozenset[str]:
-    return frozenset(key for key, schema in leaves() if schema.get("type") == "string" or "const" in schema)
+def _text_fields(adapter: TypeAdapter[Any]) -> frozenset[str]:
+    return frozenset(key for key, schema in leaves(adapter) if schema.get("type") == "string" or "const" in schema)
 
 
 def overlay(below: Tree, above: Tree) -> Tree:
@@ -241,17 +254,19 @@ def _merge(below: Any, above: Any) -> Any:
     return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 
 
-def parse(tree: Tree) -> Request:
-    """The values of a tree with their types; whether they can stand together is for :func:`checked`.
+def parse(tree: Tree, adapter: TypeAdapter[Any] = _ADAPTER) -> Any:
+    """The values of a tree with their types, a :class:`~seqjax.config.Request` unless told otherwise.
+
+    Whether they can stand together is for :func:`checked`.
 
     Raises:
         UserError: one line for the first thing that is wrong, with its place, key, what is allowed and what is near.
     """
     try:
         # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
-        return _ADAPTER.validate_json(json.dumps(tree.values, default=str), strict=True)
+        return adapter.validate_json(json.dumps(tree.values, default=str), strict=True)
     except ValidationError as error:
-        raise UserError(_describe(error, tree)) from None
+        raise UserError(_describe(error, tree, adapter)) from None
 
 
 def checked(config: Config, tree: Tree) -> Config:
@@ -283,7 +298,7 @@ def without_targets(request: Request) -> Config:
     return Config(*(getattr(request, part.name) for part in fields(Config)))
 
 
-def _describe(error: ValidationError, tree: Tree) -> str:
+def _describe(error: ValidationError, tree: Tree, adapter: TypeAdapter[Any]) -> str:
     found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = [str(part) for part in found["loc"]]
     if location[:1] == ["model"] and len(location) > 1 and location[1] in MODEL_CLASSES:
@@ -292,7 +307,7 @@ def _describe(error: ValidationError, tree: Tree) -> str:
     where = f"{tree.place(key)}: {key}"
     match found["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            names = _siblings(location, tree)
+            names = _siblings(location, tree, adapter)
             return f"{where}: unknown key; allowed: {', '.join(names)}{did_you_mean(location[-1], names)}"
         case "literal_error":
             allowed = re.findall(r"'([^']*)'", found["ctx"]["expected"])
@@ -309,25 +324,25 @@ def _describe(error: ValidationError, tree: Tree) -> str:
     return f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
 
 
-def _siblings(location: list[str], tree: Tree) -> list[str]:
+def _siblings(location: list[str], tree: Tree, adapter: TypeAdapter[Any]) -> list[str]:
     group = ".".join(location[:-1])
     model = tree.values.get("model")
     family = model.get("family") if isinstance(model, Mapping) else None
     prefix = f"{group}." if group else ""
     names: dict[str, None] = {}
-    for key, schema in leaves():
+    for key, schema in leaves(adapter):
         if group != "model" or family in schema["families"]:
             if key.startswith(prefix):
                 names[key[len(prefix) :].partition(".")[0]] = None
     return list(names)
 
 
-def leaves() -> list[tuple[str, dict[str, Any]]]:
+def leaves(adapter: TypeAdapter[Any] = _ADAPTER) -> list[tuple[str, dict[str, Any]]]:
     """Every dotted key with its JSON schema: ``description``, ``type`` or ``enum``, ``default``, and ``families``.
 
     A key of ``model`` that several kinds of model have stands once for each kind, with the families of that kind.
     """
-    schema = _ADAPTER.json_schema()
+    schema = adapter.json_schema()
     definitions = schema["$defs"]
     found: list[tuple[str, dict[str, Any]]] = []
     for name, entry in schema["properties"].items():

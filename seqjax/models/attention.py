@@ -1,4 +1,4 @@
-"""Multi-head causal self-attention of Vaswani et al. (2017), arXiv 1706.03762, section 3.2, with an optional cache."""
+"""Multi-head self-attention of Vaswani et al. (2017), arXiv 1706.03762, section 3.2, with an optional cache."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def attend(q_TxK: Array, k_SxK: Array, v_SxK: Array, mask_TxS: Array, dtype: DTy
     return contract("TS,SK->TK", jax.nn.softmax(scores_TxS, axis=-1), v_SxK, dtype)
 
 
+def attend_heads(q_BxNxTxK: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxTxS: Array, dtype: DTypeLike) -> Array:
+    """`attend`, vmapped over heads and batch; the mask is the same for all heads, and for all rows if its B is 1."""
+    per_row = 0 if mask_BxTxS.shape[0] > 1 else None
+    mask = mask_BxTxS if per_row == 0 else mask_BxTxS[0]
+    of_head = jax.vmap(lambda q, k, v, mask: attend(q, k, v, mask, dtype), in_axes=(0, 0, 0, None))
+    return jax.vmap(of_head, in_axes=(0, 0, 0, per_row))(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask)
+
+
 def init_attention(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
     """{"W_qkv": Dx3xNxK, "W_o": NxKxD} normal with `std` and `std_out`, and zeros {"b_qkv": 3xNxK, "b_o": D}."""
     d_head = d_model // n_heads
@@ -52,8 +60,10 @@ def self_attention(
     cache: Cache | None,
     dtype: DTypeLike,
     kernel: str = "auto",
+    mask_BxT: Array | None = None,
+    causal: bool = True,
 ) -> tuple[Array, Cache | None]:
-    """Causal self-attention over the T given positions and, with a cache, over all positions before them.
+    """Self-attention over the T given positions and, with a cache, over all positions before them.
 
     Args:
       start: position of the first of the T tokens, 0 without a cache.
@@ -62,7 +72,10 @@ def self_attention(
         traced, and writes beyond the end would overwrite the last entries).
       kernel: "whole", the scores of all T positions at once; "blocks", see `seqjax.models.blockwise`; "auto", without a
         cache and on a CPU: compiled C++ where it is there, else blocks for T > 128; elsewhere whole. A cache is always
-        whole.
+        whole, and so is what has a mask or is not causal.
+      mask_BxT: bool, which of the T positions may be seen (no cache then); a query that may see none sees all alike,
+        so that its output, which nobody should use, is finite.
+      causal: no query sees what comes after it.
 
     Returns:
       float32 BxTxD, and the cache with the T new keys and values.
@@ -78,17 +91,15 @@ def self_attention(
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
         cache = {"k": k, "v": v}
-    on_cpu = jax.default_backend() == "cpu"
-    if cache is None and kernel == "auto" and on_cpu and native.usable(q, dtype):
+    on_cpu, plain = jax.default_backend() == "cpu", cache is None and mask_BxT is None and causal
+    if plain and kernel == "auto" and on_cpu and native.usable(q, dtype):
         heads_BxNxTxK = native.causal_attention(q, k, v)
-    elif cache is None and (kernel == "blocks" or (kernel == "auto" and on_cpu and q.shape[2] > ROWS)):
+    elif plain and (kernel == "blocks" or (kernel == "auto" and on_cpu and q.shape[2] > ROWS)):
         heads_BxNxTxK = blockwise_attention(q, k, v, dtype)
     else:
-        mask_TxS = (start + jnp.arange(q.shape[2]))[:, None] >= jnp.arange(k.shape[2])[None, :]
-
-        def attend_head(q_TxK: Array, k_SxK: Array, v_SxK: Array) -> Array:
-            return attend(q_TxK, k_SxK, v_SxK, mask_TxS, dtype)
-
-        heads_BxNxTxK = jax.vmap(jax.vmap(attend_head))(q, k, v)
+        times_Tx1 = (start + jnp.arange(q.shape[2]))[:, None]
+        mask_TxS = times_Tx1 >= jnp.arange(k.shape[2])[None, :] if causal else jnp.ones((1, k.shape[2]), bool)
+        mask_BxTxS = mask_TxS[None] if mask_BxT is None else mask_TxS[None] & mask_BxT[:, None, :]
+        heads_BxNxTxK = attend_heads(q, k, v, mask_BxTxS, dtype)
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
     return y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD, cache

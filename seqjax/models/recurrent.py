@@ -10,6 +10,8 @@ Dropout falls on what passes between layers, never on the recurrence (Zaremba et
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -39,9 +41,7 @@ class RecurrentModel(nn.Module):
 
     def initial_state(self, batch_size: int) -> State:
         """Zero state of every layer: the cell's state with a leading axis L, float32 LxBxH."""
-        config = self.config
-        cell_state = CELLS[config.family].initial_state(batch_size, config.d_hidden or config.d_model)
-        return jax.tree.map(lambda leaf: jnp.zeros((config.n_layers, *leaf.shape), leaf.dtype), cell_state)
+        return zero_state(self.config, batch_size)
 
     @nn.compact
     def __call__(
@@ -63,23 +63,15 @@ class RecurrentModel(nn.Module):
         state = self.initial_state(tokens_BxT.shape[0]) if state is None else state
         key = self.make_rng("dropout") if train and config.dropout > 0 else None
         embedding_VxD = math.sqrt(config.d_model) * params["embedding"]
-        h_TxBxH, state = run_layers(config, params, embedding_VxD, tokens_BxT.T, state, key, dtype)
+        h_TxBxH, state = run_layers(config, params, tokens_BxT.T, state, key, dtype, embedding_VxD=embedding_VxD)
         h_TxBxH = dropout(h_TxBxH, key, config.n_layers, config.dropout)
         return readout(h_TxBxH.swapaxes(0, 1), params, dtype), state
 
     def _params(self) -> Params:
         config, vocab_size = self.config, self.vocab_size
         d_model, d_hidden = config.d_model, config.d_hidden or config.d_model
-        n_equal = config.n_layers if d_hidden == d_model else config.n_layers - 1
-
-        def init_layer(key: Array, d_in: int = d_hidden) -> Params:
-            return CELLS[config.family].init(key, d_in, d_hidden, config)
-
         params = {"embedding": self.param("embedding", normal_init(d_model**-0.5, vocab_size, d_model))}
-        if d_hidden != d_model:
-            params["first"] = self.param("first", init_layer, d_model)
-        if n_equal:
-            params["layers"] = self.param("layers", stack_init(init_layer, n_equal))
+        params |= {name: self.param(name, init) for name, init in layer_inits(config).items()}
         if not config.tied_embeddings:
             params["readout"] = self.param("readout", normal_init(d_hidden**-0.5, d_hidden, vocab_size))
         if config.bias:
@@ -87,22 +79,42 @@ class RecurrentModel(nn.Module):
         return params
 
 
+def zero_state(config: RecurrentConfig, batch_size: int) -> State:
+    """Zero state of every layer: the cell's state with a leading axis L, float32 LxBxH."""
+    cell_state = CELLS[config.family].initial_state(batch_size, config.d_hidden or config.d_model)
+    return jax.tree.map(lambda leaf: jnp.zeros((config.n_layers, *leaf.shape), leaf.dtype), cell_state)
+
+
+def layer_inits(config: RecurrentConfig) -> dict[str, Callable[[Array], Params]]:
+    """Functions of the key that draw "first" and "layers" as described in `RecurrentModel`, those that there are."""
+    d_model, d_hidden = config.d_model, config.d_hidden or config.d_model
+
+    def init_layer(key: Array, d_in: int = d_hidden) -> Params:
+        return CELLS[config.family].init(key, d_in, d_hidden, config)
+
+    inits = {} if d_hidden == d_model else {"first": partial(init_layer, d_in=d_model)}
+    n_equal = config.n_layers - len(inits)
+    return inits | ({"layers": stack_init(init_layer, n_equal)} if n_equal else {})
+
+
 def run_layers(
     config: RecurrentConfig,
     params: Params,
-    embedding_VxD: Array,
-    tokens_TxB: Array,
+    x_TxBxD: Array,
     state: State,
     key: Array | None,
     dtype: DTypeLike,
+    mask_TxB: Array | None = None,
+    embedding_VxD: Array | None = None,
 ) -> tuple[Array, State]:
     """All recurrent layers over T steps: the first one apart, as it differs in width or reads a table of the tokens.
 
     Args:
       params: holds "first" and "layers" as described in `RecurrentModel`.
-      embedding_VxD: the input x_t of each token.
+      x_TxBxD: inputs; with `embedding_VxD`, tokens TxB, each of which stands for its row of the embedding.
       state: leading axis L.
       key: of the dropout masks; None for no dropout.
+      mask_TxB: bool; a step where it is false is left out, see `seqjax.cells.unroll`.
 
     Returns:
       h_TxBxH of the last layer in `dtype`, and the new state.
@@ -112,16 +124,18 @@ def run_layers(
     def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Array]) -> tuple[Array, State]:
         layer_params, layer_state, index = layer
         x_TxBxD = dropout(x_TxBxD, key, index, config.dropout)
-        return unroll(cell, layer_params, x_TxBxD, layer_state, dtype, config.recurrence)
+        return unroll(cell, layer_params, x_TxBxD, layer_state, dtype, config.recurrence, mask_TxB)
 
     n_first = int("first" in params)
     first = params["first"] if n_first else jax.tree.map(lambda leaf: leaf[0], params["layers"])
     first_state = jax.tree.map(lambda leaf: leaf[0], state)
-    if key is None and config.recurrence != "scan" and len(embedding_VxD) <= tokens_TxB.size:
+    few_tokens = embedding_VxD is not None and len(embedding_VxD) <= x_TxBxD.size
+    if few_tokens and key is None and config.recurrence != "scan":
         table = tabulate(cell, first, embedding_VxD, dtype)
-        x_TxBxD, first_state = unroll(cell, table, tokens_TxB, first_state, dtype, config.recurrence)
+        x_TxBxD, first_state = unroll(cell, table, x_TxBxD, first_state, dtype, config.recurrence, mask_TxB)
     else:
-        x_TxBxD, first_state = run_layer(embedding_VxD[tokens_TxB].astype(dtype), (first, first_state, 0))
+        x_TxBxD = x_TxBxD if embedding_VxD is None else embedding_VxD[x_TxBxD]
+        x_TxBxD, first_state = run_layer(x_TxBxD.astype(dtype), (first, first_state, 0))
     new_state = jax.tree.map(lambda leaf: leaf[None], first_state)
     if config.n_layers > 1:
         others = jax.tree.map(lambda leaf: leaf[1 - n_first :], params["layers"])

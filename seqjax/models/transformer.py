@@ -142,6 +142,8 @@ def run_blocks(
     cache: Cache | None,
     key: Array | None,
     dtype: DTypeLike,
+    mask_BxT: Array | None = None,
+    causal: bool = True,
 ) -> tuple[Array, Cache | None]:
     """All blocks by a scan over their stacked parameters; the residual stream is float32.
 
@@ -150,6 +152,7 @@ def run_blocks(
       start: position of the first of the T tokens.
       cache: {"k", "v": LxBxNxSxK} or None.
       key: of the dropout masks; None for no dropout.
+      mask_BxT, causal: who sees whom, see `seqjax.models.attention.self_attention`.
 
     Returns:
       x_BxTxD and the cache with the new keys and values.
@@ -167,7 +170,7 @@ def run_blocks(
         if config.attention:
             y_BxTxD = normalize(config.norm, params.get("attention_norm"), x_BxTxD)
             y_BxTxD, cache = self_attention(
-                params["attention"], y_BxTxD, start, angles_TxK, cache, dtype, config.attention_kernel
+                params["attention"], y_BxTxD, start, angles_TxK, cache, dtype, config.attention_kernel, mask_BxT, causal
             )
             x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index)
         if config.mlp != "none":

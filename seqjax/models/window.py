@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -78,19 +79,7 @@ class WindowModel(nn.Module):
         key = self.make_rng("dropout") if train and config.dropout > 0 else None
         x_BxTxD = embed(params["embedding"], tokens_BxT)
         history_BxPxD = None if state is None else embed(params["embedding"], state)
-        x_BxTxkxD = dropout(stack_last(x_BxTxD, config.window, history_BxPxD), key, 0, config.dropout)
-        a_BxTxF = contract("BTkD,kDF->BTF", x_BxTxkxD, params["first"]["W"], dtype)
-        if config.bias:
-            a_BxTxF = a_BxTxF + params["first"]["b"][None, None, :]
-        a_BxTxF = jnp.tanh(a_BxTxF)
-
-        def run_layer(a_BxTxF: Array, layer: tuple[Params, Array]) -> tuple[Array, None]:
-            layer_params, index = layer
-            a_BxTxF = dropout(a_BxTxF, key, index, config.dropout)
-            return jnp.tanh(linear(a_BxTxF, layer_params["W"], layer_params.get("b"), dtype)), None
-
-        if "layers" in params:
-            a_BxTxF, _ = scan_layers(run_layer, a_BxTxF, (params["layers"], jnp.arange(1, config.n_layers)))
+        a_BxTxF = run_layers(config, params, x_BxTxD, history_BxPxD, key, dtype)
         a_BxTxF = dropout(a_BxTxF, key, config.n_layers, config.dropout)
         if state is not None:
             seen = jnp.concatenate([state, tokens_BxT.astype(state.dtype)], axis=1)
@@ -98,25 +87,53 @@ class WindowModel(nn.Module):
         return readout(a_BxTxF, params, dtype), state
 
     def _params(self) -> Params:
-        config, vocab_size = self.config, self.vocab_size
-        d_model, d_ff, window = config.d_model, config.d_ff, config.window
-
-        def init_dense(key: Array, fan_in: int, *shape: int) -> Params:
-            bias = {"b": jnp.zeros(d_ff)} if config.bias else {}
-            return {"W": fan_in**-0.5 * jax.random.normal(key, shape)} | bias
-
-        params = {
-            "embedding": self.param("embedding", normal_init(d_model**-0.5, vocab_size, d_model)),
-            "first": self.param("first", init_dense, window * d_model, window, d_model, d_ff),
-        }
-        if config.n_layers > 1:
-            init_layer = stack_init(lambda key: init_dense(key, d_ff, d_ff, d_ff), config.n_layers - 1)
-            params["layers"] = self.param("layers", init_layer)
+        config, vocab_size, d_ff = self.config, self.vocab_size, self.config.d_ff
+        params = {"embedding": self.param("embedding", normal_init(config.d_model**-0.5, vocab_size, config.d_model))}
+        params |= {name: self.param(name, init) for name, init in layer_inits(config).items()}
         if not config.tied_embeddings:
             params["readout"] = self.param("readout", normal_init(d_ff**-0.5, d_ff, vocab_size))
         if config.bias:
             params["readout_bias"] = self.param("readout_bias", lambda _: jnp.zeros(vocab_size))
         return params
+
+
+def layer_inits(config: WindowConfig) -> dict[str, Callable[[Array], Params]]:
+    """Functions of the key that draw "first" and, if L > 1, "layers" as described in `WindowModel`."""
+    d_model, d_ff, window = config.d_model, config.d_ff, config.window
+
+    def init_dense(key: Array, fan_in: int, *shape: int) -> Params:
+        bias = {"b": jnp.zeros(d_ff)} if config.bias else {}
+        return {"W": fan_in**-0.5 * jax.random.normal(key, shape)} | bias
+
+    inits = {"first": lambda key: init_dense(key, window * d_model, window, d_model, d_ff)}
+    if config.n_layers > 1:
+        inits["layers"] = stack_init(lambda key: init_dense(key, d_ff, d_ff, d_ff), config.n_layers - 1)
+    return inits
+
+
+def run_layers(
+    config: WindowConfig,
+    params: Params,
+    x_BxTxD: Array,
+    history_BxPxD: Array | None,
+    key: Array | None,
+    dtype: DTypeLike,
+) -> Array:
+    """All hidden layers over the last `window` of the inputs (and the P before them): a_BxTxF of the last."""
+    x_BxTxkxD = dropout(stack_last(x_BxTxD, config.window, history_BxPxD), key, 0, config.dropout)
+    a_BxTxF = contract("BTkD,kDF->BTF", x_BxTxkxD, params["first"]["W"], dtype)
+    if config.bias:
+        a_BxTxF = a_BxTxF + params["first"]["b"][None, None, :]
+    a_BxTxF = jnp.tanh(a_BxTxF)
+
+    def run_layer(a_BxTxF: Array, layer: tuple[Params, Array]) -> tuple[Array, None]:
+        layer_params, index = layer
+        a_BxTxF = dropout(a_BxTxF, key, index, config.dropout)
+        return jnp.tanh(linear(a_BxTxF, layer_params["W"], layer_params.get("b"), dtype)), None
+
+    if "layers" in params:
+        a_BxTxF, _ = scan_layers(run_layer, a_BxTxF, (params["layers"], jnp.arange(1, config.n_layers)))
+    return a_BxTxF
 
 
 def embed(embedding_VxD: Array, tokens_BxT: Array) -> Array:

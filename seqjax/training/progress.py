@@ -49,12 +49,15 @@ class Progress:
         seconds_left: float,
     ) -> None:
         """The moving line: step, loss, tokens/s, model FLOP/s and its share of the peak, time left."""
-        now = self._shown = time.monotonic()
         share = f" ({flops_per_second / peak:.1%} of peak)" if peak else ""
-        text = (
+        self.show(
             f"step {step:>{len(str(steps))}}/{steps}  loss {loss:.4f}  {si(tokens_per_second)} tokens/s  "
             f"{si(flops_per_second)}FLOP/s{share}  {duration(seconds_left)} left"
         )
+
+    def show(self, text: str) -> None:
+        """The moving line on a terminal; elsewhere a line; now and then one in ``log.txt``."""
+        now = self._shown = time.monotonic()
         self._clear()
         self._moving = self._terminal
         self._print(text if self._terminal else text + "\n")

@@ -1,0 +1,40 @@
+"""What the configs of all tasks have in common, and the identity of a task's run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, PositiveInt
+
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class TaskTrain:
+    """How long, and in which pieces."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    steps: PositiveInt = 1000
+    """Optimizer steps."""
+    batch_size: PositiveInt = 32
+    """B, examples in one optimizer step."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial parameters, the data order and dropout."""
+    evaluate_every: PositiveInt = 100
+    """Steps between two evaluations, each with a checkpoint; the last step is always evaluated."""
+    log_every: PositiveInt = 10
+    """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
+
+
+def canonical_json(config: Any) -> str:
+    """One canonical text for each config dataclass: sorted keys, no spaces."""
+    return json.dumps(dataclasses.asdict(config), sort_keys=True, separators=(",", ":"))
+
+
+def task_run_id(name: str, config: Any) -> str:
+    """``name`` and ten digits of the sha256 of the canonical config: the same config has the same folder."""
+    return f"{name}-{hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]}"

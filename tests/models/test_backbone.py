@@ -1,0 +1,130 @@
+"""Padding changes nothing; directions and heads do what their equations say; gradients reach what is there alone."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.config import ModelConfig, RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.errors import UserError
+from seqjax.models.backbone import Backbone, hidden_width
+from seqjax.models.heads import (
+    Classifier,
+    LanguageModel,
+    Regressor,
+    SequenceModel,
+    TokenEmbedding,
+    pool_attention,
+    pool_last,
+    pool_mean,
+)
+
+MODELS: dict[str, ModelConfig] = {
+    "elman": RecurrentConfig("elman", d_model=6, d_hidden=8),
+    "lstm": RecurrentConfig("lstm", d_model=8, n_layers=2),
+    "lstm-scan": RecurrentConfig("lstm", d_model=8, n_layers=1, recurrence="scan"),
+    "gru": RecurrentConfig("gru", d_model=8, n_layers=1, recurrence="lean"),
+    "transformer": TransformerConfig(d_model=8, n_layers=2, n_heads=2),
+    "rotary": TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary"),
+    "window": WindowConfig(d_model=8, window=3, d_ff=10, n_layers=2),
+}
+LENGTHS = np.array([5, 1, 3])
+
+
+def padded(length: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    """Inputs of three sequences, with noise in the padding, and their mask."""
+    x_BxTxD = jax.random.normal(jax.random.key(seed), (3, 5, 8))[:, :, :]
+    junk = 9.0 * jax.random.normal(jax.random.key(seed + 1), (3, length - 5, 8))
+    x_BxTxD = jnp.concatenate([x_BxTxD, junk], axis=1)
+    return x_BxTxD, jnp.arange(length)[None] < LENGTHS[:, None]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_not_there_changes_neither_results_nor_gradients(name: str, causal: bool) -> None:
+    backbone = Backbone(MODELS[name], max_length=12, causal=causal)
+    width = MODELS[name].d_model
+    x_BxTxD, mask_BxT = padded(12)
+    x_BxTxD = x_BxTxD[:, :, :width]
+    params = backbone.init(jax.random.key(2), x_BxTxD, mask_BxT)
+
+    def total(params: dict, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        h_BxTxH = backbone.apply(params, x, mask)
+        return (h_BxTxH * jnp.cos(jnp.arange(h_BxTxH.shape[-1]))[None, None]).sum(), h_BxTxH
+
+    grad = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
+    (d_params, d_x), h_BxTxH = grad(params, x_BxTxD, mask_BxT)
+    assert h_BxTxH.shape[-1] == hidden_width(MODELS[name], causal)
+    assert not np.any(np.asarray(d_x)[~np.asarray(mask_BxT)])
+    alone = jax.tree.map(jnp.zeros_like, d_params)
+    for row, length in enumerate(LENGTHS):
+        (of_row, d_row), h = grad(params, x_BxTxD[row : row + 1, :length], None)
+        alone = jax.tree.map(jnp.add, alone, of_row)
+        np.testing.assert_allclose(h_BxTxH[row, :length], h[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(d_x[row, :length], d_row[0], rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), d_params, alone)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_causal_backbone_does_not_look_ahead_and_the_other_does(name: str) -> None:
+    x_BxTxD = padded(8)[0][:, :, : MODELS[name].d_model]
+    later = x_BxTxD.at[:, 5:].mul(-9.0)
+    for causal in (True, False):
+        backbone = Backbone(MODELS[name], max_length=8, causal=causal)
+        params = backbone.init(jax.random.key(0), x_BxTxD)
+        before, after = (backbone.apply(params, x)[:, :5] for x in (x_BxTxD, later))
+        looks_ahead = not np.allclose(before, after, rtol=0, atol=1e-6)
+        assert looks_ahead == (not causal and name != "window")
+
+
+def test_both_directions_of_a_recurrent_backbone_are_mirror_images() -> None:
+    backbone = Backbone(MODELS["lstm"], max_length=5, causal=False)
+    x_BxTxD = padded(5)[0]
+    params = backbone.init(jax.random.key(0), x_BxTxD)["params"]
+    swapped = {"layers": params["backward"]["layers"], "backward": {"layers": params["layers"]}}
+    h_BxTxH = backbone.apply({"params": params}, x_BxTxD)
+    mirrored = backbone.apply({"params": swapped}, x_BxTxD[:, ::-1])[:, ::-1]
+    np.testing.assert_allclose(h_BxTxH, jnp.roll(mirrored, 8, axis=-1), rtol=1e-5, atol=1e-6)
+
+
+def test_pools_against_loops() -> None:
+    rng = np.random.default_rng(0)
+    h_BxTxH = rng.normal(size=(3, 7, 4)).astype(np.float32)
+    mask_BxT = np.arange(7)[None] < np.array([7, 1, 4])[:, None]
+    W, b, u = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 3), (3,), (3,)))
+    for row, length in enumerate((7, 1, 4)):
+        h_TxH = h_BxTxH[row, :length].astype(np.float64)
+        scores = np.tanh(h_TxH @ W + b) @ u
+        weights = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(pool_last(h_BxTxH, mask_BxT)[row], h_TxH[-1], rtol=1e-6)
+        np.testing.assert_allclose(pool_mean(h_BxTxH, mask_BxT)[row], h_TxH.mean(axis=0), rtol=1e-5)
+        found = pool_attention(jnp.asarray(h_BxTxH), jnp.asarray(mask_BxT), W, b, u)[row]
+        np.testing.assert_allclose(found, weights @ h_TxH, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["last", "mean", "attention"])
+@pytest.mark.parametrize("name", ["gru", "transformer", "window"])
+def test_any_backbone_takes_any_head_and_no_head_sees_padding(name: str, pool: str) -> None:
+    tokens_BxT = np.random.default_rng(0).integers(11, size=(3, 9))
+    mask_BxT = np.arange(9)[None] < LENGTHS[:, None]
+    for head in (Classifier(3, pool), Regressor(2), LanguageModel(11)):  # type: ignore[arg-type]
+        model = SequenceModel(TokenEmbedding(11, 8), Backbone(MODELS[name], max_length=9), head)
+        params = model.init(jax.random.key(0), tokens_BxT, mask_BxT)
+        y = model.apply(params, tokens_BxT, mask_BxT)
+        junk = np.where(mask_BxT, tokens_BxT, 10 - tokens_BxT)
+        again = model.apply(params, junk, mask_BxT)
+        shorter = model.apply(params, tokens_BxT[:, :6], mask_BxT[:, :6])
+        if not isinstance(head, Classifier):
+            y, again, shorter = (np.asarray(z)[:, :6][mask_BxT[:, :6]] for z in (y, again, shorter))
+        np.testing.assert_allclose(y, again, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(y, shorter, rtol=1e-5, atol=1e-6)
+
+
+def test_mistakes_are_named() -> None:
+    backbone = Backbone(MODELS["transformer"], max_length=4)
+    with pytest.raises(UserError, match="width 5 for a model of d_model 8"):
+        backbone.init(jax.random.key(0), jnp.zeros((1, 3, 5)))
+    with pytest.raises(UserError, match="5 elements, but the model has learned 4 positions"):
+        backbone.init(jax.random.key(0), jnp.zeros((1, 5, 8)))
