@@ -30,9 +30,14 @@ def attend(q_TxK: Array, k_SxK: Array, v_SxK: Array, mask_TxS: Array, dtype: DTy
     Returns:
       float32 TxK.
     """
+    return contract("TS,SK->TK", attention_weights(q_TxK, k_SxK, mask_TxS, dtype), v_SxK, dtype)
+
+
+def attention_weights(q_TxK: Array, k_SxK: Array, mask_TxS: Array, dtype: DTypeLike = "float32") -> Array:
+    """How much each query takes from each key, softmax(Q K^T / sqrt(d_k)), float32 TxS; arguments as for `attend`."""
     scores_TxS = contract("TK,SK->TS", q_TxK, k_SxK, dtype) / math.sqrt(q_TxK.shape[-1])
     scores_TxS = jnp.where(mask_TxS, scores_TxS, jnp.finfo(scores_TxS.dtype).min)
-    return contract("TS,SK->TK", jax.nn.softmax(scores_TxS, axis=-1), v_SxK, dtype)
+    return jax.nn.softmax(scores_TxS, axis=-1)
 
 
 def attend_heads(q_BxNxTxK: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxTxS: Array, dtype: DTypeLike) -> Array:
@@ -50,6 +55,19 @@ def init_attention(key: Array, d_model: int, n_heads: int, bias: bool, std: floa
     if bias:
         params |= {"b_qkv": jnp.zeros((3, n_heads, d_head)), "b_o": jnp.zeros(d_model)}
     return params
+
+
+def queries_keys_values(
+    params: Params, x_BxTxD: Array, angles_TxK: Array | None, dtype: DTypeLike
+) -> tuple[Array, Array, Array]:
+    """Q, K and V of every head, each BxNxTxK in `dtype`; queries and keys turned by the rotary angles, if any."""
+    qkv_cxBxNxTxK = contract("BTD,DcNK->cBNTK", x_BxTxD, params["W_qkv"], dtype)
+    if "b_qkv" in params:
+        qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
+    q, k, v = qkv_cxBxNxTxK
+    if angles_TxK is not None:
+        q, k = rotate(q, angles_TxK), rotate(k, angles_TxK)
+    return q.astype(dtype), k.astype(dtype), v.astype(dtype)
 
 
 def self_attention(
@@ -80,13 +98,7 @@ def self_attention(
     Returns:
       float32 BxTxD, and the cache with the T new keys and values.
     """
-    qkv_cxBxNxTxK = contract("BTD,DcNK->cBNTK", x_BxTxD, params["W_qkv"], dtype)
-    if "b_qkv" in params:
-        qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
-    q, k, v = qkv_cxBxNxTxK
-    if angles_TxK is not None:
-        q, k = rotate(q, angles_TxK), rotate(k, angles_TxK)
-    q, k, v = q.astype(dtype), k.astype(dtype), v.astype(dtype)
+    q, k, v = queries_keys_values(params, x_BxTxD, angles_TxK, dtype)
     if cache is not None:
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
