@@ -170,6 +170,8 @@ class TrainConfig:
     """B, sequences in one optimizer step."""
     context_length: PositiveInt = 128
     """T, tokens of context in one sequence."""
+    bptt: PositiveInt | None = None
+    """Truncated back-propagation through time: gradients stay within pieces of so many steps; null: not truncated."""
     accumulation: PositiveInt = 1
     """Micro-batches into which one batch is cut; divides batch_size."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -278,6 +280,8 @@ def check(config: Config) -> None:
         )
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
+    if train.bptt is not None:
+        _check_bptt(train.bptt, config)
     if config.data.batching == "streams" and not isinstance(model, RecurrentConfig):
         raise Impossible(
             "data.batching",
@@ -311,6 +315,17 @@ def _check_recurrent(model: RecurrentConfig) -> None:
         raise Impossible("model.reset", f"the family '{model.family}' has no reset gate; only gru has")
 
 
+def _check_bptt(bptt: int, config: Config) -> None:
+    if not isinstance(config.model, RecurrentConfig):
+        family = config.model.family
+        raise Impossible("train.bptt", f"the family '{family}' has no recurrence to truncate; allowed: null")
+    if bptt > config.train.context_length:
+        raise Impossible(
+            "train.bptt",
+            f"{bptt} steps are more than train.context_length; at most {config.train.context_length} is allowed",
+        )
+
+
 def _divisors(n: int) -> str:
     return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
 
@@ -329,7 +344,7 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-LATER_KEYS = {"model.recurrence": "fast", "model.attention_kernel": "auto"}
+LATER_KEYS = {"model.recurrence": "fast", "model.attention_kernel": "auto", "train.bptt": None}
 """Keys that came after the first recorded runs, with their defaults. At its default such a key is no part of the
 canonical form, so that the ids of runs recorded before it stay what they were."""
 
@@ -339,7 +354,7 @@ def canonical_json(config: Config) -> str:
     tree = to_dict(config)
     for key, default in LATER_KEYS.items():
         section, _, name = key.partition(".")
-        if tree[section].get(name) == default:
+        if name in tree[section] and tree[section][name] == default:
             del tree[section][name]
     return json.dumps(tree, sort_keys=True, separators=(",", ":"))
 

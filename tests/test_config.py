@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from seqjax.config import Config, RecurrentConfig, TransformerConfig, canonical_json, run_id, to_dict
+from seqjax.config import (
+    Config,
+    RecurrentConfig,
+    TrainConfig,
+    TransformerConfig,
+    canonical_json,
+    program_key,
+    run_id,
+    to_dict,
+)
 from seqjax.errors import UserError
 from seqjax.overlay import leaves, load_config
 
@@ -83,6 +92,15 @@ MISTAKES = {  # (file, what the message must hold)
         "model: {family: window}\ndata: {batching: streams}",
         ["data.batching", "allowed: windows"],
     ),
+    "truncation without recurrence": (
+        "model: {family: transformer}\ntrain: {bptt: 16}",
+        ["c.yaml:2: train.bptt", "'transformer' has no recurrence", "allowed: null"],
+    ),
+    "truncation beyond the context": (
+        "model: {family: lstm}\ntrain: {context_length: 32, bptt: 33}",
+        ["c.yaml:2: train.bptt: 33 steps", "at most 32"],
+    ),
+    "no steps at all": ("model: {family: lstm}\ntrain: {bptt: 0}", ["train.bptt", "greater than 0"]),
     "forget bias of a GRU": ("model: {family: gru, forget_bias: 2.0}", ["model.forget_bias", "lstm"]),
 }
 
@@ -189,4 +207,7 @@ def test_later_keys_leave_old_ids_alone() -> None:
         assert key not in canonical_json(config)
         other = Config(dataclasses.replace(model, **{key: {"recurrence": "scan", "attention_kernel": "whole"}[key]}))
         assert key in canonical_json(other) and run_id(other) != run_id(config)
+    whole, cut = (Config(RecurrentConfig("lstm"), train=TrainConfig(bptt=bptt)) for bptt in (None, 128))
+    assert "bptt" not in canonical_json(whole) and run_id(cut) != run_id(whole)
+    assert program_key(cut) != program_key(whole)  # another gradient is another program
     assert run_id(Config(RecurrentConfig("lstm"))) == "lstm-2x128-fd1a4dc055"

@@ -41,8 +41,15 @@ def unroll(
     dtype: DTypeLike,
     recurrence: str = "scan",
     mask_TxB: Array | None = None,
+    truncate: int | None = None,
 ) -> tuple[Array, State]:
     """Run `cell` over T time steps.
+
+    With `truncate` = k back-propagation through time is truncated: time is cut into pieces of k steps from the first
+    one on (the last may be shorter), and the state passes from piece to piece, but no gradient does. A loss at the n-th
+    step of a piece reaches that step and the n - 1 before it, so between 1 and k of them, and none of another piece
+    (BPTT(h; h') of Williams & Peng 1990, Neural Computation 2(4), with h = h' = k; Elman 1990 is k = 1). Values are the
+    same for every k. The state before the first step has the gradient of the first piece.
 
     Args:
       cell: one of `seqjax.cells.CELLS`.
@@ -53,23 +60,62 @@ def unroll(
       recurrence: "scan" (plain `lax.scan`, differentiated by JAX), or "fast" or "lean" (own backward pass, reverse mode
         only; see above).
       mask_TxB: bool; where it is false the step is left out: the state, and so the output, stays what it was.
+      truncate: k, how many time steps are one piece for the gradient; None: all of them.
 
     Returns:
       h_TxBxH in `dtype`, and the state after the last step in float32 (or wider).
     """
     state = jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
     if recurrence == "scan":
-
-        def plain(state: State, gates_x_BxG: Array) -> tuple[State, None]:
-            return cell.step(params, state, gates_x_BxG, dtype)[0], None
-
-        last, states, _ = _forward(plain, project(cell, params, x_TxBxD, dtype), state, mask_TxB)
-        h_TxBxH = output(states)
+        run = partial(_plain, cell, dtype, params)
     elif recurrence == "fast" or len(x_TxBxD) <= CHUNK:
-        h_TxBxH, last = _fast(cell, jnp.dtype(dtype), params, x_TxBxD, state, mask_TxB)
+        run = partial(_fast, cell, jnp.dtype(dtype), params)
     else:
-        h_TxBxH, last = _in_chunks(cell, jnp.dtype(dtype), params, x_TxBxD, state, mask_TxB)
+        run = partial(_in_chunks, cell, jnp.dtype(dtype), params)
+    if truncate is None or truncate >= len(x_TxBxD):
+        h_TxBxH, last = run(x_TxBxD, state, mask_TxB)
+    else:
+        h_TxBxH, last = _in_pieces(run, truncate, x_TxBxD, state, mask_TxB)
     return h_TxBxH.astype(dtype), last
+
+
+def _plain(
+    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+) -> tuple[Array, State]:
+    """h_TxBxH and the last state by a scan that JAX differentiates."""
+
+    def advance(state: State, gates_x_BxG: Array) -> tuple[State, None]:
+        return cell.step(params, state, gates_x_BxG, dtype)[0], None
+
+    last, states, _ = _forward(advance, project(cell, params, x_TxBxD, dtype), state, mask_TxB)
+    return output(states), last
+
+
+def _in_pieces(
+    run: Callable[[Array, State, Array | None], tuple[Array, State]], length: int, x_TxBxD: Array, state: State,
+    mask_TxB: Array | None,
+) -> tuple[Array, State]:  # fmt: skip
+    """`run` over pieces of `length` steps, and what is left over, without gradients from one to the next."""
+    n_pieces = len(x_TxBxD) // length
+    whole = n_pieces * length
+
+    def cut(y_Tx: Array) -> Array:
+        return y_Tx[:whole].reshape(n_pieces, length, *y_Tx.shape[1:])
+
+    def piece(state: State, inputs: tuple[Array, Array, Array | None]) -> tuple[State, Array]:
+        index, x_TxBxD, mask_TxB = inputs
+        state = jax.tree.map(lambda h: jnp.where(index == 0, h, lax.stop_gradient(h)), state)
+        h_TxBxH, last = run(x_TxBxD, state, mask_TxB)
+        return last, h_TxBxH
+
+    masks = None if mask_TxB is None else cut(mask_TxB)
+    last, h_pxTxBxH = lax.scan(piece, state, (jnp.arange(n_pieces), cut(x_TxBxD), masks))
+    h_TxBxH = h_pxTxBxH.reshape(whole, *h_pxTxBxH.shape[2:])
+    if whole < len(x_TxBxD):
+        mask_TxB = None if mask_TxB is None else mask_TxB[whole:]
+        left_TxBxH, last = run(x_TxBxD[whole:], lax.stop_gradient(last), mask_TxB)
+        h_TxBxH = jnp.concatenate([h_TxBxH, left_TxBxH])
+    return h_TxBxH, last
 
 
 def tabulate(cell: Cell, params: Params, embedding_VxD: Array, dtype: DTypeLike) -> Params:

@@ -38,12 +38,15 @@ class Backbone(nn.Module):
 
     Attributes:
       max_length: of a sequence; the number of learned positions.
+      bptt: truncated back-propagation through time in recurrent families, the steps in a piece (`seqjax.cells.unroll`),
+        counted from where each direction starts; None: not truncated.
     """
 
     config: ModelConfig
     max_length: int
     causal: bool = True
     compute_dtype: DTypeLike = "float32"
+    bptt: int | None = None
 
     @nn.compact
     def __call__(self, x_BxTxD: Array, mask_BxT: Array | None = None, train: bool = False) -> Array:
@@ -56,11 +59,13 @@ class Backbone(nn.Module):
           train: dropout on (needs the rng "dropout" when `config.dropout` > 0).
 
         Raises:
-          UserError: inputs of another width, or more of them than positions.
+          UserError: inputs of another width, or more of them than positions; or `bptt` without recurrence.
         """
         config, dtype = self.config, self.compute_dtype
         if x_BxTxD.shape[-1] != config.d_model:
             raise UserError(f"inputs of width {x_BxTxD.shape[-1]} for a model of d_model {config.d_model}")
+        if self.bptt is not None and not isinstance(config, RecurrentConfig):
+            raise UserError(f"bptt {self.bptt}: the family '{config.family}' has no recurrence to truncate")
         key = self.make_rng("dropout") if train and config.dropout > 0 else None
         if mask_BxT is not None:
             x_BxTxD = jnp.where(mask_BxT[:, :, None], x_BxTxD, 0.0)
@@ -81,7 +86,9 @@ class Backbone(nn.Module):
 
         def run(params: dict, flip: slice) -> Array:
             mask = None if mask_TxB is None else mask_TxB[flip]
-            h_TxBxH, _ = recurrent.run_layers(config, params, x_TxBxD[flip], state, key, self.compute_dtype, mask)
+            h_TxBxH, _ = recurrent.run_layers(
+                config, params, x_TxBxD[flip], state, key, self.compute_dtype, mask, bptt=self.bptt
+            )
             return h_TxBxH[flip].swapaxes(0, 1)
 
         inits = recurrent.layer_inits(config)

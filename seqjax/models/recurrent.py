@@ -33,11 +33,15 @@ class RecurrentModel(nn.Module):
 
     The embedding has standard deviation D^-0.5 and is scaled by sqrt(D) on the way in (Vaswani et al. 2017,
     section 3.4), so that the inputs have unit variance and a tied readout starts with small logits.
+
+    Attributes:
+      bptt: truncated back-propagation through time, the steps in a piece (`seqjax.cells.unroll`); None: not truncated.
     """
 
     config: RecurrentConfig
     vocab_size: int
     compute_dtype: DTypeLike = "float32"
+    bptt: int | None = None
 
     def initial_state(self, batch_size: int) -> State:
         """Zero state of every layer: the cell's state with a leading axis L, float32 LxBxH."""
@@ -63,7 +67,9 @@ class RecurrentModel(nn.Module):
         state = self.initial_state(tokens_BxT.shape[0]) if state is None else state
         key = self.make_rng("dropout") if train and config.dropout > 0 else None
         embedding_VxD = math.sqrt(config.d_model) * params["embedding"]
-        h_TxBxH, state = run_layers(config, params, tokens_BxT.T, state, key, dtype, embedding_VxD=embedding_VxD)
+        h_TxBxH, state = run_layers(
+            config, params, tokens_BxT.T, state, key, dtype, embedding_VxD=embedding_VxD, bptt=self.bptt
+        )
         h_TxBxH = dropout(h_TxBxH, key, config.n_layers, config.dropout)
         return readout(h_TxBxH.swapaxes(0, 1), params, dtype), state
 
@@ -106,6 +112,7 @@ def run_layers(
     dtype: DTypeLike,
     mask_TxB: Array | None = None,
     embedding_VxD: Array | None = None,
+    bptt: int | None = None,
 ) -> tuple[Array, State]:
     """All recurrent layers over T steps: the first one apart, as it differs in width or reads a table of the tokens.
 
@@ -115,6 +122,7 @@ def run_layers(
       state: leading axis L.
       key: of the dropout masks; None for no dropout.
       mask_TxB: bool; a step where it is false is left out, see `seqjax.cells.unroll`.
+      bptt: steps in a piece of truncated back-propagation, the same pieces in every layer; None: not truncated.
 
     Returns:
       h_TxBxH of the last layer in `dtype`, and the new state.
@@ -124,7 +132,7 @@ def run_layers(
     def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Array]) -> tuple[Array, State]:
         layer_params, layer_state, index = layer
         x_TxBxD = dropout(x_TxBxD, key, index, config.dropout)
-        return unroll(cell, layer_params, x_TxBxD, layer_state, dtype, config.recurrence, mask_TxB)
+        return unroll(cell, layer_params, x_TxBxD, layer_state, dtype, config.recurrence, mask_TxB, bptt)
 
     n_first = int("first" in params)
     first = params["first"] if n_first else jax.tree.map(lambda leaf: leaf[0], params["layers"])
@@ -132,7 +140,7 @@ def run_layers(
     few_tokens = embedding_VxD is not None and len(embedding_VxD) <= x_TxBxD.size
     if few_tokens and key is None and config.recurrence != "scan":
         table = tabulate(cell, first, embedding_VxD, dtype)
-        x_TxBxD, first_state = unroll(cell, table, x_TxBxD, first_state, dtype, config.recurrence, mask_TxB)
+        x_TxBxD, first_state = unroll(cell, table, x_TxBxD, first_state, dtype, config.recurrence, mask_TxB, bptt)
     else:
         x_TxBxD = x_TxBxD if embedding_VxD is None else embedding_VxD[x_TxBxD]
         x_TxBxD, first_state = run_layer(x_TxBxD.astype(dtype), (first, first_state, 0))

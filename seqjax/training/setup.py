@@ -68,7 +68,8 @@ def load_text(config: Config, progress: Callable[[str, int, int], None] | None =
 
 def make_model(config: Config, vocab_size: int) -> nn.Module:
     """The model of a config for a vocabulary of so many tokens."""
-    return build_model(config.model, vocab_size, config.train.context_length, config.train.compute_dtype)
+    train = config.train
+    return build_model(config.model, vocab_size, train.context_length, train.compute_dtype, train.bptt)
 
 
 def batch_at(config: Config, shard: TokenShard, step: int) -> tuple[np.ndarray, bool]:
