@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,8 +103,7 @@ class _Fit:
         direction = make_optimizer(optimizer)
         self.rates = learning_rates(optimizer, train.steps)
         self.decay = np.float32(optimizer.weight_decay)
-        step = partial(train_step, loss=task.loss, optimizer=direction, clip_norm=optimizer.clip_norm)
-        self.step = jax.jit(step, donate_argnums=0)
+        self.step = _compiled_step(task.loss, dataclasses.replace(optimizer, learning_rate=1.0))  # rates are traced
         self.init = jax.jit(lambda seed: _fresh(task, direction, seed))
         self.checkpoints = Checkpoints(folder)
         self.seconds_before = 0.0
@@ -210,6 +209,13 @@ class _Fit:
         runs.write_json(self.folder / "result.json", result)
         self.progress.say(f"{status} after {duration(result['seconds'])}")
         return Fitted(state.params, result)
+
+
+@lru_cache(maxsize=1)
+def _compiled_step(loss: Loss, optimizer: OptimizerConfig) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """The train step. Runs one after the other with an equal loss, those of another seed say, trace it once."""
+    step = partial(train_step, loss=loss, optimizer=make_optimizer(optimizer), clip_norm=optimizer.clip_norm)
+    return jax.jit(step, donate_argnums=0)
 
 
 def _fresh(task: Task, direction: Any, seed: jax.Array) -> TrainState:
