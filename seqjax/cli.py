@@ -16,6 +16,7 @@ from seqjax.commands import (
     export,
     fit,
     frontier,
+    inspection,
     optimal,
     plan,
     positions,
@@ -34,7 +35,7 @@ from seqjax.memory import keep_freed_memory
 COMMANDS = (
     train, sweep, plan, status, runs,
     fit, predict, optimal, frontier, compare, positions,
-    evaluate, sample, data, show, bench, export,
+    evaluate, sample, inspection, data, show, bench, export,
 )  # fmt: skip
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 

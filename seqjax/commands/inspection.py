@@ -1,0 +1,151 @@
+"""`seqjax inspect`: what happens inside trained runs while they read a text."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqjax import runs
+from seqjax.commands import options as shared
+from seqjax.errors import UserError
+
+if TYPE_CHECKING:
+    from seqjax.training.inspection import InspectedRun
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "inspect",
+        "look inside trained runs: attention, gates, states and the loss of each token of a text",
+        """
+        seqjax inspect runs/transformer/transformer-4x128-0123456789 --text "To be, or not to be"
+        seqjax inspect TRANSFORMER LSTM --text "To be, or not to be" --output inside.svg --json inside.json
+        seqjax inspect RUN --text "To be, or not to be" --layer 1 --units 20 --checkpoint best
+        """,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="run folders, all of one tokenizer")
+    parser.add_argument("--text", required=True, help="what the runs read, from its first token on")
+    parser.add_argument(
+        "--output", type=Path, default=Path("inspection.png"), metavar="FILE",
+        help="figure: .png, .svg or .pdf [inspection.png, here]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layer", type=int, help="draw this layer alone, from 1 [the last recurrent layer; every block's attention]"
+    )
+    parser.add_argument(
+        "--units", type=int, default=12,
+        help="draw at most so many units of a layer, those whose output h varies most over the text [12]",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, of all layers and units")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Print the table of tokens, write the figure and the numbers."""
+    shared.no_more(rest)
+    if options.units < 1:
+        raise UserError(f"command line: --units {options.units} is out of range; at least 1 is needed")
+    if not options.text:
+        raise UserError("command line: --text '': is empty")
+    configs = [runs.read_config(folder) for folder in options.folders]
+    for folder, config in zip(options.folders, configs, strict=True):
+        if options.layer is not None and not 1 <= options.layer <= config.model.n_layers:
+            raise UserError(f"command line: --layer {options.layer}: {folder} has layers 1 to {config.model.n_layers}")
+    from seqjax.report.inspection import draw_inspection
+    from seqjax.report.style import check_name, save
+    from seqjax.training.inspection import inspect_run
+
+    check_name(options.output)
+    found = [
+        inspect_run(folder, options.text, options.checkpoint, lambda line: print(line, file=sys.stderr))
+        for folder in options.folders
+    ]
+    for folder, one in zip(options.folders, found, strict=True):
+        if one.tokenizer.sha256 != found[0].tokenizer.sha256:
+            raise UserError(
+                f"{folder}: its tokenizer '{one.tokenizer.name}' is not that of {options.folders[0]}, "
+                f"'{found[0].tokenizer.name}'; one axis of tokens needs one tokenizer"
+            )
+    names = _names(options.folders, found)
+    print(_table(names, found))
+    for folder, one in zip(options.folders, found, strict=True):
+        if one.inside.attention_LxNxTxT is None and not one.inside.states_LxTxH:
+            print(f"{folder}: has neither attention nor gates to be drawn; its loss alone is shown")
+    figure = draw_inspection(
+        _pieces(found[0]), [_reading(name, one) for name, one in zip(names, found, strict=True)],
+        None if options.layer is None else options.layer - 1, options.units,
+    )  # fmt: skip
+    save(figure, options.output)
+    print(f"figure: {options.output}")
+    if options.json:
+        records = [_record(folder, one) for folder, one in zip(options.folders, found, strict=True)]
+        with runs.storage_errors(options.json.parent):
+            runs.write_json(options.json, {"text": options.text, "tokens": _pieces(found[0]), "runs": records})
+        print(f"numbers: {options.json}")
+    return 0
+
+
+def _names(folders: list[Path], found: list[InspectedRun]) -> list[str]:
+    """The family and shape of each run, with the digits of its folder where that does not tell them apart."""
+    short = [f"{one.config.model.family} {one.config.model.n_layers}x{_width(one)}" for one in found]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{name} {folder.resolve().name[-4:]}" for name, folder in zip(short, folders, strict=True)]
+
+
+def _width(one: InspectedRun) -> int:
+    return getattr(one.config.model, "d_hidden", None) or one.config.model.d_model
+
+
+def _pieces(one: InspectedRun) -> list[str]:
+    return [one.tokenizer.decode([token]) for token in one.tokens_T]
+
+
+def _reading(name: str, one: InspectedRun) -> Any:
+    from seqjax.report.inspection import Reading
+
+    return Reading(name, one.loss_T, *one.inside[1:])
+
+
+def _table(names: list[str], found: list[InspectedRun]) -> str:
+    """Each token with its loss, and what the model holds likeliest to come after it."""
+    heads = [f"  {name}: loss, likeliest next" for name in names]
+    lines = [f"{'token':<12}" + "".join(f"{head:<34}" for head in heads).rstrip()]
+    guesses = [one.likeliest() for one in found]
+    for place, piece in enumerate(_pieces(found[0])):
+        line = f"{_shown(piece):<12}"
+        for one, (token_T, p_T) in zip(found, guesses, strict=True):
+            loss = "given" if math.isnan(one.loss_T[place]) else f"{one.loss_T[place]:.4f}"
+            guess = _shown(one.tokenizer.decode([token_T[place]]))
+            line += f"  {loss:>8}  {guess:<14}{p_T[place]:>6.1%}  "
+        lines.append(line.rstrip())
+    means = [float(one.loss_T[1:].mean()) for one in found]
+    lines.append(f"{'mean':<12}" + "".join(f"  {mean:>8.4f}{'':<24}" for mean in means).rstrip() + " nats per token")
+    return "\n".join(lines)
+
+
+def _shown(piece: str) -> str:
+    return repr(piece)
+
+
+def _record(folder: Path, one: InspectedRun) -> dict[str, Any]:
+    """For the JSON file; what is not there is null or empty."""
+    token_T, p_T = one.likeliest()
+    inside = one.inside
+    return {
+        "run": str(folder),
+        "family": one.config.model.family,
+        "step": one.step,
+        "loss": [None, *one.loss_T[1:].tolist()],
+        "likeliest_next": [one.tokenizer.decode([token]) for token in token_T],
+        "likeliest_next_probability": p_T.tolist(),
+        "attention_LxNxTxT": None if inside.attention_LxNxTxT is None else inside.attention_LxNxTxT.tolist(),
+        "gates_LxTxH": {name: gate.tolist() for name, gate in inside.gates_LxTxH.items()},
+        "states_LxTxH": {name: state.tolist() for name, state in inside.states_LxTxH.items()},
+    }
