@@ -25,6 +25,7 @@ from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.run import results_of
 from seqjax.sweeps.search import search
 from seqjax.sweeps.table import gather
+from seqjax.training.loop import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -57,13 +58,13 @@ def sweep_table(path: Path, runs: Path, options: Sequence[str] = ()) -> tuple[in
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """Run a script's main: mistakes and full disks in one line, exit code 2; Ctrl-C 130."""
+    """Run a script's main: mistakes and full disks in one line, exit code 2; Ctrl-C, also while it trains, 130."""
     try:
         return main()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 128 + signal.SIGINT
 
