@@ -115,3 +115,39 @@ def self_attention(
         heads_BxNxTxK = attend_heads(q, k, v, mask_BxTxS, dtype)
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
     return y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD, cache
+
+
+def init_cross(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
+    """As `init_attention`, with queries apart: {"W_q": DxNxK, "W_kv": Dx2xNxK, "W_o"}, {"b_q", "b_kv", "b_o"}."""
+    d_head = d_model // n_heads
+    params = draw_normal(
+        key,
+        W_q=(std, (d_model, n_heads, d_head)),
+        W_kv=(std, (d_model, 2, n_heads, d_head)),
+        W_o=(std_out, (n_heads, d_head, d_model)),
+    )
+    if bias:
+        zeros = {"b_q": (n_heads, d_head), "b_kv": (2, n_heads, d_head), "b_o": (d_model,)}
+        params |= {name: jnp.zeros(shape) for name, shape in zeros.items()}
+    return params
+
+
+def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike) -> Array:
+    """Keys and values of a memory for L layers at once, 2xLxBxNxSxK in `dtype`; parameters have a leading axis L."""
+    kv = contract("BSD,LDcNK->cLBNSK", memory_BxSxD, params_L["W_kv"], dtype)
+    if "b_kv" in params_L:
+        kv = kv + params_L["b_kv"].swapaxes(0, 1)[:, :, None, :, None, :]
+    return kv.astype(dtype)
+
+
+def cross_attention(
+    params: Params, x_BxTxD: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxS: Array, dtype: DTypeLike
+) -> Array:
+    """Attention of T queries to the S elements of a memory, float32 BxTxD (Vaswani et al. 2017, section 3.2.3)."""
+    q_BxNxTxK = contract("BTD,DNK->BNTK", x_BxTxD, params["W_q"], dtype)
+    if "b_q" in params:
+        q_BxNxTxK = q_BxNxTxK + params["b_q"][None, :, None, :]
+    mask_BxTxS = jnp.broadcast_to(mask_BxS[:, None], (len(x_BxTxD), x_BxTxD.shape[1], mask_BxS.shape[1]))
+    heads_BxNxTxK = attend_heads(q_BxNxTxK.astype(dtype), k_BxNxSxK, v_BxNxSxK, mask_BxTxS, dtype)
+    y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
+    return y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD

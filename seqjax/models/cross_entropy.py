@@ -28,10 +28,23 @@ def mean_cross_entropy(x_BxTxD: Array, params: Params, dtype: DTypeLike, targets
     Args:
       params: as for `seqjax.models.layers.unembed`.
     """
-    n_tokens = targets_BxT.size
-    weights_N = jnp.full(n_tokens, 1.0 / n_tokens, carry_dtype(dtype))
+    weights_BxT = jnp.full(targets_BxT.shape, 1.0 / targets_BxT.size, carry_dtype(dtype))
+    return weighted_cross_entropy(x_BxTxD, params, dtype, targets_BxT, weights_BxT)
+
+
+def weighted_cross_entropy(
+    x_BxTxD: Array, params: Params, dtype: DTypeLike, targets_BxT: Array, weights_BxT: Array, smoothing: float = 0.0
+) -> Array:
+    """sum_n w_n - sum_v q_v log softmax(x_n W + b)[v], nats, float32 scalar.
+
+    Args:
+      weights_BxT: w, constants; zero where there is no token.
+      smoothing: epsilon of q_v = (1 - epsilon) [v = target] + epsilon / V (Szegedy et al. 2016, arXiv 1512.00567,
+        section 7).
+    """
     letters, W, b = readout_weights(params)
-    return _weighted(letters, jnp.dtype(dtype), _rows(x_BxTxD), W, b, targets_BxT.reshape(-1), weights_N)
+    rows = (_rows(x_BxTxD), W, b, targets_BxT.reshape(-1), weights_BxT.reshape(-1))
+    return _weighted(letters, jnp.dtype(dtype), smoothing, *rows)
 
 
 def token_cross_entropy(x_BxTxD: Array, params: Params, dtype: DTypeLike, targets_BxT: Array) -> Array:
@@ -74,16 +87,30 @@ def _chunks(n_tokens: int, vocab_size: int) -> tuple[Any, Any]:
     return cut, lambda x: x.reshape(-1, *x.shape[2:])[:n_tokens]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _weighted(
-    letters: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None, targets_N: Array, weights_N: Array
+    letters: str,
+    dtype: DTypeLike,
+    smoothing: float,
+    x_NxD: Array,
+    W: Array,
+    b: Array | None,
+    targets_N: Array,
+    weights_N: Array,
 ) -> Array:
-    """sum_n w_n (log sum exp(logits_n) - logits_n[y_n])."""
-    return _weighted_forward(letters, dtype, x_NxD, W, b, targets_N, weights_N)[0]
+    """sum_n w_n (log sum exp(logits_n) - (1 - epsilon) logits_n[y_n] - epsilon mean(logits_n))."""
+    return _weighted_forward(letters, dtype, smoothing, x_NxD, W, b, targets_N, weights_N)[0]
 
 
 def _weighted_forward(
-    letters: str, dtype: DTypeLike, x_NxD: Array, W: Array, b: Array | None, targets_N: Array, weights_N: Array
+    letters: str,
+    dtype: DTypeLike,
+    smoothing: float,
+    x_NxD: Array,
+    W: Array,
+    b: Array | None,
+    targets_N: Array,
+    weights_N: Array,
 ) -> tuple[Array, tuple[Array, ...]]:
     """The loss, and as what the backward pass needs its gradients."""
     cut, join = _chunks(len(x_NxD), W.shape[letters.index("V")])
@@ -93,9 +120,12 @@ def _weighted_forward(
         logits = _logits(letters, dtype, x, W, b)
         exponentials = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
         sums = exponentials.sum(axis=-1)
-        losses = jnp.log(sums) + logits.max(axis=-1) - _at(logits, targets)
+        losses = jnp.log(sums) + logits.max(axis=-1) - (1 - smoothing) * _at(logits, targets)
+        if smoothing:
+            losses = losses - smoothing * logits.mean(axis=-1)
         chosen = targets[:, None] == lax.broadcasted_iota(targets.dtype, logits.shape, 1)
-        d_logits = exponentials * (weights / sums)[:, None] - jnp.where(chosen, weights[:, None], 0.0)
+        wanted = jnp.where(chosen, 1 - smoothing + smoothing / logits.shape[1], smoothing / logits.shape[1])
+        d_logits = exponentials * (weights / sums)[:, None] - weights[:, None] * wanted
         d_W = contract("ND,NV->DV", x, d_logits, dtype)
         d_b = None if b is None else d_logits.sum(axis=0)
         parts = ((weights * losses).sum(), d_W if letters == "DV" else d_W.T, d_b)
@@ -107,7 +137,9 @@ def _weighted_forward(
     return loss, (join(d_x), d_W, d_b)
 
 
-def _weighted_backward(letters: str, dtype: DTypeLike, grads: tuple[Array, ...], d_loss: Array) -> tuple[Any, ...]:
+def _weighted_backward(
+    letters: str, dtype: DTypeLike, smoothing: float, grads: tuple[Array, ...], d_loss: Array
+) -> tuple[Any, ...]:
     return *jax.tree.map(lambda grad: (d_loss * grad).astype(grad.dtype), grads), None, None
 
 

@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from seqjax.cells.cell import draw_normal
 from seqjax.config import TransformerConfig
 from seqjax.errors import UserError
-from seqjax.models.attention import Cache, init_attention, self_attention
+from seqjax.models.attention import Cache, cross_attention, init_attention, init_cross, self_attention
 from seqjax.models.layers import (
     Params,
     Readout,
@@ -39,6 +39,8 @@ from seqjax.models.layers import (
 from seqjax.models.positions import rotary_angles
 
 State = dict[str, Any]
+Tree = Any
+Memory = tuple[Array, Array]
 
 
 class Transformer(nn.Module):
@@ -118,15 +120,21 @@ class Transformer(nn.Module):
         return params
 
 
-def init_block(key: Array, config: TransformerConfig) -> Params:
-    """Parameters of one block: "attention_norm", "attention", "mlp_norm", "mlp", as far as the config has them."""
+def init_block(key: Array, config: TransformerConfig, cross: bool = False) -> Params:
+    """Parameters of one block: "attention_norm", "attention", "mlp_norm", "mlp", as far as the config has them.
+
+    With `cross` also "cross_norm" and "cross", of the attention to a memory (Vaswani et al. 2017, section 3.1).
+    """
     key_attention, key_mlp = jax.random.split(key)
-    std_out = 0.02 / math.sqrt(2 * config.n_layers)
+    std_out = 0.02 / math.sqrt((3 if cross else 2) * config.n_layers)
     params = {}
     if config.attention:
         params["attention"] = init_attention(
             key_attention, config.d_model, config.n_heads, config.bias, std=0.02, std_out=std_out
         )
+    if cross:
+        key_cross = jax.random.fold_in(key, 2)
+        params["cross"] = init_cross(key_cross, config.d_model, config.n_heads, config.bias, std=0.02, std_out=std_out)
     if config.mlp != "none":
         params["mlp"] = init_mlp(key_mlp, config, std=0.02, std_out=std_out)
     if config.norm != "none":
@@ -144,6 +152,7 @@ def run_blocks(
     dtype: DTypeLike,
     mask_BxT: Array | None = None,
     causal: bool = True,
+    memory: Memory | None = None,
 ) -> tuple[Array, Cache | None]:
     """All blocks by a scan over their stacked parameters; the residual stream is float32.
 
@@ -153,6 +162,7 @@ def run_blocks(
       cache: {"k", "v": LxBxNxSxK} or None.
       key: of the dropout masks; None for no dropout.
       mask_BxT, causal: who sees whom, see `seqjax.models.attention.self_attention`.
+      memory: of blocks with "cross": keys and values 2xLxBxNxSxK, and the mask BxS of what is there of it.
 
     Returns:
       x_BxTxD and the cache with the new keys and values.
@@ -165,21 +175,28 @@ def run_blocks(
         y_BxTxD = dropout(y_BxTxD, key, sublayer, config.dropout)
         return x_BxTxD + y_BxTxD if config.residual else y_BxTxD
 
-    def run_block(x_BxTxD: Array, layer: tuple[Params, Cache | None, Array]) -> tuple[Array, Cache | None]:
-        params, cache, index = layer
+    kv_2xLxBxNxSxK, memory_mask_BxS = ((None, None), None) if memory is None else memory
+
+    def run_block(x_BxTxD: Array, layer: tuple[Params, Cache | None, Tree, Array]) -> tuple[Array, Cache | None]:
+        params, cache, (k, v), index = layer
         if config.attention:
             y_BxTxD = normalize(config.norm, params.get("attention_norm"), x_BxTxD)
             y_BxTxD, cache = self_attention(
                 params["attention"], y_BxTxD, start, angles_TxK, cache, dtype, config.attention_kernel, mask_BxT, causal
             )
             x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index)
+        if k is not None:
+            y_BxTxD = normalize(config.norm, params.get("cross_norm"), x_BxTxD)
+            y_BxTxD = cross_attention(params["cross"], y_BxTxD, k, v, memory_mask_BxS, dtype)
+            x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * config.n_layers + 1 + index)
         if config.mlp != "none":
             y_BxTxD = normalize(config.norm, params.get("mlp_norm"), x_BxTxD)
             y_BxTxD = feed_forward(config.mlp, params["mlp"], y_BxTxD, dtype)
             x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index + 1)
         return x_BxTxD, cache
 
-    return scan_layers(run_block, x_BxTxD, (layers, cache, jnp.arange(config.n_layers)))
+    k_LxBxNxSxK, v_LxBxNxSxK = kv_2xLxBxNxSxK
+    return scan_layers(run_block, x_BxTxD, (layers, cache, (k_LxBxNxSxK, v_LxBxNxSxK), jnp.arange(config.n_layers)))
 
 
 def feed_forward_width(config: TransformerConfig) -> int:

@@ -1,0 +1,139 @@
+"""Sequence to sequence: numbers in words to digits (built in), and German to English on Multi30k.
+
+    python experiments/translation.py                        # numbers: about 8 minutes on two CPU cores
+    python experiments/translation.py --corpus multi30k      # about 3 hours; stop it and start it again
+    python experiments/translation.py --corpus multi30k --only multi30k-gru
+
+Each line of the table is one config of configs/tasks, trained by the shared train step with label smoothing and
+searched with a beam of 5. BLEU is sacrebleu's (13a tokens, capitals not told apart) with its interval over sentences.
+Expected:
+
+EXPECTED
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from common import guarded
+
+from seqjax import runs
+from seqjax.errors import UserError
+from seqjax.overlay import load_as
+from seqjax.report.style import save
+from seqjax.report.translation import draw_translation
+from seqjax.task_config import task_run_id
+from seqjax.tasks.translation import TranslationRun, load, make_task
+from seqjax.training.loop import Interrupted
+from seqjax.training.tasks import fit
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results" / "translation"
+CONFIGS = {
+    "numbers": ("numbers-transformer", "numbers-gru", "numbers-lstm", "numbers-gru-cho"),
+    "multi30k": ("multi30k-transformer", "multi30k-gru", "multi30k-gru-cho"),
+}
+PUBLISHED = {  # test BLEU of the tutorial notebooks of B. Trevett, words of spaCy, no beam
+    "numbers": {},
+    "multi30k": {
+        "published Transformer, 9.0 M": 36.52,
+        "published GRU with attention, 20.5 M": 28.3,
+        "published GRU, 14.2 M": 20.6,
+    },
+}
+
+
+def main() -> int:
+    """Train what is missing, then write table and figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", choices=CONFIGS, default="numbers", help="which pairs [numbers]")
+    parser.add_argument("--only", nargs="+", metavar="CONFIG", help="some of the configs alone")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "translation", help="where the runs go")
+    parser.add_argument("--report", type=Path, default=ROOT / "report" / "translation", help="for table and figure")
+    parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                        help="change a key of every config, such as train.steps 100")  # fmt: skip
+    options = parser.parse_args()
+    names = options.only or CONFIGS[options.corpus]
+    if unknown := set(names) - set(CONFIGS[options.corpus]):
+        raise UserError(f"--only {unknown.pop()}: allowed: {', '.join(CONFIGS[options.corpus])}")
+    target = (RESULTS if options.record else options.report) / options.corpus
+    path = target / "results.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in names:
+        rows[name] = row(name, options.runs, dict(options.set))
+        target.mkdir(parents=True, exist_ok=True)
+        rows = {name: rows[name] for name in CONFIGS[options.corpus] if name in rows}
+        runs.write_json(path, rows)
+        runs.write_atomically(target / "table.md", table(rows))
+    made = draw_translation(rows, PUBLISHED[options.corpus], "bleu" if options.corpus == "multi30k" else "exact")
+    for kind in ("svg", "png"):
+        save(made, target / f"translation.{kind}")
+    print(table(rows))
+    print(f"table, figure and results.json: {target}")
+    return 0
+
+
+def row(name: str, folder: Path, options: dict[str, str]) -> dict[str, Any]:
+    """Train a config to its end, or read its finished run: what the table needs of it."""
+    config = load_as(TranslationRun, ROOT / "configs" / "tasks" / f"{name}.yaml", options)
+    place = folder / task_run_id(name, config)
+    print(f"{name}: {place}", file=sys.stderr)
+    result = fit(make_task(load(config)), config, config.optimizer, config.train, place).result
+    if result["status"] != "finished":
+        raise UserError(f"{place}: the run has {result['status']} at step {result['steps']}")
+    for found in (result["test"]["greedy"], result["test"]["beam"]):
+        found["exact_95"] = wilson(found["exact"], result["test"]["sentences"])
+    curve = [(r["step"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
+    return {"run_id": place.name, **result, "curve": curve}
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of so many (Wilson 1927, JASA 22(158))."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def table(rows: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| model | parameters | steps | minutes | test loss, nats/token | BLEU greedy | BLEU beam | exact, beam |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in rows.items():
+        test = found["test"]
+        low, high = test["beam"]["exact_95"]
+        lines.append(
+            f"| {name} | {found['parameters']:,} | {found['steps']:,} | {found['seconds'] / 60:.0f} | "
+            f"{test['loss']:.3f} | {test['greedy']['bleu']:.1f} ± {test['greedy']['bleu_95']:.1f} | "
+            f"{test['beam']['bleu']:.1f} ± {test['beam']['bleu_95']:.1f} | "
+            f"{100 * test['beam']['exact']:.1f} ({100 * low:.1f} to {100 * high:.1f}) % |"
+        )
+    last = max(rows.values(), key=lambda found: found["ended"])
+    hardware, versions = last["hardware"], last["versions"]
+    lines += [
+        "",
+        f"{hardware['processor']}, {hardware['cores']} cores, jax {versions['jax']}, {last['ended'][:10]}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def stopped() -> int:
+    """`main`, with a stop told in one line."""
+    try:
+        return main()
+    except Interrupted as stop:
+        print(f"{stop}; start the same command again", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(stopped))

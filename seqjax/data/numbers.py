@@ -1,0 +1,68 @@
+"""Numbers in words and in digits: a translation task that needs no data, whose every answer is known.
+
+    three hundred and four thousand and twenty one  ->  3 0 4 0 2 1
+
+The two sides do not go word by word: zeros are not spoken, "and" and "hundred" have no digit, and the place of a digit
+depends on words that come later. Numbers below a million, some of them held out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqjax.data.pairs import Pair, Pairs
+
+LIMIT = 1_000_000
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+
+def in_words(number: int) -> str:
+    """A number from 0 to 999,999 in English words, without hyphens.
+
+    Raises:
+        ValueError: outside that range.
+    """
+    if not 0 <= number < LIMIT:
+        raise ValueError(f"{number} is not from 0 to {LIMIT - 1:,}")
+    if number < 20:
+        return _SMALL[number]
+    if number < 100:
+        tens, rest = divmod(number, 10)
+        return _TENS[tens - 2] + (f" {_SMALL[rest]}" if rest else "")
+    if number < 1000:
+        hundreds, rest = divmod(number, 100)
+        return f"{_SMALL[hundreds]} hundred" + (f" and {in_words(rest)}" if rest else "")
+    thousands, rest = divmod(number, 1000)
+    link = " and " if 0 < rest < 100 else " "
+    return f"{in_words(thousands)} thousand" + (f"{link}{in_words(rest)}" if rest else "")
+
+
+def number_pairs(train: int, held_out: int, seed: int = 0) -> Pairs:
+    """Distinct numbers for training, validation and test (``held_out`` each), none in two of them.
+
+    Digits are apart, so that each is a word. The number of digits is uniform from 1 to 6, as far as there are enough
+    short numbers, so that short and long ones occur.
+
+    Raises:
+        ValueError: more numbers than there are.
+    """
+    count = train + 2 * held_out
+    if count > LIMIT // 2:
+        raise ValueError(f"{count:,} numbers asked for; at most {LIMIT // 2:,} of the {LIMIT:,} below a million")
+    rng = np.random.default_rng(seed)
+    digits = rng.integers(1, 7, size=8 * count)
+    numbers = np.unique(rng.integers(np.where(digits == 1, 0, 10 ** (digits - 1)), 10**digits))
+    rng.shuffle(numbers)
+    pairs: tuple[Pair, ...] = tuple((in_words(int(n)), " ".join(str(n))) for n in numbers[:count])
+    return Pairs(
+        "numbers",
+        {
+            "train": pairs[:train],
+            "validation": pairs[train : train + held_out],
+            "test": pairs[train + held_out :],
+        },
+    )

@@ -1,0 +1,143 @@
+"""Parallel text: pairs of sentences, in two files with as many lines, and Multi30k (Elliott et al. 2016)."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqjax.data.downloads import fetch, find_file
+from seqjax.errors import UserError
+
+Pair = tuple[str, str]
+_UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence pairs of a parallel text by split; "validation" is never empty, "test" may be absent."""
+
+    name: str
+    splits: dict[str, tuple[Pair, ...]]
+
+
+def read_pairs(source: Path, target: Path) -> tuple[Pair, ...]:
+    """Line n of ``source`` with line n of ``target``; both UTF-8, plain or packed as .gz or .xz.
+
+    Raises:
+        UserError: a file is absent or not UTF-8, the numbers of lines differ, or a sentence is empty (with its line).
+    """
+    return _paired(source, _content(source), target, _content(target))
+
+
+def _paired(source: Path, source_text: bytes, target: Path, target_text: bytes) -> tuple[Pair, ...]:
+    left, right = _lines(source, source_text), _lines(target, target_text)
+    if len(left) != len(right):
+        raise UserError(
+            f"{source} has {len(left):,} lines and {target} has {len(right):,}: line n of one belongs to line n of the "
+            f"other; the shorter one ends at line {min(len(left), len(right)):,}"
+        )
+    for path, lines in ((source, left), (target, right)):
+        empty = next((number for number, line in enumerate(lines, 1) if not line), None)
+        if empty is not None:
+            raise UserError(f"{path}:{empty}: an empty sentence; take the line out of both files")
+    if not left:
+        raise UserError(f"{source}: has no sentences")
+    return tuple(zip(left, right, strict=True))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return _UNPACK.get(path.suffix, bytes)(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _lines(path: Path, content: bytes) -> list[str]:
+    lines = content.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(" ".join(line.decode("utf-8").split()))
+        except UnicodeDecodeError:
+            raise UserError(f"{path}:{number}: not UTF-8") from None
+    return found
+
+
+MULTI30K_ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
+MULTI30K = {  # parts, and the sha256 of their German and English files
+    "train": ("train", "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
+              "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f"),
+    "validation": ("val", "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a",
+                   "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28"),
+    "test": ("test_2016_flickr", "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+             "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9"),
+}  # fmt: skip
+
+
+def load_multi30k(data: Path, cache: Path) -> Pairs:
+    """German to English captions: 29,000 training pairs, 1,014 for validation, the 1,000 of the Flickr test of 2016.
+
+    From ``multi30k.tar.xz`` or the published files in the data folder, else downloaded and checked. Non-commercial
+    research and education only (see github.com/multi30k/dataset).
+
+    Raises:
+        UserError: nowhere to be had; not the published files.
+    """
+    archive = find_file(("multi30k.tar.xz", "multi30k.tar.gz", "multi30k.tar"), (data,))
+    splits = {}
+    for split, (part, *digests) in MULTI30K.items():
+        files = []
+        for language, digest in zip(("de", "en"), digests, strict=True):
+            name = f"{part}.{language}.gz"
+            if archive is not None:
+                path, packed = archive / name, _member(archive, name)
+            else:
+                path = _downloaded(name, digest, data, cache)
+                packed = path.read_bytes()
+            if hashlib.sha256(packed).hexdigest() != digest:
+                raise UserError(f"{path}: is not the published file (sha256 {digest[:12]}... expected)")
+            files += [path, gzip.decompress(packed)]
+        splits[split] = _paired(*files)
+    return Pairs("multi30k", splits)
+
+
+def _member(archive: Path, name: str) -> bytes:
+    try:
+        with tarfile.open(archive) as tar:
+            file = next((m for m in tar if m.name.rpartition("/")[2] == name and m.isfile()), None)
+            if file is not None:
+                return tar.extractfile(file).read()
+    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
+        raise UserError(f"{archive}: cannot be read: {error}") from None
+    raise UserError(f"{archive}: does not hold {name}")
+
+
+def _downloaded(file: str, sha256: str, data: Path, cache: Path) -> Path:
+    folders = (data / "multi30k", cache / "multi30k")
+    return find_file((file,), folders) or fetch(file, (MULTI30K_ADDRESS + file,), sha256, folders)
+
+
+def lowercased(pairs: Pairs) -> Pairs:
+    """The same pairs without capitals."""
+    splits = {name: tuple((a.lower(), b.lower()) for a, b in split) for name, split in pairs.splits.items()}
+    return Pairs(pairs.name, splits)
+
+
+def first_pairs(pairs: Pairs, count: int) -> Pairs:
+    """At most so many training pairs, from the start."""
+    return Pairs(pairs.name, {**pairs.splits, "train": pairs.splits["train"][:count]})
+
+
+def texts_of(pairs: Sequence[Pair]) -> list[str]:
+    """All sentences of both sides."""
+    return [text for pair in pairs for text in pair]

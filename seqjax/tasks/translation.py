@@ -1,0 +1,284 @@
+"""Translation: sentence pairs, an encoder-decoder, label smoothing, beam search, exact match and BLEU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
+
+from seqjax.config import Fraction, ModelConfig, OptimizerConfig, RecurrentConfig, TransformerConfig
+from seqjax.data.buckets import TokenPairs, ordered_batches, training_batches
+from seqjax.data.numbers import number_pairs
+from seqjax.data.pairs import Pair, Pairs, first_pairs, load_multi30k, lowercased, read_pairs, texts_of
+from seqjax.data.vocabulary import Vocabulary, bpe_vocabulary, word_vocabulary
+from seqjax.errors import UserError
+from seqjax.folders import cache_folder, data_folder
+from seqjax.models.cross_entropy import token_cross_entropy, weighted_cross_entropy
+from seqjax.models.seq2seq import Seq2Seq
+from seqjax.task_config import STRICT, TaskTrain
+from seqjax.training.beam import beam_search
+from seqjax.training.tasks import Task
+
+Tree = Any
+EVALUATION_ROWS = 100
+
+
+@dataclass(frozen=True)
+class TranslationConfig:
+    """What is translated, and how its answers are searched for."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    corpus: str = "numbers"
+    """numbers (in words to digits, generated), multi30k (German to English), or the start of the names of your own
+    files: PATH.train.source and PATH.train.target, PATH.validation.*, and PATH.test.* if there is a test set."""
+    vocabulary: Literal["words"] | Annotated[int, Field(ge=258)] = "words"
+    """Tokens of both sides together: words, or the size of a byte pair encoding."""
+    lowercase: bool = False
+    """Both sides without capitals."""
+    training_pairs: PositiveInt | None = None
+    """At most so many; null: all of them (numbers: 20,000)."""
+    max_length: PositiveInt = 64
+    """Tokens of a sentence, marks included; longer training pairs are left out."""
+    attention: bool = True
+    """Recurrent decoders: attention to every state of the encoder (Bahdanau), or one context vector (Cho)."""
+    label_smoothing: Fraction = 0.1
+    """Share of the target probability that is spread over the whole vocabulary."""
+    beam: PositiveInt = 5
+    """Beginnings kept by the beam search of the final test."""
+    length_penalty: NonNegativeFloat = 0.6
+    """Exponent of the length penalty (Wu et al. 2016, equation 14)."""
+
+
+@dataclass(frozen=True)
+class TranslationRun:
+    """Everything that decides the numbers of one run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    model: Annotated[ModelConfig, Field(discriminator="family")]
+    task: TranslationConfig = field(default_factory=TranslationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TaskTrain = field(default_factory=TaskTrain)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Data, vocabulary and model of a run."""
+
+    config: TranslationRun
+    pairs: Pairs
+    vocabulary: Vocabulary
+    model: Seq2Seq
+
+
+def load(config: TranslationRun) -> Translation:
+    """Read the pairs, train the vocabulary on the training split, make the model.
+
+    Raises:
+        UserError: data absent or damaged, a family that cannot write (window), a sentence longer than `max_length`.
+    """
+    if not isinstance(config.model, RecurrentConfig | TransformerConfig):
+        raise UserError(f"model.family: '{config.model.family}' cannot decode; allowed: elman, lstm, gru, transformer")
+    pairs = load_pairs(config.task)
+    texts = texts_of(pairs.splits["train"])
+    kind = config.task.vocabulary
+    vocabulary = word_vocabulary(texts) if kind == "words" else bpe_vocabulary(texts, kind)
+    model = Seq2Seq(config.model, vocabulary.size, config.task.max_length, config.task.attention)
+    return Translation(config, pairs, vocabulary, model)
+
+
+def load_pairs(task: TranslationConfig) -> Pairs:
+    """The pairs that a config names."""
+    if task.corpus == "numbers":
+        pairs = number_pairs(task.training_pairs or 20_000, held_out=1_000)
+    elif task.corpus == "multi30k":
+        pairs = load_multi30k(data_folder(), cache_folder())
+    else:
+        pairs = Pairs(task.corpus, _own_pairs(Path(task.corpus).expanduser()))
+    pairs = lowercased(pairs) if task.lowercase else pairs
+    return pairs if task.training_pairs is None else first_pairs(pairs, task.training_pairs)
+
+
+def _own_pairs(start: Path) -> dict[str, tuple[Pair, ...]]:
+    splits = {}
+    for split in ("train", "validation", "test"):
+        source, target = (start.parent / f"{start.name}.{split}.{side}" for side in ("source", "target"))
+        if split != "test" or source.exists():
+            if not source.exists():
+                raise UserError(
+                    f"task.corpus: no file {source}; allowed: numbers, multi30k, or the start of such names"
+                )
+            splits[split] = read_pairs(source, target)
+    return splits
+
+
+def tokenized(pairs: Sequence[Pair], vocabulary: Vocabulary, longest: int | None = None) -> TokenPairs:
+    """Token ids with marks; pairs longer than ``longest`` on either side are left out.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    sources, targets = [], []
+    for source, target in pairs:
+        x = np.array([*vocabulary.encode(source), vocabulary.end], np.int32)
+        y = np.array([vocabulary.begin, *vocabulary.encode(target), vocabulary.end], np.int32)
+        if longest is None or max(len(x), len(y) - 1) <= longest:
+            sources.append(x)
+            targets.append(y)
+    if not sources:
+        raise UserError(f"task.max_length: no pair has at most {longest} tokens")
+    return TokenPairs(tuple(sources), tuple(targets))
+
+
+def make_task(translation: Translation) -> Task:
+    """What `seqjax.training.tasks.fit` trains."""
+    config, model, vocabulary = translation.config, translation.model, translation.vocabulary
+    splits = translation.pairs.splits
+    longest = config.task.max_length
+    train = tokenized(splits["train"], vocabulary, longest)
+    validation = tokenized(splits["validation"], vocabulary, longest)
+    smoothing = config.task.label_smoothing
+
+    def init(key: jax.Array) -> Tree:
+        tokens_1x1 = jnp.zeros((1, 1), jnp.int32)
+        return model.init(key, tokens_1x1, jnp.ones((1, 1), bool), tokens_1x1)["params"]
+
+    def loss(params: Tree, batch: dict[str, jax.Array], carry: None, key: jax.Array) -> tuple[jax.Array, None]:
+        """Smoothed cross-entropy, mean over the target tokens that are there, nats."""
+        mask_BxT = batch["target_mask"][:, 1:]
+        readout = partial(
+            weighted_cross_entropy,
+            targets_BxT=batch["target"][:, 1:],
+            weights_BxT=mask_BxT / mask_BxT.sum(),
+            smoothing=smoothing,
+        )
+        arguments = (batch["source"], batch["source_mask"], batch["target"][:, :-1])
+        return model.apply({"params": params}, *arguments, True, readout, rngs={"dropout": key}), None
+
+    def final(params: Tree) -> dict[str, Any]:
+        if "test" not in splits:
+            return {}
+        return {"test": test(translation, params, splits["test"]) | per_token(translation, params, splits["test"])}
+
+    seed, size = config.train.seed, config.train.batch_size
+    batches = list(ordered_batches(validation, EVALUATION_ROWS))
+    return Task(
+        init,
+        loss,
+        training_batches(train, seed, size),
+        lambda params: {"validation_loss": _mean_loss(model, params, [batch for _, batch in batches])},
+        final,
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses(model: Seq2Seq, params: Tree, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Sum of the cross-entropies of the target tokens that are there, nats, and their number."""
+    readout = partial(token_cross_entropy, targets_BxT=batch["target"][:, 1:])
+    arguments = (batch["source"], batch["source_mask"], batch["target"][:, :-1])
+    loss_BxT = model.apply({"params": params}, *arguments, readout=readout)
+    mask_BxT = batch["target_mask"][:, 1:]
+    return jnp.where(mask_BxT, loss_BxT, 0.0).sum(), mask_BxT.sum()
+
+
+def _mean_loss(model: Seq2Seq, params: Tree, batches: Sequence[dict[str, np.ndarray]]) -> float:
+    found = jax.device_get([_losses(model, params, batch) for batch in batches])
+    return float(sum(float(total) for total, _ in found) / sum(int(count) for _, count in found))
+
+
+def per_token(translation: Translation, params: Tree, pairs: Sequence[Pair]) -> dict[str, float]:
+    """{"loss": nats per target token, with the end mark} of pairs, teacher-forced and without smoothing."""
+    tokens = tokenized(pairs, translation.vocabulary, translation.config.task.max_length)
+    batches = [batch for _, batch in ordered_batches(tokens, EVALUATION_ROWS)]
+    return {"loss": _mean_loss(translation.model, params, batches)}
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
+def _search(
+    model: Seq2Seq,
+    params: Tree,
+    source_BxS: jax.Array,
+    mask_BxS: jax.Array,
+    begin: int,
+    end: int,
+    beam: int,
+    length: int,
+    penalty: float,
+) -> jax.Array:
+    """The best translation of each row, int32 [B, length]."""
+    apply = partial(model.apply, {"params": params})
+
+    def step(state: Tree, token_N: jax.Array) -> tuple[jax.Array, Tree]:
+        arguments = (state["memory"], state["decoder"], token_N[:, None])
+        logits_Nx1xV, decoder = apply(*arguments, keep_state=True, method="decode")
+        return logits_Nx1xV[:, 0], {"memory": state["memory"], "decoder": decoder}
+
+    memory = apply(source_BxS, mask_BxS, method="encode")
+    state = {"memory": memory, "decoder": apply(memory, method="start")}
+    return beam_search(step, state, begin, end, beam, length, penalty).tokens_BxKxT[:, 0]
+
+
+def translate(
+    translation: Translation, params: Tree, sources: Sequence[str], beam: int, penalty: float = 0.0
+) -> list[str]:
+    """Each sentence's likeliest translation that the beam finds; sentences are cut at `max_length`.
+
+    Raises:
+        UserError: an empty sentence.
+    """
+    vocabulary, longest = translation.vocabulary, translation.config.task.max_length
+    tokens = []
+    for number, source in enumerate(sources, 1):
+        ids = vocabulary.encode(source)[: longest - 1]
+        if not ids:
+            raise UserError(f"sentence {number}: is empty")
+        tokens.append(np.array([*ids, vocabulary.end], np.int32))
+    pairs = TokenPairs(tuple(tokens), tuple(np.zeros(1, np.int32) for _ in tokens))
+    found: list[str] = [""] * len(tokens)
+    for indices, batch in ordered_batches(pairs, min(EVALUATION_ROWS, len(tokens))):
+        length = min(longest, batch["source"].shape[1] + 16)
+        best = _search(
+            translation.model, params, batch["source"], batch["source_mask"], vocabulary.begin, vocabulary.end,
+            beam, length, penalty,
+        )  # fmt: skip
+        for index, row in zip(indices, np.asarray(best), strict=False):
+            found[index] = vocabulary.decode(row)
+    return found
+
+
+def test(translation: Translation, params: Tree, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Greedy and beam search over held-out pairs: share of exact matches, BLEU, and the first translations."""
+    task = translation.config.task
+    sources, references = zip(*pairs, strict=True)
+    found: dict[str, Any] = {"sentences": len(pairs)}
+    for name, beam, penalty in (("greedy", 1, 0.0), ("beam", task.beam, task.length_penalty)):
+        answers = translate(translation, params, sources, beam, penalty)
+        exact = np.mean([answer == reference for answer, reference in zip(answers, references, strict=True)])
+        found[name] = {"exact": float(exact), **bleu(answers, references)}
+    shown = list(zip(sources, references, answers, strict=True))[:5]
+    found["examples"] = [{"source": s, "reference": r, "answer": a} for s, r, a in shown]
+    return found
+
+
+def bleu(answers: Sequence[str], references: Sequence[str], resamples: int = 1000) -> dict[str, Any]:
+    """BLEU of sacrebleu (Post 2018), capitals not told apart, 13a tokens, with its 95 % interval over sentences.
+
+    Raises:
+        UserError: sacrebleu is not installed; mismatched counts.
+    """
+    if len(answers) != len(references):
+        raise UserError(f"{len(answers):,} answers for {len(references):,} references")
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError:
+        raise UserError("BLEU needs sacrebleu: pip install 'seqjax[translation]'") from None
+    metric = BLEU(lowercase=True)
+    score = metric.corpus_score(list(answers), [list(references)], n_bootstrap=resamples)
+    half = float(getattr(score, "_ci", float("nan")))
+    return {"bleu": float(score.score), "bleu_95": half, "signature": str(metric.get_signature())}

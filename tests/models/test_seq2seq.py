@@ -1,0 +1,149 @@
+"""Encoder-decoders: step by step as all at once, padding changes nothing, torch agrees on the Transformer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.config import RecurrentConfig, TransformerConfig
+from seqjax.models.seq2seq import Seq2Seq
+
+MODELS = {
+    "transformer": (TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_ff=12), True),
+    "rotary": (TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary", norm="rmsnorm"), True),
+    "gru": (RecurrentConfig("gru", d_model=6, d_hidden=8, n_layers=1), True),
+    "gru-cho": (RecurrentConfig("gru", d_model=8, n_layers=2), False),
+    "lstm": (RecurrentConfig("lstm", d_model=8, n_layers=2), True),
+    "elman-cho": (RecurrentConfig("elman", d_model=8, n_layers=1), False),
+}
+S, T, V = 7, 6, 13
+
+
+def made(name: str) -> tuple[Seq2Seq, dict, jax.Array, jax.Array, jax.Array]:
+    config, attention = MODELS[name]
+    model = Seq2Seq(config, V, max_length=12, attention=attention)
+    keys = jax.random.split(jax.random.key(0), 3)
+    source_BxS = jax.random.randint(keys[0], (3, S), 0, V)
+    mask_BxS = jnp.arange(S)[None] < jnp.array([S, 2, 5])[:, None]
+    target_BxT = jax.random.randint(keys[1], (3, T), 0, V)
+    params = jax.jit(model.init)(keys[2], source_BxS, mask_BxS, target_BxT)["params"]
+    params = jax.tree.map(lambda p: 5 * p if p.ndim > 1 else p, params)  # so that attention is not flat
+    return model, params, source_BxS, mask_BxS, target_BxT
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("method", "keep_state"))
+def run(model: Seq2Seq, params: dict, *arguments: Any, **options: Any) -> Any:
+    return model.apply({"params": params}, *arguments, **options)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_token_at_a_time_gives_what_all_at_once_gives(name: str) -> None:
+    model, params, source_BxS, mask_BxS, target_BxT = made(name)
+    whole = run(model, params, source_BxS, mask_BxS, target_BxT)
+    memory = run(model, params, source_BxS, mask_BxS, method="encode")
+    state = run(model, params, memory, method="start")
+    for first, end in ((0, 1), (1, 2), (2, 4), (4, T)):
+        piece = target_BxT[:, first:end]
+        logits, state = run(model, params, memory, state, piece, keep_state=True, method="decode")
+        np.testing.assert_allclose(logits, whole[:, first:end], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_of_the_source_changes_nothing_and_the_source_matters(name: str) -> None:
+    model, params, source_BxS, mask_BxS, target_BxT = made(name)
+    whole = run(model, params, source_BxS, mask_BxS, target_BxT)
+    junk_BxS = jnp.where(mask_BxS, source_BxS, V - 1 - source_BxS)
+    np.testing.assert_allclose(run(model, params, junk_BxS, mask_BxS, target_BxT), whole, atol=1e-5)
+    for row, length in enumerate((S, 2, 5)):
+        rows = slice(row, row + 1)
+        alone = run(model, params, source_BxS[rows, :length], mask_BxS[rows, :length], target_BxT[rows])
+        np.testing.assert_allclose(alone[0], whole[row], rtol=2e-4, atol=2e-5)
+    other = run(model, params, (source_BxS + 1) % V, mask_BxS, target_BxT)
+    assert np.abs(np.asarray(other - whole)).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_later_target_tokens_are_not_seen(name: str) -> None:
+    model, params, source_BxS, mask_BxS, target_BxT = made(name)
+    whole = run(model, params, source_BxS, mask_BxS, target_BxT)
+    changed = run(model, params, source_BxS, mask_BxS, target_BxT.at[:, 4:].set(0))
+    np.testing.assert_allclose(changed[:, :4], whole[:, :4], atol=1e-5)
+    assert not np.allclose(changed[:, 4:], whole[:, 4:], atol=1e-3)
+
+
+def test_additive_attention_against_a_loop() -> None:
+    model, params, source_BxS, mask_BxS, target_BxT = made("gru")
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["decoder"])
+    memory = run(model, params, source_BxS, mask_BxS, method="encode")
+    m_BxSxM = np.asarray(memory["m"], np.float64)
+    for row, length in enumerate((S, 2, 5)):
+        m_SxM = m_BxSxM[row, :length]
+        s_H = np.tanh(m_SxM.mean(axis=0) @ p["W_0"] + p["b_0"])
+        E = np.asarray(params["embedding"], np.float64)
+        for t in range(T):
+            y_D = np.sqrt(6) * E[target_BxT[row, t]]
+            e_S = np.tanh(s_H @ p["W_s"] + m_SxM @ p["W_m"]) @ p["v"]
+            a_S = np.exp(e_S) / np.exp(e_S).sum()
+            c_M = a_S @ m_SxM
+            x = np.concatenate([y_D, c_M]) @ p["first"]["W_x"] + p["first"]["b"]
+            h = s_H @ p["first"]["W_h"]
+            (xr, xz, xn), (hr, hz, hn) = np.split(x, 3), np.split(h, 3)
+            r, z = 1 / (1 + np.exp(-xr - hr)), 1 / (1 + np.exp(-xz - hz))
+            s_H = z * s_H + (1 - z) * np.tanh(xn + r * (hn + p["first"].get("b_hn", 0)))
+            o_D = np.tanh(np.concatenate([s_H, c_M, y_D]) @ p["W_out"] + p["b_out"])
+        logits = run(model, params, source_BxS, mask_BxS, target_BxT)
+        np.testing.assert_allclose(logits[row, -1], E @ o_D, rtol=1e-3, atol=1e-4)
+
+
+def test_the_transformer_agrees_with_torch() -> None:
+    torch = pytest.importorskip("torch", reason="torch is the oracle of this test")
+    config = TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_ff=12, mlp="relu", positions="none")
+    model = Seq2Seq(config, V, max_length=12)
+    _, _, source_BxS, mask_BxS, target_BxT = made("transformer")
+    params = jax.jit(model.init)(jax.random.key(1), source_BxS, mask_BxS, target_BxT)["params"]
+    params = jax.tree.map(lambda p: 4 * p + 0.01 if p.ndim > 1 else p, params)
+    options = {"dim_feedforward": 12, "dropout": 0.0, "norm_first": True, "batch_first": True}
+    reference = torch.nn.Transformer(8, 2, 2, 2, **options)
+    for side, layers in (("encoder", reference.encoder.layers), ("decoder", reference.decoder.layers)):
+        for index, layer in enumerate(layers):
+            p = jax.tree.map(lambda x, i=index: np.asarray(x[i]), params[side]["layers"])
+            _set_attention(torch, layer.self_attn, p["attention"]["W_qkv"].transpose(1, 2, 3, 0), p["attention"]["W_o"])
+            names = {"norm1": "attention_norm", "norm2": "mlp_norm"}
+            if side == "decoder":
+                W_qkv = np.concatenate([p["cross"]["W_q"][:, None], p["cross"]["W_kv"]], axis=1)
+                _set_attention(torch, layer.multihead_attn, W_qkv.transpose(1, 2, 3, 0), p["cross"]["W_o"])
+                names = {"norm1": "attention_norm", "norm2": "cross_norm", "norm3": "mlp_norm"}
+            for theirs, ours in names.items():
+                _set(torch, getattr(layer, theirs), p[ours]["gain"], p[ours]["bias"])
+            _set(torch, layer.linear1, p["mlp"]["W_in"].T, p["mlp"]["b_in"])
+            _set(torch, layer.linear2, p["mlp"]["W_out"].T, p["mlp"]["b_out"])
+        norm = params[side]["final_norm"]
+        _set(torch, getattr(reference, side).norm, np.asarray(norm["gain"]), np.asarray(norm["bias"]))
+    E = torch.tensor(np.asarray(params["embedding"]))
+    unseen = torch.tensor(~np.asarray(mask_BxS))
+    causal = torch.nn.Transformer.generate_square_subsequent_mask(T)
+    with torch.no_grad():
+        wanted = reference.eval()(
+            E[torch.tensor(np.asarray(source_BxS))], E[torch.tensor(np.asarray(target_BxT))], tgt_mask=causal,
+            src_key_padding_mask=unseen, memory_key_padding_mask=unseen,
+        ) @ E.T  # fmt: skip
+    found = run(model, params, source_BxS, mask_BxS, target_BxT)
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def _set(torch, module, weight, bias) -> None:
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(np.array(weight)))
+        module.bias.copy_(torch.tensor(np.array(bias)))
+
+
+def _set_attention(torch, module, W_3xNxKxD, W_NxKxD) -> None:
+    with torch.no_grad():
+        module.in_proj_weight.copy_(torch.tensor(np.array(W_3xNxKxD).reshape(24, 8)))
+        module.in_proj_bias.zero_()
+        _set(torch, module.out_proj, np.array(W_NxKxD).reshape(8, 8).T, np.zeros(8, np.float32))
