@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tiktoken
 
 from seqjax.data import bpe
 from seqjax.errors import UserError
+
+UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,14 @@ class Vocabulary:
         return self.begin + 1
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a sentence, without marks.
-
-        Raises:
-            UserError: a word that is not in a vocabulary of words.
-        """
+        """Ids of a sentence, without marks; a word that is not among the words is `UNKNOWN`."""
         if self.encoding is not None:
             return self.encoding.encode_ordinary(text)
-        index = {word: i for i, word in enumerate(self.words)}
-        unknown = next((word for word in text.split() if word not in index), None)
-        if unknown is not None:
-            raise UserError(f"the word {unknown!r} is not in the vocabulary of {len(self.words)} words")
-        return [index[word] for word in text.split()]
+        return [self._index.get(word, 0) for word in text.split()]
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """Text of the ids up to the mark of the end."""
@@ -76,5 +75,6 @@ def bpe_vocabulary(texts: Sequence[str], size: int) -> Vocabulary:
 
 
 def word_vocabulary(texts: Sequence[str]) -> Vocabulary:
-    """Every word of the texts, in alphabetical order."""
-    return Vocabulary("words", None, tuple(sorted({word for text in texts for word in text.split()})))
+    """`UNKNOWN`, and every word of the texts in alphabetical order."""
+    words = {word for text in texts for word in text.split()} - {UNKNOWN}
+    return Vocabulary("words", None, (UNKNOWN, *sorted(words)))

@@ -124,7 +124,7 @@ def _weighted_forward(
         if smoothing:
             losses = losses - smoothing * logits.mean(axis=-1)
         chosen = targets[:, None] == lax.broadcasted_iota(targets.dtype, logits.shape, 1)
-        wanted = jnp.where(chosen, 1 - smoothing + smoothing / logits.shape[1], smoothing / logits.shape[1])
+        wanted = (1 - smoothing) * chosen.astype(logits.dtype) + smoothing / logits.shape[1]
         d_logits = exponentials * (weights / sums)[:, None] - weights[:, None] * wanted
         d_W = contract("ND,NV->DV", x, d_logits, dtype)
         d_b = None if b is None else d_logits.sum(axis=0)

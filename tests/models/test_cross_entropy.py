@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from seqjax.models import cross_entropy
-from seqjax.models.cross_entropy import mean_cross_entropy, token_cross_entropy
+from seqjax.models.cross_entropy import mean_cross_entropy, token_cross_entropy, weighted_cross_entropy
 from seqjax.models.layers import unembed
 
 B, T, D, V = 3, 7, 5, 11
@@ -87,3 +87,19 @@ def test_no_array_of_all_logits(monkeypatch, gradient):
                     yield from sizes(inner)
 
     assert max(sizes(program.jaxpr)) < B * T * V
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
+def test_smoothed_and_weighted(smoothing):
+    """Against optax's cross-entropy with targets that are spread; a weight of zero leaves a token out."""
+
+    def wanted(x, params):
+        labels = optax.smooth_labels(jax.nn.one_hot(targets, V, dtype=x.dtype), smoothing)
+        return (weights * optax.softmax_cross_entropy(unembed(x, params, "float64"), labels)).sum()
+
+    with jax.enable_x64(True):
+        params, x, targets = example(True, True)
+        weights = jnp.arange(float(B * T)).reshape(B, T)
+        found = lambda x, params: weighted_cross_entropy(x, params, "float64", targets, weights, smoothing)  # noqa: E731
+        of = lambda loss: jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(x, params)  # noqa: E731
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), of(found), of(wanted))

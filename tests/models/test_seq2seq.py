@@ -112,11 +112,13 @@ def test_the_transformer_agrees_with_torch() -> None:
     for side, layers in (("encoder", reference.encoder.layers), ("decoder", reference.decoder.layers)):
         for index, layer in enumerate(layers):
             p = jax.tree.map(lambda x, i=index: np.asarray(x[i]), params[side]["layers"])
-            _set_attention(torch, layer.self_attn, p["attention"]["W_qkv"].transpose(1, 2, 3, 0), p["attention"]["W_o"])
-            names = {"norm1": "attention_norm", "norm2": "mlp_norm"}
+            attention, names = p["attention"], {"norm1": "attention_norm", "norm2": "mlp_norm"}
+            _set_attention(torch, layer.self_attn, attention["W_qkv"], attention["b_qkv"], attention)
             if side == "decoder":
-                W_qkv = np.concatenate([p["cross"]["W_q"][:, None], p["cross"]["W_kv"]], axis=1)
-                _set_attention(torch, layer.multihead_attn, W_qkv.transpose(1, 2, 3, 0), p["cross"]["W_o"])
+                cross = p["cross"]
+                W_Dx3xNxK = np.concatenate([cross["W_q"][:, None], cross["W_kv"]], axis=1)
+                b_3xNxK = np.concatenate([cross["b_q"][None], cross["b_kv"]])
+                _set_attention(torch, layer.multihead_attn, W_Dx3xNxK, b_3xNxK, cross)
                 names = {"norm1": "attention_norm", "norm2": "cross_norm", "norm3": "mlp_norm"}
             for theirs, ours in names.items():
                 _set(torch, getattr(layer, theirs), p[ours]["gain"], p[ours]["bias"])
@@ -142,8 +144,8 @@ def _set(torch, module, weight, bias) -> None:
         module.bias.copy_(torch.tensor(np.array(bias)))
 
 
-def _set_attention(torch, module, W_3xNxKxD, W_NxKxD) -> None:
+def _set_attention(torch, module, W_Dx3xNxK, b_3xNxK, out) -> None:
     with torch.no_grad():
-        module.in_proj_weight.copy_(torch.tensor(np.array(W_3xNxKxD).reshape(24, 8)))
-        module.in_proj_bias.zero_()
-        _set(torch, module.out_proj, np.array(W_NxKxD).reshape(8, 8).T, np.zeros(8, np.float32))
+        module.in_proj_weight.copy_(torch.tensor(W_Dx3xNxK.transpose(1, 2, 3, 0).reshape(24, 8)))
+        module.in_proj_bias.copy_(torch.tensor(b_3xNxK.reshape(24)))
+    _set(torch, module.out_proj, out["W_o"].reshape(8, 8).T, out["b_o"])

@@ -1,0 +1,42 @@
+"""The experiment runs at tiny size, resumes, and what it says is what was recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from experiment import load
+
+REPOSITORY = Path(__file__).parent.parent.parent
+RESULTS = REPOSITORY / "experiments" / "results" / "translation"
+
+
+def test_it_runs_at_tiny_size_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load("translation")
+    tiny = {"train.steps": "4", "train.evaluate_every": "2", "task.training_pairs": "100", "task.beam": "2"}
+    words = ["translation.py", "--only", "numbers-gru", "--runs", str(tmp_path / "runs"), "--report", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words + [word for pair in tiny.items() for word in ("--set", *pair)])
+    assert experiment.main() == 0
+    first = json.loads((tmp_path / "numbers" / "results.json").read_text())
+    assert experiment.main() == 0
+    assert json.loads((tmp_path / "numbers" / "results.json").read_text()) == first
+    assert first["numbers-gru"]["steps"] == 4 and len(first["numbers-gru"]["curve"]) == 2
+    assert (tmp_path / "numbers" / "translation.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["numbers", "multi30k"])
+def test_the_readme_shows_the_recorded_table(name: str) -> None:
+    shown = (REPOSITORY / "experiments" / "README.md").read_text()
+    rows = json.loads((RESULTS / name / "results.json").read_text())
+    table = load("translation").table(rows)
+    assert table == (RESULTS / name / "table.md").read_text()
+    for line in table.splitlines():
+        assert line in shown
+
+
+def test_both_families_solve_the_generated_task() -> None:
+    rows = json.loads((RESULTS / "numbers" / "results.json").read_text())
+    for name in ("numbers-transformer", "numbers-gru", "numbers-lstm"):
+        assert rows[name]["test"]["beam"]["exact"] > 0.99
