@@ -158,7 +158,8 @@ def test_another_kind_of_family_drops_the_model_below(tmp_path: Path) -> None:
 
 
 SWEEPS = [*REPOSITORY.glob("configs/sweeps/*.yaml"), *REPOSITORY.glob("configs/figure7/[!b]*.yaml")]  # not base.yaml
-CONFIGS = sorted(set(REPOSITORY.glob("configs/**/*.yaml")) - set(SWEEPS))
+TASKS = [*REPOSITORY.glob("configs/tasks/*.yaml")]  # of other dataclasses, see seqjax.tasks
+CONFIGS = sorted(set(REPOSITORY.glob("configs/**/*.yaml")) - {*SWEEPS, *TASKS})
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
