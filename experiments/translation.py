@@ -3,6 +3,7 @@
     python experiments/translation.py                        # numbers: about 8 minutes on two CPU cores
     python experiments/translation.py --corpus multi30k      # about 3 hours; stop it and start it again
     python experiments/translation.py --corpus multi30k --only multi30k-gru
+    python experiments/translation.py --only numbers-gru --translate "forty one thousand and six"
 
 Each line of the table is one config of configs/tasks, trained by the shared train step with label smoothing and
 searched with a beam of 5. BLEU is sacrebleu's (13a tokens, capitals not told apart) with its interval over sentences.
@@ -28,9 +29,9 @@ from seqjax.overlay import load_as
 from seqjax.report.style import save
 from seqjax.report.translation import draw_translation
 from seqjax.task_config import task_run_id
-from seqjax.tasks.translation import TranslationRun, load, make_task
+from seqjax.tasks.translation import Translation, TranslationRun, load, make_task, translate
 from seqjax.training.loop import Interrupted
-from seqjax.training.tasks import fit
+from seqjax.training.tasks import Fitted, fit
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "translation"
@@ -53,6 +54,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", choices=CONFIGS, default="numbers", help="which pairs [numbers]")
     parser.add_argument("--only", nargs="+", metavar="CONFIG", help="some of the configs alone")
+    parser.add_argument(
+        "--translate", nargs="+", metavar="TEXT", help="translate these with the trained models, and stop"
+    )
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "translation", help="where the runs go")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "translation", help="for table and figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
@@ -62,6 +66,11 @@ def main() -> int:
     names = options.only or CONFIGS[options.corpus]
     if unknown := set(names) - set(CONFIGS[options.corpus]):
         raise UserError(f"--only {unknown.pop()}: allowed: {', '.join(CONFIGS[options.corpus])}")
+    if options.translate:
+        for name in names:
+            for line in answers(name, options.runs, dict(options.set), options.translate):
+                print(f"{name}: {line}")
+        return 0
     target = (RESULTS if options.record else options.report) / options.corpus
     path = target / "results.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -79,14 +88,30 @@ def main() -> int:
     return 0
 
 
-def row(name: str, folder: Path, options: dict[str, str]) -> dict[str, Any]:
-    """Train a config to its end, or read its finished run: what the table needs of it."""
+def trained(name: str, folder: Path, options: dict[str, str]) -> tuple[Translation, Fitted, Path]:
+    """Train a config to its end, or read its finished run."""
     config = load_as(TranslationRun, ROOT / "configs" / "tasks" / f"{name}.yaml", options)
     place = folder / task_run_id(name, config)
     print(f"{name}: {place}", file=sys.stderr)
-    result = fit(make_task(load(config)), config, config.optimizer, config.train, place).result
-    if result["status"] != "finished":
-        raise UserError(f"{place}: the run has {result['status']} at step {result['steps']}")
+    translation = load(config)
+    fitted = fit(make_task(translation), config, config.optimizer, config.train, place)
+    if fitted.result["status"] != "finished":
+        raise UserError(f"{place}: the run has {fitted.result['status']} at step {fitted.result['steps']}")
+    return translation, fitted, place
+
+
+def answers(name: str, folder: Path, options: dict[str, str], texts: list[str]) -> list[str]:
+    """Each text's translation by a trained config."""
+    translation, fitted, _ = trained(name, folder, options)
+    task = translation.config.task
+    texts = [text.lower() for text in texts] if task.lowercase else texts
+    return translate(translation, fitted.params, texts, task.beam, task.length_penalty)
+
+
+def row(name: str, folder: Path, options: dict[str, str]) -> dict[str, Any]:
+    """What the table needs of a config's run."""
+    _, fitted, place = trained(name, folder, options)
+    result = fitted.result
     for found in (result["test"]["greedy"], result["test"]["beam"]):
         found["exact_95"] = wilson(found["exact"], result["test"]["sentences"])
     curve = [(r["step"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
