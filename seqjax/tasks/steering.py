@@ -1,0 +1,299 @@
+"""Steering from video: the angle of the wheel from the last k frames (Heylen et al. 2018, "From pixels to actions").
+
+    loss = mean over the batch, and over every step of a window, of (y_t - s_t / sigma)^2
+
+s_t is the steering at frame t and sigma its standard deviation over the training part. Errors that are reported are in
+the units of s squared. Parts are cut by time (:mod:`seqjax.data.blocks`), and no window leaves its stretch.
+
+A stacked model sees k frames as k channels and answers for the last one. A sequence model is trained on windows of k
+frames with the loss on every step, so that its j-th answer says how well it does after j frames. With
+`task.past_steering` the steering before each frame, s_{t-1} / sigma, stands beside its encoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from seqjax.config import Fraction, ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.data.blocks import Parts, Stretch, deal, window_ends
+from seqjax.data.driving import Drive, load_log, load_recording
+from seqjax.data.road import drive_road
+from seqjax.errors import UserError
+from seqjax.folders import data_folder
+from seqjax.models.backbone import Backbone
+from seqjax.models.heads import Regressor
+from seqjax.models.vision import FrameEncoder, VideoRegressor
+from seqjax.task_config import STRICT, TaskTrain
+from seqjax.training.tasks import Task, Tree
+
+CHUNK = 256  # frames or windows in one call of an evaluation
+
+
+@dataclass(frozen=True)
+class SteeringTask:
+    """What is seen and what is made of the training set."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    frames: PositiveInt = 16
+    """k, frames in a window; at most data.history."""
+    stacked: bool = False
+    """The k frames are channels of one input, and the model runs over a sequence of one element."""
+    past_steering: bool = False
+    """The steering before each frame is seen beside it."""
+    flip: bool = True
+    """Half of the training windows are mirrored, with the steering negated."""
+    shift: NonNegativeInt = 2
+    """Training windows are moved sideways by up to so many pixels, all frames alike; the steering stays."""
+
+
+@dataclass(frozen=True)
+class SteeringData:
+    """Which frames, and how they are cut into parts."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    source: str = "road"
+    """road: drawn; driving: driving.npz in the data folder; else the log folder of a simulator."""
+    road_frames: PositiveInt = 4000
+    """Frames of the drawn road."""
+    blocks: PositiveInt = 25
+    """Contiguous blocks, dealt in turn to the parts."""
+    folds: PositiveInt = 5
+    """One block in so many is test, the next one validation."""
+    fold: NonNegativeInt = 0
+    """Which blocks are test: those whose number is this one modulo folds."""
+    history: PositiveInt = 16
+    """Frames that every evaluated frame has in its own stretch, itself among them; also the gap between parts."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The convolutional network over each frame."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    channels: tuple[PositiveInt, ...] = (8, 16)
+    """Output channels of each convolution."""
+    kernels: tuple[PositiveInt, ...] = (5, 3)
+    """Width of each convolution, pixels."""
+    strides: tuple[PositiveInt, ...] = (4, 2)
+    """Step of each convolution, pixels."""
+    dropout: Fraction = 0.2
+    """Dropout rate on what the convolutions found."""
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """A run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    task: SteeringTask = field(default_factory=SteeringTask)
+    data: SteeringData = field(default_factory=SteeringData)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    model: Annotated[ModelConfig, Field(discriminator="family")] = field(
+        default_factory=lambda: RecurrentConfig("lstm", d_model=32, n_layers=1)
+    )
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TaskTrain = field(default_factory=TaskTrain)
+
+
+def read_drive(data: SteeringData) -> Drive:
+    """The frames that a config names. Raises UserError as :mod:`seqjax.data.driving` does."""
+    if data.source == "road":
+        return drive_road(data.road_frames)
+    return load_recording(data_folder()) if data.source == "driving" else load_log(Path(data.source).expanduser())
+
+
+def check(config: SteeringConfig) -> None:
+    """Raise UserError for settings that cannot stand together."""
+    task, encoder = config.task, config.encoder
+    if task.frames > config.data.history:
+        raise UserError(f"task.frames: {task.frames} frames, but data.history is {config.data.history}")
+    if task.stacked and task.past_steering:
+        raise UserError("task.past_steering: stacked frames have no step for it to stand beside; unset task.stacked")
+    if task.past_steering and config.model.d_model < 2:
+        raise UserError("model.d_model: needs at least 2, one of them for the past steering")
+    if not len(encoder.channels) == len(encoder.kernels) == len(encoder.strides):
+        raise UserError("encoder: channels, kernels and strides must be as many as there are convolutions")
+
+
+def make_model(config: SteeringConfig) -> VideoRegressor:
+    """Encoder, backbone and head of a config."""
+    encoder, model, n_known = config.encoder, config.model, int(config.task.past_steering)
+    return VideoRegressor(
+        FrameEncoder(model.d_model - n_known, encoder.channels, encoder.kernels, encoder.strides, encoder.dropout),
+        Backbone(model, max_length=1 if config.task.stacked else config.task.frames),
+        Regressor(dropout=model.dropout),
+    )
+
+
+def parts_of(data: SteeringData, drive: Drive) -> Parts:
+    """The stretches of each part of a drive."""
+    return deal(len(drive.steer_T), data.blocks, data.folds, data.fold, data.history)
+
+
+def targets_of(data: SteeringData, stretches: tuple[Stretch, ...]) -> np.ndarray:
+    """The frames that every model is judged by: those with a whole history in their own stretch, int64 [n]."""
+    return window_ends(stretches, data.history)
+
+
+def floors(drive: Drive, train: tuple[Stretch, ...], targets: np.ndarray) -> dict[str, float]:
+    """Mean squared error over the targets of predicting the training part's mean, and of repeating the last value."""
+    mean = np.concatenate([drive.steer_T[a:b] for a, b in train]).mean()
+    steer = drive.steer_T[targets]
+    return {
+        "mean": float(((steer - mean) ** 2).mean()),
+        "persistence": float(((steer - drive.steer_T[targets - 1]) ** 2).mean()),
+    }
+
+
+def make_task(config: SteeringConfig, drive: Drive) -> Task:
+    """Batches, loss and evaluation of a config.
+
+    The final numbers are "test": the error after each number of frames that the model can tell of (`seen`), the floors
+    on the same frames, the frames and what was predicted for them.
+
+    Raises:
+        UserError: settings that cannot stand together; parts without a frame to judge by.
+    """
+    check(config)
+    model, parts = make_model(config), parts_of(config.data, drive)
+    ends, judged = window_ends(parts.train, config.task.frames), targets_of(config.data, parts.validation)
+    if not (len(ends) and len(judged)):
+        raise UserError(f"{drive.source}: too few frames: no window of training, or none of validation")
+    scale = _scale(drive, parts)
+
+    def init(key: jax.Array) -> Tree:
+        batch = make_batch(config, drive, ends[:1], scale)
+        return model.init(key, batch["frames"], batch["known"])["params"]
+
+    def loss(params: Tree, batch: Tree, carry: Tree, key: jax.Array) -> tuple[jax.Array, None]:
+        y_BxT = model.apply({"params": params}, batch["frames"], batch["known"], True, rngs={"dropout": key})[..., 0]
+        return jnp.mean((y_BxT - batch["steer"]) ** 2), None
+
+    def batch(step: int) -> Tree:
+        rng = np.random.default_rng((config.train.seed, step))
+        chosen = make_batch(config, drive, rng.choice(ends, config.train.batch_size), scale)
+        return augment(config.task, chosen, rng)
+
+    def evaluate(params: Tree) -> dict[str, float]:
+        y_KxN = predict(config, model, params, drive, parts.validation, scale)
+        return {"validation_loss": float(((y_KxN[-1] - drive.steer_T[judged]) ** 2).mean())}
+
+    def final(params: Tree) -> dict[str, Any]:
+        targets = targets_of(config.data, parts.test)
+        y_KxN = predict(config, model, params, drive, parts.test, scale)
+        errors_K = ((y_KxN - drive.steer_T[targets]) ** 2).mean(axis=1)
+        return {
+            "test": {
+                "seen": seen(config.task),
+                "mse": [float(e) for e in errors_K],
+                "floors": floors(drive, parts.train, targets),
+                "targets": targets.tolist(),
+                "predicted": np.round(y_KxN.astype(float), 5).tolist(),
+            }
+        }
+
+    return Task(init, loss, batch, evaluate, final)
+
+
+def seen(task: SteeringTask) -> list[int]:
+    """Numbers of frames after which a model is judged: 1, 2, 4 ... k for a sequence model, k for a stacked one."""
+    return [task.frames] if task.stacked else [2**i for i in range(16) if 2**i < task.frames] + [task.frames]
+
+
+def make_batch(config: SteeringConfig, drive: Drive, ends_B: np.ndarray, scale: float) -> Tree:
+    """Windows that end at these frames: "frames" BxTxYxXxC, "known" BxTxP and "steer" BxT, both over ``scale``.
+
+    Stacked: T = 1, C = k, oldest first. Else T = k, C = 1. P is 1 with past steering, else 0.
+    """
+    k = config.task.frames
+    index_Bxk = np.asarray(ends_B)[:, None] + np.arange(-k + 1, 1)
+    if config.task.stacked:
+        frames = np.moveaxis(drive.frames_TxYxX[index_Bxk], 1, -1)[:, None]
+        index_BxT = index_Bxk[:, -1:]
+    else:
+        frames, index_BxT = drive.frames_TxYxX[index_Bxk][..., None], index_Bxk
+    known = _past(drive, index_BxT, config.task.past_steering) / np.float32(scale)
+    return {"frames": frames, "known": known, "steer": drive.steer_T[index_BxT] / np.float32(scale)}
+
+
+def augment(task: SteeringTask, batch: Tree, rng: np.random.Generator) -> Tree:
+    """Mirror half of the windows, with steering (and past steering) negated, and move each sideways."""
+    frames, known, steer = batch["frames"], batch["known"], batch["steer"]
+    n_windows, width = len(frames), frames.shape[3]
+    flip_B = rng.random(n_windows) < (0.5 if task.flip else 0.0)
+    shift_B = rng.integers(-task.shift, task.shift + 1, n_windows)
+    column_BxX = np.clip(np.arange(width)[None, :] + shift_B[:, None], 0, width - 1)  # edges are repeated
+    column_BxX = np.where(flip_B[:, None], width - 1 - column_BxX, column_BxX)
+    frames = np.stack([window.take(columns, axis=2) for window, columns in zip(frames, column_BxX, strict=True)])
+    sign_B = np.where(flip_B, np.float32(-1), np.float32(1))
+    return {"frames": frames, "known": known * sign_B[:, None, None], "steer": steer * sign_B[:, None]}
+
+
+def predict(
+    config: SteeringConfig,
+    model: VideoRegressor,
+    params: Tree,
+    drive: Drive,
+    stretches: tuple[Stretch, ...],
+    scale: float,
+) -> np.ndarray:
+    """Steering at every target of these stretches after each number of frames in `seen`: KxN, float32.
+
+    A sequence model's answer after j frames comes from the window that begins j - 1 frames before the target, so that
+    all models answer for the same frames, and nobody has seen more than j of them. Each frame is encoded once.
+    """
+    targets_N, task = targets_of(config.data, stretches), config.task
+    if task.stacked:
+        batch = make_batch(config, drive, targets_N, scale)
+        return scale * _in_chunks(partial(_whole, model), params, batch["frames"], batch["known"])[:, 0, 0][None]
+    x_TxE = _in_chunks(partial(_encode, model), params, drive.frames_TxYxX[:, None, :, :, None])[:, 0]
+    last = max(stop for _, stop in stretches) - 1
+    starts_W = np.unique(np.concatenate([targets_N - k + 1 for k in range(1, task.frames + 1)]))
+    index_WxT = np.minimum(starts_W[:, None] + np.arange(task.frames), last)  # beyond the target nothing is read
+    known = _past(drive, index_WxT, task.past_steering) / np.float32(scale)
+    y_WxT = _in_chunks(partial(_read, model), params, x_TxE[index_WxT], known)[..., 0]
+    return scale * np.stack([y_WxT[np.searchsorted(starts_W, targets_N - k + 1), k - 1] for k in seen(task)])
+
+
+def _past(drive: Drive, index_BxT: np.ndarray, given: bool) -> np.ndarray:
+    """The steering before each frame, BxTx1 (zero before the recording), or nothing, BxTx0."""
+    if not given:
+        return np.zeros((*index_BxT.shape, 0), np.float32)
+    return np.where(index_BxT > 0, drive.steer_T[index_BxT - 1], np.float32(0))[..., None]
+
+
+def _scale(drive: Drive, parts: Parts) -> float:
+    """Standard deviation of the steering over the training part."""
+    return float(max(np.concatenate([drive.steer_T[a:b] for a, b in parts.train]).std(), 1e-3))
+
+
+@partial(jax.jit, static_argnums=0)
+def _whole(model: VideoRegressor, params: Tree, frames: jax.Array, known: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, frames, known)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(model: VideoRegressor, params: Tree, frames: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, frames, method="encode")
+
+
+@partial(jax.jit, static_argnums=0)
+def _read(model: VideoRegressor, params: Tree, x: jax.Array, known: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, x, known, method="read")
+
+
+def _in_chunks(apply: Any, params: Tree, *arrays: np.ndarray) -> np.ndarray:
+    """``apply`` to CHUNK rows at a time; the last ones are filled up, so that one program does."""
+    n_rows, pieces = len(arrays[0]), []
+    for start in range(0, n_rows, CHUNK):
+        index = np.minimum(np.arange(start, start + CHUNK), n_rows - 1)
+        pieces.append(np.asarray(apply(params, *(a[index] for a in arrays))))
+    return np.concatenate(pieces)[:n_rows]
