@@ -1,0 +1,83 @@
+"""Lines of the embedded corpus with the author they are of: text whose class is known.
+
+Shakespeare, Milton and the King James Bible as words and marks in small letters; a line is so many of them in a row.
+Milton's Latin poems are left out. Splits are those of the corpus, by whole works.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from seqjax.data.corpora import load_corpus
+
+AUTHORS = ("shakespeare", "milton", "kjv")
+LATIN = ("poemata",)
+UNKNOWN = "~"
+Lines = dict[str, np.ndarray]
+"""Author -> int32 [lines, width + 1], the author's token first."""
+
+
+class Vocabulary(NamedTuple):
+    """The words known, one for all others, and the authors: in this order the ids of tokens."""
+
+    words: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """V, with the unknown word and the authors."""
+        return len(self.words) + 1 + len(AUTHORS)
+
+    def author(self, name: str) -> int:
+        """The first token of an author's lines."""
+        return len(self.words) + 1 + AUTHORS.index(name)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Words with blanks between them; an author's token, which has no business in a line, is a #."""
+        return " ".join(
+            self.words[t] if t < len(self.words) else UNKNOWN if t == len(self.words) else "#" for t in tokens
+        )
+
+
+def split_words(text: str) -> list[str]:
+    """Runs of letters, with apostrophes inside, and single marks, in small letters."""
+    return re.findall(r"[a-z]+(?:'[a-z]+)*|[,.;:?!]", text.lower())
+
+
+@lru_cache(maxsize=3)
+def load_words(split: str) -> dict[str, tuple[str, ...]]:
+    """The words of each author in a split ("train", "validation" or "test"), one work after the other.
+
+    Raises:
+        UserError: the corpus has no such split, or its file is damaged.
+    """
+    found: dict[str, list[str]] = {author: [] for author in AUTHORS}
+    for document in load_corpus("english").documents(split):
+        if document.name not in LATIN:
+            found[document.source] += split_words(b"".join(document.chunks()).decode())
+    return {author: tuple(words) for author, words in found.items()}
+
+
+def make_vocabulary(words: dict[str, tuple[str, ...]], size: int) -> Vocabulary:
+    """The ``size`` words of the largest mean share of the authors' texts: a short text counts as much as a long one."""
+    shares: Counter[str] = Counter()
+    for own in words.values():
+        for word, count in Counter(own).items():
+            shares[word] += count / len(own)
+    return Vocabulary(tuple(sorted(shares, key=lambda word: (-shares[word], word))[:size]))
+
+
+def set_in_lines(words: dict[str, tuple[str, ...]], vocabulary: Vocabulary, width: int) -> Lines:
+    """Every author's words cut into lines of ``width``; what is left at the end is dropped."""
+    ids = {word: token for token, word in enumerate(vocabulary.words)}
+    lines = {}
+    for author, own in words.items():
+        tokens = np.array([ids.get(word, len(ids)) for word in own], np.int32)
+        rows = tokens[: len(tokens) // width * width].reshape(-1, width)
+        lines[author] = np.concatenate([np.full((len(rows), 1), vocabulary.author(author), np.int32), rows], axis=1)
+    return lines

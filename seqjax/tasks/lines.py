@@ -1,0 +1,156 @@
+"""A line from its author: one element in, many out; and judges of whose line it is that only count.
+
+    p(line | author) = prod_t p(x_t | author, x_1 .. x_{t-1})        loss: nats per word
+
+The author is the first token of the sequence; any language model of `seqjax.models` will do. What all runs share is in
+configs/tasks/lines.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from pydantic import ConfigDict, Field, PositiveInt
+
+from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.data.bigrams import bigram, pairs_of, unigram
+from seqjax.data.lines import AUTHORS, Lines, Vocabulary
+from seqjax.models import build_model
+from seqjax.task_config import STRICT, TaskTrain
+from seqjax.training.generation import generate
+from seqjax.training.losses import next_token_loss, token_losses
+from seqjax.training.tasks import Task
+
+Tree = Any
+Judge = Callable[[np.ndarray], np.ndarray]
+"""lines [B, width] without their author -> log-likelihood of each author in nats, [B, authors]."""
+
+
+@dataclass(frozen=True)
+class LinesTask:
+    """The lines."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    width: Annotated[int, Field(ge=2)] = 12
+    """Words and marks of a line."""
+    words: PositiveInt = 2000
+    """Words known."""
+    held_out: PositiveInt = 400
+    """Lines of each author in an evaluation, evenly spread over the split."""
+
+
+@dataclass(frozen=True)
+class LinesConfig:
+    """Everything that decides the numbers of one run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    model: Annotated[ModelConfig, Field(discriminator="family")] = field(
+        default_factory=lambda: RecurrentConfig("lstm", d_model=64, n_layers=1)
+    )
+    task: LinesTask = field(default_factory=LinesTask)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TaskTrain = field(default_factory=TaskTrain)
+
+
+def make_model(config: LinesConfig, vocabulary: Vocabulary) -> nn.Module:
+    """The language model of words and authors."""
+    return build_model(config.model, vocabulary.size, config.task.width)
+
+
+def make_task(config: LinesConfig, vocabulary: Vocabulary, train: Lines, validation: Lines) -> Task:
+    """Training on lines, each author as often; "validation_loss" in nats per word, mean over the authors.
+
+    The result has "held_out": of each author the loss with the "right" first token and with the "wrong" ones (mean), in
+    nats per word, on the validation split. Their difference is what the model makes of the author.
+    """
+    model = make_model(config, vocabulary)
+    rows = [train[author] for author in AUTHORS]
+
+    def evaluate(params: Tree) -> dict[str, Any]:
+        found = losses_of(model, params, vocabulary, validation, config.task.held_out)
+        return {"validation_loss": float(np.mean([own["right"] for own in found.values()]))}
+
+    return Task(
+        init=lambda key: model.init(key, jnp.zeros((1, config.task.width), jnp.int32))["params"],
+        loss=next_token_loss(model),
+        batch=partial(_batch, rows, config.train.seed, config.train.batch_size),
+        evaluate=evaluate,
+        final=lambda params: {"held_out": losses_of(model, params, vocabulary, validation, config.task.held_out)},
+    )
+
+
+def _batch(rows: list[np.ndarray], seed: int, batch_size: int, step: int) -> np.ndarray:
+    """An author at random for each row, then one of the author's lines; pure in (seed, step)."""
+    rng = np.random.default_rng((seed, step))
+    return np.stack(
+        [own[rng.integers(len(own))] for own in (rows[a] for a in rng.integers(len(rows), size=batch_size))]
+    )
+
+
+def losses_of(model: nn.Module, params: Tree, vocabulary: Vocabulary, lines: Lines, count: int) -> dict[str, Any]:
+    """Mean loss of each author's lines after each author's token: {author: {"right", "wrong"}}, nats per word."""
+    found = {}
+    for author in AUTHORS:
+        tokens_BxT1 = evenly(lines[author], count)
+        losses = {}
+        for given in AUTHORS:
+            tokens_BxT1 = tokens_BxT1.copy()
+            tokens_BxT1[:, 0] = vocabulary.author(given)
+            losses[given] = float(_mean_loss(model, params, tokens_BxT1))
+        wrong = [loss for given, loss in losses.items() if given != author]
+        found[author] = {"right": losses[author], "wrong": float(np.mean(wrong))}
+    return found
+
+
+@partial(jax.jit, static_argnames="model")
+def _mean_loss(model: nn.Module, params: Tree, tokens_BxT1: jax.Array) -> jax.Array:
+    return token_losses(model, params, tokens_BxT1)[0].mean()
+
+
+def evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """``count`` of the rows, evenly spread; all, where there are fewer."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
+
+
+def write_lines(
+    model: nn.Module, params: Tree, first: int, count: int, width: int, temperature: float, seed: int
+) -> np.ndarray:
+    """``count`` lines after the token of an author: int32 [count, width]."""
+    prompt_Bx1 = np.full((count, 1), first, np.int32)
+    return generate(model, params, prompt_Bx1, width, seed=seed, temperature=temperature)
+
+
+def make_judges(train: Lines, vocabulary: Vocabulary) -> dict[str, Judge]:
+    """Whose line is likeliest by the author's "unigrams", sum_t log p(x_t), or "bigrams", sum_t log p(x_t | x_{t-1}).
+
+    The probabilities are those of `seqjax.data.bigrams`, counted in the author's training lines; all authors are as
+    likely beforehand. They share nothing with the models.
+    """
+    size = vocabulary.size
+    log_p_AxV = np.log([unigram(train[author][:, 1:], size) for author in AUTHORS])
+    log_p_AxVxV = np.log([bigram(pairs_of(_anonymous(train[author][:, 1:], size)), size) for author in AUTHORS])
+
+    def by_bigrams(lines_BxT: np.ndarray) -> np.ndarray:
+        rows = _anonymous(lines_BxT, size)
+        return log_p_AxVxV[:, rows[:, :-1], rows[:, 1:]].sum(axis=-1).T
+
+    return {"unigrams": lambda lines_BxT: log_p_AxV[:, lines_BxT].sum(axis=-1).T, "bigrams": by_bigrams}
+
+
+def _anonymous(lines_BxT: np.ndarray, size: int) -> np.ndarray:
+    """Lines that all begin with the same token, one that no line holds."""
+    return np.concatenate([np.full((len(lines_BxT), 1), size - 1, lines_BxT.dtype), lines_BxT], axis=1)
+
+
+def share_right(judge: Judge, lines_BxT: np.ndarray, author: str) -> float:
+    """The share of the lines that a judge gives to the author; a tie is a mistake."""
+    found_BxA = judge(lines_BxT)
+    others = np.delete(found_BxA, AUTHORS.index(author), axis=1).max(axis=1)
+    return float((found_BxA[:, AUTHORS.index(author)] > others).mean())
