@@ -1,0 +1,179 @@
+"""Vanishing gradients: how much of the loss at step t reaches the state at step k, before and after training.
+
+    python experiments/gradients.py                       # some minutes on one CPU core
+    python experiments/gradients.py --record              # and keep the numbers and the figure
+
+Elman, LSTM, GRU and Transformer of width 64 are trained on the embedded corpus, bytes, contexts of 128, by three seeds.
+The norm of d loss_t / d state_k is averaged over windows of held-out text and over all t with the same t - k, at
+initialisation and at the end (seqjax.training.gradients says what the state is). Expected, the norm at distance 32
+over that at distance 1, geometric mean over seeds:
+
+    (not recorded yet)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import guarded
+
+from seqjax.config import Config, EvaluationConfig, OptimizerConfig, RecurrentConfig, TrainConfig, TransformerConfig
+from seqjax.config import run_id as name_of
+from seqjax.data import window_batch
+from seqjax.models.recurrent import run_layers, zero_state
+from seqjax.report.gradients import draw_gradient_norms
+from seqjax.report.style import save
+from seqjax.runs import storage_errors, write_json
+from seqjax.scaling.intervals import t_interval
+from seqjax.sweeps.worker import share_compilations
+from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope, gradient_norms
+from seqjax.training.hardware import describe_hardware, describe_versions
+from seqjax.training.loop import train_bundle
+from seqjax.training.run import restore_params
+from seqjax.training.setup import load_text, make_model, make_program
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results" / "gradients"
+FAMILIES = ("elman", "lstm", "gru", "transformer")
+ROWS = 4  # windows in one program
+TOLD = (8, 32)  # distances of the table, beside distance 1
+
+
+def main() -> int:
+    """Train each family, measure its gradients before and after, draw them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=300, help="of training, of 16 windows each [300]")
+    parser.add_argument("--seeds", type=int, default=3, help="of each family [3]")
+    parser.add_argument("--context", type=int, default=128, help="T, tokens of a window [128]")
+    parser.add_argument("--width", type=int, default=64, help="D, of every model [64]")
+    parser.add_argument("--windows", type=int, default=16, help="of held-out text [16]")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "gradients", help="for the run folders")
+    parser.add_argument("--report", type=Path, default=ROOT / "report" / "gradients", help="for the figure")
+    parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
+    options = parser.parse_args()
+    share_compilations()
+    families = {family: measure(family, options) for family in FAMILIES}
+    target = RESULTS if options.record else options.report
+    with storage_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        figure = draw_gradient_norms(families)
+        for kind in ("svg", "png"):
+            save(figure, target / f"gradients.{kind}")
+        sizes = {name: getattr(options, name) for name in ("steps", "context", "width", "windows")}
+        write_json(target / "results.json", {"families": families, **sizes, **about()})
+    print(f"{as_table(families)}\nfigure and results.json: {target}")
+    return 0
+
+
+def config_of(family: str, seed: int, options: argparse.Namespace) -> Config:
+    """One layer of a recurrent family, two blocks of the Transformer; the same text and steps."""
+    width = options.width
+    model = (
+        TransformerConfig(d_model=width, n_layers=2, n_heads=4)
+        if family == "transformer"
+        else RecurrentConfig(family, d_model=width, n_layers=1)
+    )
+    return Config(
+        model=model,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=options.steps // 10),
+        train=TrainConfig(steps=options.steps, batch_size=16, context_length=options.context, seed=seed),
+        evaluation=EvaluationConfig(every=options.steps, windows=64, final_windows=256),
+    )
+
+
+def measure(family: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Norms by distance of every seed, before and after training, with the held-out loss."""
+    configs = [config_of(family, seed, options) for seed in range(options.seeds)]
+    folders = [options.runs / name_of(config) for config in configs]
+    results = train_bundle(list(zip(configs, folders, strict=True)), devices=1, wandb_mode="disabled", quiet=True)
+    text = load_text(configs[0])
+    model, shard = make_model(configs[0], text.tokenizer.vocab_size), text.shard("validation")
+    windows = np.stack(
+        [window_batch(shard.tokens, 0, i, ROWS, options.context) for i in range(options.windows // ROWS)]
+    )
+    norms_of = jax.jit(partial(gradient_norms, configs[0].model))
+    found: dict[str, Any] = {"initial": {}, "trained": {}, "loss": [result["validation"]["loss"] for result in results]}
+    if family == "elman":
+        found |= {"bound": {"initial": [], "trained": []}, "mean_slope": []}
+    for config, folder in zip(configs, folders, strict=True):
+        program = make_program(config, model, devices=1)
+        stages = {"initial": program.init().params, "trained": restore_params(config, folder, program, print)[1]}
+        for stage, params in stages.items():
+            pieces = [norms_of(params, jnp.asarray(rows)) for rows in windows]
+            for array in pieces[0]:
+                mean_T = by_distance(np.concatenate([piece[array] for piece in pieces], axis=-1))
+                found[stage].setdefault(array, []).append([float(f"{value:.4g}") for value in mean_T])
+            if family == "elman":
+                found["bound"][stage].append(elman_bound(params))
+        if family == "elman":
+            found["mean_slope"].append(mean_slope(config, stages["initial"], windows[0]))
+        print(f"{family} seed {config.train.seed}: measured", flush=True)
+    return found
+
+
+def mean_slope(config: Config, params: Any, batch_BxT1: np.ndarray) -> float:
+    """The factor of a step back that the states of a network at initialisation foretell."""
+    x_TxBxD = config.model.d_model**0.5 * params["embedding"][batch_BxT1[:, :-1].T]
+    state = zero_state(config.model, len(batch_BxT1))
+    return elman_mean_slope(run_layers(config.model, params, x_TxBxD, state, None, "float32")[0])
+
+
+def remaining(norms_SxT: list[list[float]], distance: int) -> tuple[float, float, float]:
+    """The norm at a distance over that at distance 1: geometric mean over seeds, and its 95 % interval."""
+    logs = [np.log(max(norms_T[distance], 1e-45)) - np.log(norms_T[1]) for norms_T in norms_SxT]
+    mean, half = t_interval(logs)
+    return float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half))
+
+
+def in_words(families: dict[str, Any]) -> str:
+    """What remains at distance 32, a line for each state: for the docstring."""
+    lines = [
+        f"    {family + ', ' + array:<16} initial {remaining(found['initial'][array], 32)[0]:.1e}"
+        f"   trained {remaining(found['trained'][array], 32)[0]:.1e}"
+        for family, found in families.items()
+        for array in found["initial"]
+    ]
+    return "\n".join(lines)
+
+
+def as_table(families: dict[str, Any]) -> str:
+    """What remains of the gradient, with 95 % intervals over seeds, as Markdown."""
+    lines = [
+        "| state | held-out nats/byte | " + " | ".join(f"at {d}, initial | at {d}, trained" for d in TOLD) + " |",
+        "|---|---" + "|---" * (2 * len(TOLD)) + "|",
+    ]
+    for family, found in families.items():
+        mean, half = t_interval(found["loss"])
+        for array, norms_SxT in found["initial"].items():
+            if max(TOLD) >= len(norms_SxT[0]):
+                continue
+            cells = [show(found[when][array], d) for d in TOLD for when in ("initial", "trained")]
+            lines.append(f"| {family}, {array} | {mean:.3f} ± {half:.3f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def show(norms_SxT: list[list[float]], distance: int) -> str:
+    """1.2e-05 (8.0e-06 to 1.8e-05)."""
+    mean, low, high = remaining(norms_SxT, distance)
+    return f"{mean:.2g} ({low:.2g} to {high:.2g})"
+
+
+def about() -> dict[str, Any]:
+    """Where and when."""
+    return {
+        "hardware": describe_hardware(),
+        "versions": describe_versions(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
