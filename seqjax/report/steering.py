@@ -65,7 +65,13 @@ def _draw(ax: Axes, errors: Mapping[str, Any], measure: str, suffix: str) -> Non
                     elinewidth=0.8, label=name, **LOOKS[name])  # fmt: skip
         shown += [bound for entry in entries.values() for bound in (entry["low"], entry["high"])]
         places += list(entries)
-    if places:
-        log_axis(ax, "x", 0.8, 1.25 * max(places), plain=True)
-        ax.set_xticks(sorted(set(places)))
-        ax.set_ylim(0, 1.05 * max(*shown, 1.0 if measure != "mse" else errors["mean"]["0"]["mse"]["value"]))
+    if not places:
+        ax.set_visible(False)
+        return
+    log_axis(ax, "x", 0.8, 1.25 * max(places), plain=True)
+    ax.set_xticks(sorted(set(places)))
+    if measure == "mse":
+        ax.set_ylim(0, 1.05 * max(*shown, errors["mean"]["0"]["mse"]["value"]))
+    else:
+        room = 0.06 * (max(*shown, 1.0) - min(*shown, 1.0))
+        ax.set_ylim(min(*shown, 1.0) - room, max(*shown, 1.0) + room)

@@ -45,6 +45,10 @@ def test_lines_are_the_numbers_and_bars_their_intervals(tmp_path: Path) -> None:
     np.testing.assert_allclose(heights(right.containers[0].lines[0]), 0.7)
     for ax in made.axes:
         low, high = ax.get_ylim()
-        assert low == 0 and high >= max(heights(line).max() for line in ax.get_lines())
+        drawn = np.concatenate([heights(line) for line in ax.get_lines()])
+        assert low < drawn.min() and drawn.max() < high
+    assert left.get_ylim()[0] == 0
+    without = {name: by_k for name, by_k in made_up()["errors"].items() if "+" not in name}
+    assert [ax.get_visible() for ax in draw_steering({"drawn road": {"errors": without}}).axes] == [True, True, False]
     save(made, tmp_path / "steering.png")
     assert (tmp_path / "steering.png").stat().st_size > 10_000

@@ -1,0 +1,234 @@
+"""Steering from video: does it help to see more frames, and do models that see past steering beat repeating it?
+
+    python experiments/steering.py                               # the drawn road
+    python experiments/steering.py --data driving road --record  # and the recording, and keep numbers and figure
+    python experiments/steering.py --data path/to/log            # a simulator's log folder
+
+Convolutions over each frame, then stacked frames, Elman, LSTM, GRU or Transformer; 3 seeds on one fold of blocks of
+time. About five minutes of one core for each set. Expected, ratios of mean squared errors with 95 % intervals:
+
+    simulator, 16 frames over one:
+        stacked 1.08 (0.95 to 1.22), Elman 0.96 (0.91 to 1.01), LSTM 0.95 (0.88 to 1.01), GRU 0.91 (0.82 to
+        0.97), Transformer 0.99 (0.98 to 1.00)
+    simulator, past steering over repeating it:
+        LSTM 0.83 (0.74 to 0.96), Transformer 0.90 (0.83 to 1.01)
+    drawn road, 16 frames over one:
+        stacked 0.77 (0.60 to 0.98), Elman 0.45 (0.37 to 0.56), LSTM 0.39 (0.31 to 0.52), GRU 0.52 (0.39 to
+        0.75), Transformer 0.64 (0.56 to 0.74)
+    drawn road, past steering over repeating it:
+        LSTM 0.67 (0.47 to 1.00), Transformer 0.99 (0.85 to 1.20)
+
+Where frames before must help, on the drawn road, they do, with gains that end after 4 to 8; on the simulator hardly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import guarded
+
+from seqjax.commands.options import config_options, split_config_options
+from seqjax.data.blocks import block_edges
+from seqjax.data.driving import Drive
+from seqjax.errors import UserError
+from seqjax.overlay import load_as
+from seqjax.report.steering import draw_steering
+from seqjax.report.style import save
+from seqjax.runs import read_result, write_json
+from seqjax.task_config import task_run_id
+from seqjax.tasks.block_errors import Draws, draw, interval, mean_errors, sum_by_block
+from seqjax.tasks.steering import SteeringConfig, check, make_task, parts_of, read_drive
+from seqjax.training.hardware import describe_hardware, describe_versions
+from seqjax.training.tasks import fit
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results" / "steering"
+CONFIG = ROOT / "configs" / "tasks" / "steering.yaml"
+FRAMES = (1, 2, 4, 8, 16)
+STACK = {"task.stacked": True, "train.batch_size": 64, "model.family": "window", "model.window": 1}
+STACK |= {"model.d_model": 32, "model.d_ff": 256}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "Elman": {"model.family": "elman", "model.d_hidden": 76},
+    "LSTM": {"model.family": "lstm", "model.d_hidden": 32},
+    "GRU": {"model.family": "gru", "model.d_hidden": 38},
+    "Transformer": {"model.family": "transformer", "model.d_model": 32, "model.n_layers": 1, "model.d_ff": 64},
+}
+PAST = ("LSTM", "Transformer")
+VARIANTS: dict[str, dict[str, Any]] = {f"stacked {k}": STACK | {"task.frames": k} for k in FRAMES} | BACKBONES
+VARIANTS |= {f"{name} + past steering": BACKBONES[name] | {"task.past_steering": True} for name in PAST}
+Found = dict[str, dict[str, Any]]
+
+
+def main() -> int:
+    """Train every variant on every fold with every seed, pool the held-out frames, draw."""
+    words, overlaid = split_config_options(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=["road"], help="road, driving, or log folders [road]")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant on each fold [3]")
+    parser.add_argument("--folds", type=int, default=1, help="how many of the folds are tested [1]")
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="variants [all]")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "steering", help="for the run folders")
+    parser.add_argument("--report", type=Path, default=ROOT / "report" / "steering", help="for the figure")
+    parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
+    options = parser.parse_args(words)
+    found = {}
+    for source in options.data:
+        base = {**config_options(overlaid), "data.source": source}
+        drive = read_drive(load_as(SteeringConfig, CONFIG, base).data)
+        results = train_all(base, drive, options)
+        found[label(source)] = analyse(load_as(SteeringConfig, CONFIG, base), drive, results)
+    for name, of_source in found.items():
+        print(f"\n{name}: {floors_as_text(of_source)}\n{as_text(of_source)}")
+        print(f"last column over one frame: {gains_as_text(of_source)}")
+        print(f"with past steering, over repeating it: {past_as_text(of_source)}")
+    target = RESULTS if options.record else options.report
+    target.mkdir(parents=True, exist_ok=True)
+    about = {"hardware": describe_hardware(), "versions": describe_versions()}
+    figure = draw_steering(found)
+    for kind in ("svg", "png"):
+        save(figure, target / f"steering.{kind}")
+    write_json(target / "results.json", {"data": found, **about, "date": time.strftime("%Y-%m-%d", time.gmtime())})
+    print(f"figure and results.json: {target}")
+    return 0
+
+
+def label(source: str) -> str:
+    """What a source is called."""
+    return {"road": "drawn road", "driving": "simulator"}.get(source, Path(source).name)
+
+
+def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every run, in the order of the seeds: variant, seed, fold, and its result."""
+    results = []
+    for seed in range(options.seeds):
+        for fold in range(options.folds):
+            for name in options.only:
+                own = {"train.seed": seed, "data.fold": fold}
+                config = load_as(SteeringConfig, CONFIG, {**VARIANTS[name], **base, **own})
+                check(config)
+                folder = options.runs / task_run_id(name.replace(" + past steering", "-past").replace(" ", "-"), config)
+                result = read_result(folder) or train_one(config, drive, folder)
+                if result["status"] != "finished":
+                    raise UserError(f"{folder}: the run {result['status']} at step {result['steps']}")
+                results.append({"variant": name, "seed": seed, "fold": fold, "result": result})
+                last = result["test"]["mse"][-1]
+                print(f"{label(base['data.source'])}  seed {seed}  fold {fold}  {name:<28} {last:.5f}", flush=True)
+    return results
+
+
+def train_one(config: SteeringConfig, drive: Drive, folder: Path) -> dict[str, Any]:
+    """Train a run, or go on with it: its result."""
+    return fit(make_task(config, drive), config, config.optimizer, config.train, folder, quiet=True).result
+
+
+def analyse(config: SteeringConfig, drive: Drive, results: list[dict[str, Any]]) -> Found:
+    """Errors of every variant and of the floors over the held-out frames of all folds, with intervals."""
+    edges = block_edges(len(drive.steer_T), config.data.blocks)
+    first = [r for r in results if r["variant"] == results[0]["variant"] and r["seed"] == 0]
+    targets_N = np.concatenate([r["result"]["test"]["targets"] for r in first])
+    steer_N = drive.steer_T[targets_N].astype(float)
+    sums: dict[tuple[str, int], np.ndarray] = {}
+
+    def add(key: tuple[str, int], predicted_SxN: np.ndarray) -> np.ndarray:
+        errors_SxN = (np.atleast_2d(predicted_SxN) - steer_N) ** 2
+        sums[key], count_B = sum_by_block(errors_SxN, targets_N, edges)
+        return count_B
+
+    means = [_training_mean(config, drive, r["fold"], len(r["result"]["test"]["targets"])) for r in first]
+    count_B = add(("mean", 0), np.concatenate(means))
+    add(("persistence", 0), drive.steer_T[targets_N - 1].astype(float))
+    parameters = {}
+    for name in dict.fromkeys(r["variant"] for r in results):
+        of_variant = [r for r in results if r["variant"] == name]
+        parameters[name] = of_variant[0]["result"]["parameters"]
+        for place, k in enumerate(of_variant[0]["result"]["test"]["seen"]):
+            add((name, k), _pooled(of_variant, place))
+    draws = draw(count_B, 1 + max(r["seed"] for r in results))
+    return {
+        "frames": len(drive.steer_T), "judged": len(targets_N), "blocks": int((count_B > 0).sum()),
+        "folds": len(first), "seeds": draws.seeds.shape[1], "parameters": parameters,
+        "whole": {"mean": float(drive.steer_T.var()), "persistence": float((np.diff(drive.steer_T) ** 2).mean())},
+        **_intervals(sums, count_B, draws),
+    }  # fmt: skip
+
+
+def _training_mean(config: SteeringConfig, drive: Drive, fold: int, n_targets: int) -> np.ndarray:
+    train = parts_of(replace(config.data, fold=fold), drive).train
+    return np.full(n_targets, np.concatenate([drive.steer_T[a:b] for a, b in train]).mean(dtype=float))
+
+
+def _pooled(of_variant: list[dict[str, Any]], place: int) -> np.ndarray:
+    """What was predicted for the targets of all folds, after the ``place``-th number of frames: SxN."""
+    seeds = sorted({r["seed"] for r in of_variant})
+    by_seed = [[r["result"]["test"]["predicted"][place] for r in of_variant if r["seed"] == s] for s in seeds]
+    return np.stack([np.concatenate(folds) for folds in by_seed])
+
+
+def _intervals(sums: dict[tuple[str, int], np.ndarray], count_B: np.ndarray, draws: Draws) -> dict[str, Any]:
+    """Errors with intervals and by seed; ratios to one frame of the same kind, and of past steering to repeating it."""
+    drawn = {key: mean_errors(value, count_B, draws) for key, value in sums.items()}
+    errors: dict[str, dict[str, Any]] = {}
+    for (name, k), value in sums.items():
+        kind = "stacked" if name.startswith("stacked") else name
+        one = next((e for (n, j), e in drawn.items() if j == 1 and n.split()[0] == name.split()[0]
+                    and ("+" in n) == ("+" in name)), None)  # fmt: skip
+        entry: dict[str, Any] = {"mse": interval(drawn[name, k])._asdict()}
+        entry["by_seed"] = (value.sum(axis=1) / count_B.sum()).tolist()
+        if one is not None:
+            entry["ratio_to_one_frame"] = interval(drawn[name, k] / one)._asdict()
+        if k:
+            entry["ratio_to_mean"] = interval(drawn[name, k] / drawn["mean", 0])._asdict()
+            entry["ratio_to_persistence"] = interval(drawn[name, k] / drawn["persistence", 0])._asdict()
+        errors.setdefault(kind, {})[str(k)] = entry
+    return {"errors": errors}
+
+
+def as_text(found: Found) -> str:
+    """The table of README.md: errors with 95 % intervals, a row for each kind of model, a column for each k."""
+    lines = ["| MSE after | " + " | ".join(f"{k} frame{'s' * (k > 1)}" for k in FRAMES) + " |"]
+    lines.append("|---" * (len(FRAMES) + 1) + "|")
+    for name, by_k in found["errors"].items():
+        if name not in ("mean", "persistence"):
+            lines.append(f"| {name} | " + " | ".join(_cell(by_k.get(str(k))) for k in FRAMES) + " |")
+    return "\n".join(lines)
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    return "" if entry is None else "{value:.3g} ({low:.3g} to {high:.3g})".format(**entry["mse"])
+
+
+def floors_as_text(found: Found) -> str:
+    """Predicting the mean and repeating the last value, on the judged frames, with intervals."""
+    mean, persistence = (_cell(found["errors"][name]["0"]) for name in ("mean", "persistence"))
+    return f"predicting the mean {mean}, repeating the last value {persistence}"
+
+
+def gains_as_text(found: Found) -> str:
+    """The error of most frames over that of one, a kind of model at a time; frames alone."""
+    return _ratios(found, "ratio_to_one_frame", past=False)
+
+
+def past_as_text(found: Found) -> str:
+    """The error of models that see past steering over that of repeating it, after most frames."""
+    return _ratios(found, "ratio_to_persistence", past=True)
+
+
+def _ratios(found: Found, measure: str, past: bool) -> str:
+    said = []
+    for name, by_k in found["errors"].items():
+        if name in ("mean", "persistence") or ("+" in name) != past:
+            continue
+        entry = by_k[max(by_k, key=int)].get(measure)
+        if entry is not None:
+            said.append("{name} {value:.2f} ({low:.2f} to {high:.2f})".format(name=name.split(" + ")[0], **entry))
+    return ", ".join(said)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

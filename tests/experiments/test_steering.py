@@ -1,0 +1,99 @@
+"""The experiment on steering: it runs on its built-in road, and what is said of it is what was recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiment import REPOSITORY, RESULTS, load
+
+from seqjax.errors import UserError
+
+RECORDED = json.loads((RESULTS / "steering" / "results.json").read_text())
+EXPERIMENT = load("steering")
+TINY = ["--train.steps=2", "--train.evaluate-every=2", "--data.road-frames=420", "--data.blocks=6", "--data.folds=3"]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["steering.py", *words])
+    return EXPERIMENT.main()
+
+
+def test_it_runs_on_the_built_in_road(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
+    words = [*places, *TINY, "--seeds", "2", "--folds", "2", "--only", "stacked 1", "LSTM + past steering"]
+    assert run(monkeypatch, *words) == 0
+    first = json.loads((tmp_path / "report" / "results.json").read_text())
+    found = first["data"]["drawn road"]
+    assert found["seeds"] == found["folds"] == 2 and found["blocks"] == 4
+    assert set(found["errors"]) == {"mean", "persistence", "stacked", "LSTM + past steering"}
+    assert set(found["errors"]["LSTM + past steering"]) == {"1", "2", "4", "8", "16"}
+    for by_k in found["errors"].values():
+        for entry in by_k.values():
+            assert entry["mse"]["value"] == pytest.approx(np.mean(entry["by_seed"]))
+            assert entry["mse"]["low"] <= entry["mse"]["value"] <= entry["mse"]["high"]
+    assert (tmp_path / "report" / "steering.svg").is_file()
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+    assert len(times) == 8
+    assert run(monkeypatch, *words) == 0  # nothing is trained twice
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")} == times
+    assert json.loads((tmp_path / "report" / "results.json").read_text())["data"] == first["data"]
+    capsys.readouterr()
+
+
+def test_floors_are_those_of_all_held_out_frames() -> None:
+    """Computed here from the steering alone, without blocks and draws."""
+    config = EXPERIMENT.load_as(
+        EXPERIMENT.SteeringConfig,
+        EXPERIMENT.CONFIG,
+        {"data.road_frames": 420, "data.blocks": 6, "data.folds": 3, "data.fold": 1},
+    )
+    drive = EXPERIMENT.read_drive(config.data)
+    parts = EXPERIMENT.parts_of(config.data, drive)
+    targets = np.concatenate([np.arange(a + 15, b) for a, b in parts.test])
+    zero = np.zeros((1, len(targets))).tolist()
+    result = {"parameters": 1, "test": {"targets": targets.tolist(), "predicted": zero, "seen": [1]}}
+    runs = [{"variant": "stacked 1", "seed": 0, "fold": 1, "result": result}]
+    found = EXPERIMENT.analyse(config, drive, runs)["errors"]
+    train = np.concatenate([drive.steer_T[a:b] for a, b in parts.train]).mean(dtype=float)
+    steer = drive.steer_T[targets].astype(float)
+    assert found["mean"]["0"]["mse"]["value"] == pytest.approx(((steer - train) ** 2).mean())
+    assert found["persistence"]["0"]["mse"]["value"] == pytest.approx(
+        ((steer - drive.steer_T[targets - 1]) ** 2).mean()
+    )
+    assert found["stacked"]["1"]["mse"]["value"] == pytest.approx((steer**2).mean())
+
+
+def test_mistakes_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"driving_log\.csv: no such log"):
+        run(monkeypatch, "--data", str(tmp_path), "--runs", str(tmp_path))
+    with pytest.raises(UserError, match="unknown key"):
+        run(monkeypatch, "--task.framess", "3", "--runs", str(tmp_path))
+
+
+def test_variants_are_of_about_one_size() -> None:
+    sizes = next(iter(RECORDED["data"].values()))["parameters"]
+    assert set(sizes) == set(EXPERIMENT.VARIANTS)
+    assert max(sizes.values()) < 1.2 * min(sizes.values())
+
+
+def test_the_recorded_runs_are_of_three_seeds() -> None:
+    assert {found["seeds"] for found in RECORDED["data"].values()} == {3}
+    assert {"hardware", "versions", "date"} <= set(RECORDED)
+
+
+def test_the_readme_and_the_docstring_say_what_was_recorded() -> None:
+    readme = " ".join((REPOSITORY / "experiments" / "README.md").read_text().split())
+    doc = " ".join(EXPERIMENT.__doc__.split())
+    for found in RECORDED["data"].values():
+        for line in EXPERIMENT.as_text(found).splitlines():
+            assert line in readme
+        for said in (EXPERIMENT.floors_as_text(found), EXPERIMENT.gains_as_text(found), EXPERIMENT.past_as_text(found)):
+            assert said in readme
+        assert EXPERIMENT.gains_as_text(found) in doc
+        assert EXPERIMENT.past_as_text(found) in doc
