@@ -1,7 +1,7 @@
 """Lines of the embedded corpus with the author they are of: text whose class is known.
 
-Shakespeare, Milton and the King James Bible as words and marks in small letters; a line is so many of them in a row.
-Milton's Latin poems are left out. Splits are those of the corpus, by whole works.
+Shakespeare, Milton and the King James Bible as words and marks in small letters; a line is so many of them in a row,
+all of them in the vocabulary. Milton's Latin poems are left out. Splits are those of the corpus, by whole works.
 """
 
 from __future__ import annotations
@@ -18,30 +18,28 @@ from seqjax.data.corpora import load_corpus
 
 AUTHORS = ("shakespeare", "milton", "kjv")
 LATIN = ("poemata",)
-UNKNOWN = "~"
 Lines = dict[str, np.ndarray]
 """Author -> int32 [lines, width + 1], the author's token first."""
 
 
 class Vocabulary(NamedTuple):
-    """The words known, one for all others, and the authors: in this order the ids of tokens."""
+    """The words known and the authors: in this order the ids of tokens."""
 
     words: tuple[str, ...]
 
     @property
     def size(self) -> int:
-        """V, with the unknown word and the authors."""
-        return len(self.words) + 1 + len(AUTHORS)
+        """V, with the authors."""
+        return len(self.words) + len(AUTHORS)
 
     def author(self, name: str) -> int:
         """The first token of an author's lines."""
-        return len(self.words) + 1 + AUTHORS.index(name)
+        return len(self.words) + AUTHORS.index(name)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Words with blanks between them; an author's token, which has no business in a line, is a #."""
-        return " ".join(
-            self.words[t] if t < len(self.words) else UNKNOWN if t == len(self.words) else "#" for t in tokens
-        )
+        names = (*self.words, *("#" for _ in AUTHORS))
+        return " ".join(names[token] for token in tokens)
 
 
 def split_words(text: str) -> list[str]:
@@ -73,11 +71,12 @@ def make_vocabulary(words: dict[str, tuple[str, ...]], size: int) -> Vocabulary:
 
 
 def set_in_lines(words: dict[str, tuple[str, ...]], vocabulary: Vocabulary, width: int) -> Lines:
-    """Every author's words cut into lines of ``width``; what is left at the end is dropped."""
+    """Every author's words cut into lines of ``width``; those with an unknown word are left out."""
     ids = {word: token for token, word in enumerate(vocabulary.words)}
     lines = {}
     for author, own in words.items():
-        tokens = np.array([ids.get(word, len(ids)) for word in own], np.int32)
+        tokens = np.array([ids.get(word, -1) for word in own], np.int32)
         rows = tokens[: len(tokens) // width * width].reshape(-1, width)
+        rows = rows[(rows >= 0).all(axis=1)]
         lines[author] = np.concatenate([np.full((len(rows), 1), vocabulary.author(author), np.int32), rows], axis=1)
     return lines

@@ -40,7 +40,7 @@ class LinesTask:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     width: Annotated[int, Field(ge=2)] = 12
     """Words and marks of a line."""
-    words: PositiveInt = 2000
+    words: PositiveInt = 3000
     """Words known."""
     held_out: PositiveInt = 400
     """Lines of each author in an evaluation, evenly spread over the split."""

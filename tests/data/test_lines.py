@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqjax.data.lines import AUTHORS, load_words, make_vocabulary, set_in_lines, split_words
+from seqjax.data.lines import AUTHORS, Vocabulary, load_words, make_vocabulary, set_in_lines, split_words
 
 WORDS = {
     "shakespeare": tuple("to be or not to be".split()),
@@ -23,17 +23,17 @@ def test_the_vocabulary_is_of_the_words_commonest_over_authors() -> None:
     shares = {"and": 3 / 7, "to": 2 / 6 + 1 / 7, "be": 2 / 6, "first": 1 / 3, "man's": 1 / 3, "of": 1 / 3}
     vocabulary = make_vocabulary(WORDS, 4)
     assert vocabulary.words == tuple(sorted(shares, key=lambda word: (-shares[word], word))[:4])
-    assert vocabulary.size == 4 + 1 + 3
-    assert [vocabulary.author(author) for author in AUTHORS] == [5, 6, 7]
-    assert vocabulary.text([0, 4, 7]) == "to ~ #"
+    assert vocabulary.size == 4 + 3
+    assert [vocabulary.author(author) for author in AUTHORS] == [4, 5, 6]
+    assert vocabulary.text([0, 3, 6]) == "to first #"
 
 
 def test_lines_are_words_in_a_row_after_their_author() -> None:
-    vocabulary = make_vocabulary(WORDS, 4)  # to, and, be, first
+    vocabulary = Vocabulary(("to", "be", "or", "and", "he", "said"))
     lines = set_in_lines(WORDS, vocabulary, 3)
-    assert [vocabulary.text(row[1:]) for row in lines["shakespeare"]] == ["to be ~", "~ to be"]
-    assert [vocabulary.text(row[1:]) for row in lines["milton"]] == ["~ ~ first"]
-    assert lines["kjv"].shape == (2, 4)  # the seventh word is left over
+    assert [vocabulary.text(row[1:]) for row in lines["shakespeare"]] == ["to be or"]  # "not" is unknown
+    assert [vocabulary.text(row[1:]) for row in lines["kjv"]] == ["and he said"]
+    assert lines["milton"].shape == (0, 4)
     for author in AUTHORS:
         assert (lines[author][:, 0] == vocabulary.author(author)).all() and lines[author].dtype == np.int32
 

@@ -25,9 +25,9 @@ from seqjax.training.tasks import fit
 
 VOCABULARY = Vocabulary(("to", "be", "or", "not", "of", "man", "and", "it", "came"))
 OWN = {
-    "shakespeare": np.array([[10, 0, 1, 2], [10, 2, 3, 0], [10, 3, 0, 1]], np.int32),
-    "milton": np.array([[11, 4, 5, 9], [11, 5, 4, 5]], np.int32),
-    "kjv": np.array([[12, 6, 7, 8], [12, 7, 8, 6], [12, 6, 8, 0]], np.int32),
+    "shakespeare": np.array([[9, 0, 1, 2], [9, 2, 3, 0], [9, 3, 0, 1]], np.int32),
+    "milton": np.array([[10, 4, 5, 6], [10, 5, 4, 5]], np.int32),
+    "kjv": np.array([[11, 6, 7, 8], [11, 7, 8, 6], [11, 6, 8, 0]], np.int32),
 }
 CONFIG = LinesConfig(
     RecurrentConfig("lstm", d_model=16, n_layers=1), LinesTask(width=3, words=9, held_out=3),
