@@ -1,9 +1,12 @@
 """Sentiment of sentences: every family with every head, beside a bag of words and a fixed window, on SST-2 and on a
 language in which order decides.
 
-    python experiments/sentiment.py                                    # about 15 core-minutes on a CPU
+    python experiments/sentiment.py                                    # about 15 minutes of CPU time
     python experiments/sentiment.py --configs configs/tasks/sentiment-phrases.yaml      # no download; runs anywhere
     python experiments/sentiment.py --grid --record                    # the search on the dev set, once
+
+Test accuracy in per cent, SST-2, mean of states: bag of words 79.9, window of 5 79.0, Elman 78.6, LSTM 78.4, GRU
+78.0; generated sentences: bag of words 50.1, window of 5 100.0, all others at least 99.9.
 
 `--record` keeps the numbers and the figure. Dotted options change the config: `--task.corpus my.txt --train.steps 200`.
 """

@@ -43,7 +43,8 @@ def draw_sentiment(corpora: Mapping[str, Mapping[str, Any]], published: Mapping[
         for place, (other, value) in enumerate(others.items(), len(models)):
             ax.axvline(value, color="#888888", lw=0.8, ls="--", zorder=1)
             ax.plot(value, place, "D", color="#333333", ms=4.5)
-            ax.text(value, place, f"{value:.1f}  ", fontsize=7, ha="right", va="center")
+            ax.text(value, place, f"{value:.1f}  ", fontsize=7, ha="right", va="center", zorder=3,
+                    bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
             models.append(other)
         ax.axhline(len(models) - len(others) - 0.5, color="#555555", lw=0.8)
         ax.set_title(TITLES.get(name, name), loc="left")
