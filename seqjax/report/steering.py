@@ -73,5 +73,5 @@ def _draw(ax: Axes, errors: Mapping[str, Any], measure: str, suffix: str) -> Non
     if measure == "mse":
         ax.set_ylim(0, 1.05 * max(*shown, errors["mean"]["0"]["mse"]["value"]))
     else:
-        room = 0.06 * (max(*shown, 1.0) - min(*shown, 1.0))
+        room = 0.06 * max(max(*shown, 1.0) - min(*shown, 1.0), 0.1)
         ax.set_ylim(min(*shown, 1.0) - room, max(*shown, 1.0) + room)

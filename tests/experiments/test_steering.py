@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from experiment import REPOSITORY, RESULTS, load
@@ -15,6 +17,14 @@ from seqjax.errors import UserError
 RECORDED = json.loads((RESULTS / "steering" / "results.json").read_text())
 EXPERIMENT = load("steering")
 TINY = ["--train.steps=2", "--train.evaluate-every=2", "--data.road-frames=420", "--data.blocks=6", "--data.folds=3"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation() -> Iterator[None]:
+    """These programs are tiny and run briefly: compiling them well costs more than it saves."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
