@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field, PositiveInt
 from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
 from seqjax.data.bigrams import bigram, pairs_of, unigram
 from seqjax.data.lines import AUTHORS, Lines, Vocabulary
+from seqjax.errors import UserError
 from seqjax.models import build_model
 from seqjax.task_config import STRICT, TaskTrain
 from seqjax.training.generation import generate
@@ -69,7 +70,13 @@ def make_task(config: LinesConfig, vocabulary: Vocabulary, train: Lines, validat
 
     The result has "held_out": of each author the loss with the "right" first token and with the "wrong" ones (mean), in
     nats per word, on the validation split. Their difference is what the model makes of the author.
+
+    Raises:
+        UserError: an author without a line.
     """
+    if empty := [author for author in AUTHORS if not min(len(train[author]), len(validation[author]))]:
+        width, known = config.task.width, len(vocabulary.words)
+        raise UserError(f"task.words: {empty[0]} has no line of {width} words that are all among the {known} known")
     model = make_model(config, vocabulary)
     rows = [train[author] for author in AUTHORS]
 

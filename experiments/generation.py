@@ -1,0 +1,284 @@
+"""Generation: samples of every family by temperature from a prompt and from one character, and lines by author.
+
+    python experiments/generation.py                     # about 15 minutes on one CPU core; stop and start it at will
+    python experiments/generation.py --record            # and keep numbers, samples and figure
+
+Many to many: five small models of characters (configs/sweeps/generation.yaml, three seeds) go on with a prompt. One to
+many: the same models from one character; and an LSTM of words (configs/tasks/lines.yaml, three seeds) whose first
+element is an author, which writes twelve words of Shakespeare, Milton or the King James Bible. Judges that only count
+the words, or pairs of them, of each author say whose line it is. What was found here is in
+experiments/results/generation/results.json and samples.md beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from common import ROOT, guarded, sweep_table
+
+from seqjax import runs
+from seqjax.commands.options import config_options, split_config_options
+from seqjax.config import Config, TransformerConfig
+from seqjax.data import load_corpus
+from seqjax.data.lines import AUTHORS, load_words, make_vocabulary, set_in_lines, split_words
+from seqjax.overlay import load_as
+from seqjax.report.generation import draw_generation
+from seqjax.report.style import save
+from seqjax.scaling.intervals import t_interval
+from seqjax.sweeps.worker import share_compilations
+from seqjax.task_config import task_run_id
+from seqjax.tasks.lines import Judge, LinesConfig, make_judges, make_model, make_task, share_right, write_lines
+from seqjax.training import setup
+from seqjax.training.generation import generate
+from seqjax.training.hardware import describe_hardware, describe_versions
+from seqjax.training.run import restore_params
+from seqjax.training.tasks import fit
+
+RESULTS = ROOT / "experiments" / "results" / "generation"
+SWEEP, LINES = ROOT / "configs" / "sweeps" / "generation.yaml", ROOT / "configs" / "tasks" / "lines.yaml"
+TEMPERATURES = (0.0, 0.5, 0.8, 1.0, 1.3)
+PROMPT, FIRST = "And it came to pass ", "T"
+SAMPLES, CHARACTERS = 16, 211  # of a run and a temperature, from the prompt; at temperature 0 all are one
+SHOWN = 120  # characters of a sample in the table
+PER_AUTHOR = 100  # lines of a run and a temperature
+FAMILIES = ("window", "elman", "gru", "lstm", "transformer")
+
+
+def main() -> int:
+    """Train what is missing, sample, judge, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweep", type=Path, default=SWEEP, help="the models of characters")
+    parser.add_argument("--lines", type=Path, default=LINES, help="the model of lines")
+    parser.add_argument("--seeds", type=int, default=3, help="of the model of lines [3]")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="for the run folders [runs]")
+    parser.add_argument("--report", type=Path, default=ROOT / "report" / "generation", help="[report/generation]")
+    parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
+    words, dotted = split_config_options(sys.argv[1:])
+    options = parser.parse_args(words)
+    config = load_as(LinesConfig, options.lines, config_options(dotted))
+    code, table = sweep_table(options.sweep, options.runs)
+    if table is None:
+        return code
+    share_compilations()
+    record = {
+        "prompt": PROMPT,
+        "first": FIRST,
+        "many to many": continue_prompts(table, options.runs / options.sweep.stem),
+        "one to many": write_by_author(config, options.seeds, options.runs / "lines"),
+        "hardware": describe_hardware(),
+        "versions": describe_versions(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    target = RESULTS if options.record else options.report
+    with runs.storage_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        runs.write_json(target / "results.json", record)
+        runs.write_atomically(target / "samples.md", samples_table(record))
+        for kind in ("svg", "png"):
+            save(figure_of(record), target / f"generation.{kind}")
+    print(samples_table(record))
+    print(summary(record))
+    print(f"figure, samples.md and results.json: {target}")
+    return 0
+
+
+def continue_prompts(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """Of each family and temperature the samples of the first seed, and the share of known words of every seed."""
+    corpus = load_corpus("english")
+    known = {word for document in corpus.documents("train") for word in words_of(_text(document))}
+    families: dict[str, Any] = {}
+    for run_id, loss in table.sort_values("train.seed")[["run_id", "loss"]].itertuples(index=False):
+        config = runs.read_config(folder / run_id)
+        own = families.setdefault(config.model.family, {"loss": [], "by temperature": [], "parameters": []})
+        own["loss"].append(float(loss))
+        own["parameters"] = runs.read_result(folder / run_id)["parameters"]["total"]
+        model, params, tokenizer = _trained(config, folder / run_id)
+        for number, temperature in enumerate(TEMPERATURES):
+            texts = _samples(model, params, tokenizer, config, PROMPT, SAMPLES if temperature else 1, temperature)
+            share = known_share([text[len(PROMPT) :].rpartition(" ")[0] for text in texts], known)
+            if len(own["by temperature"]) == number:
+                from_first = _samples(model, params, tokenizer, config, FIRST, 1, temperature)[0]
+                shown = {"from prompt": texts[0], "from first": from_first, "known words": []}
+                own["by temperature"].append({"temperature": temperature, **shown})
+            own["by temperature"][number]["known words"].append(share)
+        print(f"{run_id}: {loss:.3f} nats per character", file=sys.stderr, flush=True)
+    held_out = [_text(document) for document in corpus.documents("validation")]
+    return {"families": families, "known words, held out": known_share(held_out, known)}
+
+
+def _text(document: Any) -> str:
+    return b"".join(document.chunks()).decode()
+
+
+def words_of(text: str) -> list[str]:
+    """The words, without the marks."""
+    return [word for word in split_words(text) if word[0].isalpha()]
+
+
+def known_share(texts: Sequence[str], known: set[str]) -> float:
+    """The share of running words that occur in the training text."""
+    words = [word for text in texts for word in words_of(text)]
+    return sum(word in known for word in words) / max(len(words), 1)
+
+
+def _trained(config: Config, folder: Path) -> tuple[Any, Any, Any]:
+    """Model, parameters and tokenizer of a run."""
+    tokenizer = setup.load_text(config).tokenizer
+    model = setup.make_model(config, tokenizer.vocab_size)
+    _, params = restore_params(config, folder, setup.make_program(config, model, devices=1), print)
+    return model, params, tokenizer
+
+
+def _samples(
+    model: Any, params: Any, tokenizer: Any, config: Config, start: str, count: int, temperature: float
+) -> list[str]:
+    """``count`` texts that begin with ``start``."""
+    tokens_T = tokenizer.encode(start.encode()).astype(np.int32)
+    limit = config.train.context_length if isinstance(config.model, TransformerConfig) else None
+    prompt_BxT = np.tile(tokens_T, (count, 1))
+    new = generate(
+        model, params, prompt_BxT, CHARACTERS, seed=config.train.seed, temperature=temperature, max_context=limit
+    )
+    return [tokenizer.decode(np.concatenate([tokens_T, row])) for row in new]
+
+
+def write_by_author(config: LinesConfig, seeds: int, folder: Path) -> dict[str, Any]:
+    """Lines by author and temperature of every seed, judged; and the judges on real lines of works they never saw."""
+    words, width = load_words("train"), config.task.width
+    vocabulary = make_vocabulary(words, config.task.words)
+    train, validation = (set_in_lines(load_words(split), vocabulary, width) for split in ("train", "validation"))
+    judges, model = make_judges(train, vocabulary), make_model(config, vocabulary)
+    found: list[dict[str, Any]] = [{"temperature": t, "lines": {}, "right": {}} for t in TEMPERATURES]
+    results = []
+    for seed in range(seeds):
+        seeded = replace(config, train=replace(config.train, seed=seed))
+        task = make_task(seeded, vocabulary, train, validation)
+        fitted = fit(task, seeded, seeded.optimizer, seeded.train, folder / task_run_id("lines", seeded))
+        results.append({key: fitted.result[key] for key in ("status", "held_out", "parameters", "seconds")})
+        for row in found:
+            count, temperature = PER_AUTHOR if row["temperature"] else 1, row["temperature"]
+            written = {
+                author: write_lines(model, fitted.params, vocabulary.author(author), count, width, temperature, seed)
+                for author in AUTHORS
+            }
+            for author, lines in written.items():
+                row["lines"].setdefault(author, [vocabulary.text(line) for line in lines[:3]])
+            for name, right in judged(judges, written).items():
+                row["right"].setdefault(name, []).append(right)
+    real = {author: lines[:, 1:] for author, lines in validation.items()}
+    return {
+        "runs": results,
+        "lines of an author": PER_AUTHOR,
+        "by temperature": found,
+        "held out": judged(judges, real),
+        "lines held out": {author: len(lines) for author, lines in real.items()},
+    }
+
+
+def judged(judges: dict[str, Judge], lines: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Of each judge the share of lines given to the right author, by author, and "mean"."""
+    found = {}
+    for name, judge in judges.items():
+        by_author = {author: share_right(judge, own, author) for author, own in lines.items()}
+        found[name] = {**by_author, "mean": float(np.mean(list(by_author.values())))}
+    return found
+
+
+def figure_of(record: dict[str, Any]) -> Any:
+    """Known words by family, and lines given to the author asked for."""
+    many, one = record["many to many"], record["one to many"]
+    words = {
+        family: [(row["temperature"], *t_interval(row["known words"])) for row in own["by temperature"]]
+        for family, own in _ordered(many["families"])
+    }
+    right = {
+        name: [
+            (row["temperature"], *t_interval([seed["mean"] for seed in row["right"][name]]))
+            for row in one["by temperature"]
+        ]
+        for name in one["held out"]
+    }
+    return draw_generation(
+        words, many["known words, held out"], right, {name: own["mean"] for name, own in one["held out"].items()}
+    )
+
+
+def _ordered(families: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(family, families[family]) for family in FAMILIES if family in families]
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Two Markdown tables: known words by family, and lines given to the author asked for, by temperature."""
+    many, one = record["many to many"], record["one to many"]
+    temperatures = [row["temperature"] for row in one["by temperature"]]
+    lines = [
+        "| words that occur in the training text (%), by temperature | nats/character | "
+        + " | ".join(f"{t:g}" for t in temperatures) + " |",
+        "|---|---|" + "---|" * len(temperatures),
+    ]  # fmt: skip
+    for family, own in _ordered(many["families"]):
+        cells = [_percent(row["known words"]) for row in own["by temperature"]]
+        lines.append(f"| {family} | {_interval(own['loss'], 3)} | " + " | ".join(cells) + " |")
+    lines += [
+        f"| held-out text | | {100 * many['known words, held out']:.1f} |" + " |" * (len(temperatures) - 1),
+        "",
+        "| lines given to the author asked for (%), by temperature | real held-out lines | "
+        + " | ".join(f"{t:g}" for t in temperatures) + " |",
+        "|---|---|" + "---|" * len(temperatures),
+    ]  # fmt: skip
+    for name, own in one["held out"].items():
+        cells = [_percent([seed["mean"] for seed in row["right"][name]]) for row in one["by temperature"]]
+        real = f"{100 * own['mean']:.1f} ± {100 * half_width(own, one['lines held out']):.1f}"
+        lines.append(f"| judged by {name} | {real} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def half_width(own: dict[str, float], counts: dict[str, int]) -> float:
+    """Half the 95 % interval of a mean over the authors of shares of independent lines: 1.96 standard errors."""
+    variance = sum(own[author] * (1 - own[author]) / count for author, count in counts.items())
+    return 1.96 * variance**0.5 / len(counts)
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return _interval([100 * share for share in shares], 1)
+
+
+def _interval(values: Sequence[float], digits: int) -> str:
+    mean, half = t_interval(values)
+    return f"{mean:.{digits}f} ± {half:.{digits}f}" if np.isfinite(half) else f"{mean:.{digits}f}"
+
+
+def samples_table(record: dict[str, Any]) -> str:
+    """The samples of the first seed, as Markdown."""
+    lines = ["| family | temperature | from a prompt (many to many) | from one character (one to many) |"]
+    lines.append("|---|---|---|---|")
+    for family, own in _ordered(record["many to many"]["families"]):
+        for row in own["by temperature"]:
+            start, first = _cell(row["from prompt"]), _cell(row["from first"])
+            lines.append(f"| {family} | {row['temperature']:g} | {start} | {first} |")
+    lines += ["", "| author | temperature | lines (one to many, from a class) |", "|---|---|---|"]
+    for author in AUTHORS:
+        for row in record["one to many"]["by temperature"]:
+            written = " / ".join(_cell(line) for line in row["lines"][author])
+            lines.append(f"| {author} | {row['temperature']:g} | {written} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text in one cell of a table: line ends as ↵, and what Markdown would read escaped."""
+    text = text[:SHOWN]
+    for mark, instead in (("|", "\\|"), ("*", "\\*"), ("_", "\\_"), ("<", "&lt;"), ("\n", "↵")):
+        text = text.replace(mark, instead)
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
