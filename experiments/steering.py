@@ -5,7 +5,8 @@
     python experiments/steering.py --data path/to/log            # a simulator's log folder
 
 Convolutions over each frame, then stacked frames, Elman, LSTM, GRU or Transformer; 3 seeds on one fold of blocks of
-time. About five minutes of one free core for each set (estimated from single runs). Expected, ratios of mean squared errors with 95 % intervals:
+time. About five minutes of one free core for each set (estimated from single runs). Expected, ratios of mean squared
+errors with 95 % intervals:
 
     simulator, 16 frames over one:
         stacked 1.08 (0.95 to 1.22), Elman 0.96 (0.91 to 1.01), LSTM 0.95 (0.88 to 1.01), GRU 0.91 (0.82 to
