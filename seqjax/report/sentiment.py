@@ -42,9 +42,9 @@ def draw_sentiment(corpora: Mapping[str, Mapping[str, Any]], published: Mapping[
         others = published if name == "sst2" else {"most frequent class": found["guess"]}
         for place, (other, value) in enumerate(others.items(), len(models)):
             ax.axvline(value, color="#888888", lw=0.8, ls="--", zorder=1)
-            ax.plot(value, place, "D", color="#333333", ms=4.5)
-            ax.text(value, place, f"{value:.1f}  ", fontsize=7, ha="right", va="center", zorder=3,
-                    bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
+            ax.plot(value, place, "D", color="#333333", ms=4.5, zorder=4)
+            ax.annotate(f"{value:.1f}", (value, place), (-6, 0), textcoords="offset points", fontsize=7, ha="right",
+                        va="center", bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
             models.append(other)
         ax.axhline(len(models) - len(others) - 0.5, color="#555555", lw=0.8)
         ax.set_title(TITLES.get(name, name), loc="left")
@@ -53,7 +53,7 @@ def draw_sentiment(corpora: Mapping[str, Mapping[str, Any]], published: Mapping[
         ax.set_ylim(len(models) - 0.5, -0.5)
         ax.margins(x=0.12)
     made.legend(handles=drawn, loc="outside upper center", ncols=len(drawn))
-    note = "bars: 95 % intervals over seeds; below the line: what others published (SST-2), or a guess"
+    note = "bars: 95 % intervals over seeds, cut at 100; below the line: what others published (SST-2), or a guess"
     made.supxlabel(note, fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
@@ -63,9 +63,10 @@ def _draw_rows(ax: Axes, rows: Sequence[Mapping[str, Any]], models: Sequence[str
     for number, (pool, label) in enumerate(HEADS.items()):
         chosen = [row for row in rows if row["pool"] == pool]
         height = [models.index(show_model(row)) + 0.22 * (number - 1) for row in chosen]
-        half = [row["half_width"] or 0.0 for row in chosen]
+        low = [row["half_width"] or 0.0 for row in chosen]
+        high = [min(half, 100 - row["mean"]) for half, row in zip(low, chosen, strict=True)]
         drawn.append(
-            ax.errorbar([row["mean"] for row in chosen], height, xerr=half, ls="", marker=MARKERS[number], ms=5,
+            ax.errorbar([row["mean"] for row in chosen], height, xerr=(low, high), ls="", marker=MARKERS[number], ms=5,
                         color=COLOURS[number], mfc="white", mew=1.2, capsize=2, lw=1.2, label=label)
         )  # fmt: skip
     return drawn
