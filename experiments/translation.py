@@ -1,15 +1,18 @@
 """Sequence to sequence: numbers in words to digits (built in), and German to English on Multi30k.
 
-    python experiments/translation.py                        # numbers: about 8 minutes on two CPU cores
-    python experiments/translation.py --corpus multi30k      # about 3 hours; stop it and start it again
+    python experiments/translation.py                        # numbers: 4 minutes on two CPU cores
+    python experiments/translation.py --corpus multi30k      # hours; stop it and start it again
     python experiments/translation.py --corpus multi30k --only multi30k-gru
     python experiments/translation.py --only numbers-gru --translate "forty one thousand and six"
 
 Each line of the table is one config of configs/tasks, trained by the shared train step with label smoothing and
 searched with a beam of 5. BLEU is sacrebleu's (13a tokens, capitals not told apart) with its interval over sentences.
-Expected:
+Expected, share of right answers among 1,000 numbers that were never seen, with its 95 % interval:
 
-EXPECTED
+    Transformer 100.0 (99.6 to 100.0) %   GRU with attention 100.0 (99.6 to 100.0) %
+    LSTM with attention 99.9 (99.4 to 100.0) %   GRU without attention 100.0 (99.6 to 100.0) %
+
+Multi30k has not been recorded yet: its configs are there, and the command goes on with what was trained.
 """
 
 from __future__ import annotations

@@ -11,7 +11,10 @@
     s_t  = cell(s_{t-1}, [y_{t-1}, c_t]),    s_0 = tanh(W_0 mean(m) + b_0)
     o_t  = tanh(W_out [s_t, c_t, y_{t-1}] + b_out)
 
-One vocabulary and one embedding serve both sides and the readout.
+One vocabulary serves both sides. Each side has its own embedding, and the readout its own matrix, unless
+`tied_embeddings`: then one table does all three. A table that is also the readout is moved in all its rows by every
+step of Adam, those of words that have not occurred too; a small Transformer learnt Multi30k much more slowly with it
+(12,000 pairs, 300 steps: 3.63 nats per token instead of 3.10).
 """
 
 from __future__ import annotations
@@ -43,11 +46,11 @@ State = Any
 class Seq2Seq(nn.Module):
     """Encoder and decoder over one vocabulary.
 
-    Parameters (float32): "embedding" VxD, also the readout; "readout_bias" V; "encoder", see `Backbone`; "decoder",
-    "start" and "out" as in the functions below.
+    Parameters (float32): "embedding" VxD of the target, "source" VxD of the source, "readout" DxV (the last two unless
+    tied), "readout_bias" V; "encoder", see `Backbone`; "decoder", see `init_transformer` and `init_recurrent`.
 
     Attributes:
-      config: of both sides; `n_layers` each. Its `tied_embeddings` is not looked at.
+      config: of both sides; `n_layers` each.
       max_length: of a sequence on either side.
       attention: of a recurrent decoder to the memory; a Transformer always has it.
     """
@@ -63,6 +66,9 @@ class Seq2Seq(nn.Module):
         self.encoder = Backbone(config, self.max_length, causal=False, compute_dtype=self.compute_dtype)
         std = 0.02 if isinstance(config, TransformerConfig) else config.d_model**-0.5
         self.embedding = self.param("embedding", normal_init(std, self.vocab_size, config.d_model))
+        if not config.tied_embeddings:
+            self.source_embedding = self.param("source", normal_init(std, self.vocab_size, config.d_model))
+            self.readout = self.param("readout", normal_init(std, config.d_model, self.vocab_size))
         self.readout_bias = self.param("readout_bias", lambda _: jnp.zeros(self.vocab_size))
         init = init_transformer if isinstance(config, TransformerConfig) else init_recurrent
         arguments = (config, self.max_length if isinstance(config, TransformerConfig) else self.attention)
@@ -88,7 +94,8 @@ class Seq2Seq(nn.Module):
     def encode(self, source_BxS: Array, mask_BxS: Array, train: bool = False) -> Memory:
         """What the decoder reads, all with a leading axis B: the states "m" BxSxM and the "mask" BxS; of a Transformer
         the keys and values "kv" Bx2xLxNxSxK instead of the states."""
-        x_BxSxD = self._embed(source_BxS, train)
+        tied = self.config.tied_embeddings
+        x_BxSxD = self._embed(self.embedding if tied else self.source_embedding, source_BxS, train)
         m_BxSxM = self.encoder(x_BxSxD, mask_BxS, train)
         if isinstance(self.config, TransformerConfig):
             kv = cross_keys(self.decoder["layers"]["cross"], m_BxSxM, self.compute_dtype)
@@ -120,19 +127,20 @@ class Seq2Seq(nn.Module):
         """
         config, dtype = self.config, self.compute_dtype
         key = self.make_rng("dropout") if train and config.dropout > 0 else None
-        y_BxTxD = self._embed(tokens_BxT, train)
+        y_BxTxD = self._embed(self.embedding, tokens_BxT, train)
         if isinstance(config, TransformerConfig):
             state = state if keep_state else None
             o_BxTxD, state = run_transformer(config, self.decoder, memory, state, y_BxTxD, key, dtype)
         else:
             o_BxTxD, state = run_recurrent(config, self.decoder, memory, state, y_BxTxD, key, dtype)
             o_BxTxD = dropout(o_BxTxD, key, config.n_layers + 1, config.dropout)
-        params = {"embedding": self.embedding, "readout_bias": self.readout_bias}
+        table = {"embedding": self.embedding} if config.tied_embeddings else {"readout": self.readout}
+        params = {**table, "readout_bias": self.readout_bias}
         return readout(o_BxTxD, params, dtype), state
 
-    def _embed(self, tokens_BxT: Array, train: bool) -> Array:
+    def _embed(self, embedding_VxD: Array, tokens_BxT: Array, train: bool) -> Array:
         config = self.config
-        x_BxTxD = self.embedding[tokens_BxT]
+        x_BxTxD = embedding_VxD[tokens_BxT]
         if isinstance(config, TransformerConfig):
             return x_BxTxD  # dropout falls on it with the positions
         key = self.make_rng("dropout") if train and config.dropout > 0 else None

@@ -26,7 +26,7 @@ def test_it_runs_at_tiny_size_and_is_not_repeated(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "numbers" / "translation.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["numbers", "multi30k"])
+@pytest.mark.parametrize("name", sorted(folder.name for folder in RESULTS.iterdir()))
 def test_the_readme_shows_the_recorded_table(name: str) -> None:
     shown = (REPOSITORY / "experiments" / "README.md").read_text()
     rows = json.loads((RESULTS / name / "results.json").read_text())
@@ -34,6 +34,18 @@ def test_the_readme_shows_the_recorded_table(name: str) -> None:
     assert table == (RESULTS / name / "table.md").read_text()
     for line in table.splitlines():
         assert line in shown
+
+
+def test_the_docstring_says_what_was_recorded() -> None:
+    rows, text = json.loads((RESULTS / "numbers" / "results.json").read_text()), load("translation").__doc__
+    for name, shown in (
+        ("transformer", "Transformer"),
+        ("gru", "GRU with attention"),
+        ("gru-cho", "GRU without attention"),
+    ):
+        beam = rows[f"numbers-{name}"]["test"]["beam"]
+        low, high = (100 * bound for bound in beam["exact_95"])
+        assert f"{shown} {100 * beam['exact']:.1f} ({low:.1f} to {high:.1f}) %" in text
 
 
 def test_both_families_solve_the_generated_task() -> None:

@@ -15,8 +15,8 @@ from seqjax.models.seq2seq import Seq2Seq
 
 MODELS = {
     "transformer": (TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_ff=12), True),
-    "rotary": (TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary", norm="rmsnorm"), True),
-    "gru": (RecurrentConfig("gru", d_model=6, d_hidden=8, n_layers=1), True),
+    "rotary": (TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary", tied_embeddings=True), True),
+    "gru": (RecurrentConfig("gru", d_model=6, d_hidden=8, n_layers=1, tied_embeddings=True), True),
     "gru-cho": (RecurrentConfig("gru", d_model=8, n_layers=2), False),
     "lstm": (RecurrentConfig("lstm", d_model=8, n_layers=2), True),
     "elman-cho": (RecurrentConfig("elman", d_model=8, n_layers=1), False),
@@ -102,7 +102,9 @@ def test_additive_attention_against_a_loop() -> None:
 
 def test_the_transformer_agrees_with_torch() -> None:
     torch = pytest.importorskip("torch", reason="torch is the oracle of this test")
-    config = TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_ff=12, mlp="relu", positions="none")
+    config = TransformerConfig(
+        d_model=8, n_layers=2, n_heads=2, d_ff=12, mlp="relu", positions="none", tied_embeddings=True
+    )
     model = Seq2Seq(config, V, max_length=12)
     _, _, source_BxS, mask_BxS, target_BxT = made("transformer")
     params = jax.jit(model.init)(jax.random.key(1), source_BxS, mask_BxS, target_BxT)["params"]
