@@ -20,7 +20,6 @@ import numpy as np
 from seqjax import runs
 from seqjax.config import Config, ModelConfig, TransformerConfig, program_key
 from seqjax.models import build_model
-from seqjax.models.blockwise import ROWS
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned
 from seqjax.sweeps.machine import Machine
@@ -133,9 +132,7 @@ def memory_of(config: Config, lanes: int, accelerator: bool) -> float:
     """
     micro_batch = config.train.batch_size // config.train.accumulation
     vocabulary, context = vocabulary_size(config), config.train.context_length
-    state, kept = _bytes(dataclasses.replace(config.model, dropout=0.0), vocabulary, micro_batch, context)
-    if accelerator:
-        kept += _scores(config.model, micro_batch, context)
+    state, kept = _bytes(_as_on(accelerator, config.model), vocabulary, micro_batch, context)
     logits = config.evaluation.batch_size * context * vocabulary * 4
     evaluated = max(2 * logits, 0.5 * kept * config.evaluation.batch_size / micro_batch)
     in_turn = not accelerator and lanes > CPU_SIDE_BY_SIDE
@@ -143,12 +140,11 @@ def memory_of(config: Config, lanes: int, accelerator: bool) -> float:
     return 2e8 + lanes * (7 if in_turn else 4) * state + together * max(2.2 * kept, evaluated)
 
 
-def _scores(model: ModelConfig, batch: int, context: int) -> float:
-    """Bytes of what attention keeps of its T x T scores where it is not in blocks: the shapes seen here, on a CPU, are
-    of the blocks."""
-    if not isinstance(model, TransformerConfig) or not model.attention or context <= ROWS:
-        return 0.0
-    return 2.5 * 4 * model.n_layers * batch * model.n_heads * context**2
+def _as_on(accelerator: bool, model: ModelConfig) -> ModelConfig:
+    """The model whose shapes tell what is kept: attention of all positions at once on an accelerator, no dropout."""
+    if accelerator and isinstance(model, TransformerConfig) and model.attention_kernel == "auto":
+        model = dataclasses.replace(model, attention_kernel="whole")
+    return dataclasses.replace(model, dropout=0.0)
 
 
 @cache

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from seqjax import __version__, native
+
 # Dense bfloat16 matrix FLOP/s of one device, vendor figures (data sheets of NVIDIA, Google Cloud TPU documentation).
 PEAK_BFLOAT16 = {
     "H200": 989e12,
@@ -68,10 +70,11 @@ def _processor() -> str:
 
 
 def machine_key() -> str:
-    """A short name for this kind of machine and software: programs compiled here run where it is the same."""
+    """A short name for this kind of machine and software: programs compiled here run, as fast, where it is the same."""
     flags = ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-    parts = (_processor(), flags, jax.devices()[0].device_kind, _version("jaxlib"))
+    ours = f"seqjax {__version__} {'with' if native.compiled() else 'without'} compiled functions"
+    parts = (_processor(), flags, jax.devices()[0].device_kind, _version("jaxlib"), ours)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -49,22 +49,23 @@ def test_more_letters_than_there_are_is_told(changes):
 
 
 def test_the_families_part_on_it_as_theory_says(tmp_path):
-    """A Transformer comes down to the floor; a small LSTM forgets, and its loss stops falling.
+    """A Transformer comes down to the floor; an LSTM learns some copies, forgets the others, and stops falling.
 
-    Half a minute of training. The LSTM of 16 units is at least 1.5 of ln 8 = 2.08 nats above the floor at the end, and
-    gains less than 0.1 from the last three quarters of the window, in which the Transformer loses nearly all.
+    Half a minute of training. The LSTM of 128 units does better than knowing nothing, ln 8 = 2.08 nats, but stays far
+    above the floor and gains less than 0.1 from the late context, in which the Transformer comes down to the floor.
     """
     copies = experiment.load("copies")
     corpus = copies.PROCESS.write(tmp_path / "corpus", 400_000)
     floor = copies.PROCESS.copies_of(copies.PROCESS.floor(copies.CONTEXT))
     losses = {}
-    for name in ("Transformer, 1 layer of 64", "LSTM, 1 layer of 16"):
+    for name in ("Transformer, 1 layer of 64", "LSTM, 1 layer of 128"):
         config = copies.config_of(copies.MODELS[name], corpus, steps=250)
         copies.train(config, tmp_path / name, devices=1, wandb_mode="disabled", quiet=True)
         losses[name] = copies.PROCESS.copies_of(copies.losses(config, tmp_path / name))
     transformer, lstm = losses.values()
     assert np.abs(transformer - floor)[-16:].mean() < 0.1
     assert np.abs(transformer - floor).mean() < 0.15
-    assert (lstm - floor)[-16:].mean() > 1.5
+    assert lstm[-16:].mean() < 1.9
+    assert (lstm - floor)[-16:].mean() > 1.0
     assert lstm[16:24].mean() - lstm[-8:].mean() < 0.1
     assert (lstm > floor - 0.1).all() and (transformer > floor - 0.1).all()

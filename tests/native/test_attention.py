@@ -13,7 +13,11 @@ from seqjax import native
 from seqjax.models.attention import attend
 from seqjax.native.attention import causal_attention
 
-pytestmark = pytest.mark.skipif(not native.compiled(), reason="no C++ compiler here, or compiling failed")
+
+@pytest.fixture(autouse=True, scope="module")
+def needs_compiled() -> None:
+    if not native.compiled():
+        pytest.skip("no C++ compiler here")
 
 
 def whole(q, k, v):

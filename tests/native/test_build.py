@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("SEQJAX_CACHE", str(tmp_path))
     monkeypatch.setattr(native, "compiled", functools.cache(native.compiled.__wrapped__))
     return tmp_path
+
+
+def test_with_a_compiler_it_compiles():
+    """Were broken C++ only skipped over, all tests of it would pass."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name):
+        pytest.skip("no C++ compiler here")
+    assert native.compiled()
 
 
 def test_without_a_compiler_xla_does_it(fresh, monkeypatch, capsys):
