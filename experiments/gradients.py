@@ -1,6 +1,6 @@
 """Vanishing gradients: how much of the loss at step t reaches the state at step k, before and after training.
 
-    python experiments/gradients.py                       # some minutes on one CPU core
+    python experiments/gradients.py                       # about 5 minutes on one CPU core
     python experiments/gradients.py --record              # and keep the numbers and the figure
 
 Elman, LSTM, GRU and Transformer of width 64 are trained on the embedded corpus, bytes, contexts of 128, by three seeds.
@@ -8,7 +8,11 @@ The norm of d loss_t / d state_k is averaged over windows of held-out text and o
 initialisation and at the end (seqjax.training.gradients says what the state is). Expected, the norm at distance 32
 over that at distance 1, geometric mean over seeds:
 
-    (not recorded yet)
+    elman, h         initial 6.9e-07   trained 4.0e-12
+    lstm, c          initial 2.1e-03   trained 1.9e-04
+    lstm, h          initial 1.7e-03   trained 5.9e-05
+    gru, h           initial 5.2e-06   trained 1.8e-07
+    transformer, x   initial 5.1e-01   trained 3.4e-01
 """
 
 from __future__ import annotations

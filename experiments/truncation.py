@@ -1,6 +1,6 @@
 """How far back each family learns to remember, and what truncated back-propagation takes away.
 
-    python experiments/truncation.py                       # some minutes on one CPU core
+    python experiments/truncation.py                       # about 8 minutes on one CPU core
     python experiments/truncation.py --record              # and keep the numbers and the figure
 
 A symbol is shown, D - 1 noise tokens follow, then the symbol is asked for (seqjax.data.delays): the dependency is D
@@ -8,7 +8,14 @@ steps long, and a gradient must come from the last step back to the first, in a 
 is trained at every distance with the whole gradient, and LSTM and GRU also with gradients that stay within pieces of 4
 and of 8 steps. Chance is 1 / 8, a loss of ln 8 = 2.079 nats. Expected, mean test accuracy over three seeds:
 
-    (not recorded yet)
+    elman, whole         D = 3: 1.00   D = 7: 1.00   D = 15: 0.14   D = 31: 0.13
+    lstm, whole          D = 3: 1.00   D = 7: 1.00   D = 15: 1.00   D = 31: 0.57
+    gru, whole           D = 3: 1.00   D = 7: 1.00   D = 15: 1.00   D = 31: 0.70
+    transformer, whole   D = 3: 1.00   D = 7: 1.00   D = 15: 1.00   D = 31: 1.00
+    lstm, k = 4          D = 7: 1.00   D = 15: 0.65   D = 31: 0.12
+    gru, k = 4           D = 7: 1.00   D = 15: 0.58   D = 31: 0.15
+    lstm, k = 8          D = 15: 0.98   D = 31: 0.12
+    gru, k = 8           D = 15: 0.64   D = 31: 0.13
 
 Dotted options change the config: `--train.steps 200 --model.d-model 16`.
 """
