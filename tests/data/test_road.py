@@ -38,7 +38,7 @@ def test_steering_is_a_weighted_mean_of_past_goals() -> None:
 @pytest.mark.parametrize("state", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.0), (0.0, 0.05, 0.0), (-0.2, 0.03, 0.02)])
 @pytest.mark.parametrize("shake", [0.0, 2.0])
 def test_the_lines_are_where_the_geometry_puts_them(state: tuple[float, float, float], shake: float) -> None:
-    """In rows where both lines are seen and are wider than a pixel: their middle is at column W/2 + shake + f c(z) / z."""
+    """Where both lines are seen and wider than a pixel, their middle is at column W/2 + shake + f c(z) / z."""
     offset, heading, curvature = state
     frame_YxX = road.render(np.array(state), shake, None).astype(float)
     for row in range(6, 12):
