@@ -23,7 +23,7 @@ figure7: setup
 	$(BIN)/python experiments/rnn_vs_transformer.py --preset $(PRESET)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 lint: setup
 	$(BIN)/ruff check .

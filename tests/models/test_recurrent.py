@@ -61,7 +61,7 @@ def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance, recurr
 
         def forward(layers, x, state):
             inputs, tokens = x.reshape(T * B, D), jnp.arange(T * B).reshape(T, B)  # every input is a token of its own
-            return run_layers(config, layers, inputs, tokens, state, None, dtype)
+            return run_layers(config, layers, tokens, state, None, dtype, embedding_VxD=inputs)
 
         outputs, pullback = jax.vjp(jax.jit(forward), layers, x, state)
         weights = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), dtype), outputs)
