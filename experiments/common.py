@@ -25,6 +25,7 @@ from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.run import results_of
 from seqjax.sweeps.search import search
 from seqjax.sweeps.table import gather
+from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.loop import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +56,15 @@ def sweep_table(path: Path, runs: Path, options: Sequence[str] = ()) -> tuple[in
         raise UserError(f"{folder}: the search of learning rates has not ended; start the same command again")
     table = gather([folder])
     return code, table[table["run_id"].isin(states)].reset_index(drop=True)
+
+
+def surroundings() -> dict[str, Any]:
+    """Where and when: hardware, versions and date, for results.json."""
+    return {
+        "hardware": describe_hardware(),
+        "versions": describe_versions(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
 
 
 def guarded(main: Callable[[], int]) -> int:

@@ -17,12 +17,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import guarded
+from common import guarded, surroundings
 
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, RecurrentConfig, TrainConfig
 from seqjax.config import TransformerConfig as Transformer
@@ -30,7 +29,6 @@ from seqjax.data.copies import UNIT, Copies
 from seqjax.report.families import draw_copies
 from seqjax.report.style import save
 from seqjax.runs import write_json
-from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.loop import train
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program
@@ -106,9 +104,7 @@ def as_record(found: dict[str, np.ndarray], floor: np.ndarray, steps: int) -> di
         "steps": steps,
         "floor": floor.tolist(),
         "copies": {name: loss.tolist() for name, loss in found.items()},
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **surroundings(),
     }
 
 

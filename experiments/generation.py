@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import ROOT, guarded, sweep_table
+from common import ROOT, guarded, surroundings, sweep_table
 
 from seqjax import runs
 from seqjax.commands.options import config_options, split_config_options
@@ -38,7 +37,6 @@ from seqjax.task_config import task_run_id
 from seqjax.tasks.lines import Judge, LinesConfig, make_judges, make_model, make_task, share_right, write_lines
 from seqjax.training import setup
 from seqjax.training.generation import generate
-from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.run import restore_params
 from seqjax.training.tasks import fit
 
@@ -73,9 +71,7 @@ def main() -> int:
         "first": FIRST,
         "many to many": continue_prompts(table, options.runs / options.sweep.stem),
         "one to many": write_by_author(config, options.seeds, options.runs / "lines"),
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **surroundings(),
     }
     target = RESULTS if options.record else options.report
     with runs.storage_errors(target):

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import guarded
+from common import guarded, surroundings
 
 from seqjax.config import Config, EvaluationConfig, OptimizerConfig, RecurrentConfig, TrainConfig, TransformerConfig
 from seqjax.config import run_id as name_of
@@ -39,7 +38,6 @@ from seqjax.runs import storage_errors, write_json
 from seqjax.scaling.intervals import t_interval
 from seqjax.sweeps.worker import share_compilations
 from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope, gradient_norms
-from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.loop import train_bundle
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program
@@ -72,7 +70,7 @@ def main() -> int:
         for kind in ("svg", "png"):
             save(figure, target / f"gradients.{kind}")
         sizes = {name: getattr(options, name) for name in ("steps", "context", "width", "windows")}
-        write_json(target / "results.json", {"families": families, **sizes, **about()})
+        write_json(target / "results.json", {"families": families, **sizes, **surroundings()})
     print(f"{as_table(families)}\nfigure and results.json: {target}")
     return 0
 
@@ -168,15 +166,6 @@ def show(norms_SxT: list[list[float]], distance: int) -> str:
     """1.2e-05 (8.0e-06 to 1.8e-05)."""
     mean, low, high = remaining(norms_SxT, distance)
     return f"{mean:.2g} ({low:.2g} to {high:.2g})"
-
-
-def about() -> dict[str, Any]:
-    """Where and when."""
-    return {
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
 
 
 if __name__ == "__main__":

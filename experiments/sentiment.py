@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import guarded
+from common import guarded, surroundings
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig, RecurrentConfig, TransformerConfig, WindowConfig
@@ -35,7 +34,6 @@ from seqjax.scaling.intervals import t_interval
 from seqjax.sweeps.worker import share_compilations
 from seqjax.task_config import task_run_id
 from seqjax.tasks.sentiment import SentimentConfig, make_task, read_splits
-from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.tasks import fit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,10 +87,10 @@ def main() -> int:
         target.mkdir(parents=True, exist_ok=True)
         if options.grid:
             rows = search(bases[0], read_splits(bases[0].task), options.runs / "grid")
-            write_json(target / "grid.json", {"corpus": bases[0].task.corpus, "rows": rows, **about()})
+            write_json(target / "grid.json", {"corpus": bases[0].task.corpus, "rows": rows, **surroundings()})
             return 0
         corpora = {base.task.corpus: measure(base, read_splits(base.task), options) for base in bases}
-        record = {"corpora": corpora, "published": PUBLISHED, **about()}
+        record = {"corpora": corpora, "published": PUBLISHED, **surroundings()}
         write_json(target / "results.json", record)
         figure = draw_sentiment(corpora, PUBLISHED)
         for kind in ("svg", "png"):
@@ -214,15 +212,6 @@ def summary(record: dict[str, Any]) -> str:
 def as_text(mean: float, half_width: float | None) -> str:
     """A value and half the width of its interval, if it has one."""
     return f"{mean:.1f}" + ("" if half_width is None else f" ± {half_width:.1f}")
-
-
-def about() -> dict[str, Any]:
-    """Where and when."""
-    return {
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
 
 
 if __name__ == "__main__":

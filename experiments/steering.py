@@ -26,13 +26,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import guarded
+from common import guarded, surroundings
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.data.blocks import block_edges
@@ -45,7 +44,6 @@ from seqjax.runs import read_result, write_json
 from seqjax.task_config import task_run_id
 from seqjax.tasks.block_errors import Draws, draw, interval, mean_errors, sum_by_block
 from seqjax.tasks.steering import SteeringConfig, check, make_task, parts_of, read_drive
-from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.tasks import fit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,11 +88,10 @@ def main() -> int:
         print(f"with past steering, over repeating it: {past_as_text(of_source)}")
     target = RESULTS if options.record else options.report
     target.mkdir(parents=True, exist_ok=True)
-    about = {"hardware": describe_hardware(), "versions": describe_versions()}
     figure = draw_steering(found)
     for kind in ("svg", "png"):
         save(figure, target / f"steering.{kind}")
-    write_json(target / "results.json", {"data": found, **about, "date": time.strftime("%Y-%m-%d", time.gmtime())})
+    write_json(target / "results.json", {"data": found, **surroundings()})
     print(f"figure and results.json: {target}")
     return 0
 

@@ -24,12 +24,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import guarded
+from common import guarded, surroundings
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig, TransformerConfig
@@ -40,7 +39,6 @@ from seqjax.runs import storage_errors, write_json
 from seqjax.sweeps.worker import share_compilations
 from seqjax.task_config import task_run_id
 from seqjax.tasks.delays import DelayConfig, make_task
-from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.tasks import fit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +73,7 @@ def main() -> int:
     target = RESULTS if options.record else options.report
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        record = {"rows": rows, "symbols": base.task.symbols, "steps": base.train.steps, **about()}
+        record = {"rows": rows, "symbols": base.task.symbols, "steps": base.train.steps, **surroundings()}
         figure = draw_truncation(rows, 1 / base.task.symbols)
         for kind in ("svg", "png"):
             save(figure, target / f"truncation.{kind}")
@@ -145,15 +143,6 @@ def in_words(rows: list[dict[str, Any]]) -> str:
 def show(accuracy: list[float]) -> str:
     """0.67 (0.13 to 1.00): mean, and lowest and highest."""
     return f"{sum(accuracy) / len(accuracy):.2f} ({min(accuracy):.2f} to {max(accuracy):.2f})"
-
-
-def about() -> dict[str, Any]:
-    """Where and when."""
-    return {
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
 
 
 if __name__ == "__main__":

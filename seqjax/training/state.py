@@ -63,6 +63,13 @@ def init_state(
     params = jax.tree.map_with_path(
         lambda path, p: p if group_of(path) in ("vectors", "readout_bias") else p * init_scale, params
     )
+    return first_state(params, optimizer, dropout_key, carry)
+
+
+def first_state(
+    params: Tree, optimizer: optax.GradientTransformation, dropout_key: jax.Array, carry: Tree = None
+) -> TrainState:
+    """The state before the first step, of given parameters."""
     return TrainState(
         step=jnp.int32(0),
         params=params,

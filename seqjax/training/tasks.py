@@ -29,7 +29,7 @@ from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.loop import Interrupted
 from seqjax.training.optimizer import learning_rates, make_optimizer
 from seqjax.training.progress import Progress
-from seqjax.training.state import Hyper, TrainState
+from seqjax.training.state import Hyper, TrainState, first_state
 from seqjax.training.step import Loss, train_step
 from seqjax.units import duration
 
@@ -132,7 +132,7 @@ class _Fit:
                 self._save(step + 1, state)
             if stopping:
                 self.checkpoints.wait()
-                raise Interrupted(asked, step + 1)
+                raise Interrupted(asked[0], step + 1)
         return self._end(state, "finished")
 
     def _restore(self, state: TrainState) -> tuple[TrainState, int]:
@@ -220,12 +220,4 @@ def _compiled_step(loss: Loss, optimizer: OptimizerConfig) -> Callable[..., tupl
 
 def _fresh(task: Task, direction: Any, seed: jax.Array) -> TrainState:
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
-    params = task.init(init_key)
-    return TrainState(
-        step=jnp.int32(0),
-        params=params,
-        opt_state=direction.init(params),
-        carry=None,
-        key=jax.random.key_data(dropout_key),
-        alive=jnp.bool_(True),
-    )
+    return first_state(task.init(init_key), direction, dropout_key)
