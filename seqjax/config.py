@@ -69,7 +69,9 @@ class TransformerConfig:
     mlp: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
     """Activation of the MLP in each block; none: no MLP."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
-    """Normalization before each sub-layer and before the unembedding."""
+    """Normalization of the residual stream."""
+    norm_position: Literal["before", "after"] = "before"
+    """Before each sub-layer and before the unembedding (GPT-2), or after each residual sum (Vaswani et al. 2017)."""
     residual: bool = True
     """Residual connections around each sub-layer."""
     positions: Literal["learned", "rotary", "none"] = "learned"
@@ -344,7 +346,12 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-LATER_KEYS = {"model.recurrence": "fast", "model.attention_kernel": "auto", "train.bptt": None}
+LATER_KEYS = {
+    "model.recurrence": "fast",
+    "model.attention_kernel": "auto",
+    "model.norm_position": "before",
+    "train.bptt": None,
+}
 """Keys that came after the first recorded runs, with their defaults. At its default such a key is no part of the
 canonical form, so that the ids of runs recorded before it stay what they were."""
 

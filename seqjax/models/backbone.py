@@ -114,6 +114,6 @@ class Backbone(nn.Module):
                 config, self.param("layers", init), x_BxTxD, 0, None, key, self.compute_dtype, mask_BxT, self.causal
             )
         norm = None
-        if config.norm != "none":
+        if transformer.norm_before(config) != "none":
             norm = self.param("final_norm", lambda _: init_norm(config.norm, config.d_model, config.bias))
-        return normalize(config.norm, norm, x_BxTxD)
+        return normalize(transformer.norm_before(config), norm, x_BxTxD)

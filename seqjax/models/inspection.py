@@ -24,7 +24,7 @@ from seqjax.models import window
 from seqjax.models.attention import attention_weights, queries_keys_values
 from seqjax.models.layers import Params, normalize, unembed
 from seqjax.models.positions import rotary_angles
-from seqjax.models.transformer import run_blocks
+from seqjax.models.transformer import norm_before, run_blocks
 
 
 class Inspection(NamedTuple):
@@ -75,7 +75,7 @@ def _transformer(config: TransformerConfig, params: Params, tokens_T: Array, dty
         if config.attention:
             weights_LxNxTxT.append(_weights(config, jax.tree.map(lambda leaf: leaf[0], block), x_1xTxD, dtype))
         x_1xTxD, _ = run_blocks(one_block, block, x_1xTxD, 0, None, None, dtype)
-    x_1xTxD = normalize(config.norm, params.get("final_norm"), x_1xTxD)
+    x_1xTxD = normalize(norm_before(config), params.get("final_norm"), x_1xTxD)
     attention = jnp.stack(weights_LxNxTxT) if weights_LxNxTxT else None
     return Inspection(unembed(x_1xTxD, params, dtype)[0], attention, {}, {})
 
@@ -85,7 +85,7 @@ def _weights(config: TransformerConfig, block: Params, x_1xTxD: Array, dtype: DT
     n_times, angles_TxK = x_1xTxD.shape[1], None
     if config.positions == "rotary":
         angles_TxK = rotary_angles(jnp.arange(n_times), config.d_model // config.n_heads)
-    y_1xTxD = normalize(config.norm, block.get("attention_norm"), x_1xTxD)
+    y_1xTxD = normalize(norm_before(config), block.get("attention_norm"), x_1xTxD)
     q_1xNxTxK, k_1xNxTxK, _ = queries_keys_values(block["attention"], y_1xTxD, angles_TxK, dtype)
     causal_TxT = jnp.tril(jnp.ones((n_times, n_times), bool))
     of_head = partial(attention_weights, mask_TxS=causal_TxT, dtype=dtype)

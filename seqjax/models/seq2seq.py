@@ -155,7 +155,7 @@ def init_transformer(key: Array, config: TransformerConfig, max_length: int) -> 
     }
     if config.positions == "learned":
         params["positions"] = normal_init(0.01, max_length, config.d_model)(keys[1])
-    if config.norm != "none":
+    if transformer.norm_before(config) != "none":
         params["final_norm"] = init_norm(config.norm, config.d_model, config.bias)
     return params
 
@@ -184,7 +184,7 @@ def run_transformer(
     if cache is not None:
         state = {name: jnp.moveaxis(cache[name], 0, 1) for name in "kv"}
         state["position"] = jnp.full(len(y_BxTxD), start + y_BxTxD.shape[1], jnp.int32)
-    return normalize(config.norm, params.get("final_norm"), o_BxTxD), state
+    return normalize(transformer.norm_before(config), params.get("final_norm"), o_BxTxD), state
 
 
 def init_recurrent(key: Array, config: RecurrentConfig, attention: bool) -> Params:

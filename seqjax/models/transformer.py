@@ -1,9 +1,11 @@
-"""Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762) in the pre-norm form of GPT-2 (Radford et al. 2019).
+"""Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762), by default in the form of GPT-2 (Radford et al. 2019).
 
-    x   = E[token_t] + P[t]
-    x   = x + attention(norm(x))
-    x   = x + mlp(norm(x))                        L blocks of these two
-    logits = W norm(x)
+    norm before (GPT-2)             norm after (Vaswani et al.)
+
+    x = E[token_t] + P[t]           x = E[token_t] + P[t]
+    x = x + attention(norm(x))      x = norm(x + attention(x))
+    x = x + mlp(norm(x))            x = norm(x + mlp(x))            L blocks of these two
+    logits = W norm(x)              logits = W x
 
 Every part can be left out by the config: attention, MLP, norm, residual, positions and the blocks themselves, down to
 embedding and unembedding.
@@ -102,7 +104,7 @@ class Transformer(nn.Module):
         cache = {name: state[name] for name in "kv"} if state is not None and "k" in state else None
         if "layers" in params:
             x_BxTxD, cache = run_blocks(config, params["layers"], x_BxTxD, start, cache, key, dtype)
-        x_BxTxD = normalize(config.norm, params.get("final_norm"), x_BxTxD)
+        x_BxTxD = normalize(norm_before(config), params.get("final_norm"), x_BxTxD)
         state = None if state is None else {"position": start + n_tokens, **(cache or {})}
         return readout(x_BxTxD, params, dtype), state
 
@@ -113,11 +115,16 @@ class Transformer(nn.Module):
             params["positions"] = self.param("positions", normal_init(0.01, self.context_length, d_model))
         if config.n_layers and (config.attention or config.mlp != "none"):
             params["layers"] = self.param("layers", stack_init(lambda key: init_block(key, config), config.n_layers))
-        if config.norm != "none":
+        if norm_before(config) != "none":
             params["final_norm"] = self.param("final_norm", lambda _: init_norm(config.norm, d_model, config.bias))
         if not config.tied_embeddings:
             params["readout"] = self.param("readout", normal_init(0.02, d_model, self.vocab_size))
         return params
+
+
+def norm_before(config: TransformerConfig) -> str:
+    """The norm of what goes into a sub-layer or the unembedding; "none" if it stands after the residual sums."""
+    return config.norm if config.norm_position == "before" else "none"
 
 
 def init_block(key: Array, config: TransformerConfig, cross: bool = False) -> Params:
@@ -126,20 +133,33 @@ def init_block(key: Array, config: TransformerConfig, cross: bool = False) -> Pa
     With `cross` also "cross_norm" and "cross", of the attention to a memory (Vaswani et al. 2017, section 3.1).
     """
     key_attention, key_mlp = jax.random.split(key)
-    std_out = 0.02 / math.sqrt((3 if cross else 2) * config.n_layers)
+    std, std_attention, std_mlp = _stds(config, 3 if cross else 2)
     params = {}
     if config.attention:
         params["attention"] = init_attention(
-            key_attention, config.d_model, config.n_heads, config.bias, std=0.02, std_out=std_out
+            key_attention, config.d_model, config.n_heads, config.bias, std, std_attention
         )
     if cross:
         key_cross = jax.random.fold_in(key, 2)
-        params["cross"] = init_cross(key_cross, config.d_model, config.n_heads, config.bias, std=0.02, std_out=std_out)
+        params["cross"] = init_cross(key_cross, config.d_model, config.n_heads, config.bias, std, std_attention)
     if config.mlp != "none":
-        params["mlp"] = init_mlp(key_mlp, config, std=0.02, std_out=std_out)
+        params["mlp"] = init_mlp(key_mlp, config, std, std_mlp)
     if config.norm != "none":
         params |= {f"{name}_norm": init_norm(config.norm, config.d_model, config.bias) for name in tuple(params)}
     return params
+
+
+def _stds(config: TransformerConfig, sublayers: int) -> tuple[float, float, float]:
+    """Of the matrices that read from the residual stream, and of those by which attention and MLP write to it.
+
+    Norm before: 0.02 and 0.02 / sqrt(sublayers L), as GPT-2: the sum begins small and nothing brings it back. Norm
+    after: 1 / sqrt(inputs), so that what a sub-layer adds is as large as what it is added to.
+    """
+    if norm_before(config) == "none" and config.norm != "none":
+        std = config.d_model**-0.5
+        return std, std, feed_forward_width(config) ** -0.5
+    std_out = 0.02 / math.sqrt(sublayers * config.n_layers)
+    return 0.02, std_out, std_out
 
 
 def run_blocks(
@@ -171,28 +191,34 @@ def run_blocks(
     if config.positions == "rotary":
         angles_TxK = rotary_angles(start + jnp.arange(x_BxTxD.shape[1]), config.d_model // config.n_heads)
 
-    def residual(x_BxTxD: Array, y_BxTxD: Array, sublayer: Array) -> Array:
+    before = norm_before(config)
+    after = config.norm if before == "none" else "none"
+
+    def residual(x_BxTxD: Array, y_BxTxD: Array, norm: Params | None, sublayer: Array) -> Array:
         y_BxTxD = dropout(y_BxTxD, key, sublayer, config.dropout)
-        return x_BxTxD + y_BxTxD if config.residual else y_BxTxD
+        return normalize(after, norm, x_BxTxD + y_BxTxD if config.residual else y_BxTxD)
 
     kv_2xLxBxNxSxK, memory_mask_BxS = ((None, None), None) if memory is None else memory
 
     def run_block(x_BxTxD: Array, layer: tuple[Params, Cache | None, Tree, Array]) -> tuple[Array, Cache | None]:
         params, cache, (k, v), index = layer
         if config.attention:
-            y_BxTxD = normalize(config.norm, params.get("attention_norm"), x_BxTxD)
+            norm = params.get("attention_norm")
+            y_BxTxD = normalize(before, norm, x_BxTxD)
             y_BxTxD, cache = self_attention(
                 params["attention"], y_BxTxD, start, angles_TxK, cache, dtype, config.attention_kernel, mask_BxT, causal
             )
-            x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index)
+            x_BxTxD = residual(x_BxTxD, y_BxTxD, norm, 2 * index)
         if k is not None:
-            y_BxTxD = normalize(config.norm, params.get("cross_norm"), x_BxTxD)
+            norm = params.get("cross_norm")
+            y_BxTxD = normalize(before, norm, x_BxTxD)
             y_BxTxD = cross_attention(params["cross"], y_BxTxD, k, v, memory_mask_BxS, dtype)
-            x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * config.n_layers + 1 + index)
+            x_BxTxD = residual(x_BxTxD, y_BxTxD, norm, 2 * config.n_layers + 1 + index)
         if config.mlp != "none":
-            y_BxTxD = normalize(config.norm, params.get("mlp_norm"), x_BxTxD)
+            norm = params.get("mlp_norm")
+            y_BxTxD = normalize(before, norm, x_BxTxD)
             y_BxTxD = feed_forward(config.mlp, params["mlp"], y_BxTxD, dtype)
-            x_BxTxD = residual(x_BxTxD, y_BxTxD, 2 * index + 1)
+            x_BxTxD = residual(x_BxTxD, y_BxTxD, norm, 2 * index + 1)
         return x_BxTxD, cache
 
     k_LxBxNxSxK, v_LxBxNxSxK = kv_2xLxBxNxSxK

@@ -69,7 +69,8 @@ def _draw_theory(ax: Axes, found: Mapping[str, Any]) -> None:
     distances = np.arange(1, length + 1)
     for when, hue, name in (("initial", "#777777", "at initialisation"), ("trained", HUES["elman"], "trained")):
         start, s = np.mean(np.array(found[when]["h"])[:, 0]), np.mean(found["bound"][when])
-        ax.plot(distances, start * s**distances, color=hue, lw=0.9, ls=":", label=f"bound, s = {s:.2f}, {name}")
+        place = " (above the picture)" if s > 1.05 else ""
+        ax.plot(distances, start * s**distances, color=hue, lw=0.9, ls=":", label=f"bound, s = {s:.2f}, {name}{place}")
     start, slope = np.mean(np.array(found["initial"]["h"])[:, 0]), np.mean(found["mean_slope"])
     ax.plot(
         distances, start * slope**distances, color="black", lw=0.9, ls="--", label=f"mean slope {slope:.2f}, at init."

@@ -29,7 +29,7 @@ from seqjax.cells import CELLS
 from seqjax.config import RecurrentConfig, TransformerConfig
 from seqjax.models.layers import normalize, unembed
 from seqjax.models.recurrent import zero_state
-from seqjax.models.transformer import run_blocks
+from seqjax.models.transformer import norm_before, run_blocks
 
 Tree = Any
 STATES = {"elman": ("h",), "gru": ("h",), "lstm": ("h", "c"), "transformer": ("x",)}
@@ -82,7 +82,7 @@ def _transformer(config: TransformerConfig, params: Tree, tokens_TxB: jax.Array,
         x_BxTxD = x_BxTxD + params["positions"][None, : x_BxTxD.shape[1]]
     if "layers" in params:
         x_BxTxD, _ = run_blocks(config, params["layers"], x_BxTxD, 0, None, None, x_BxTxD.dtype)
-    return normalize(config.norm, params.get("final_norm"), x_BxTxD).swapaxes(0, 1)
+    return normalize(norm_before(config), params.get("final_norm"), x_BxTxD).swapaxes(0, 1)
 
 
 def state_gradients(config: RecurrentConfig | TransformerConfig, params: Tree, batch_BxT1: jax.Array) -> Tree:

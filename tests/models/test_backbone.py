@@ -27,6 +27,7 @@ MODELS: dict[str, ModelConfig] = {
     "lstm-scan": RecurrentConfig("lstm", d_model=8, n_layers=1, recurrence="scan"),
     "gru": RecurrentConfig("gru", d_model=8, n_layers=1, recurrence="lean"),
     "transformer": TransformerConfig(d_model=8, n_layers=2, n_heads=2),
+    "norm after": TransformerConfig(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
     "rotary": TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary"),
     "window": WindowConfig(d_model=8, window=3, d_ff=10, n_layers=2),
 }

@@ -24,6 +24,7 @@ MODELS = {
     "learned positions": TransformerConfig(d_model=16, n_layers=3, n_heads=4),
     "rotary, swiglu": TransformerConfig(d_model=16, n_layers=2, n_heads=2, positions="rotary", mlp="swiglu"),
     "no norm, no positions": TransformerConfig(d_model=16, n_layers=2, n_heads=1, norm="none", positions="none"),
+    "norm after": TransformerConfig(d_model=16, n_layers=2, n_heads=2, norm_position="after"),
     "no attention": TransformerConfig(d_model=16, n_layers=2, attention=False),
     "embedding alone": TransformerConfig(d_model=16, n_layers=0, norm="none", positions="none"),
     "window": WindowConfig(d_model=4, window=3, d_ff=16, n_layers=2),
@@ -51,7 +52,7 @@ def test_logits_and_loss_are_those_of_the_model(name: str) -> None:
     np.testing.assert_allclose(next_token_losses(found.logits_TxV, jnp.asarray(tokens_T)), want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["learned positions", "rotary, swiglu", "no norm, no positions"])
+@pytest.mark.parametrize("name", ["learned positions", "rotary, swiglu", "no norm, no positions", "norm after"])
 def test_attention_looks_back_and_its_rows_sum_to_one(name: str) -> None:
     config = MODELS[name]
     _, params, tokens_T = trained(config)

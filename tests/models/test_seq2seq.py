@@ -16,6 +16,7 @@ from seqjax.models.seq2seq import Seq2Seq
 MODELS = {
     "transformer": (TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_ff=12), True),
     "rotary": (TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary", tied_embeddings=True), True),
+    "norm after": (TransformerConfig(d_model=8, n_layers=2, n_heads=2, norm_position="after"), True),
     "gru": (RecurrentConfig("gru", d_model=6, d_hidden=8, n_layers=1, tied_embeddings=True), True),
     "gru-cho": (RecurrentConfig("gru", d_model=8, n_layers=2), False),
     "lstm": (RecurrentConfig("lstm", d_model=8, n_layers=2), True),
@@ -100,16 +101,25 @@ def test_additive_attention_against_a_loop() -> None:
         np.testing.assert_allclose(logits[row, -1], E @ o_D, rtol=1e-3, atol=1e-4)
 
 
-def test_the_transformer_agrees_with_torch() -> None:
+@pytest.mark.parametrize("norm_position", ["before", "after"])
+def test_the_transformer_agrees_with_torch(norm_position: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is the oracle of this test")
     config = TransformerConfig(
-        d_model=8, n_layers=2, n_heads=2, d_ff=12, mlp="relu", positions="none", tied_embeddings=True
+        d_model=8,
+        n_layers=2,
+        n_heads=2,
+        d_ff=12,
+        mlp="relu",
+        positions="none",
+        tied_embeddings=True,
+        norm_position=norm_position,
     )
+    first = norm_position == "before"
     model = Seq2Seq(config, V, max_length=12)
     _, _, source_BxS, mask_BxS, target_BxT = made("transformer")
     params = jax.jit(model.init)(jax.random.key(1), source_BxS, mask_BxS, target_BxT)["params"]
     params = jax.tree.map(lambda p: 4 * p + 0.01 if p.ndim > 1 else p, params)
-    options = {"dim_feedforward": 12, "dropout": 0.0, "norm_first": True, "batch_first": True}
+    options = {"dim_feedforward": 12, "dropout": 0.0, "norm_first": first, "batch_first": True}
     reference = torch.nn.Transformer(8, 2, 2, 2, **options)
     for side, layers in (("encoder", reference.encoder.layers), ("decoder", reference.decoder.layers)):
         for index, layer in enumerate(layers):
@@ -126,8 +136,12 @@ def test_the_transformer_agrees_with_torch() -> None:
                 _set(torch, getattr(layer, theirs), p[ours]["gain"], p[ours]["bias"])
             _set(torch, layer.linear1, p["mlp"]["W_in"].T, p["mlp"]["b_in"])
             _set(torch, layer.linear2, p["mlp"]["W_out"].T, p["mlp"]["b_out"])
-        norm = params[side]["final_norm"]
-        _set(torch, getattr(reference, side).norm, np.asarray(norm["gain"]), np.asarray(norm["bias"]))
+        assert ("final_norm" in params[side]) == first
+        if first:
+            norm = params[side]["final_norm"]
+            _set(torch, getattr(reference, side).norm, np.asarray(norm["gain"]), np.asarray(norm["bias"]))
+        else:
+            getattr(reference, side).norm = None  # torch's one too many
     E = torch.tensor(np.asarray(params["embedding"]))
     unseen = torch.tensor(~np.asarray(mask_BxS))
     causal = torch.nn.Transformer.generate_square_subsequent_mask(T)

@@ -25,11 +25,16 @@ def make(config, dtype="float32", scale=0.3):
     return model, jax.tree.map(lambda leaf: jnp.asarray(scale * rng.standard_normal(leaf.shape), dtype), shapes)
 
 
-@pytest.mark.parametrize("activation, n_layers", [("gelu", 1), ("relu", 5)])
-def test_torch_encoder_layers_agree(activation, n_layers):
-    """Embedding, pre-norm blocks, final norm, readout: logits and every gradient, in float64."""
+@pytest.mark.parametrize(
+    "activation, n_layers, norm_position", [("gelu", 1, "before"), ("relu", 5, "before"), ("relu", 2, "after")]
+)
+def test_torch_encoder_layers_agree(activation, n_layers, norm_position):
+    """Embedding, blocks with the norm on either side, final norm, readout: logits and every gradient, in float64."""
     torch = pytest.importorskip("torch")
-    config = TransformerConfig(d_model=D, n_layers=n_layers, n_heads=2, d_ff=20, mlp=activation)
+    first = norm_position == "before"
+    config = TransformerConfig(
+        d_model=D, n_layers=n_layers, n_heads=2, d_ff=20, mlp=activation, norm_position=norm_position
+    )
     tokens = np.random.default_rng(0).integers(0, V, (B, T))
     weights = np.random.default_rng(1).standard_normal((B, T, V))
     with jax.enable_x64(True):
@@ -46,7 +51,7 @@ def test_torch_encoder_layers_agree(activation, n_layers):
         return torch.nn.functional.gelu(x, approximate="tanh")
 
     layer = torch.nn.TransformerEncoderLayer(
-        D, 2, 20, 0.0, gelu if activation == "gelu" else "relu", NORM_EPSILON, True, True, dtype=torch.float64
+        D, 2, 20, 0.0, gelu if activation == "gelu" else "relu", NORM_EPSILON, True, first, dtype=torch.float64
     )
     blocks = torch.nn.TransformerEncoder(layer, n_layers, enable_nested_tensor=False)
 
@@ -74,14 +79,17 @@ def test_torch_encoder_layers_agree(activation, n_layers):
         return jax.tree.map(lambda leaf: leaf[i], tree["layers"])
 
     outer = {name: torch.tensor(params[name], requires_grad=True) for name in ("embedding", "positions", "readout")}
-    outer |= {name: torch.tensor(params["final_norm"][name], requires_grad=True) for name in ("gain", "bias")}
+    assert ("final_norm" in params) == first
+    if first:
+        outer |= {name: torch.tensor(params["final_norm"][name], requires_grad=True) for name in ("gain", "bias")}
     with torch.no_grad():
         for i, block in enumerate(blocks.layers):
             for name, value in torch_names(one(params, i)).items():
                 block.get_parameter(name).copy_(torch.tensor(value))
     x = outer["embedding"][torch.tensor(tokens)] + outer["positions"]
     x = blocks(x, mask=torch.nn.Transformer.generate_square_subsequent_mask(T, dtype=torch.float64))
-    x = torch.nn.functional.layer_norm(x, (D,), outer["gain"], outer["bias"], NORM_EPSILON)
+    if first:
+        x = torch.nn.functional.layer_norm(x, (D,), outer["gain"], outer["bias"], NORM_EPSILON)
     want = x @ outer["readout"]
     (want * torch.tensor(weights)).sum().backward()
 
@@ -204,6 +212,18 @@ def test_initial_values_are_gpt2s():
         assert np.std(leaf) == pytest.approx(std, rel=0.1)
     assert np.abs(layers["mlp"]["W_in"][0] - layers["mlp"]["W_in"][1]).max() > 0.01, "layers start equal"
     assert (layers["mlp_norm"]["gain"] == 1).all() and not layers["attention"]["b_qkv"].any()
+
+
+def test_initial_values_with_the_norm_after_keep_the_size_of_their_input():
+    model = build_model(TransformerConfig(d_model=64, n_layers=8, d_ff=256, norm_position="after"), V, 200)
+    layers = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]["layers"]
+    for leaf, inputs in (
+        (layers["attention"]["W_qkv"], 64),
+        (layers["attention"]["W_o"], 64),
+        (layers["mlp"]["W_in"], 64),
+        (layers["mlp"]["W_out"], 256),
+    ):
+        assert np.std(leaf) == pytest.approx(inputs**-0.5, rel=0.1)
 
 
 def test_too_many_tokens_for_learned_positions():

@@ -29,6 +29,7 @@ CONFIGS = {
     "gru": RecurrentConfig("gru", d_model=H, n_layers=1),
     "stacked": RecurrentConfig("lstm", d_model=3, d_hidden=H, n_layers=3),
     "transformer": TransformerConfig(d_model=8, n_layers=2, n_heads=2),
+    "norm after": TransformerConfig(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
     "rotary": TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary", norm="rmsnorm"),
 }
 
