@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seqjax.data.buckets import padded
 from seqjax.data.downloads import fetch, find_file
 from seqjax.data.phrases import phrases
 from seqjax.data.sources import read_files
@@ -251,10 +252,6 @@ def _epoch(sizes: tuple[int, ...], batch_size: int, seed: int, epoch: int) -> li
 
 def _gather(buckets: Buckets, bucket: int, chosen: np.ndarray, batch_size: int) -> Batch:
     rows = buckets.members[bucket][np.resize(chosen, batch_size)]  # resize repeats
-    tokens_BxT = np.zeros((batch_size, buckets.bounds[bucket]), np.int32)
-    for row, i in enumerate(rows):
-        tokens_BxT[row, : len(buckets.tokens[i])] = buckets.tokens[i]
-    lengths_B = np.array([len(buckets.tokens[i]) for i in rows])
-    mask_BxT = np.arange(tokens_BxT.shape[1])[None] < lengths_B[:, None]
+    tokens_BxT, mask_BxT = padded([buckets.tokens[i] for i in rows], buckets.bounds[bucket])
     weights_B = (np.arange(batch_size) < len(chosen)).astype(np.float32)
     return Batch(tokens_BxT, mask_BxT, buckets.labels[rows], weights_B)

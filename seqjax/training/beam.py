@@ -32,8 +32,8 @@ class Found(NamedTuple):
 def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length: int, penalty: float = 0.6) -> Found:
     """Sequences y of high score = sum_t log p(y_t | y_<t) / ((5 + |y|) / 6)^penalty (Wu et al. 2016, equation 14).
 
-    |y| counts the end mark. A beginning stays open until it takes the end mark; in each step the K best open ones and
-    the K best ended ones are kept. The search stops at `length` tokens, or when no open beginning can become better
+    |y| counts the end mark. In each step a beginning ends if that is among the K best continuations of all beginnings;
+    the K best open ones and the K best ended ones are kept. The search stops at `length` tokens, or when no open beginning can become better
     than the worst of the K ended ones. What is still open at `length` counts only where fewer than K have ended.
 
     Args:
@@ -62,8 +62,9 @@ def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length
         logits, state = step(state, last_BxK.reshape(-1))
         log_q = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).reshape(rows, beam, -1)
         total = log_p_BxK[:, :, None] + log_q
-        # those that end here
-        end_log_p = total[:, :, end]
+        # those that end here; with K = 1 only where the end mark is the likeliest token
+        least_Bx1 = lax.top_k(total.reshape(rows, -1), beam)[0][:, -1:]
+        end_log_p = jnp.where(total[:, :, end] >= least_Bx1, total[:, :, end], NONE)
         pool = (
             jnp.concatenate([score_BxK, end_log_p / weight(t + 1)], axis=1),
             jnp.concatenate([ended_log_p, end_log_p], axis=1),

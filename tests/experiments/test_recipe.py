@@ -32,7 +32,7 @@ def test_the_sweeps_are_of_the_recipe(sweep: str) -> None:
         options = {**shapes, "model.n_layers": 0} if name.startswith("1") else shapes
         want.append(json.dumps(to_dict(load_config(CONFIGS / "recipe" / f"{name}.yaml", options))["model"]))
     assert list(found) == want
-    assert len(planned) == {"recipe": 5 * 2 * 3, "recipe-rates": 5 * 3}[sweep]
+    assert len(planned) == {"recipe": 5 * 2 * 3, "recipe-rates": 5 * 4}[sweep]
 
 
 def made_up() -> pd.DataFrame:
