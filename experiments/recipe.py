@@ -5,7 +5,7 @@
     python experiments/recipe.py --record            # and keep the numbers and the figure
 
 The five models of configs/recipe/, width 64, two blocks, a million tokens of the embedded corpus each, three seeds
-(configs/sweeps/recipe.yaml). The learning rate of each is the best of three on BPE tokens at seed 0
+(configs/sweeps/recipe.yaml). The learning rate of each is the best of four on BPE tokens at seed 0
 (configs/sweeps/recipe-rates.yaml, trained too). Differences between steps are of runs with the same seed, and so with
 the same batches. The first step sees the current token alone: it cannot beat the bigram, which is counted here in
 closed form. What was found here is in experiments/results/recipe/results.json.

@@ -30,9 +30,20 @@ class TaskTrain:
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
 
 
+LATER_KEYS = {"norm_position": "before"}
+"""Keys of the model that came after the first recorded runs of tasks, with their defaults. At its default such a key is
+no part of the canonical form, so that the ids of runs recorded before it stay what they were."""
+
+
+def canonical(config: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a config, new or read from config.json, as runs are told apart by."""
+    model = {key: value for key, value in config.get("model", {}).items() if LATER_KEYS.get(key, ...) != value}
+    return {**config, "model": model} if "model" in config else config
+
+
 def canonical_json(config: Any) -> str:
     """One canonical text for each config dataclass: sorted keys, no spaces."""
-    return json.dumps(dataclasses.asdict(config), sort_keys=True, separators=(",", ":"))
+    return json.dumps(canonical(dataclasses.asdict(config)), sort_keys=True, separators=(",", ":"))
 
 
 def task_run_id(name: str, config: Any) -> str:

@@ -33,8 +33,9 @@ def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length
     """Sequences y of high score = sum_t log p(y_t | y_<t) / ((5 + |y|) / 6)^penalty (Wu et al. 2016, equation 14).
 
     |y| counts the end mark. In each step a beginning ends if that is among the K best continuations of all beginnings;
-    the K best open ones and the K best ended ones are kept. The search stops at `length` tokens, or when no open beginning can become better
-    than the worst of the K ended ones. What is still open at `length` counts only where fewer than K have ended.
+    the K best open ones and the K best ended ones are kept. The search stops at `length` tokens, or when no open
+    beginning can become better than the worst of the K ended ones. What is still open at `length` counts only where
+    fewer than K have ended.
 
     Args:
         state: leading axis B, before the first token.

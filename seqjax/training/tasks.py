@@ -23,7 +23,7 @@ from seqjax import runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
 from seqjax.stopping import stop_signals
-from seqjax.task_config import TaskTrain
+from seqjax.task_config import TaskTrain, canonical
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.hardware import describe_hardware, describe_versions
 from seqjax.training.loop import Interrupted
@@ -89,7 +89,7 @@ def _open(folder: Path, config: Any) -> None:
             if runs.holds_records(folder):
                 raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder")
             runs.write_json(path, now)
-        elif json.loads(path.read_text(encoding="utf-8")) != now:
+        elif canonical(json.loads(path.read_text(encoding="utf-8"))) != canonical(now):
             raise UserError(f"{folder}: holds a run of another config; choose another run folder")
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from experiment import load
 
+from seqjax.overlay import load_as
+from seqjax.task_config import task_run_id
+from seqjax.tasks.translation import TranslationRun
+
 REPOSITORY = Path(__file__).parent.parent.parent
 RESULTS = REPOSITORY / "experiments" / "results" / "translation"
 
@@ -34,6 +38,15 @@ def test_the_readme_shows_the_recorded_table(name: str) -> None:
     assert table == (RESULTS / name / "table.md").read_text()
     for line in table.splitlines():
         assert line in shown
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in RESULTS.iterdir()))
+def test_the_configs_are_those_that_were_recorded(name: str) -> None:
+    """A key that came later leaves the ids as they were: a finished run is found, and not trained again."""
+    rows = json.loads((RESULTS / name / "results.json").read_text())
+    for config, row in rows.items():
+        path = REPOSITORY / "configs" / "tasks" / f"{config}.yaml"
+        assert row["run_id"] == task_run_id(config, load_as(TranslationRun, path, {}))
 
 
 def test_the_docstring_says_what_was_recorded() -> None:

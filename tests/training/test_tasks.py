@@ -15,7 +15,7 @@ import pytest
 from seqjax import runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
-from seqjax.task_config import TaskTrain
+from seqjax.task_config import TaskTrain, canonical
 from seqjax.training.loop import Interrupted
 from seqjax.training.tasks import Task, fit
 
@@ -126,3 +126,10 @@ def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
     other = Line(train=TaskTrain(steps=61, evaluate_every=20))
     with pytest.raises(UserError, match="holds a run of another config"):
         fit(line_task(), other, other.optimizer, other.train, tmp_path / "run", quiet=True)
+
+
+def test_a_folder_of_before_a_key_came_is_still_the_same_run() -> None:
+    found = canonical({"model": {"family": "transformer", "norm_position": "before", "d_model": 8}, "train": {}})
+    assert found == {"model": {"family": "transformer", "d_model": 8}, "train": {}}
+    after = {"model": {"family": "transformer", "norm_position": "after"}}
+    assert canonical(after) == after
