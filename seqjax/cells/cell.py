@@ -84,12 +84,21 @@ def init_gates(key: Array, d_in: int, d_hidden: int, n_gates: int, bias: bool) -
     """
     shapes = {"W_x": (d_in**-0.5, (d_in, n_gates * d_hidden)), "W_h": (1.0, (n_gates, d_hidden, d_hidden))}
     params = draw_normal(key, **shapes)
-    q_NxHxH, r_NxHxH = jnp.linalg.qr(params["W_h"])
-    signs_Nx1xH = jnp.sign(jnp.diagonal(r_NxHxH, axis1=1, axis2=2))[:, None, :]  # makes the distribution uniform
-    params["W_h"] = jnp.concatenate(list(q_NxHxH * signs_Nx1xH), axis=1)
+    params["W_h"] = jnp.concatenate(list(jax.vmap(_orthogonal)(params["W_h"])), axis=1)
     if bias:
         params["b"] = jnp.zeros(n_gates * d_hidden)
     return params
+
+
+@jax.custom_batching.sequential_vmap
+def _orthogonal(normal_HxH: Array) -> Array:
+    """A random orthogonal matrix, uniform over all of them, from one of normal numbers.
+
+    One matrix at a time, also under vmap: on a CPU jaxlib 0.10 hands a batch of QR factorizations to the pool of
+    threads and waits for it on a thread of the same pool, so that a program with two such batches can wait for ever.
+    """
+    q_HxH, r_HxH = jnp.linalg.qr(normal_HxH)
+    return q_HxH * jnp.sign(jnp.diagonal(r_HxH))[None, :]
 
 
 def project_gates(params: Params, x_TxBxD: Array, dtype: DTypeLike) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,3 +173,11 @@ def test_vmapped_runs_are_each_run_alone(config):
     together, alone = jax.jit(jax.vmap(run_seed))(keys), jax.jit(run_seed)
     for i, key in enumerate(keys):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-5), together, alone(key))
+
+
+def test_orthogonal_matrices_are_made_one_by_one():
+    """A program with two batches of QR factorizations can wait for ever on a CPU, see `seqjax.cells.cell`."""
+    init = partial(CELLS["gru"].init, d_in=5, d_hidden=7, config=RecurrentConfig("gru"))
+    text = jax.jit(jax.vmap(init)).lower(jax.random.split(jax.random.key(0), 3)).as_text()
+    calls = [line for line in text.splitlines() if "geqrf" in line]
+    assert calls and all("(tensor<7x7xf32>)" in line for line in calls)
