@@ -1,13 +1,15 @@
 """Generation: samples of every family by temperature from a prompt and from one character, and lines by author.
 
-    python experiments/generation.py                     # about 15 minutes on one CPU core; stop and start it at will
+    python experiments/generation.py                     # about 10 minutes on two CPU cores; stop and start it at will
     python experiments/generation.py --record            # and keep numbers, samples and figure
 
 Many to many: five small models of characters (configs/sweeps/generation.yaml, three seeds) go on with a prompt. One to
 many: the same models from one character; and an LSTM of words (configs/tasks/lines.yaml, three seeds) whose first
 element is an author, which writes twelve words of Shakespeare, Milton or the King James Bible. Judges that only count
 the words, or pairs of them, of each author say whose line it is. What was found here is in
-experiments/results/generation/results.json and samples.md beside it.
+experiments/results/generation/results.json and samples.md beside it; expected at temperature 0.8: 77.9 ± 5.7 % of
+the LSTM's words are words, 81.3 ± 11.5 % of the lines are judged to be of the author asked for (real ones
+80.0 %).
 """
 
 from __future__ import annotations

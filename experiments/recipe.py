@@ -1,14 +1,17 @@
 """The recipe step by step: from embedding and unembedding to a Transformer, on characters and on BPE tokens.
 
-    python experiments/recipe.py                     # about half an hour on one CPU core; stop and start it at will
+    python experiments/recipe.py                     # about half an hour on two CPU cores; stop and start it at will
     python experiments/recipe.py --dry-run
     python experiments/recipe.py --record            # and keep the numbers and the figure
 
-The five models of configs/recipe/, width 64, two blocks, a million tokens of the embedded corpus each, three seeds
+The five models of configs/recipe/, width 64, two blocks, four million tokens of the embedded corpus each, three seeds
 (configs/sweeps/recipe.yaml). The learning rate of each is the best of four on BPE tokens at seed 0
 (configs/sweeps/recipe-rates.yaml, trained too). Differences between steps are of runs with the same seed, and so with
 the same batches. The first step sees the current token alone: it cannot beat the bigram, which is counted here in
-closed form. What was found here is in experiments/results/recipe/results.json.
+closed form. Expected, bits per byte taken off by each step:
+
+    characters: MLP -0.001 ± 0.001, attention 0.958 ± 0.118, normalization 0.109 ± 0.101, four heads 0.019 ± 0.045
+    BPE tokens: MLP -0.004 ± 0.005, attention 0.204 ± 0.005, normalization -0.035 ± 0.020, four heads 0.007 ± 0.010
 """
 
 from __future__ import annotations

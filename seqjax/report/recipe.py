@@ -41,9 +41,15 @@ def draw_recipe(steps: Sequence[str], found: Mapping[str, Mapping[str, Any]], bz
     axes[0, 1].set_ylabel("taken off the loss (bits per byte)")
     axes[0, 1].set_title("what each step buys")
     for ax, shown in ((axes[0, 0], places), (axes[0, 1], places[1:])):
-        ax.set_xticks(shown, [steps[place].replace(" ", "\n", 1) for place in shown])
+        ax.set_xticks(shown, [_label(steps[place]) for place in shown])
+        ax.set_axisbelow(True)
         ax.grid(axis="x", visible=False)
         ax.legend(loc="best")
     note = "means of three seeds, bars: 95 % intervals over seeds (Student's t)"
     made.supxlabel(note, fontsize=7, color="#555555", x=0.01, ha="left")
     return made
+
+
+def _label(step: str) -> str:
+    """In two lines, but for a + and one word."""
+    return step if step.startswith("+") and step.count(" ") == 1 else "\n".join(step.rsplit(" ", 1))

@@ -87,6 +87,14 @@ def test_what_is_told_was_recorded(recorded: dict) -> None:
     assert module.as_text(recorded) in readme
 
 
+def test_the_docstring_says_what_was_recorded(recorded: dict) -> None:
+    for tokenizer, shown in (("chars", "characters"), ("bpe-1024", "BPE tokens")):
+        steps = recorded["tokenizers"][tokenizer]["steps"][1:]
+        names = ("MLP", "attention", "normalization", "four heads")
+        gains = [f"{name} {module._pm(row['gain_bits_per_byte'])}" for name, row in zip(names, steps, strict=True)]
+        assert f"{shown}: {', '.join(gains)}" in module.__doc__
+
+
 def test_recorded_rates_are_the_best_of_those_tried_and_are_what_was_trained(recorded: dict) -> None:
     for own in recorded["tokenizers"].values():
         for row in own["steps"]:
