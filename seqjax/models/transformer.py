@@ -7,6 +7,8 @@
     x = x + mlp(norm(x))            x = norm(x + mlp(x))            L blocks of these two
     logits = W norm(x)              logits = W x
 
+Positions, activation and the size of the embedding are the config's, by default as in GPT-2, wherever the norm stands.
+
 Every part can be left out by the config: attention, MLP, norm, residual, positions and the blocks themselves, down to
 embedding and unembedding.
 """
@@ -49,8 +51,9 @@ class Transformer(nn.Module):
     """Decoder-only Transformer language model.
 
     Parameters (float32): "embedding" VxD; "positions" TxD if learned; "layers", a block's parameters with a leading
-    axis L; "final_norm"; "readout" DxV unless tied. Initial values as GPT-2: normal 0.02, positions 0.01, and
-    0.02 / sqrt(2 L) for the matrices that write to the residual stream.
+    axis L; "final_norm" if the norm stands before; "readout" DxV unless tied. Initial values as GPT-2: normal 0.02,
+    positions 0.01, and 0.02 / sqrt(2 L) for the matrices that write to the residual stream; with the norm after, the
+    matrices of the blocks 1 / sqrt(inputs).
     """
 
     config: TransformerConfig

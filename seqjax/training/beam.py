@@ -65,9 +65,10 @@ def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length
         total = log_p_BxK[:, :, None] + log_q
         # those that end here; with K = 1 only where the end mark is the likeliest token
         least_Bx1 = lax.top_k(total.reshape(rows, -1), beam)[0][:, -1:]
-        end_log_p = jnp.where(total[:, :, end] >= least_Bx1, total[:, :, end], NONE)
+        end_log_p = total[:, :, end]
+        ends = (end_log_p >= least_Bx1) & (end_log_p > 0.01 * NONE)
         pool = (
-            jnp.concatenate([score_BxK, end_log_p / weight(t + 1)], axis=1),
+            jnp.concatenate([score_BxK, jnp.where(ends, end_log_p / weight(t + 1), NONE)], axis=1),
             jnp.concatenate([ended_log_p, end_log_p], axis=1),
             jnp.concatenate([ended_tokens, tokens], axis=1),
         )

@@ -99,3 +99,20 @@ def test_what_never_ends_is_given_as_it_is() -> None:
     open_ones = [row for row in np.asarray(found.tokens_BxKxT[0]).tolist() if END not in row]
     assert not open_ones or np.isclose(log_p(table[0], tuple(open_ones[0])), best[0], atol=2.0)
     assert np.all(np.isfinite(found.score_BxK)) and np.all(np.diff(found.score_BxK, axis=1) <= 1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.6, 1.0])
+def test_long_ones_that_never_end_are_given_whole(penalty: float) -> None:
+    """The weight of a long sequence is over ten here: what cannot be must not come before what has not ended."""
+    logits_V = jnp.array([1.0, 0.5, 0.0, -60.0])
+
+    def endless(state: jax.Array, token_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.tile(logits_V, (len(token_N), 1)), state
+
+    found = jax.jit(partial(beam_search, endless, begin=BEGIN, end=END, beam=3, length=64, penalty=penalty))(
+        jnp.zeros(2)
+    )
+    assert not (np.asarray(found.tokens_BxKxT) == END).any()
+    best = 64 * float(jax.nn.log_softmax(logits_V)[0])
+    np.testing.assert_allclose(found.log_p_BxK[:, 0], best, rtol=1e-5)
+    assert (np.asarray(found.log_p_BxK) > 2 * best).all()
