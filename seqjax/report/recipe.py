@@ -39,13 +39,13 @@ def draw_recipe(steps: Sequence[str], found: Mapping[str, Mapping[str, Any]], bz
     axes[0, 0].set_title("loss after each step")
     axes[0, 1].axhline(0, color="#555555", lw=0.8)
     axes[0, 1].set_ylabel("taken off the loss (bits per byte)")
-    axes[0, 1].set_title("what each step buys")
+    axes[0, 1].set_title("change by each step")
     for ax, shown in ((axes[0, 0], places), (axes[0, 1], places[1:])):
         ax.set_xticks(shown, [_label(steps[place]) for place in shown])
         ax.set_axisbelow(True)
         ax.grid(axis="x", visible=False)
         ax.legend(loc="best")
-    note = "means of three seeds, bars: 95 % intervals over seeds (Student's t)"
+    note = "means of three seeds, whiskers: 95 % intervals over seeds (Student's t)"
     made.supxlabel(note, fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
