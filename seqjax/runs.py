@@ -84,9 +84,10 @@ def open_run(folder: Path, config: Config) -> None:
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
+        records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
         if path.exists():
             _compare(read_config(folder), config, folder)
-        elif holds_records(folder):
+        elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
             write_json(path, to_dict(config))

@@ -85,8 +85,9 @@ def _open(folder: Path, config: Any) -> None:
     with runs.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path, now = folder / "config.json", json.loads(json.dumps(dataclasses.asdict(config)))
+        records = runs.holds_records(folder)  # looked at first: another process may be writing config.json right now
         if not path.is_file():
-            if runs.holds_records(folder):
+            if records:
                 raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder")
             runs.write_json(path, now)
         elif canonical(json.loads(path.read_text(encoding="utf-8"))) != canonical(now):
