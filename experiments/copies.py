@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from common import guarded, surroundings
 
-from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, RecurrentConfig, TrainConfig
-from seqjax.config import TransformerConfig as Transformer
+from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.data.copies import UNIT, Copies
+from seqjax.families import GRU, LSTM, Transformer
 from seqjax.report.families import draw_copies
 from seqjax.report.style import save
 from seqjax.runs import write_json
@@ -39,9 +39,9 @@ PROCESS = Copies(symbols=8, distances=6)
 CONTEXT, HELD_OUT = 192, 1024  # tokens; windows
 MODELS = {
     "Transformer, 1 layer of 64": Transformer(d_model=64, n_layers=1, n_heads=4, positions="rotary"),
-    "LSTM, 1 layer of 16": RecurrentConfig("lstm", d_model=16, n_layers=1),
-    "LSTM, 1 layer of 128": RecurrentConfig("lstm", d_model=128, n_layers=1),
-    "GRU, 1 layer of 128": RecurrentConfig("gru", d_model=128, n_layers=1),
+    "LSTM, 1 layer of 16": LSTM(d_model=16, n_layers=1),
+    "LSTM, 1 layer of 128": LSTM(d_model=128, n_layers=1),
+    "GRU, 1 layer of 128": GRU(d_model=128, n_layers=1),
 }
 
 

@@ -27,7 +27,7 @@ from common import ROOT, guarded, surroundings, sweep_table
 
 from seqjax import runs
 from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import Config, TransformerConfig
+from seqjax.config import Config
 from seqjax.data import load_corpus
 from seqjax.data.lines import AUTHORS, load_words, make_vocabulary, set_in_lines, split_words
 from seqjax.overlay import load_as
@@ -140,7 +140,7 @@ def _samples(
 ) -> list[str]:
     """``count`` texts that begin with ``start``."""
     tokens_T = tokenizer.encode(start.encode()).astype(np.int32)
-    limit = config.train.context_length if isinstance(config.model, TransformerConfig) else None
+    limit = config.train.context_length if config.model.context_limit else None
     prompt_BxT = np.tile(tokens_T, (count, 1))
     new = generate(
         model, params, prompt_BxT, CHARACTERS, seed=config.train.seed, temperature=temperature, max_context=limit

@@ -28,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from common import guarded, surroundings
 
-from seqjax.config import Config, EvaluationConfig, OptimizerConfig, RecurrentConfig, TrainConfig, TransformerConfig
+from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.config import run_id as name_of
 from seqjax.data import window_batch
-from seqjax.models.recurrent import run_layers, zero_state
+from seqjax.families import FAMILIES, Transformer
 from seqjax.report.gradients import draw_gradient_norms
 from seqjax.report.style import save
 from seqjax.runs import storage_errors, write_json
@@ -44,7 +44,7 @@ from seqjax.training.setup import load_text, make_model, make_program
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "gradients"
-FAMILIES = ("elman", "lstm", "gru", "transformer")
+MEASURED = ("elman", "lstm", "gru", "transformer")
 ROWS = 4  # windows in one program
 TOLD = (8, 32)  # distances of the table, beside distance 1
 
@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     options = parser.parse_args()
     share_compilations()
-    families = {family: measure(family, options) for family in FAMILIES}
+    families = {family: measure(family, options) for family in MEASURED}
     target = RESULTS if options.record else options.report
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,9 @@ def config_of(family: str, seed: int, options: argparse.Namespace) -> Config:
     """One layer of a recurrent family, two blocks of the Transformer; the same text and steps."""
     width = options.width
     model = (
-        TransformerConfig(d_model=width, n_layers=2, n_heads=4)
+        Transformer(d_model=width, n_layers=2, n_heads=4)
         if family == "transformer"
-        else RecurrentConfig(family, d_model=width, n_layers=1)
+        else FAMILIES[family](d_model=width, n_layers=1)
     )
     return Config(
         model=model,
@@ -123,9 +123,8 @@ def measure(family: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def mean_slope(config: Config, params: Any, batch_BxT1: np.ndarray) -> float:
     """The factor of a step back that the states of a network at initialisation foretell."""
-    x_TxBxD = config.model.d_model**0.5 * params["embedding"][batch_BxT1[:, :-1].T]
-    state = zero_state(config.model, len(batch_BxT1))
-    return elman_mean_slope(run_layers(config.model, params, x_TxBxD, state, None, "float32")[0])
+    x_BxTxD = config.model.d_model**0.5 * params["embedding"][batch_BxT1[:, :-1]]
+    return elman_mean_slope(config.model.run(params, x_BxTxD).h_BxTxH)
 
 
 def remaining(norms_SxT: list[list[float]], distance: int) -> tuple[float, float, float]:

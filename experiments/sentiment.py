@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 from common import guarded, surroundings
 
 from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import ModelConfig, RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.config import ModelConfig
 from seqjax.data.sentiment import Splits
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES, Transformer, Window
 from seqjax.overlay import load_as
 from seqjax.report.sentiment import draw_sentiment, show_model
 from seqjax.report.style import save
@@ -117,12 +118,12 @@ def model_of(family: str, width: int, dropout: float) -> ModelConfig:
     weight of its own to the logits (the product of its D numbers with the readout), and the mean is taken.
     """
     if family == "bag":
-        return TransformerConfig(d_model=width, n_layers=0, positions="none", norm="none", dropout=dropout)
+        return Transformer(d_model=width, n_layers=0, positions="none", norm="none", dropout=dropout)
     if family == "window":
-        return WindowConfig(d_model=width, window=5, d_ff=2 * width, dropout=dropout)
+        return Window(d_model=width, window=5, d_ff=2 * width, dropout=dropout)
     if family == "transformer":
-        return TransformerConfig(d_model=width, n_layers=2, n_heads=4, d_ff=2 * width, dropout=dropout)
-    return RecurrentConfig(family, d_model=width, n_layers=1, dropout=dropout)
+        return Transformer(d_model=width, n_layers=2, n_heads=4, d_ff=2 * width, dropout=dropout)
+    return FAMILIES[family](d_model=width, n_layers=1, dropout=dropout)
 
 
 def run(base: SentimentConfig, splits: Splits, runs: Path, variant: Variant, rate: float, seed: int,

@@ -31,7 +31,8 @@ from typing import Any
 from common import guarded, surroundings
 
 from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import ModelConfig, TransformerConfig
+from seqjax.config import ModelConfig
+from seqjax.families import Transformer
 from seqjax.overlay import load_as
 from seqjax.report.gradients import draw_truncation
 from seqjax.report.style import save
@@ -112,7 +113,7 @@ def run(base: DelayConfig, kind: dict[str, Any], seed: int, runs: Path) -> dict[
 def model_of(family: str, like: ModelConfig) -> ModelConfig:
     """One layer of the same width."""
     if family == "transformer":
-        return TransformerConfig(d_model=like.d_model, n_layers=1, n_heads=4)
+        return Transformer(d_model=like.d_model, n_layers=1, n_heads=4)
     return replace(like, family=family)
 
 

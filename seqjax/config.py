@@ -12,109 +12,21 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from seqjax.families import FAMILIES
+from seqjax.families.family import Impossible
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-@dataclass(frozen=True)
-class RecurrentConfig:
-    """Elman RNN, LSTM or GRU: embedding, stacked recurrent layers, readout."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    family: Literal["elman", "lstm", "gru"]
-    """Recurrent cell."""
-    d_model: PositiveInt = 128
-    """D, width of the embedding."""
-    d_hidden: PositiveInt | None = None
-    """H, width of the recurrent state; null: equal to d_model."""
-    n_layers: PositiveInt = 2
-    """L, stacked recurrent layers."""
-    bias: bool = True
-    """Biases in the gates and in the readout."""
-    forget_bias: float = 1.0
-    """Initial bias of the LSTM's forget gate (LSTM only)."""
-    reset: Literal["before", "after"] = "after"
-    """GRU only: reset gate applied before the recurrent matmul (Cho et al. 2014) or after it (cuDNN, torch)."""
-    tied_embeddings: bool = False
-    """Use the embedding table as the readout."""
-    dropout: Fraction = 0.0
-    """Dropout rate on the inputs of each layer and of the readout."""
-    recurrence: Literal["fast", "lean", "scan"] = "fast"
-    """Backward pass: fast (own), lean (own; memory does not grow with context x gates), scan (plain, the reference)."""
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Transformer decoder; every part can be taken away, down to embedding and unembedding alone."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    family: Literal["transformer"] = "transformer"
-    """Transformer decoder."""
-    d_model: PositiveInt = 128
-    """D, width of the residual stream."""
-    n_layers: NonNegativeInt = 4
-    """L, blocks; 0 leaves embedding and unembedding."""
-    n_heads: PositiveInt = 4
-    """N, attention heads; divides d_model."""
-    d_ff: PositiveInt | None = None
-    """F, width of the MLP; null: 4 D (swiglu: 8 D / 3 rounded up to a multiple of 8)."""
-    attention: bool = True
-    """Self-attention in each block."""
-    attention_kernel: Literal["auto", "blocks", "whole"] = "auto"
-    """Scores of all positions at once (whole), in blocks of queries, or what is fastest here (auto)."""
-    mlp: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
-    """Activation of the MLP in each block; none: no MLP."""
-    norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
-    """Normalization of the residual stream."""
-    norm_position: Literal["before", "after"] = "before"
-    """Before each sub-layer and before the unembedding (GPT-2), or after each residual sum (Vaswani et al. 2017)."""
-    residual: bool = True
-    """Residual connections around each sub-layer."""
-    positions: Literal["learned", "rotary", "none"] = "learned"
-    """How a token's position is known."""
-    bias: bool = True
-    """Biases in linear layers and layer norms."""
-    tied_embeddings: bool = False
-    """Use the embedding table as the readout."""
-    dropout: Fraction = 0.0
-    """Dropout rate on the embedding and on each sub-layer's output."""
-
-
-@dataclass(frozen=True)
-class WindowConfig:
-    """Feed-forward network over the last few tokens, the baseline before recurrence (Bengio et al. 2003)."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    family: Literal["window"] = "window"
-    """Fixed-window feed-forward model."""
-    d_model: PositiveInt = 64
-    """D, width of the embedding."""
-    window: PositiveInt = 8
-    """How many of the last tokens are seen, the current one included."""
-    d_ff: PositiveInt = 256
-    """F, width of the hidden layers."""
-    n_layers: PositiveInt = 1
-    """L, hidden layers."""
-    bias: bool = True
-    """Biases in linear layers."""
-    tied_embeddings: bool = False
-    """Use the embedding table as the readout; needs d_ff equal to d_model."""
-    dropout: Fraction = 0.0
-    """Dropout rate on the inputs of each layer."""
-
-
-ModelConfig = RecurrentConfig | TransformerConfig | WindowConfig
-MODEL_CLASSES: dict[str, type] = {
-    "elman": RecurrentConfig,
-    "lstm": RecurrentConfig,
-    "gru": RecurrentConfig,
-    "transformer": TransformerConfig,
-    "window": WindowConfig,
-}
+ModelConfig = reduce(or_, FAMILIES.values())
+"""Any family: the section `model`."""
 
 
 @dataclass(frozen=True)
@@ -252,23 +164,10 @@ class Request(Config):
     size: SizeConfig = field(default_factory=SizeConfig)
 
 
-class Impossible(ValueError):
-    """A combination of values that cannot be: ``key`` is the dotted key to change."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
 def check(config: Config) -> None:
     """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
-    model, train, optimizer = config.model, config.train, config.optimizer
-    if isinstance(model, TransformerConfig):
-        _check_transformer(model)
-    elif isinstance(model, RecurrentConfig):
-        _check_recurrent(model)
-    elif model.tied_embeddings and model.d_ff != model.d_model:
-        raise Impossible("model.tied_embeddings", f"needs d_ff {model.d_ff} equal to d_model {model.d_model}")
+    train, optimizer = config.train, config.optimizer
+    config.model.check()
     if train.batch_size % train.accumulation:
         raise Impossible(
             "train.accumulation",
@@ -284,41 +183,15 @@ def check(config: Config) -> None:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
     if train.bptt is not None:
         _check_bptt(train.bptt, config)
-    if config.data.batching == "streams" and not isinstance(model, RecurrentConfig):
+    if config.data.batching == "streams" and not config.model.recurrent:
         raise Impossible(
             "data.batching",
-            f"streams carry recurrent state, which the family '{model.family}' does not have; allowed: windows",
+            f"streams carry recurrent state, which the family '{config.model.family}' does not have; allowed: windows",
         )
-
-
-def _check_transformer(model: TransformerConfig) -> None:
-    if model.d_model % model.n_heads:
-        raise Impossible(
-            "model.n_heads",
-            f"{model.n_heads} heads do not divide d_model {model.d_model}; allowed: {_divisors(model.d_model)}",
-        )
-    if model.positions == "rotary" and (model.d_model // model.n_heads) % 2:
-        raise Impossible(
-            "model.n_heads",
-            f"rotary positions need an even head width; it is "
-            f"{model.d_model} / {model.n_heads} = {model.d_model // model.n_heads}",
-        )
-
-
-def _check_recurrent(model: RecurrentConfig) -> None:
-    hidden = model.d_hidden or model.d_model
-    if model.tied_embeddings and hidden != model.d_model:
-        raise Impossible("model.tied_embeddings", f"needs d_hidden {hidden} equal to d_model {model.d_model}")
-    if model.family != "lstm" and model.forget_bias != 1.0:
-        raise Impossible("model.forget_bias", f"the family '{model.family}' has no forget gate; only lstm has")
-    if model.family == "lstm" and not model.bias and model.forget_bias != 1.0:
-        raise Impossible("model.forget_bias", "needs model.bias true")
-    if model.family != "gru" and model.reset != "after":
-        raise Impossible("model.reset", f"the family '{model.family}' has no reset gate; only gru has")
 
 
 def _check_bptt(bptt: int, config: Config) -> None:
-    if not isinstance(config.model, RecurrentConfig):
+    if not config.model.recurrent:
         family = config.model.family
         raise Impossible("train.bptt", f"the family '{family}' has no recurrence to truncate; allowed: null")
     if bptt > config.train.context_length:
@@ -346,23 +219,23 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-LATER_KEYS = {
-    "model.recurrence": "fast",
-    "model.attention_kernel": "auto",
-    "model.norm_position": "before",
-    "train.bptt": None,
-}
-"""Keys that came after the first recorded runs, with their defaults. At its default such a key is no part of the
-canonical form, so that the ids of runs recorded before it stay what they were."""
+def canonical_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `model` as it enters a run's id: as it was when the first runs of its family were recorded.
+
+    Fields that came later are left out at their default, and fields that are gone are put in (see `Family`).
+    """
+    family = FAMILIES[model["family"]]
+    missing = object()
+    kept = {key: value for key, value in model.items() if family.later.get(key, missing) != value}
+    return {**family.retired, **kept}
 
 
 def canonical_json(config: Config) -> str:
     """One canonical text for each config: sorted keys, no spaces; floats by their shortest exact form."""
     tree = to_dict(config)
-    for key, default in LATER_KEYS.items():
-        section, _, name = key.partition(".")
-        if name in tree[section] and tree[section][name] == default:
-            del tree[section][name]
+    tree["model"] = canonical_model(tree["model"])
+    if tree["train"]["bptt"] is None:  # a key that came after the first recorded runs
+        del tree["train"]["bptt"]
     return json.dumps(tree, sort_keys=True, separators=(",", ":"))
 
 
@@ -391,6 +264,5 @@ def program_key(config: Config) -> str:
 
 def run_id(config: Config) -> str:
     """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
-    model = config.model
-    shape = f"{model.family}-{model.n_layers}x{getattr(model, 'd_hidden', None) or model.d_model}"
-    return f"{shape}-{hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]}"
+    digest = hashlib.sha256(canonical_json(config).encode()).hexdigest()
+    return f"{config.model.family}-{config.model.shape}-{digest[:10]}"

@@ -7,20 +7,26 @@ dotted key, what is allowed and what is near.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import os
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from seqjax.config import MODEL_CLASSES, Config, Impossible, Request, check
+from seqjax.config import Config, Request, check
 from seqjax.errors import UserError, did_you_mean
+from seqjax.families import FAMILIES, Family
+from seqjax.families.family import Impossible
 
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(Request)
 
@@ -211,14 +217,17 @@ def overlay(below: Tree, above: Tree) -> Tree:
     """``above`` laid over ``below``, key by key.
 
     A ``model`` section of another kind of family replaces the one below: the options of one kind mean nothing to
-    another. Among elman, lstm and gru the section below stays, and so does one that names no family.
+    another. Among recurrent families the section below stays, without the options that the new family does not have.
     """
     below, overruled = _without_rivals(below, above)
     values = dict(below.values)
     places = dict(below.places)
-    if len({_kind(above.values), _kind(values)} - {None}) > 1:
-        values["model"] = {}
-        places = {key: place for key, place in places.items() if key.partition(".")[0] != "model"}
+    old, new = _family(values), _family(above.values)
+    if old and new and old is not new:
+        alike = _kind(old) is _kind(new)
+        names = {field.name for field in fields(new)} if alike else set()
+        values["model"] = {name: value for name, value in values["model"].items() if name in names}
+        places = {k: place for k, place in places.items() if not k.startswith("model.") or k[6:] in names}
     source = above.source if above.values else below.source
     return Tree(
         _merge(values, above.values), places | above.places, source, below.overruled + above.overruled + overruled
@@ -242,10 +251,16 @@ def _without_rivals(below: Tree, above: Tree) -> tuple[Tree, tuple[str, ...]]:
     return Tree(values, below.places, below.source, below.overruled), tuple(overruled)
 
 
-def _kind(values: Mapping[str, Any]) -> type | None:
+def _family(values: Mapping[str, Any]) -> type[Family] | None:
     model = values.get("model")
-    family = model.get("family") if isinstance(model, Mapping) else None
-    return MODEL_CLASSES.get(family) if isinstance(family, str) else None
+    name = model.get("family") if isinstance(model, Mapping) else None
+    return FAMILIES.get(name) if isinstance(name, str) else None
+
+
+def _kind(family: type[Family]) -> type:
+    """What families with the same options share: a base of their own, or nothing but themselves."""
+    base = family.__bases__[0]
+    return family if base is Family else base
 
 
 def _merge(below: Any, above: Any) -> Any:
@@ -264,9 +279,19 @@ def parse(tree: Tree, adapter: TypeAdapter[Any] = _ADAPTER) -> Any:
     """
     try:
         # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
-        return adapter.validate_json(json.dumps(tree.values, default=str), strict=True)
+        return adapter.validate_json(json.dumps(_without_retired(tree.values), default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree, adapter)) from None
+
+
+def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
+    """Without the fields that recorded runs have and their family no longer has, where they say what always holds."""
+    family = _family(values)
+    if family is None:
+        return values
+    missing = object()
+    model = {name: value for name, value in values["model"].items() if family.retired.get(name, missing) != value}
+    return {**values, "model": model}
 
 
 def checked(config: Config, tree: Tree) -> Config:
@@ -301,27 +326,36 @@ def without_targets(request: Request) -> Config:
 def _describe(error: ValidationError, tree: Tree, adapter: TypeAdapter[Any]) -> str:
     found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = [str(part) for part in found["loc"]]
-    if location[:1] == ["model"] and len(location) > 1 and location[1] in MODEL_CLASSES:
+    if location[:1] == ["model"] and len(location) > 1 and location[1] in FAMILIES:
         del location[1]  # pydantic puts the family between model and its field
     key = ".".join(location)
     where = f"{tree.place(key)}: {key}"
     match found["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
             names = _siblings(location, tree, adapter)
-            return f"{where}: unknown key; allowed: {', '.join(names)}{did_you_mean(location[-1], names)}"
+            near = did_you_mean(location[-1], names) or _owners(location)
+            return f"{where}: unknown key; allowed: {', '.join(names)}{near}"
         case "literal_error":
             allowed = re.findall(r"'([^']*)'", found["ctx"]["expected"])
             near = did_you_mean(str(found["input"]), allowed)
             return f"{where}: {found['input']!r} is not allowed; allowed: {', '.join(allowed)}{near}"
         case "union_tag_invalid":
-            near = did_you_mean(str(found["ctx"]["tag"]), MODEL_CLASSES)
+            near = did_you_mean(str(found["ctx"]["tag"]), FAMILIES)
             where = f"{tree.place(f'{key}.family')}: {key}.family"
-            return f"{where}: {found['ctx']['tag']!r} is not allowed; allowed: {', '.join(MODEL_CLASSES)}{near}"
+            return f"{where}: {found['ctx']['tag']!r} is not allowed; allowed: {', '.join(FAMILIES)}{near}"
         case "union_tag_not_found":
-            return f"{where}.family: missing; allowed: {', '.join(MODEL_CLASSES)}"
+            return f"{where}.family: missing; allowed: {', '.join(FAMILIES)}"
         case "missing":
             return f"{where}: missing"
     return f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
+
+
+def _owners(location: list[str]) -> str:
+    """Which other families have a field that this one does not have."""
+    owners = [name for name, family in FAMILIES.items() if location[-1] in {field.name for field in fields(family)}]
+    if location[:-1] != ["model"] or not owners:
+        return ""
+    return f"; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
 
 
 def _siblings(location: list[str], tree: Tree, adapter: TypeAdapter[Any]) -> list[str]:
@@ -340,18 +374,49 @@ def _siblings(location: list[str], tree: Tree, adapter: TypeAdapter[Any]) -> lis
 def leaves(adapter: TypeAdapter[Any] = _ADAPTER) -> list[tuple[str, dict[str, Any]]]:
     """Every dotted key with its JSON schema: ``description``, ``type`` or ``enum``, ``default``, and ``families``.
 
-    A key of ``model`` that several kinds of model have stands once for each kind, with the families of that kind.
+    A key of ``model`` stands once for all families of a kind that have it, and once more for each other kind.
     """
     schema = adapter.json_schema()
     definitions = schema["$defs"]
     found: list[tuple[str, dict[str, Any]]] = []
     for name, entry in schema["properties"].items():
         if name == "model":
-            for model_class in dict.fromkeys(MODEL_CLASSES.values()):
-                families = [family for family, owner in MODEL_CLASSES.items() if owner is model_class]
-                for leaf, leaf_schema in definitions[model_class.__name__]["properties"].items():
-                    found.append((f"model.{leaf}", {**leaf_schema, "families": families}))
+            found += _model_leaves(definitions)
         else:
             for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
-                found.append((f"{name}.{leaf}", {**leaf_schema, "families": list(MODEL_CLASSES)}))
+                found.append((f"{name}.{leaf}", {**leaf_schema, "families": list(FAMILIES)}))
+    return found
+
+
+def _model_leaves(definitions: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    kinds: dict[type, dict[str, dict[str, Any]]] = {}
+    for name, family in FAMILIES.items():
+        of_kind = kinds.setdefault(_kind(family), {})
+        docs = _descriptions(family)
+        for leaf, schema in definitions[family.__name__]["properties"].items():
+            entry = of_kind.setdefault(leaf, {**schema, "description": docs.get(leaf, ""), "families": []})
+            entry["families"].append(name)
+    found = []
+    for of_kind in kinds.values():
+        in_all = max(len(entry["families"]) for entry in of_kind.values())
+        order = sorted(of_kind.items(), key=lambda item: (item[0] != "family", in_all - len(item[1]["families"])))
+        for leaf, entry in order:
+            if leaf == "family" and len(entry["families"]) > 1:
+                del entry["const"]
+                entry |= {"enum": entry["families"], "description": "Recurrent cell."}
+                entry.pop("default", None)
+            found.append((f"model.{leaf}", entry))
+    return found
+
+
+@cache
+def _descriptions(family: type[Family]) -> dict[str, str]:
+    """The docstrings of a family's fields, those of its bases among them."""
+    found: dict[str, str] = {}
+    for base in reversed(family.__mro__[:-1]):
+        (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)
+        for field_node, doc in pairwise(body):
+            match field_node, doc:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = inspect.cleandoc(text)
     return found

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from seqjax.config import Config, HorizonConfig, ModelConfig, RecurrentConfig, Request, TransformerConfig
+from seqjax.config import Config, HorizonConfig, ModelConfig, Request
 from seqjax.data import cache_folder, load_corpus, load_tokenizer
 from seqjax.data.tokenizers import known_size
 from seqjax.errors import UserError
@@ -123,42 +123,27 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
     """
     if target > MOST:
         raise UserError(f"{place}: size.non_embedding: {target:g} is more than {MOST:g}")
-    grain = _grain(model)
+    grain = model.grain
     low, high, multiple = 0, math.inf, max(1, round(model.d_model / grain))
     while high - low > 1:  # N rises with the width, about as its square
-        size = non_embedding_parameters(_widened(model, multiple * grain))
+        size = non_embedding_parameters(model.widened(multiple * grain))
         if size == 0:
             raise UserError(f"{place}: size.non_embedding: the model has no layers whose width could be chosen")
         low, high = (multiple, high) if size <= target else (low, multiple)
         multiple = min(max(round(multiple * math.sqrt(target / size)), low + 1), high - 1)
-    sizes = {width: non_embedding_parameters(_widened(model, width)) for width in (low * grain, high * grain) if width}
+    sizes = {width: non_embedding_parameters(model.widened(width)) for width in (low * grain, high * grain) if width}
     best = min(sizes, key=lambda width: abs(sizes[width] - target))
     if abs(sizes[best] - target) > TOLERANCE * target:
         offered = ", ".join(f"d_model {width} gives {size:,}" for width, size in sizes.items())
         raise NoSuchWidth(
             f"{place}: size.non_embedding: no width gives {target:,.0f} within {TOLERANCE:.0%} for the family "
             f"'{model.family}' with n_layers {model.n_layers}"
-            + (f" and n_heads {model.n_heads}" if isinstance(model, TransformerConfig) else "")
+            + (f" and n_heads {model.n_heads}" if hasattr(model, "n_heads") else "")
             + f"; {offered}. Change the size, the depth"
             + (" or the heads" if grain > 1 else "")
         )
-    return _widened(model, best)
+    return model.widened(best)
 
 
 class NoSuchWidth(UserError):
     """No width of a model comes near enough to the size that was asked for."""
-
-
-def _grain(model: ModelConfig) -> int:
-    if not isinstance(model, TransformerConfig):
-        return 1
-    return model.n_heads * (2 if model.positions == "rotary" else 1)
-
-
-def _widened(model: ModelConfig, width: int) -> ModelConfig:
-    """The model with ``d_model`` set, and the other given widths in proportion."""
-    changes: dict[str, int] = {"d_model": width}
-    other = "d_hidden" if isinstance(model, RecurrentConfig) else "d_ff"
-    if getattr(model, other) is not None:
-        changes[other] = max(1, round(getattr(model, other) * width / model.d_model))
-    return dataclasses.replace(model, **changes)

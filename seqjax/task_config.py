@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, PositiveInt
 
+from seqjax.families import FAMILIES
+
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
@@ -37,8 +39,10 @@ no part of the canonical form, so that the ids of runs recorded before it stay w
 
 def canonical(config: dict[str, Any]) -> dict[str, Any]:
     """The tree of a config, new or read from config.json, as runs are told apart by."""
-    model = {key: value for key, value in config.get("model", {}).items() if LATER_KEYS.get(key, ...) != value}
-    return {**config, "model": model} if "model" in config else config
+    if "model" not in config:
+        return config
+    model = {key: value for key, value in config["model"].items() if LATER_KEYS.get(key, ...) != value}
+    return {**config, "model": {**FAMILIES[model["family"]].retired, **model}}
 
 
 def canonical_json(config: Any) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from seqjax import runs
-from seqjax.config import Config, RecurrentConfig, TransformerConfig
+from seqjax.config import Config
 from seqjax.errors import UserError
+from seqjax.families import LSTM, Transformer
 
-CONFIG = Config(RecurrentConfig("lstm"))
+CONFIG = Config(LSTM())
 
 
 def test_config_is_saved_and_compared(tmp_path: Path) -> None:
@@ -21,9 +22,9 @@ def test_config_is_saved_and_compared(tmp_path: Path) -> None:
     runs.open_run(tmp_path / "run", CONFIG)
     assert runs.read_config(tmp_path / "run") == CONFIG
     with pytest.raises(UserError, match=r"another config: model.n_layers is 2 there and 3 here"):
-        runs.open_run(tmp_path / "run", Config(RecurrentConfig("lstm", n_layers=3)))
+        runs.open_run(tmp_path / "run", Config(LSTM(n_layers=3)))
     with pytest.raises(UserError, match="another"):
-        runs.open_run(tmp_path / "run", Config(TransformerConfig()))
+        runs.open_run(tmp_path / "run", Config(Transformer()))
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:

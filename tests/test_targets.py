@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax import targets
-from seqjax.config import ModelConfig, RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.config import ModelConfig
 from seqjax.errors import UserError
+from seqjax.families import GRU, LSTM, Elman, Transformer, Window
 from seqjax.overlay import Tree, options_tree, overlay, read_tree
 from seqjax.targets import Resolved, model_of_size, resolve, vocabulary_size
 
@@ -29,14 +30,14 @@ def at_width(model: ModelConfig, width: int) -> ModelConfig:
 
 MODELS = st.one_of(
     st.builds(
-        RecurrentConfig,
-        family=st.sampled_from(["elman", "lstm", "gru"]),
+        lambda family, **fields: family(**fields),
+        family=st.sampled_from([Elman, LSTM, GRU]),
         d_model=st.integers(1, 300),
         d_hidden=st.none() | st.integers(1, 300),
         n_layers=st.integers(1, 4),
     ),
     st.builds(
-        TransformerConfig,
+        Transformer,
         d_model=st.integers(1, 300),
         d_ff=st.none() | st.integers(1, 300),
         n_layers=st.integers(1, 4),
@@ -44,7 +45,7 @@ MODELS = st.one_of(
         mlp=st.sampled_from(["gelu", "swiglu", "none"]),
         positions=st.sampled_from(["learned", "rotary"]),
     ),
-    st.builds(WindowConfig, d_model=st.integers(1, 300), d_ff=st.integers(1, 300), n_layers=st.integers(1, 3)),
+    st.builds(Window, d_model=st.integers(1, 300), d_ff=st.integers(1, 300), n_layers=st.integers(1, 3)),
 )
 
 
@@ -52,7 +53,7 @@ MODELS = st.one_of(
 @given(MODELS, st.floats(1.5, 5.5))
 def test_no_width_is_nearer(model: ModelConfig, exponent: float) -> None:
     target = 10**exponent
-    grain = model.n_heads * (2 if model.positions == "rotary" else 1) if isinstance(model, TransformerConfig) else 1
+    grain = model.n_heads * (2 if model.positions == "rotary" else 1) if isinstance(model, Transformer) else 1
     sizes: dict[int, int] = {}
     while not sizes or sizes[grain * len(sizes)] < target:
         width = grain * (len(sizes) + 1)
@@ -75,29 +76,29 @@ def test_widths_of_round_sizes() -> None:
     def width(model: ModelConfig, target: float) -> int:
         return model_of_size(model, target, "here").d_model
 
-    assert width(RecurrentConfig("lstm", n_layers=1), 4 * 2 * 50**2) == 50
-    assert width(RecurrentConfig("lstm", n_layers=3), 3 * 4 * 2 * 50**2) == 50
-    assert width(RecurrentConfig("elman", n_layers=1), 2 * 50**2 + 40) == 50
-    assert width(TransformerConfig(n_layers=4), 12 * 4 * 128**2) == 128
-    assert width(TransformerConfig(n_layers=12, n_heads=12), 84_934_656) == 768  # GPT-2 small
+    assert width(LSTM(n_layers=1), 4 * 2 * 50**2) == 50
+    assert width(LSTM(n_layers=3), 3 * 4 * 2 * 50**2) == 50
+    assert width(Elman(n_layers=1), 2 * 50**2 + 40) == 50
+    assert width(Transformer(n_layers=4), 12 * 4 * 128**2) == 128
+    assert width(Transformer(n_layers=12, n_heads=12), 84_934_656) == 768  # GPT-2 small
 
 
 def test_given_widths_keep_their_ratio() -> None:
-    lstm = model_of_size(RecurrentConfig("lstm", d_model=10, d_hidden=30, n_layers=1), 4 * (20 * 60 + 60 * 60), "here")
+    lstm = model_of_size(LSTM(d_model=10, d_hidden=30, n_layers=1), 4 * (20 * 60 + 60 * 60), "here")
     assert (lstm.d_model, lstm.d_hidden) == (20, 60)
-    transformer = model_of_size(TransformerConfig(d_model=8, d_ff=8, n_layers=2), 2 * 6 * 24**2, "here")
+    transformer = model_of_size(Transformer(d_model=8, d_ff=8, n_layers=2), 2 * 6 * 24**2, "here")
     assert (transformer.d_model, transformer.d_ff) == (24, 24)
-    window = model_of_size(WindowConfig(d_model=8, d_ff=32, window=4), 4 * 16 * 64, "here")
+    window = model_of_size(Window(d_model=8, d_ff=32, window=4), 4 * 16 * 64, "here")
     assert (window.d_model, window.d_ff) == (16, 64)
-    assert model_of_size(RecurrentConfig("gru", d_model=8), 1e4, "here").d_hidden is None
-    assert model_of_size(TransformerConfig(), 1e5, "here").d_ff is None
+    assert model_of_size(GRU(d_model=8), 1e4, "here").d_hidden is None
+    assert model_of_size(Transformer(), 1e5, "here").d_ff is None
 
 
 def test_heads_and_rotary_positions_divide_the_width() -> None:
-    plain = TransformerConfig(n_layers=1, n_heads=6)
+    plain = Transformer(n_layers=1, n_heads=6)
     assert model_of_size(plain, 12 * 65**2, "here").d_model == 66
     assert model_of_size(plain, 12 * 54**2, "here").d_model == 54
-    rotary = TransformerConfig(n_layers=1, n_heads=6, positions="rotary", d_model=12)
+    rotary = Transformer(n_layers=1, n_heads=6, positions="rotary", d_model=12)
     assert model_of_size(rotary, 12 * 59**2, "here").d_model == 60
     with pytest.raises(UserError, match=r"d_model 48 gives 27,648, d_model 60 gives 43,200"):
         model_of_size(rotary, 12 * 54**2, "here")
@@ -105,19 +106,19 @@ def test_heads_and_rotary_positions_divide_the_width() -> None:
 
 def test_a_size_that_cannot_be_names_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
-        model_of_size(TransformerConfig(n_layers=3, n_heads=8), 4000, "sweep.yaml:7")
+        model_of_size(Transformer(n_layers=3, n_heads=8), 4000, "sweep.yaml:7")
     assert str(caught.value) == (
         "sweep.yaml:7: size.non_embedding: no width gives 4,000 within 10% for the family 'transformer' with n_layers 3"
         " and n_heads 8; d_model 8 gives 2,304, d_model 16 gives 9,216. Change the size, the depth or the heads"
     )
     with pytest.raises(UserError, match=r"family 'lstm' with n_layers 2; d_model 1 gives 16, d_model 2 gives 64\. "):
-        model_of_size(RecurrentConfig("lstm"), 35, "here")
-    for empty in (TransformerConfig(n_layers=0), TransformerConfig(attention=False, mlp="none")):
+        model_of_size(LSTM(), 35, "here")
+    for empty in (Transformer(n_layers=0), Transformer(attention=False, mlp="none")):
         with pytest.raises(UserError, match=r"here: size\.non_embedding: the model has no layers"):
             model_of_size(empty, 1e4, "here")
 
 
-LSTM = {"model.family": "lstm", "model.d_model": 10, "model.n_layers": 2}
+SMALL = {"model.family": "lstm", "model.d_model": 10, "model.n_layers": 2}
 N = 2 * 4 * 2 * 10**2  # its matrices
 B, T, V = 4, 16, 257
 
@@ -125,7 +126,7 @@ B, T, V = 4, 16, 257
 @pytest.fixture
 def tree_of(small_text: Path) -> Any:
     """``tree_of({...}, {...})``: layers of dotted options over a two-layer LSTM of width 10."""
-    base = LSTM | {"data.corpus": str(small_text), "train.batch_size": B, "train.context_length": T}
+    base = SMALL | {"data.corpus": str(small_text), "train.batch_size": B, "train.context_length": T}
 
     def make(*layers: dict[str, Any]) -> Tree:
         tree = options_tree(base, "base")

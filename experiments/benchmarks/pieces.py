@@ -23,16 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from seqjax import native
-from seqjax.cells import CELLS, tabulate, unroll
-from seqjax.cells.cell import activate
-from seqjax.cells.precision import contract
-from seqjax.config import RecurrentConfig, TrainConfig, TransformerConfig
+from seqjax.config import TrainConfig
+from seqjax.families import FAMILIES, LSTM, Transformer
+from seqjax.layers import native
+from seqjax.layers.attention import attend
+from seqjax.layers.blockwise import blockwise_attention
+from seqjax.layers.native.attention import causal_attention
+from seqjax.layers.precision import contract
 from seqjax.memory import keep_freed_memory
-from seqjax.models.attention import attend
-from seqjax.models.blockwise import blockwise_attention
-from seqjax.native.attention import causal_attention
 from seqjax.runs import write_json
+from seqjax.through_time.gates import activate
+from seqjax.through_time.nonlinear import tabulate, unroll
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "pieces.json"
@@ -107,8 +108,8 @@ def recurrences() -> dict[str, dict[str, float]]:
     """Forward and backward, all gradients, projection of the inputs included, B = 32."""
     found = {}
     for family, times, width in (("lstm", 128, 64), ("lstm", 256, 128), ("lstm", 256, 256), ("gru", 256, 128)):
-        cell = CELLS[family]
-        drawn = cell.init(jax.random.key(0), width, width, RecurrentConfig(family)), cell.initial_state(32, width)
+        cell = FAMILIES[family](d_model=width)
+        drawn = cell.init_cell(jax.random.key(0), width), cell.cell_state(32)
 
         def form(how: str, in_native: bool, cell: Any = cell) -> Callable[..., Any]:
             def gradient(x: Array, params: Any, state: Any, weights: Array) -> Any:
@@ -129,8 +130,8 @@ def recurrences() -> dict[str, dict[str, float]]:
 
 def lookups() -> dict[str, dict[str, float]]:
     """Gates of the inputs and their gradients, 8,192 tokens of a vocabulary of 256, D = 128: projected, looked up."""
-    cell = CELLS["lstm"]
-    params = cell.init(jax.random.key(0), 128, 128, RecurrentConfig("lstm"))
+    cell = LSTM(d_model=128)
+    params = cell.init_cell(jax.random.key(0), 128)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 256, (256, 32)))
     weights = draw(256, 32, 512)
 
@@ -183,7 +184,7 @@ def one_step(name: str) -> float:
     from seqjax.training.setup import make_model, make_program
     from seqjax.training.state import Hyper
 
-    config = Config(TransformerConfig(), train=TrainConfig(batch_size=32, context_length=128))
+    config = Config(Transformer(), train=TrainConfig(batch_size=32, context_length=128))
     program = make_program(config, make_model(config, 256))
     state = program.init()
     batches = program.put(np.random.default_rng(0).integers(0, 256, (1, 32, 129), np.int32))

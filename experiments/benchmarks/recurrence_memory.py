@@ -18,9 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from seqjax.cells import CELLS, unroll
-from seqjax.config import RecurrentConfig
+from seqjax.families import FAMILIES
 from seqjax.runs import write_json
+from seqjax.through_time.nonlinear import unroll
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "recurrence_memory.json"
@@ -30,9 +30,9 @@ BATCH, WIDTH = 32, 128
 
 def own(family: str, times: int, how: str) -> int:
     """Temporary bytes of the gradient of `unroll`."""
-    cell, config = CELLS[family], RecurrentConfig(family, d_model=WIDTH)
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), WIDTH, WIDTH, config))
-    state = jax.eval_shape(lambda: cell.initial_state(BATCH, WIDTH))
+    cell = FAMILIES[family](d_model=WIDTH)
+    params = jax.eval_shape(lambda: cell.init_cell(jax.random.key(0), WIDTH))
+    state = jax.eval_shape(lambda: cell.cell_state(BATCH))
     x = jax.ShapeDtypeStruct((times, BATCH, WIDTH), jnp.float32)
 
     def loss(params: Any, x: jax.Array, state: Any, weights: jax.Array) -> jax.Array:
@@ -64,7 +64,7 @@ def main() -> int:
 
     rows = []
     print(f"{'MB':<12}{'T':>6}{'scan':>9}{'Flax':>9}{'fast':>9}{'lean':>9}{'lean / scan':>13}")
-    for family in CELLS:
+    for family in FLAX_CELLS:
         for times in (128, 1024):
             row = {"family": family, "context": times, "flax": flax(family, times)}
             row |= {how: own(family, times, how) for how in ("scan", "fast", "lean")}

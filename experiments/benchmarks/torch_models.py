@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from seqjax.config import Config, TransformerConfig
+from seqjax.config import Config
 
 RECURRENT = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -65,7 +65,7 @@ class Transformer(nn.Module):
 def make_torch(config: Config, vocab_size: int) -> nn.Module:
     """The model of a config."""
     model = config.model
-    if isinstance(model, TransformerConfig):
+    if isinstance(model, Transformer):
         return Transformer(model.d_model, model.n_layers, model.n_heads, vocab_size, config.train.context_length)
     return Recurrent(model.family, model.d_model, model.n_layers, vocab_size)
 

@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqjax.config import Config, RecurrentConfig, TrainConfig, TransformerConfig
+from seqjax.config import Config, TrainConfig
+from seqjax.families import FAMILIES, Transformer
 from seqjax.memory import keep_freed_memory
 from seqjax.models import count_parameters
 from seqjax.runs import write_json
@@ -95,9 +96,9 @@ class SeqjaxSystem:
 def config_of(family: str, shape: Shape, **changes: Any) -> Config:
     """The config of a row."""
     if family == "transformer":
-        model = TransformerConfig(d_model=shape.width, n_layers=shape.layers, **changes)
+        model = Transformer(d_model=shape.width, n_layers=shape.layers, **changes)
     else:
-        model = RecurrentConfig(family, d_model=shape.width, n_layers=shape.layers, **changes)
+        model = FAMILIES[family](d_model=shape.width, n_layers=shape.layers, **changes)
     return Config(model, train=TrainConfig(batch_size=shape.batch, context_length=shape.context))
 
 

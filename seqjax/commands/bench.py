@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
-from seqjax.config import Config, OptimizerConfig, RecurrentConfig, TrainConfig, TransformerConfig, WindowConfig
+from seqjax.config import Config, OptimizerConfig, TrainConfig
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES, Family
 from seqjax.units import si
 
 VOCABULARY = 256
@@ -30,7 +31,7 @@ def add_parser(commands: Any) -> None:
         seqjax bench --families lstm --sizes 128 --profile traces     # then: xprof traces
         """,
     )
-    parser.add_argument("--families", nargs="+", default=list(_models(64)), help="[all]")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), help="[all]")
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 256], help="widths D = H [64 256]")
     parser.add_argument("--batch-size", type=int, default=32, help="B [32]")
     parser.add_argument("--context-length", type=int, default=128, help="T [128]")
@@ -40,22 +41,18 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _models(width: int) -> dict[str, Any]:
-    return {
-        "window": WindowConfig(d_model=width, d_ff=4 * width),
-        "elman": RecurrentConfig("elman", d_model=width),
-        "gru": RecurrentConfig("gru", d_model=width),
-        "lstm": RecurrentConfig("lstm", d_model=width),
-        "transformer": TransformerConfig(d_model=width, n_layers=2),
-    }
+def _model(name: str, width: int) -> Family:
+    """A family at its default proportions, of at most two layers."""
+    family = FAMILIES[name]().widened(width)
+    return dataclasses.replace(family, n_layers=min(2, family.n_layers))
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Time the real train step (forward, backward, clip, Adam) of each model and print a table."""
     shared.no_more(rest)
     for family in options.families:
-        if family not in _models(64):
-            raise UserError(f"command line: --families {family}: allowed: {', '.join(_models(64))}")
+        if family not in FAMILIES:
+            raise UserError(f"command line: --families {family}: allowed: {', '.join(FAMILIES)}")
     from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
 
     hardware, versions = describe_hardware(), describe_versions()
@@ -96,7 +93,7 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
     from seqjax.training.timing import step_times
 
     config = Config(
-        _models(width)[family],
+        _model(family, width),
         optimizer=OptimizerConfig(),
         train=TrainConfig(batch_size=options.batch_size, context_length=options.context_length),
     )

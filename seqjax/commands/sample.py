@@ -10,7 +10,7 @@ import numpy as np
 
 from seqjax import runs
 from seqjax.commands import options as shared
-from seqjax.config import Config, TransformerConfig
+from seqjax.config import Config
 from seqjax.errors import UserError
 
 
@@ -108,7 +108,7 @@ def sample_texts(
     start = tokenizer.encode(("\n" if prompt is None else prompt).encode())
     if len(start) == 0:
         raise UserError(f"command line: --prompt {prompt!r} has no tokens")
-    limit = config.train.context_length if isinstance(config.model, TransformerConfig) else None
+    limit = config.train.context_length if config.model.context_limit else None
     new = generate(
         model,
         params,

@@ -1,8 +1,8 @@
-"""Language models: Flax modules that hold parameters and compose pure functions."""
+"""Models made of families: Flax modules that hold parameters and compose pure functions."""
 
 from __future__ import annotations
 
 from seqjax.models.accounting import count_parameters, flops_per_token, group_of
-from seqjax.models.build import build_model
+from seqjax.models.language_model import LanguageModel, build_model
 
-__all__ = ["build_model", "count_parameters", "flops_per_token", "group_of"]
+__all__ = ["LanguageModel", "build_model", "count_parameters", "flops_per_token", "group_of"]

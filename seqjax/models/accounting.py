@@ -1,4 +1,4 @@
-"""Parameters by group and FLOPs per token, from the config alone.
+"""Parameters by group and FLOPs per token, from the family alone.
 
 Published laws differ because they count differently: the same runs give other exponents for Kaplan's non-embedding N,
 for N with the readout and for all parameters. Every count is kept, so that the choice is made when a law is fitted.
@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax.config import ModelConfig, TransformerConfig
-from seqjax.models.build import build_model
+from seqjax.families.family import Family
+from seqjax.models.language_model import build_model
 
 GROUPS = ("embedding", "positional", "matrices", "vectors", "readout", "readout_bias")
 
@@ -36,7 +36,7 @@ def group_of(path: Sequence[Any]) -> str:
     return "matrices" if names[-1].startswith("W") else "vectors"
 
 
-def count_parameters(config: ModelConfig, vocab_size: int, context_length: int) -> dict[str, int]:
+def count_parameters(family: Family, vocab_size: int, context_length: int) -> dict[str, int]:
     """Number of parameters under every convention, without making any.
 
     Returns:
@@ -46,8 +46,8 @@ def count_parameters(config: ModelConfig, vocab_size: int, context_length: int) 
         embeddings, positions, readout, biases and norm gains;
       "with_readout": matrices and the readout's V D weights, which are counted whether tied or not.
     """
-    counts = dict(_by_group(config, vocab_size, context_length))
-    readout = counts["embedding"] if config.tied_embeddings else counts["readout"]
+    counts = dict(_by_group(family, vocab_size, context_length))
+    readout = counts["embedding"] if family.tied_embeddings else counts["readout"]
     return counts | {
         "total": sum(counts.values()),
         "non_embedding": counts["matrices"],
@@ -56,8 +56,8 @@ def count_parameters(config: ModelConfig, vocab_size: int, context_length: int) 
 
 
 @cache  # a trace of the model takes as long as many of its steps
-def _by_group(config: ModelConfig, vocab_size: int, context_length: int) -> tuple[tuple[str, int], ...]:
-    model = build_model(config, vocab_size, context_length)
+def _by_group(family: Family, vocab_size: int, context_length: int) -> tuple[tuple[str, int], ...]:
+    model = build_model(family, vocab_size, context_length)
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
     counts = dict.fromkeys(GROUPS, 0)
@@ -66,27 +66,23 @@ def _by_group(config: ModelConfig, vocab_size: int, context_length: int) -> tupl
     return tuple(counts.items())
 
 
-def flops_per_token(config: ModelConfig, vocab_size: int, context_length: int) -> dict[str, float]:
+def flops_per_token(family: Family, vocab_size: int, context_length: int) -> dict[str, float]:
     """Floating-point operations of the matmuls per token, averaged over a context of `context_length` tokens.
 
     A multiplication and an addition are two operations; elementwise work (gates, softmax, norms) is left out, as is
-    customary. Every weight of a matrix acts once on every token, in every family, so the matrices cost 2 N.
-    Attention costs 4 D for each key that a query sees, (T + 1) / 2 of them in the mean: L * 2 D (T + 1), which is
-    Kaplan's 2 L T d_attn (table 1) up to the 1. The backward pass is twice the forward pass: one product for the
-    gradient of each operand.
+    customary. Every weight of a matrix acts once on every token, in every family, so the matrices cost 2 N. What else
+    there is, such as attention, a family says itself (`extra_flops`). The backward pass is twice the forward pass:
+    one product for the gradient of each operand.
 
     Returns:
       "kaplan_6n": 6 N with the non-embedding N, the training compute of Kaplan et al. 2020;
       "matrices", "attention", "readout": the exact parts of the forward pass;
       "forward": their sum; "training": three times that.
     """
-    counts = count_parameters(config, vocab_size, context_length)
-    attention = 0
-    if isinstance(config, TransformerConfig) and config.attention:
-        attention = config.n_layers * 2 * config.d_model * (context_length + 1)
+    counts = count_parameters(family, vocab_size, context_length)
     forward = {
         "matrices": 2 * counts["matrices"],
-        "attention": attention,
+        "attention": family.extra_flops(context_length),
         "readout": 2 * (counts["with_readout"] - counts["matrices"]),
     }
     total = sum(forward.values())

@@ -16,12 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from seqjax.families import FAMILIES
 from seqjax.report.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
-from seqjax.scaling.comparison import FAMILIES, Comparison, model_name, size_ranks
+from seqjax.scaling.comparison import Comparison, model_name, size_ranks
 from seqjax.scaling.judging import LSTM, TRANSFORMER
 from seqjax.units import si
 
-HUES = {"lstm": "#D55E00", "transformer": "#0072B2", "gru": "#009E73", "elman": "#CC79A7", "window": "#56B4E9"}
+HUES = {name: family.colour for name, family in FAMILIES.items()}
+LABELS = {name: family.label for name, family in FAMILIES.items()}
 SIZE, DEPTH, FAMILY = "params_non_embedding", "model.n_layers", "model.family"
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -119,14 +121,14 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
             ax.plot(flops, loss, color=shade_of(run[SIZE]), lw=0.9, alpha=0.8)
             reached.append(np.array(loss, float))
         _legend_of_sizes(ax, of_family[SIZE], shade_of)
-        ax.set_title(f"{FAMILIES[family]}: along training, by size")
+        ax.set_title(f"{LABELS[family]}: along training, by size")
     for family in _families(chosen):
         ends = chosen[chosen[FAMILY] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
         ends = ends.sort_values("flops_exact")
         best = ends[ends["loss"] <= ends["loss"].cummin()]
         reached.append(ends["loss"].to_numpy(float))
         axes[0, 2].plot(ends["flops_exact"], ends["loss"], ".", color=HUES[family], ms=5)
-        axes[0, 2].plot(best["flops_exact"], best["loss"], color=HUES[family], lw=1.4, label=FAMILIES[family])
+        axes[0, 2].plot(best["flops_exact"], best["loss"], color=HUES[family], lw=1.4, label=LABELS[family])
     axes[0, 2].set_title("ended runs, and the best for no more compute")
     axes[0, 2].legend(loc="upper right")
     flops = chosen["flops_exact"].to_numpy(float)
@@ -255,7 +257,7 @@ def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
     for spare in axes.ravel()[len(families) :]:
         spare.set_visible(False)
     for family, ax in panels.items():
-        ax.set_title(FAMILIES[family])
+        ax.set_title(LABELS[family])
     for row in axes:
         row[0].set_ylabel(NAMES["loss"])
     return made, panels

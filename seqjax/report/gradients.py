@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqjax.report.families import HUES
+from seqjax.report.families import HUES, LABELS
 from seqjax.report.style import DASHES, MARKERS, figure, log_axis, styled
 from seqjax.scaling.intervals import t_interval
 
-NAMES = {"elman": "Elman", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer"}
 OF = {"h": "state h", "c": "cell c (h held)", "x": "residual stream x, before block 1"}
 SHOWN = 0.75
 """Distances up to so many contexts: of longer ones there are few pairs in a context."""
@@ -39,7 +38,7 @@ def draw_gradient_norms(families: Mapping[str, Mapping[str, Any]]) -> Figure:
         top = max(np.max(np.array(norms)[:, 1:]) for when in ("initial", "trained") for norms in found[when].values())
         room = (top / min(lowest)) ** 0.45  # below, for the legend
         log_axis(ax, "y", min(lowest) / max(room, 10.0), top * 3)
-        ax.set_title(NAMES[family])
+        ax.set_title(LABELS[family])
         ax.legend(loc="lower left")
     for ax in axes[1]:
         ax.set_xlabel("distance t - k (tokens)")
@@ -88,7 +87,7 @@ def draw_truncation(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
     made, axes = figure(3.6 * (1 + len(cut)), 3.9, ncols=1 + len(cut), sharey=True)
     distances = sorted({row["distance"] for row in rows})
     for number, family in enumerate(dict.fromkeys(row["family"] for row in rows)):
-        _draw_accuracy(axes[0, 0], rows, family, None, HUES[family], number, NAMES[family])
+        _draw_accuracy(axes[0, 0], rows, family, None, HUES[family], number, LABELS[family])
     axes[0, 0].set_title("whole gradient")
     for ax, family in zip(axes[0, 1:], cut, strict=True):
         pieces = sorted({row["bptt"] for row in rows if row["family"] == family and row["bptt"]})
@@ -97,7 +96,7 @@ def draw_truncation(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
             hue = ("#000000", "#0072B2", "#CC79A7")[(number - 1) % 3]
             _draw_accuracy(ax, rows, family, k, hue, number, f"pieces of k = {k}")
             ax.vlines(k - 0.5, 0, 1.05, color=hue, lw=0.8, ls=DASHES[number], alpha=0.6)
-        ax.set_title(f"{NAMES[family]} in pieces; right of its vertical line D >= k")
+        ax.set_title(f"{LABELS[family]} in pieces; right of its vertical line D >= k")
     for ax in axes[0]:
         ax.axhline(chance, color="#888888", lw=0.9, ls=":")
         log_axis(ax, "x", min(distances) / 1.3, max(distances) * 1.3, plain=True)

@@ -8,16 +8,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seqjax.report.families import LABELS
 from seqjax.report.style import COLOURS, MARKERS, figure, styled
 
-NAMES = {
-    "bag": "bag of words",
-    "window": "window of 5",
-    "elman": "Elman",
-    "lstm": "LSTM",
-    "gru": "GRU",
-    "transformer": "Transformer",
-}
+NAMES = LABELS | {"bag": "bag of words", "window": "window of 5"}
 TITLES = {"sst2": "SST-2", "phrases": "generated: order decides"}
 HEADS = {"last": "last state", "mean": "mean of states", "attention": "attention over states"}
 

@@ -20,18 +20,16 @@ import numpy as np
 
 from seqjax.chains import KAPLAN_CHARACTERS, Chains
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES
 from seqjax.runs import write_bytes_atomically
 
 LEAST_RUNS = 8  # with several seeds, for a family to have noise of its own
 SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor
 
 
-FAMILIES = {"lstm": "LSTM", "transformer": "Transformer", "gru": "GRU", "elman": "Elman RNN", "window": "window"}
-
-
 def model_name(family: str, layers: int) -> str:
     """As in the paper's figure."""
-    return f"{FAMILIES[family]} {layers} layer{'s' if layers > 1 else ''}"
+    return f"{FAMILIES[family].label} {layers} layer{'s' if layers > 1 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)

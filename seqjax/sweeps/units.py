@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from seqjax import runs
-from seqjax.config import Config, ModelConfig, TransformerConfig, program_key
+from seqjax.config import Config, program_key
 from seqjax.models import build_model
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned
@@ -132,19 +132,13 @@ def memory_of(config: Config, lanes: int, accelerator: bool) -> float:
     """
     micro_batch = config.train.batch_size // config.train.accumulation
     vocabulary, context = vocabulary_size(config), config.train.context_length
-    state, kept = _bytes(_as_on(accelerator, config.model), vocabulary, micro_batch, context)
+    family = config.model.on_accelerator() if accelerator else config.model
+    state, kept = _bytes(dataclasses.replace(family, dropout=0.0), vocabulary, micro_batch, context)
     logits = config.evaluation.batch_size * context * vocabulary * 4
     evaluated = max(2 * logits, 0.5 * kept * config.evaluation.batch_size / micro_batch)
     in_turn = not accelerator and lanes > CPU_SIDE_BY_SIDE
     together = min(lanes, 2 * CPU_SIDE_BY_SIDE - 1) if in_turn else lanes
     return 2e8 + lanes * (7 if in_turn else 4) * state + together * max(2.2 * kept, evaluated)
-
-
-def _as_on(accelerator: bool, model: ModelConfig) -> ModelConfig:
-    """The model whose shapes tell what is kept: attention of all positions at once on an accelerator, no dropout."""
-    if accelerator and isinstance(model, TransformerConfig) and model.attention_kernel == "auto":
-        model = dataclasses.replace(model, attention_kernel="whole")
-    return dataclasses.replace(model, dropout=0.0)
 
 
 @cache

@@ -15,11 +15,12 @@ import numpy as np
 import optax
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import ModelConfig, OptimizerConfig
 from seqjax.data.delays import delayed_copies, vocabulary_size
 from seqjax.errors import UserError
+from seqjax.families import LSTM
+from seqjax.layers.heads import SequenceModel, TokenEmbedding, TokenHead
 from seqjax.models.backbone import Backbone
-from seqjax.models.heads import LanguageModel, SequenceModel, TokenEmbedding
 from seqjax.task_config import STRICT, TaskTrain
 from seqjax.training.tasks import Task, Tree
 
@@ -50,7 +51,7 @@ class DelayConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     task: DelayTask = field(default_factory=DelayTask)
     model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: RecurrentConfig("lstm", d_model=32, n_layers=1)
+        default_factory=lambda: LSTM(d_model=32, n_layers=1)
     )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)
@@ -59,7 +60,7 @@ class DelayConfig:
 def check(config: DelayConfig) -> None:
     """Raise UserError for settings that cannot stand together."""
     length, bptt = config.task.distance + 1, config.task.bptt
-    if bptt is not None and not isinstance(config.model, RecurrentConfig):
+    if bptt is not None and not config.model.recurrent:
         family = config.model.family
         raise UserError(f"task.bptt: the family '{family}' has no recurrence to truncate; allowed: null")
     if bptt is not None and bptt > length:
@@ -72,7 +73,7 @@ def build(config: DelayConfig) -> SequenceModel:
     return SequenceModel(
         TokenEmbedding(vocabulary_size(task.symbols, task.noise), model.d_model),
         Backbone(model, max_length=task.distance + 1, bptt=task.bptt),
-        LanguageModel(task.symbols),
+        TokenHead(task.symbols),
     )
 
 

@@ -19,10 +19,11 @@ import numpy as np
 from flax import linen as nn
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import ModelConfig, OptimizerConfig
 from seqjax.data.bigrams import bigram, pairs_of, unigram
 from seqjax.data.lines import AUTHORS, Lines, Vocabulary
 from seqjax.errors import UserError
+from seqjax.families import LSTM
 from seqjax.models import build_model
 from seqjax.task_config import STRICT, TaskTrain
 from seqjax.training.generation import generate
@@ -53,7 +54,7 @@ class LinesConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: RecurrentConfig("lstm", d_model=64, n_layers=1)
+        default_factory=lambda: LSTM(d_model=64, n_layers=1)
     )
     task: LinesTask = field(default_factory=LinesTask)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import ModelConfig, OptimizerConfig
 from seqjax.data.sentiment import (
     Batch,
     Buckets,
@@ -30,9 +30,10 @@ from seqjax.data.sentiment import (
     load_splits,
     make_vocabulary,
 )
+from seqjax.families import GRU
 from seqjax.folders import cache_folder, data_folder
+from seqjax.layers.heads import Classifier, SequenceModel, TokenEmbedding
 from seqjax.models.backbone import Backbone
-from seqjax.models.heads import Classifier, SequenceModel, TokenEmbedding
 from seqjax.task_config import STRICT, TaskTrain
 from seqjax.training.step import Loss
 from seqjax.training.tasks import Task
@@ -67,7 +68,7 @@ class SentimentConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: RecurrentConfig("gru", d_model=64, n_layers=1, dropout=0.5)
+        default_factory=lambda: GRU(d_model=64, n_layers=1, dropout=0.5)
     )
     """Its dropout is also that of the head."""
     task: SentimentTask = field(default_factory=SentimentTask)

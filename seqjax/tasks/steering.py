@@ -22,15 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from seqjax.config import Fraction, ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import Fraction, ModelConfig, OptimizerConfig
 from seqjax.data.blocks import Parts, Stretch, deal, window_ends
 from seqjax.data.driving import Drive, load_log, load_recording
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
+from seqjax.families import LSTM
 from seqjax.folders import data_folder
+from seqjax.layers.heads import Regressor
+from seqjax.layers.vision import FrameEncoder, VideoRegressor
 from seqjax.models.backbone import Backbone
-from seqjax.models.heads import Regressor
-from seqjax.models.vision import FrameEncoder, VideoRegressor
 from seqjax.task_config import STRICT, TaskTrain
 from seqjax.training.tasks import Task, Tree
 
@@ -97,7 +98,7 @@ class SteeringConfig:
     data: SteeringData = field(default_factory=SteeringData)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: RecurrentConfig("lstm", d_model=32, n_layers=1)
+        default_factory=lambda: LSTM(d_model=32, n_layers=1)
     )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)

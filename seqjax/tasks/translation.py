@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
 
-from seqjax.config import Fraction, ModelConfig, OptimizerConfig, RecurrentConfig, TransformerConfig
+from seqjax.config import Fraction, ModelConfig, OptimizerConfig
 from seqjax.data.buckets import TokenPairs, ordered_batches, training_batches
 from seqjax.data.numbers import number_pairs
 from seqjax.data.pairs import Pair, Pairs, first_pairs, load_multi30k, lowercased, read_pairs, texts_of
 from seqjax.data.vocabulary import Vocabulary, bpe_vocabulary, word_vocabulary
 from seqjax.errors import UserError
 from seqjax.folders import cache_folder, data_folder
-from seqjax.models.cross_entropy import token_cross_entropy, weighted_cross_entropy
+from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
 from seqjax.models.seq2seq import Seq2Seq
 from seqjax.task_config import STRICT, TaskTrain
 from seqjax.training.beam import beam_search
@@ -83,7 +83,7 @@ def load(config: TranslationRun) -> Translation:
     Raises:
         UserError: data absent or damaged, a family that cannot write (window), a sentence longer than `max_length`.
     """
-    if not isinstance(config.model, RecurrentConfig | TransformerConfig):
+    if not config.model.reads_memory:
         raise UserError(f"model.family: '{config.model.family}' cannot decode; allowed: elman, lstm, gru, transformer")
     pairs = load_pairs(config.task)
     texts = texts_of(pairs.splits["train"])

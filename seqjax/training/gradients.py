@@ -17,83 +17,37 @@ paths whose number of factors does not grow with t - k; at k = t the residual st
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.cells import CELLS
-from seqjax.config import RecurrentConfig, TransformerConfig
-from seqjax.models.layers import normalize, unembed
-from seqjax.models.recurrent import zero_state
-from seqjax.models.transformer import norm_before, run_blocks
+from seqjax.families.family import Family
+from seqjax.models.language_model import watched
 
 Tree = Any
-STATES = {"elman": ("h",), "gru": ("h",), "lstm": ("h", "c"), "transformer": ("x",)}
-"""What is nudged, in the order of the state's arrays."""
 
 
-def no_nudges(config: RecurrentConfig | TransformerConfig, batch: int, times: int) -> Tree:
-    """Zeros for `nudged_losses`: of every array of the recurrent state TxLxBxH, of a Transformer TxBxD."""
-    if isinstance(config, TransformerConfig):
-        return jnp.zeros((times, batch, config.d_model))
-    return jax.tree.map(lambda leaf: jnp.zeros((times, *leaf.shape)), zero_state(config, batch))
-
-
-def nudged_losses(
-    config: RecurrentConfig | TransformerConfig, params: Tree, batch_BxT1: jax.Array, nudges: Tree
-) -> jax.Array:
+def nudged_losses(family: Family, params: Tree, batch_BxT1: jax.Array, nudges: Tree) -> jax.Array:
     """loss_TxB: the cross-entropy of every next token in nats, with the nudges in place; without dropout.
 
-    The same losses as the model of `config` has, whose parameters these are, in the dtype of the parameters.
+    The same losses as the language model of `family` has, whose parameters these are, in the dtype of the parameters.
     """
-    run = _transformer if isinstance(config, TransformerConfig) else _recurrent
-    h_TxBxH = run(config, params, batch_BxT1[:, :-1].T, nudges)
-    logits_TxBxV = unembed(h_TxBxH, params, params["embedding"].dtype)
-    targets_TxB = batch_BxT1[:, 1:].T
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits_TxBxV), targets_TxB[:, :, None], axis=2)[:, :, 0]
+    logits_BxTxV, _ = watched(family, params, batch_BxT1[:, :-1], params["embedding"].dtype, nudges)
+    targets_BxT = batch_BxT1[:, 1:]
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits_BxTxV), targets_BxT[:, :, None], axis=2)[:, :, 0].T
 
 
-def _recurrent(config: RecurrentConfig, params: Tree, tokens_TxB: jax.Array, nudges: Tree) -> jax.Array:
-    cell, dtype = CELLS[config.family], params["embedding"].dtype
-    first = [params["first"]] if "first" in params else []
-    others = [jax.tree.map(lambda p, i=i: p[i], params["layers"]) for i in range(config.n_layers - len(first))]
-    y_TxBxD = math.sqrt(config.d_model) * params["embedding"][tokens_TxB]
-    start = jax.tree.map(lambda leaf: leaf.astype(dtype), zero_state(config, tokens_TxB.shape[1]))
-    for number, layer in enumerate(first + others):
-
-        def step(state: Tree, inputs: tuple[jax.Array, Tree], layer: Tree = layer) -> tuple[Tree, jax.Array]:
-            gates_BxG, nudge = inputs
-            state = jax.tree.map(jnp.add, cell.step(layer, state, gates_BxG, dtype)[0], nudge)
-            return state, jax.tree.leaves(state)[0]
-
-        state, nudge = jax.tree.map(lambda h, i=number: h[i], start), jax.tree.map(lambda n, i=number: n[:, i], nudges)
-        _, y_TxBxD = jax.lax.scan(step, state, (cell.project(layer, y_TxBxD, dtype), nudge))
-    return y_TxBxD
-
-
-def _transformer(config: TransformerConfig, params: Tree, tokens_TxB: jax.Array, nudges: jax.Array) -> jax.Array:
-    config = dataclasses.replace(config, attention_kernel="whole")  # one that JAX differentiates
-    x_BxTxD = params["embedding"][tokens_TxB.T] + nudges.swapaxes(0, 1)
-    if config.positions == "learned":
-        x_BxTxD = x_BxTxD + params["positions"][None, : x_BxTxD.shape[1]]
-    if "layers" in params:
-        x_BxTxD, _ = run_blocks(config, params["layers"], x_BxTxD, 0, None, None, x_BxTxD.dtype)
-    return normalize(norm_before(config), params.get("final_norm"), x_BxTxD).swapaxes(0, 1)
-
-
-def state_gradients(config: RecurrentConfig | TransformerConfig, params: Tree, batch_BxT1: jax.Array) -> Tree:
+def state_gradients(family: Family, params: Tree, batch_BxT1: jax.Array) -> Tree:
     """d loss_t / d n_k of every t and k, in one program: a tree like the nudges', with a leading axis T of t.
 
     The rows of a batch know nothing of one another, so that one backward pass from sum_b loss_{t,b} has the gradients
     of all rows; passes for all t are mapped over side by side (`jax.vmap`).
     """
     batch, times = batch_BxT1.shape[0], batch_BxT1.shape[1] - 1
-    nudges = jax.tree.map(lambda n: n.astype(params["embedding"].dtype), no_nudges(config, batch, times))
-    loss_TxB, pull = jax.vjp(lambda n: nudged_losses(config, params, batch_BxT1, n), nudges)
+    nudges = jax.tree.map(lambda n: n.astype(params["embedding"].dtype), family.no_nudges(batch, times))
+    loss_TxB, pull = jax.vjp(lambda n: nudged_losses(family, params, batch_BxT1, n), nudges)
 
     def of_time(one_hot_T: jax.Array) -> Tree:
         return pull(jnp.broadcast_to(one_hot_T[:, None], loss_TxB.shape))[0]
@@ -101,18 +55,16 @@ def state_gradients(config: RecurrentConfig | TransformerConfig, params: Tree, b
     return jax.vmap(of_time)(jnp.eye(times, dtype=loss_TxB.dtype))
 
 
-def gradient_norms(
-    config: RecurrentConfig | TransformerConfig, params: Tree, batch_BxT1: jax.Array
-) -> dict[str, jax.Array]:
-    """norms_TxTxB by name of the state's array (`STATES`): |d loss_t / d n_k|, t first; over all layers together."""
+def gradient_norms(family: Family, params: Tree, batch_BxT1: jax.Array) -> dict[str, jax.Array]:
+    """norms_TxTxB by the names of `Family.states`: |d loss_t / d n_k|, t first; over all layers together."""
 
     def norm(g: jax.Array) -> jax.Array:
-        axes = (-1,) if isinstance(config, TransformerConfig) else (-3, -1)
+        axes = (-3, -1) if family.recurrent else (-1,)
         largest = jnp.maximum(jnp.abs(g).max(axis=axes, keepdims=True), jnp.finfo(g.dtype).tiny)
         return largest.squeeze(axes) * jnp.sqrt(jnp.square(g / largest).sum(axis=axes))  # squares would underflow
 
-    leaves = jax.tree.leaves(state_gradients(config, params, batch_BxT1))
-    return dict(zip(STATES[config.family], map(norm, leaves), strict=True))
+    leaves = jax.tree.leaves(state_gradients(family, params, batch_BxT1))
+    return dict(zip(family.states, map(norm, leaves), strict=True))
 
 
 def by_distance(norms_TxTxB: np.ndarray) -> np.ndarray:

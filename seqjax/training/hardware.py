@@ -10,7 +10,8 @@ from pathlib import Path
 
 import jax
 
-from seqjax import __version__, native
+from seqjax import __version__
+from seqjax.layers import native
 
 # Dense bfloat16 matrix FLOP/s of one device, vendor figures (data sheets of NVIDIA, Google Cloud TPU documentation).
 PEAK_BFLOAT16 = {

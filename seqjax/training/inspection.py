@@ -1,4 +1,4 @@
-"""A text through a trained run, as plain arrays: see `seqjax.models.inspection`."""
+"""A text through a trained run, as plain arrays: see `seqjax.models.inside`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seqjax import runs
 from seqjax.config import Config
 from seqjax.data import Tokenizer
 from seqjax.errors import UserError
-from seqjax.models.inspection import Inspection, inspect, next_token_losses
+from seqjax.models.inside import Inside, look_inside, next_token_losses
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program
 
@@ -35,7 +35,7 @@ class InspectedRun(NamedTuple):
     step: int
     tokens_T: np.ndarray
     loss_T: np.ndarray
-    inside: Inspection
+    inside: Inside
 
     def likeliest(self) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest token after each given one, and its probability."""
@@ -61,7 +61,7 @@ def inspect_run(folder: Path, text: str, which: str, say: Callable[[str], None])
         raise UserError(f"command line: --text {text!r}: has {count}; at least 2 are needed for a loss")
     program = make_program(config, make_model(config, tokenizer.vocab_size), devices=1)
     step, params = restore_params(config, folder, program, say, which)
-    read = jax.jit(partial(inspect, config.model, dtype=config.train.compute_dtype))
+    read = jax.jit(partial(look_inside, config.model, dtype=config.train.compute_dtype))
     try:
         inside = read(params, jnp.asarray(tokens_T))
     except UserError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from seqjax.models.cross_entropy import mean_cross_entropy, token_cross_entropy
+from seqjax.layers.cross_entropy import mean_cross_entropy, token_cross_entropy
 from seqjax.training.step import Loss
 
 Tree = Any

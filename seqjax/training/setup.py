@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from seqjax.config import LANE_KEYS, Config, RecurrentConfig, program_key
+from seqjax.config import LANE_KEYS, Config, program_key
 from seqjax.data import (
     Corpus,
     Tokenizer,
@@ -82,7 +82,7 @@ def batch_at(config: Config, shard: TokenShard, step: int) -> tuple[np.ndarray, 
 
 def initial_carry(config: Config, model: nn.Module) -> Tree:
     """Zero recurrent state for B streams; None for windows, where every window starts from zero."""
-    if config.data.batching == "streams" and isinstance(config.model, RecurrentConfig):
+    if config.data.batching == "streams" and config.model.recurrent:
         return model.initial_state(config.train.batch_size)
     return None
 

@@ -16,7 +16,7 @@ README = experiment.REPOSITORY / "experiments" / "README.md"
 
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = experiment.load("gradients")
-    monkeypatch.setattr(module, "FAMILIES", ("elman", "transformer"))
+    monkeypatch.setattr(module, "MEASURED", ("elman", "transformer"))
     words = "--steps 3 --seeds 2 --context 12 --width 8 --windows 4".split()
     monkeypatch.setattr(
         sys, "argv", ["gradients.py", *words, "--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]

@@ -8,33 +8,32 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import pytest
+from variants import recurrent
 
-from seqjax.config import RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.families import GRU, LSTM, Transformer, Window
 from seqjax.models import build_model, count_parameters, flops_per_token, group_of
 from seqjax.models.accounting import GROUPS
 
 V, T = 29, 16
 RECURRENT = [
-    RecurrentConfig(family, d_model, d_hidden, n_layers, bias, tied_embeddings=tied, reset=reset)
+    recurrent(family, d_model, d_hidden, n_layers, bias, tied_embeddings=tied, reset=reset)
     for family, reset in (("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before"))
     for d_model, d_hidden, tied, bias in ((12, None, False, True), (12, 20, False, False), (12, None, True, True))
     for n_layers in (1, 3)
 ]
 TRANSFORMERS = [
-    TransformerConfig(d_model=12, n_heads=2, n_layers=2, norm=norm, positions=positions, mlp=mlp, bias=bias)
+    Transformer(d_model=12, n_heads=2, n_layers=2, norm=norm, positions=positions, mlp=mlp, bias=bias)
     for norm, positions in (("layernorm", "learned"), ("rmsnorm", "rotary"), ("none", "none"))
     for mlp, bias in (("gelu", True), ("swiglu", False), ("swiglu", True), ("none", False))
 ] + [
-    TransformerConfig(d_model=12, n_heads=1, n_layers=0),
-    TransformerConfig(d_model=12, n_heads=3, n_layers=5, attention=False),
-    TransformerConfig(d_model=12, n_heads=3, n_layers=2, attention=False, mlp="none"),
-    TransformerConfig(d_model=12, n_heads=3, n_layers=2, d_ff=7, tied_embeddings=True),
+    Transformer(d_model=12, n_heads=1, n_layers=0),
+    Transformer(d_model=12, n_heads=3, n_layers=5, attention=False),
+    Transformer(d_model=12, n_heads=3, n_layers=2, attention=False, mlp="none"),
+    Transformer(d_model=12, n_heads=3, n_layers=2, d_ff=7, tied_embeddings=True),
 ]
 WINDOWS = [
-    WindowConfig(d_model=6, window=3, d_ff=10, n_layers=n_layers, bias=bias)
-    for n_layers in (1, 3)
-    for bias in (True, False)
-] + [WindowConfig(d_model=6, window=1, d_ff=6, tied_embeddings=True)]
+    Window(d_model=6, window=3, d_ff=10, n_layers=n_layers, bias=bias) for n_layers in (1, 3) for bias in (True, False)
+] + [Window(d_model=6, window=1, d_ff=6, tied_embeddings=True)]
 ALL = RECURRENT + TRANSFORMERS + WINDOWS
 
 
@@ -77,17 +76,17 @@ def test_closed_formulas_of_windows():
 
 def test_closed_formulas_of_transformers():
     d = 128
-    counts = count_parameters(TransformerConfig(d_model=d, n_layers=4), V, T)
+    counts = count_parameters(Transformer(d_model=d, n_layers=4), V, T)
     assert counts["non_embedding"] == 12 * 4 * d * d
     assert counts["vectors"] == 4 * ((3 * d + d) + (4 * d + d) + 4 * d) + 2 * d
     assert (counts["embedding"], counts["positional"], counts["readout"]) == (V * d, T * d, V * d)
     assert counts["readout_bias"] == 0
-    tied = count_parameters(TransformerConfig(d_model=d, tied_embeddings=True), V, T)
+    tied = count_parameters(Transformer(d_model=d, tied_embeddings=True), V, T)
     assert tied["total"] == counts["total"] - V * d and tied["with_readout"] == counts["with_readout"]
-    swiglu = count_parameters(TransformerConfig(d_model=96, n_layers=1, mlp="swiglu"), V, T)
+    swiglu = count_parameters(Transformer(d_model=96, n_layers=1, mlp="swiglu"), V, T)
     assert swiglu["non_embedding"] == 4 * 96**2 + 3 * 96 * 256 == 12 * 96**2
     # Kaplan et al. 2020, table 1 and section 2.1: 2 d n_layer (2 d_attn + d_ff)
-    gpt2 = count_parameters(TransformerConfig(d_model=768, n_layers=12, n_heads=12, tied_embeddings=True), 50257, 1024)
+    gpt2 = count_parameters(Transformer(d_model=768, n_layers=12, n_heads=12, tied_embeddings=True), 50257, 1024)
     assert gpt2["non_embedding"] == 2 * 768 * 12 * (2 * 768 + 3072) == 84_934_656
     assert gpt2["total"] == 124_439_808  # GPT-2 small as published
 
@@ -120,8 +119,9 @@ def matmul_flops(jaxpr) -> int:
 
 def plain(config):
     """The config in the form that computes everything by plain products: no tables of inputs, no compiled functions."""
-    options = {RecurrentConfig: {"recurrence": "scan"}, TransformerConfig: {"attention_kernel": "whole"}}
-    return replace(config, **options.get(type(config), {}))
+    if config.recurrent:
+        return replace(config, recurrence="scan")
+    return config.on_accelerator()
 
 
 def traced_flops(config, n_tokens, batch=2):
@@ -153,10 +153,10 @@ def test_flops_are_the_traced_programs(configs):
 @pytest.mark.parametrize(
     "config",
     [
-        RecurrentConfig("lstm", 128, n_layers=1),
-        RecurrentConfig("gru", 128, 160, n_layers=1),
-        TransformerConfig(d_model=128, n_layers=1, n_heads=2),
-        WindowConfig(d_model=64, window=4, d_ff=128),
+        LSTM(128, n_layers=1),
+        GRU(128, 160, n_layers=1),
+        Transformer(d_model=128, n_layers=1, n_heads=2),
+        Window(d_model=64, window=4, d_ff=128),
     ],
     ids=lambda config: config.family,
 )
@@ -173,7 +173,7 @@ def test_flops_are_xlas(config):
 
 def test_kaplans_formula():
     """Forward without readout is 2 N + 2 L T d_attn (Kaplan et al. 2020, table 1) plus 2 L d_attn: T + 1, not T."""
-    config = TransformerConfig(d_model=768, n_layers=12, n_heads=12)
+    config = Transformer(d_model=768, n_layers=12, n_heads=12)
     flops = flops_per_token(config, 50257, 1024)
     n = 12 * 12 * 768**2
     assert flops["kaplan_6n"] == 6 * n
@@ -183,6 +183,6 @@ def test_kaplans_formula():
 
 
 def test_flops_of_large_models_do_not_overflow():
-    flops = flops_per_token(TransformerConfig(d_model=65536, n_layers=512, n_heads=128), 262144, 2**20)
+    flops = flops_per_token(Transformer(d_model=65536, n_layers=512, n_heads=128), 262144, 2**20)
     assert flops["kaplan_6n"] == 6.0 * 12 * 512 * 65536**2
-    assert flops == flops_per_token(replace(TransformerConfig(d_model=65536, n_layers=512), n_heads=1), 262144, 2**20)
+    assert flops == flops_per_token(replace(Transformer(d_model=65536, n_layers=512), n_heads=1), 262144, 2**20)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.models.attention import attend, init_attention, self_attention
-from seqjax.models.positions import rotary_angles, rotate
+from seqjax.layers.attention import attend, init_attention, self_attention
+from seqjax.layers.rotary import rotary_angles, rotate
 
 T, S, K = 5, 7, 8
 
@@ -74,7 +74,7 @@ def test_heads_are_independent_attentions(rotary):
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), params)
     x = jnp.asarray(rng.standard_normal((batch, T, d_model)), jnp.float32)
     given = rotary_angles(jnp.arange(T), d_model // n_heads) if rotary else None
-    got, cache = jax.jit(lambda params, x: self_attention(params, x, 0, given, None, "float32"))(params, x)
+    got, cache, _ = jax.jit(lambda params, x: self_attention(params, x, 0, given, None, "float32"))(params, x)
     assert cache is None
     p, x = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, x))
     mask = np.tril(np.ones((T, T), bool))

@@ -7,29 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import ModelConfig, RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.config import ModelConfig
 from seqjax.errors import UserError
-from seqjax.models.backbone import Backbone, hidden_width
-from seqjax.models.heads import (
+from seqjax.families import GRU, LSTM, Elman, Transformer, Window
+from seqjax.layers.heads import (
     Classifier,
-    LanguageModel,
     Regressor,
     SequenceModel,
     TokenEmbedding,
+    TokenHead,
     pool_attention,
     pool_last,
     pool_mean,
 )
+from seqjax.models.backbone import Backbone
 
 MODELS: dict[str, ModelConfig] = {
-    "elman": RecurrentConfig("elman", d_model=6, d_hidden=8),
-    "lstm": RecurrentConfig("lstm", d_model=8, n_layers=2),
-    "lstm-scan": RecurrentConfig("lstm", d_model=8, n_layers=1, recurrence="scan"),
-    "gru": RecurrentConfig("gru", d_model=8, n_layers=1, recurrence="lean"),
-    "transformer": TransformerConfig(d_model=8, n_layers=2, n_heads=2),
-    "norm after": TransformerConfig(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
-    "rotary": TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary"),
-    "window": WindowConfig(d_model=8, window=3, d_ff=10, n_layers=2),
+    "elman": Elman(d_model=6, d_hidden=8),
+    "lstm": LSTM(d_model=8, n_layers=2),
+    "lstm-scan": LSTM(d_model=8, n_layers=1, recurrence="scan"),
+    "gru": GRU(d_model=8, n_layers=1, recurrence="lean"),
+    "transformer": Transformer(d_model=8, n_layers=2, n_heads=2),
+    "norm after": Transformer(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
+    "rotary": Transformer(d_model=8, n_layers=1, n_heads=2, positions="rotary"),
+    "window": Window(d_model=8, window=3, d_ff=10, n_layers=2),
 }
 LENGTHS = np.array([5, 1, 3])
 
@@ -58,7 +59,7 @@ def test_what_is_not_there_changes_neither_results_nor_gradients(name: str, caus
 
     grad = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
     (d_params, d_x), h_BxTxH = grad(params, x_BxTxD, mask_BxT)
-    assert h_BxTxH.shape[-1] == hidden_width(MODELS[name], causal)
+    assert h_BxTxH.shape[-1] == MODELS[name].width(causal)
     assert not np.any(np.asarray(d_x)[~np.asarray(mask_BxT)])
     alone = jax.tree.map(jnp.zeros_like, d_params)
     for row, length in enumerate(LENGTHS):
@@ -110,7 +111,7 @@ def test_pools_against_loops() -> None:
 def test_any_backbone_takes_any_head_and_no_head_sees_padding(name: str, pool: str) -> None:
     tokens_BxT = np.random.default_rng(0).integers(11, size=(3, 9))
     mask_BxT = np.arange(9)[None] < LENGTHS[:, None]
-    for head in (Classifier(3, pool), Regressor(2), LanguageModel(11)):  # type: ignore[arg-type]
+    for head in (Classifier(3, pool), Regressor(2), TokenHead(11)):  # type: ignore[arg-type]
         model = SequenceModel(TokenEmbedding(11, 8), Backbone(MODELS[name], max_length=9), head)
         params = model.init(jax.random.key(0), tokens_BxT, mask_BxT)
         y = model.apply(params, tokens_BxT, mask_BxT)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.models.attention import attend, init_attention, self_attention
-from seqjax.models.blockwise import ROWS, blockwise_attention
+from seqjax.layers.attention import attend, init_attention, self_attention
+from seqjax.layers.blockwise import ROWS, blockwise_attention
 
 LENGTHS = [1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 44]
 
@@ -72,7 +72,7 @@ def test_the_layer_uses_it_for_long_sequences_and_says_the_same():
     x = jax.random.normal(jax.random.key(1), (2, length, d_model))
     layer = jax.jit(lambda x: self_attention(params, x, 0, None, None, "float32")[0])
     empty = {name: jnp.zeros((2, 2, length, d_model // 2)) for name in "kv"}
-    cached, _ = self_attention(params, x, 0, None, empty, "float32")
+    cached, *_ = self_attention(params, x, 0, None, empty, "float32")
     np.testing.assert_allclose(layer(x), cached, rtol=1e-4, atol=1e-5)
     if jax.default_backend() == "cpu":
         assert f"{length},{length}]" not in str(jax.make_jaxpr(layer)(x))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import RecurrentConfig, TransformerConfig, WindowConfig
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES, GRU, Transformer, Window
 from seqjax.models import build_model
 from seqjax.models.backbone import Backbone
 
@@ -19,7 +19,7 @@ V, B, T, K = 6, 2, 8, 4
 @pytest.mark.parametrize("family", ["elman", "lstm"])
 def test_a_context_in_pieces_is_as_many_contexts_that_carry_a_state(family: str, d_hidden: int | None) -> None:
     """Two layers, on which a carry of the piece before falls as a constant: loss, state and gradients."""
-    config = RecurrentConfig(family, d_model=5, d_hidden=d_hidden, n_layers=2)
+    config = FAMILIES[family](d_model=5, d_hidden=d_hidden, n_layers=2)
     model = build_model(config, V, T, bptt=K)
     tokens_BxT = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)))
     params = model.init(jax.random.key(1), tokens_BxT)
@@ -43,7 +43,7 @@ def test_a_context_in_pieces_is_as_many_contexts_that_carry_a_state(family: str,
 
 def test_a_backbone_is_cut_where_each_direction_starts() -> None:
     """Five steps in pieces of two: the last output sees its own piece, one step; so does the first backward."""
-    backbone = Backbone(RecurrentConfig("gru", d_model=5, n_layers=2), max_length=5, causal=False, bptt=2)
+    backbone = Backbone(GRU(d_model=5, n_layers=2), max_length=5, causal=False, bptt=2)
     x_BxTxD = jax.random.normal(jax.random.key(0), (B, 5, 5))
     params = backbone.init(jax.random.key(1), x_BxTxD)
     for output, reached in (((-1, slice(5)), [4]), ((0, slice(5, 10)), [0]), ((3, slice(5)), [2, 3])):
@@ -51,8 +51,8 @@ def test_a_backbone_is_cut_where_each_direction_starts() -> None:
         assert [t for t in range(5) if np.any(d_x[:, t])] == reached
 
 
-@pytest.mark.parametrize("config", [TransformerConfig(d_model=8), WindowConfig(d_model=8)])
-def test_without_recurrence_there_is_nothing_to_cut(config: TransformerConfig | WindowConfig) -> None:
+@pytest.mark.parametrize("config", [Transformer(d_model=8), Window(d_model=8)])
+def test_without_recurrence_there_is_nothing_to_cut(config: Transformer | Window) -> None:
     with pytest.raises(UserError, match=f"bptt 4: the family '{config.family}' has no recurrence"):
         build_model(config, V, T, bptt=4)
     with pytest.raises(UserError, match=f"bptt 4: the family '{config.family}' has no recurrence"):

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from seqjax.models import cross_entropy
-from seqjax.models.cross_entropy import mean_cross_entropy, token_cross_entropy, weighted_cross_entropy
-from seqjax.models.layers import unembed
+from seqjax.layers import cross_entropy
+from seqjax.layers.cross_entropy import mean_cross_entropy, token_cross_entropy, weighted_cross_entropy
+from seqjax.layers.readout import unembed
 
 B, T, D, V = 3, 7, 5, 11
 

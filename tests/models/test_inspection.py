@@ -9,31 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import RecurrentConfig, TransformerConfig, WindowConfig
 from seqjax.errors import UserError
+from seqjax.families import GRU, LSTM, Elman, Transformer, Window
 from seqjax.models import build_model
-from seqjax.models.inspection import inspect, next_token_losses
+from seqjax.models.inside import look_inside, next_token_losses
 
 V, T = 23, 12
 MODELS = {
-    "elman": RecurrentConfig("elman", d_model=8, n_layers=2),
-    "lstm": RecurrentConfig("lstm", d_model=8, n_layers=2),
-    "lstm of another width": RecurrentConfig("lstm", d_model=6, d_hidden=8, n_layers=3),
-    "gru, reset after": RecurrentConfig("gru", d_model=8, n_layers=2),
-    "gru, reset before": RecurrentConfig("gru", d_model=8, n_layers=1, reset="before"),
-    "learned positions": TransformerConfig(d_model=16, n_layers=3, n_heads=4),
-    "rotary, swiglu": TransformerConfig(d_model=16, n_layers=2, n_heads=2, positions="rotary", mlp="swiglu"),
-    "no norm, no positions": TransformerConfig(d_model=16, n_layers=2, n_heads=1, norm="none", positions="none"),
-    "norm after": TransformerConfig(d_model=16, n_layers=2, n_heads=2, norm_position="after"),
-    "no attention": TransformerConfig(d_model=16, n_layers=2, attention=False),
-    "embedding alone": TransformerConfig(d_model=16, n_layers=0, norm="none", positions="none"),
-    "window": WindowConfig(d_model=4, window=3, d_ff=16, n_layers=2),
+    "elman": Elman(d_model=8, n_layers=2),
+    "lstm": LSTM(d_model=8, n_layers=2),
+    "lstm of another width": LSTM(d_model=6, d_hidden=8, n_layers=3),
+    "gru, reset after": GRU(d_model=8, n_layers=2),
+    "gru, reset before": GRU(d_model=8, n_layers=1, reset="before"),
+    "learned positions": Transformer(d_model=16, n_layers=3, n_heads=4),
+    "rotary, swiglu": Transformer(d_model=16, n_layers=2, n_heads=2, positions="rotary", mlp="swiglu"),
+    "no norm, no positions": Transformer(d_model=16, n_layers=2, n_heads=1, norm="none", positions="none"),
+    "norm after": Transformer(d_model=16, n_layers=2, n_heads=2, norm_position="after"),
+    "no attention": Transformer(d_model=16, n_layers=2, attention=False),
+    "embedding alone": Transformer(d_model=16, n_layers=0, norm="none", positions="none"),
+    "window": Window(d_model=4, window=3, d_ff=16, n_layers=2),
 }
 
 
 def trained(config: Any) -> tuple[Any, Any, np.ndarray]:
     """A model with larger weights than it starts with, and a text; too large, and recurrence is chaotic."""
-    scale = 10.0 if isinstance(config, TransformerConfig) else 1.5
+    scale = 10.0 if isinstance(config, Transformer) else 1.5
     model = build_model(config, V, context_length=16)
     tokens_T = np.random.default_rng(1).integers(0, V, T)
     params = jax.jit(model.init)(jax.random.key(0), tokens_T[None])["params"]
@@ -43,7 +43,7 @@ def trained(config: Any) -> tuple[Any, Any, np.ndarray]:
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_and_loss_are_those_of_the_model(name: str) -> None:
     model, params, tokens_T = trained(MODELS[name])
-    found = jax.jit(lambda params, tokens_T: inspect(MODELS[name], params, tokens_T))(params, jnp.asarray(tokens_T))
+    found = jax.jit(lambda params, tokens_T: look_inside(MODELS[name], params, tokens_T))(params, jnp.asarray(tokens_T))
     want_TxV = np.asarray(model.apply({"params": params}, tokens_T[None])[0][0], np.float64)
     assert want_TxV.std() > 0.1
     np.testing.assert_allclose(found.logits_TxV, want_TxV, rtol=1e-5, atol=1e-5)
@@ -56,7 +56,7 @@ def test_logits_and_loss_are_those_of_the_model(name: str) -> None:
 def test_attention_looks_back_and_its_rows_sum_to_one(name: str) -> None:
     config = MODELS[name]
     _, params, tokens_T = trained(config)
-    attention = np.asarray(inspect(config, params, jnp.asarray(tokens_T)).attention_LxNxTxT)
+    attention = np.asarray(look_inside(config, params, jnp.asarray(tokens_T)).attention_LxNxTxT)
     assert attention.shape == (config.n_layers, config.n_heads, T, T)
     np.testing.assert_allclose(attention.sum(axis=-1), 1.0, rtol=1e-5)
     assert (attention >= 0).all() and (np.triu(attention, 1) == 0).all()
@@ -67,7 +67,7 @@ def test_a_first_block_attends_as_torch_does() -> None:
     """Without positions and norm the first block's input is the embedding itself."""
     torch = pytest.importorskip("torch")
     config = MODELS["no norm, no positions"]
-    config = TransformerConfig(**{**config.__dict__, "n_heads": 4})
+    config = Transformer(**{**config.__dict__, "n_heads": 4})
     _, params, tokens_T = trained(config)
     block = jax.tree.map(lambda leaf: np.asarray(leaf[0]), params["layers"]["attention"])
     oracle = torch.nn.MultiheadAttention(config.d_model, config.n_heads, batch_first=True)
@@ -78,7 +78,7 @@ def test_a_first_block_attends_as_torch_does() -> None:
         oracle.in_proj_bias.copy_(torch.tensor(block["b_qkv"].reshape(-1)))
         after = torch.triu(torch.ones(T, T, dtype=torch.bool), 1)
         _, want_1xNxTxT = oracle(x_1xTxD, x_1xTxD, x_1xTxD, attn_mask=after, average_attn_weights=False)
-    found = inspect(config, params, jnp.asarray(tokens_T)).attention_LxNxTxT[0]
+    found = look_inside(config, params, jnp.asarray(tokens_T)).attention_LxNxTxT[0]
     np.testing.assert_allclose(found, want_1xNxTxT[0].numpy(), atol=1e-6)
     assert float(found.std()) > 0.1
 
@@ -90,7 +90,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def test_gates_and_states_of_an_lstm_are_its_equations() -> None:
     config = MODELS["lstm"]
     _, params, tokens_T = trained(config)
-    found = inspect(config, params, jnp.asarray(tokens_T))
+    found = look_inside(config, params, jnp.asarray(tokens_T))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     x_TxD = np.sqrt(8) * params["embedding"][tokens_T]
     for index in range(2):
@@ -114,7 +114,7 @@ def test_gates_and_states_of_an_lstm_are_its_equations() -> None:
 def test_gates_and_states_of_a_gru_are_its_equations(name: str) -> None:
     config = MODELS[name]
     _, params, tokens_T = trained(config)
-    found = inspect(config, params, jnp.asarray(tokens_T))
+    found = look_inside(config, params, jnp.asarray(tokens_T))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     layer = {key: leaf[0] for key, leaf in params["layers"].items()}
     h = np.zeros(8)
@@ -135,7 +135,7 @@ def test_gates_and_states_of_a_gru_are_its_equations(name: str) -> None:
 def test_the_state_of_an_elman_network_is_its_equation() -> None:
     config = MODELS["elman"]
     _, params, tokens_T = trained(config)
-    found = inspect(config, params, jnp.asarray(tokens_T))
+    found = look_inside(config, params, jnp.asarray(tokens_T))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     h = np.zeros(8)
     for t in range(T):
@@ -147,10 +147,10 @@ def test_the_state_of_an_elman_network_is_its_equation() -> None:
 
 def test_more_tokens_than_learned_positions_are_refused() -> None:
     _, params, _ = trained(MODELS["learned positions"])
-    with pytest.raises(UserError, match="17 tokens, but the model has learned 16 positions"):
-        inspect(MODELS["learned positions"], params, jnp.zeros(17, int))
+    with pytest.raises(UserError, match="17 elements, but the model has learned 16 positions"):
+        look_inside(MODELS["learned positions"], params, jnp.zeros(17, int))
     rotary = MODELS["rotary, swiglu"]
-    assert inspect(rotary, trained(rotary)[1], jnp.zeros(17, int)).logits_TxV.shape == (17, V)
+    assert look_inside(rotary, trained(rotary)[1], jnp.zeros(17, int)).logits_TxV.shape == (17, V)
 
 
 def test_bfloat16_is_that_of_the_model() -> None:
@@ -158,5 +158,5 @@ def test_bfloat16_is_that_of_the_model() -> None:
         _, params, tokens_T = trained(MODELS[name])
         model = build_model(MODELS[name], V, 16, "bfloat16")
         want_TxV = model.apply({"params": params}, tokens_T[None])[0][0]
-        found = inspect(MODELS[name], params, jnp.asarray(tokens_T), "bfloat16")
+        found = look_inside(MODELS[name], params, jnp.asarray(tokens_T), "bfloat16")
         np.testing.assert_allclose(found.logits_TxV, want_TxV, rtol=0.03, atol=0.03 * float(jnp.abs(want_TxV).max()))

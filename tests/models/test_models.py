@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.families import FAMILIES, GRU, LSTM, Elman, Transformer, Window
 from seqjax.models import build_model
 
 B, T, D, V = 2, 9, 8, 13
 CONFIGS = {
-    "elman": RecurrentConfig("elman", D),
-    "lstm": RecurrentConfig("lstm", D, n_layers=1),
-    "lstm-wide": RecurrentConfig("lstm", D, d_hidden=10, n_layers=3, bias=False),
-    "gru": RecurrentConfig("gru", D, tied_embeddings=True),
-    "gru-before": RecurrentConfig("gru", D, d_hidden=6, n_layers=1, reset="before"),
-    "learned": TransformerConfig(d_model=D, n_layers=2, n_heads=2),
-    "rotary": TransformerConfig(
+    "elman": Elman(D),
+    "lstm": LSTM(D, n_layers=1),
+    "lstm-wide": LSTM(D, d_hidden=10, n_layers=3, bias=False),
+    "gru": GRU(D, tied_embeddings=True),
+    "gru-before": GRU(D, d_hidden=6, n_layers=1, reset="before"),
+    "learned": Transformer(d_model=D, n_layers=2, n_heads=2),
+    "rotary": Transformer(
         d_model=D,
         n_layers=1,
         n_heads=2,
@@ -32,13 +32,13 @@ CONFIGS = {
         bias=False,
         tied_embeddings=True,
     ),
-    "no-positions": TransformerConfig(d_model=D, n_layers=1, n_heads=1, positions="none"),
-    "bare": TransformerConfig(d_model=D, n_layers=2, n_heads=2, norm="none", mlp="none", residual=False),
-    "window": WindowConfig(d_model=D, window=4, d_ff=7, n_layers=2),
+    "no-positions": Transformer(d_model=D, n_layers=1, n_heads=1, positions="none"),
+    "bare": Transformer(d_model=D, n_layers=2, n_heads=2, norm="none", mlp="none", residual=False),
+    "window": Window(d_model=D, window=4, d_ff=7, n_layers=2),
 }
-FAMILIES = ("lstm", "learned", "window")
+THREE = ("lstm", "learned", "window")
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-each_family = pytest.mark.parametrize("config", [CONFIGS[name] for name in FAMILIES], ids=FAMILIES)
+each_family = pytest.mark.parametrize("config", [CONFIGS[name] for name in THREE], ids=THREE)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)), jnp.int32)
 
 
@@ -66,7 +66,7 @@ def test_causality(config):
     norms = np.linalg.norm(jax.jit(jax.jacrev(logits_T))(params["embedding"]), axis=-1)
     seen = np.tril(np.ones((T, T), bool))
     assert (norms[~seen] == 0).all()
-    reach = config.window if isinstance(config, WindowConfig) else T
+    reach = config.window if isinstance(config, Window) else T
     near = seen & ~np.tril(seen, -reach)
     assert (norms[near] > 0).all() and (norms[seen & ~near] == 0).all()
 
@@ -105,9 +105,9 @@ def test_bfloat16_compute(config):
     assert logits.dtype == jnp.float32
     error = np.abs(logits - want).max() / np.abs(want).max()
     assert 1e-5 < error < 0.05
-    if isinstance(config, RecurrentConfig):
+    if config.recurrent:
         assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
-    elif isinstance(config, TransformerConfig):
+    elif isinstance(config, Transformer):
         assert state["k"].dtype == state["v"].dtype == jnp.bfloat16
     init = jax.eval_shape(model.init, jax.random.key(0), TOKENS)["params"]
     grads = jax.eval_shape(jax.grad(lambda params: model.apply({"params": params}, TOKENS)[0].sum()), params)
@@ -185,7 +185,7 @@ def test_dropout(config):
 
 
 def test_dropout_rate_and_masks():
-    from seqjax.models.layers import dropout
+    from seqjax.layers.dense import dropout
 
     x, key = jnp.ones((100, 100)), jax.random.key(0)
     masks = [dropout(x, key, layer, 0.25) for layer in (0, 1)]
@@ -199,7 +199,7 @@ def test_dropout_rate_and_masks():
 @pytest.mark.parametrize("family", ["elman", "lstm", "gru"])
 def test_dropout_falls_on_inputs_of_layers_not_on_the_recurrence(family):
     """With the first layer's input weights zero, dropout of its inputs changes nothing in its state."""
-    config = RecurrentConfig(family, D, n_layers=1, dropout=0.5)
+    config = FAMILIES[family](D, n_layers=1, dropout=0.5)
     model, params = make(config)
     params["layers"]["W_x"] = jnp.zeros_like(params["layers"]["W_x"])
     apply = jax.jit(model.apply, static_argnames="train")

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from variants import recurrent
 
-from seqjax.cells import CELLS, unroll
-from seqjax.config import RecurrentConfig
+from seqjax.families import LSTM
+from seqjax.families.family import Lookup
 from seqjax.models import build_model
-from seqjax.models.recurrent import RecurrentModel, run_layers
+from seqjax.through_time.nonlinear import unroll
 
 T, B, D, V = 6, 2, 5, 11
 TORCH_NAMES = {"elman": "RNN", "lstm": "LSTM", "gru": "GRU"}
@@ -45,23 +46,24 @@ def torch_names(family, layer):
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("n_layers, d_hidden, bias", [(1, D, True), (2, 7, True), (3, D, False), (3, 7, True)])
-@pytest.mark.parametrize("family", CELLS)
+@pytest.mark.parametrize("family", TORCH_NAMES)
 @pytest.mark.parametrize("recurrence", ["fast", "scan"])
 def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance, recurrence):
     torch = pytest.importorskip("torch")
-    config = RecurrentConfig(family, D, d_hidden, n_layers, bias, recurrence=recurrence)
+    config = recurrent(family, D, d_hidden, n_layers, bias, recurrence=recurrence)
     rng = np.random.default_rng(1)
     params = make(config)[1]
     with jax.enable_x64(dtype == "float64"):
         layers = {name: params[name] for name in ("first", "layers") if name in params}
         layers = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), layers)
         x = jnp.asarray(rng.standard_normal((T, B, D)), dtype)
-        zeros = RecurrentModel(config, V).initial_state(B)
+        zeros = config.zero_state(B)
         state = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), dtype), zeros)
 
         def forward(layers, x, state):
             inputs, tokens = x.reshape(T * B, D), jnp.arange(T * B).reshape(T, B)  # every input is a token of its own
-            return run_layers(config, layers, tokens, state, None, dtype, embedding_VxD=inputs)
+            out = config.run(layers, Lookup(tokens.T, inputs), state, dtype=dtype)
+            return out.h_BxTxH.swapaxes(0, 1), out.state
 
         outputs, pullback = jax.vjp(jax.jit(forward), layers, x, state)
         weights = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), dtype), outputs)
@@ -104,7 +106,7 @@ def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance, recurr
 @pytest.mark.parametrize("family, reset", [("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before")])
 def test_model_is_embedding_layers_readout(family, reset, tied):
     """The whole model from its own parameters by hand, layer by layer without a scan over layers."""
-    config = RecurrentConfig(family, D, D if tied else 7, 6, tied_embeddings=tied, reset=reset)
+    config = recurrent(family, D, D if tied else 7, 6, tied_embeddings=tied, reset=reset)
     model, params = make(config)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
     tokens = np.random.default_rng(1).integers(0, V, (B, T))
@@ -113,8 +115,8 @@ def test_model_is_embedding_layers_readout(family, reset, tied):
     x = np.sqrt(D) * np.asarray(params["embedding"])[tokens.T]
     states = []
     for layer in layer_list(params):
-        zero = CELLS[family].initial_state(B, config.d_hidden)
-        x, last = unroll(CELLS[family], layer, jnp.asarray(x, jnp.float32), zero, "float32")
+        zero = config.cell_state(B)
+        x, last = unroll(config, layer, jnp.asarray(x, jnp.float32), zero, "float32")
         states.append(last)
     readout = params["embedding"].T if tied else params["readout"]
     want = np.swapaxes(x, 0, 1) @ np.asarray(readout) + np.asarray(params["readout_bias"])[None, None]
@@ -128,7 +130,7 @@ def test_model_is_embedding_layers_readout(family, reset, tied):
 def test_initial_scales():
     """Inputs have unit variance and logits start small, tied or not."""
     for tied in (False, True):
-        config = RecurrentConfig("lstm", 64, tied_embeddings=tied)
+        config = LSTM(64, tied_embeddings=tied)
         params = jax.jit(build_model(config, 500, T).init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
         assert np.std(params["embedding"]) == pytest.approx(64**-0.5, rel=0.05)
         assert ("readout" in params) != tied

@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import RecurrentConfig, TransformerConfig
+from seqjax.families import GRU, LSTM, Elman, Transformer
 from seqjax.models.seq2seq import Seq2Seq
 
 MODELS = {
-    "transformer": (TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_ff=12), True),
-    "rotary": (TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary", tied_embeddings=True), True),
-    "norm after": (TransformerConfig(d_model=8, n_layers=2, n_heads=2, norm_position="after"), True),
-    "gru": (RecurrentConfig("gru", d_model=6, d_hidden=8, n_layers=1, tied_embeddings=True), True),
-    "gru-cho": (RecurrentConfig("gru", d_model=8, n_layers=2), False),
-    "lstm": (RecurrentConfig("lstm", d_model=8, n_layers=2), True),
-    "elman-cho": (RecurrentConfig("elman", d_model=8, n_layers=1), False),
+    "transformer": (Transformer(d_model=8, n_layers=2, n_heads=2, d_ff=12), True),
+    "rotary": (Transformer(d_model=8, n_layers=1, n_heads=2, positions="rotary", tied_embeddings=True), True),
+    "norm after": (Transformer(d_model=8, n_layers=2, n_heads=2, norm_position="after"), True),
+    "gru": (GRU(d_model=6, d_hidden=8, n_layers=1, tied_embeddings=True), True),
+    "gru-cho": (GRU(d_model=8, n_layers=2), False),
+    "lstm": (LSTM(d_model=8, n_layers=2), True),
+    "elman-cho": (Elman(d_model=8, n_layers=1), False),
 }
 S, T, V = 7, 6, 13
 
@@ -104,7 +104,7 @@ def test_additive_attention_against_a_loop() -> None:
 @pytest.mark.parametrize("norm_position", ["before", "after"])
 def test_the_transformer_agrees_with_torch(norm_position: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is the oracle of this test")
-    config = TransformerConfig(
+    config = Transformer(
         d_model=8,
         n_layers=2,
         n_heads=2,

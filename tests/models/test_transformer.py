@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import TransformerConfig
 from seqjax.errors import UserError
+from seqjax.families import Transformer
+from seqjax.layers.feed_forward import feed_forward
+from seqjax.layers.norms import NORM_EPSILON, normalize
 from seqjax.models import build_model
-from seqjax.models.layers import NORM_EPSILON, normalize
-from seqjax.models.transformer import feed_forward, feed_forward_width
 
 B, T, D, V = 2, 6, 8, 13
 
@@ -32,9 +32,7 @@ def test_torch_encoder_layers_agree(activation, n_layers, norm_position):
     """Embedding, blocks with the norm on either side, final norm, readout: logits and every gradient, in float64."""
     torch = pytest.importorskip("torch")
     first = norm_position == "before"
-    config = TransformerConfig(
-        d_model=D, n_layers=n_layers, n_heads=2, d_ff=20, mlp=activation, norm_position=norm_position
-    )
+    config = Transformer(d_model=D, n_layers=n_layers, n_heads=2, d_ff=20, mlp=activation, norm_position=norm_position)
     tokens = np.random.default_rng(0).integers(0, V, (B, T))
     weights = np.random.default_rng(1).standard_normal((B, T, V))
     with jax.enable_x64(True):
@@ -132,9 +130,9 @@ def test_swiglu_is_its_equation():
 
 
 def test_feed_forward_width():
-    assert feed_forward_width(TransformerConfig(d_model=96)) == 384
-    assert feed_forward_width(TransformerConfig(d_model=96, d_ff=50)) == 50
-    assert [feed_forward_width(TransformerConfig(d_model=d, mlp="swiglu")) for d in (96, 128, 129)] == [256, 344, 344]
+    assert Transformer(d_model=96).feed_forward_width == 384
+    assert Transformer(d_model=96, d_ff=50).feed_forward_width == 50
+    assert [Transformer(d_model=d, mlp="swiglu").feed_forward_width for d in (96, 128, 129)] == [256, 344, 344]
 
 
 NOTHING = {"d_model": D, "n_heads": 2, "norm": "none", "positions": "none"}
@@ -149,7 +147,7 @@ def test_recipe_by_config_alone():
         NOTHING | {"n_layers": 2, "positions": "learned"},
         NOTHING | {"n_layers": 2, "positions": "learned", "norm": "layernorm"},
     ]
-    trees = [make(TransformerConfig(**step))[1] for step in steps]
+    trees = [make(Transformer(**step))[1] for step in steps]
     names = [set(flax.traverse_util.flatten_dict(tree, sep="/")) for tree in trees]
     assert names[0] == {"embedding", "readout"}
     assert names[1] - names[0] == {f"layers/mlp/{leaf}" for leaf in ("W_in", "W_out", "b_in", "b_out")}
@@ -159,7 +157,7 @@ def test_recipe_by_config_alone():
 
 
 def test_no_layers_is_a_table_of_bigrams():
-    model, params = make(TransformerConfig(**NOTHING, n_layers=0))
+    model, params = make(Transformer(**NOTHING, n_layers=0))
     tokens = jnp.arange(V - 1)[None, :T]
     logits, state = jax.jit(model.apply)({"params": params}, tokens)
     assert state is None
@@ -169,7 +167,7 @@ def test_no_layers_is_a_table_of_bigrams():
 def test_residual_can_be_left_out():
     """With W_out and b_out zero a residual block passes its input on; a plain one gives zero."""
     for residual in (True, False):
-        config = TransformerConfig(**NOTHING, n_layers=1, attention=False, residual=residual, tied_embeddings=True)
+        config = Transformer(**NOTHING, n_layers=1, attention=False, residual=residual, tied_embeddings=True)
         model, params = make(config)
         mlp = params["layers"]["mlp"]
         mlp |= {name: jnp.zeros_like(mlp[name]) for name in ("W_out", "b_out")}
@@ -182,7 +180,7 @@ def test_residual_can_be_left_out():
 @pytest.mark.parametrize("options", [{"attention": False}, {"mlp": "none"}, {"attention": False, "mlp": "none"}])
 def test_missing_sublayers(options):
     """What is left out has no parameters, and without attention a token sees only itself."""
-    config = TransformerConfig(d_model=D, n_heads=2, n_layers=2, positions="none", **options)
+    config = Transformer(d_model=D, n_heads=2, n_layers=2, positions="none", **options)
     model, params = make(config)
     layers = params.get("layers", {})
     assert ("attention" in layers) == config.attention
@@ -192,12 +190,12 @@ def test_missing_sublayers(options):
 
 
 def test_one_head_or_many_have_equal_parameters():
-    trees = [make(TransformerConfig(d_model=D, n_heads=n))[1] for n in (1, 2, 8)]
+    trees = [make(Transformer(d_model=D, n_heads=n))[1] for n in (1, 2, 8)]
     assert len({sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in trees}) == 1
 
 
 def test_initial_values_are_gpt2s():
-    model = build_model(TransformerConfig(d_model=64, n_layers=8), V, 200)
+    model = build_model(Transformer(d_model=64, n_layers=8), V, 200)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     layers = params["layers"]
     for leaf, std in (
@@ -215,7 +213,7 @@ def test_initial_values_are_gpt2s():
 
 
 def test_initial_values_with_the_norm_after_keep_the_size_of_their_input():
-    model = build_model(TransformerConfig(d_model=64, n_layers=8, d_ff=256, norm_position="after"), V, 200)
+    model = build_model(Transformer(d_model=64, n_layers=8, d_ff=256, norm_position="after"), V, 200)
     layers = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]["layers"]
     for leaf, inputs in (
         (layers["attention"]["W_qkv"], 64),
@@ -227,6 +225,6 @@ def test_initial_values_with_the_norm_after_keep_the_size_of_their_input():
 
 
 def test_too_many_tokens_for_learned_positions():
-    model, params = make(TransformerConfig(d_model=D, n_heads=2))
-    with pytest.raises(UserError, match="7 tokens at once, but the model has learned 6 positions"):
+    model, params = make(Transformer(d_model=D, n_heads=2))
+    with pytest.raises(UserError, match="a sequence of 7 elements, but the model has learned 6 positions"):
         model.apply({"params": params}, jnp.zeros((1, T + 1), jnp.int32))

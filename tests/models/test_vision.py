@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import RecurrentConfig
+from seqjax.families import GRU
+from seqjax.layers.heads import Regressor
+from seqjax.layers.vision import FrameEncoder, VideoRegressor, convolve, normalize_pixels
 from seqjax.models.backbone import Backbone
-from seqjax.models.heads import Regressor
-from seqjax.models.vision import FrameEncoder, VideoRegressor, convolve, normalize_pixels
 
 
 def loop_convolve(a: np.ndarray, W: np.ndarray, b: np.ndarray, stride: int) -> np.ndarray:
@@ -87,9 +87,7 @@ def test_dropout_is_on_in_training_alone() -> None:
 
 
 def test_reading_encodings_is_the_whole_model_and_known_numbers_count() -> None:
-    model = VideoRegressor(
-        FrameEncoder(5, (3,), (5,), (4,)), Backbone(RecurrentConfig("gru", d_model=6, n_layers=1), 3), Regressor()
-    )
+    model = VideoRegressor(FrameEncoder(5, (3,), (5,), (4,)), Backbone(GRU(d_model=6, n_layers=1), 3), Regressor())
     rng = np.random.default_rng(0)
     frames = jnp.array(rng.integers(0, 256, (2, 3, 8, 8, 1)), jnp.uint8)
     known = jnp.array(rng.normal(size=(2, 3, 1)), jnp.float32)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import WindowConfig
+from seqjax.families import Window
+from seqjax.families.window import stack_last
 from seqjax.models import build_model
-from seqjax.models.window import stack_last
 
 B, T, D, V = 2, 6, 3, 11
 
@@ -38,7 +38,7 @@ def test_stacking_is_concatenating():
 @pytest.mark.parametrize("n_layers, tied, bias", [(1, False, True), (1, True, False), (6, False, True)])
 def test_model_is_its_equations(n_layers, tied, bias):
     d_ff = D if tied else 5
-    config = WindowConfig(d_model=D, window=3, d_ff=d_ff, n_layers=n_layers, tied_embeddings=tied, bias=bias)
+    config = Window(d_model=D, window=3, d_ff=d_ff, n_layers=n_layers, tied_embeddings=tied, bias=bias)
     model = build_model(config, V, T)
     tokens = np.random.default_rng(0).integers(0, V, (B, T))
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(tokens))["params"]
@@ -57,12 +57,15 @@ def test_model_is_its_equations(n_layers, tied, bias):
         np.testing.assert_allclose(logits[:, t], want, rtol=1e-4, atol=1e-4)
 
 
-def test_state_is_the_last_tokens():
-    model = build_model(WindowConfig(d_model=D, window=4, d_ff=5), V, T)
+def test_state_is_the_last_inputs():
+    """Of the tokens named; -1 is the place before the first one, a vector of zeros."""
+    model = build_model(Window(d_model=D, window=4, d_ff=5), V, T)
     state = model.initial_state(B)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    params["embedding"] = jnp.arange(1.0, V + 1)[:, None] * jnp.ones((V, D))
     apply = jax.jit(model.apply)
     for piece, want in (([7, 8], [-1, 7, 8]), ([9], [7, 8, 9]), ([1, 2, 3, 4], [2, 3, 4])):
         state = apply({"params": params}, jnp.array([piece] * B), state)[1]
-        assert state.tolist() == [want] * B
+        want_PxD = np.sqrt(D) * (np.array(want)[:, None] + 1) * np.ones(D)
+        np.testing.assert_allclose(state, [want_PxD] * B, rtol=1e-6)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax import native
-from seqjax.models.attention import attend
-from seqjax.native.attention import causal_attention
+from seqjax.layers import native
+from seqjax.layers.attention import attend
+from seqjax.layers.native.attention import causal_attention
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjax import native
+from seqjax.layers import native
 
 
 @pytest.fixture

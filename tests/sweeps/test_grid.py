@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from seqjax.config import (
     Config,
     DataConfig,
-    RecurrentConfig,
-    WindowConfig,
     to_dict,
 )
 from seqjax.errors import UserError
+from seqjax.families import GRU, Window
 from seqjax.overlay import dump_yaml
 from seqjax.sweeps.grid import Sweep, read_sweep
 
@@ -143,8 +142,8 @@ def test_a_sweep_needs_no_base(tmp_path: Path, small_text: Path) -> None:
     path = tmp_path / "alone.yaml"
     path.write_text(f"data: {{corpus: {small_text}}}\nlist: [{{model.family: gru}}, {{model.family: window}}]\n")
     assert [run.config for run in read_sweep(path).runs()] == [
-        Config(RecurrentConfig("gru"), DataConfig(str(small_text))),
-        Config(WindowConfig(), DataConfig(str(small_text))),
+        Config(GRU(), DataConfig(str(small_text))),
+        Config(Window(), DataConfig(str(small_text))),
     ]
     assert read_sweep(path).name == "alone"
 

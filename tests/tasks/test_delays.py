@@ -9,15 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.config import OptimizerConfig, RecurrentConfig, TransformerConfig
+from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
+from seqjax.families import LSTM, Transformer
 from seqjax.overlay import load_as
 from seqjax.task_config import TaskTrain
 from seqjax.tasks.delays import DelayConfig, DelayTask, build, make_task
 from seqjax.training.tasks import fit
 
 REPOSITORY = Path(__file__).parent.parent.parent
-LSTM = RecurrentConfig("lstm", d_model=12, n_layers=1)
+LSTM = LSTM(d_model=12, n_layers=1)
 SMALL = DelayConfig(DelayTask(distance=3, symbols=4, noise=2, held_out=128), LSTM)
 
 
@@ -50,7 +51,7 @@ def test_a_short_delay_is_learned(tmp_path: Path) -> None:
 
 def test_mistakes_are_told() -> None:
     with pytest.raises(UserError, match=r"task.bptt: the family 'transformer' has no recurrence"):
-        make_task(replace(SMALL, task=replace(SMALL.task, bptt=2), model=TransformerConfig(d_model=8, n_heads=2)))
+        make_task(replace(SMALL, task=replace(SMALL.task, bptt=2), model=Transformer(d_model=8, n_heads=2)))
     with pytest.raises(UserError, match=r"task.bptt: 5 steps are more than task.distance \+ 1; at most 4"):
         make_task(replace(SMALL, task=replace(SMALL.task, bptt=5)))
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqjax.config import OptimizerConfig, RecurrentConfig
+from seqjax.config import OptimizerConfig
 from seqjax.data.lines import AUTHORS, Vocabulary
+from seqjax.families import LSTM
 from seqjax.task_config import TaskTrain
 from seqjax.tasks.lines import (
     LinesConfig,
@@ -30,7 +31,7 @@ OWN = {
     "kjv": np.array([[11, 6, 7, 8], [11, 7, 8, 6], [11, 6, 8, 0]], np.int32),
 }
 CONFIG = LinesConfig(
-    RecurrentConfig("lstm", d_model=16, n_layers=1), LinesTask(width=3, words=9, held_out=3),
+    LSTM(d_model=16, n_layers=1), LinesTask(width=3, words=9, held_out=3),
     OptimizerConfig(learning_rate=1e-2), TaskTrain(steps=150, batch_size=16, evaluate_every=150, log_every=50),
 )  # fmt: skip
 

@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.config import ModelConfig, OptimizerConfig
 from seqjax.data.sentiment import Batch, Sentences, Splits, in_order, load_splits
+from seqjax.families import GRU, LSTM, Elman, Transformer, Window
 from seqjax.task_config import TaskTrain
 from seqjax.tasks.sentiment import SentimentConfig, SentimentTask, loss_of, make_model, make_task, prepare, score
 from seqjax.training.tasks import fit
 
-BAG = TransformerConfig(d_model=8, n_layers=0, positions="none", norm="none")
+BAG = Transformer(d_model=8, n_layers=0, positions="none", norm="none")
 MODELS: dict[str, ModelConfig] = {
     "bag": BAG,
-    "window": WindowConfig(d_model=8, window=3, d_ff=12),
-    "elman": RecurrentConfig("elman", d_model=8, n_layers=1),
-    "lstm": RecurrentConfig("lstm", d_model=8, n_layers=1),
-    "gru": RecurrentConfig("gru", d_model=8, n_layers=1),
-    "transformer": TransformerConfig(d_model=8, n_layers=1, n_heads=2),
+    "window": Window(d_model=8, window=3, d_ff=12),
+    "elman": Elman(d_model=8, n_layers=1),
+    "lstm": LSTM(d_model=8, n_layers=1),
+    "gru": GRU(d_model=8, n_layers=1),
+    "transformer": Transformer(d_model=8, n_layers=1, n_heads=2),
 }
 
 
@@ -100,7 +101,7 @@ def learned(model: ModelConfig, pool: str, folder: Path, score_test: bool = True
 
 
 def test_a_recurrent_model_learns_that_order_decides(tmp_path: Path) -> None:
-    result = learned(RecurrentConfig("gru", d_model=32, n_layers=1), "last", tmp_path, steps=150)
+    result = learned(GRU(d_model=32, n_layers=1), "last", tmp_path, steps=150)
     assert result["test"]["accuracy"] > 0.95 and result["test"]["sentences"] == 2000
 
 

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.config import OptimizerConfig, RecurrentConfig, TransformerConfig, WindowConfig
+from seqjax.config import OptimizerConfig
 from seqjax.data.driving import Drive
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
+from seqjax.families import LSTM, Transformer, Window
 from seqjax.overlay import load_as
 from seqjax.task_config import TaskTrain
 from seqjax.tasks import steering
@@ -23,8 +24,8 @@ from seqjax.training.tasks import fit
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = SteeringData(road_frames=240, blocks=6, folds=3, history=4)
 MODELS = {
-    "lstm": RecurrentConfig("lstm", d_model=6, n_layers=1),
-    "transformer": TransformerConfig(d_model=6, n_layers=1, n_heads=2, d_ff=8),
+    "lstm": LSTM(d_model=6, n_layers=1),
+    "transformer": Transformer(d_model=6, n_layers=1, n_heads=2, d_ff=8),
 }
 Make = Callable[..., SteeringConfig]
 
@@ -43,7 +44,7 @@ def drive() -> Drive:
 
 
 def make(family: str = "lstm", **task: object) -> SteeringConfig:
-    model = WindowConfig(d_model=6, window=1, d_ff=8) if task.get("stacked") else MODELS[family]
+    model = Window(d_model=6, window=1, d_ff=8) if task.get("stacked") else MODELS[family]
     return SteeringConfig(
         SteeringTask(**{"frames": 4, **task}),
         DATA,

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.config import RecurrentConfig, TransformerConfig, WindowConfig
 from seqjax.data.buckets import pair_batch
 from seqjax.errors import UserError
+from seqjax.families import GRU, Transformer, Window
 from seqjax.overlay import load_as
 from seqjax.tasks.translation import (
     TranslationConfig,
@@ -24,8 +24,8 @@ from seqjax.tasks.translation import (
 )
 
 REPOSITORY = Path(__file__).parent.parent.parent
-GRU = TranslationRun(RecurrentConfig("gru", d_model=16, n_layers=1), TranslationConfig(training_pairs=200))
-TRANSFORMER = replace(GRU, model=TransformerConfig(d_model=16, n_layers=1, n_heads=2, d_ff=16))
+GRU = TranslationRun(GRU(d_model=16, n_layers=1), TranslationConfig(training_pairs=200))
+TRANSFORMER = replace(GRU, model=Transformer(d_model=16, n_layers=1, n_heads=2, d_ff=16))
 
 
 @pytest.mark.parametrize("run", [GRU, TRANSFORMER], ids=["gru", "transformer"])
@@ -50,7 +50,7 @@ def test_an_empty_sentence_and_a_family_that_cannot_write_are_named() -> None:
     with pytest.raises(UserError, match="sentence 2: is empty"):
         translate(translation, {}, ["one", " "], beam=1)
     with pytest.raises(UserError, match=r"'window' cannot decode; allowed: elman, lstm, gru, transformer"):
-        load(replace(GRU, model=WindowConfig()))
+        load(replace(GRU, model=Window()))
     with pytest.raises(UserError, match="no pair has at most 2 tokens"):
         make_task(load(replace(GRU, task=replace(GRU.task, max_length=2))))
 

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import RecurrentConfig, TransformerConfig
+from seqjax.families import GRU, LSTM, Elman, Transformer
 from seqjax.models import build_model
 from seqjax.training.gradients import (
     by_distance,
     elman_bound,
     elman_mean_slope,
     gradient_norms,
-    no_nudges,
     nudged_losses,
     state_gradients,
 )
@@ -24,13 +23,13 @@ from seqjax.training.losses import token_losses
 
 V, B, T, H = 7, 2, 6, 5
 CONFIGS = {
-    "elman": RecurrentConfig("elman", d_model=H, n_layers=1),
-    "lstm": RecurrentConfig("lstm", d_model=H, n_layers=1),
-    "gru": RecurrentConfig("gru", d_model=H, n_layers=1),
-    "stacked": RecurrentConfig("lstm", d_model=3, d_hidden=H, n_layers=3),
-    "transformer": TransformerConfig(d_model=8, n_layers=2, n_heads=2),
-    "norm after": TransformerConfig(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
-    "rotary": TransformerConfig(d_model=8, n_layers=1, n_heads=2, positions="rotary", norm="rmsnorm"),
+    "elman": Elman(d_model=H, n_layers=1),
+    "lstm": LSTM(d_model=H, n_layers=1),
+    "gru": GRU(d_model=H, n_layers=1),
+    "stacked": LSTM(d_model=3, d_hidden=H, n_layers=3),
+    "transformer": Transformer(d_model=8, n_layers=2, n_heads=2),
+    "norm after": Transformer(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
+    "rotary": Transformer(d_model=8, n_layers=1, n_heads=2, positions="rotary", norm="rmsnorm"),
 }
 
 
@@ -51,7 +50,7 @@ def test_without_nudges_losses_are_the_models(name: str) -> None:
     config, params, tokens = example(name)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
     want_BxT, _ = token_losses(build_model(config, V, T), params, tokens)
-    got_TxB = nudged_losses(config, params, tokens, no_nudges(config, B, T))
+    got_TxB = nudged_losses(config, params, tokens, config.no_nudges(B, T))
     np.testing.assert_allclose(got_TxB.T, want_BxT, rtol=1e-4, atol=1e-5)
 
 

@@ -1,0 +1,214 @@
+"""What a family of sequence models is: a section of the config, initial values, and one forward pass.
+
+    h_1 .. h_T = run(x_1 .. x_T)        x_t of width D, h_t of width `width()`
+
+A family is a frozen dataclass: its fields are the section `model` of a config. Language models, encoders, decoders with
+a memory, inspection and the measurement of gradients are all made from its `run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Self
+
+from jax import Array
+from jax.typing import DTypeLike
+from pydantic import ConfigDict
+
+from seqjax.errors import UserError
+from seqjax.layers.dense import Params
+
+State = Any  # a pytree of arrays; the batch is their second axis, after the layers
+Tree = Any
+
+
+class Lookup(NamedTuple):
+    """Inputs that are rows of a table, x_t = table[ids_t]: a family may project the table instead of the inputs."""
+
+    ids_BxT: Array
+    table_VxD: Array
+
+
+Inputs = Array | Lookup
+
+
+def rows(x: Inputs) -> Array:
+    """The inputs as an array, BxTxD."""
+    return x.table_VxD[x.ids_BxT] if isinstance(x, Lookup) else x
+
+
+class Watch(NamedTuple):
+    """Asks a forward pass to show its inside.
+
+    Attributes:
+      nudges: zeros as from `Family.no_nudges`, added on the way, so that a loss can be differentiated with respect to
+        what passes from step to step; None: nothing is added.
+    """
+
+    nudges: Tree = None
+
+
+class Output(NamedTuple):
+    """What a forward pass returns.
+
+    Attributes:
+      h_BxTxH: hidden states; the readout's input.
+      state: after the last element; None where none was given to a family that needs none.
+      seen: arrays by name when the pass was watched, else empty. "attention" LxBxNxTxS; gates and states, each LxTxBxH
+        (see the family's file).
+    """
+
+    h_BxTxH: Array
+    state: State = None
+    seen: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Family:
+    """The base of all families. A subclass gives `init` and `run`, and a field `family`, its name in configs.
+
+    Every family also has the fields `d_model` (D, width of the inputs), `n_layers`, `tied_embeddings` and `dropout`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+    label: ClassVar[str] = "model"
+    """Its name in figures and tables."""
+    colour: ClassVar[str] = "#555555"
+    """Its colour in figures."""
+    recurrent: ClassVar[bool] = False
+    """Whether it carries a state of fixed size: streams and truncated back-propagation need one."""
+    reads_memory: ClassVar[bool] = False
+    """Whether it can be the decoder of an encoder-decoder model."""
+    dropout_before_readout: ClassVar[bool] = True
+    """Whether a language model drops hidden states on their way to the readout."""
+    states: ClassVar[tuple[str, ...]] = ()
+    """Names of what can be nudged, in the order of the arrays (see `Watch`)."""
+    later: ClassVar[Mapping[str, Any]] = {}
+    """Fields that came after the first recorded runs, with their defaults. At its default such a field is no part of a
+    run's id, so that recorded ids stay valid."""
+    retired: ClassVar[Mapping[str, Any]] = {}
+    """Fields that recorded runs have and the family no longer has, with the one value that they may have."""
+
+    def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
+        """Initial values: functions of a key, by the name of the parameter, float32.
+
+        Matrices have names that begin with W: they are what `seqjax.models.accounting` counts.
+
+        Args:
+          context: the longest sequence, for learned positions.
+          causal: False: h_t may depend on the whole sequence.
+        """
+        raise NotImplementedError
+
+    def run(
+        self,
+        params: Params,
+        x: Inputs,
+        state: State = None,
+        *,
+        mask_BxT: Array | None = None,
+        causal: bool = True,
+        memory: Tree = None,
+        key: Array | None = None,
+        dtype: DTypeLike = "float32",
+        truncate: int | None = None,
+        watch: Watch | None = None,
+    ) -> Output:
+        """Hidden states of T elements.
+
+        Args:
+          params: arrays under the names of `init`.
+          x: BxTxD.
+          state: to go on from; None is the start of a sequence.
+          mask_BxT: which elements are there; None: all. Padding belongs after the sequence.
+          causal: False: h_t may depend on the whole sequence.
+          memory: of a decoder, see `seqjax.models.seq2seq`.
+          key: of the dropout masks; None: no dropout.
+          dtype: of the operands of matrix products; sums and states are float32.
+          truncate: steps in a piece of truncated back-propagation through time; None: not truncated.
+          watch: to see the inside; None costs nothing.
+
+        Raises:
+          UserError: more elements than learned positions, or something that this family cannot do.
+        """
+        raise NotImplementedError
+
+    def zero_state(self, batch: int, context: int, dtype: DTypeLike = "float32") -> State:
+        """The state before the first of at most `context` elements."""
+        raise NotImplementedError
+
+    def no_nudges(self, batch: int, times: int) -> Tree:
+        """Zeros for `Watch`."""
+        raise UserError(f"the family '{self.family}' shows no gradients from step to step")
+
+    def width(self, causal: bool = True) -> int:
+        """Width of h_t."""
+        return self.d_model
+
+    @property
+    def embedding_std(self) -> float:
+        """Standard deviation of initial token embeddings."""
+        return self.d_model**-0.5
+
+    @property
+    def embedding_scale(self) -> float:
+        """Factor on token embeddings: sqrt(D) gives inputs of unit variance (Vaswani et al. 2017, section 3.4)."""
+        return math.sqrt(self.d_model)
+
+    @property
+    def readout_std(self) -> float:
+        """Standard deviation of the initial readout matrix."""
+        return self.width() ** -0.5
+
+    @property
+    def readout_bias(self) -> bool:
+        """Whether the readout has a bias."""
+        return getattr(self, "bias", False)
+
+    @property
+    def context_limit(self) -> bool:
+        """Whether it cannot read more than `train.context_length` elements."""
+        return False
+
+    @property
+    def shape(self) -> str:
+        """Layers and width, for names of runs."""
+        return f"{self.n_layers}x{self.d_model}"
+
+    @property
+    def grain(self) -> int:
+        """Widths that size targets may choose are multiples of this."""
+        return 1
+
+    def widened(self, d_model: int) -> Self:
+        """The model at another width; depth and proportions stay."""
+        return dataclasses.replace(self, d_model=d_model)
+
+    def proportional(self, width: int, d_model: int) -> int:
+        """A width that goes with D, at another D."""
+        return max(1, round(width * d_model / self.d_model))
+
+    def on_accelerator(self) -> Self:
+        """The model whose arrays tell what an accelerator keeps for the backward pass."""
+        return self
+
+    def extra_flops(self, context: int) -> float:
+        """Operations of a forward pass per token beyond two for each matrix weight, in the mean over a context."""
+        return 0.0
+
+    def check(self) -> None:
+        """Raise `Impossible` when values cannot stand together."""
+
+
+class Impossible(ValueError):
+    """A combination of values that cannot be: ``key`` is the dotted key to change."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key

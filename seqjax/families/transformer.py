@@ -1,0 +1,333 @@
+"""Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762), by default in the form of GPT-2 (Radford et al. 2019).
+
+    norm before (GPT-2)             norm after (Vaswani et al.)
+
+    x = E[token_t] + P[t]           x = E[token_t] + P[t]
+    x = x + attention(norm(x))      x = norm(x + attention(x))
+    x = x + mlp(norm(x))            x = norm(x + mlp(x))            L blocks of these two
+    logits = W norm(x)              logits = W x
+
+Positions, activation and the size of the embedding are the config's, by default as in GPT-2, wherever the norm stands.
+
+Every part can be left out by the config: attention, MLP, norm, residual, positions and the blocks themselves, down to
+embedding and unembedding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from seqjax.errors import UserError
+from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, rows
+from seqjax.layers.attention import Cache, cross_attention, cross_keys, init_attention, init_cross, self_attention
+from seqjax.layers.dense import Params, dropout, normal_init, scan_layers, stack_init
+from seqjax.layers.feed_forward import feed_forward, init_feed_forward
+from seqjax.layers.norms import init_norm, normalize
+from seqjax.layers.rotary import rotary_angles
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+State = dict[str, Any]
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Transformer(Family):
+    """Transformer decoder; every part can be taken away, down to embedding and unembedding alone.
+
+    Parameters (float32): "positions" TxD if learned; "layers", a block's parameters with a leading axis L; "final_norm"
+    if the norm stands before. Initial values as GPT-2: normal 0.02, positions 0.01, and 0.02 / sqrt(2 L) for the
+    matrices that write to the residual stream; with the norm after, the matrices of the blocks 1 / sqrt(inputs).
+    """
+
+    family: Literal["transformer"] = "transformer"
+    """Transformer decoder."""
+    d_model: PositiveInt = 128
+    """D, width of the residual stream."""
+    n_layers: NonNegativeInt = 4
+    """L, blocks; 0 leaves embedding and unembedding."""
+    n_heads: PositiveInt = 4
+    """N, attention heads; divides d_model."""
+    d_ff: PositiveInt | None = None
+    """F, width of the MLP; null: 4 D (swiglu: 8 D / 3 rounded up to a multiple of 8)."""
+    attention: bool = True
+    """Self-attention in each block."""
+    attention_kernel: Literal["auto", "blocks", "whole"] = "auto"
+    """Scores of all positions at once (whole), in blocks of queries, or what is fastest here (auto)."""
+    mlp: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
+    """Activation of the MLP in each block; none: no MLP."""
+    norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
+    """Normalization of the residual stream."""
+    norm_position: Literal["before", "after"] = "before"
+    """Before each sub-layer and before the unembedding (GPT-2), or after each residual sum (Vaswani et al. 2017)."""
+    residual: bool = True
+    """Residual connections around each sub-layer."""
+    positions: Literal["learned", "rotary", "none"] = "learned"
+    """How a token's position is known."""
+    bias: bool = True
+    """Biases in linear layers and layer norms."""
+    tied_embeddings: bool = False
+    """Use the embedding table as the readout."""
+    dropout: Fraction = 0.0
+    """Dropout rate on the embedding and on each sub-layer's output."""
+
+    label: ClassVar[str] = "Transformer"
+    colour: ClassVar[str] = "#0072B2"
+    reads_memory: ClassVar[bool] = True
+    dropout_before_readout: ClassVar[bool] = False
+    states: ClassVar = ("x",)
+    later: ClassVar = {"attention_kernel": "auto", "norm_position": "before"}
+    embedding_std: ClassVar[float] = 0.02
+    embedding_scale: ClassVar[float] = 1.0
+    readout_std: ClassVar[float] = 0.02
+    readout_bias: ClassVar[bool] = False
+    context_limit: ClassVar[bool] = True
+
+    @property
+    def d_head(self) -> int:
+        """K, width of a head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def feed_forward_width(self) -> int:
+        """F: as given, or 4 D, or for swiglu 8 D / 3 rounded up to a multiple of 8 (as many parameters as 4 D)."""
+        if self.d_ff is not None:
+            return self.d_ff
+        return 8 * math.ceil(self.d_model / 3) if self.mlp == "swiglu" else 4 * self.d_model
+
+    @property
+    def norm_before(self) -> str:
+        """The norm of what goes into a sub-layer or the unembedding; "none" if it stands after the residual sums."""
+        return self.norm if self.norm_position == "before" else "none"
+
+    @property
+    def grain(self) -> int:
+        """A multiple of the heads; with rotary positions of twice the heads."""
+        return self.n_heads * (2 if self.positions == "rotary" else 1)
+
+    def widened(self, d_model: int) -> Self:
+        """The model at another D; F, where it is given, in proportion."""
+        d_ff = None if self.d_ff is None else self.proportional(self.d_ff, d_model)
+        return dataclasses.replace(self, d_model=d_model, d_ff=d_ff)
+
+    def on_accelerator(self) -> Self:
+        """With the scores of all positions at once, which is what "auto" chooses there."""
+        return dataclasses.replace(self, attention_kernel="whole") if self.attention_kernel == "auto" else self
+
+    def extra_flops(self, context: int) -> float:
+        """4 D for each key that a query sees, (T + 1) / 2 of them in the mean: L 2 D (T + 1).
+
+        That is Kaplan's 2 L T d_attn (table 1) up to the 1.
+        """
+        return self.n_layers * 2 * self.d_model * (context + 1) if self.attention else 0
+
+    def check(self) -> None:
+        """Raise `Impossible` when the heads do not fit the width."""
+        if self.d_model % self.n_heads:
+            allowed = ", ".join(str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0)
+            raise Impossible(
+                "model.n_heads", f"{self.n_heads} heads do not divide d_model {self.d_model}; allowed: {allowed}"
+            )
+        if self.positions == "rotary" and self.d_head % 2:
+            raise Impossible(
+                "model.n_heads",
+                f"rotary positions need an even head width; it is {self.d_model} / {self.n_heads} = {self.d_head}",
+            )
+
+    def zero_state(self, batch: int, context: int, dtype: DTypeLike = "float32") -> State:
+        """Empty key-value cache for `context` tokens: {"position": int32 scalar, "k", "v": LxBxNxSxK in `dtype`}.
+
+        A model without attention has no cache. The caller must not feed more than `context` tokens in all.
+        """
+        state: State = {"position": jnp.zeros((), jnp.int32)}
+        if self.attention and self.n_layers:
+            shape = (self.n_layers, batch, self.n_heads, context, self.d_head)
+            state |= {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+        return state
+
+    def no_nudges(self, batch: int, times: int) -> Array:
+        """Zeros like the residual stream as it enters the first block, TxBxD."""
+        return jnp.zeros((times, batch, self.d_model))
+
+    def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
+        """Functions of the key for "positions", "layers" and "final_norm", as far as there are any."""
+        inits: dict[str, Callable[[Array], Params]] = {}
+        if self.positions == "learned":
+            inits["positions"] = normal_init(0.01, context, self.d_model)
+        if self.n_layers and (self.attention or self.mlp != "none"):
+            inits["layers"] = stack_init(self.init_block, self.n_layers)
+        if self.norm_before != "none":
+            inits["final_norm"] = lambda _: init_norm(self.norm, self.d_model, self.bias)
+        return inits
+
+    def init_block(self, key: Array, cross: bool = False) -> Params:
+        """Parameters of one block: "attention_norm", "attention", "mlp_norm", "mlp", as far as there are any.
+
+        With `cross` also "cross_norm" and "cross", of the attention to a memory (Vaswani et al. 2017, section 3.1).
+        """
+        key_attention, key_mlp = jax.random.split(key)
+        std, std_attention, std_mlp = self._stds(3 if cross else 2)
+        params = {}
+        if self.attention:
+            params["attention"] = init_attention(
+                key_attention, self.d_model, self.n_heads, self.bias, std, std_attention
+            )
+        if cross:
+            key_cross = jax.random.fold_in(key, 2)
+            params["cross"] = init_cross(key_cross, self.d_model, self.n_heads, self.bias, std, std_attention)
+        if self.mlp != "none":
+            params["mlp"] = init_feed_forward(
+                key_mlp, self.mlp, self.d_model, self.feed_forward_width, self.bias, std, std_mlp
+            )
+        if self.norm != "none":
+            params |= {f"{name}_norm": init_norm(self.norm, self.d_model, self.bias) for name in tuple(params)}
+        return params
+
+    def _stds(self, sublayers: int) -> tuple[float, float, float]:
+        """Of the matrices that read from the residual stream, and of those by which attention and MLP write to it.
+
+        Norm before: 0.02 and 0.02 / sqrt(sublayers L), as GPT-2: the sum begins small and nothing brings it back. Norm
+        after: 1 / sqrt(inputs), so that what a sub-layer adds is as large as what it is added to.
+        """
+        if self.norm_before == "none" and self.norm != "none":
+            std = self.d_model**-0.5
+            return std, std, self.feed_forward_width**-0.5
+        std_out = 0.02 / math.sqrt(sublayers * self.n_layers)
+        return 0.02, std_out, std_out
+
+    def run(
+        self,
+        params: Params,
+        x: Inputs,
+        state: State | None = None,
+        *,
+        mask_BxT: Array | None = None,
+        causal: bool = True,
+        memory: dict[str, Array] | None = None,
+        key: Array | None = None,
+        dtype: DTypeLike = "float32",
+        truncate: int | None = None,
+        watch: Watch | None = None,
+    ) -> Output:
+        """See `Family.run`; the residual stream is float32. Seen when watched: "attention" LxBxNxTxS."""
+        x_BxTxD = rows(x)
+        n_times, start = x_BxTxD.shape[1], 0 if state is None else state["position"]
+        if watch is not None and watch.nudges is not None:
+            x_BxTxD = x_BxTxD + watch.nudges.swapaxes(0, 1)
+        if self.positions == "learned":
+            x_BxTxD = x_BxTxD + self._positions(params["positions"], start, n_times)[None]
+        x_BxTxD = dropout(x_BxTxD, key, 2 * self.n_layers, self.dropout)
+        cache = {name: state[name] for name in "kv"} if state is not None and "k" in state else None
+        seen = {}
+        if "layers" in params:
+            block = Block(
+                self, start, n_times, mask_BxT, causal, None if memory is None else memory["mask"], key, dtype
+            )
+            kv = memory["kv"] if memory is not None else (None, None)
+            layers = (params["layers"], cache, tuple(kv), jnp.arange(self.n_layers))
+            x_BxTxD, (cache, weights) = scan_layers(partial(block.run, watched=watch is not None), x_BxTxD, layers)
+            seen = {} if weights is None else {"attention": weights}
+        x_BxTxD = normalize(self.norm_before, params.get("final_norm"), x_BxTxD)
+        state = None if state is None else {"position": start + n_times, **(cache or {})}
+        return Output(x_BxTxD, state, seen)
+
+    @staticmethod
+    def _positions(positions_SxD: Array, start: int | Array, n_times: int) -> Array:
+        if n_times > len(positions_SxD):
+            raise UserError(
+                f"a sequence of {n_times} elements, but the model has learned {len(positions_SxD)} positions"
+            )
+        return lax.dynamic_slice_in_dim(positions_SxD, start, n_times)
+
+    def init_decoder(self, key: Array, context: int, attention: bool) -> Params:
+        """{"layers": blocks with "cross"; "positions" TxD if learned; "final_norm"}; attention it always has."""
+        keys = jax.random.split(key)
+        params = {"layers": stack_init(lambda key: self.init_block(key, cross=True), self.n_layers)(keys[0])}
+        if self.positions == "learned":
+            params["positions"] = normal_init(0.01, context, self.d_model)(keys[1])
+        if self.norm_before != "none":
+            params["final_norm"] = init_norm(self.norm, self.d_model, self.bias)
+        return params
+
+    def memory(self, params: Params, m_BxSxM: Array, mask_BxS: Array, dtype: DTypeLike) -> dict[str, Array]:
+        """What the decoder reads: keys and values of the encoder's states for every block, and the "mask" BxS.
+
+        "kv" is 2xLxBxNxSxK.
+        """
+        return {"kv": cross_keys(params["layers"]["cross"], m_BxSxM, dtype), "mask": mask_BxS}
+
+    def start_decoder(self, params: Params, memory: dict[str, Array], context: int, dtype: DTypeLike) -> State:
+        """An empty cache."""
+        return self.zero_state(len(memory["mask"]), context, dtype)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What the blocks of one forward pass share, beside their parameters.
+
+    Attributes:
+      start: position of the first of the T tokens.
+      mask_BxT, causal: who sees whom, see `seqjax.layers.attention.self_attention`.
+      memory_mask_BxS: what is there of a memory.
+    """
+
+    config: Transformer
+    start: int | Array
+    n_times: int
+    mask_BxT: Array | None
+    causal: bool
+    memory_mask_BxS: Array | None
+    key: Array | None
+    dtype: DTypeLike
+
+    def run(
+        self,
+        x_BxTxD: Array,
+        layer: tuple[Params, Cache | None, tuple[Array | None, Array | None], Array],
+        watched: bool,
+    ) -> tuple[Array, tuple[Cache | None, Array | None]]:
+        """One block: x_BxTxD; the cache with the new keys and values, and the attention weights when watched."""
+        config, dtype = self.config, self.dtype
+        params, cache, (k_BxNxSxK, v_BxNxSxK), index = layer
+        before, weights = config.norm_before, None
+        if config.attention:
+            norm = params.get("attention_norm")
+            y_BxTxD = normalize(before, norm, x_BxTxD)
+            y_BxTxD, cache, weights = self_attention(
+                params["attention"], y_BxTxD, self.start, self._angles(), cache, dtype, config.attention_kernel,
+                self.mask_BxT, self.causal, watched,
+            )  # fmt: skip
+            x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index)
+        if k_BxNxSxK is not None:
+            norm = params.get("cross_norm")
+            y_BxTxD = normalize(before, norm, x_BxTxD)
+            y_BxTxD = cross_attention(params["cross"], y_BxTxD, k_BxNxSxK, v_BxNxSxK, self.memory_mask_BxS, dtype)
+            x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * config.n_layers + 1 + index)
+        if config.mlp != "none":
+            norm = params.get("mlp_norm")
+            y_BxTxD = normalize(before, norm, x_BxTxD)
+            y_BxTxD = feed_forward(config.mlp, params["mlp"], y_BxTxD, dtype)
+            x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index + 1)
+        return x_BxTxD, (cache, weights)
+
+    def _angles(self) -> Array | None:
+        if self.config.positions != "rotary":
+            return None
+        return rotary_angles(self.start + jnp.arange(self.n_times), self.config.d_head)
+
+    def _residual(self, x_BxTxD: Array, y_BxTxD: Array, norm: Params | None, sublayer: Array) -> Array:
+        """x + y, or y alone, with dropout on y and the norm of post-norm models."""
+        config = self.config
+        y_BxTxD = dropout(y_BxTxD, self.key, sublayer, config.dropout)
+        after = config.norm if config.norm_before == "none" else "none"
+        return normalize(after, norm, x_BxTxD + y_BxTxD if config.residual else y_BxTxD)

@@ -1,0 +1,179 @@
+"""Multi-head self-attention of Vaswani et al. (2017), arXiv 1706.03762, section 3.2, with an optional cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from seqjax.layers.blockwise import ROWS, blockwise_attention
+from seqjax.layers.dense import Params, draw_normal
+from seqjax.layers.native import attention as native
+from seqjax.layers.precision import contract
+from seqjax.layers.rotary import rotate
+
+Cache = dict[str, Array]
+
+
+def attend(q_TxK: Array, k_SxK: Array, v_SxK: Array, mask_TxS: Array, dtype: DTypeLike = "float32") -> Array:
+    """One head: softmax(Q K^T / sqrt(d_k)) V (Vaswani et al. 2017, equation 1).
+
+    Args:
+      q_TxK: queries. k_SxK: keys. v_SxK: values.
+      mask_TxS: which keys each query may see; every query must see at least one.
+      dtype: dtype of the two matmuls; the softmax is float32 (or wider).
+
+    Returns:
+      float32 TxK.
+    """
+    return contract("TS,SK->TK", attention_weights(q_TxK, k_SxK, mask_TxS, dtype), v_SxK, dtype)
+
+
+def attention_weights(q_TxK: Array, k_SxK: Array, mask_TxS: Array, dtype: DTypeLike = "float32") -> Array:
+    """How much each query takes from each key, softmax(Q K^T / sqrt(d_k)), float32 TxS; arguments as for `attend`."""
+    scores_TxS = contract("TK,SK->TS", q_TxK, k_SxK, dtype) / math.sqrt(q_TxK.shape[-1])
+    scores_TxS = jnp.where(mask_TxS, scores_TxS, jnp.finfo(scores_TxS.dtype).min)
+    return jax.nn.softmax(scores_TxS, axis=-1)
+
+
+def attend_heads(q_BxNxTxK: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxTxS: Array, dtype: DTypeLike) -> Array:
+    """`attend`, vmapped over heads and batch; the mask is the same for all heads, and for all rows if its B is 1."""
+    return _over_heads(partial(attend, dtype=dtype), mask_BxTxS, q_BxNxTxK, k_BxNxSxK, v_BxNxSxK)
+
+
+def weights_of_heads(q_BxNxTxK: Array, k_BxNxSxK: Array, mask_BxTxS: Array, dtype: DTypeLike) -> Array:
+    """`attention_weights`, vmapped as `attend_heads`: BxNxTxS."""
+    return _over_heads(partial(attention_weights, dtype=dtype), mask_BxTxS, q_BxNxTxK, k_BxNxSxK)
+
+
+def _over_heads(of_head: Callable[..., Array], mask_BxTxS: Array, *arrays_BxN: Array) -> Array:
+    per_row = 0 if mask_BxTxS.shape[0] > 1 else None
+    mask = mask_BxTxS if per_row == 0 else mask_BxTxS[0]
+    each = (0,) * len(arrays_BxN)
+    of_row = jax.vmap(lambda mask, *arrays: of_head(*arrays, mask), in_axes=(None, *each))
+    return jax.vmap(of_row, in_axes=(per_row, *each))(mask, *arrays_BxN)
+
+
+def init_attention(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
+    """{"W_qkv": Dx3xNxK, "W_o": NxKxD} normal with `std` and `std_out`, and zeros {"b_qkv": 3xNxK, "b_o": D}."""
+    d_head = d_model // n_heads
+    params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
+    if bias:
+        params |= {"b_qkv": jnp.zeros((3, n_heads, d_head)), "b_o": jnp.zeros(d_model)}
+    return params
+
+
+def queries_keys_values(
+    params: Params, x_BxTxD: Array, angles_TxK: Array | None, dtype: DTypeLike
+) -> tuple[Array, Array, Array]:
+    """Q, K and V of every head, each BxNxTxK in `dtype`; queries and keys turned by the rotary angles, if any."""
+    qkv_cxBxNxTxK = contract("BTD,DcNK->cBNTK", x_BxTxD, params["W_qkv"], dtype)
+    if "b_qkv" in params:
+        qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
+    q, k, v = qkv_cxBxNxTxK
+    if angles_TxK is not None:
+        q, k = rotate(q, angles_TxK), rotate(k, angles_TxK)
+    return q.astype(dtype), k.astype(dtype), v.astype(dtype)
+
+
+def self_attention(
+    params: Params,
+    x_BxTxD: Array,
+    start: int | Array,
+    angles_TxK: Array | None,
+    cache: Cache | None,
+    dtype: DTypeLike,
+    kernel: str = "auto",
+    mask_BxT: Array | None = None,
+    causal: bool = True,
+    watched: bool = False,
+) -> tuple[Array, Cache | None, Array | None]:
+    """Self-attention over the T given positions and, with a cache, over all positions before them.
+
+    Args:
+      start: position of the first of the T tokens, 0 without a cache.
+      angles_TxK: rotary angles of the T positions, or None.
+      cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`; start + T must not exceed S (not checked: `start` is
+        traced, and writes beyond the end would overwrite the last entries).
+      kernel: "whole", the scores of all T positions at once; "blocks", see `seqjax.layers.blockwise`; "auto", without a
+        cache and on a CPU: compiled C++ where it is there, else blocks for T > 128; elsewhere whole. A cache is always
+        whole, and so is what has a mask or is not causal.
+      mask_BxT: bool, which of the T positions may be seen (no cache then); a query that may see none sees all alike,
+        so that its output, which nobody should use, is finite.
+      causal: no query sees what comes after it.
+      watched: also return the attention weights, which are then computed once more, apart.
+
+    Returns:
+      float32 BxTxD; the cache with the T new keys and values; the weights BxNxTxS, None unless `watched`.
+    """
+    q, k, v = queries_keys_values(params, x_BxTxD, angles_TxK, dtype)
+    if cache is not None:
+        k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
+        v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
+        cache = {"k": k, "v": v}
+    on_cpu, plain = jax.default_backend() == "cpu", cache is None and mask_BxT is None and causal
+    if plain and kernel == "auto" and on_cpu and native.usable(q, dtype):
+        heads_BxNxTxK = native.causal_attention(q, k, v)
+    elif plain and (kernel == "blocks" or (kernel == "auto" and on_cpu and q.shape[2] > ROWS)):
+        heads_BxNxTxK = blockwise_attention(q, k, v, dtype)
+    else:
+        heads_BxNxTxK = attend_heads(q, k, v, _visible(q, k, start, mask_BxT, causal), dtype)
+    weights_BxNxTxS = weights_of_heads(q, k, _visible(q, k, start, mask_BxT, causal), dtype) if watched else None
+    y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
+    y_BxTxD = y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD
+    return y_BxTxD, cache, weights_BxNxTxS
+
+
+def _visible(q: Array, k: Array, start: int | Array, mask_BxT: Array | None, causal: bool) -> Array:
+    """Which keys each query may see: BxTxS, or 1xTxS where it is the same in all rows."""
+    times_Tx1 = (start + jnp.arange(q.shape[2]))[:, None]
+    mask_TxS = times_Tx1 >= jnp.arange(k.shape[2])[None, :] if causal else jnp.ones((1, k.shape[2]), bool)
+    return mask_TxS[None] if mask_BxT is None else mask_TxS[None] & mask_BxT[:, None, :]
+
+
+def init_cross(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
+    """As `init_attention`, with queries apart: {"W_q": DxNxK, "W_kv": Dx2xNxK, "W_o"}, {"b_q", "b_kv", "b_o"}."""
+    d_head = d_model // n_heads
+    params = draw_normal(
+        key,
+        W_q=(std, (d_model, n_heads, d_head)),
+        W_kv=(std, (d_model, 2, n_heads, d_head)),
+        W_o=(std_out, (n_heads, d_head, d_model)),
+    )
+    if bias:
+        zeros = {"b_q": (n_heads, d_head), "b_kv": (2, n_heads, d_head), "b_o": (d_model,)}
+        params |= {name: jnp.zeros(shape) for name, shape in zeros.items()}
+    return params
+
+
+def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike) -> Array:
+    """Keys and values of a memory for L layers at once, 2xLxBxNxSxK in `dtype`; parameters have a leading axis L."""
+    kv = contract("BSD,LDcNK->cLBNSK", memory_BxSxD, params_L["W_kv"], dtype)
+    if "b_kv" in params_L:
+        kv = kv + params_L["b_kv"].swapaxes(0, 1)[:, :, None, :, None, :]
+    return kv.astype(dtype)
+
+
+def cross_attention(
+    params: Params, x_BxTxD: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxS: Array, dtype: DTypeLike
+) -> Array:
+    """Attention of T queries to the S elements of a memory, float32 BxTxD (Vaswani et al. 2017, section 3.2.3)."""
+    q_BxNxTxK = contract("BTD,DNK->BNTK", x_BxTxD, params["W_q"], dtype)
+    if "b_q" in params:
+        q_BxNxTxK = q_BxNxTxK + params["b_q"][None, :, None, :]
+    mask_BxTxS = jnp.broadcast_to(mask_BxS[:, None], (len(x_BxTxD), x_BxTxD.shape[1], mask_BxS.shape[1]))
+    heads_BxNxTxK = attend_heads(q_BxNxTxK.astype(dtype), k_BxNxSxK, v_BxNxSxK, mask_BxTxS, dtype)
+    y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
+    return y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD
+
+
+def additive_attention(query_BxA: Array, keys_BxSxA: Array, v_A: Array, m_BxSxM: Array, mask_BxS: Array) -> Array:
+    """c = sum_j a_j m_j with a = softmax_j(v . tanh(query + key_j)), float32 BxM (Bahdanau et al. 2015, A.1.2)."""
+    e_BxS = jnp.einsum("BSA,A->BS", jnp.tanh(query_BxA[:, None] + keys_BxSxA), v_A)
+    a_BxS = jax.nn.softmax(jnp.where(mask_BxS, e_BxS, jnp.finfo(e_BxS.dtype).min), axis=-1)
+    return jnp.einsum("BS,BSM->BM", a_BxS, m_BxSxM)

@@ -1,0 +1,35 @@
+"""Normalization of the residual stream."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from seqjax.layers.dense import Params
+from seqjax.layers.precision import carry_dtype
+
+NORM_EPSILON = 1e-5
+
+
+def init_norm(kind: str, d_model: int, bias: bool) -> Params:
+    """{"gain": D ones} and, for a layernorm with `bias`, {"bias": D zeros}; kind is "layernorm" or "rmsnorm"."""
+    params = {"gain": jnp.ones(d_model)}
+    if bias and kind == "layernorm":
+        params["bias"] = jnp.zeros(d_model)
+    return params
+
+
+def normalize(kind: str, params: Params, x_BxTxD: Array) -> Array:
+    """Normalization over the last axis in float32 (or wider): gain * (x - mean) / sqrt(variance + 1e-5) + bias.
+
+    "layernorm" is Ba et al. (2016), arXiv 1607.06450, equation 4; "rmsnorm" is Zhang & Sennrich (2019),
+    arXiv 1910.07467, equation 4: the mean is not subtracted and there is no bias; "none" returns x.
+    """
+    if kind == "none":
+        return x_BxTxD
+    x_BxTxD = x_BxTxD.astype(carry_dtype(x_BxTxD.dtype))
+    if kind == "layernorm":
+        x_BxTxD = x_BxTxD - jnp.mean(x_BxTxD, axis=-1, keepdims=True)
+    mean_square_BxTx1 = jnp.mean(x_BxTxD * x_BxTxD, axis=-1, keepdims=True)
+    y_BxTxD = x_BxTxD * lax.rsqrt(mean_square_BxTx1 + NORM_EPSILON) * params["gain"][None, None, :]
+    return y_BxTxD + params["bias"][None, None, :] if "bias" in params else y_BxTxD

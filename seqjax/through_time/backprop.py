@@ -1,0 +1,42 @@
+"""What a backward pass that is written by hand consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from seqjax.layers.dense import Params
+
+State = Any  # a pytree of BxH arrays; the first one is the output h
+
+
+class Compiled(NamedTuple):
+    """The same recurrence in C++ for CPUs (`seqjax.layers.native`), in float32 and without a mask."""
+
+    knows: Callable[[Params], bool]
+    """Whether it computes the variant that the parameters belong to."""
+    forward: Callable[[Params, Array, State], tuple[State, State, Any]]
+    """(params, gates_x_TxBxG, state) -> (last state, states after every step, kept)."""
+    backward: Callable[..., tuple[State, Any]]
+    """(params, first state, states, kept, d_h_TxBxH, d_last) -> (d_first, deltas)."""
+
+
+class Backprop(NamedTuple):
+    """How gradients pass back through one cell, as four pure functions: see `seqjax.through_time.nonlinear`.
+
+    The state's gradient before a step is linear in the one after it, and the factors are known once the forward pass
+    is done. They are found for all steps at once. What is left for the loop is one product with the recurrent weights.
+    """
+
+    advance: Callable[..., tuple[State, Any]]
+    """(params, state, gates_x_BxG, dtype) -> (state, kept): the cell's step with one activation call for as many gates
+    as the algebra allows; `kept` is what the backward pass needs besides the states, a pytree of Bx... arrays."""
+    slopes: Callable[[Params, State, State, Any], Any]
+    """(params, states before, states after, kept), all TxBx... -> local derivatives TxBx..., those `retreat` wants."""
+    retreat: Callable[..., tuple[Any, State]]
+    """(params, d_state after, slopes of the step, dtype) -> (deltas, d_state before)."""
+    gradients: Callable[..., tuple[Array, Params]]
+    """(params, states before, kept, deltas, dtype), all TxBx... -> (d_gates_x_TxBxG, recurrent weights' gradients)."""
+    compiled: Compiled | None = None

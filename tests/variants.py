@@ -1,0 +1,13 @@
+"""Families under the names that tests go through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seqjax.families import FAMILIES
+from seqjax.families.recurrent import Recurrent
+
+
+def recurrent(family: str, *widths: Any, reset: str = "after", **fields: Any) -> Recurrent:
+    """A recurrent family; `reset` is for the GRU alone."""
+    return FAMILIES[family](*widths, **fields, **({"reset": reset} if family == "gru" else {}))
