@@ -32,7 +32,7 @@ from seqjax.data.bigrams import cross_entropies, pairs_of
 from seqjax.errors import UserError
 from seqjax.report.recipe import draw_recipe
 from seqjax.scaling.intervals import t_interval
-from seqjax.training.evaluation import bits_per_byte
+from seqjax.training.evaluation import shard_bits_per_byte
 from seqjax.training.setup import load_text
 
 STEPS: dict[str, dict[str, Any]] = {
@@ -122,10 +122,7 @@ def references(config: Config) -> dict[str, Any]:
     unigram, bigram = cross_entropies(all_Px2, held_out_Px2, vocab_size)
     _, bigram_seen = cross_entropies(pairs_of(np.concatenate(batches)), held_out_Px2, vocab_size)
     nats = {"unigram": unigram, "bigram": bigram, "bigram_of_tokens_seen": bigram_seen}
-    bits = {
-        f"{name}_bits_per_byte": bits_per_byte(loss, len(held_out.tokens), held_out.n_bytes)
-        for name, loss in nats.items()
-    }
+    bits = {f"{name}_bits_per_byte": shard_bits_per_byte(loss, held_out) for name, loss in nats.items()}
     return {**{f"{name}_nats_per_token": loss for name, loss in nats.items()}, **bits, "vocabulary": vocab_size}
 
 

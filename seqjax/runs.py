@@ -126,6 +126,12 @@ def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
             )
 
 
+def corpus_sha256(folder: Path) -> str | None:
+    """That of the text that a run began with; None where it has not begun."""
+    path = folder / "data.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("corpus_sha256") if path.is_file() else None
+
+
 def _compare(saved: Config, asked: Config, folder: Path) -> None:
     if canonical_json(saved) == canonical_json(asked):
         return

@@ -94,5 +94,7 @@ def _text(options: argparse.Namespace) -> Any:
     progress = Progress(None)
     progress.say(f"reading {options.corpus}")
     corpus = load_corpus(options.corpus)
+    for note in corpus.notes:
+        progress.say(f"note: {note}")
     tokenizer = load_tokenizer(options.tokenizer, corpus, cache_folder())
     return Text(corpus, tokenizer, cache_folder(), progress.bytes)

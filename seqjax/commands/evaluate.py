@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--split", default="validation", choices=("train", "validation", "test"), help="[validation]")
     parser.add_argument("--windows", type=int, help="held-out windows [evaluation.final_windows]")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
+    shared.add_corpus(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON on standard output")
     parser.set_defaults(run=run)
 
@@ -41,11 +42,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.windows is not None and (options.windows < 1 or config.data.batching == "streams"):
         reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
         raise UserError(f"command line: --windows {options.windows} {reason}")
-    from seqjax.training.evaluation import evaluate
+    from seqjax.training.evaluation import evaluate, unknown_note
     from seqjax.training.run import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
-    text = load_text(config)
+    text = load_text(config, folder=options.folder, corpus=options.corpus)
     runs.bind_data(options.folder, text.corpus.sha256, text.tokenizer.sha256)
     shard = text.shard(options.split)
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
@@ -68,7 +69,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         f"{options.split} split at step {step}: {found.tokens:,} tokens in {found.windows:,} "
         f"{'windows' if found.protocol == 'windows' else 'stream segments'}"
     )
-    print(f"  {found.loss:.4f} ± {found.loss_se:.4f} nats per token\n  {found.bits_per_byte:.4f} bits per byte")
+    print(f"  {found.loss:.4f} ± {found.loss_se:.4f} nats per token")
+    print(f"  {found.bits_per_byte:.4f} bits per byte{unknown_note(found.unknown)}")
     for source, loss in found.by_source.items():
         print(f"  {loss:.4f} nats per token on {source}")
     print("  position   nats per token")

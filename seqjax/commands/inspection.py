@@ -42,6 +42,7 @@ def add_parser(commands: Any) -> None:
         help="draw at most so many units of a layer, those whose output h varies most over the text [12]",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, of all layers and units")
+    shared.add_corpus(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
 
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
     check_name(options.output)
     found = [
-        inspect_run(folder, options.text, options.checkpoint, lambda line: print(line, file=sys.stderr))
+        inspect_run(folder, options.text, options.checkpoint, lambda line: print(line, file=sys.stderr), options.corpus)
         for folder in options.folders
     ]
     for folder, one in zip(options.folders, found, strict=True):

@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--samples", type=int, default=1, help="how many texts [1]")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling [0]")
+    shared.add_corpus(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
 
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         options.samples,
         options.seed,
         options.checkpoint,
+        options.corpus,
     ):
         print(text)
         if options.samples > 1:
@@ -71,9 +73,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def sample_text(config: Config, folder: Path, prompt: str | None, tokens: int, temperature: float) -> str:
+def sample_text(
+    config: Config, folder: Path, prompt: str | None, tokens: int, temperature: float, corpus: str | None = None
+) -> str:
     """One sample with the last parameters of a run."""
-    return sample_texts(config, folder, prompt, tokens, temperature)[0]
+    return sample_texts(config, folder, prompt, tokens, temperature, corpus=corpus)[0]
 
 
 def sample_texts(
@@ -87,8 +91,9 @@ def sample_texts(
     samples: int = 1,
     seed: int = 0,
     which: str = "last",
+    corpus: str | None = None,
 ) -> list[str]:
-    """Prompts with their continuations, as text.
+    """Prompts with their continuations, as text; ``corpus`` says where the run's text is now.
 
     Raises:
         UserError: the run has no checkpoint, or the prompt is empty.
@@ -99,7 +104,7 @@ def sample_texts(
     from seqjax.training.run import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
-    text = load_text(config)
+    text = load_text(config, folder=folder, corpus=corpus)
     runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
     tokenizer = text.tokenizer
     model = make_model(config, tokenizer.vocab_size)

@@ -67,6 +67,8 @@ def prepare_texts(planned: Iterable[Planned], say: Callable[[str], None]) -> Non
     for data, config in {run.config.data: run.config for run in planned}.items():
         say(f"text: corpus {data.corpus}, tokenizer {data.tokenizer}")
         text = load_text(config)
+        for note in text.corpus.notes:
+            say(f"note: {note}")
         for split in ("train", "validation"):
             text.shard(split)
 

@@ -109,7 +109,7 @@ def _own_pairs(start: Path) -> dict[str, tuple[Pair, ...]]:
     splits = {}
     for split in ("train", "validation", "test"):
         source, target = (start.parent / f"{start.name}.{split}.{side}" for side in ("source", "target"))
-        if split != "test" or source.exists():
+        if split != "test" or source.exists() or target.exists():
             if not source.exists():
                 raise UserError(
                     f"task.corpus: no file {source}; allowed: numbers, multi30k, or the start of such names"

@@ -27,9 +27,10 @@ class Evaluation:
         protocol: ``windows`` (zero state in each window) or ``streams`` (state carried over the whole split).
         windows: how many windows, or stream segments, were read; tokens: how many tokens were predicted.
         loss: mean, nats per token; loss_se: its standard error over windows, or over whole streams.
-        bits_per_byte: ``loss / ln 2 * tokens per byte`` of the whole split.
+        bits_per_byte: of the text that the whole split's tokens stand for, see `bits_per_byte`.
         by_position: mean loss at each position of the context, nats, [T]; by_position_se: standard errors, [T].
         by_source: mean loss of the windows that start in each source of the corpus, nats.
+        unknown: share of the split's tokens that are ``<unk>`` in the place of other text.
     """
 
     split: str
@@ -42,13 +43,14 @@ class Evaluation:
     by_position: list[float]
     by_position_se: list[float]
     by_source: dict[str, float]
+    unknown: float
 
     def summary(self) -> str:
         """Loss with its standard error, bits per byte, and on how much text."""
         what = "windows" if self.protocol == "windows" else "stream segments"
         return (
-            f"{self.loss:.4f} ± {self.loss_se:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte "
-            f"({self.windows:,} {what})"
+            f"{self.loss:.4f} ± {self.loss_se:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte"
+            f"{unknown_note(self.unknown)} ({self.windows:,} {what})"
         )
 
 
@@ -100,16 +102,31 @@ def _summarise(
         tokens=losses_WxT.size,
         loss=loss,
         loss_se=_standard_error(means_W if starts is not None else _of_streams(means_W, config.train.batch_size)),
-        bits_per_byte=bits_per_byte(loss, len(shard.tokens), shard.n_bytes),
+        bits_per_byte=shard_bits_per_byte(loss, shard),
         by_position=losses_WxT.mean(axis=0).tolist(),
         by_position_se=[_standard_error(column) for column in losses_WxT.T],
         by_source=_by_source(shard, starts, means_W) if starts is not None else {},
+        unknown=shard.coverage.n_unknown / len(shard.tokens),
     )
 
 
-def bits_per_byte(loss: float, tokens: int, n_bytes: int) -> float:
-    """Nats per token to bits per byte of text: loss / ln 2 * tokens / bytes."""
-    return loss / math.log(2) * tokens / n_bytes
+def bits_per_byte(loss: float, tokens: int, n_bytes: int, n_unknown_bytes: int = 0) -> float:
+    """Nats per token to bits per byte of text: (loss / ln 2 * tokens + 8 * unknown bytes) / bytes.
+
+    Text of which the tokens only say that it is unknown has yet to be spelled, at 8 bits a byte. So a smaller
+    vocabulary does not lower the number, and it is the length of a code for the text with every tokenizer.
+    """
+    return (loss / math.log(2) * tokens + 8 * n_unknown_bytes) / n_bytes
+
+
+def shard_bits_per_byte(loss: float, shard: TokenShard) -> float:
+    """`bits_per_byte` of the text that the tokens of a split stand for."""
+    return bits_per_byte(loss, len(shard.tokens), shard.coverage.n_spelled, shard.coverage.n_unknown_bytes)
+
+
+def unknown_note(share: float) -> str:
+    """What stands beside bits per byte where tokens do not code all of the text; "" where they do."""
+    return f" ({share:.2%} of the tokens are <unk>, their text counted at 8 bits a byte)" if share else ""
 
 
 def _window_losses(

@@ -45,14 +45,16 @@ class InspectedRun(NamedTuple):
         return p_TxV.argmax(axis=-1), p_TxV.max(axis=-1)
 
 
-def inspect_run(folder: Path, text: str, which: str, say: Callable[[str], None]) -> InspectedRun:
-    """Read ``text`` with the parameters of a run's last or best checkpoint.
+def inspect_run(
+    folder: Path, text: str, which: str, say: Callable[[str], None], corpus: str | None = None
+) -> InspectedRun:
+    """Read ``text`` with the parameters of a run's last or best checkpoint; ``corpus``: where its corpus is now.
 
     Raises:
         UserError: not a run folder; no checkpoint; a text of no or one token, or of more than the learned positions.
     """
     config = runs.read_config(folder)
-    found = load_text(config)
+    found = load_text(config, folder=folder, corpus=corpus)
     tokenizer = found.tokenizer
     runs.bind_data(folder, found.corpus.sha256, tokenizer.sha256)
     tokens_T = tokenizer.encode(text.encode()).astype(np.int32)

@@ -40,7 +40,13 @@ class Interrupted(Exception):
 
 
 def train(
-    config: Config, folder: Path, *, devices: int | None = None, wandb_mode: str | None = None, quiet: bool = False
+    config: Config,
+    folder: Path,
+    *,
+    devices: int | None = None,
+    wandb_mode: str | None = None,
+    quiet: bool = False,
+    corpus: str | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end, from where it stands, and return the contents of its ``result.json``.
 
@@ -51,11 +57,13 @@ def train(
         folder: the run folder; made if it is not there.
         devices: how many devices share each batch; None: all.
         wandb_mode: ``online``, ``offline``, ``disabled`` or None (see :mod:`seqjax.training.tracking`).
+        corpus: where the text of a run that has begun is now; None: where the config says.
     Raises:
         UserError: another config in the folder, another process on it, damaged data, a full disk.
         Interrupted: asked to stop; the state is saved.
     """
-    return train_bundle([(config, folder)], devices=devices, wandb_mode=wandb_mode, quiet=quiet)[0]
+    lanes = [(config, folder)]
+    return train_bundle(lanes, devices=devices, wandb_mode=wandb_mode, quiet=quiet, corpus=corpus)[0]
 
 
 def train_bundle(
@@ -65,6 +73,7 @@ def train_bundle(
     devices: int | None = None,
     wandb_mode: str | None = None,
     quiet: bool = False,
+    corpus: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train runs that differ in nothing but `LANE_KEYS` side by side in one program; each as :func:`train` would.
 
@@ -90,7 +99,9 @@ def train_bundle(
             return results
         stack.enter_context(runs.storage_errors(lanes[0][1]))
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
-        text = load_text(lanes[0][0], shown[0].bytes)
+        text = load_text(lanes[0][0], shown[0].bytes, lanes[0][1], corpus)
+        for note in text.corpus.notes:
+            shown[0].say(f"note: {note}")
         members = []
         for (config, folder), progress in zip(lanes, shown, strict=True):
             run = Run(config, folder, text, progress, len(lanes))

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from seqjax import runs
 from seqjax.config import LANE_KEYS, Config, RecurrentConfig, program_key
 from seqjax.data import (
     Corpus,
@@ -27,6 +28,7 @@ from seqjax.data import (
     stream_batch,
     window_batch,
 )
+from seqjax.data.sources import Absent
 from seqjax.errors import UserError
 from seqjax.models import build_model
 from seqjax.training.losses import next_token_loss, token_losses
@@ -60,10 +62,31 @@ class Text:
         return prepare_shard(self.corpus, split, self.tokenizer, self.cache, progress)
 
 
-def load_text(config: Config, progress: Callable[[str, int, int], None] | None = None) -> Text:
-    """Corpus and tokenizer of a config (the tokenizer is trained once and kept in the cache)."""
-    corpus = load_corpus(config.data.corpus)
-    return Text(corpus, load_tokenizer(config.data.tokenizer, corpus, cache_folder()), cache_folder(), progress)
+def load_text(
+    config: Config,
+    progress: Callable[[str, int, int], None] | None = None,
+    folder: Path | None = None,
+    corpus: str | None = None,
+) -> Text:
+    """Corpus and tokenizer of a config (the tokenizer is trained once and kept in the cache).
+
+    Args:
+        folder: of a run, which may have begun where its text was somewhere else.
+        corpus: where the text is now; None: where the config says.
+    Raises:
+        UserError: the corpus is not there, or cannot be read.
+    """
+    try:
+        found = load_corpus(corpus or config.data.corpus)
+    except Absent:
+        sha256 = None if corpus or folder is None else runs.corpus_sha256(folder)
+        if sha256 is None:
+            raise
+        raise UserError(
+            f"{folder}: the text of this run, {config.data.corpus} (sha256 {sha256[:12]}...), is not there, seen from "
+            f"{Path.cwd()}: name it with --corpus PATH"
+        ) from None
+    return Text(found, load_tokenizer(config.data.tokenizer, found, cache_folder()), cache_folder(), progress)
 
 
 def make_model(config: Config, vocab_size: int) -> nn.Module:
