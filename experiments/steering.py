@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,12 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "steering", help="for the figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     options = parser.parse_args(words)
-    found = {}
+    found, called = {}, labels(options.data)
     for source in options.data:
         base = {**config_options(overlaid), "data.source": source}
         drive = read_drive(load_as(SteeringConfig, CONFIG, base).data)
         results = train_all(base, drive, options)
-        found[label(source)] = analyse(load_as(SteeringConfig, CONFIG, base), drive, results)
+        found[called[source]] = analyse(load_as(SteeringConfig, CONFIG, base), drive, results)
     for name, of_source in found.items():
         print(f"\n{name}: {floors_as_text(of_source)}\n{as_text(of_source)}")
         print(f"last column over one frame: {gains_as_text(of_source)}")
@@ -96,9 +97,21 @@ def main() -> int:
     return 0
 
 
-def label(source: str) -> str:
-    """What a source is called."""
-    return {"road": "drawn road", "driving": "simulator"}.get(source, Path(source).name)
+def labels(sources: Sequence[str]) -> dict[str, str]:
+    """What each source is called: a log folder by as much of the end of its path as tells it from the others.
+
+    Raises:
+        UserError: a source named twice.
+    """
+    found = {source: name for source, name in (("road", "drawn road"), ("driving", "simulator")) if source in sources}
+    paths = {source: Path(source).expanduser().resolve() for source in sources if source not in found}
+    if len({*paths.values(), *found}) < len(sources):
+        raise UserError(f"--data {' '.join(sources)}: the same drive is named twice")
+    for length in range(1, max((len(path.parts) for path in paths.values()), default=0) + 1):
+        named = {source: str(Path(*path.parts[-length:])) for source, path in paths.items()}
+        if len({*named.values(), *found.values()}) == len(sources):
+            break
+    return found | (named if paths else {})
 
 
 def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -116,7 +129,7 @@ def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -
                     raise UserError(f"{folder}: the run {result['status']} at step {result['steps']}")
                 results.append({"variant": name, "seed": seed, "fold": fold, "result": result})
                 last = result["test"]["mse"][-1]
-                print(f"{label(base['data.source'])}  seed {seed}  fold {fold}  {name:<28} {last:.5f}", flush=True)
+                print(f"{base['data.source']}  seed {seed}  fold {fold}  {name:<28} {last:.5f}", flush=True)
     return results
 
 

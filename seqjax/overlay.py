@@ -20,7 +20,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from seqjax.config import MODEL_CLASSES, Config, Impossible, Request, check
-from seqjax.errors import UserError, did_you_mean
+from seqjax.errors import UserError, did_you_mean, utf8
 
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(Request)
 
@@ -190,6 +190,8 @@ def options_tree(options: Mapping[str, Any], source: str = "command line", schem
             level = level.setdefault(parent, {})
             if not isinstance(level, dict):
                 raise UserError(f"{source}: {key}: '{parent}' is given as a value and as a group")
+        if isinstance(value, str):
+            utf8(value, f"{source}: {key}")
         level[leaf] = _scalar(value, source, key) if isinstance(value, str) and key not in texts else value
         tree.places[key] = source
     return tree

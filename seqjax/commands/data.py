@@ -68,7 +68,7 @@ def _stats(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     text = _text(options)
     print(
-        f"{options.corpus}, sha256 {text.corpus.sha256[:16]}..., tokenizer {text.tokenizer.name}, "
+        f"{text.corpus.name}, sha256 {text.corpus.sha256[:16]}..., tokenizer {text.tokenizer.name}, "
         f"V = {text.tokenizer.vocab_size:,}"
     )
     print(f"{'split':<12}{'documents':>10}{'bytes':>14}{'tokens':>14}{'bytes/token':>13}{'bz2 bits/byte':>15}")
@@ -88,11 +88,12 @@ def _stats(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _text(options: argparse.Namespace) -> Any:
     from seqjax.data import cache_folder, load_corpus, load_tokenizer
+    from seqjax.errors import printable
     from seqjax.training.progress import Progress
     from seqjax.training.setup import Text
 
     progress = Progress(None)
-    progress.say(f"reading {options.corpus}")
+    progress.say(f"reading {printable(options.corpus)}")
     corpus = load_corpus(options.corpus)
     for note in corpus.notes:
         progress.say(f"note: {note}")

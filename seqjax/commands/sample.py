@@ -11,7 +11,7 @@ import numpy as np
 from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config, TransformerConfig
-from seqjax.errors import UserError
+from seqjax.errors import UserError, utf8
 
 
 def add_parser(commands: Any) -> None:
@@ -110,7 +110,7 @@ def sample_texts(
     model = make_model(config, tokenizer.vocab_size)
     program = make_program(config, model, devices=1)
     _, params = restore_params(config, folder, program, lambda text: print(text, file=sys.stderr), which)
-    start = tokenizer.encode(("\n" if prompt is None else prompt).encode())
+    start = tokenizer.encode(utf8("\n" if prompt is None else prompt, "command line: --prompt"))
     if len(start) == 0:
         raise UserError(f"command line: --prompt {prompt!r} has no tokens")
     limit = config.train.context_length if isinstance(config.model, TransformerConfig) else None

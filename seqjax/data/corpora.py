@@ -20,8 +20,7 @@ from seqjax import folders
 from seqjax.data import downloads
 from seqjax.data.sources import Absent, TextFile, read_chunks, read_files
 from seqjax.data.splits import SPLITS, split_texts
-from seqjax.data.text import printable
-from seqjax.errors import UserError, did_you_mean
+from seqjax.errors import UserError, did_you_mean, printable
 
 CORPORA: Mapping[str, str] = {
     "english": "Shakespeare, Milton and the King James Bible, 10.3 MB, embedded; split by whole works",

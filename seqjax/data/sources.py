@@ -21,9 +21,8 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from seqjax.data.text import printable
 from seqjax.data.trees import ARCHIVE_SUFFIXES, PACKED_SUFFIXES, Entry, allowed, choose, opened_archive, walk
-from seqjax.errors import UserError, did_you_mean
+from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.folders import make_folder
 
 CHUNK_BYTES = 4 << 20
@@ -229,12 +228,15 @@ def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
     try:
         with opened_archive(path) as (entries, open_entry):
             texts, left_out = choose(entries) if path.name.lower().endswith(ARCHIVE_SUFFIXES) else _sole(entries)
-            files = []
-            for number, (name, entry) in enumerate(texts.items()):
-                target = f"{number:06d}.txt"
-                with open_entry(entry) as file:
-                    packing = PurePosixPath(entry.name).suffix.lower()
-                    files.append([name, target, *_copy(file, packing, folder / target)])
+            numbers = {id(entry): (number, name) for number, (name, entry) in enumerate(texts.items())}
+            files: list[Any] = [None] * len(texts)
+            for entry in entries:  # in the order of the archive: going back in a packed one unpacks it from the start
+                if id(entry) in numbers:
+                    number, name = numbers[id(entry)]
+                    target = f"{number:06d}.txt"
+                    with open_entry(entry) as file:
+                        packing = PurePosixPath(entry.name).suffix.lower()
+                        files[number] = [name, target, *_copy(file, packing, folder / target)]
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # no space, not allowed: not the file's fault
             raise UserError(f"cannot unpack {shown} into {folder.parent}: {error.strerror}") from None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -124,18 +124,22 @@ def _unnamed(files: Sequence[TextFile], starts: Mapping[str, int], held_out: Seq
     """Whole files where these give sane shares, else the ends of files."""
     if len(files) > 2:
         chosen = _draw(files, held_out)
-        total = sum(file.n_bytes for file in files)
-        shares = [sum(f.n_bytes for f in files if chosen.get(f.name) == split) / total for split in held_out]
-        if all(_SANE[0] <= share <= _SANE[1] for share in shares):
-            pieces: dict[str, list[Piece]] = {split: [] for split in ("train", *held_out)}
-            for file in files:
-                pieces[chosen.get(file.name, "train")].append(Piece(file, starts[file.name], file.n_bytes))
+        pieces: dict[str, list[Piece]] = {split: [] for split in ("train", *held_out)}
+        for file in files:
+            pieces[chosen.get(file.name, "train")].append(Piece(file, starts[file.name], file.n_bytes))
+        if all(_SANE[0] <= share <= _SANE[1] for share in _shares(pieces, held_out)):
             return Parts(pieces)
     pieces = _ends(files, starts, held_out)
     rule = "ends of files" * (len(files) > 2)
-    if all(any(piece.stop > piece.start for piece in pieces[split]) for split in held_out):
+    if all(share >= _SANE[0] for share in _shares(pieces, held_out)):
         return Parts(pieces, rule)
     return Parts(_ends(files, starts, held_out, inside_lines=True), rule + " inside lines")
+
+
+def _shares(pieces: Mapping[str, list[Piece]], splits: Iterable[str]) -> list[float]:
+    """The share of the bytes in each of these splits."""
+    sizes = {split: sum(piece.stop - piece.start for piece in own) for split, own in pieces.items()}
+    return [sizes[split] / max(1, sum(sizes.values())) for split in splits]
 
 
 def _ends(
@@ -149,7 +153,7 @@ def _ends(
         for at, limit in pairwise(targets):
             cut = cut_after(file.path, at, n)
             for marks in ((b" ",), ()) if inside_lines else ():
-                if cut >= limit:
+                if cut > (at + limit) // 2:
                     cut = cut_after(file.path, at, n, marks)
             cuts.append(max(cut, cuts[-1]))
         for split, (start, stop) in zip(pieces, pairwise([*cuts, n]), strict=True):
@@ -183,13 +187,9 @@ def _body(file: TextFile) -> int:
 def _notes(files: Sequence[TextFile], starts: Mapping[str, int], pieces: Mapping[str, list[Piece]]) -> list[str]:
     notes = []
     if len(files) > 1:
-        total = sum(p.stop - p.start for own in pieces.values() for p in own)
-        shares = (
-            f"{split} {len(own)} {'file' if len(own) == 1 else 'files'}, "
-            f"{sum(p.stop - p.start for p in own) / total:.1%}"
-            for split, own in pieces.items()
-        )
-        notes.append(f"splits: {'; '.join(shares)}")
+        counts = [f"{split} {len(own)} {'file' if len(own) == 1 else 'files'}" for split, own in pieces.items()]
+        shares = zip(counts, _shares(pieces, pieces), strict=True)
+        notes.append(f"splits: {'; '.join(f'{count}, {share:.1%}' for count, share in shares)}")
     if wide := next((file.name for file in files if _every_other_is_nul(file, starts[file.name])), None):
         notes.append(f"{wide} looks like UTF-16 (every other byte is 0): convert it: iconv -f UTF-16 -t UTF-8")
     return notes

@@ -1,4 +1,4 @@
-"""Bytes to text: byte order marks, lines, and names in a form that can be printed."""
+"""Bytes to text: byte order marks and lines."""
 
 from __future__ import annotations
 
@@ -53,9 +53,3 @@ def _decoded(line: bytes, where: str) -> str:
 
 def _convert(encoding: str) -> str:
     return f"convert it: iconv -f {encoding} -t UTF-8"
-
-
-def printable(name: str) -> str:
-    r"""A file name as text that any UTF-8 file holds and one line shows: its other bytes and controls as ``\xe9``."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", lambda c: c[0].encode("unicode_escape").decode(), text)

@@ -25,8 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from seqjax.data.text import printable
-from seqjax.errors import UserError
+from seqjax.errors import UserError, printable
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".tokens", ".raw")
 PACKED_SUFFIXES: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}

@@ -126,7 +126,7 @@ def shard_bits_per_byte(loss: float, shard: TokenShard) -> float:
 
 def unknown_note(share: float) -> str:
     """What stands beside bits per byte where tokens do not code all of the text; "" where they do."""
-    return f" ({share:.2%} of the tokens are <unk>, their text counted at 8 bits a byte)" if share else ""
+    return f" ({share:.2%} of the tokens are <unk>: their text at 8 bits a byte)" if share else ""
 
 
 def _window_losses(

@@ -14,7 +14,7 @@ import numpy as np
 from seqjax import runs
 from seqjax.config import Config
 from seqjax.data import Tokenizer
-from seqjax.errors import UserError
+from seqjax.errors import UserError, utf8
 from seqjax.models.inspection import Inspection, inspect, next_token_losses
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program
@@ -57,7 +57,7 @@ def inspect_run(
     found = load_text(config, folder=folder, corpus=corpus)
     tokenizer = found.tokenizer
     runs.bind_data(folder, found.corpus.sha256, tokenizer.sha256)
-    tokens_T = tokenizer.encode(text.encode()).astype(np.int32)
+    tokens_T = tokenizer.encode(utf8(text, "command line: --text")).astype(np.int32)
     if len(tokens_T) < 2:
         count = "1 token" if len(tokens_T) else "no tokens"
         raise UserError(f"command line: --text {text!r}: has {count}; at least 2 are needed for a loss")
