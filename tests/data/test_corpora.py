@@ -150,6 +150,55 @@ def test_cut_after_never_splits_a_line_word_or_character(text: bytes, tmp_path: 
             assert cut in (0, 7, 15)
 
 
+@pytest.mark.parametrize("megabytes", [0, 17])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_text_rewritten_with_equal_size_and_time_is_seen(megabytes: int, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"text.txt{suffix}"
+
+    def write(line: bytes) -> str:
+        data = line * (1000 + (megabytes << 20) // len(line))
+        with gzip.GzipFile(path, "wb", compresslevel=0, mtime=0) if suffix else path.open("wb") as file:
+            file.write(data)
+        os.utime(path, (1e9, 1e9))
+        return load_corpus(str(path)).sha256
+
+    first, size = write(b"one line\n"), path.stat().st_size
+    assert write(b"two line\n") != first and path.stat().st_size == size
+    assert write(b"one line\n") == first
+
+
+def test_a_link_that_leads_elsewhere_and_a_replaced_file_are_seen(tmp_path: Path) -> None:
+    shas = set()
+    for n in range(2):
+        (tmp_path / str(n)).write_bytes(b"text %d\n" % n * 1000)
+        os.utime(tmp_path / str(n), (1e9, 1e9))
+        (tmp_path / "link.txt").unlink(missing_ok=True)
+        (tmp_path / "link.txt").symlink_to(tmp_path / str(n))
+        shas.add(load_corpus(str(tmp_path / "link.txt")).sha256)
+    os.replace(tmp_path / "0", tmp_path / "1")
+    shas.add(load_corpus(str(tmp_path / "link.txt")).sha256)
+    assert len(shas) == 2
+
+
+def flip(path: Path, at: int) -> None:
+    data, status = bytearray(path.read_bytes()), path.stat()
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["000000.txt", "000001.txt", "index.json"])
+@pytest.mark.parametrize("at", [5, -20])
+def test_unpacked_text_that_was_altered_is_unpacked_again(name: str, at: int, tmp_path: Path, cache: Path) -> None:
+    write_tar(tmp_path / "t.tar", {"a.txt": LINES, "b.txt": LINES[::-1]}, "w")
+    before = load_corpus(str(tmp_path / "t.tar"))
+    (path,) = cache.glob(f"unpacked/*/{name}")
+    flip(path, at)
+    after = load_corpus(str(tmp_path / "t.tar"))
+    assert after.sha256 == before.sha256
+    assert all(text_of(after, split) == text_of(before, split) for split in SPLITS)
+
+
 def test_missing_things_are_named_with_what_is_near(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"no corpus and no file 'enwik9'; did you mean 'enwik8'.*tinyshakespeare"
