@@ -45,7 +45,8 @@ def _list(options: argparse.Namespace, rest: list[str]) -> int:
     print("corpora")
     for name, description in CORPORA.items():
         print(f"  {name:<16}{description}")
-    print(f"  {'PATH':<16}a text file (.txt, .gz, .bz2, .xz), a folder or a tar archive of text files")
+    print(f"  {'PATH':<16}a text file (.txt, .gz, .bz2, .xz), or a folder, tar or zip of text files;")
+    print(f"  {'':<16}files called train, valid and test are the splits")
     print(f"  {'hf:NAME':<16}a Hugging Face dataset, streamed (extra: seqjax[hub])")
     print("tokenizers\n  bytes, chars, words, words-N, bpe-V, gpt2, cl100k_base")
     print(f"folders\n  corpora   {data_folder()}   (SEQJAX_DATA)\n  tokens    {cache_folder()}   (SEQJAX_CACHE)")

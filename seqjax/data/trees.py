@@ -68,16 +68,16 @@ def choose(entries: Iterable[Entry]) -> Choice:
     taken = set(map(id, texts))
     for entry in visible:
         if id(entry) not in taken:
-            kind = "archives" if entry.name.lower().endswith(ARCHIVE_SUFFIXES) else "of other kinds"
+            kind = "archives" if entry.name.lower().endswith(ARCHIVE_SUFFIXES) else "other kinds"
             left.setdefault(kind, {})[entry.name] = None
     named: dict[str, Entry] = {}
     for entry in texts:
         name = _unpacked_name(entry.name)
         if name in named and name != entry.name and named[name].name == name:  # the plain file is there
-            left.setdefault("of the same name", {})[entry.name] = None
+            left.setdefault("same name", {})[entry.name] = None
         else:
             if name in named:
-                left.setdefault("of the same name", {})[named[name].name] = None
+                left.setdefault("same name", {})[named[name].name] = None
             named[name] = entry
     shared = len(PurePosixPath(posixpath.commonpath([posixpath.dirname(name) for name in named] or [""])).parts)
     order = sorted(named, key=lambda name: PurePosixPath(name).parts)
@@ -116,7 +116,7 @@ def _hidden(name: str) -> str | None:
 
 def _describe(left: dict[str, list[str]]) -> str:
     return "; ".join(
-        f"{len(names)} {kind} ({', '.join(map(printable, sorted(names)[:_SHOWN]))}{', ...' * (len(names) > _SHOWN)})"
+        f"{kind} {len(names)} ({', '.join(map(printable, sorted(names)[:_SHOWN]))}{', ...' * (len(names) > _SHOWN)})"
         for kind, names in left.items()
     )
 

@@ -52,11 +52,11 @@ def content(corpus: Corpus, split: str) -> bytes:
 def test_names_are_the_splits(train: str, validation: str, test: str, tmp_path: Path) -> None:
     import lzma
 
-    files = {train: b"T\n" * 900, validation: b"V\n" * 300, test: b"S\n" * 300}
+    files = {train: b"T\n" * 300, validation: b"V\n" * 900, test: b"S\n" * 900}
     files = {name: lzma.compress(data) if name.endswith(".xz") else data for name, data in files.items()}
     corpus = load_corpus(str(write(tmp_path / "tree", files)))
     assert [content(corpus, split)[:1] for split in SPLITS] == [b"T", b"V", b"S"]
-    assert [len(content(corpus, split)) for split in SPLITS] == [1800, 600, 600]
+    assert [len(content(corpus, split)) for split in SPLITS] == [600, 1800, 1800]
 
 
 def test_a_text_that_is_no_split_is_left_out_and_said(tmp_path: Path) -> None:

@@ -90,11 +90,11 @@ def test_three_containers_of_one_tree_are_one_corpus(name: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("of a Mac", "left out: 3 hidden (.DS_Store, __MACOSX/, novels/._b.txt)"),
-        ("with a repository", "left out: 2 hidden (.git/, novels/.hidden.txt)"),
-        ("with pictures and archives", "1 of other kinds (novels/a.png)"),
-        ("with pictures and archives", "2 archives (more.tar.gz, old.zip)"),
-        ("packed twice", "left out: 1 of the same name (novels/a.txt.gz)"),
+        ("of a Mac", "left out: hidden 3 (.DS_Store, __MACOSX/, novels/._b.txt)"),
+        ("with a repository", "left out: hidden 2 (.git/, novels/.hidden.txt)"),
+        ("with pictures and archives", "other kinds 1 (novels/a.png)"),
+        ("with pictures and archives", "archives 2 (more.tar.gz, old.zip)"),
+        ("packed twice", "left out: same name 1 (novels/a.txt.gz)"),
     ],
 )
 def test_what_is_left_out_is_said_alike(name: str, said: str, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_links_to_files_and_folders_are_followed_and_each_file_is_read_once(tmp_
     names = {name for own in shown(corpus).values() for name in own}
     assert names == {*NOVELS, "more/x/one.txt", "blob.txt"}
     (note,) = [note for note in corpus.notes if note.startswith("left out")]
-    assert note == "left out: 6 links (again, gone.txt, loop, ...)"
+    assert note == "left out: links 6 (again, gone.txt, loop, ...)"
 
 
 def test_links_in_archives_are_left_out_and_said(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_links_in_archives_are_left_out_and_said(tmp_path: Path) -> None:
     tar, packed = load_corpus(str(tmp_path / "t.tar")), load_corpus(str(tmp_path / "t.zip"))
     plain = load_corpus(str(as_folder(tmp_path / "tree", NOVELS)))
     assert plain.sha256 == tar.sha256 == packed.sha256
-    assert tar.notes[0] == "left out: 2 links (hard.txt, soft.txt); 1 of other kinds (pipe.txt)"
-    assert packed.notes[0] == "left out: 1 links (soft.txt)"
+    assert tar.notes[0] == "left out: links 2 (hard.txt, soft.txt); other kinds 1 (pipe.txt)"
+    assert packed.notes[0] == "left out: links 1 (soft.txt)"
 
 
 def test_of_two_members_of_one_name_the_last_counts_as_when_unpacked(tmp_path: Path) -> None:
@@ -241,12 +241,12 @@ def test_pipes_and_folders_called_text_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tree / "pipe.txt")
     corpus = load_corpus(str(tree))
     assert "x.txt/inside.txt" in {name for own in shown(corpus).values() for name in own}
-    assert corpus.notes[0] == "left out: 1 of other kinds (pipe.txt)"
+    assert corpus.notes[0] == "left out: other kinds 1 (pipe.txt)"
     with pytest.raises(UserError, match=r"pipe.txt is a pipe or a device"):
         load_corpus(str(tree / "pipe.txt"))
 
 
 def test_no_text_says_what_there_is(tmp_path: Path) -> None:
     tree = as_folder(tmp_path / "tree", {"a.png": b"1", "b.pdf": b"2", ".x.txt": b"3", "old.zip": b"4"})
-    with pytest.raises(UserError, match=r"no text in the folder .*tree: .*\.txt.*left out: 1 hidden \(\.x\.txt\)"):
+    with pytest.raises(UserError, match=r"no text in the folder .*tree: .*\.txt.*left out: hidden 1 \(\.x\.txt\)"):
         load_corpus(str(tree))
