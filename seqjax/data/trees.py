@@ -128,17 +128,16 @@ def walk(root: Path) -> list[Entry]:
     """
     found: list[Entry] = []
     links: deque[tuple[str, Path]] = deque()
-    above = {_identity(folder.stat()) for folder in (root.resolve(), *root.resolve().parents)}
-    seen = set(above)
+    seen = {_identity(folder.stat()) for folder in (root.resolve(), *root.resolve().parents)}
 
     def take_file(name: str, path: Path, status: os.stat_result) -> None:
-        twin = is_text(name) and not _hidden(name) and _identity(status) in seen
-        if is_text(name) and not _hidden(name):
+        twin = is_text(name) and _identity(status) in seen
+        if is_text(name):
             seen.add(_identity(status))
         found.append(Entry(name, "link" if twin else "file", path))
 
-    def take_folder(name: str, path: Path) -> None:
-        waiting = [(name, path)]
+    def take_folder(start: str, top: Path) -> None:
+        waiting = [(start, top)]
         while waiting:
             prefix, folder = waiting.pop()
             for item in sorted(os.scandir(folder), key=lambda item: item.name):
