@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy
 from scipy.optimize import minimize
 from scipy.special import logsumexp
@@ -30,6 +29,7 @@ from seqjax.runs import write_json
 from seqjax.scaling import Points, fit, read_points
 from seqjax.scaling.laws import LAWS
 from seqjax.scaling.summary import describe
+from seqjax.sweeps.table_file import read_file
 from seqjax.training.hardware import describe_hardware, describe_versions
 
 DELTA = 1e-3
@@ -46,7 +46,8 @@ def main() -> int:
     options = parser.parse_args()
     columns = {"params": "Model Size", "flops": "Training FLOP", "loss": "loss"}
     law = LAWS["chinchilla"]
-    points = read_points(pd.read_csv(options.table), columns, law.variables, drop_highest=5)
+    table, _ = read_file(options.table)
+    points = read_points(table, columns, law.variables, drop_highest=5)
     began = time.perf_counter()
     found = fit(points, law, bootstrap=1000, diagnose=False)
     seconds = time.perf_counter() - began

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError, did_you_mean
+from seqjax.sweeps.table_file import number_of
 
 CONVENTIONS = {
     "params": {
@@ -114,7 +115,7 @@ def read_points(
     *,
     where: str | None = None,
     drop_highest: int = 0,
-    cluster: str | None = None,
+    cluster: str | pd.Series | None = None,
     unique: bool = True,
     source: str = "the table",
 ) -> Points:
@@ -129,7 +130,8 @@ def read_points(
         needs: variables that a law cannot do without.
         where: an expression over the columns; rows for which it is false are left out.
         drop_highest: leave out so many rows with the highest losses.
-        cluster: column of what is resampled together; None: points with equal variables.
+        cluster: column of what is resampled together, or its labels, one for each row; None: points with equal
+            variables.
         unique: whether two equal rows are an error.
         source: what to call the table in errors.
     Raises:
@@ -202,9 +204,10 @@ def _listed(columns: Iterable[Any], most: int = 12) -> str:
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
+    rows = [i if isinstance(i, str) else f"row {i + 1}" for i in table.index]
     if "run_id" in table.columns:
-        return [f"row {i + 1} ({run})" for i, run in zip(table.index, table["run_id"], strict=True)]
-    return [f"row {i + 1}" for i in table.index]
+        return [f"{row} ({run})" for row, run in zip(rows, table["run_id"], strict=True)]
+    return rows
 
 
 def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndarray, list[LeftOut]]:
@@ -291,8 +294,11 @@ def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -
         if pd.isna(value):
             raise UserError(f"{where}: is empty; leave such rows out, e.g. --where '`{name}`.notna()'")
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = number_of(value) if isinstance(value, str) else float(value)
+        except ValueError as error:
+            reason = str(error) if isinstance(value, str) else f"{value!r} is not a number"
+            raise UserError(f"{where}: {reason}") from None
+        except TypeError:
             raise UserError(f"{where}: {value!r} is not a number") from None
         if not np.isfinite(number) or number <= 0:
             hint = " (did an integer overflow? write large numbers as 1.2e21)" if integers and number < 0 else ""
@@ -330,12 +336,15 @@ def _refuse_equal_rows(values: Mapping[str, np.ndarray], labels: Sequence[str], 
         seen[row] = label
 
 
-def _clusters(table: pd.DataFrame, values: Mapping[str, np.ndarray], cluster: str | None, source: str) -> np.ndarray:
+def _clusters(
+    table: pd.DataFrame, values: Mapping[str, np.ndarray], cluster: str | pd.Series | None, source: str
+) -> np.ndarray:
     if cluster is not None:
-        column = table[_column(table, "cluster", cluster, source)]
+        column = cluster if isinstance(cluster, pd.Series) else table[_column(table, "cluster", cluster, source)]
+        column = column.loc[table.index]
         if column.isna().any():
             raise UserError(
-                f"{source}: column '{cluster}': is empty in {int(column.isna().sum())} row(s): name a cluster"
+                f"{source}: column '{column.name}': is empty in {int(column.isna().sum())} row(s): name a cluster"
             )
         return np.asarray(pd.factorize(column)[0])
     keys = pd.DataFrame(dict(values))

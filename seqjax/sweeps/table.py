@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.overlay import leaves
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.report import aligned
+from seqjax.sweeps.table_file import read_cells, read_file, typed
 from seqjax.units import si
 
 COLUMNS = {
@@ -150,8 +150,8 @@ def read_table(path: Path) -> pd.DataFrame:
         UserError: another kind of file, one that cannot be read, or a column that no run table has.
     """
     known = all_columns()
-    texts = {name: kind for name, kind in known.items() if kind == "string"}
-    table = read_file(path, "a run table", texts)
+    is_csv = path.suffix.lower() == ".csv"
+    table = read_cells(path, "a run table") if is_csv else read_file(path, "a run table")[0]
     for column in table.columns:
         if column not in known:
             raise UserError(
@@ -161,7 +161,12 @@ def read_table(path: Path) -> pd.DataFrame:
     for column in ("run_id", "status"):
         if column not in table.columns:
             raise UserError(f"{path}: has no column '{column}', so it is not a run table")
-    table = table.reindex(columns=list(known))
+    if is_csv:
+        try:
+            table = typed(table, known)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    table = table.reset_index(drop=True).reindex(columns=list(known))
     for column, kind in known.items():
         try:
             table[column] = table[column].astype(kind)
@@ -169,30 +174,6 @@ def read_table(path: Path) -> pd.DataFrame:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
     return table
-
-
-def read_file(path: Path, what: str = "a table", types: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Any table in a CSV or parquet file.
-
-    Args:
-        what: the caller expects, for errors.
-        types: of columns of a CSV file, where they are not to be guessed.
-    Raises:
-        UserError: no such file, another kind of file, or one that cannot be read.
-    """
-    readers = {".csv": partial(pd.read_csv, dtype=types), ".parquet": pd.read_parquet}
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise UserError(f"{path}: not {what}: expected a name that ends in .csv or .parquet")
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such table") from None
-    except ImportError:
-        raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
-    except (ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: cannot be read as {what}: {reason}") from None
 
 
 def render(table: pd.DataFrame, form: str) -> bytes:
