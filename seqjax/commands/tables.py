@@ -52,23 +52,32 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("command line: expected a TABLE or DIR, such as runs/first or table.csv")
     if options.bootstrap < 0 or options.drop_highest < 0:
         raise UserError("command line: --bootstrap and --drop-highest are counts, 0 or more")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"command line: --seed {options.seed}: expected a whole number from 0 to 2**32 - 1")
 
 
-def points_by_group(options: argparse.Namespace, needs: Iterable[str]) -> dict[str, Any]:
+def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared: bool = False) -> dict[str, Any]:
     """The points that the options ask for, by the value of ``--by``, or under "".
 
     Of several groups, one that has no points to fit is left out; see :func:`apart`.
 
+    Args:
+        compared: the groups are compared with each other, so their losses have to compare.
     Raises:
         UserError: see :func:`seqjax.scaling.points.read_points`.
     """
-    from seqjax.scaling.points import select
+    from seqjax.scaling.comparable import refuse_incomparable
+    from seqjax.scaling.points import has_status, is_run_table, select
 
     wanted = {*needs}
     wanted |= {"flops"} if options.frontier else set()
     wanted |= {"tokens", "steps"} if options.critical_batch else set()
     table, written = _read(options.places)
-    select(table, options.where, _source(options.places))  # it has to be true for some row of the whole table
+    # the condition has to be true for some row of the whole table
+    keep, _ = select(table, options.where, _source(options.places))
+    if compared:
+        ended = has_status(table, "finished") if is_run_table(table) else keep
+        refuse_incomparable(table[keep & ended], options.loss or "loss", _source(options.places))
     groups = {"": table}
     if options.by is not None:
         named = written[_label_column(table, "by", options.by)].fillna("(empty)")

@@ -21,6 +21,7 @@ from seqjax import runs
 from seqjax.chains import Chains
 from seqjax.errors import UserError
 from seqjax.scaling import comparison
+from seqjax.scaling.comparable import refuse_incomparable
 from seqjax.scaling.points import at_best_rates
 from seqjax.sweeps.table import render
 from seqjax.training.positions import read_positions
@@ -47,6 +48,7 @@ def collect(
     chosen = to_measure(table)
     if chosen.empty:
         raise UserError(f"{folder}: no run has finished; `seqjax status {folder}` tells how they stand")
+    refuse_incomparable(chosen, source=str(folder))
     measured, curves = [], {}
     for _, row in chosen.iterrows():
         place = folder / row["run_id"]
