@@ -18,13 +18,15 @@ import dataclasses
 import fcntl
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqjax import runs
+from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.sweeps.grid import Planned, Sweep
 
@@ -74,10 +76,12 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The run folders of a sweep folder (or the folder itself, if it is a run), by name.
+    """The run folders of a sweep folder (or the folder itself, if it is a run), by name, each run once.
+
+    Of copies of one run the one that has ended counts; a note on standard error names the others.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: there is no such folder, or no run in it; or two copies of a run have ended differently.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
@@ -86,7 +90,43 @@ def run_folders(folder: Path) -> list[Path]:
     found = sorted(path.parent for path in folder.glob("*/config.json"))
     if not found:
         raise UserError(f"{folder}: has no run folders in it")
-    return found
+    copies: dict[str, list[Path]] = {}
+    for path in found:
+        copies.setdefault(run_id(runs.read_config(path)), []).append(path)
+    return sorted(_the_one(name, paths) for name, paths in copies.items())
+
+
+def folders_by_id(place: Path) -> dict[str, Path]:
+    """Run id -> folder, which may bear another name."""
+    return {run_id(runs.read_config(path)): path for path in run_folders(place)}
+
+
+def _the_one(name: str, copies: Sequence[Path]) -> Path:
+    """Of copies of one run the one that counts: ended, under its own name, the furthest."""
+    if len(copies) == 1:
+        return copies[0]
+    outcomes = {path: outcome(result) for path in copies if (result := runs.read_result(path)) is not None}
+    refuse_two_outcomes(name, {str(path): ended for path, ended in outcomes.items()})
+    kept = min(outcomes or copies, key=lambda path: (path.name != name, -last_step(path), path.name))
+    for path in copies:
+        if path != kept:
+            print(f"note: {path}: left out, it is a copy of the run in {kept}", file=sys.stderr)
+    return kept
+
+
+def outcome(result: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Status and final held-out loss of a run that has ended."""
+    return result["status"], (result.get("validation") or {}).get("loss")
+
+
+def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | None]]) -> None:
+    """Raise UserError where copies of one run, by place, have not ended alike."""
+    (first, one), *others = list(outcomes.items()) or [("", None)]
+    for place, other in others:
+        if other != one:
+            said = ", ".join(f"{at} {status}" + (f" at {loss}" if loss is not None else "") for at, (status, loss) in
+                             ((first, one), (place, other)))  # fmt: skip
+            raise UserError(f"the run {name} has ended twice and not alike: {said}; move one of them away")
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:

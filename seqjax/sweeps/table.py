@@ -128,13 +128,30 @@ def row_of(run_folder: Path) -> dict[str, Any]:
 def gather(places: Iterable[Path]) -> pd.DataFrame:
     """One table of all runs in sweep folders, run folders and saved tables; a run that is there twice is one row.
 
+    Of two rows of a run the one that has ended counts; else a folder, which says what is now, above a saved table.
+
     Raises:
-        UserError: no runs in a place, or a saved table with columns that are not ours.
+        UserError: no runs in a place, a saved table with columns that are not ours; a run that ended in two ways.
     """
-    in_order = sorted(places, key=Path.is_dir)  # what a folder says now stands above what a table said then
+    in_order = sorted(dict.fromkeys(places), key=Path.is_dir)
     parts = [read_table(place) if place.is_file() else _of_folder(place) for place in in_order]
     table = pd.concat(parts, ignore_index=True)
-    return table.drop_duplicates(subset=["sweep", "run_id"], keep="last", ignore_index=True)
+    origin = [
+        f"{place}{f' row {row + 1}' if place.is_file() else ''}"
+        for place, part in zip(in_order, parts, strict=True)
+        for row in range(len(part))
+    ]
+    dropped: list[int] = []
+    for (_, name), rows in table.groupby(["sweep", "run_id"], dropna=False, sort=False):
+        if len(rows) > 1:
+            ended = rows[rows["status"].isin(["finished", "diverged"])]
+            folders.refuse_two_outcomes(name, {
+                origin[i]: (status, None if pd.isna(loss) else float(loss))
+                for i, status, loss in zip(ended.index, ended["status"], ended["loss"], strict=True)
+            })  # fmt: skip
+            kept = (ended if len(ended) else rows).index[-1]
+            dropped += [i for i in rows.index if i != kept]
+    return table.drop(index=dropped).reset_index(drop=True)
 
 
 def _of_folder(place: Path) -> pd.DataFrame:
