@@ -35,7 +35,12 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """As :func:`write_atomically`, for bytes."""
+    """As :func:`write_atomically`, for bytes. Of a link its target is replaced; a pipe or a device is written to."""
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:  # a folder is an error here
+            file.write(content)
+        return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
