@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--budget", metavar="TIME", help="refuse a plan that is predicted to take longer, such as 20m")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all sweep folders [runs]")
+    parser.add_argument("--extend", action="store_true", help="add to a folder with runs of another sweep")
     parser.add_argument("--retries", type=int, default=2, help="tries more for a run that dies without progress [2]")
     parser.add_argument("--wandb", metavar="MODE", help="online, offline or disabled [as for train]")
     slurm = parser.add_argument_group("Slurm (--launcher slurm)")
@@ -60,6 +61,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Plan, print, train, report."""
     stay_off_accelerators()
+    from seqjax.sweeps.folder import refuse_others
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.report import describe_plan, predicted_seconds
     from seqjax.sweeps.run import check_budget, measured_speeds, prepare_texts, results_of
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     machine = machine_of(options) if cluster is None else _slurm_machine(cluster)
     results = results_of(folder)
     planned, _ = search(sweep, results)
+    if not options.extend:
+        refuse_others(folder, sweep, planned)
     waiting = [run for run in planned if results(run.run_id) is None]
     speeds = None
     if cluster is None:

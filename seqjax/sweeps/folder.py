@@ -4,7 +4,7 @@
         plan.json               label and axes; with which runs it shares a program, on how many threads
         failures.jsonl          one line for each time that a process with this run died
         output.txt              what the worker printed besides log.txt
-    runs/<sweep>/sweep.json     the sweep as it was read: base and overrides, points, search
+    runs/<sweep>/sweep.json     the sweep as it was read: base and overrides, points, search; before: earlier versions
     runs/<sweep>/search.json    the learning-rate curve of each model, and the chosen rates
     runs/<sweep>/launchers      a lock that launchers share
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
-from seqjax.config import run_id
+from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.sweeps.grid import Planned, Sweep
 
@@ -65,14 +65,52 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "sweep.json").is_file() and runs.holds_records(folder):
             raise UserError(f"{folder}: holds files but no sweep.json, so it is not a sweep folder; choose another one")
-        runs.write_json(folder / "sweep.json", _as_json(sweep))
+        runs.write_json(folder / "sweep.json", _with_those_before(folder / "sweep.json", _as_json(sweep)))
         for run in planned:
             runs.open_run(folder / run.run_id, run.config)
+
+
+def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
+    """Refuse a folder with runs that are not of this sweep: its table would mix two experiments.
+
+    A sweep may grow: points, seeds and rates that are new are no reason. Of a search any rate is the sweep's own.
+
+    Raises:
+        UserError: a run of something else is in the folder.
+    """
+    if not folder.is_dir():
+        return
+    own = {_kind(run.config, sweep) for run in planned}
+    for path in sorted(path.parent for path in folder.glob("*/config.json")):
+        if _kind(runs.read_config(path), sweep) not in own:
+            raise UserError(
+                f"{folder}: holds runs that are not of this sweep, such as {path.name}: it was another sweep, or had "
+                "other options; choose another --runs or file name, or say --extend to add to them"
+            )
+
+
+def _kind(config: Config, sweep: Sweep) -> str:
+    """What a run is, but for the rates and seeds that a search adds."""
+    values = to_dict(config)
+    if sweep.search is not None:
+        values["optimizer"].pop("learning_rate")
+        if values["train"]["seed"] in sweep.search.seeds:
+            values["train"]["seed"] = sweep.plan(sweep.points[0]).config.train.seed
+    return json.dumps(values, sort_keys=True)
 
 
 def _as_json(sweep: Sweep) -> dict[str, Any]:
     search = dataclasses.asdict(sweep.search) if sweep.search else None
     return {"name": sweep.name, "config": sweep.tree.values, "points": list(sweep.points), "search": search}
+
+
+def _with_those_before(path: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The sweep, and under ``before`` the other sweeps that the folder has been of."""
+    then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = then.pop("before", [])
+    if then and then != json.loads(json.dumps(now)):
+        before.append(then)
+    return now | ({"before": before} if before else {})
 
 
 def run_folders(folder: Path) -> list[Path]:
