@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,18 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
     """Losses by position and their errors of every finished run, by readable name."""
-    from seqjax.runs import read_result
-    from seqjax.sweeps.folder import read_plan, run_folders
+    import pandas as pd
 
-    found = {}
+    from seqjax.runs import read_result
+    from seqjax.scaling.comparable import differences
+    from seqjax.sweeps.folder import read_plan, run_folders
+    from seqjax.sweeps.table import row_of
+
+    found, rows = {}, []
     for folder in (folder for place in places for folder in run_folders(place)):
         validation = (read_result(folder) or {}).get("validation") or {}
         if "by_position" in validation:
+            rows.append(row_of(folder))
             name = read_plan(folder).get("label", folder.name)
             found[name if name not in found else folder.name] = (
                 validation["by_position"],
@@ -84,4 +90,6 @@ def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
             )
     if not found:
         raise UserError(f"{places[0]}: has no finished run, and only those say the loss at each position")
+    for column, values in differences(pd.DataFrame(rows)).items():
+        print(f"note: losses that cannot be compared: {column} is {', '.join(values)}", file=sys.stderr)
     return found

@@ -49,6 +49,7 @@ COLUMNS = {
     "tokens_per_second": "training rate of this run, without compilation and evaluation",
     "seconds": "wall time of the run",
     "runs_in_program": "how many runs shared its program (and its time)",
+    "halved_from": "how many it was planned with, where its bundle died and was halved; its last digits are others",
     "failures": "how often its process died",
     "reason": "what it last died of",
     "device": "device kind",
@@ -62,7 +63,7 @@ COLUMNS = {
 TEXTS = ("run_id", "sweep", "label", "status", "reason", "device", "processor", "jax_version", "seqjax_version",
          "ended", "corpus_sha256", "tokenizer_sha256")  # fmt: skip
 COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_embedding", "params_total", "steps",
-          "tokens", "unique_tokens", "runs_in_program", "failures")  # fmt: skip
+          "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
 
@@ -110,6 +111,7 @@ def row_of(run_folder: Path) -> dict[str, Any]:
         "tokens_per_second": result.get("tokens_per_second"),
         "seconds": result.get("seconds"),
         "runs_in_program": result.get("runs_in_program"),
+        "halved_from": _halved_from(run_folder, result),
         "failures": state.failures,
         "reason": state.reason or None,
         "device": hardware.get("device"),
@@ -123,6 +125,11 @@ def row_of(run_folder: Path) -> dict[str, Any]:
     for section, fields in to_dict(config).items():
         row.update({f"{section}.{name}": value for name, value in fields.items()})
     return row
+
+
+def _halved_from(run_folder: Path, result: Mapping[str, Any]) -> int | None:
+    planned = folders.read_plan(run_folder).get("halved_from")
+    return planned if planned and result.get("runs_in_program", planned) < planned else None
 
 
 def gather(places: Iterable[Path]) -> pd.DataFrame:
