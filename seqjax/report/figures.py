@@ -94,7 +94,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     for (group, fit), (colour, marker, dash) in zip(fits.items(), looks, strict=False):
         x = fit.points.variables[name]
         predicted = fit.predict(**{name: line})
-        top.plot(line, predicted.loss, dash, color=colour, lw=1.4, label=label_of(fit, group))
+        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=label_of(fit, group))
         top.fill_between(line, predicted.low, predicted.high, color=colour, alpha=0.15, lw=0)
         top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
         bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
@@ -285,7 +285,7 @@ def draw_positions(
         if fits and name in fits:
             line = np.geomspace(2, len(loss), 100)
             fit = fits[name]
-            ax.plot(line, fit.law.loss(fit.theta, {"position": line}), dash, color=colour, lw=1.2,
+            ax.plot(line, fit.law.loss(fit.theta, {"position": line}), ls=dash, color=colour, lw=1.2,
                     label=f"{shown(name, 40)}: {constants_of(fit)}")  # fmt: skip
     log_axis(ax, "x", 0.9, length * 1.15, plain=True)
     _loss_axis(ax, np.concatenate(losses))
