@@ -17,7 +17,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal numbers
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[PositiveInt, Field(lt=2**31)]
+"""1 or more, within int32."""
+CountOrNone = Annotated[NonNegativeInt, Field(lt=2**31)]
+"""0 or more, within int32."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,11 @@ class RecurrentConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     family: Literal["elman", "lstm", "gru"]
     """Recurrent cell."""
-    d_model: PositiveInt = 128
+    d_model: Count = 128
     """D, width of the embedding."""
-    d_hidden: PositiveInt | None = None
+    d_hidden: Count | None = None
     """H, width of the recurrent state; null: equal to d_model."""
-    n_layers: PositiveInt = 2
+    n_layers: Count = 2
     """L, stacked recurrent layers."""
     bias: bool = True
     """Biases in the gates and in the readout."""
@@ -54,13 +59,13 @@ class TransformerConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     family: Literal["transformer"] = "transformer"
     """Transformer decoder."""
-    d_model: PositiveInt = 128
+    d_model: Count = 128
     """D, width of the residual stream."""
-    n_layers: NonNegativeInt = 4
+    n_layers: CountOrNone = 4
     """L, blocks; 0 leaves embedding and unembedding."""
-    n_heads: PositiveInt = 4
+    n_heads: Count = 4
     """N, attention heads; divides d_model."""
-    d_ff: PositiveInt | None = None
+    d_ff: Count | None = None
     """F, width of the MLP; null: 4 D (swiglu: 8 D / 3 rounded up to a multiple of 8)."""
     attention: bool = True
     """Self-attention in each block."""
@@ -91,13 +96,13 @@ class WindowConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     family: Literal["window"] = "window"
     """Fixed-window feed-forward model."""
-    d_model: PositiveInt = 64
+    d_model: Count = 64
     """D, width of the embedding."""
-    window: PositiveInt = 8
+    window: Count = 8
     """How many of the last tokens are seen, the current one included."""
-    d_ff: PositiveInt = 256
+    d_ff: Count = 256
     """F, width of the hidden layers."""
-    n_layers: PositiveInt = 1
+    n_layers: Count = 1
     """L, hidden layers."""
     bias: bool = True
     """Biases in linear layers."""
@@ -141,11 +146,11 @@ class OptimizerConfig:
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear", "inverse_sqrt", "step"] = "cosine"
     """Shape after the warmup; inverse_sqrt falls as sqrt(warmup_steps / step)."""
-    warmup_steps: NonNegativeInt = 0
+    warmup_steps: CountOrNone = 0
     """Steps of linear rise from zero to the peak."""
     final_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Last learning rate as a fraction of the peak (cosine, linear)."""
-    step_every: PositiveInt = 1000
+    step_every: Count = 1000
     """Steps between two drops (step)."""
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Factor of each drop (step)."""
@@ -166,15 +171,15 @@ class TrainConfig:
     """How long, in which pieces and in which precision."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    steps: PositiveInt = 1000
+    steps: Count = 1000
     """Optimizer steps."""
-    batch_size: PositiveInt = 32
+    batch_size: Count = 32
     """B, sequences in one optimizer step."""
-    context_length: PositiveInt = 128
+    context_length: Count = 128
     """T, tokens of context in one sequence."""
-    bptt: PositiveInt | None = None
+    bptt: Count | None = None
     """Truncated back-propagation through time: gradients stay within pieces of so many steps; null: not truncated."""
-    accumulation: PositiveInt = 1
+    accumulation: Count = 1
     """Micro-batches into which one batch is cut; divides batch_size."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of matrix products; parameters, recurrent state and loss stay in float32."""
@@ -182,9 +187,9 @@ class TrainConfig:
     """Seed of the initial parameters, the data order and dropout."""
     init_scale: PositiveFloat = 1.0
     """Factor on all initial weight matrices."""
-    log_every: PositiveInt = 10
+    log_every: Count = 10
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
-    checkpoint_every: PositiveInt = 500
+    checkpoint_every: Count = 500
     """Steps between two checkpoints; evaluations and the end make one too. The last two and the best are kept."""
 
 
@@ -193,13 +198,13 @@ class EvaluationConfig:
     """Held-out loss on a fixed set of windows of the validation split."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    every: PositiveInt = 500
+    every: Count = 500
     """Steps between two evaluations; the last step is always evaluated."""
-    windows: PositiveInt = 256
+    windows: Count = 256
     """Evenly spread, non-overlapping windows (all there are, if fewer). Streams are always read whole."""
-    final_windows: PositiveInt = 2048
+    final_windows: Count = 2048
     """Windows of the last evaluation, the one in result.json."""
-    batch_size: PositiveInt = 64
+    batch_size: Count = 64
     """Windows in one evaluation step (streams use train.batch_size)."""
 
 
@@ -230,7 +235,7 @@ class HorizonConfig:
     """Training tokens for each non-embedding parameter."""
     warmup_fraction: Fraction | None = None
     """Share of the steps that are warmup; resolved into optimizer.warmup_steps."""
-    evaluations: PositiveInt | None = None
+    evaluations: Count | None = None
     """Evenly spaced evaluations, the last one included; resolved into evaluation.every."""
 
 
@@ -262,33 +267,51 @@ class Impossible(ValueError):
 
 def check(config: Config) -> None:
     """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
-    model, train, optimizer = config.model, config.train, config.optimizer
-    if isinstance(model, TransformerConfig):
-        _check_transformer(model)
-    elif isinstance(model, RecurrentConfig):
-        _check_recurrent(model)
-    elif model.tied_embeddings and model.d_ff != model.d_model:
-        raise Impossible("model.tied_embeddings", f"needs d_ff {model.d_ff} equal to d_model {model.d_model}")
+    train = config.train
+    check_model(config.model)
+    check_optimizer(config.optimizer, train.steps)
+    _check_float32("train.init_scale", train.init_scale)
     if train.batch_size % train.accumulation:
         raise Impossible(
             "train.accumulation",
             f"{train.accumulation} does not divide train.batch_size "
             f"{train.batch_size}; allowed: {_divisors(train.batch_size)}",
         )
-    if optimizer.warmup_steps > train.steps:
+    if train.bptt is not None:
+        _check_bptt(train.bptt, config)
+    if config.data.batching == "streams" and not isinstance(config.model, RecurrentConfig):
+        raise Impossible(
+            "data.batching",
+            f"streams carry recurrent state, which the family '{config.model.family}' does not have; allowed: windows",
+        )
+
+
+def check_model(model: ModelConfig) -> None:
+    """The part of :func:`check` that is about a model alone; tasks have it too."""
+    if isinstance(model, TransformerConfig):
+        _check_transformer(model)
+    elif isinstance(model, RecurrentConfig):
+        _check_recurrent(model)
+    elif model.tied_embeddings and model.d_ff != model.d_model:
+        raise Impossible("model.tied_embeddings", f"needs d_ff {model.d_ff} equal to d_model {model.d_model}")
+
+
+def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
+    """The part of :func:`check` that is about an optimizer and its number of steps; tasks have it too."""
+    for name in ("learning_rate", "epsilon"):
+        _check_float32(f"optimizer.{name}", getattr(optimizer, name))
+    if optimizer.warmup_steps > steps:
         raise Impossible(
             "optimizer.warmup_steps",
-            f"{optimizer.warmup_steps} is more than train.steps; at most {train.steps} is allowed",
+            f"{optimizer.warmup_steps} is more than train.steps; at most {steps} is allowed",
         )
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
-    if train.bptt is not None:
-        _check_bptt(train.bptt, config)
-    if config.data.batching == "streams" and not isinstance(model, RecurrentConfig):
-        raise Impossible(
-            "data.batching",
-            f"streams carry recurrent state, which the family '{model.family}' does not have; allowed: windows",
-        )
+
+
+def _check_float32(key: str, value: float) -> None:
+    if not _FLOAT32[0] <= value <= _FLOAT32[1]:
+        raise Impossible(key, f"{value} is not within float32, 1.2e-38 to 3.4e38")
 
 
 def _check_transformer(model: TransformerConfig) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.config import Config, OptimizerConfig, RecurrentConfig, TrainConfig, TransformerConfig, WindowConfig
 from seqjax.errors import UserError
+from seqjax.plain import whole
 from seqjax.units import si
 
 VOCABULARY = 256
@@ -31,10 +32,10 @@ def add_parser(commands: Any) -> None:
         """,
     )
     parser.add_argument("--families", nargs="+", default=list(_models(64)), help="[all]")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 256], help="widths D = H [64 256]")
-    parser.add_argument("--batch-size", type=int, default=32, help="B [32]")
-    parser.add_argument("--context-length", type=int, default=128, help="T [128]")
-    parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median is shown [10]")
+    parser.add_argument("--sizes", nargs="+", type=whole(1), default=[64, 256], help="widths D = H [64 256]")
+    parser.add_argument("--batch-size", type=whole(1), default=32, help="B [32]")
+    parser.add_argument("--context-length", type=whole(1), default=128, help="T [128]")
+    parser.add_argument("--repeats", type=whole(1), default=10, help="timed steps; the median is shown [10]")
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--profile", metavar="FOLDER", help="also write a trace of a few steps of each, for xprof")
     parser.set_defaults(run=run)
