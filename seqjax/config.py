@@ -19,10 +19,6 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal numbers
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Count = Annotated[PositiveInt, Field(lt=2**31)]
-"""1 or more, within int32."""
-CountOrNone = Annotated[NonNegativeInt, Field(lt=2**31)]
-"""0 or more, within int32."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +28,11 @@ class RecurrentConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     family: Literal["elman", "lstm", "gru"]
     """Recurrent cell."""
-    d_model: Count = 128
+    d_model: PositiveInt = 128
     """D, width of the embedding."""
-    d_hidden: Count | None = None
+    d_hidden: PositiveInt | None = None
     """H, width of the recurrent state; null: equal to d_model."""
-    n_layers: Count = 2
+    n_layers: PositiveInt = 2
     """L, stacked recurrent layers."""
     bias: bool = True
     """Biases in the gates and in the readout."""
@@ -59,13 +55,13 @@ class TransformerConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     family: Literal["transformer"] = "transformer"
     """Transformer decoder."""
-    d_model: Count = 128
+    d_model: PositiveInt = 128
     """D, width of the residual stream."""
-    n_layers: CountOrNone = 4
+    n_layers: NonNegativeInt = 4
     """L, blocks; 0 leaves embedding and unembedding."""
-    n_heads: Count = 4
+    n_heads: PositiveInt = 4
     """N, attention heads; divides d_model."""
-    d_ff: Count | None = None
+    d_ff: PositiveInt | None = None
     """F, width of the MLP; null: 4 D (swiglu: 8 D / 3 rounded up to a multiple of 8)."""
     attention: bool = True
     """Self-attention in each block."""
@@ -96,13 +92,13 @@ class WindowConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     family: Literal["window"] = "window"
     """Fixed-window feed-forward model."""
-    d_model: Count = 64
+    d_model: PositiveInt = 64
     """D, width of the embedding."""
-    window: Count = 8
+    window: PositiveInt = 8
     """How many of the last tokens are seen, the current one included."""
-    d_ff: Count = 256
+    d_ff: PositiveInt = 256
     """F, width of the hidden layers."""
-    n_layers: Count = 1
+    n_layers: PositiveInt = 1
     """L, hidden layers."""
     bias: bool = True
     """Biases in linear layers."""
@@ -146,11 +142,11 @@ class OptimizerConfig:
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear", "inverse_sqrt", "step"] = "cosine"
     """Shape after the warmup; inverse_sqrt falls as sqrt(warmup_steps / step)."""
-    warmup_steps: CountOrNone = 0
+    warmup_steps: NonNegativeInt = 0
     """Steps of linear rise from zero to the peak."""
     final_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Last learning rate as a fraction of the peak (cosine, linear)."""
-    step_every: Count = 1000
+    step_every: PositiveInt = 1000
     """Steps between two drops (step)."""
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Factor of each drop (step)."""
@@ -171,15 +167,15 @@ class TrainConfig:
     """How long, in which pieces and in which precision."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    steps: Count = 1000
+    steps: PositiveInt = 1000
     """Optimizer steps."""
-    batch_size: Count = 32
+    batch_size: PositiveInt = 32
     """B, sequences in one optimizer step."""
-    context_length: Count = 128
+    context_length: PositiveInt = 128
     """T, tokens of context in one sequence."""
-    bptt: Count | None = None
+    bptt: PositiveInt | None = None
     """Truncated back-propagation through time: gradients stay within pieces of so many steps; null: not truncated."""
-    accumulation: Count = 1
+    accumulation: PositiveInt = 1
     """Micro-batches into which one batch is cut; divides batch_size."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of matrix products; parameters, recurrent state and loss stay in float32."""
@@ -187,9 +183,9 @@ class TrainConfig:
     """Seed of the initial parameters, the data order and dropout."""
     init_scale: PositiveFloat = 1.0
     """Factor on all initial weight matrices."""
-    log_every: Count = 10
+    log_every: PositiveInt = 10
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
-    checkpoint_every: Count = 500
+    checkpoint_every: PositiveInt = 500
     """Steps between two checkpoints; evaluations and the end make one too. The last two and the best are kept."""
 
 
@@ -198,13 +194,13 @@ class EvaluationConfig:
     """Held-out loss on a fixed set of windows of the validation split."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    every: Count = 500
+    every: PositiveInt = 500
     """Steps between two evaluations; the last step is always evaluated."""
-    windows: Count = 256
+    windows: PositiveInt = 256
     """Evenly spread, non-overlapping windows (all there are, if fewer). Streams are always read whole."""
-    final_windows: Count = 2048
+    final_windows: PositiveInt = 2048
     """Windows of the last evaluation, the one in result.json."""
-    batch_size: Count = 64
+    batch_size: PositiveInt = 64
     """Windows in one evaluation step (streams use train.batch_size)."""
 
 
@@ -235,7 +231,7 @@ class HorizonConfig:
     """Training tokens for each non-embedding parameter."""
     warmup_fraction: Fraction | None = None
     """Share of the steps that are warmup; resolved into optimizer.warmup_steps."""
-    evaluations: Count | None = None
+    evaluations: PositiveInt | None = None
     """Evenly spaced evaluations, the last one included; resolved into evaluation.every."""
 
 
@@ -268,6 +264,7 @@ class Impossible(ValueError):
 def check(config: Config) -> None:
     """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
     train = config.train
+    check_integers(config)
     check_model(config.model)
     check_optimizer(config.optimizer, train.steps)
     _check_float32("train.init_scale", train.init_scale)
@@ -284,6 +281,13 @@ def check(config: Config) -> None:
             "data.batching",
             f"streams carry recurrent state, which the family '{config.model.family}' does not have; allowed: windows",
         )
+
+
+def check_integers(config: Any) -> None:
+    """The part of :func:`check` that is about the range of int32; for the config of any task."""
+    for key, value in dotted(dataclasses.asdict(config)):
+        if isinstance(value, int) and value >= 2**31:
+            raise Impossible(key, f"{value:,} is too large; at most {2**31 - 1:,} is allowed")
 
 
 def check_model(model: ModelConfig) -> None:

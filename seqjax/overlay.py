@@ -26,6 +26,7 @@ from seqjax.config import (
     OptimizerConfig,
     Request,
     check,
+    check_integers,
     check_model,
     check_optimizer,
 )
@@ -101,6 +102,7 @@ def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] |
     tree = overlay(read_tree(Path(path)), options_tree(options or {}, schema=adapter))
     found = parse(tree, adapter)
     try:
+        check_integers(found)
         if isinstance(model := getattr(found, "model", None), ModelConfig):
             check_model(model)
         if isinstance(optimizer := getattr(found, "optimizer", None), OptimizerConfig):

@@ -8,9 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field
-
-from seqjax.config import Count
+from pydantic import ConfigDict, Field, PositiveInt
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -20,15 +18,15 @@ class TaskTrain:
     """How long, and in which pieces."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    steps: Count = 1000
+    steps: PositiveInt = 1000
     """Optimizer steps."""
-    batch_size: Count = 32
+    batch_size: PositiveInt = 32
     """B, examples in one optimizer step."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the initial parameters, the data order and dropout."""
-    evaluate_every: Count = 100
+    evaluate_every: PositiveInt = 100
     """Steps between two evaluations, each with a checkpoint; the last step is always evaluated."""
-    log_every: Count = 10
+    log_every: PositiveInt = 10
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
 
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar
 import jax
 import numpy as np
 import optax
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import Count, ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
 from seqjax.data.delays import delayed_copies, vocabulary_size
 from seqjax.errors import UserError
 from seqjax.models.backbone import Backbone
@@ -31,15 +31,15 @@ class DelayTask:
     """How far back the answer lies, and how far the gradient may reach."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    distance: Count = 15
+    distance: PositiveInt = 15
     """D, steps from the symbol to the question; a sequence has D + 1 tokens."""
     symbols: Annotated[int, Field(ge=2)] = 8
     """V, symbols to remember."""
-    noise: Count = 8
+    noise: PositiveInt = 8
     """N, tokens that may stand between."""
-    bptt: Count | None = None
+    bptt: PositiveInt | None = None
     """Truncated back-propagation through time: gradients stay within pieces of so many steps; null: not truncated."""
-    held_out: Count = 1024
+    held_out: PositiveInt = 1024
     """Sequences of validation, and of test."""
 
 

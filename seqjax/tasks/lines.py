@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import Count, ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
 from seqjax.data.bigrams import bigram, pairs_of, unigram
 from seqjax.data.lines import AUTHORS, Lines, Vocabulary
 from seqjax.errors import UserError
@@ -41,9 +41,9 @@ class LinesTask:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     width: Annotated[int, Field(ge=2)] = 12
     """Words and marks of a line."""
-    words: Count = 3000
+    words: PositiveInt = 3000
     """Words known."""
-    held_out: Count = 400
+    held_out: PositiveInt = 400
     """Lines of each author in an evaluation, evenly spread over the split."""
 
 

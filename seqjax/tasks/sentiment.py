@@ -15,9 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import Count, ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import ModelConfig, OptimizerConfig, RecurrentConfig
 from seqjax.data.sentiment import (
     Batch,
     Buckets,
@@ -50,11 +50,11 @@ class SentimentTask:
     tab, text."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)] = ("0", "1")
     """Labels of the file; those of sst2 and phrases are 0 (negative) and 1 (positive)."""
-    least_count: Count = 2
+    least_count: PositiveInt = 2
     """A word is known that is seen so often in training; all others are one."""
-    longest: Count = 64
+    longest: PositiveInt = 64
     """Words of a sentence that are read; what follows is left out."""
-    n_buckets: Count = 3
+    n_buckets: PositiveInt = 3
     """Lengths to which sentences are padded; each compiles the step once more."""
     pool: Literal["last", "mean", "attention"] = "mean"
     """Head: the last state, the mean of all, or a weighted mean whose weights are learned."""

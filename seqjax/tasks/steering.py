@@ -20,9 +20,9 @@ from typing import Annotated, Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import ConfigDict, Field, NonNegativeInt
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from seqjax.config import Count, Fraction, ModelConfig, OptimizerConfig, RecurrentConfig
+from seqjax.config import Fraction, ModelConfig, OptimizerConfig, RecurrentConfig
 from seqjax.data.blocks import Parts, Stretch, deal, window_ends
 from seqjax.data.driving import Drive, load_log, load_recording
 from seqjax.data.road import drive_road
@@ -42,7 +42,7 @@ class SteeringTask:
     """What is seen and what is made of the training set."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    frames: Count = 16
+    frames: PositiveInt = 16
     """k, frames in a window; at most data.history."""
     stacked: bool = False
     """The k frames are channels of one input, and the model runs over a sequence of one element."""
@@ -61,15 +61,15 @@ class SteeringData:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: str = "road"
     """road: drawn; driving: driving.npz in the data folder; else the log folder of a simulator."""
-    road_frames: Count = 4000
+    road_frames: PositiveInt = 4000
     """Frames of the drawn road."""
-    blocks: Count = 25
+    blocks: PositiveInt = 25
     """Contiguous blocks, dealt in turn to the parts."""
-    folds: Count = 5
+    folds: PositiveInt = 5
     """One block in so many is test, the next one validation."""
     fold: NonNegativeInt = 0
     """Which blocks are test: those whose number is this one modulo folds."""
-    history: Count = 16
+    history: PositiveInt = 16
     """Frames that every evaluated frame has in its own stretch, itself among them; also the gap between parts."""
 
 
@@ -78,11 +78,11 @@ class EncoderConfig:
     """The convolutional network over each frame."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    channels: tuple[Count, ...] = (8, 16)
+    channels: tuple[PositiveInt, ...] = (8, 16)
     """Output channels of each convolution."""
-    kernels: tuple[Count, ...] = (5, 3)
+    kernels: tuple[PositiveInt, ...] = (5, 3)
     """Width of each convolution, pixels."""
-    strides: tuple[Count, ...] = (4, 2)
+    strides: tuple[PositiveInt, ...] = (4, 2)
     """Step of each convolution, pixels."""
     dropout: Fraction = 0.2
     """Dropout rate on what the convolutions found."""

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import ConfigDict, Field, NonNegativeFloat
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
 
-from seqjax.config import Count, Fraction, ModelConfig, OptimizerConfig, RecurrentConfig, TransformerConfig
+from seqjax.config import Fraction, ModelConfig, OptimizerConfig, RecurrentConfig, TransformerConfig
 from seqjax.data.buckets import TokenPairs, ordered_batches, training_batches
 from seqjax.data.numbers import number_pairs
 from seqjax.data.pairs import Pair, Pairs, first_pairs, load_multi30k, lowercased, read_pairs, texts_of
@@ -43,15 +43,15 @@ class TranslationConfig:
     """Tokens of both sides together: words, or the size of a byte pair encoding."""
     lowercase: bool = False
     """Both sides without capitals."""
-    training_pairs: Count | None = None
+    training_pairs: PositiveInt | None = None
     """At most so many; null: all of them (numbers: 20,000)."""
-    max_length: Count = 64
+    max_length: PositiveInt = 64
     """Tokens of a sentence, marks included; longer training pairs are left out."""
     attention: bool = True
     """Recurrent decoders: attention to every state of the encoder (Bahdanau), or one context vector (Cho)."""
     label_smoothing: Fraction = 0.1
     """Share of the target probability that is spread over the whole vocabulary."""
-    beam: Count = 5
+    beam: PositiveInt = 5
     """Beginnings kept by the beam search of the final test."""
     length_penalty: NonNegativeFloat = 0.6
     """Exponent of the length penalty (Wu et al. 2016, equation 14)."""
