@@ -171,7 +171,7 @@ def make_task(translation: Translation) -> Task:
         return model.apply({"params": params}, *arguments, True, readout, rngs={"dropout": key}), None
 
     def final(params: Tree) -> dict[str, Any]:
-        found = {"longer_than_max_length": left_out}
+        found = {"longer_than_max_length": left_out} if left_out else {}
         if not test_pairs:
             return found
         return found | {"test": test(translation, params, test_pairs) | per_token(translation, params, test_pairs)}

@@ -137,7 +137,17 @@ def test_translation_without_a_test_set_finishes_and_says_so(tmp_path: Path) -> 
     task = translation.make_task(translation.load(config))
     result = fit(task, config, config.optimizer, config.train, tmp_path / "run", quiet=True).result
     assert result["status"] == "finished" and "test" not in result
-    assert result["longer_than_max_length"] == {}
+    assert "longer_than_max_length" not in result
+
+
+def test_held_out_pairs_that_are_left_out_are_counted_in_the_result(tmp_path: Path) -> None:
+    config = pairs(tmp_path / "p", train=3, validation=3)
+    for side in ("source", "target"):
+        with open(f"{tmp_path / 'p'}.validation.{side}", "a") as file:
+            file.write("a b c a b c a b c\n" * 2)
+    task = translation.make_task(translation.load(config))
+    result = fit(task, config, config.optimizer, config.train, tmp_path / "run", quiet=True).result
+    assert result["longer_than_max_length"] == {"validation": 2}
 
 
 def test_held_out_pairs_that_are_all_too_long_are_found_before_training(tmp_path: Path) -> None:
