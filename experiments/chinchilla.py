@@ -24,6 +24,8 @@ import scipy
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from seqjax.numerics import pinned
+from seqjax.plain import whole
 from seqjax.report.figures import draw_fits, save
 from seqjax.runs import write_json
 from seqjax.scaling import Points, fit, read_points
@@ -36,11 +38,14 @@ DELTA = 1e-3
 RESULTS = Path(__file__).resolve().parent / "results" / "chinchilla" / "results.json"
 
 
+@pinned()
 def main() -> int:
     """Fit, print, draw; then the plain scipy way."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", type=Path)
-    parser.add_argument("--scipy", type=int, default=200, metavar="STARTS", help="starts for scipy, at least 1 [200]")
+    parser.add_argument(
+        "--scipy", type=whole(), default=200, metavar="STARTS", help="starts for scipy, at least 1 [200]"
+    )
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--record", action="store_true", help="write experiments/results/chinchilla/results.json")
     options = parser.parse_args()

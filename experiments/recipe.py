@@ -34,6 +34,7 @@ from seqjax.report.recipe import draw_recipe
 from seqjax.scaling.intervals import t_interval
 from seqjax.training.evaluation import shard_bits_per_byte
 from seqjax.training.setup import load_text
+from seqjax.units import with_error
 
 STEPS: dict[str, dict[str, Any]] = {
     "embedding, unembedding": {"model.n_layers": 0},
@@ -151,7 +152,7 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def _pm(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.3f} ± {interval[1]:.3f}"
+    return with_error(*interval, 3)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ from seqjax.commands.options import config_options, split_config_options
 from seqjax.data.blocks import block_edges
 from seqjax.data.driving import Drive
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 from seqjax.overlay import load_as
+from seqjax.plain import whole
 from seqjax.report.steering import draw_steering
 from seqjax.report.style import save
 from seqjax.runs import read_result, write_json
@@ -65,13 +67,14 @@ VARIANTS |= {f"{name} + past steering": BACKBONES[name] | {"task.past_steering":
 Found = dict[str, dict[str, Any]]
 
 
+@pinned()
 def main() -> int:
     """Train every variant on every fold with every seed, pool the held-out frames, draw."""
     words, overlaid = split_config_options(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["road"], help="road, driving, or log folders [road]")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant on each fold [3]")
-    parser.add_argument("--folds", type=int, default=1, help="how many of the folds are tested [1]")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="runs of each variant on each fold [3]")
+    parser.add_argument("--folds", type=whole(1), default=1, help="how many of the folds are tested [1]")
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="variants [all]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "steering", help="for the run folders")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "steering", help="for the figure")

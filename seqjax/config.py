@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal numbers
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -262,33 +263,59 @@ class Impossible(ValueError):
 
 def check(config: Config) -> None:
     """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
-    model, train, optimizer = config.model, config.train, config.optimizer
-    if isinstance(model, TransformerConfig):
-        _check_transformer(model)
-    elif isinstance(model, RecurrentConfig):
-        _check_recurrent(model)
-    elif model.tied_embeddings and model.d_ff != model.d_model:
-        raise Impossible("model.tied_embeddings", f"needs d_ff {model.d_ff} equal to d_model {model.d_model}")
+    train = config.train
+    check_integers(config)
+    check_model(config.model)
+    check_optimizer(config.optimizer, train.steps)
+    _check_float32("train.init_scale", train.init_scale)
     if train.batch_size % train.accumulation:
         raise Impossible(
             "train.accumulation",
             f"{train.accumulation} does not divide train.batch_size "
             f"{train.batch_size}; allowed: {_divisors(train.batch_size)}",
         )
-    if optimizer.warmup_steps > train.steps:
+    if train.bptt is not None:
+        _check_bptt(train.bptt, config)
+    if config.data.batching == "streams" and not isinstance(config.model, RecurrentConfig):
+        raise Impossible(
+            "data.batching",
+            f"streams carry recurrent state, which the family '{config.model.family}' does not have; allowed: windows",
+        )
+
+
+def check_integers(config: Any) -> None:
+    """The part of :func:`check` that is about the range of int32; for the config of any task."""
+    for key, value in dotted(dataclasses.asdict(config)):
+        if isinstance(value, int) and value >= 2**31:
+            raise Impossible(key, f"{value:,} is too large; at most {2**31 - 1:,} is allowed")
+
+
+def check_model(model: ModelConfig) -> None:
+    """The part of :func:`check` that is about a model alone; tasks have it too."""
+    if isinstance(model, TransformerConfig):
+        _check_transformer(model)
+    elif isinstance(model, RecurrentConfig):
+        _check_recurrent(model)
+    elif model.tied_embeddings and model.d_ff != model.d_model:
+        raise Impossible("model.tied_embeddings", f"needs d_ff {model.d_ff} equal to d_model {model.d_model}")
+
+
+def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
+    """The part of :func:`check` that is about an optimizer and its number of steps; tasks have it too."""
+    for name in ("learning_rate", "epsilon"):
+        _check_float32(f"optimizer.{name}", getattr(optimizer, name))
+    if optimizer.warmup_steps > steps:
         raise Impossible(
             "optimizer.warmup_steps",
-            f"{optimizer.warmup_steps} is more than train.steps; at most {train.steps} is allowed",
+            f"{optimizer.warmup_steps} is more than train.steps; at most {steps} is allowed",
         )
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
-    if train.bptt is not None:
-        _check_bptt(train.bptt, config)
-    if config.data.batching == "streams" and not isinstance(model, RecurrentConfig):
-        raise Impossible(
-            "data.batching",
-            f"streams carry recurrent state, which the family '{model.family}' does not have; allowed: windows",
-        )
+
+
+def _check_float32(key: str, value: float) -> None:
+    if not _FLOAT32[0] <= value <= _FLOAT32[1]:
+        raise Impossible(key, f"{value} is not within float32, 1.2e-38 to 3.4e38")
 
 
 def _check_transformer(model: TransformerConfig) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.plain import whole
 
 if TYPE_CHECKING:
     from seqjax.training.inspection import InspectedRun
@@ -35,10 +36,12 @@ def add_parser(commands: Any) -> None:
         help="figure: .png, .svg or .pdf [inspection.png, here]",
     )  # fmt: skip
     parser.add_argument(
-        "--layer", type=int, help="draw this layer alone, from 1 [the last recurrent layer; every block's attention]"
+        "--layer",
+        type=whole(),
+        help="draw this layer alone, from 1 [the last recurrent layer; every block's attention]",
     )
     parser.add_argument(
-        "--units", type=int, default=12,
+        "--units", type=whole(), default=12,
         help="draw at most so many units of a layer, those whose output h varies most over the text [12]",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, of all layers and units")

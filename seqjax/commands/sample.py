@@ -12,6 +12,7 @@ from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config, TransformerConfig
 from seqjax.errors import UserError, utf8
+from seqjax.plain import number, whole
 
 
 def add_parser(commands: Any) -> None:
@@ -28,14 +29,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--prompt", help="text to continue [a new line]")
-    parser.add_argument("--tokens", type=int, default=300, help="tokens to write [300]")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest token each time [0.8]")
-    parser.add_argument("--top-k", type=int, default=0, help="choose among the k likeliest tokens; 0: all [0]")
+    parser.add_argument("--tokens", type=whole(), default=300, help="tokens to write [300]")
+    parser.add_argument("--temperature", type=number(), default=0.8, help="0: the likeliest token each time [0.8]")
+    parser.add_argument("--top-k", type=whole(), default=0, help="choose among the k likeliest tokens; 0: all [0]")
     parser.add_argument(
-        "--top-p", type=float, default=1.0, help="choose among the likeliest tokens of total probability p [1.0]"
+        "--top-p", type=number(), default=1.0, help="choose among the likeliest tokens of total probability p [1.0]"
     )
-    parser.add_argument("--samples", type=int, default=1, help="how many texts [1]")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling [0]")
+    parser.add_argument("--samples", type=whole(), default=1, help="how many texts [1]")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the sampling [0]")
     shared.add_corpus(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
@@ -109,7 +110,8 @@ def sample_texts(
     tokenizer = text.tokenizer
     model = make_model(config, tokenizer.vocab_size)
     program = make_program(config, model, devices=1)
-    _, params = restore_params(config, folder, program, lambda text: print(text, file=sys.stderr), which)
+    step, params = restore_params(config, folder, program, lambda text: print(text, file=sys.stderr), which)
+    print(f"{which} checkpoint, step {step}", file=sys.stderr)
     start = tokenizer.encode(utf8("\n" if prompt is None else prompt, "command line: --prompt"))
     if len(start) == 0:
         raise UserError(f"command line: --prompt {prompt!r} has no tokens")

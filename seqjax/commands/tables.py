@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.errors import UserError, did_you_mean
+from seqjax.plain import number, whole
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
 SHORT = {
@@ -33,17 +34,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     columns.add_argument("--by", metavar="COLUMN", help="apart for each value of it, such as family")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--where", metavar="EXPRESSION", help="keep the rows for which it is true")
-    rows.add_argument("--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses [0]")
+    rows.add_argument(
+        "--drop-highest", type=whole(0), default=0, metavar="K", help="leave out the K highest losses [0]"
+    )
     rows.add_argument("--frontier", action="store_true", help="keep runs that no run with less compute beats")
     rows.add_argument(
         "--critical-batch",
-        type=float,
+        type=number(),
         nargs=2,
         metavar=("B", "ALPHA"),
         help="turn C into C_min and steps into S_min, with B_crit = B / L^(1 / ALPHA) tokens (Kaplan: 2.1e8 0.21)",
     )
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="R", help="refits for the intervals [1000]")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling [0]")
+    parser.add_argument("--bootstrap", type=whole(0), default=1000, metavar="R", help="refits for the intervals [1000]")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the resampling [0]")
 
 
 def check(options: argparse.Namespace) -> None:

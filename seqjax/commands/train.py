@@ -12,7 +12,9 @@ from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config, run_id
 from seqjax.errors import UserError
+from seqjax.plain import whole
 from seqjax.stopping import STOPPED
+from seqjax.units import with_error
 
 DIVERGED = 3
 
@@ -34,7 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--runs", type=Path, help="parent of all run folders [runs]")
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
     shared.add_corpus(parser)
-    parser.add_argument("--devices", type=int, help="devices that share each batch [all]")
+    parser.add_argument("--devices", type=whole(), help="devices that share each batch [all; of a CPU 1]")
     parser.add_argument(
         "--wandb",
         metavar="MODE",
@@ -115,7 +117,7 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
 
     found = result["validation"]
     print(
-        f"held out  {found['loss']:.4f} ± {found['loss_se']:.4f} nats per token, {found['bits_per_byte']:.4f} "
+        f"held out  {with_error(found['loss'], found['loss_se'])} nats per token, {found['bits_per_byte']:.4f} "
         f"bits per byte{unknown_note(found.get('unknown', 0.0))} ({found['tokens']:,} tokens of the validation split)"
     )
     if len(found["by_source"]) > 1:

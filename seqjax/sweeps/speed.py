@@ -17,6 +17,7 @@ import numpy as np
 
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 from seqjax.overlay import Tree, validate
 from seqjax.targets import training_flops_per_token, vocabulary_size
 
@@ -60,6 +61,7 @@ def threads_for(config: Config, cores: int) -> int:
     return min(cores, LARGE_THREADS) if shape_of(config).flops_per_step >= LARGE_STEP else 1
 
 
+@pinned()
 def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[str, float]:
     """Compile the step of a bundle and time it on random tokens, in this process: seconds."""
     from seqjax.training.setup import make_bundle, make_model

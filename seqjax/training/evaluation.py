@@ -12,6 +12,8 @@ import numpy as np
 
 from seqjax.config import Config
 from seqjax.data import TokenShard, evaluation_windows, gather_windows, segments_per_epoch, stream_batch
+from seqjax.numerics import pinned
+from seqjax.units import with_error
 
 Tree = Any
 TokenLosses = Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
@@ -26,7 +28,8 @@ class Evaluation:
         split: ``validation`` or ``test``.
         protocol: ``windows`` (zero state in each window) or ``streams`` (state carried over the whole split).
         windows: how many windows, or stream segments, were read; tokens: how many tokens were predicted.
-        loss: mean, nats per token; loss_se: its standard error over windows, or over whole streams.
+        loss: mean, nats per token; loss_se: its standard error over windows, or over whole streams; None
+            for a single one, of which it cannot be known.
         bits_per_byte: of the text that the whole split's tokens stand for, see `bits_per_byte`.
         by_position: mean loss at each position of the context, nats, [T]; by_position_se: standard errors, [T].
         by_source: mean loss of the windows that start in each source of the corpus, nats.
@@ -38,10 +41,10 @@ class Evaluation:
     windows: int
     tokens: int
     loss: float
-    loss_se: float
+    loss_se: float | None
     bits_per_byte: float
     by_position: list[float]
-    by_position_se: list[float]
+    by_position_se: list[float | None]
     by_source: dict[str, float]
     unknown: float
 
@@ -49,11 +52,12 @@ class Evaluation:
         """Loss with its standard error, bits per byte, and on how much text."""
         what = "windows" if self.protocol == "windows" else "stream segments"
         return (
-            f"{self.loss:.4f} ± {self.loss_se:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte"
+            f"{with_error(self.loss, self.loss_se)} nats/token, {self.bits_per_byte:.4f} bits/byte"
             f"{unknown_note(self.unknown)} ({self.windows:,} {what})"
         )
 
 
+@pinned()
 def evaluate(
     config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
 ) -> Evaluation:
@@ -69,6 +73,7 @@ def evaluate(
     return _summarise(config, shard, split, starts, losses_WxT)
 
 
+@pinned()
 def evaluate_bundle(
     config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
 ) -> list[Evaluation]:
@@ -155,9 +160,9 @@ def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:
     return means.reshape(-1, streams).mean(axis=0)
 
 
-def _standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean; 0 for a single value, of which nothing can be said."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+def _standard_error(values: np.ndarray) -> float | None:
+    """Standard error of the mean; None for a single value, of which nothing can be said."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def _by_source(shard: TokenShard, starts: np.ndarray, means: np.ndarray) -> dict[str, float]:

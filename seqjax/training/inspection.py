@@ -16,6 +16,7 @@ from seqjax.config import Config
 from seqjax.data import Tokenizer
 from seqjax.errors import UserError, utf8
 from seqjax.models.inspection import Inspection, inspect, next_token_losses
+from seqjax.numerics import pinned
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program
 
@@ -45,6 +46,7 @@ class InspectedRun(NamedTuple):
         return p_TxV.argmax(axis=-1), p_TxV.max(axis=-1)
 
 
+@pinned()
 def inspect_run(
     folder: Path, text: str, which: str, say: Callable[[str], None], corpus: str | None = None
 ) -> InspectedRun:

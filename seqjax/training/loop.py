@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from seqjax import runs
 from seqjax.config import Config
+from seqjax.numerics import pinned
 from seqjax.stopping import stop_signals
 from seqjax.training.evaluation import Evaluation, evaluate_bundle
 from seqjax.training.progress import Progress
@@ -55,7 +56,7 @@ def train(
 
     Args:
         folder: the run folder; made if it is not there.
-        devices: how many devices share each batch; None: all.
+        devices: how many devices share each batch; None: all, of a CPU 1.
         wandb_mode: ``online``, ``offline``, ``disabled`` or None (see :mod:`seqjax.training.tracking`).
         corpus: where the text of a run that has begun is now; None: where the config says.
     Raises:
@@ -66,6 +67,7 @@ def train(
     return train_bundle(lanes, devices=devices, wandb_mode=wandb_mode, quiet=quiet, corpus=corpus)[0]
 
 
+@pinned()
 def train_bundle(
     lanes: Sequence[tuple[Config, Path]],
     *,

@@ -14,10 +14,12 @@ from seqjax import runs
 from seqjax.chains import Chains
 from seqjax.data import gather_windows
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 
 FILE = "positions.npz"
 
 
+@pinned()
 def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> None:
     """Evaluate the last checkpoint of a run and write ``positions.npz`` beside its result.
 

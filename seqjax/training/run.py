@@ -17,15 +17,15 @@ import jax.numpy as jnp
 
 from seqjax import runs
 from seqjax.config import Config, run_id
-from seqjax.data import TokenShard
 from seqjax.errors import UserError
 from seqjax.models.accounting import count_parameters, flops_per_token
+from seqjax.numerics import noted_environment, pinned
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.evaluation import Evaluation
 from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
 from seqjax.training.optimizer import learning_rates
 from seqjax.training.progress import Progress
-from seqjax.training.setup import Program, Text
+from seqjax.training.setup import Program, Text, check_lengths
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
 
@@ -43,8 +43,7 @@ class Run:
     def __init__(self, config: Config, folder: Path, text: Text, progress: Progress, lanes: int) -> None:
         self.config, self.folder, self.progress = config, folder, progress
         self.train_shard, self.validation_shard = text.shard("train"), text.shard("validation")
-        for split, shard in (("train", self.train_shard), ("validation", self.validation_shard)):
-            _check_length(config, split, shard)
+        check_lengths(config, text)
         runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
         vocab_size, context = text.tokenizer.vocab_size, config.train.context_length
         self.parameters = count_parameters(config.model, vocab_size, context)
@@ -206,25 +205,18 @@ class Run:
             "tokenizer_sha256": self.train_shard.header["tokenizer_sha256"],
             "hardware": describe_hardware(),
             "versions": describe_versions(),
+            "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         runs.write_json(self.folder / "result.json", self.result)
         self.mirror.finish(self.result)
 
 
-def _check_length(config: Config, split: str, shard: TokenShard) -> None:
-    need = config.train.context_length + 1
-    if len(shard.tokens) < need:
-        raise UserError(
-            f"train.context_length: {need - 1} needs {need:,} tokens; the {split} split of "
-            f"'{config.data.corpus}' has {len(shard.tokens):,}"
-        )
-
-
 def _mean(records: list[dict[str, float]], name: str) -> float:
     return math.fsum(record[name] for record in records) / len(records)
 
 
+@pinned()
 def restore_params(
     config: Config, folder: Path, program: Program, say: Callable[[str], None], which: str = "last"
 ) -> tuple[int, Any]:
@@ -236,6 +228,8 @@ def restore_params(
     restored = None
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder, writable=False)
+        if which == "best" and checkpoints.steps() and checkpoints.best() is None:
+            raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
         restored = checkpoints.restore(program.init(), say, checkpoints.best() if which == "best" else None)
     if restored is None:
         result = runs.read_result(folder)

@@ -31,6 +31,7 @@ from seqjax.data import (
 from seqjax.data.sources import Absent
 from seqjax.errors import UserError
 from seqjax.models import build_model
+from seqjax.numerics import pinned
 from seqjax.training.losses import next_token_loss, token_losses
 from seqjax.training.optimizer import make_optimizer
 from seqjax.training.state import Hyper, TrainState, init_state
@@ -89,6 +90,24 @@ def load_text(
     return Text(found, load_tokenizer(config.data.tokenizer, found, cache_folder()), cache_folder(), progress)
 
 
+def check_lengths(config: Config, text: Text) -> None:
+    """See that training and evaluation can read their splits, before the first step.
+
+    Raises:
+        UserError: a split is absent, or too short for one window, or for B streams of one segment.
+    """
+    context = config.train.context_length
+    streams = config.train.batch_size if config.data.batching == "streams" else 1
+    key = "train.context_length" if streams == 1 else "train.batch_size"
+    what = f"{context}" if streams == 1 else f"{streams} streams of {context} tokens"
+    need = streams * context + 1
+    for split in ("train", "validation"):
+        if (found := len(text.shard(split).tokens)) < need:
+            raise UserError(
+                f"{key}: {what} needs {need:,} tokens; the {split} split of '{config.data.corpus}' has {found:,}"
+            )
+
+
 def make_model(config: Config, vocab_size: int) -> nn.Module:
     """The model of a config for a vocabulary of so many tokens."""
     train = config.train
@@ -136,11 +155,12 @@ class Program:
     devices: int
 
 
+@pinned()
 def make_program(config: Config, model: nn.Module, devices: int | None = None) -> Program:
     """Jit the train step with batch rows sharded over the devices and parameters replicated.
 
     Args:
-        devices: how many devices; None: all of them.
+        devices: how many devices; None: all of them, of a CPU 1.
     Raises:
         UserError: more devices asked for than there are, or they do not divide the micro-batch.
     """
@@ -149,6 +169,7 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
     return _compile(config, (init, seed, scale), steps, losses, carry, devices)
 
 
+@pinned()
 def make_bundle(
     configs: Sequence[Config], model: nn.Module, devices: int | None = None, side_by_side: int | None = None
 ) -> Program:
@@ -235,8 +256,9 @@ def _compile(
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
     # it runs once: on CPU, where that is known to be safe, it is not worth the seconds that optimizing it takes
     effort = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    make = jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort)
     return Program(
-        init=partial(jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort), *seeds_and_scales),
+        init=pinned()(partial(make, *seeds_and_scales)),
         steps=jax.jit(
             steps,
             donate_argnums=0,
@@ -259,7 +281,8 @@ def _put(batch: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 def _mesh(config: Config, devices: int | None) -> Mesh:
     present = jax.devices()
-    count = len(present) if devices is None else devices
+    default = 1 if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
+    count = default if devices is None else devices
     if count < 1:
         raise UserError(f"--devices {count}: at least 1 is needed")
     if count > len(present):

@@ -22,6 +22,7 @@ import numpy as np
 from seqjax import runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
+from seqjax.numerics import noted_environment, pinned
 from seqjax.stopping import stop_signals
 from seqjax.task_config import TaskTrain, canonical
 from seqjax.training.checkpoints import Checkpoints
@@ -61,6 +62,7 @@ class Fitted(NamedTuple):
     result: dict[str, Any]
 
 
+@pinned()
 def fit(
     task: Task, config: Any, optimizer: OptimizerConfig, train: TaskTrain, folder: Path, quiet: bool = False
 ) -> Fitted:
@@ -128,7 +130,8 @@ class _Fit:
                     return self._end(state, "diverged")
             stopping = bool(asked) and not last
             if (step + 1) % self.train.evaluate_every == 0 or last:
-                self._evaluate(step + 1, state)
+                if not self._evaluate(step + 1, state):
+                    return self._end(state, "diverged")
             if (step + 1) % self.train.evaluate_every == 0 or last or stopping:
                 self._save(step + 1, state)
             if stopping:
@@ -172,11 +175,17 @@ class _Fit:
             )
         return True
 
-    def _evaluate(self, step: int, state: TrainState) -> None:
+    def _evaluate(self, step: int, state: TrainState) -> bool:
+        """One point of the held-out curve; False if its loss is not finite."""
         found = self.task.evaluate(state.params)
+        if not math.isfinite(found["validation_loss"]):
+            self.progress.say(f"step {step}: the held-out loss is not finite")
+            return False
+        found = _finite(found)
         runs.append_metrics(self.folder, {"step": step, **found, "seconds": round(self._seconds(), 3)})
-        shown = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
+        shown = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if value is not None)
         self.progress.say(f"step {step}: {shown}")
+        return True
 
     def _save(self, step: int, state: TrainState) -> None:
         if step in self.checkpoints.steps():
@@ -200,16 +209,26 @@ class _Fit:
             "steps": steps,
             "best_step": best["step"] if best else None,
             "validation": {k: v for k, v in best.items() if k not in ("step", "seconds")} if best else None,
-            **(self.task.final(state.params) if status == "finished" else {}),
+            **(_finite(self.task.final(state.params)) if status == "finished" else {}),
             "parameters": self.parameters,
             "seconds": round(self._seconds(), 3),
             "hardware": describe_hardware(),
             "versions": describe_versions(),
+            "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         runs.write_json(self.folder / "result.json", result)
         self.progress.say(f"{status} after {duration(result['seconds'])}")
         return Fitted(state.params, result)
+
+
+def _finite(found: Any) -> Any:
+    """The same values with None in the place of floats that are not finite, which JSON does not have."""
+    if isinstance(found, dict):
+        return {key: _finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 @lru_cache(maxsize=1)
