@@ -4,7 +4,7 @@
     data.json        sha256 of the corpus and of the tokenizer the run began with
     metrics.jsonl    one object a line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
-    checkpoints/     see seqjax.training.checkpoints; damaged ones are moved to set-aside/
+    checkpoints/     see seqjax.training.checkpoints; a damaged one is renamed, not deleted
     log.txt          what was printed
     lock             held by the process that trains
 
