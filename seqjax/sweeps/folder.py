@@ -92,7 +92,7 @@ def run_folders(folder: Path) -> list[Path]:
 def read_plan(run_folder: Path) -> dict[str, Any]:
     """The contents of plan.json; empty for a run that no sweep has planned."""
     path = run_folder / "plan.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return runs.read_json(path) if path.is_file() else {}
 
 
 def state(run_folder: Path) -> State:

@@ -1,0 +1,157 @@
+"""Files of a run folder that are damaged, edited, or on a file system that cannot do everything."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from seqjax import runs
+from seqjax.cli import main
+from seqjax.errors import UserError
+from seqjax.folders import replaced_atomically
+
+DAMAGED = [b"", b"\0" * 40, b'{"status": "fini', b"[]", b"null", b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("name", ["result.json", "plan.json", "data.json"])
+def test_a_damaged_json_file_is_named_in_one_line(
+    name: str, content: bytes, make_config: Any, tmp_path: Path, capsys: Any
+) -> None:
+    run = tmp_path / "sweep" / "run"
+    runs.open_run(run, make_config())
+    (run / name).write_bytes(content)
+    code = main(["train", str(run)] if name == "data.json" else ["status", str(tmp_path / "sweep")])
+    printed = capsys.readouterr()
+    if code:
+        assert code == 2
+        assert f"error: {run / name}: is damaged" in printed.err
+        assert "remove it" in printed.err
+    else:  # shown beside the others
+        assert name in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    "change", [{"train.steps": 40}, {"optimizer.learning_rate": 0.5}, {"train.seed": 3}, {"train.batch_size": 4}]
+)
+def test_a_config_edited_after_the_run_began_is_refused(change: Any, make_config: Any, tmp_path: Path) -> None:
+    from seqjax.config import run_id, to_dict
+
+    config = make_config()
+    runs.open_run(tmp_path / "run", config)
+    runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(config))
+    runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(config))
+    runs.write_json(tmp_path / "run" / "config.json", to_dict(make_config(**change)))
+    edited = runs.read_config(tmp_path / "run")
+    with pytest.raises(UserError, match=r"config\.json was edited after this run began"):
+        runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(edited))
+
+
+def test_runs_of_earlier_versions_noted_no_run_id(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "data.json", {"corpus_sha256": "a", "tokenizer_sha256": "b"})
+    runs.bind_data(tmp_path, "a", "b", "id")
+    with pytest.raises(UserError, match="corpus is not what"):
+        runs.bind_data(tmp_path, "c", "b", "id")
+
+
+def test_reading_a_run_binds_it_to_nothing(tmp_path: Path) -> None:
+    runs.check_data(tmp_path, "a", "b")
+    assert not list(tmp_path.iterdir())
+
+
+RECORDS = [{"step": step, "loss": 1.0 / step} for step in range(5, 45, 5)]
+
+
+def put(folder: Path, records: list[dict[str, Any]]) -> None:
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: b"",
+        lambda lines: b"".join(lines[:4]),
+        lambda lines: b"".join(lines[4:]),
+        lambda lines: b"".join([*lines[:3], b"\0" * len(lines[3]), *lines[4:]]),
+        lambda lines: b"".join([*lines[:3], lines[2], *lines[3:]]),
+        lambda lines: b"".join(lines).replace(b"0.2", b"0.1"),
+        lambda lines: b"\xff\xfe" + b"".join(lines),
+        lambda lines: b"".join(reversed(lines)),
+    ],
+)
+def test_lines_that_were_lost_or_altered_come_back(damage: Callable[[list[bytes]], bytes], tmp_path: Path) -> None:
+    put(tmp_path, RECORDS)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(damage(path.read_bytes().splitlines(keepends=True)))
+    assert runs.restore_metrics(tmp_path, 40, RECORDS) > 0
+    assert runs.read_metrics(tmp_path) == RECORDS
+
+
+def test_a_deleted_metrics_file_comes_back(tmp_path: Path) -> None:
+    assert runs.restore_metrics(tmp_path, 40, RECORDS) == len(RECORDS)
+    assert runs.read_metrics(tmp_path) == RECORDS
+
+
+def test_whole_lines_stay_and_later_ones_go(tmp_path: Path) -> None:
+    evaluation = {"step": 40, "validation_loss": 1.5}
+    put(tmp_path, [*RECORDS, evaluation, {"step": 45, "loss": 0.1}])
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b'{"step": 50, "lo')
+    assert runs.restore_metrics(tmp_path, 40, RECORDS) == 0
+    assert runs.read_metrics(tmp_path) == [*RECORDS, evaluation]
+    assert runs.restore_metrics(tmp_path, 30, None) == 0
+    assert runs.read_metrics(tmp_path) == RECORDS[:6]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(code, os.strerror(code))))
+    with pytest.raises(UserError, match="has no file locks"), runs.lock(tmp_path):
+        pass
+    assert not runs.is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), FileNotFoundError(2, "No")])
+def test_a_lock_that_cannot_be_looked_at_does_not_hide_the_others(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.open", Mock(side_effect=error))
+    assert not runs.is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o027, 0o077])
+def test_the_umask_decides_who_reads(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        runs.write_json(tmp_path / "a.json", {})
+        with replaced_atomically(tmp_path / "b") as file:
+            file.write(b"b")
+    finally:
+        os.umask(before)
+    for name in ("a.json", "b"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_file_system_that_refuses_modes_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "chmod", Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted")))
+    runs.write_json(tmp_path / "a.json", {"a": 1})
+    with replaced_atomically(tmp_path / "b") as file:
+        file.write(b"b")
+    assert runs.read_json(tmp_path / "a.json") == {"a": 1}
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "b"]
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
+    for name in (".metrics.jsonl.x1y2z3", ".result.json.abc.tmp", ".config.json.beside", "metrics.jsonl"):
+        (tmp_path / name).write_text("")
+    with runs.lock(tmp_path):
+        assert sorted(os.listdir(tmp_path)) == [".config.json.beside", "lock", "metrics.jsonl"]
