@@ -126,6 +126,7 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
+    read_json(path)  # says what to do where it is damaged
     return load_config(path)
 
 

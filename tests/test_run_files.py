@@ -155,3 +155,59 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     with runs.lock(tmp_path):
         assert sorted(os.listdir(tmp_path)) == [".config.json.beside", "lock", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize("content", [b"", b"5\nnull\n", b'{"reason": "x"}\n', b"\0\0\n", b'{"reason": "x", "giv'])
+def test_damaged_lines_of_failures_are_passed_over(content: bytes, make_config: Any, tmp_path: Path) -> None:
+    from seqjax.sweeps import folder as sweep_folder
+
+    run = tmp_path / "run"
+    runs.open_run(run, make_config())
+    (run / "failures.jsonl").write_bytes(content)
+    (run / "metrics.jsonl").write_bytes(content)
+    assert (sweep_folder.state(run).failures, sweep_folder.state(run).step) == (0, 0)
+    sweep_folder.add_failure(run, "killed", given_up=True)
+    assert sweep_folder.state(run).failures <= 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"machine": 5}',
+        '{"machine": {"key": null}}',
+        '{"machine": {"key": {"family": "gru", "lanes": 1, "flops": "much", "compile_seconds": 1, "step_seconds": 1}}}',
+        '{"machine": {"key": {"family": "gru", "lanes": 1, "flops": 1, "compile_seconds": 1, "step_seconds": NaN}}}',
+    ],
+)
+def test_a_damaged_file_of_speeds_is_measured_again(content: str, make_config: Any, tmp_path: Path) -> None:
+    from seqjax.sweeps.speed import Speeds
+
+    (tmp_path / "speeds.json").write_text(content)
+    speeds, config = Speeds(tmp_path / "speeds.json", "machine"), make_config("gru")
+    assert speeds.missing([(config, 1)])
+    speeds.add(config, 1, {"compile_seconds": 1.0, "step_seconds": 0.1})
+    assert not Speeds(tmp_path / "speeds.json", "machine").missing([(config, 1)])
+    assert speeds.seconds(config, 1) > 0
+
+
+def test_evaluating_a_run_writes_nothing_into_it(make_config: Any, tmp_path: Path, capsys: Any) -> None:
+    from seqjax.training.loop import train
+
+    run = tmp_path / "run"
+    train(make_config("gru", **{"train.steps": 4, "train.checkpoint_every": 2}), run, devices=1, quiet=True)
+    before = [(path, path.stat().st_mtime_ns) for path in sorted([run, *run.rglob("*")])]
+    for command in (["eval"], ["eval", "--checkpoint", "best"], ["status"]):
+        assert main([command[0], str(run), *command[1:]]) == 0, capsys.readouterr().err
+    assert [(path, path.stat().st_mtime_ns) for path in sorted([run, *run.rglob("*")])] == before
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_config_is_named_in_one_line(content: bytes, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    for command in ("train", "eval", "status"):
+        assert main([command, str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "config.json" in line

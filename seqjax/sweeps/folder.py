@@ -130,7 +130,7 @@ def last_step(run_folder: Path) -> int:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().split(b"\n")[:-1]
     for line in reversed(lines):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             return int(json.loads(line)["step"])
     return 0
 
@@ -139,7 +139,7 @@ def last_checkpoint(run_folder: Path) -> int:
     """The step of the newest checkpoint, 0 when there is none."""
     folder = run_folder / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
 
 
 def read_failures(run_folder: Path) -> list[dict[str, Any]]:
@@ -150,7 +150,9 @@ def read_failures(run_folder: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
+            failure = json.loads(line)
+            if isinstance(failure, dict) and failure.keys() >= {"reason", "given_up"}:
+                found.append(failure)
     return found
 
 

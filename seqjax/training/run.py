@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax import runs
+from seqjax import native, runs
 from seqjax.config import Config, run_id
 from seqjax.data import TokenShard
 from seqjax.errors import UserError
@@ -77,6 +77,10 @@ class Run:
         if lost := runs.restore_metrics(self.folder, self.start, host.get("metrics")):
             self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
         self.progress.say(f"resuming at step {self.start}")
+        if (then := host.get("form")) is not None:
+            native.compiled()
+            if then != (now := native.form()):
+                self.progress.say(f"note: {then} computed until here, {now} from here on: last digits of losses differ")
 
     def is_evaluated(self, step: int) -> bool:
         """Whether metrics.jsonl has a validation loss at this step."""
@@ -164,7 +168,7 @@ class Run:
         if step not in self.checkpoints.steps():
             runs.sync_metrics(self.folder)
             seconds = time.monotonic() - self._started
-            host = {"waiting": self._waiting, "seconds": seconds, "trained": self._trained}
+            host = {"waiting": self._waiting, "seconds": seconds, "trained": self._trained, "form": native.form()}
             self.checkpoints.save(step, state, {**host, "metrics": runs.read_metrics(self.folder)})
 
     def diverged(self, step: int) -> None:
