@@ -27,17 +27,20 @@ DAMAGED = [b"", b"\0" * 40, b'{"status": "fini', b"[]", b"null", b"\xff\xfe"]
 def test_a_damaged_json_file_is_named_in_one_line(
     name: str, content: bytes, make_config: Any, tmp_path: Path, capsys: Any
 ) -> None:
-    run = tmp_path / "sweep" / "run"
+    run, other = tmp_path / "sweep" / "run", tmp_path / "sweep" / "another"
     runs.open_run(run, make_config())
+    runs.open_run(other, make_config())
     (run / name).write_bytes(content)
     code = main(["train", str(run)] if name == "data.json" else ["status", str(tmp_path / "sweep")])
     printed = capsys.readouterr()
-    if code:
+    if name == "data.json":
         assert code == 2
-        assert f"error: {run / name}: is damaged" in printed.err
-        assert "remove it" in printed.err
-    else:  # shown beside the others
-        assert name in printed.out + printed.err
+        (line,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    else:
+        assert code == 0
+        assert "1 planned, 1 damaged" in printed.out  # shown beside the others
+        (line,) = [line for line in printed.out.splitlines() if "is damaged" in line]
+    assert f"{run / name}: is damaged" in line and "remove it" in line
 
 
 @pytest.mark.parametrize(

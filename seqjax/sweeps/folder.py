@@ -28,7 +28,7 @@ from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.sweeps.grid import Planned, Sweep
 
-STATES = ("finished", "diverged", "running", "stopped", "planned", "failed")
+STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "damaged")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class State:
         run_id: name of the folder; label: readable.
         name: ``finished`` and ``diverged`` have ended; ``running`` is held by a process; ``stopped`` began, and will
             go on from its checkpoint; ``planned`` has not begun; ``failed`` was given up after its process died again
-            and again, until the sweep is started anew.
+            and again, until the sweep is started anew; ``damaged`` has a file that cannot be read (of `seqjax status`).
         step, steps: how far, of how many.
         failures: how many times its process died; reason: of the last one.
     """
