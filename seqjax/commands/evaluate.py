@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.training.setup import load_text, make_model, make_program
 
     text = load_text(config, folder=options.folder, corpus=options.corpus)
-    runs.bind_data(options.folder, text.corpus.sha256, text.tokenizer.sha256)
+    runs.check_data(options.folder, text.corpus.sha256, text.tokenizer.sha256)
     shard = text.shard(options.split)
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
     step, params = restore_params(

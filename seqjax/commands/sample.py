@@ -106,7 +106,7 @@ def sample_texts(
     from seqjax.training.setup import load_text, make_model, make_program
 
     text = load_text(config, folder=folder, corpus=corpus)
-    runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+    runs.check_data(folder, text.corpus.sha256, text.tokenizer.sha256)
     tokenizer = text.tokenizer
     model = make_model(config, tokenizer.vocab_size)
     program = make_program(config, model, devices=1)

@@ -89,7 +89,7 @@ def _curve(place: Path) -> tuple[list[float], list[float]]:
 
 def _search(folder: Path) -> Sequence[Any]:
     path = folder / "search.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return runs.read_json(path, list) if path.is_file() else []
 
 
 def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
     last = table.dropna(subset=["ended"]).sort_values("ended")["run_id"].iloc[-1]
     result = runs.read_result(folders_by_id(folder)[last]) or {}
     return {
-        "sweep": json.loads((folder / "sweep.json").read_text(encoding="utf-8")),
+        "sweep": runs.read_json(folder / "sweep.json"),
         "hardware": result["hardware"],
         "versions": result["versions"],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

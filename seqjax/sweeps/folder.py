@@ -30,7 +30,7 @@ from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.sweeps.grid import Planned, Sweep
 
-STATES = ("finished", "diverged", "running", "stopped", "planned", "failed")
+STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "damaged")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class State:
         run_id: name of the folder; label: readable.
         name: ``finished`` and ``diverged`` have ended; ``running`` is held by a process; ``stopped`` began, and will
             go on from its checkpoint; ``planned`` has not begun; ``failed`` was given up after its process died again
-            and again, until the sweep is started anew.
+            and again, until the sweep is started anew; ``damaged`` has a file that cannot be read (of `seqjax status`).
         step, steps: how far, of how many.
         failures: how many times its process died; reason: of the last one.
     """
@@ -170,7 +170,7 @@ def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | Non
 def read_plan(run_folder: Path) -> dict[str, Any]:
     """The contents of plan.json; empty for a run that no sweep has planned."""
     path = run_folder / "plan.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return runs.read_json(path) if path.is_file() else {}
 
 
 def state(run_folder: Path) -> State:
@@ -208,7 +208,7 @@ def last_step(run_folder: Path) -> int:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().split(b"\n")[:-1]
     for line in reversed(lines):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             return int(json.loads(line)["step"])
     return 0
 
@@ -217,7 +217,7 @@ def last_checkpoint(run_folder: Path) -> int:
     """The step of the newest checkpoint, 0 when there is none."""
     folder = run_folder / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
 
 
 def read_failures(run_folder: Path) -> list[dict[str, Any]]:
@@ -228,7 +228,9 @@ def read_failures(run_folder: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
+            failure = json.loads(line)
+            if isinstance(failure, dict) and failure.keys() >= {"reason", "given_up"}:
+                found.append(failure)
     return found
 
 

@@ -24,7 +24,8 @@ from seqjax.targets import training_flops_per_token, vocabulary_size
 TIMED_SECONDS = 0.6  # of steps, for each measurement
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
 LARGE_THREADS = 4
-ENTRY = {"family", "lanes", "flops", "compile_seconds", "step_seconds"}  # of one measurement in the file
+NUMBERS = ("lanes", "flops", "compile_seconds", "step_seconds")
+ENTRY = {"family", *NUMBERS}  # of one measurement in the file
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Speeds:
         self._measured: dict[str, dict[str, Any]] = {
             key: entry
             for key, entry in self._read().get(machine, {}).items()
-            if isinstance(entry, dict) and entry.keys() >= ENTRY
+            if isinstance(entry, dict) and entry.keys() >= ENTRY and all(_is_positive(entry[name]) for name in NUMBERS)
         }
         self._between: set[str] = set()  # the measurements between which is interpolated
 
@@ -144,7 +145,7 @@ class Speeds:
 
     def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
         with contextlib.suppress(OSError, ValueError):
-            whole = json.loads(self._file.read_text(encoding="utf-8"))
+            whole = json.loads(self._file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
             if isinstance(whole, dict):
                 return {machine: entries for machine, entries in whole.items() if isinstance(entries, dict)}
         return {}
@@ -195,6 +196,10 @@ def _along(points: Sequence[tuple[float, float]], x: float) -> float:
     xs, ys = zip(*points, strict=True)
     beyond = min(0.0, x - xs[0]) + max(0.0, x - xs[-1])
     return math.exp(float(np.interp(x, xs, np.log(ys))) + beyond)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 def _key(shape: Shape, lanes: int) -> str:

@@ -58,7 +58,7 @@ def inspect_run(
     config = runs.read_config(folder)
     found = load_text(config, folder=folder, corpus=corpus)
     tokenizer = found.tokenizer
-    runs.bind_data(folder, found.corpus.sha256, tokenizer.sha256)
+    runs.check_data(folder, found.corpus.sha256, tokenizer.sha256)
     tokens_T = tokenizer.encode(utf8(text, "command line: --text")).astype(np.int32)
     if len(tokens_T) < 2:
         count = "1 token" if len(tokens_T) else "no tokens"

@@ -141,6 +141,9 @@ class _Bundle:
         unread: tuple[int, int, dict[str, jax.Array]] | None = None
         while step < steps:
             state = self._enter(step, state)
+            self._catch_up(step, state)
+            if not any(run.result is None for run in self.members):
+                break
             count = min(self.steps_at_once, self._next_event(step) - step)
             state, metrics = self.program.steps(state, *self._inputs(step, count), count)
             if unread is not None:
@@ -181,6 +184,13 @@ class _Bundle:
                 state = _place(state, run.saved, lane)
                 run.saved = None
         return state
+
+    def _catch_up(self, step: int, state: TrainState) -> None:
+        """Evaluate runs that resume here and were stopped between their checkpoint and its evaluation."""
+        if step > 0 and self._evaluates(step):
+            behind = [r for r in self.members if r.result is None and r.start == step and not r.is_evaluated(step)]
+            if behind:
+                self._evaluate(step, state, behind)
 
     def _active(self, step: int) -> list[Run]:
         """The runs that take this step: neither ended nor still waiting for the others."""
@@ -233,17 +243,17 @@ class _Bundle:
             self.steps_at_once = max(self.steps_at_once // 2, 1)
 
     def _pause(self, step: int, state: TrainState) -> None:
-        """Evaluate and save, as far as they are due at this step."""
-        if self._evaluates(step):
-            self._evaluate(step, state)
+        """Save, and evaluate if that is due at this step: an evaluation that fails costs no training."""
         self._save(step, state)
+        if self._evaluates(step):
+            self._evaluate(step, state, self._active(step - 1))
         self.last_read = time.monotonic()  # the time between two reads is to be that of training
 
-    def _evaluate(self, step: int, state: TrainState) -> list[Evaluation]:
-        """One point of each validation curve, on the same windows at every step."""
+    def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Evaluation]:
+        """One point of each of these runs' validation curve, on the same windows at every step."""
         found = self._held_out(state, self.config.evaluation.windows)
         for run, of_run in zip(self.members, found, strict=True):
-            if run.result is None and (run.start < step or step == self.config.train.steps):
+            if run in members:
                 run.evaluated(step, of_run)
         return found
 
@@ -268,8 +278,8 @@ class _Bundle:
         steps, evaluation = self.config.train.steps, self.config.evaluation
         if not any(run.result is None for run in self.members):
             return
-        found = self._evaluate(steps, state)
         self._save(steps, state)
+        found = self._evaluate(steps, state, [run for run in self.members if run.result is None])
         if found[0].protocol == "windows" and evaluation.final_windows != evaluation.windows:
             found = self._held_out(state, evaluation.final_windows)
         for run, final in zip(self.members, found, strict=True):

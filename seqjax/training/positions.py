@@ -42,7 +42,7 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
     if result is None:
         raise UserError(f"{folder}: the run has not ended")
     text = load_text(config, folder=folder)
-    runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+    runs.check_data(folder, text.corpus.sha256, text.tokenizer.sha256)
     tokens = text.shard("validation").tokens
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
     step, params = restore_params(config, folder, program, lambda line: print(line, file=sys.stderr))

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax import runs
+from seqjax import native, runs
 from seqjax.config import Config, run_id
 from seqjax.errors import UserError
 from seqjax.models.accounting import count_parameters, flops_per_token
@@ -44,7 +44,7 @@ class Run:
         self.config, self.folder, self.progress = config, folder, progress
         self.train_shard, self.validation_shard = text.shard("train"), text.shard("validation")
         check_lengths(config, text)
-        runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+        runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256, run_id(config))
         vocab_size, context = text.tokenizer.vocab_size, config.train.context_length
         self.parameters = count_parameters(config.model, vocab_size, context)
         self.flops = flops_per_token(config.model, vocab_size, context)
@@ -73,8 +73,17 @@ class Run:
         self._waiting = host["waiting"]
         self._started -= host["seconds"]
         self._trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
-        runs.keep_metrics(self.folder, lambda record: record["step"] <= self.start)
+        if lost := runs.restore_metrics(self.folder, self.start, host.get("metrics")):
+            self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
         self.progress.say(f"resuming at step {self.start}")
+        if (then := host.get("form")) is not None:
+            native.compiled()
+            if then != (now := native.form()):
+                self.progress.say(f"note: {then} computed until here, {now} from here on: last digits of losses differ")
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether metrics.jsonl has a validation loss at this step."""
+        return any(r["step"] == step and "validation_loss" in r for r in runs.read_metrics(self.folder))
 
     def _announce(self) -> None:
         n, steps = self.parameters, self.config.train.steps
@@ -134,8 +143,9 @@ class Run:
         self.mirror.log(record)
 
     def evaluated(self, step: int, found: Evaluation) -> None:
-        """Write one point of the validation curve; a loss that is not finite ends the run."""
+        """Write one point of the validation curve; a loss that is not finite ends the run, without its checkpoint."""
         if not math.isfinite(found.loss):
+            self.checkpoints.discard(step)
             self.diverged(step)
             return
         if step == self.config.train.steps:
@@ -157,7 +167,8 @@ class Run:
         if step not in self.checkpoints.steps():
             runs.sync_metrics(self.folder)
             seconds = time.monotonic() - self._started
-            self.checkpoints.save(step, state, {"waiting": self._waiting, "seconds": seconds, "trained": self._trained})
+            host = {"waiting": self._waiting, "seconds": seconds, "trained": self._trained, "form": native.form()}
+            self.checkpoints.save(step, state, {**host, "metrics": runs.read_metrics(self.folder)})
 
     def diverged(self, step: int) -> None:
         """Write the result of a run whose loss or gradient was not finite; the last good checkpoint stays."""
