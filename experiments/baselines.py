@@ -25,9 +25,11 @@ from typing import Any
 from seqjax.config import Config, run_id
 from seqjax.data import load_corpus
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 from seqjax.overlay import load_config
 from seqjax.runs import write_atomically, write_json
 from seqjax.training.loop import Interrupted, train
+from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "baselines"
@@ -35,6 +37,7 @@ CONFIGS = ("published/nanogpt-cpu", "english/lstm", "english/transformer", "publ
 PUBLISHED = {"published/nanogpt-cpu": "1.88 nats/character (nanoGPT's README, CPU configuration)"}
 
 
+@pinned()
 def main() -> int:
     """Train what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,7 +85,7 @@ def table(rows: dict[str, Any]) -> str:
         held_out = found["validation"]
         lines.append(
             f"| {label} | {found['parameters']['total']:,} | {found['tokens'] / 1e6:.1f} M | "
-            f"{held_out['loss']:.4f} ± {held_out['loss_se']:.4f} | "
+            f"{with_error(held_out['loss'], held_out['loss_se'])} | "
             f"{held_out['bits_per_byte']:.3f} | {found['bz2_bits_per_byte']:.3f} | {PUBLISHED.get(label, '')} |"
         )
     last = max(rows.values(), key=lambda found: found["ended"])

@@ -36,6 +36,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from seqjax.numerics import pinned
+from seqjax.plain import whole
 from seqjax.runs import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,13 +56,14 @@ grid:
 WAYS = {"a": ("all", False), "b": ("pool", False), "c": ("all", True), "d": ("pool", True)}
 
 
+@pinned()
 def main() -> int:
     """Measure every model in every way, interleaved; print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--widths", type=whole(), nargs="+", default=[8, 32])
     parser.add_argument("--families", nargs="+", default=["lstm", "transformer"])
-    parser.add_argument("--step-widths", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256])
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--step-widths", type=whole(), nargs="+", default=[8, 16, 32, 64, 128, 256])
+    parser.add_argument("--steps", type=whole(), default=4000)
     parser.add_argument("--ways", nargs="+", default=[*WAYS, "torch"], choices=[*WAYS, "torch"])
     parser.add_argument("--again", action="store_true", help="measure again what is recorded")
     parser.add_argument("--report", action="store_true", help="print the recorded table")

@@ -20,33 +20,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from seqjax.numerics import pinned
+from seqjax.plain import whole
 from seqjax.report.figures import draw_fits, save
 from seqjax.runs import write_json
 from seqjax.scaling import Points, fit, read_points
 from seqjax.scaling.laws import LAWS
 from seqjax.scaling.summary import describe
+from seqjax.sweeps.table_file import read_file
 from seqjax.training.hardware import describe_hardware, describe_versions
 
 DELTA = 1e-3
 RESULTS = Path(__file__).resolve().parent / "results" / "chinchilla" / "results.json"
 
 
+@pinned()
 def main() -> int:
     """Fit, print, draw; then the plain scipy way."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", type=Path)
-    parser.add_argument("--scipy", type=int, default=200, metavar="STARTS", help="starts for scipy, at least 1 [200]")
+    parser.add_argument(
+        "--scipy", type=whole(), default=200, metavar="STARTS", help="starts for scipy, at least 1 [200]"
+    )
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--record", action="store_true", help="write experiments/results/chinchilla/results.json")
     options = parser.parse_args()
     columns = {"params": "Model Size", "flops": "Training FLOP", "loss": "loss"}
     law = LAWS["chinchilla"]
-    points = read_points(pd.read_csv(options.table), columns, law.variables, drop_highest=5)
+    table, _ = read_file(options.table)
+    points = read_points(table, columns, law.variables, drop_highest=5)
     began = time.perf_counter()
     found = fit(points, law, bootstrap=1000, diagnose=False)
     seconds = time.perf_counter() - began

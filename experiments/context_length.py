@@ -19,6 +19,7 @@ from common import guarded, run
 
 from seqjax.report.families import draw_contexts
 from seqjax.scaling.points import at_best_rates
+from seqjax.units import with_error
 
 T = "train.context_length"
 
@@ -30,7 +31,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     for family, runs in best.groupby("model.family"):
         losses = [[int(t), float(loss), float(se)] for t, loss, se in runs[[T, "loss", "loss_se"]].to_numpy()]
         found[family] = {"context, loss, standard error": losses}
-        print(f"{family}: " + ", ".join(f"T={t}: {loss:.3f} ± {se:.3f}" for t, loss, se in losses))
+        print(f"{family}: " + ", ".join(f"T={t}: {with_error(loss, se, 3)}" for t, loss, se in losses))
     return found, {"contexts": draw_contexts(best)}
 
 

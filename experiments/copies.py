@@ -26,6 +26,8 @@ from common import guarded, surroundings
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.data.copies import UNIT, Copies
 from seqjax.families import GRU, LSTM, Transformer
+from seqjax.numerics import pinned
+from seqjax.plain import whole
 from seqjax.report.families import draw_copies
 from seqjax.report.style import save
 from seqjax.runs import write_json
@@ -45,10 +47,11 @@ MODELS = {
 }
 
 
+@pinned()
 def main() -> int:
     """Train each model, measure its loss on copies, draw it over the floor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600, help="of training, of 16 windows each [600]")
+    parser.add_argument("--steps", type=whole(), default=600, help="of training, of 16 windows each [600]")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "copies", help="for the figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     options = parser.parse_args()

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from seqjax.numerics import pinned
+from seqjax.plain import whole
 from seqjax.runs import write_json
 from seqjax.scaling.fitting import DELTAS, deltas_to, refit, resamples, widened
 from seqjax.scaling.laws import LAWS
@@ -30,13 +32,14 @@ RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"
 SKIPPED = {("data-constrained", "lad"), ("chinchilla-outer", "lad")}  # for want of time
 
 
+@pinned()
 def main() -> int:
     """Measure, record after each law, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--laws", nargs="+", default=list(LAWS), choices=list(LAWS))
     parser.add_argument("--objectives", nargs="+", default=["huber", "lad", "least-squares"], choices=list(DELTAS))
-    parser.add_argument("--tables", type=int, default=400)
-    parser.add_argument("--refits", type=int, default=200)
+    parser.add_argument("--tables", type=whole(), default=400)
+    parser.add_argument("--refits", type=whole(), default=200)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []

@@ -30,7 +30,9 @@ from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
 from seqjax.data import load_corpus
 from seqjax.data.lines import AUTHORS, load_words, make_vocabulary, set_in_lines, split_words
+from seqjax.numerics import pinned
 from seqjax.overlay import load_as
+from seqjax.plain import whole
 from seqjax.report.generation import draw_generation
 from seqjax.report.style import save
 from seqjax.scaling.intervals import t_interval
@@ -41,6 +43,7 @@ from seqjax.training import setup
 from seqjax.training.generation import generate
 from seqjax.training.run import restore_params
 from seqjax.training.tasks import fit
+from seqjax.units import with_error
 
 RESULTS = ROOT / "experiments" / "results" / "generation"
 SWEEP, LINES = ROOT / "configs" / "sweeps" / "generation.yaml", ROOT / "configs" / "tasks" / "lines.yaml"
@@ -52,12 +55,13 @@ PER_AUTHOR = 100  # lines of a run and a temperature
 FAMILIES = ("window", "elman", "gru", "lstm", "transformer")
 
 
+@pinned()
 def main() -> int:
     """Train what is missing, sample, judge, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", type=Path, default=SWEEP, help="the models of characters")
     parser.add_argument("--lines", type=Path, default=LINES, help="the model of lines")
-    parser.add_argument("--seeds", type=int, default=3, help="of the model of lines [3]")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="of the model of lines [3]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="for the run folders [runs]")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "generation", help="[report/generation]")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
@@ -252,7 +256,7 @@ def _percent(shares: Sequence[float]) -> str:
 
 def _interval(values: Sequence[float], digits: int) -> str:
     mean, half = t_interval(values)
-    return f"{mean:.{digits}f} ± {half:.{digits}f}" if np.isfinite(half) else f"{mean:.{digits}f}"
+    return with_error(mean, half, digits)
 
 
 def samples_table(record: dict[str, Any]) -> str:

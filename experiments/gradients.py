@@ -32,6 +32,8 @@ from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.config import run_id as name_of
 from seqjax.data import window_batch
 from seqjax.families import FAMILIES, Transformer
+from seqjax.numerics import pinned
+from seqjax.plain import whole
 from seqjax.report.gradients import draw_gradient_norms
 from seqjax.report.style import save
 from seqjax.runs import storage_errors, write_json
@@ -41,6 +43,7 @@ from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope
 from seqjax.training.loop import train_bundle
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program
+from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "gradients"
@@ -49,14 +52,15 @@ ROWS = 4  # windows in one program
 TOLD = (8, 32)  # distances of the table, beside distance 1
 
 
+@pinned()
 def main() -> int:
     """Train each family, measure its gradients before and after, draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300, help="of training, of 16 windows each [300]")
-    parser.add_argument("--seeds", type=int, default=3, help="of each family [3]")
-    parser.add_argument("--context", type=int, default=128, help="T, tokens of a window [128]")
-    parser.add_argument("--width", type=int, default=64, help="D, of every model [64]")
-    parser.add_argument("--windows", type=int, default=16, help="of held-out text [16]")
+    parser.add_argument("--steps", type=whole(), default=300, help="of training, of 16 windows each [300]")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="of each family [3]")
+    parser.add_argument("--context", type=whole(), default=128, help="T, tokens of a window [128]")
+    parser.add_argument("--width", type=whole(), default=64, help="D, of every model [64]")
+    parser.add_argument("--windows", type=whole(), default=16, help="of held-out text [16]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "gradients", help="for the run folders")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "gradients", help="for the figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
@@ -157,7 +161,7 @@ def as_table(families: dict[str, Any]) -> str:
             if max(TOLD) >= len(norms_SxT[0]):
                 continue
             cells = [show(found[when][array], d) for d in TOLD for when in ("initial", "trained")]
-            lines.append(f"| {family}, {array} | {mean:.3f} ± {half:.3f} | " + " | ".join(cells) + " |")
+            lines.append(f"| {family}, {array} | {with_error(mean, half, 3)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

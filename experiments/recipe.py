@@ -32,8 +32,9 @@ from seqjax.data.bigrams import cross_entropies, pairs_of
 from seqjax.errors import UserError
 from seqjax.report.recipe import draw_recipe
 from seqjax.scaling.intervals import t_interval
-from seqjax.training.evaluation import bits_per_byte
+from seqjax.training.evaluation import shard_bits_per_byte
 from seqjax.training.setup import load_text
+from seqjax.units import with_error
 
 STEPS: dict[str, dict[str, Any]] = {
     "embedding, unembedding": {"model.n_layers": 0},
@@ -122,10 +123,7 @@ def references(config: Config) -> dict[str, Any]:
     unigram, bigram = cross_entropies(all_Px2, held_out_Px2, vocab_size)
     _, bigram_seen = cross_entropies(pairs_of(np.concatenate(batches)), held_out_Px2, vocab_size)
     nats = {"unigram": unigram, "bigram": bigram, "bigram_of_tokens_seen": bigram_seen}
-    bits = {
-        f"{name}_bits_per_byte": bits_per_byte(loss, len(held_out.tokens), held_out.n_bytes)
-        for name, loss in nats.items()
-    }
+    bits = {f"{name}_bits_per_byte": shard_bits_per_byte(loss, held_out) for name, loss in nats.items()}
     return {**{f"{name}_nats_per_token": loss for name, loss in nats.items()}, **bits, "vocabulary": vocab_size}
 
 
@@ -154,7 +152,7 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def _pm(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.3f} ± {interval[1]:.3f}"
+    return with_error(*interval, 3)
 
 
 if __name__ == "__main__":

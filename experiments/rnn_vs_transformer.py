@@ -38,6 +38,7 @@ from seqjax.cli import main as seqjax
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
 from seqjax.errors import UserError, did_you_mean
+from seqjax.numerics import pinned
 from seqjax.report.page import write_report
 from seqjax.report.verdicts import claims_markdown, summary
 from seqjax.runs import write_atomically
@@ -65,6 +66,7 @@ KEPT = (
 )  # fmt: skip
 
 
+@pinned()
 def main() -> int:
     """Sweep, measure by position, collect, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

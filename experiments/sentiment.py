@@ -27,7 +27,9 @@ from seqjax.config import ModelConfig
 from seqjax.data.sentiment import Splits
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Transformer, Window
+from seqjax.numerics import pinned
 from seqjax.overlay import load_as
+from seqjax.plain import whole
 from seqjax.report.sentiment import draw_sentiment, show_model
 from seqjax.report.style import save
 from seqjax.runs import read_result, storage_errors, write_json
@@ -36,6 +38,7 @@ from seqjax.sweeps.worker import share_compilations
 from seqjax.task_config import task_run_id
 from seqjax.tasks.sentiment import SentimentConfig, make_task, read_splits
 from seqjax.training.tasks import fit
+from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "sentiment"
@@ -69,11 +72,12 @@ CHOSEN = dict.fromkeys(("bag", "window", "elman", "lstm", "gru", "transformer"),
 """The learning rate with the lowest dev loss of the grid, for SST-2; other corpora have that of their config."""
 
 
+@pinned()
 def main() -> int:
     """Train every variant with every seed, and write table, figure and results.json; or the grid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=Path, nargs="+", default=CONFIGS, help="a corpus each [sentiment*.yaml]")
-    parser.add_argument("--seeds", type=int, default=3, help="of each model [3]")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="of each model [3]")
     parser.add_argument("--only", nargs="+", choices=tuple(CHOSEN), default=tuple(CHOSEN), help="families [all]")
     parser.add_argument("--grid", action="store_true", help="the search of learning rates instead")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "sentiment", help="for the run folders")
@@ -212,7 +216,7 @@ def summary(record: dict[str, Any]) -> str:
 
 def as_text(mean: float, half_width: float | None) -> str:
     """A value and half the width of its interval, if it has one."""
-    return f"{mean:.1f}" + ("" if half_width is None else f" ± {half_width:.1f}")
+    return with_error(mean, half_width, 1)
 
 
 if __name__ == "__main__":

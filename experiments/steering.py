@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ from seqjax.commands.options import config_options, split_config_options
 from seqjax.data.blocks import block_edges
 from seqjax.data.driving import Drive
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 from seqjax.overlay import load_as
+from seqjax.plain import whole
 from seqjax.report.steering import draw_steering
 from seqjax.report.style import save
 from seqjax.runs import read_result, write_json
@@ -64,24 +67,25 @@ VARIANTS |= {f"{name} + past steering": BACKBONES[name] | {"task.past_steering":
 Found = dict[str, dict[str, Any]]
 
 
+@pinned()
 def main() -> int:
     """Train every variant on every fold with every seed, pool the held-out frames, draw."""
     words, overlaid = split_config_options(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["road"], help="road, driving, or log folders [road]")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant on each fold [3]")
-    parser.add_argument("--folds", type=int, default=1, help="how many of the folds are tested [1]")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="runs of each variant on each fold [3]")
+    parser.add_argument("--folds", type=whole(1), default=1, help="how many of the folds are tested [1]")
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="variants [all]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "steering", help="for the run folders")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "steering", help="for the figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     options = parser.parse_args(words)
-    found = {}
+    found, called = {}, labels(options.data)
     for source in options.data:
         base = {**config_options(overlaid), "data.source": source}
         drive = read_drive(load_as(SteeringConfig, CONFIG, base).data)
         results = train_all(base, drive, options)
-        found[label(source)] = analyse(load_as(SteeringConfig, CONFIG, base), drive, results)
+        found[called[source]] = analyse(load_as(SteeringConfig, CONFIG, base), drive, results)
     for name, of_source in found.items():
         print(f"\n{name}: {floors_as_text(of_source)}\n{as_text(of_source)}")
         print(f"last column over one frame: {gains_as_text(of_source)}")
@@ -96,9 +100,21 @@ def main() -> int:
     return 0
 
 
-def label(source: str) -> str:
-    """What a source is called."""
-    return {"road": "drawn road", "driving": "simulator"}.get(source, Path(source).name)
+def labels(sources: Sequence[str]) -> dict[str, str]:
+    """What each source is called: a log folder by as much of the end of its path as tells it from the others.
+
+    Raises:
+        UserError: a source named twice.
+    """
+    found = {source: name for source, name in (("road", "drawn road"), ("driving", "simulator")) if source in sources}
+    paths = {source: Path(source).expanduser().resolve() for source in sources if source not in found}
+    if len({*paths.values(), *found}) < len(sources):
+        raise UserError(f"--data {' '.join(sources)}: the same drive is named twice")
+    for length in range(1, max((len(path.parts) for path in paths.values()), default=0) + 1):
+        named = {source: str(Path(*path.parts[-length:])) for source, path in paths.items()}
+        if len({*named.values(), *found.values()}) == len(sources):
+            break
+    return found | (named if paths else {})
 
 
 def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -116,7 +132,7 @@ def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -
                     raise UserError(f"{folder}: the run {result['status']} at step {result['steps']}")
                 results.append({"variant": name, "seed": seed, "fold": fold, "result": result})
                 last = result["test"]["mse"][-1]
-                print(f"{label(base['data.source'])}  seed {seed}  fold {fold}  {name:<28} {last:.5f}", flush=True)
+                print(f"{base['data.source']}  seed {seed}  fold {fold}  {name:<28} {last:.5f}", flush=True)
     return results
 
 

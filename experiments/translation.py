@@ -33,6 +33,7 @@ from common import guarded
 
 from seqjax import runs
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.report.style import save
 from seqjax.report.translation import draw_translation
@@ -40,6 +41,7 @@ from seqjax.task_config import task_run_id
 from seqjax.tasks.translation import Translation, TranslationRun, load, make_task, translate
 from seqjax.training.loop import Interrupted
 from seqjax.training.tasks import Fitted, fit
+from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "translation"
@@ -57,6 +59,7 @@ PUBLISHED = {  # test BLEU of the tutorial notebooks of B. Trevett, words of spa
 }
 
 
+@pinned()
 def main() -> int:
     """Train what is missing, then write table and figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,9 +93,10 @@ def main() -> int:
         rows = {name: rows[name] for name in CONFIGS[options.corpus] if name in rows}
         runs.write_json(path, rows)
         runs.write_atomically(target / "table.md", table(rows))
-    made = draw_translation(rows, PUBLISHED[options.corpus], "bleu" if options.corpus == "multi30k" else "exact")
-    for kind in ("svg", "png"):
-        save(made, target / f"translation.{kind}")
+    if tested := {name: found for name, found in rows.items() if "test" in found}:
+        made = draw_translation(tested, PUBLISHED[options.corpus], "bleu" if options.corpus == "multi30k" else "exact")
+        for kind in ("svg", "png"):
+            save(made, target / f"translation.{kind}")
     print(table(rows))
     print(f"table, figure and results.json: {target}")
     return 0
@@ -122,7 +126,7 @@ def row(name: str, folder: Path, options: dict[str, str]) -> dict[str, Any]:
     """What the table needs of a config's run."""
     _, fitted, place = trained(name, folder, options)
     result = fitted.result
-    for found in (result["test"]["greedy"], result["test"]["beam"]):
+    for found in (result["test"]["greedy"], result["test"]["beam"]) if "test" in result else ():
         found["exact_95"] = wilson(found["exact"], result["test"]["sentences"])
     curve = [(r["step"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
     return {"run_id": place.name, **result, "curve": curve}
@@ -143,12 +147,18 @@ def table(rows: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in rows.items():
-        test = found["test"]
+        test = found.get("test")
+        if test is None:
+            minutes = found["seconds"] / 60
+            lines.append(
+                f"| {name} | {found['parameters']:,} | {found['steps']:,} | {minutes:.0f} | no test set | | | |"
+            )
+            continue
         low, high = test["beam"]["exact_95"]
         lines.append(
             f"| {name} | {found['parameters']:,} | {found['steps']:,} | {found['seconds'] / 60:.0f} | "
-            f"{test['loss']:.3f} | {test['greedy']['bleu']:.1f} ± {test['greedy']['bleu_95']:.1f} | "
-            f"{test['beam']['bleu']:.1f} ± {test['beam']['bleu_95']:.1f} | "
+            f"{test['loss']:.3f} | {with_error(test['greedy']['bleu'], test['greedy']['bleu_95'], 1)} | "
+            f"{with_error(test['beam']['bleu'], test['beam']['bleu_95'], 1)} | "
             f"{100 * test['beam']['exact']:.1f} ({100 * low:.1f} to {100 * high:.1f}) % |"
         )
     last = max(rows.values(), key=lambda found: found["ended"])

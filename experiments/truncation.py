@@ -33,7 +33,9 @@ from common import guarded, surroundings
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig
 from seqjax.families import Transformer
+from seqjax.numerics import pinned
 from seqjax.overlay import load_as
+from seqjax.plain import whole
 from seqjax.report.gradients import draw_truncation
 from seqjax.report.style import save
 from seqjax.runs import storage_errors, write_json
@@ -51,12 +53,15 @@ DISTANCES = (3, 7, 15, 31)
 PIECES = (4, 8)
 
 
+@pinned()
 def main() -> int:
     """Train every family at every distance with every gradient, and write figure and results.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="of every run [3]")
-    parser.add_argument("--distances", type=int, nargs="+", default=DISTANCES, help="D, steps [3 7 15 31]")
-    parser.add_argument("--pieces", type=int, nargs="+", default=PIECES, help="k, steps of a truncated gradient [4 8]")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="of every run [3]")
+    parser.add_argument("--distances", type=whole(), nargs="+", default=DISTANCES, help="D, steps [3 7 15 31]")
+    parser.add_argument(
+        "--pieces", type=whole(), nargs="+", default=PIECES, help="k, steps of a truncated gradient [4 8]"
+    )
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "truncation", help="for the run folders")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "truncation", help="for the figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")

@@ -31,6 +31,7 @@ from seqjax.commands import (
 from seqjax.commands.options import split_config_options
 from seqjax.errors import UserError
 from seqjax.memory import keep_freed_memory
+from seqjax.numerics import pinned
 
 COMMANDS = (
     train, sweep, plan, status, runs,
@@ -40,6 +41,7 @@ COMMANDS = (
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 
+@pinned()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 

@@ -22,6 +22,7 @@ from seqjax.families import FAMILIES
 from seqjax.families.family import Impossible
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal numbers
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -166,21 +167,11 @@ class Request(Config):
 
 def check(config: Config) -> None:
     """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
-    train, optimizer = config.train, config.optimizer
+    train = config.train
+    check_integers(config)
     config.model.check()
-    if train.batch_size % train.accumulation:
-        raise Impossible(
-            "train.accumulation",
-            f"{train.accumulation} does not divide train.batch_size "
-            f"{train.batch_size}; allowed: {_divisors(train.batch_size)}",
-        )
-    if optimizer.warmup_steps > train.steps:
-        raise Impossible(
-            "optimizer.warmup_steps",
-            f"{optimizer.warmup_steps} is more than train.steps; at most {train.steps} is allowed",
-        )
-    if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
-        raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
+    check_optimizer(config.optimizer, train.steps)
+    _check_float32("train.init_scale", train.init_scale)
     if train.bptt is not None:
         _check_bptt(train.bptt, config)
     if config.data.batching == "streams" and not config.model.recurrent:
@@ -188,6 +179,37 @@ def check(config: Config) -> None:
             "data.batching",
             f"streams carry recurrent state, which the family '{config.model.family}' does not have; allowed: windows",
         )
+    if train.batch_size % train.accumulation:
+        raise Impossible(
+            "train.accumulation",
+            f"{train.accumulation} does not divide train.batch_size "
+            f"{train.batch_size}; allowed: {_divisors(train.batch_size)}",
+        )
+
+
+def check_integers(config: Any) -> None:
+    """The part of :func:`check` that is about the range of int32; for the config of any task."""
+    for key, value in dotted(dataclasses.asdict(config)):
+        if isinstance(value, int) and value >= 2**31:
+            raise Impossible(key, f"{value:,} is too large; at most {2**31 - 1:,} is allowed")
+
+
+def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
+    """The part of :func:`check` that is about an optimizer and its number of steps; tasks have it too."""
+    for name in ("learning_rate", "epsilon"):
+        _check_float32(f"optimizer.{name}", getattr(optimizer, name))
+    if optimizer.warmup_steps > steps:
+        raise Impossible(
+            "optimizer.warmup_steps",
+            f"{optimizer.warmup_steps} is more than train.steps; at most {steps} is allowed",
+        )
+    if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
+        raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
+
+
+def _check_float32(key: str, value: float) -> None:
+    if not _FLOAT32[0] <= value <= _FLOAT32[1]:
+        raise Impossible(key, f"{value} is not within float32, 1.2e-38 to 3.4e38")
 
 
 def _check_bptt(bptt: int, config: Config) -> None:

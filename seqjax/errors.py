@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -12,6 +13,22 @@ class UserError(Exception):
     The message is one line: what was wrong, where (file, key path, line), what is allowed and what is near.
     The command line prints it after ``error:`` and exits with code 2.
     """
+
+
+def printable(name: str) -> str:
+    r"""A file name as text that any UTF-8 file holds and one line shows: its other bytes and controls as ``\xe9``."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", lambda c: c[0].encode("unicode_escape").decode(), text)
+
+
+def utf8(text: str, where: str) -> bytes:
+    """Text of the command line as UTF-8; UserError where it came as other bytes, as some file names do."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: '{printable(text)}' is not UTF-8; of a file, rename it or make a link to it"
+        ) from None
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -41,27 +41,34 @@ def make_folder(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def replaced_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` for writing; on success flush it to disk and move it over ``path``.
-
-    Readers see the old file or the new one, never a half; two writers at once leave the file of the last.
-    """
+    """As :func:`swapped`, for a file of the cache: makes its folder, and tells how to choose another cache."""
     make_folder(path.parent)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+        with swapped(path) as file:
+            yield file
     except OSError as error:
         raise _unwritable("write", path, error) from None
+
+
+@contextlib.contextmanager
+def swapped(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` for writing; on success flush it to disk and move it over ``path``.
+
+    Readers see the old file or the new one, never a half; two writers at once leave the file of the last. The file
+    may be read and written as the umask says, where the file system keeps such modes.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        with contextlib.suppress(OSError):  # some network file systems refuse it
+            os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise _unwritable("write", path, error) from None
         raise
 
 

@@ -20,13 +20,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from seqjax.config import Config, Request, check
-from seqjax.errors import UserError, did_you_mean
+from seqjax.config import Config, OptimizerConfig, Request, check, check_integers, check_optimizer
+from seqjax.errors import UserError, did_you_mean, utf8
 from seqjax.families import FAMILIES, Family
 from seqjax.families.family import Impossible
+from seqjax.plain import Unreadable, load_yaml, scalar
+from seqjax.plain import dump_yaml as dump_yaml
 
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(Request)
 
@@ -71,37 +72,6 @@ class Tree:
         return self.source
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but ``3e-4`` is a number, and dates stay text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-class _Dumper(yaml.SafeDumper):
-    """What :class:`_Loader` reads back: text that it would take for a number is quoted; short lists on one line."""
-
-
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-_Dumper.add_representer(
-    list,
-    lambda dumper, data: dumper.represent_sequence(
-        "tag:yaml.org,2002:seq", data, flow_style=not any(isinstance(item, dict | list) for item in data)
-    ),
-)
-
-
-def dump_yaml(values: Mapping[str, Any]) -> str:
-    """Plain values as YAML that :func:`read_file` reads back as they are."""
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, width=110)
-
-
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML or JSON file (with one level of ``base:``), overlay dotted options, validate.
 
@@ -121,11 +91,20 @@ Schema = TypeVar("Schema")
 def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] | None = None) -> Schema:
     """As :func:`load_config`, for the file of another dataclass than :class:`~seqjax.config.Config`.
 
-    What :func:`seqjax.config.check` says of a model and an optimizer is not checked here.
+    Its parts ``model`` and ``optimizer``, if it has them, are checked as those of a Config are.
     """
     adapter = TypeAdapter(schema)
     tree = overlay(read_tree(Path(path)), options_tree(options or {}, schema=adapter))
-    return parse(tree, adapter)
+    found = parse(tree, adapter)
+    try:
+        check_integers(found)
+        if isinstance(model := getattr(found, "model", None), Family):
+            model.check()
+        if isinstance(optimizer := getattr(found, "optimizer", None), OptimizerConfig):
+            check_optimizer(optimizer, found.train.steps)
+    except Impossible as error:
+        raise UserError(f"{tree.place(error.key)}: {error.key}: {error}") from None
+    return found
 
 
 def read_tree(path: Path, may_have_base: bool = True) -> Tree:
@@ -154,35 +133,15 @@ def read_file(path: Path) -> Tree:
         raise UserError(f"{path}: no such config file{did_you_mean(path.name, siblings)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the config file: {error}") from None
+    places: dict[str, str] = {}
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        values = {} if node is None else _construct(node)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        values = load_yaml(text, str(path), lambda keys, line: places.setdefault(".".join(keys), f"{path}:{line}"))
+    except Unreadable as error:
+        raise UserError(str(error)) from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
-    places: dict[str, str] = {}
-    if node is not None:
-        _note_places(node, "", path, places)
     return Tree(values, places, str(path))
-
-
-def _construct(node: yaml.Node) -> Any:
-    return _Loader("").construct_document(node)
-
-
-def _note_places(node: yaml.Node, prefix: str, path: Path, places: dict[str, str]) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key_node, value_node in node.value:
-        key = f"{prefix}{key_node.value}"
-        place = f"{path}:{key_node.start_mark.line + 1}"
-        if places.get(key, "").startswith(f"{path}:"):
-            raise UserError(f"{place}: {key}: written twice, first at {places[key]}")
-        places[key] = place
-        _note_places(value_node, f"{key}.", path, places)
 
 
 def options_tree(options: Mapping[str, Any], source: str = "command line", schema: TypeAdapter[Any] = _ADAPTER) -> Tree:
@@ -196,16 +155,19 @@ def options_tree(options: Mapping[str, Any], source: str = "command line", schem
             level = level.setdefault(parent, {})
             if not isinstance(level, dict):
                 raise UserError(f"{source}: {key}: '{parent}' is given as a value and as a group")
-        level[leaf] = _scalar(value, source, key) if isinstance(value, str) and key not in texts else value
+        if isinstance(value, str):
+            utf8(value, f"{source}: {key}")
+        level[leaf] = _value(value, source, key) if isinstance(value, str) and key not in texts else value
         tree.places[key] = source
     return tree
 
 
-def _scalar(text: str, source: str, key: str) -> Any:
+def _value(text: str, source: str, key: str) -> Any:
+    """The value of an option: a word, or a list or mapping as YAML writes them."""
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise UserError(f"{source}: {key}: cannot read the value {text!r}") from None
+        return load_yaml(text) if text.lstrip()[:1] in ("[", "{", '"', "'") else scalar(text.strip())
+    except Unreadable as error:
+        raise UserError(f"{source}: {key}: cannot read the value {text!r}: {error}") from None
 
 
 @cache
@@ -279,7 +241,7 @@ def parse(tree: Tree, adapter: TypeAdapter[Any] = _ADAPTER) -> Any:
     """
     try:
         # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
-        return adapter.validate_json(json.dumps(_without_retired(tree.values), default=str), strict=True)
+        return adapter.validate_json(json.dumps(_whole(_without_retired(tree.values)), default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree, adapter)) from None
 
@@ -292,6 +254,15 @@ def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
     missing = object()
     model = {name: value for name, value in values["model"].items() if family.retired.get(name, missing) != value}
     return {**values, "model": model}
+
+
+def _whole(value: Any) -> Any:
+    """The same values with whole floats, such as 1e3, as ints: fields of both kinds take them."""
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def checked(config: Config, tree: Tree) -> Config:
@@ -347,7 +318,11 @@ def _describe(error: ValidationError, tree: Tree, adapter: TypeAdapter[Any]) -> 
             return f"{where}.family: missing; allowed: {', '.join(FAMILIES)}"
         case "missing":
             return f"{where}: missing"
-    return f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
+        case "bool_type":
+            return f"{where}: expected true or false, got {found['input']!r}"
+    is_word = found["type"] in ("int_type", "float_type") and isinstance(found["input"], str)
+    hint = "; numbers are decimal and finite: 100, 0.5, 3e-4" if is_word else ""
+    return f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}{hint}"
 
 
 def _owners(location: list[str]) -> str:

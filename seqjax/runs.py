@@ -1,10 +1,10 @@
 """The run folder: files that anyone can read without seqjax, and that are never half true.
 
     config.json      the complete, canonical config
-    data.json        sha256 of the corpus and of the tokenizer the run began with
+    data.json        sha256 of the corpus and of the tokenizer the run began with, and its run id
     metrics.jsonl    one object a line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
-    checkpoints/     see seqjax.training.checkpoints; damaged ones are moved to set-aside/
+    checkpoints/     see seqjax.training.checkpoints; a damaged one is renamed, not deleted
     log.txt          what was printed
     lock             held by the process that trains
 
@@ -18,15 +18,27 @@ import errno
 import fcntl
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from seqjax.config import Config, canonical_json, dotted, to_dict
 from seqjax.errors import UserError
+from seqjax.folders import swapped
 from seqjax.overlay import load_config
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
+MEND = {  # what to do where such a file is damaged
+    "result.json": "remove it, and the run ends once more from its last checkpoint",
+    "plan.json": "remove it, and the sweep writes it once more",
+    "data.json": "remove it if the text is still the one that the run began with",
+    "config.json": "bring it back from a copy; a sweep writes it once more where it is removed",
+    "search.json": "remove it, and the sweep writes it once more",
+    "sweep.json": "start the sweep once more, which writes it",
+    "arrays.json": "remove it once no job of this sweep runs",
+}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -35,24 +47,36 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """As :func:`write_atomically`, for bytes."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    """As :func:`write_atomically`, for bytes. Of a link its target is replaced; a pipe or a device is written to."""
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:  # a folder is an error here
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+        return
+    with swapped(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` atomically by indented JSON; NaN and infinity are refused."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """The object (or the list, if that is the kind) in a JSON file of a run or sweep.
+
+    Raises:
+        UserError: the file is empty, cut short, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        if isinstance(value, kind):
+            return value
+        reason = f"it holds a {type(value).__name__} where a {kind.__name__} belongs"
+    except ValueError as error:  # JSON and UTF-8
+        reason = "it is empty" if not path.stat().st_size else str(error)
+    what = MEND.get(path.name, "bring it back from a copy, or remove it")
+    raise UserError(f"{path}: is damaged ({reason}); {what}")
 
 
 @contextlib.contextmanager
@@ -67,6 +91,10 @@ def storage_errors(folder: Path) -> Iterator[None]:
             reason = "it cannot be written"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
             reason = "a file of that name is in the way"
+        elif error.errno in NO_LOCKS:
+            reason = (
+                "its file system has no file locks: mount it with them (Lustre: -o flock), or choose another folder"
+            )
         else:
             raise
         raise UserError(
@@ -103,27 +131,50 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
+    read_json(path)  # says what to do where it is damaged
     return load_config(path)
 
 
-def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
-    """Note the text and tokenizer that a run begins with, or check that they are still the same.
+def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str, run_id: str) -> None:
+    """Note the text, tokenizer and config that a run begins with, or check that they are still the same.
 
     Raises:
-        UserError: the corpus or the tokenizer is not the one that the run began with.
+        UserError: the corpus, the tokenizer or the config is not the one that the run began with.
     """
     path = folder / "data.json"
-    now = {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256}
     if not path.is_file():
-        write_json(path, now)
+        write_json(path, {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256, "run_id": run_id})
         return
-    then = json.loads(path.read_text(encoding="utf-8"))
+    check_data(folder, corpus_sha256, tokenizer_sha256)
+    then = read_json(path).get("run_id", run_id)  # earlier versions did not note it
+    if then != run_id:
+        raise UserError(
+            f"{folder}: config.json was edited after this run began ({then} then, {run_id} now); undo that, or train "
+            "the edited config in a folder of its own"
+        )
+
+
+def check_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
+    """Check, without writing, that text and tokenizer are those that a run began with.
+
+    Raises:
+        UserError: the corpus or the tokenizer is another one.
+    """
+    path = folder / "data.json"
+    then = read_json(path) if path.is_file() else {}
+    now = {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256}
     for key, name in (("corpus_sha256", "data.corpus"), ("tokenizer_sha256", "data.tokenizer")):
-        if then.get(key) != now[key]:
+        if then.get(key, now[key]) != now[key]:
             raise UserError(
                 f"{folder}: {name} is not what this run began with (sha256 {str(then.get(key))[:12]} then, "
                 f"{now[key][:12]} now); restore the text, or train another run on the new one"
             )
+
+
+def corpus_sha256(folder: Path) -> str | None:
+    """That of the text that a run began with; None where it has not begun."""
+    path = folder / "data.json"
+    return read_json(path).get("corpus_sha256") if path.is_file() else None
 
 
 def _compare(saved: Config, asked: Config, folder: Path) -> None:
@@ -140,7 +191,7 @@ def _compare(saved: Config, asked: Config, folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the lock goes with the process, however it ends.
+    """Hold the run folder; the lock goes with the process, however it ends. What a killed one left half-written goes.
 
     Raises:
         Locked: another process is training this run.
@@ -154,6 +205,9 @@ def lock(folder: Path) -> Iterator[None]:
                 if attempt == 9:
                     raise Locked(f"{folder}: another process is training this run") from None
                 time.sleep(0.02)
+        for name in WRITTEN_UNDER_LOCK:
+            for path in folder.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
         yield
 
 
@@ -162,37 +216,55 @@ class Locked(UserError):
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is training this run now."""
+    """Whether a process is seen to train this run now; where the lock cannot be looked at, none is."""
     try:
         with open(folder / "lock", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, *NO_LOCKS):
+            raise
     return False
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl, oldest first; a torn last line is left out."""
+    """The whole lines of metrics.jsonl, oldest first; a line that is torn or overwritten is left out."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
     return records
 
 
 def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drop the lines for which ``keep`` is false (and a torn one), so that a resumed run writes them once more."""
-    path = folder / "metrics.jsonl"
-    if path.is_file():
-        kept = [json.dumps(record) for record in read_metrics(folder) if keep(record)]
-        write_atomically(path, "".join(line + "\n" for line in kept))
+    """Drop the lines for which ``keep`` is false (and torn ones), so that a resumed run writes them once more."""
+    if (folder / "metrics.jsonl").is_file():
+        _write_metrics(folder, filter(keep, read_metrics(folder)))
+
+
+def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None) -> int:
+    """Bring metrics.jsonl back to how it was at a checkpoint; return how many lines had been lost or altered.
+
+    Args:
+        step: of the checkpoint; an evaluation at this step, written after the checkpoint, is kept.
+        saved: the lines that the checkpoint holds; None: it is of an earlier version and holds none.
+    """
+    there = [record for record in read_metrics(folder) if record["step"] <= step]
+    if saved is None or there[: len(saved)] == saved:
+        _write_metrics(folder, there)
+        return 0
+    _write_metrics(folder, saved)
+    return sum(record not in there for record in saved) or 1
+
+
+def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
@@ -212,4 +284,4 @@ def sync_metrics(folder: Path) -> None:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The contents of result.json, or None while the run has not ended."""
     path = folder / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None

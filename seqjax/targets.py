@@ -47,6 +47,11 @@ def resolve(tree: Tree) -> Resolved:
         optimizer = dataclasses.replace(optimizer, warmup_steps=max(1, round(fraction * steps)) if fraction else 0)
     if horizon.evaluations is not None and tree.get("evaluation.every") is None:
         evaluation = dataclasses.replace(evaluation, every=math.ceil(steps / horizon.evaluations))
+        count = math.ceil(steps / evaluation.every)
+        if count != horizon.evaluations:
+            notes.append(
+                f"horizon.evaluations {horizon.evaluations}: {steps} steps can be evaluated evenly {count} times"
+            )
     for above, below in RIVALS[1:]:
         if tree.get(above) is not None and tree.get(below) is not None:
             notes.append(f"{above} {tree.get(above)} over {below}")
@@ -65,11 +70,17 @@ def _steps(request: Request, config: Config, tree: Tree) -> tuple[int, str]:
     tokens = _tokens(name, getattr(request.horizon, name), config, tree.place(given[0]))
     steps = max(1, round(tokens / tokens_per_step))
     note = f"{given[0]} over {', '.join(given[1:])}" if given[1:] else ""
-    if steps * tokens_per_step > MOST:
+    most = next((m for m in (MOST, (2**31 - 1) * tokens_per_step) if steps * tokens_per_step > m), None)
+    if most is not None:
         raise UserError(
             f"{tree.place(given[0])}: {given[0]}: {tree.get(given[0])} is {tokens:.3g} tokens; "
-            f"at most {MOST:g} are allowed"
+            f"at most {most:g} are allowed"
         )
+    if abs(steps * tokens_per_step - tokens) > TOLERANCE * tokens:
+        found = (
+            f"{given[0]} {tree.get(given[0])} is {tokens:,.0f} tokens; {steps} step(s) are {steps * tokens_per_step:,}"
+        )
+        note = f"{note}; {found}" if note else found
     return steps, note
 
 

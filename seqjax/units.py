@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 
@@ -13,6 +14,12 @@ def si(value: float) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}"
     return f"{value:.3g} "
+
+
+def with_error(value: float, error: float | None, digits: int = 4) -> str:
+    """A number and its error, 1.2345 ± 0.0012; the number alone where the error is unknown (None or not finite)."""
+    bar = "" if error is None or not math.isfinite(error) else f" ± {error:.{digits}f}"
+    return f"{value:.{digits}f}{bar}"
 
 
 def duration(seconds: float) -> str:
@@ -31,7 +38,7 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: anything else, or not above zero.
     """
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    match = re.fullmatch(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s?)?", text.strip())
     if match is None:
         raise ValueError(text)
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

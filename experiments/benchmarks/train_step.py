@@ -34,6 +34,7 @@ from seqjax.config import Config, TrainConfig
 from seqjax.families import FAMILIES, Transformer
 from seqjax.memory import keep_freed_memory
 from seqjax.models import count_parameters
+from seqjax.plain import whole
 from seqjax.runs import write_json
 from seqjax.training.setup import make_model, make_program
 from seqjax.training.state import Hyper
@@ -157,9 +158,9 @@ def main() -> int:
     """Measure what is not recorded yet; print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=["lstm", "gru", "elman", "transformer"])
-    parser.add_argument("--repeats", type=int, default=7, help="turns of every system; the median counts [7]")
+    parser.add_argument("--repeats", type=whole(), default=7, help="turns of every system; the median counts [7]")
     parser.add_argument("--systems", nargs="+", choices=["seqjax", *REFERENCES], help="only these columns")
-    parser.add_argument("--rows", type=int, nargs="+", help="only these rows of each family, from 0")
+    parser.add_argument("--rows", type=whole(), nargs="+", help="only these rows of each family, from 0")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file of the table")
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     parser.add_argument("--report", action="store_true", help="print the file's table")

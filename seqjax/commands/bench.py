@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
-from seqjax.config import Config, OptimizerConfig, TrainConfig
+from seqjax.config import Config, OptimizerConfig, TrainConfig, check
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Family
+from seqjax.families.family import Impossible
+from seqjax.plain import whole
 from seqjax.units import si
 
 VOCABULARY = 256
@@ -32,10 +34,10 @@ def add_parser(commands: Any) -> None:
         """,
     )
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), help="[all]")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 256], help="widths D = H [64 256]")
-    parser.add_argument("--batch-size", type=int, default=32, help="B [32]")
-    parser.add_argument("--context-length", type=int, default=128, help="T [128]")
-    parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median is shown [10]")
+    parser.add_argument("--sizes", nargs="+", type=whole(1), default=[64, 256], help="widths D = H [64 256]")
+    parser.add_argument("--batch-size", type=whole(1), default=32, help="B [32]")
+    parser.add_argument("--context-length", type=whole(1), default=128, help="T [128]")
+    parser.add_argument("--repeats", type=whole(1), default=10, help="timed steps; the median is shown [10]")
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--profile", metavar="FOLDER", help="also write a trace of a few steps of each, for xprof")
     parser.set_defaults(run=run)
@@ -53,6 +55,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for family in options.families:
         if family not in FAMILIES:
             raise UserError(f"command line: --families {family}: allowed: {', '.join(FAMILIES)}")
+    for family, width in ((family, width) for width in options.sizes for family in options.families):
+        try:
+            check(_config(family, width, options))
+        except Impossible as error:
+            raise UserError(f"command line: --sizes {width}: {family}: {error}") from None
+    if options.json and not Path(options.json).parent.is_dir():
+        raise UserError(f"command line: --json {options.json}: no such folder {Path(options.json).parent}")
     from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
 
     hardware, versions = describe_hardware(), describe_versions()
@@ -83,6 +92,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _config(family: str, width: int, options: argparse.Namespace) -> Config:
+    train = TrainConfig(batch_size=options.batch_size, context_length=options.context_length)
+    return Config(_model(family, width), optimizer=OptimizerConfig(), train=train)
+
+
 def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, Any]:
     import jax
     import numpy as np
@@ -92,11 +106,7 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
     from seqjax.training.state import Hyper
     from seqjax.training.timing import step_times
 
-    config = Config(
-        _model(family, width),
-        optimizer=OptimizerConfig(),
-        train=TrainConfig(batch_size=options.batch_size, context_length=options.context_length),
-    )
+    config = _config(family, width, options)
     program = make_program(config, make_model(config, VOCABULARY))
     state = program.init()
     shape = (program.steps_at_once, options.batch_size, options.context_length + 1)

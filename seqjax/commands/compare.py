@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if path is not None:
             check_name(path)
     law = law_named(options.law)
-    groups = tables.points_by_group(options, law.variables)
+    groups = tables.points_by_group(options, law.variables, compared=True)
     if len(groups) < 2:
         raise UserError(f"--by {options.by}: there is one group only, {', '.join(groups)}; two are needed")
     if (options.plot or options.ratio) and len(groups) > 2:

@@ -45,7 +45,8 @@ def _list(options: argparse.Namespace, rest: list[str]) -> int:
     print("corpora")
     for name, description in CORPORA.items():
         print(f"  {name:<16}{description}")
-    print(f"  {'PATH':<16}a text file (.txt, .gz, .bz2, .xz), a folder or a tar archive of text files")
+    print(f"  {'PATH':<16}a text file (.txt, .gz, .bz2, .xz), or a folder, tar or zip of text files;")
+    print(f"  {'':<16}files called train, valid and test are the splits")
     print(f"  {'hf:NAME':<16}a Hugging Face dataset, streamed (extra: seqjax[hub])")
     print("tokenizers\n  bytes, chars, words, words-N, bpe-V, gpt2, cl100k_base")
     print(f"folders\n  corpora   {data_folder()}   (SEQJAX_DATA)\n  tokens    {cache_folder()}   (SEQJAX_CACHE)")
@@ -68,7 +69,7 @@ def _stats(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     text = _text(options)
     print(
-        f"{options.corpus}, sha256 {text.corpus.sha256[:16]}..., tokenizer {text.tokenizer.name}, "
+        f"{text.corpus.name}, sha256 {text.corpus.sha256[:16]}..., tokenizer {text.tokenizer.name}, "
         f"V = {text.tokenizer.vocab_size:,}"
     )
     print(f"{'split':<12}{'documents':>10}{'bytes':>14}{'tokens':>14}{'bytes/token':>13}{'bz2 bits/byte':>15}")
@@ -88,11 +89,14 @@ def _stats(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _text(options: argparse.Namespace) -> Any:
     from seqjax.data import cache_folder, load_corpus, load_tokenizer
+    from seqjax.errors import printable
     from seqjax.training.progress import Progress
     from seqjax.training.setup import Text
 
     progress = Progress(None)
-    progress.say(f"reading {options.corpus}")
+    progress.say(f"reading {printable(options.corpus)}")
     corpus = load_corpus(options.corpus)
+    for note in corpus.notes:
+        progress.say(f"note: {note}")
     tokenizer = load_tokenizer(options.tokenizer, corpus, cache_folder())
     return Text(corpus, tokenizer, cache_folder(), progress.bytes)

@@ -12,6 +12,8 @@ from typing import Any
 from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.plain import whole
+from seqjax.units import with_error
 
 
 def add_parser(commands: Any) -> None:
@@ -28,8 +30,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--split", default="validation", choices=("train", "validation", "test"), help="[validation]")
-    parser.add_argument("--windows", type=int, help="held-out windows [evaluation.final_windows]")
+    parser.add_argument("--windows", type=whole(), help="held-out windows [evaluation.final_windows]")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
+    shared.add_corpus(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON on standard output")
     parser.set_defaults(run=run)
 
@@ -41,12 +44,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.windows is not None and (options.windows < 1 or config.data.batching == "streams"):
         reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
         raise UserError(f"command line: --windows {options.windows} {reason}")
-    from seqjax.training.evaluation import evaluate
+    from seqjax.training.evaluation import evaluate, unknown_note
     from seqjax.training.run import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
-    text = load_text(config)
-    runs.bind_data(options.folder, text.corpus.sha256, text.tokenizer.sha256)
+    text = load_text(config, folder=options.folder, corpus=options.corpus)
+    runs.check_data(options.folder, text.corpus.sha256, text.tokenizer.sha256)
     shard = text.shard(options.split)
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
     step, params = restore_params(
@@ -67,13 +70,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     print(
         f"{options.split} split at step {step}: {found.tokens:,} tokens in {found.windows:,} "
         f"{'windows' if found.protocol == 'windows' else 'stream segments'}"
+        f"{', all there are' if options.windows and found.windows < options.windows else ''}"
     )
-    print(f"  {found.loss:.4f} ± {found.loss_se:.4f} nats per token\n  {found.bits_per_byte:.4f} bits per byte")
+    print(f"  {with_error(found.loss, found.loss_se)} nats per token")
+    print(f"  {found.bits_per_byte:.4f} bits per byte{unknown_note(found.unknown)}")
     for source, loss in found.by_source.items():
         print(f"  {loss:.4f} nats per token on {source}")
     print("  position   nats per token")
     for position in _powers_of_two(len(found.by_position)):
-        print(f"  {position:>8}   {found.by_position[position - 1]:.4f} ± {found.by_position_se[position - 1]:.4f}")
+        print(f"  {position:>8}   {with_error(found.by_position[position - 1], found.by_position_se[position - 1])}")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import tables
+from seqjax.plain import number
 
 
 def add_parser(commands: Any) -> None:
@@ -31,7 +32,7 @@ def add_parser(commands: Any) -> None:
     tables.add_options(parser)
     how = parser.add_argument_group("fitting")
     how.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="of log L [huber]")
-    how.add_argument("--delta", type=float, help="of Huber, in log L [1e-3]")
+    how.add_argument("--delta", type=number(above=0), help="of Huber, in log L [1e-3]")
     out = parser.add_argument_group("output")
     out.add_argument("--json", type=Path, metavar="FILE", help="write the fit(s): for seqjax predict and optimal")
     out.add_argument("--plot", type=Path, metavar="FILE", help="draw points, law and residuals (png, svg, pdf)")

@@ -100,11 +100,13 @@ def _curves(places: list[Path], points: Any) -> dict[float, Any]:
     import numpy as np
 
     from seqjax.runs import read_metrics
+    from seqjax.sweeps.folder import folders_by_id
 
+    folders = {name: folder for place in places if place.is_dir() for name, folder in folders_by_id(place).items()}
     found = {}
     for row, n, d, c in zip(points.rows, *(points.variables[v] for v in ("params", "tokens", "flops")), strict=True):
         run_id = row.partition("(")[2].rstrip(")")
-        folder = next((place / run_id for place in places if run_id and (place / run_id).is_dir()), None)
+        folder = folders.get(run_id)
         if folder is None:
             raise UserError(f"{row}: has no run folder in {places[0]}: training curves are read from run folders")
         curve = [(r["tokens"] * c / d, r["validation_loss"]) for r in read_metrics(folder) if "validation_loss" in r]

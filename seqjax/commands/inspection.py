@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.plain import whole
 
 if TYPE_CHECKING:
     from seqjax.training.inspection import InspectedRun
@@ -35,13 +36,16 @@ def add_parser(commands: Any) -> None:
         help="figure: .png, .svg or .pdf [inspection.png, here]",
     )  # fmt: skip
     parser.add_argument(
-        "--layer", type=int, help="draw this layer alone, from 1 [the last recurrent layer; every block's attention]"
+        "--layer",
+        type=whole(),
+        help="draw this layer alone, from 1 [the last recurrent layer; every block's attention]",
     )
     parser.add_argument(
-        "--units", type=int, default=12,
+        "--units", type=whole(), default=12,
         help="draw at most so many units of a layer, those whose output h varies most over the text [12]",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, of all layers and units")
+    shared.add_corpus(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
 
@@ -63,7 +67,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
     check_name(options.output)
     found = [
-        inspect_run(folder, options.text, options.checkpoint, lambda line: print(line, file=sys.stderr))
+        inspect_run(folder, options.text, options.checkpoint, lambda line: print(line, file=sys.stderr), options.corpus)
         for folder in options.folders
     ]
     for folder, one in zip(options.folders, found, strict=True):

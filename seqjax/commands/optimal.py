@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
+from seqjax.plain import number
 from seqjax.units import si
 
 
@@ -22,7 +23,9 @@ def add_parser(commands: Any) -> None:
         """,
     )
     parser.add_argument("fit", type=Path, metavar="FIT.json", help="written by seqjax fit --json")
-    parser.add_argument("--flops", type=float, nargs="+", required=True, metavar="C", help="budgets, C = 6 N D")
+    parser.add_argument(
+        "--flops", type=number(above=0), nargs="+", required=True, metavar="C", help="budgets, C = 6 N D"
+    )
     parser.set_defaults(run=run)
 
 

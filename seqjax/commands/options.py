@@ -132,6 +132,11 @@ def add_parser(commands: Any, name: str, summary: str, examples: str, fields: bo
     )
 
 
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+    """The option that says where the text of a run has gone."""
+    parser.add_argument("--corpus", metavar="PATH", help="where the text that the run began with is now [as it was]")
+
+
 def write_figure(figure: Any, path: Path) -> None:
     """Save a figure and say where it is."""
     from seqjax.report.style import save

@@ -11,6 +11,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.commands import sweep as sweep_command
 from seqjax.errors import UserError
+from seqjax.plain import number, whole
 from seqjax.runs import write_atomically
 from seqjax.units import duration
 
@@ -29,9 +30,9 @@ def add_parser(commands: Any) -> None:
     )
     sweep_command.add_sweep_arguments(parser)
     parser.add_argument("--budget", metavar="TIME", required=True, help="wall time, such as 20m or 1h30m")
-    parser.add_argument("--sizes", type=int, default=3, help="model sizes, a factor 4 apart [3]")
-    parser.add_argument("--lengths", type=int, default=2, help="numbers of tokens, a factor 4 apart [2]")
-    parser.add_argument("--ratio", type=float, default=20.0, help="tokens per parameter of the largest model [20]")
+    parser.add_argument("--sizes", type=whole(), default=3, help="model sizes, a factor 4 apart [3]")
+    parser.add_argument("--lengths", type=whole(), default=2, help="numbers of tokens, a factor 4 apart [2]")
+    parser.add_argument("--ratio", type=number(), default=20.0, help="tokens per parameter of the largest model [20]")
     parser.add_argument("--output", type=Path, metavar="FILE", help="[standard output]")
     parser.set_defaults(run=run)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.plain import number, whole
 
 
 def add_parser(commands: Any) -> None:
@@ -23,10 +25,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("places", type=Path, nargs="+", metavar="RUN|DIR", help="run folders, or sweep folders")
     parser.add_argument(
-        "--late", type=int, nargs=2, metavar=("EARLY", "LATE"), help="[a tenth of the context, its end]"
+        "--late", type=whole(), nargs=2, metavar=("EARLY", "LATE"), help="[a tenth of the context, its end]"
     )
-    parser.add_argument("--margin", type=float, default=0.02, help="nats that count as no improvement [0.02]")
-    parser.add_argument("--bootstrap", type=int, default=500, metavar="R", help="refits for the intervals [500]")
+    parser.add_argument("--margin", type=number(), default=0.02, help="nats that count as no improvement [0.02]")
+    parser.add_argument("--bootstrap", type=whole(0), default=500, metavar="R", help="refits for the intervals [500]")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves (png, svg, pdf)")
     parser.set_defaults(run=run)
 
@@ -70,13 +72,20 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
     """Losses by position and their errors of every finished run, by readable name."""
-    from seqjax.runs import read_result
-    from seqjax.sweeps.folder import read_plan, run_folders
+    import pandas as pd
 
-    found = {}
+    from seqjax.runs import read_result
+    from seqjax.scaling.comparable import differences
+    from seqjax.sweeps.folder import read_plan, run_folders
+    from seqjax.sweeps.table import row_of
+
+    found, rows = {}, []
     for folder in (folder for place in places for folder in run_folders(place)):
         validation = (read_result(folder) or {}).get("validation") or {}
         if "by_position" in validation:
+            if None in validation["by_position_se"]:
+                raise UserError(f"{folder}: evaluated on one window, its losses have no standard error")
+            rows.append(row_of(folder))
             name = read_plan(folder).get("label", folder.name)
             found[name if name not in found else folder.name] = (
                 validation["by_position"],
@@ -84,4 +93,6 @@ def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
             )
     if not found:
         raise UserError(f"{places[0]}: has no finished run, and only those say the loss at each position")
+    for column, values in differences(pd.DataFrame(rows)).items():
+        print(f"note: losses that cannot be compared: {column} is {', '.join(values)}", file=sys.stderr)
     return found

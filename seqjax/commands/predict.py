@@ -8,6 +8,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.plain import number
 from seqjax.units import si
 
 VARIABLES = ("params", "tokens", "flops", "steps", "position", "unique_tokens")
@@ -26,7 +27,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("fit", type=Path, metavar="FIT.json", help="written by seqjax fit --json")
     for name in VARIABLES:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, nargs="+", metavar="X")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=number(), nargs="+", metavar="X")
     parser.set_defaults(run=run)
 
 

@@ -49,7 +49,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"command line: --output {options.output}: say --format csv, parquet or table")
     if form == "parquet" and options.output is None and sys.stdout.isatty():
         raise UserError("command line: --format parquet is not for a terminal; name a file with --output")
-    content = table.render(table.gather(options.places), form)
+    found = table.gather(options.places)
+    if halved := int(found["halved_from"].notna().sum()):
+        print(
+            f"note: {halved} run(s) of bundles that died were trained in other programs than planned: their losses "
+            "differ in the last digits (column halved_from)",
+            file=sys.stderr,
+        )
+    content = table.render(found, form)
     if options.output:
         try:
             write_bytes_atomically(options.output, content)

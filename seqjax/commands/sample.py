@@ -11,7 +11,8 @@ import numpy as np
 from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config
-from seqjax.errors import UserError
+from seqjax.errors import UserError, utf8
+from seqjax.plain import number, whole
 
 
 def add_parser(commands: Any) -> None:
@@ -28,14 +29,15 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--prompt", help="text to continue [a new line]")
-    parser.add_argument("--tokens", type=int, default=300, help="tokens to write [300]")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest token each time [0.8]")
-    parser.add_argument("--top-k", type=int, default=0, help="choose among the k likeliest tokens; 0: all [0]")
+    parser.add_argument("--tokens", type=whole(), default=300, help="tokens to write [300]")
+    parser.add_argument("--temperature", type=number(), default=0.8, help="0: the likeliest token each time [0.8]")
+    parser.add_argument("--top-k", type=whole(), default=0, help="choose among the k likeliest tokens; 0: all [0]")
     parser.add_argument(
-        "--top-p", type=float, default=1.0, help="choose among the likeliest tokens of total probability p [1.0]"
+        "--top-p", type=number(), default=1.0, help="choose among the likeliest tokens of total probability p [1.0]"
     )
-    parser.add_argument("--samples", type=int, default=1, help="how many texts [1]")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling [0]")
+    parser.add_argument("--samples", type=whole(), default=1, help="how many texts [1]")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the sampling [0]")
+    shared.add_corpus(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
 
@@ -64,6 +66,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         options.samples,
         options.seed,
         options.checkpoint,
+        options.corpus,
     ):
         print(text)
         if options.samples > 1:
@@ -71,9 +74,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def sample_text(config: Config, folder: Path, prompt: str | None, tokens: int, temperature: float) -> str:
+def sample_text(
+    config: Config, folder: Path, prompt: str | None, tokens: int, temperature: float, corpus: str | None = None
+) -> str:
     """One sample with the last parameters of a run."""
-    return sample_texts(config, folder, prompt, tokens, temperature)[0]
+    return sample_texts(config, folder, prompt, tokens, temperature, corpus=corpus)[0]
 
 
 def sample_texts(
@@ -87,8 +92,9 @@ def sample_texts(
     samples: int = 1,
     seed: int = 0,
     which: str = "last",
+    corpus: str | None = None,
 ) -> list[str]:
-    """Prompts with their continuations, as text.
+    """Prompts with their continuations, as text; ``corpus`` says where the run's text is now.
 
     Raises:
         UserError: the run has no checkpoint, or the prompt is empty.
@@ -99,13 +105,14 @@ def sample_texts(
     from seqjax.training.run import restore_params
     from seqjax.training.setup import load_text, make_model, make_program
 
-    text = load_text(config)
-    runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+    text = load_text(config, folder=folder, corpus=corpus)
+    runs.check_data(folder, text.corpus.sha256, text.tokenizer.sha256)
     tokenizer = text.tokenizer
     model = make_model(config, tokenizer.vocab_size)
     program = make_program(config, model, devices=1)
-    _, params = restore_params(config, folder, program, lambda text: print(text, file=sys.stderr), which)
-    start = tokenizer.encode(("\n" if prompt is None else prompt).encode())
+    step, params = restore_params(config, folder, program, lambda text: print(text, file=sys.stderr), which)
+    print(f"{which} checkpoint, step {step}", file=sys.stderr)
+    start = tokenizer.encode(utf8("\n" if prompt is None else prompt, "command line: --prompt"))
     if len(start) == 0:
         raise UserError(f"command line: --prompt {prompt!r} has no tokens")
     limit = config.train.context_length if config.model.context_limit else None

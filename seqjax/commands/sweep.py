@@ -10,6 +10,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.plain import number, whole
 from seqjax.stopping import STOPPED
 
 FAILED = 4
@@ -33,16 +34,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--budget", metavar="TIME", help="refuse a plan that is predicted to take longer, such as 20m")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all sweep folders [runs]")
-    parser.add_argument("--retries", type=int, default=2, help="tries more for a run that dies without progress [2]")
+    parser.add_argument("--extend", action="store_true", help="add to a folder with runs of another sweep")
+    parser.add_argument(
+        "--retries", type=whole(), default=2, help="tries more for a run that dies without progress [2]"
+    )
     parser.add_argument("--wandb", metavar="MODE", help="online, offline or disabled [as for train]")
     slurm = parser.add_argument_group("Slurm (--launcher slurm)")
     slurm.add_argument("--launcher", choices=("local", "slurm"), default="local", help="[local]")
     slurm.add_argument("--partition", help="[the cluster's default]")
     slurm.add_argument("--time", default="4:00:00", help="limit of one job; it is requeued and goes on [4:00:00]")
-    slurm.add_argument("--gpus-per-run", type=int, default=0, help="[0]")
-    slurm.add_argument("--cpus-per-run", type=int, default=1, help="[1]")
-    slurm.add_argument("--memory-gb", type=float, help="[the cluster's default]")
-    slurm.add_argument("--max-parallel", type=int, default=32, help="jobs that run at once [32]")
+    slurm.add_argument("--gpus-per-run", type=whole(), default=0, help="[0]")
+    slurm.add_argument("--cpus-per-run", type=whole(), default=1, help="[1]")
+    slurm.add_argument("--memory-gb", type=number(), help="[the cluster's default]")
+    slurm.add_argument("--max-parallel", type=whole(), default=32, help="jobs that run at once [32]")
     slurm.add_argument("--account")
     slurm.add_argument("--qos")
     slurm.add_argument("--detach", action="store_true", help="submit and leave; see `seqjax status`")
@@ -53,13 +57,14 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """What `sweep` and `plan` share."""
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a sweep file, such as configs/sweeps/first.yaml")
     parser.add_argument("--no-bundle", action="store_true", help="train every run in a program of its own")
-    parser.add_argument("--workers", type=int, help="workers side by side [one a core, or one a GPU]")
-    parser.add_argument("--threads", type=int, help="cores of each worker [1; more when there are cores to spare]")
+    parser.add_argument("--workers", type=whole(), help="workers side by side [one a core, or one a GPU]")
+    parser.add_argument("--threads", type=whole(), help="cores of each worker [1; more when there are cores to spare]")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Plan, print, train, report."""
     stay_off_accelerators()
+    from seqjax.sweeps.folder import refuse_others
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.report import describe_plan, predicted_seconds
     from seqjax.sweeps.run import check_budget, measured_speeds, prepare_texts, results_of
@@ -75,6 +80,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     machine = machine_of(options) if cluster is None else _slurm_machine(cluster)
     results = results_of(folder)
     planned, _ = search(sweep, results)
+    if not options.extend:
+        refuse_others(folder, sweep, planned)
     waiting = [run for run in planned if results(run.run_id) is None]
     speeds = None
     if cluster is None:

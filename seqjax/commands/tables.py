@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.errors import UserError, did_you_mean
+from seqjax.plain import number, whole
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
-SHORT = {"family": "model.family", "layers": "model.n_layers", "corpus": "data.corpus"}
+SHORT = {
+    "family": "model.family",
+    "layers": "model.n_layers",
+    "corpus": "data.corpus",
+    "tokenizer": "data.tokenizer",
+    "batching": "data.batching",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +34,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     columns.add_argument("--by", metavar="COLUMN", help="apart for each value of it, such as family")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--where", metavar="EXPRESSION", help="keep the rows for which it is true")
-    rows.add_argument("--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses [0]")
+    rows.add_argument(
+        "--drop-highest", type=whole(0), default=0, metavar="K", help="leave out the K highest losses [0]"
+    )
     rows.add_argument("--frontier", action="store_true", help="keep runs that no run with less compute beats")
     rows.add_argument(
         "--critical-batch",
-        type=float,
+        type=number(),
         nargs=2,
         metavar=("B", "ALPHA"),
         help="turn C into C_min and steps into S_min, with B_crit = B / L^(1 / ALPHA) tokens (Kaplan: 2.1e8 0.21)",
     )
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="R", help="refits for the intervals [1000]")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling [0]")
+    parser.add_argument("--bootstrap", type=whole(0), default=1000, metavar="R", help="refits for the intervals [1000]")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the resampling [0]")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -46,28 +55,43 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("command line: expected a TABLE or DIR, such as runs/first or table.csv")
     if options.bootstrap < 0 or options.drop_highest < 0:
         raise UserError("command line: --bootstrap and --drop-highest are counts, 0 or more")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"command line: --seed {options.seed}: expected a whole number from 0 to 2**32 - 1")
 
 
-def points_by_group(options: argparse.Namespace, needs: Iterable[str]) -> dict[str, Any]:
+def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared: bool = False) -> dict[str, Any]:
     """The points that the options ask for, by the value of ``--by``, or under "".
 
     Of several groups, one that has no points to fit is left out; see :func:`apart`.
 
+    Args:
+        compared: the groups are compared with each other, so their losses have to compare.
     Raises:
         UserError: see :func:`seqjax.scaling.points.read_points`.
     """
-    from seqjax.scaling.points import select
+    from seqjax.scaling.comparable import refuse_incomparable
+    from seqjax.scaling.points import has_status, is_run_table, select
 
     wanted = {*needs}
     wanted |= {"flops"} if options.frontier else set()
     wanted |= {"tokens", "steps"} if options.critical_batch else set()
-    table = _read(options.places)
-    select(table, options.where, str(options.places[0]))  # it has to be true for some row of the whole table
-    groups = _groups(table, options.by)
+    table, written = _read(options.places)
+    # the condition has to be true for some row of the whole table
+    keep, _ = select(table, options.where, _source(options.places))
+    if compared:
+        ended = has_status(table, "finished") if is_run_table(table) else keep
+        refuse_incomparable(table[keep & ended], options.loss or "loss", _source(options.places))
+    groups = {"": table}
+    if options.by is not None:
+        named = written[_label_column(table, "by", options.by)].fillna("(empty)")
+        groups = {str(value): rows for value, rows in table.groupby(named, sort=True)}
+    cluster = None
+    if options.cluster is not None:
+        cluster = written[_label_column(table, "cluster", options.cluster)]
     found = {}
     for group, rows in groups.items():
         with apart(options, group if len(groups) > 1 else ""):
-            found[group] = _points(rows, options, sorted(wanted))
+            found[group] = _points(rows, options, sorted(wanted), cluster)
     if not found:
         raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
     return found
@@ -92,7 +116,7 @@ def exit_code(options: argparse.Namespace) -> int:
     return 2 if getattr(options, "refused", False) else 0
 
 
-def _points(rows: Any, options: argparse.Namespace, needs: list[str]) -> Any:
+def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: Any) -> Any:
     from seqjax.scaling.families import frontier
     from seqjax.scaling.kaplan import adjusted
     from seqjax.scaling.points import read_points
@@ -104,8 +128,8 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str]) -> Any:
         needs,
         where=options.where,
         drop_highest=options.drop_highest,
-        cluster=options.cluster,
-        source=str(options.places[0]),
+        cluster=cluster,
+        source=_source(options.places),
     )
     if options.critical_batch:
         batch = points.variables["tokens"] / points.variables["steps"]
@@ -113,23 +137,27 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str]) -> Any:
     return frontier(points) if options.frontier else points
 
 
-def _read(places: list[Path]) -> Any:
-    """The run table of sweep folders, or any table in a file."""
-    import pandas as pd
+def _source(places: list[Path]) -> str:
+    return str(places[0]) if len(places) == 1 else f"{len(places)} tables"
 
-    from seqjax.sweeps.table import gather, read_file
+
+def _read(places: list[Path]) -> tuple[Any, Any]:
+    """The run table of sweep folders, or any table in files; and its cells as they are written."""
+    from seqjax.sweeps.table import gather
+    from seqjax.sweeps.table_file import read_file
 
     if any(place.is_dir() for place in places):
-        return gather(places)
-    return pd.concat([read_file(place, "a sweep folder or a table") for place in places], ignore_index=True)
+        table = gather(places)
+        return table, table.astype("string")
+    table, written = read_file(places, "a sweep folder or a table")
+    if not table.index.is_unique:  # a file is named twice
+        table, written = table.reset_index(drop=True), written.reset_index(drop=True)
+    return table, written
 
 
-def _groups(table: Any, by: str | None) -> dict[str, Any]:
-    if by is None:
-        return {"": table}
-    column = by if by in table.columns else SHORT.get(by, by)
+def _label_column(table: Any, option: str, name: str) -> str:
+    column = name if name in table.columns else SHORT.get(name, name)
     if column not in table.columns:
-        near = did_you_mean(by, [*map(str, table.columns), *SHORT])
-        raise UserError(f"--by {by}: there is no such column{near}")
-    named = table[column].astype("string").fillna("(empty)")
-    return {str(value): rows for value, rows in table.groupby(named, sort=True)}
+        near = did_you_mean(name, [*map(str, table.columns), *SHORT])
+        raise UserError(f"--{option} {name}: there is no such column{near}")
+    return column

@@ -12,7 +12,9 @@ from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config, run_id
 from seqjax.errors import UserError
+from seqjax.plain import whole
 from seqjax.stopping import STOPPED
+from seqjax.units import with_error
 
 DIVERGED = 3
 
@@ -33,7 +35,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG|RUN", help="a config, or a run folder to resume")
     parser.add_argument("--runs", type=Path, help="parent of all run folders [runs]")
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
-    parser.add_argument("--devices", type=int, help="devices that share each batch [all]")
+    shared.add_corpus(parser)
+    parser.add_argument("--devices", type=whole(), help="devices that share each batch [all; of a CPU 1]")
     parser.add_argument(
         "--wandb",
         metavar="MODE",
@@ -52,7 +55,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     repeated = runs.read_result(folder) is not None
     _note_bundle(folder, repeated)
     try:
-        result = train(config, folder, devices=options.devices, wandb_mode=options.wandb, quiet=options.quiet)
+        result = train(
+            config,
+            folder,
+            devices=options.devices,
+            wandb_mode=options.wandb,
+            quiet=options.quiet,
+            corpus=options.corpus,
+        )
     except Interrupted as stop:
         print(f"stopped at step {stop.step}, state saved; go on with: seqjax train {folder}", file=sys.stderr)
         return 130 if stop.signal_number == signal.SIGINT else STOPPED
@@ -62,7 +72,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if result["status"] == "diverged":
         return DIVERGED
     if not options.no_sample:
-        _print_sample(config, folder)
+        _print_sample(config, folder, options.corpus)
     return 0
 
 
@@ -76,6 +86,8 @@ def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[Co
                 "command line: --runs and --run go with a config; a run that is resumed stays in its folder"
             )
         return runs.read_config(path), path
+    if options.corpus:
+        raise UserError("command line: --corpus goes with a run folder; with a config write --data.corpus")
     config = shared.config_of(path, rest)
     return config, options.folder or (options.runs or Path("runs")) / path.stem / run_id(config)
 
@@ -101,18 +113,20 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
             "          Try a lower --optimizer.learning-rate or more --optimizer.warmup-steps."
         )
         return
+    from seqjax.training.evaluation import unknown_note
+
     found = result["validation"]
     print(
-        f"held out  {found['loss']:.4f} ± {found['loss_se']:.4f} nats per token, {found['bits_per_byte']:.4f} "
-        f"bits per byte ({found['tokens']:,} tokens of the validation split)"
+        f"held out  {with_error(found['loss'], found['loss_se'])} nats per token, {found['bits_per_byte']:.4f} "
+        f"bits per byte{unknown_note(found.get('unknown', 0.0))} ({found['tokens']:,} tokens of the validation split)"
     )
     if len(found["by_source"]) > 1:
         parts = ", ".join(f"{source} {loss:.4f}" for source, loss in found["by_source"].items())
         print(f"          nats per token by source: {parts}")
 
 
-def _print_sample(config: Config, folder: Path) -> None:
+def _print_sample(config: Config, folder: Path, corpus: str | None) -> None:
     from seqjax.commands.sample import sample_text
 
     print("sample")
-    print(sample_text(config, folder, prompt=None, tokens=300, temperature=0.8))
+    print(sample_text(config, folder, prompt=None, tokens=300, temperature=0.8, corpus=corpus))

@@ -1,7 +1,8 @@
 """Corpora: named or local text, as documents in three splits.
 
-Splits keep held-out text unseen: by whole works (`english`), by whole files (folders and archives), by the published
-files or offsets (public corpora), by document number (streams), and only for one single file by position in it.
+Splits keep held-out text unseen: by whole works (`english`), by the published files or offsets (public corpora), by
+document number (streams), and for local text by the names of files, by whole files or by position
+(`seqjax.data.splits`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from pathlib import Path, PurePosixPath
 
 from seqjax import folders
 from seqjax.data import downloads
-from seqjax.data.sources import TextFile, cut_after, read_chunks, read_files
-from seqjax.errors import UserError, did_you_mean
-
-SPLITS = ("train", "validation", "test")
-HELD_OUT = 0.05  # share of the bytes in validation, and in test, of local text
+from seqjax.data.sources import Absent, TextFile, read_chunks, read_files
+from seqjax.data.splits import SPLITS, split_texts
+from seqjax.errors import UserError, did_you_mean, printable
 
 CORPORA: Mapping[str, str] = {
     "english": "Shakespeare, Milton and the King James Bible, 10.3 MB, embedded; split by whole works",
@@ -54,11 +53,13 @@ class Corpus:
 
     ``sha256`` identifies the content: of the raw bytes, or for a remote stream of the request. ``splits`` maps "train",
     "validation" and "test" (as far as the corpus has them) to documents; a stream gives them afresh at each iteration.
+    ``notes`` say what was left out and what is held out, each in one line.
     """
 
     name: str
     sha256: str
     splits: Mapping[str, Iterable[Document]]
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -82,12 +83,12 @@ def load_corpus(spec: str, data_folder: Path | None = None) -> Corpus:
     ``spec`` is a name in `CORPORA`; a path (also relative to the data folder) to a text file, plain or .gz, .bz2, .xz,
     to a folder of text files, or to an archive of these (.tar, .tar.gz, .tar.bz2, .tar.xz, .zip); or
     ``hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]`` for a stream (see `seqjax.data.streaming`). A name in the table
-    wins over a file of that name: write ``./english`` for the file.
+    wins over a file of that name: write ``./english`` for the file. `seqjax.data.trees` says which files of a folder
+    are text, `seqjax.data.splits` how they are split.
 
-    Splits of local text: a single file (or up to two) 90/5/5 by position, cut at line ends, so that the held-out parts
-    are the ends of files; three files or more by whole files, drawn by the sha256 of their names.
-
-    Raises UserError: unknown name or missing path, nothing to read, damaged packing, wrong content, no network.
+    Raises:
+        Absent: unknown name or missing path.
+        UserError: nothing to read, damaged packing, wrong content, no network.
     """
     data = folders.data_folder() if data_folder is None else Path(data_folder)
     if not spec.strip():
@@ -156,63 +157,32 @@ def _load_local(spec: str, data: Path) -> Corpus:
     if not path.exists() and os.sep not in spec:
         near = did_you_mean(spec, [*CORPORA, *_names_in(Path()), *_names_in(data)])
         allowed = f"{', '.join(CORPORA)}, a path (seen from {Path.cwd()}), or hf:NAME"
-        raise UserError(f"no corpus and no file '{spec}'{near}; it may be {allowed}")
-    files = [f for f in read_files(path, folders.cache_folder()) if f.n_bytes]
+        raise Absent(f"no corpus and no file '{printable(spec)}'{near}; it may be {allowed}")
+    found = read_files(path, folders.cache_folder())
+    files = [f for f in found.files if f.n_bytes]
+    name = printable(str(path.resolve()))
     if not files:
-        raise UserError(f"{path} is empty: there is no text in it")
-    name = str(path.resolve())
-    splits = _split_by_position(name, path, files) if len(files) < 3 else _split_by_file(name, files)
-    return _corpus(name, splits, [(file.name if len(files) > 1 else "", file) for file in files])
+        raise UserError(f"{name} is empty: there is no text in it")
+    parts = split_texts(files)
+    single = path.is_file() and len(files) == 1
+    splits = {
+        split: tuple(
+            _document(_source(piece.file, name), *piece, name=name if single else piece.file.name) for piece in pieces
+        )
+        for split, pieces in parts.pieces.items()
+    }
+    left_out = (f"left out: {found.left_out}",) if found.left_out else ()
+    labelled = [(file.name if len(files) > 1 else "", file) for file in files]
+    return _corpus(name, splits, labelled, parts.rule, (*left_out, *parts.notes))
 
 
 def _names_in(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+    return list(map(printable, os.listdir(folder))) if folder.is_dir() else []
 
 
-def _split_by_position(name: str, path: Path, files: list[TextFile]) -> dict[str, tuple[Document, ...]]:
-    splits: dict[str, tuple[Document, ...]] = dict.fromkeys(SPLITS, ())
-    for file in files:
-        n = file.n_bytes
-        cuts = [0, cut_after(file.path, n * 90 // 100, n), cut_after(file.path, n * 95 // 100, n), n]
-        for split, (start, stop) in zip(SPLITS, pairwise(cuts), strict=True):
-            if stop > start:
-                label = name if path.is_file() and len(files) == 1 else file.name
-                splits[split] += (_document(path.name, file, start, stop, name=label),)
-    return splits
-
-
-def _split_by_file(name: str, files: list[TextFile]) -> dict[str, tuple[Document, ...]]:
-    held_out = _held_out(files)
-    source = _source_of(files, PurePosixPath(name).name)
-    splits: dict[str, tuple[Document, ...]] = dict.fromkeys(SPLITS, ())
-    for file in files:
-        splits[held_out.get(file.name, "train")] += (_document(source(file), file, name=file.name),)
-    return splits
-
-
-def _held_out(files: list[TextFile]) -> dict[str, str]:
-    """File name -> held-out split: in the order of the sha256 of the names, up to 5 % of the bytes, at least one."""
-    order = sorted(files, key=lambda f: hashlib.sha256(f.name.encode()).hexdigest())
-    budget = HELD_OUT * sum(f.n_bytes for f in files)
-    chosen: dict[str, str] = {}
-    for split in ("validation", "test"):
-        left = [f for f in order if f.name not in chosen]
-        used = 0
-        for file in left:
-            if used + file.n_bytes <= budget:
-                chosen[file.name] = split
-                used += file.n_bytes
-        if not used:
-            chosen[min(left, key=lambda f: f.n_bytes).name] = split
-    return chosen
-
-
-def _source_of(files: list[TextFile], name: str) -> Callable[[TextFile], str]:
-    """Name of the group a file belongs to: its topmost folder below the one all share, or the corpus itself."""
-    parents = [PurePosixPath(f.name).parts[:-1] for f in files]
-    first, last = min(parents), max(parents)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return lambda file: (*PurePosixPath(file.name).parts[shared:-1], name)[0]
+def _source(file: TextFile, name: str) -> str:
+    """Name of the group a file belongs to: its topmost folder, or the corpus itself."""
+    return (*PurePosixPath(file.name).parts[:-1], PurePosixPath(name).name)[0]
 
 
 def _document(source: str, file: TextFile, start: int = 0, stop: int | None = None, *, name: str) -> Document:
@@ -220,8 +190,16 @@ def _document(source: str, file: TextFile, start: int = 0, stop: int | None = No
     return Document(name, source, partial(read_chunks, file.path, start, stop - start), stop - start, start)
 
 
-def _corpus(name: str, splits: Mapping[str, tuple[Document, ...]], files: Iterable[tuple[str, TextFile]]) -> Corpus:
+def _corpus(
+    name: str,
+    splits: Mapping[str, tuple[Document, ...]],
+    files: Iterable[tuple[str, TextFile]],
+    rule: str = "",
+    notes: tuple[str, ...] = (),
+) -> Corpus:
+    """``rule`` tells apart the ways of splitting one text."""
     digest = hashlib.sha256()
     for label, file in files:
         digest.update(f"{label}\0{file.sha256}\n".encode())
-    return Corpus(name, digest.hexdigest(), splits)
+    digest.update(rule.encode())
+    return Corpus(name, digest.hexdigest(), splits, notes)

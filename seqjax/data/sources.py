@@ -6,35 +6,30 @@ file that can be read from any offset.
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import hashlib
 import json
-import lzma
 import os
 import shutil
 import tarfile
 import tempfile
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
 
-from seqjax.errors import UserError, did_you_mean
-from seqjax.folders import make_folder, replaced_atomically
+from seqjax.data.trees import ARCHIVE_SUFFIXES, PACKED_SUFFIXES, Entry, allowed, choose, opened_archive, walk
+from seqjax.errors import UserError, did_you_mean, printable
+from seqjax.folders import make_folder
 
 CHUNK_BYTES = 4 << 20
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".tokens", ".raw")
-PACKED_SUFFIXES = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".zip")
 UNREADABLE_SUFFIXES = (".zst", ".7z", ".rar", ".parquet", ".lz4", ".br")
-_DAMAGE = (EOFError, OSError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
-_MEMO_BYTES = 16 << 20  # files below this are hashed afresh each time
-_MEMO_AGE_S = 2.0  # a file changed this recently could change again within one tick of the clock
+_DAMAGE = (EOFError, OSError, LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+_STRANGE = (NotImplementedError, RuntimeError, ValueError)  # a method or a name that zipfile and tarfile do not know
+_FORMAT = 2  # of unpacked folders: which texts are in them, and under which names
 
 
 @dataclass(frozen=True)
@@ -47,29 +42,51 @@ class TextFile:
     sha256: str
 
 
-def read_files(path: Path, cache: Path) -> tuple[TextFile, ...]:
-    """Every text in ``path`` (file, packed file, archive or folder), in the order of the names.
+class Found(NamedTuple):
+    """The texts of a file, folder or archive, in the order of their paths, and in words what was left out."""
 
-    Raises UserError for a missing path (with the nearest existing name), a file that may not be read, a damaged or
-    unknown packing, and a folder or archive without text.
+    files: tuple[TextFile, ...]
+    left_out: str = ""
+
+
+class Absent(UserError):
+    """There is no such file, folder or corpus."""
+
+
+def read_files(path: Path, cache: Path) -> Found:
+    """Every text in ``path`` (file, packed file, archive or folder); `seqjax.data.trees` has the rule.
+
+    Raises:
+        Absent: a missing path (with the nearest existing name).
+        UserError: a file that may not be read, a pipe or device, a damaged or unknown packing, no text.
     """
     try:
         return _read(path, cache)
     except OSError as error:
-        raise UserError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {printable(str(error.filename or path))}: {error.strerror or error}") from None
 
 
-def _read(path: Path, cache: Path) -> tuple[TextFile, ...]:
+def _read(path: Path, cache: Path) -> Found:
+    shown, name = printable(str(path)), path.name.lower()
     if not path.exists():
-        raise UserError(f"no file or folder {path}{_nearest(path)}")
+        raise Absent(f"no file or folder {shown}{_nearest(path)}")
     if path.is_dir():
         return _read_folder(path, cache)
-    name = path.name.lower()
+    if not path.is_file():
+        raise UserError(f"{shown} is a pipe or a device: save its text in a file")
     if name.endswith(UNREADABLE_SUFFIXES):
-        raise UserError(f"cannot read {path}: text may be plain, .gz, .bz2, .xz, .zip or a tar archive")
-    if name.endswith(ARCHIVE_SUFFIXES) or name.endswith(tuple(PACKED_SUFFIXES)):
+        raise UserError(f"cannot read {shown}: text may be plain, .gz, .bz2, .xz, .zip or a tar archive")
+    if name.endswith(ARCHIVE_SUFFIXES):
         return _unpacked(path, cache)
-    return (TextFile(path.name, path, path.stat().st_size, file_digest(path, "sha256", cache)),)
+    return Found((_read_file(printable(path.name), path, cache),))
+
+
+def _read_file(name: str, path: Path, cache: Path) -> TextFile:
+    """One text that lies in a file, plain or packed."""
+    if path.name.lower().endswith(tuple(PACKED_SUFFIXES)):
+        (file,) = _unpacked(path, cache).files
+        return TextFile(name.removesuffix(path.suffix), file.path, file.n_bytes, file.sha256)
+    return TextFile(name, path, path.stat().st_size, file_digest(path))
 
 
 def read_chunks(path: Path, start: int, n_bytes: int) -> Iterator[bytes]:
@@ -114,163 +131,132 @@ def last_cut(data: bytes) -> int:
     return max(cut, 1)
 
 
-def cut_after(path: Path, at: int, n_bytes: int) -> int:
-    """The first offset from ``at`` on, at most ``n_bytes``, where a line ends; else a word; else a character."""
+def cut_after(path: Path, at: int, n_bytes: int, marks: tuple[bytes, ...] = (b"\n", b" ")) -> int:
+    """The first offset from ``at`` on, at most ``n_bytes``, where a line ends; else a word; else a character.
+
+    ``marks`` are the ends that count.
+    """
     with path.open("rb") as file:
         file.seek(max(at - 1, 0))
         previous = file.read(1) if at else b"\n"
         if previous == b"\n":
             return at
         block = file.read(min(CHUNK_BYTES, n_bytes - at))
-    newline = block.find(b"\n")
-    if newline >= 0:
-        return at + newline + 1
-    space = block.find(b" ")
-    if space >= 0:
-        return at + space
+    for mark in marks:
+        if (place := block.find(mark)) >= 0:
+            return at + place + (mark == b"\n")  # a word keeps the blank in front of it
     step = 0
     while step < len(block) and 0x80 <= block[step] < 0xC0:
         step += 1
     return at + step
 
 
-def file_digest(path: Path, algorithm: str, cache: Path) -> str:
-    """Hexadecimal digest of a file; that of a large file is remembered by path, size and time of change."""
-    status = path.stat()
-    key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{algorithm}"
-    memo = cache / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    large = status.st_size >= _MEMO_BYTES
-    if large:
-        with contextlib.suppress(OSError):
-            return memo.read_text(encoding="ascii")
-    digest = hashlib.new(algorithm, usedforsecurity=False)
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of a file, of its content each time: times and sizes can stay when a text changes."""
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if large and time.time() - status.st_mtime > _MEMO_AGE_S:
-        with contextlib.suppress(UserError, OSError), replaced_atomically(memo) as file:
-            file.write(digest.hexdigest().encode())
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _nearest(path: Path) -> str:
     """Hint at an existing neighbour with a name like the missing one."""
     if path.parent.is_dir():
-        return did_you_mean(path.name, [neighbour.name for neighbour in path.parent.iterdir()])
-    return f": there is no folder {path.parent} either"
+        return did_you_mean(printable(path.name), [printable(near.name) for near in path.parent.iterdir()])
+    return f": there is no folder {printable(str(path.parent))} either"
 
 
-def _is_text(name: str) -> bool:
-    name = name.lower()
-    for suffix in PACKED_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name.endswith(TEXT_SUFFIXES)
+def _read_folder(folder: Path, cache: Path) -> Found:
+    texts, left_out = choose(walk(folder))
+    if not texts:
+        raise _no_text("folder", folder, left_out)
+    files = [_read_file(name, entry.handle, cache) for name, entry in texts.items()]
+    return Found(tuple(files), left_out)
 
 
-def _read_folder(folder: Path, cache: Path) -> tuple[TextFile, ...]:
-    files = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.is_file() and _is_text(path.name) and not any(part.startswith(".") for part in relative.parts):
-            text = _read(path, cache)[0]
-            files.append(TextFile(relative.as_posix(), text.path, text.n_bytes, text.sha256))
-    if not files:
-        raise UserError(f"no text in the folder {folder}: its files must end in {_allowed()}")
-    return tuple(files)
+def _no_text(what: str, path: Path, left_out: str) -> UserError:
+    others = f"; left out: {left_out}" if left_out else ""
+    return UserError(f"no text in the {what} {printable(str(path))}: its files must end in {allowed()}{others}")
 
 
-def _allowed() -> str:
-    return ", ".join(TEXT_SUFFIXES) + " (also packed: " + ", ".join(PACKED_SUFFIXES) + ")"
-
-
-def _unpacked(path: Path, cache: Path) -> tuple[TextFile, ...]:
+def _unpacked(path: Path, cache: Path) -> Found:
     """The texts of a packed file, from the cache when it was unpacked before."""
     packing = next(s for s in (*ARCHIVE_SUFFIXES[::-1], *PACKED_SUFFIXES) if path.name.lower().endswith(s))
-    folder = cache / "unpacked" / (file_digest(path, "sha256", cache)[:32] + packing)
-    files = _read_index(folder)
-    if files is None:
-        files = _unpack(path, folder)
-    if not files:
-        raise UserError(f"no text in the archive {path}: its files must end in {_allowed()}")
-    if packing in PACKED_SUFFIXES:  # the text bears the name of its file, which may have been renamed since
-        files = (replace(files[0], name=path.name[: -len(packing)]),)
-    return files
+    folder = cache / "unpacked" / f"{file_digest(path)[:32]}-{_FORMAT}{packing}"
+    found = _read_index(folder) or _unpack(path, folder)
+    if not found.files:
+        raise _no_text("archive", path, found.left_out)
+    return found
 
 
-def _read_index(folder: Path) -> tuple[TextFile, ...] | None:
-    """The texts unpacked in ``folder``, or None when it is absent or incomplete."""
+def _read_index(folder: Path) -> Found | None:
+    """The texts unpacked in ``folder``, or None when it is absent, incomplete or altered."""
     try:
-        rows = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        files = tuple(TextFile(name, folder / file, size, sha256) for name, file, size, sha256 in rows)
-        return files if all(file.path.stat().st_size == file.n_bytes for file in files) else None
-    except (OSError, ValueError):
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        if index["sha256"] != _index_sha256(index):
+            return None
+        files = tuple(TextFile(name, folder / file, size, sha256) for name, file, size, sha256 in index["files"])
+        whole = all(file_digest(file.path) == file.sha256 for file in files)
+        return Found(files, index["left_out"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _unpack(path: Path, folder: Path) -> tuple[TextFile, ...]:
+def _index_sha256(index: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([index["files"], index["left_out"]]).encode()).hexdigest()
+
+
+def _unpack(path: Path, folder: Path) -> Found:
     make_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="tmp-"))
     try:
-        rows = []
-        try:
-            for name, file in _members(path):
-                target = f"{len(rows):06d}.txt"
-                size, sha256 = _copy(file, temporary / target)
-                rows.append((name, target, size, sha256))
-        except _DAMAGE as error:
-            if isinstance(error, OSError) and error.errno is not None:  # no space, not allowed: not the file's fault
-                raise UserError(f"cannot unpack {path} into {folder.parent}: {error.strerror}") from None
-            reason = str(error) or type(error).__name__
-            raise UserError(f"{path} is damaged or is not what its name says ({reason})") from None
-        rows.sort()
-        (temporary / "index.json").write_text(json.dumps(rows), encoding="utf-8")
+        index = _unpack_into(temporary, path)
+        (temporary / "index.json").write_text(json.dumps(index | {"sha256": _index_sha256(index)}), encoding="utf-8")
         if folder.exists() and _read_index(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # another process was first: its copy is the same
             os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    files = _read_index(folder)
-    if files is None:
-        raise UserError(f"cannot unpack {path} into {folder}: remove that folder and try again")
-    return files
+    found = _read_index(folder)
+    if found is None:
+        raise UserError(f"cannot unpack {printable(str(path))} into {folder}: remove that folder and try again")
+    return found
 
 
-def _copy(file: BinaryIO, target: Path) -> tuple[int, str]:
+def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
+    """Write the texts of a packed file as 000000.txt, 000001.txt, ...; their index."""
+    shown = printable(str(path))
+    try:
+        with opened_archive(path) as (entries, open_entry):
+            texts, left_out = choose(entries) if path.name.lower().endswith(ARCHIVE_SUFFIXES) else _sole(entries)
+            numbers = {id(entry): (number, name) for number, (name, entry) in enumerate(texts.items())}
+            files: list[Any] = [None] * len(texts)
+            for entry in entries:  # in the order of the archive: going back in a packed one unpacks it from the start
+                if id(entry) in numbers:
+                    number, name = numbers[id(entry)]
+                    target = f"{number:06d}.txt"
+                    with open_entry(entry) as file:
+                        packing = PurePosixPath(entry.name).suffix.lower()
+                        files[number] = [name, target, *_copy(file, packing, folder / target)]
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # no space, not allowed: not the file's fault
+            raise UserError(f"cannot unpack {shown} into {folder.parent}: {error.strerror}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{shown} is damaged or is not what its name says ({reason})") from None
+    except _STRANGE as error:
+        raise UserError(f"{shown} cannot be unpacked here ({error}): unpack it yourself") from None
+    return {"files": files, "left_out": left_out}
+
+
+def _sole(entries: Sequence[Entry]) -> tuple[dict[str, Entry], str]:
+    return {printable(entry.name): entry for entry in entries}, ""
+
+
+def _copy(file: BinaryIO, packing: str, target: Path) -> tuple[int, str]:
+    """Write a file, unpacked where its suffix says so; its size and sha256."""
     digest, size = hashlib.sha256(), 0
-    with target.open("wb") as out:
-        while block := file.read(1 << 20):
+    with PACKED_SUFFIXES[packing](file, "rb") if packing in PACKED_SUFFIXES else file as text, target.open("wb") as out:
+        while block := text.read(1 << 20):
             digest.update(block)
             size += len(block)
             out.write(block)
     return size, digest.hexdigest()
-
-
-def _members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """Name and open file of every text in a packed file. Members are never written under their own names."""
-    name = path.name.lower()
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir()]
-            for member in members:
-                if len(members) == 1 or _is_text(member.filename):
-                    with archive.open(member) as file:
-                        yield from _opened(member.filename, file)
-    elif name.endswith(ARCHIVE_SUFFIXES):
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                if member.isfile() and _is_text(member.name) and not Path(member.name).name.startswith("."):
-                    yield from _opened(member.name, archive.extractfile(member))
-    else:
-        open_packed: Callable = PACKED_SUFFIXES[path.suffix.lower()]
-        with open_packed(path, "rb") as file:
-            yield path.name[: -len(path.suffix)], file
-
-
-def _opened(name: str, file: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
-    suffix = Path(name).suffix.lower()
-    if suffix in PACKED_SUFFIXES:
-        with PACKED_SUFFIXES[suffix](file, "rb") as inner:
-            yield name[: -len(suffix)], inner
-    else:
-        yield name, file

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tiktoken
@@ -42,6 +42,20 @@ NAMES = ("bytes", "chars", "words", "words-V", "bpe-V", *ranks.FILES)
 _FORMAT = 1
 
 
+class Coverage(NamedTuple):
+    """How far tokens code a text.
+
+    Attributes:
+        n_spelled: UTF-8 bytes that the tokens stand for: all, but for blanks that `words` does not keep.
+        n_unknown: how many tokens are `<unk>` in the place of other text.
+        n_unknown_bytes: bytes of that text, a word's with the blank that ends it.
+    """
+
+    n_spelled: int
+    n_unknown: int
+    n_unknown_bytes: int
+
+
 @dataclass(frozen=True)
 class Tokenizer:
     """A named map from text to token ids.
@@ -57,6 +71,7 @@ class Tokenizer:
     sha256: str
     _encode: Callable[[bytes], np.ndarray] = field(repr=False, compare=False)
     _decode: Callable[[list[int]], str] = field(repr=False, compare=False)
+    _coverage: Callable[[bytes], Coverage] | None = field(default=None, repr=False, compare=False)
 
     @property
     def dtype(self) -> np.dtype:
@@ -69,6 +84,10 @@ class Tokenizer:
         Raises UnicodeDecodeError for bytes that are not UTF-8, except with `bytes`.
         """
         return self._encode(text)
+
+    def coverage(self, text: bytes) -> Coverage:
+        """How far the tokens of a text, `encode(text)`, code it."""
+        return Coverage(len(text), 0, 0) if self._coverage is None else self._coverage(text)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """Text of the ids; bytes that are not UTF-8 come out as U+FFFD."""
@@ -136,6 +155,7 @@ def _build(
     end_of_text: int | None,
     encode: Callable[[bytes], np.ndarray] | None = None,
     decode: Callable[[list[int]], str] | None = None,
+    coverage: Callable[[bytes], Coverage] | None = None,
 ) -> Tokenizer:
     size = len(mergeable) + len(special)
     encoding = tiktoken.Encoding(
@@ -143,7 +163,7 @@ def _build(
     )
     sha256 = _identity(pattern, mergeable, special)
     encode = encode or partial(_encode_with, encoding, token_dtype(size))
-    return Tokenizer(name, encoding, size, end_of_text, sha256, encode, decode or encoding.decode)
+    return Tokenizer(name, encoding, size, end_of_text, sha256, encode, decode or encoding.decode, coverage)
 
 
 def _identity(pattern: str, mergeable: dict[bytes, int], special: dict[str, int]) -> str:
@@ -184,8 +204,13 @@ def _chars(name: str, vocabulary: list[str]) -> Tokenizer:
     def encode(text: bytes) -> np.ndarray:
         return table[np.frombuffer(text.decode("utf-8").encode("utf-32-le"), "<u4")]
 
+    def coverage(text: bytes) -> Coverage:
+        points = np.frombuffer(text.decode("utf-8").encode("utf-32-le"), "<u4")
+        others = points[table[points] == unknown]
+        return Coverage(len(text), len(others), len(others.tobytes().decode("utf-32-le").encode("utf-8")))
+
     mergeable = {c.encode("utf-8"): i for i, c in enumerate(vocabulary)}
-    return _build(name, ANY_CHARACTER, mergeable, {UNKNOWN: unknown, END_OF_TEXT: end}, end, encode)
+    return _build(name, ANY_CHARACTER, mergeable, {UNKNOWN: unknown, END_OF_TEXT: end}, end, encode, coverage=coverage)
 
 
 def _words(name: str, vocabulary: list[str]) -> Tokenizer:
@@ -204,10 +229,17 @@ def _words(name: str, vocabulary: list[str]) -> Tokenizer:
         found += [known.get(word, 0) for word in lines[-1].split()]
         return np.array(found, dtype)
 
+    def coverage(text: bytes) -> Coverage:
+        lines = [line.split() for line in text.decode("utf-8").split("\n")]
+        words = [word for line in lines for word in line]
+        others = [word for word in words if word not in known]
+        n_spelled = len("".join(words).encode()) + sum(max(len(line) - 1, 0) for line in lines) + len(lines) - 1
+        return Coverage(n_spelled, len(others), len("".join(others).encode()) + len(others))
+
     def decode(tokens: list[int]) -> str:
         return " ".join(spelled[t] for t in tokens).replace(" \n", "\n").replace("\n ", "\n")
 
-    return _build(name, WORD, {word.encode("utf-8"): i for word, i in ids.items()}, {}, None, encode, decode)
+    return _build(name, WORD, {word.encode("utf-8"): i for word, i in ids.items()}, {}, None, encode, decode, coverage)
 
 
 def _bpe(name: str, vocabulary: list[str]) -> Tokenizer:

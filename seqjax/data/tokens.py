@@ -19,7 +19,7 @@ import numpy as np
 
 from seqjax.data.corpora import Corpus, Document, not_utf8
 from seqjax.data.sources import last_cut
-from seqjax.data.tokenizers import Tokenizer
+from seqjax.data.tokenizers import Coverage, Tokenizer
 from seqjax.errors import UserError
 from seqjax.folders import make_folder, replaced_atomically
 
@@ -35,14 +35,19 @@ Progress = Callable[[int, int | None], None]
 class TokenShard:
     """Tokens of one split.
 
-    ``tokens`` is a read-only memory map; ``n_bytes`` counts the UTF-8 bytes of the text without separators, for losses
-    in bits per byte; ``header`` holds corpus, corpus_sha256, split, tokenizer, tokenizer_sha256, vocab_size, dtype,
-    n_tokens, n_bytes, tokens_sha256 and documents, a list of [name, source, first token].
+    ``tokens`` is a read-only memory map; ``n_bytes`` counts the UTF-8 bytes of the text without separators;
+    ``coverage`` says how far the tokens code it, for losses in bits per byte; ``header`` holds corpus, corpus_sha256,
+    split, tokenizer, tokenizer_sha256, vocab_size, dtype, n_tokens, n_bytes, coverage, tokens_sha256 and documents, a
+    list of [name, source, first token].
     """
 
     tokens: np.ndarray
     n_bytes: int
     header: Mapping[str, Any]
+
+    @property
+    def coverage(self) -> Coverage:
+        return Coverage(*self.header["coverage"])
 
 
 def prepare_shard(
@@ -69,7 +74,7 @@ def prepare_shard(
     }
     if path.exists():
         header, start = _read_header(path)
-        if all(header.get(key) == value for key, value in bound.items()):
+        if "coverage" in header and all(header.get(key) == value for key, value in bound.items()):
             return _open(path, header, start)
     with tempfile.TemporaryFile(dir=make_folder(path.parent)) as payload:
         header = bound | _encode_documents(corpus, documents, tokenizer, payload, progress)
@@ -88,7 +93,7 @@ def _encode_documents(
     """Write the tokens of all documents; return what the header says of them."""
     sizes = [d.n_bytes for d in documents] if isinstance(documents, tuple) else [None]
     total = None if None in sizes else sum(sizes)
-    digest, n_tokens, n_bytes = hashlib.sha256(), 0, 0
+    digest, n_tokens, n_bytes, covered = hashlib.sha256(), 0, 0, Coverage(0, 0, 0)
     listed: list[tuple[str, str, int]] = []
 
     def write(tokens: np.ndarray) -> None:
@@ -106,13 +111,20 @@ def _encode_documents(
         for chunk in document.chunks():
             for piece in _pieces(chunk):
                 write(_encode_piece(corpus, document, tokenizer, piece, at))
+                covered = Coverage(*map(sum, zip(covered, tokenizer.coverage(piece), strict=True)))
                 at += len(piece)
                 n_bytes += len(piece)
                 if progress is not None:
                     progress(n_bytes, total)
         if tokenizer.end_of_text is not None:
             write(np.array([tokenizer.end_of_text], tokenizer.dtype))
-    return {"n_tokens": n_tokens, "n_bytes": n_bytes, "tokens_sha256": digest.hexdigest(), "documents": listed}
+    return {
+        "n_tokens": n_tokens,
+        "n_bytes": n_bytes,
+        "coverage": covered,
+        "tokens_sha256": digest.hexdigest(),
+        "documents": listed,
+    }
 
 
 def _pieces(chunk: bytes) -> Iterator[bytes]:

@@ -1,1 +1,32 @@
-"""Figures: what the fits say, as people look at it first."""
+"""Figures and reports, and their look.
+
+matplotlib is imported here first: with its own defaults, whatever ``matplotlibrc`` lies about, and for files alone,
+whatever ``MPLBACKEND`` says. Both would change figures, and a broken one stops the import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+
+def _import_matplotlib() -> None:
+    """Import it from the folder of its default ``matplotlibrc``: the working folder's is the one that it reads."""
+    package = importlib.util.find_spec("matplotlib")
+    if package is None or "matplotlib" in sys.modules:
+        return
+    here, backend = os.open(".", os.O_RDONLY), os.environ.pop("MPLBACKEND", None)
+    try:
+        os.chdir(Path(package.submodule_search_locations[0]) / "mpl-data")
+        importlib.import_module("matplotlib")
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+_import_matplotlib()

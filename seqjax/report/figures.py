@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -21,6 +22,7 @@ from seqjax.report.style import (
     figure,
     log_axis,
     save,
+    shown,
     styled,
     ticks_between,
     widened,
@@ -48,7 +50,7 @@ def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figu
 
 def label_of(fit: Fit, group: str = "") -> str:
     """Group, number of points, and the constants with their intervals."""
-    return f"{group + ': ' if group else ''}{len(fit.points)} points\n{constants_of(fit)}"
+    return f"{shown(group) + ': ' if group else ''}{len(fit.points)} points\n{constants_of(fit)}"
 
 
 def constants_of(fit: Fit) -> str:
@@ -68,12 +70,12 @@ def footnote(fits: Sequence[Fit]) -> str:
     lines = []
     if counted := [f"{NAMES[k].split()[-1] if k != 'flops' else 'C'}: {v}" for k, v in fit.points.conventions.items()
                    if k in fit.law.variables]:  # fmt: skip
-        lines.append("counted as " + "; ".join(counted))
+        lines.append(shown("counted as " + "; ".join(counted), 160))
     rules = Counter(gone.rule for f in fits for gone in f.points.left_out)
     if rules:
-        shown = [f"{count} x {rule}" for rule, count in rules.most_common(3)]
+        named = [f"{count} x {shown(rule)}" for rule, count in rules.most_common(3)]
         more = sum(rules.values()) - sum(count for _, count in rules.most_common(3))
-        lines.append("left out: " + "; ".join(shown) + (f"; {more} more" if more else ""))
+        lines.append("left out: " + "; ".join(named) + (f"; {more} more" if more else ""))
     kinds = Counter(flag.partition(":")[0] for f in fits for flag in f.flags)
     lines.append("flags: " + (", ".join(kinds) if kinds else "none") + "; bands and intervals: 95 %, bootstrap")
     return "\n".join(lines)
@@ -92,14 +94,15 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     for (group, fit), (colour, marker, dash) in zip(fits.items(), looks, strict=False):
         x = fit.points.variables[name]
         predicted = fit.predict(**{name: line})
-        top.plot(line, predicted.loss, dash, color=colour, lw=1.4, label=label_of(fit, group))
+        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=label_of(fit, group))
         top.fill_between(line, predicted.low, predicted.high, color=colour, alpha=0.15, lw=0)
         top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
         bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
     if crossing is not None:
         if crossing.x is not None and low < crossing.x < high:
             top.axvline(crossing.x, color="#555555", lw=0.9, ls=":")
-        top.text(0.01, 0.01, crossing.verdict, transform=top.transAxes, fontsize=7.5, va="bottom", wrap=True)
+        verdict = textwrap.fill(shown(crossing.verdict, 300), 90)  # matplotlib's own wrapping reads "$" as mathematics
+        top.text(0.01, 0.01, verdict, transform=top.transAxes, fontsize=7.5, va="bottom")
     _loss_axis(top, losses, room=0.12 * len(fits))
     log_axis(bottom, "x", low, high)
     top.set_title(first.law.equation)
@@ -135,10 +138,10 @@ def _draw_surface(fit: Fit) -> Figure:
         levels = np.unique(np.round(np.geomspace(loss.min(), loss.max(), 12), 2))
         lines = plane.contour(grid_x, grid_y, loss, levels, colors="#888888", linewidths=0.7)
         plane.clabel(lines, fmt="%.2f", fontsize=7)
-    shown = plane.scatter(
+    dots = plane.scatter(
         x, y, c=fit.points.loss, cmap="viridis", norm=LogNorm(), s=16, edgecolor="#333333", lw=0.3, zorder=3
     )
-    bar = made.colorbar(shown, ax=plane, label=NAMES["loss"], shrink=0.85)
+    bar = made.colorbar(dots, ax=plane, label=NAMES["loss"], shrink=0.85)
     bar.set_ticks(ticks_between(fit.points.loss.min(), fit.points.loss.max()))
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     bar.ax.minorticks_off()
@@ -221,7 +224,7 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     right.set_ylabel("compute-optimal N")
     right.legend(loc="upper left")
     flags = "; ".join(found.flags) if found.flags else "none"
-    made.supxlabel(f"N: {counted}; flags: {flags}", fontsize=7, color="#555555", x=0.01, ha="left")
+    made.supxlabel(f"N: {shown(counted)}; flags: {flags}", fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 
@@ -274,7 +277,7 @@ def draw_positions(
         bins = binned(loss, error)
         losses.append(bins.loss)
         length = max(length, len(loss))
-        label = name
+        label = shown(name, 40)
         if plateaus and name in plateaus:
             label += f": {_plateau_words(plateaus[name])}"
         ax.errorbar(bins.center, bins.loss, 1.96 * bins.error, fmt=marker, color=colour, ms=4, mfc="white", mew=1.1,
@@ -282,8 +285,8 @@ def draw_positions(
         if fits and name in fits:
             line = np.geomspace(2, len(loss), 100)
             fit = fits[name]
-            ax.plot(line, fit.law.loss(fit.theta, {"position": line}), dash, color=colour, lw=1.2,
-                    label=f"{name}: {constants_of(fit)}")  # fmt: skip
+            ax.plot(line, fit.law.loss(fit.theta, {"position": line}), ls=dash, color=colour, lw=1.2,
+                    label=f"{shown(name, 40)}: {constants_of(fit)}")  # fmt: skip
     log_axis(ax, "x", 0.9, length * 1.15, plain=True)
     _loss_axis(ax, np.concatenate(losses))
     ax.set_xlabel(NAMES["position"])
@@ -308,11 +311,11 @@ def draw_ratio(ratio: Ratio, names: tuple[str, str], of: str = "params") -> Figu
     top = np.where(np.isfinite(ratio.high), ratio.high, np.nanmax(ratio.ratio[good]) * 1e3)
     ax.fill_between(ratio.loss[good], ratio.low[good], top[good], color=COLOURS[0], alpha=0.18, lw=0, label="95 %")
     ax.axhline(1, color="#555555", lw=0.9, ls=":")
-    shown = np.concatenate([ratio.ratio[good], ratio.low[good], ratio.high[good & np.isfinite(ratio.high)], [1.0]])
-    log_axis(ax, "y", *widened(shown, 0.1), plain=True)
+    bounds = np.concatenate([ratio.ratio[good], ratio.low[good], ratio.high[good & np.isfinite(ratio.high)], [1.0]])
+    log_axis(ax, "y", *widened(bounds, 0.1), plain=True)
     ax.invert_xaxis()
     ax.set_xlabel(f"{NAMES['loss']}, better to the right")
-    ax.set_ylabel(f"{NAMES[of].split(' (')[0]} of {names[0]} / {names[1]}")
-    ax.set_title(f"how many times more {names[0]} needs than {names[1]} for the same loss")
+    ax.set_ylabel(f"{NAMES[of].split(' (')[0]} of {shown(names[0], 16)} / {shown(names[1], 16)}")
+    ax.set_title(f"how many times more {shown(names[0], 16)} needs than {shown(names[1], 16)} for the same loss")
     ax.legend(loc="best")
     return made

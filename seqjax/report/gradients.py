@@ -43,7 +43,7 @@ def draw_gradient_norms(families: Mapping[str, Mapping[str, Any]]) -> Figure:
     for ax in axes[1]:
         ax.set_xlabel("distance t - k (tokens)")
     for ax in axes[:, 0]:
-        ax.set_ylabel("mean |d loss$_t$ / d state$_k$| (nats)")
+        ax.set_ylabel("mean |d loss$_t$ / d state$_k$| (nats)", parse_math=True)
     made.supxlabel(
         "geometric mean over seeds of the mean over windows and t; bands: 95 %; each panel has its own vertical axis",
         fontsize=7, color="#555555", x=0.01, ha="left",

@@ -12,7 +12,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 
-from seqjax.report.style import COLOURS, DASHES, MARKERS, styled
+from seqjax.errors import printable
+from seqjax.report.style import COLOURS, DASHES, MARKERS, shown, styled
 
 NAMES = {
     "c": "cell state c",
@@ -53,7 +54,7 @@ def liveliest(h_TxH: np.ndarray, count: int) -> np.ndarray:
 
 def visible(piece: str) -> str:
     """A token with its blanks to be seen: a space as ␣, a line end as ↵, a tab as →."""
-    return piece.replace(" ", "␣").replace("\n", "↵").replace("\t", "→").replace("\r", "←")
+    return printable(piece.replace(" ", "␣").replace("\n", "↵").replace("\t", "→").replace("\r", "←"))
 
 
 @styled
@@ -121,7 +122,7 @@ def _draw_losses(ax: Axes, labels: Sequence[str], readings: Sequence[Reading]) -
         mean = np.nanmean(reading.loss_T)
         ax.plot(
             reading.loss_T, color=COLOURS[number % len(COLOURS)], ls=DASHES[number % len(DASHES)],
-            marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.0, label=f"{reading.label}: mean {mean:.2f}",
+            marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.0, label=f"{shown(reading.label)}: mean {mean:.2f}",
         )  # fmt: skip
     ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.set_ylim(bottom=0)
@@ -146,7 +147,7 @@ def _draw_units(ax: Axes, bar: Axes, reading: Reading, name: str, layer: int | N
     ax.set_yticks(range(len(chosen)), [str(unit) for unit in chosen], fontsize=6)
     ax.set_ylabel("unit")
     ax.grid(False)
-    ax.set_title(f"{reading.label}, layer {index + 1}: {NAMES[name]}", loc="left", fontsize=8.5)
+    ax.set_title(f"{shown(reading.label)}, layer {index + 1}: {NAMES[name]}", loc="left", fontsize=8.5)
 
 
 def _draw_heads(place: SubFigure, labels: Sequence[str], reading: Reading, layer: int | None, size: float) -> None:
@@ -168,7 +169,7 @@ def _draw_heads(place: SubFigure, labels: Sequence[str], reading: Reading, layer
         _label_tokens(ax, "y", labels, size)
     place.supxlabel("token looked at (key)", fontsize=8)
     place.supylabel("token that looks (query)", fontsize=8)
-    place.suptitle(f"{reading.label}: attention; each row sums to 1, grey is what comes later", fontsize=9.5)
+    place.suptitle(f"{shown(reading.label)}: attention; each row sums to 1, grey is what comes later", fontsize=9.5)
     place.colorbar(
         ScalarMappable(scale, "cividis"), ax=axes, shrink=min(1.0, 2.2 / (len(blocks) * size)), label="weight", pad=0.01
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from seqjax.errors import UserError
+from seqjax.errors import UserError, printable
 from seqjax.runs import write_bytes_atomically
 from seqjax.units import si
 
@@ -35,6 +37,7 @@ RC = {
     "legend.fontsize": 8.0,
     "svg.hashsalt": "seqjax",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a name is a dollar
 }
 NAMES = {
     "params": "parameters N",
@@ -47,12 +50,29 @@ NAMES = {
 }
 
 
+@contextlib.contextmanager
+def _look() -> Iterator[None]:
+    """Our look over matplotlib's defaults; nothing of what the user has set."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def shown(name: str, most: int = 60) -> str:
+    """A name from outside as text of a figure: one line, not too long, and not hidden where it begins with ``_``."""
+    text = printable(name)
+    if len(text) > most:
+        text = f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+    return f"\u2060{text}" if text.startswith("_") else text  # legends leave out what begins with an underscore
+
+
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """``draw`` with our look for everything that it makes."""
 
     @wraps(draw)
     def drawn(*args: Any, **kwargs: Any) -> Figure:
-        with matplotlib.rc_context(RC):
+        with _look():
             return draw(*args, **kwargs)
 
     return drawn
@@ -65,9 +85,17 @@ def figure(width: float, height: float, **grid: object) -> tuple[Figure, np.ndar
 
 
 def check_name(path: Path) -> None:
-    """Raise UserError for a name that says no format we write."""
+    """Raise UserError for a name that says no format we write, or a place that cannot be written."""
     if path.suffix not in FORMATS:
         raise UserError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    for bad, reason in (
+        (path.is_dir(), "it is a folder"),
+        (not parent.is_dir(), f"{parent} is not a folder"),
+        (not os.access(parent, os.W_OK), "Permission denied"),
+    ):
+        if bad:
+            raise UserError(f"{path}: cannot be written: {reason}")
 
 
 def save(made: Figure, path: Path) -> None:
@@ -79,7 +107,7 @@ def save(made: Figure, path: Path) -> None:
     check_name(path)
     buffer = io.BytesIO()
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-    with matplotlib.rc_context(RC):
+    with _look():
         made.draw_without_rendering()
         made.set_layout_engine("none")  # laid out once: a second layout would differ a little
         made.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)

@@ -18,6 +18,7 @@ import numpy as np
 from jax.nn import logsumexp
 
 from seqjax.errors import UserError, did_you_mean
+from seqjax.numerics import pinned
 
 Logs = Mapping[str, jax.Array]
 """Natural logarithms of the variables, each [n]."""
@@ -89,7 +90,7 @@ class Law:
 
     def loss(self, theta: np.ndarray, variables: Mapping[str, np.ndarray]) -> np.ndarray:
         """Predicted loss, nats: theta [P] gives [n], theta [S, P] gives [S, n]."""
-        with jax.enable_x64(True):
+        with pinned(), jax.enable_x64(True):
             logs = {name: jnp.log(jnp.asarray(variables[name], jnp.float64)) for name in self.variables}
             f = self.log_loss if np.ndim(theta) == 1 else jax.vmap(self.log_loss, in_axes=(0, None))
             return np.exp(np.asarray(f(jnp.asarray(theta, jnp.float64), logs)))

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.numerics import pinned
+
 Residuals = Callable[[jax.Array, Any], jax.Array]
 """``residuals(theta_P, shared) -> r_n``, twice differentiable."""
 
@@ -77,7 +79,7 @@ def minimise(
         free_SxP: False for entries of theta that stay as they are; None: all are free.
         iterations: at most so many for each copy.
     """
-    with jax.enable_x64(True):
+    with pinned(), jax.enable_x64(True):
         theta_SxP = np.array(theta_SxP, np.float64, ndmin=2)
         free = np.ones(theta_SxP.shape, bool) if free_SxP is None else np.asarray(free_SxP, bool)
         common = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (shared, delta))

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError, did_you_mean
+from seqjax.scaling.comparable import refuse_incomparable
+from seqjax.sweeps.table_file import number_of
 
 CONVENTIONS = {
     "params": {
@@ -114,7 +116,7 @@ def read_points(
     *,
     where: str | None = None,
     drop_highest: int = 0,
-    cluster: str | None = None,
+    cluster: str | pd.Series | None = None,
     unique: bool = True,
     source: str = "the table",
 ) -> Points:
@@ -129,7 +131,8 @@ def read_points(
         needs: variables that a law cannot do without.
         where: an expression over the columns; rows for which it is false are left out.
         drop_highest: leave out so many rows with the highest losses.
-        cluster: column of what is resampled together; None: points with equal variables.
+        cluster: column of what is resampled together, or its labels, one for each row; None: points with equal
+            variables.
         unique: whether two equal rows are an error.
         source: what to call the table in errors.
     Raises:
@@ -145,17 +148,21 @@ def read_points(
         named["loss"] = _column(table, "loss", "loss", source)
     labels = _labels(table)
     keep, left_out = select(table, where, source)
-    notes: list[str] = []
-    for rule_of in (_not_finished, _worse_rates, _several_families):
-        if rule_of is _worse_rates:  # a loss that is no number is told, before a better one hides it
-            chosen = [label for label, kept in zip(labels, keep, strict=True) if kept]
-            _numbers(table.loc[keep, named["loss"]], named["loss"], chosen, source)
-        rules, said = rule_of(table[keep], named["loss"])
-        left_out += [LeftOut(labels[table.index.get_loc(row)], rule) for row, rule in rules.items()]
-        keep &= ~table.index.isin(list(rules))
-        notes += said
+    diverged = table[keep & has_status(table, "diverged")]
+
+    def leave_out(rules: Mapping[Any, str]) -> None:
+        left_out.extend(LeftOut(labels[table.index.get_loc(row)], rule) for row, rule in rules.items())
+        keep[table.index.isin(list(rules))] = False
+
+    leave_out(_not_finished(table[keep]))
+    # a loss that is no number is told, before a better one hides it
+    _numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
+    rules, notes = _worse_rates(table[keep], named["loss"], diverged)
+    leave_out(rules)
+    notes += _several_families(table[keep])
+    refuse_incomparable(table[keep], named["loss"], source)
     wanted = {*needs, *(columns or {}), "loss"} | ({"flops"} if "tokens" in needs and "tokens" not in named else set())
-    kept_labels = [label for label, kept in zip(labels, keep, strict=True) if kept]
+    kept_labels = _kept(labels, keep)
     values = {}
     for name, column in named.items():
         try:
@@ -171,7 +178,7 @@ def read_points(
             f"it has {_listed(table.columns)}"
         )
     if unique:
-        _refuse_equal_rows(values, kept_labels, source)
+        _refuse_equal_rows(values, _keys(table[keep], _telling_apart(table)), kept_labels, source)
     loss = values.pop("loss")
     groups = _clusters(table.loc[keep], values, cluster, source)
     points = Points(values, loss, groups, tuple(kept_labels), conventions, tuple(left_out), tuple(notes))
@@ -202,9 +209,10 @@ def _listed(columns: Iterable[Any], most: int = 12) -> str:
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
+    rows = [i if isinstance(i, str) else f"row {i + 1}" for i in table.index]
     if "run_id" in table.columns:
-        return [f"row {i + 1} ({run})" for i, run in zip(table.index, table["run_id"], strict=True)]
-    return [f"row {i + 1}" for i in table.index]
+        return [f"{row} ({run})" for row, run in zip(rows, table["run_id"], strict=True)]
+    return rows
 
 
 def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndarray, list[LeftOut]]:
@@ -230,25 +238,44 @@ def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndar
     return keep, gone
 
 
-def _not_finished(table: pd.DataFrame, _loss: str) -> tuple[dict[int, str], list[str]]:
-    if not {"status", "run_id"} <= set(table.columns):  # another table's status may say other things
-        return {}, []
-    return {i: str(status) for i, status in table["status"].items() if status != "finished"}, []
+def _kept(labels: Sequence[str], keep: np.ndarray) -> list[str]:
+    return [label for label, kept in zip(labels, keep, strict=True) if kept]
 
 
-def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[str]]:
+def is_run_table(table: pd.DataFrame) -> bool:
+    """Whether a table says of each run how it ended."""
+    return {"status", "run_id"} <= set(table.columns)  # another table's status may say other things
+
+
+def _not_finished(table: pd.DataFrame) -> dict[Any, str]:
+    if not is_run_table(table):
+        return {}
+    finished = has_status(table, "finished")
+    return {i: str(status) for (i, status), done in zip(table["status"].items(), finished, strict=True) if not done}
+
+
+def has_status(table: pd.DataFrame, status: str) -> np.ndarray:
+    """Which runs have it; none in another table."""
+    if not is_run_table(table):
+        return np.zeros(len(table), bool)
+    return np.asarray(table["status"].astype("string").fillna("") == status, bool)
+
+
+def _worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple[dict[Any, str], list[str]]:
     """Of runs that differ in nothing but rate and seed, those whose rate has not the best mean loss.
 
     Rates are compared on the seeds that all of them have: a search trains further seeds at the chosen rate alone.
+    A rate that diverged was tried: the best rate beside it does not lie at the edge.
     """
     if RATE not in table.columns:
         return {}, []
-    design = [name for name in table.columns if "." in name and name not in (RATE, SEED)] + ["tokens"] * (
-        "tokens" in table.columns
-    )
-    rules: dict[int, str] = {}
+    design = [name for name in table.columns if "." in name and name not in (RATE, SEED)]
+    in_vain: dict[Any, set[float]] = {}
+    for key, rate in zip(_keys(diverged, design), diverged[RATE] if len(diverged) else (), strict=True):
+        in_vain.setdefault(key, set()).add(rate)
+    rules: dict[Any, str] = {}
     edges = []
-    for _, runs in table.groupby(design, dropna=False, sort=False):
+    for _, runs in table.groupby(design + ["tokens"] * ("tokens" in table.columns), dropna=False, sort=False):
         losses = pd.to_numeric(runs[loss], errors="coerce").dropna()
         rates = runs.loc[losses.index, RATE]
         if SEED in table.columns:
@@ -259,7 +286,8 @@ def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[s
         if len(means) < 2:
             continue
         best = means.idxmin()
-        if best in (means.index.min(), means.index.max()):
+        tried = set(means.index) | in_vain.get(_keys(runs[:1], design)[0], set())
+        if best in (min(tried), max(tried)):
             edges.append(str(runs.iloc[0].get("label") or runs.iloc[0].get("run_id")))
         rules |= {i: "another learning rate is better" for i, rate in runs[RATE].items() if rate != best}
     notes = []
@@ -271,15 +299,19 @@ def _worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[int, str], list[s
     return rules, notes
 
 
+def _keys(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(map(str, row)) for row in zip(*(table[name] for name in columns), strict=True)] or [()] * len(table)
+
+
 def at_best_rates(table: pd.DataFrame) -> pd.DataFrame:
     """The finished runs of a run table whose learning rate is the best that was tried for their model, all seeds."""
     finished = table[table["status"] == "finished"]
-    return finished.drop(index=list(_worse_rates(finished, "loss")[0]))
+    return finished.drop(index=list(_worse_rates(finished, "loss", table[:0])[0]))
 
 
-def _several_families(table: pd.DataFrame, _loss: str) -> tuple[dict[int, str], list[str]]:
+def _several_families(table: pd.DataFrame) -> list[str]:
     families = sorted(table["model.family"].dropna().unique()) if "model.family" in table.columns else []
-    return {}, [f"several families in one fit: {', '.join(families)}"] if len(families) > 1 else []
+    return [f"several families in one fit: {', '.join(families)}"] if len(families) > 1 else []
 
 
 def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -> np.ndarray:
@@ -291,8 +323,11 @@ def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -
         if pd.isna(value):
             raise UserError(f"{where}: is empty; leave such rows out, e.g. --where '`{name}`.notna()'")
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = number_of(value) if isinstance(value, str) else float(value)
+        except ValueError as error:
+            reason = str(error) if isinstance(value, str) else f"{value!r} is not a number"
+            raise UserError(f"{where}: {reason}") from None
+        except TypeError:
             raise UserError(f"{where}: {value!r} is not a number") from None
         if not np.isfinite(number) or number <= 0:
             hint = " (did an integer overflow? write large numbers as 1.2e21)" if integers and number < 0 else ""
@@ -322,20 +357,35 @@ def _named(convention: str) -> str:
     return convention if convention.startswith("column") else f"{convention} FLOPs"
 
 
-def _refuse_equal_rows(values: Mapping[str, np.ndarray], labels: Sequence[str], source: str) -> None:
-    seen: dict[tuple[float, ...], str] = {}
-    for row, label in zip(zip(*values.values(), strict=True), labels, strict=True):
-        if row in seen:
-            raise UserError(f"{source}: {label} is {seen[row]} once more: the same {', '.join(values)}; keep one")
-        seen[row] = label
+def _telling_apart(table: pd.DataFrame) -> list[Any]:
+    """The columns that make two rows of equal numbers two runs: the run id, else seeds and whatever is text."""
+    if "run_id" in table.columns:
+        return ["run_id"]
+    return [name for name in table.columns if str(name).rpartition(".")[2] == "seed" or table[name].dtype.kind in "OT"]
 
 
-def _clusters(table: pd.DataFrame, values: Mapping[str, np.ndarray], cluster: str | None, source: str) -> np.ndarray:
+def _refuse_equal_rows(
+    values: Mapping[str, np.ndarray], names: Sequence[tuple[str, ...]], labels: Sequence[str], source: str
+) -> None:
+    seen: dict[tuple[Any, ...], str] = {}
+    for row, name, label in zip(zip(*values.values(), strict=True), names, labels, strict=True):
+        if (row, name) in seen:
+            raise UserError(
+                f"{source}: {label} is {seen[row, name]} once more: the same {', '.join(values)}; keep one, or tell "
+                "two runs apart in a column 'seed' or 'run_id'"
+            )
+        seen[row, name] = label
+
+
+def _clusters(
+    table: pd.DataFrame, values: Mapping[str, np.ndarray], cluster: str | pd.Series | None, source: str
+) -> np.ndarray:
     if cluster is not None:
-        column = table[_column(table, "cluster", cluster, source)]
+        column = cluster if isinstance(cluster, pd.Series) else table[_column(table, "cluster", cluster, source)]
+        column = column.loc[table.index]
         if column.isna().any():
             raise UserError(
-                f"{source}: column '{cluster}': is empty in {int(column.isna().sum())} row(s): name a cluster"
+                f"{source}: column '{column.name}': is empty in {int(column.isna().sum())} row(s): name a cluster"
             )
         return np.asarray(pd.factorize(column)[0])
     keys = pd.DataFrame(dict(values))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 from seqjax.scaling.intervals import bounds_of
 from seqjax.scaling.laws import Law
 
@@ -81,7 +82,7 @@ def _minima(law: Law, thetas: np.ndarray, budgets: np.ndarray) -> tuple[np.ndarr
 def _losses(law: Law, thetas: np.ndarray, params: np.ndarray, budgets: np.ndarray) -> np.ndarray:
     if not len(thetas):
         return np.empty(params.shape)
-    with jax.enable_x64(True):
+    with pinned(), jax.enable_x64(True):
         logs = {"params": jnp.log(params), "tokens": jnp.log(budgets[None, :, None] / 6.0 / params)}
         flat = {name: values.reshape(len(thetas), -1) for name, values in logs.items()}
         found = np.asarray(jax.vmap(law.log_loss)(jnp.asarray(thetas), flat)).reshape(params.shape)

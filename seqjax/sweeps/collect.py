@@ -21,7 +21,9 @@ from seqjax import runs
 from seqjax.chains import Chains
 from seqjax.errors import UserError
 from seqjax.scaling import comparison
+from seqjax.scaling.comparable import refuse_incomparable
 from seqjax.scaling.points import at_best_rates
+from seqjax.sweeps.folder import folders_by_id
 from seqjax.sweeps.table import render
 from seqjax.training.positions import read_positions
 
@@ -47,9 +49,11 @@ def collect(
     chosen = to_measure(table)
     if chosen.empty:
         raise UserError(f"{folder}: no run has finished; `seqjax status {folder}` tells how they stand")
+    refuse_incomparable(chosen, source=str(folder))
+    places = folders_by_id(folder)
     measured, curves = [], {}
     for _, row in chosen.iterrows():
-        place = folder / row["run_id"]
+        place = places[row["run_id"]]
         losses = read_positions(place, chains)
         if losses is None:
             raise UserError(f"{place}: its loss by position was not measured")
@@ -85,15 +89,15 @@ def _curve(place: Path) -> tuple[list[float], list[float]]:
 
 def _search(folder: Path) -> Sequence[Any]:
     path = folder / "search.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return runs.read_json(path, list) if path.is_file() else []
 
 
 def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
     """Of the run that ended last."""
     last = table.dropna(subset=["ended"]).sort_values("ended")["run_id"].iloc[-1]
-    result = runs.read_result(folder / last) or {}
+    result = runs.read_result(folders_by_id(folder)[last]) or {}
     return {
-        "sweep": json.loads((folder / "sweep.json").read_text(encoding="utf-8")),
+        "sweep": runs.read_json(folder / "sweep.json"),
         "hardware": result["hardware"],
         "versions": result["versions"],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

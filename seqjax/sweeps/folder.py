@@ -4,7 +4,7 @@
         plan.json               label and axes; with which runs it shares a program, on how many threads
         failures.jsonl          one line for each time that a process with this run died
         output.txt              what the worker printed besides log.txt
-    runs/<sweep>/sweep.json     the sweep as it was read: base and overrides, points, search
+    runs/<sweep>/sweep.json     the sweep as it was read: base and overrides, points, search; before: earlier versions
     runs/<sweep>/search.json    the learning-rate curve of each model, and the chosen rates
     runs/<sweep>/launchers      a lock that launchers share
 
@@ -18,17 +18,19 @@ import dataclasses
 import fcntl
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqjax import runs
+from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.sweeps.grid import Planned, Sweep
 
-STATES = ("finished", "diverged", "running", "stopped", "planned", "failed")
+STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "damaged")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class State:
         run_id: name of the folder; label: readable.
         name: ``finished`` and ``diverged`` have ended; ``running`` is held by a process; ``stopped`` began, and will
             go on from its checkpoint; ``planned`` has not begun; ``failed`` was given up after its process died again
-            and again, until the sweep is started anew.
+            and again, until the sweep is started anew; ``damaged`` has a file that cannot be read (of `seqjax status`).
         step, steps: how far, of how many.
         failures: how many times its process died; reason: of the last one.
     """
@@ -63,9 +65,38 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "sweep.json").is_file() and runs.holds_records(folder):
             raise UserError(f"{folder}: holds files but no sweep.json, so it is not a sweep folder; choose another one")
-        runs.write_json(folder / "sweep.json", _as_json(sweep))
+        runs.write_json(folder / "sweep.json", _with_those_before(folder / "sweep.json", _as_json(sweep)))
         for run in planned:
             runs.open_run(folder / run.run_id, run.config)
+
+
+def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
+    """Refuse a folder with runs that are not of this sweep: its table would mix two experiments.
+
+    A sweep may grow: points, seeds and rates that are new are no reason. Of a search any rate is the sweep's own.
+
+    Raises:
+        UserError: a run of something else is in the folder.
+    """
+    if not folder.is_dir():
+        return
+    own = {_kind(run.config, sweep) for run in planned}
+    for path in sorted(path.parent for path in folder.glob("*/config.json")):
+        if _kind(runs.read_config(path), sweep) not in own:
+            raise UserError(
+                f"{folder}: holds runs that are not of this sweep, such as {path.name}: it was another sweep, or had "
+                "other options; choose another --runs or file name, or say --extend to add to them"
+            )
+
+
+def _kind(config: Config, sweep: Sweep) -> str:
+    """What a run is, but for the rates and seeds that a search adds."""
+    values = to_dict(config)
+    if sweep.search is not None:
+        values["optimizer"].pop("learning_rate")
+        if values["train"]["seed"] in sweep.search.seeds:
+            values["train"]["seed"] = sweep.plan(sweep.points[0]).config.train.seed
+    return json.dumps(values, sort_keys=True)
 
 
 def _as_json(sweep: Sweep) -> dict[str, Any]:
@@ -73,11 +104,22 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
     return {"name": sweep.name, "config": sweep.tree.values, "points": list(sweep.points), "search": search}
 
 
+def _with_those_before(path: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The sweep, and under ``before`` the other sweeps that the folder has been of."""
+    then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = then.pop("before", [])
+    if then and then != json.loads(json.dumps(now)):
+        before.append(then)
+    return now | ({"before": before} if before else {})
+
+
 def run_folders(folder: Path) -> list[Path]:
-    """The run folders of a sweep folder (or the folder itself, if it is a run), by name.
+    """The run folders of a sweep folder (or the folder itself, if it is a run), by name, each run once.
+
+    Of copies of one run the one that has ended counts; a note on standard error names the others.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: there is no such folder, or no run in it; or two copies of a run have ended differently.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
@@ -86,13 +128,49 @@ def run_folders(folder: Path) -> list[Path]:
     found = sorted(path.parent for path in folder.glob("*/config.json"))
     if not found:
         raise UserError(f"{folder}: has no run folders in it")
-    return found
+    copies: dict[str, list[Path]] = {}
+    for path in found:
+        copies.setdefault(run_id(runs.read_config(path)), []).append(path)
+    return sorted(_the_one(name, paths) for name, paths in copies.items())
+
+
+def folders_by_id(place: Path) -> dict[str, Path]:
+    """Run id -> folder, which may bear another name."""
+    return {run_id(runs.read_config(path)): path for path in run_folders(place)}
+
+
+def _the_one(name: str, copies: Sequence[Path]) -> Path:
+    """Of copies of one run the one that counts: ended, under its own name, the furthest."""
+    if len(copies) == 1:
+        return copies[0]
+    outcomes = {path: outcome(result) for path in copies if (result := runs.read_result(path)) is not None}
+    refuse_two_outcomes(name, {str(path): ended for path, ended in outcomes.items()})
+    kept = min(outcomes or copies, key=lambda path: (path.name != name, -last_step(path), path.name))
+    for path in copies:
+        if path != kept:
+            print(f"note: {path}: left out, it is a copy of the run in {kept}", file=sys.stderr)
+    return kept
+
+
+def outcome(result: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Status and final held-out loss of a run that has ended."""
+    return result["status"], (result.get("validation") or {}).get("loss")
+
+
+def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | None]]) -> None:
+    """Raise UserError where copies of one run, by place, have not ended alike."""
+    (first, one), *others = list(outcomes.items()) or [("", None)]
+    for place, other in others:
+        if other != one:
+            said = ", ".join(f"{at} {status}" + (f" at {loss}" if loss is not None else "") for at, (status, loss) in
+                             ((first, one), (place, other)))  # fmt: skip
+            raise UserError(f"the run {name} has ended twice and not alike: {said}; move one of them away")
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:
     """The contents of plan.json; empty for a run that no sweep has planned."""
     path = run_folder / "plan.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return runs.read_json(path) if path.is_file() else {}
 
 
 def state(run_folder: Path) -> State:
@@ -130,7 +208,7 @@ def last_step(run_folder: Path) -> int:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().split(b"\n")[:-1]
     for line in reversed(lines):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             return int(json.loads(line)["step"])
     return 0
 
@@ -139,7 +217,7 @@ def last_checkpoint(run_folder: Path) -> int:
     """The step of the newest checkpoint, 0 when there is none."""
     folder = run_folder / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
 
 
 def read_failures(run_folder: Path) -> list[dict[str, Any]]:
@@ -150,7 +228,9 @@ def read_failures(run_folder: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
+            failure = json.loads(line)
+            if isinstance(failure, dict) and failure.keys() >= {"reason", "given_up"}:
+                found.append(failure)
     return found
 
 

@@ -256,7 +256,7 @@ class _Axes:
             )
         for key, values in axes.items():
             where = f"{self.file.place(f'{section}.{key}')}: {section}: {key}"
-            if not isinstance(key, str):
+            if not key.replace(".", "").isidentifier():
                 raise UserError(f"{where}: expected a dotted key such as train.seed")
             if isinstance(values, Mapping):
                 inner = next(iter(values), "")

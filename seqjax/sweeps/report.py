@@ -160,7 +160,9 @@ def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = 
             continue
         place = f"  [Slurm {job}]" if job else ""
         lines.append(f"  {state.name:<9} {state.run_id}  step {state.step:,} of {state.steps:,}  {state.label}{place}")
-        if state.reason and state.name != "diverged":
+        if state.name == "damaged":
+            lines.append(f"            {state.reason}")
+        elif state.reason and state.name != "diverged":
             times = "once" if state.failures == 1 else f"{state.failures} times"
             lines.append(f"            died {times}, last: {state.reason}")
     return "\n".join(lines)

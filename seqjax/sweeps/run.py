@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
+from seqjax.config import DataConfig
 from seqjax.data import cache_folder
 from seqjax.errors import UserError
 from seqjax.stopping import stop_signals
@@ -20,7 +21,7 @@ from seqjax.sweeps.speed import Speeds, calibrate
 from seqjax.sweeps.units import Unit, assign, form_units
 from seqjax.sweeps.view import View
 from seqjax.training.hardware import machine_key
-from seqjax.training.setup import load_text
+from seqjax.training.setup import Text, check_lengths, load_text
 from seqjax.units import duration
 
 
@@ -59,16 +60,23 @@ def measured_speeds(
 
 
 def prepare_texts(planned: Iterable[Planned], say: Callable[[str], None]) -> None:
-    """Make the tokenizers and token shards of all runs, once, before workers ask for them.
+    """Make the tokenizers and token shards of all runs, once, and see that each run can read them.
 
     Raises:
-        UserError: a corpus that is not there, or is too small for its tokenizer.
+        UserError: a corpus that is not there, or is too small for its tokenizer or for a run, which is named.
     """
-    for data, config in {run.config.data: run.config for run in planned}.items():
-        say(f"text: corpus {data.corpus}, tokenizer {data.tokenizer}")
-        text = load_text(config)
-        for split in ("train", "validation"):
-            text.shard(split)
+    texts: dict[DataConfig, Text] = {}
+    for run in planned:
+        data = run.config.data
+        if data not in texts:
+            say(f"text: corpus {data.corpus}, tokenizer {data.tokenizer}")
+            texts[data] = load_text(run.config)
+            for note in texts[data].corpus.notes:
+                say(f"note: {note}")
+        try:
+            check_lengths(run.config, texts[data])
+        except UserError as error:
+            raise UserError(f"{run.label}: {error}") from None
 
 
 def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:

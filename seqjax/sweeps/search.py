@@ -166,7 +166,8 @@ def _trial(rate: float, run_ids: Sequence[str], results: Results) -> Trial:
     losses = [result["validation"]["loss"] for result in found]
     errors = [result["validation"]["loss_se"] for result in found]
     mean = math.fsum(losses) / len(losses)
-    return Trial(rate, tuple(run_ids), mean, math.sqrt(math.fsum(e * e for e in errors)) / len(errors))
+    error = None if None in errors else math.sqrt(math.fsum(e * e for e in errors)) / len(errors)
+    return Trial(rate, tuple(run_ids), mean, error)
 
 
 def _best(trials: Sequence[Trial]) -> Trial | None:

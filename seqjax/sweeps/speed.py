@@ -17,13 +17,15 @@ import numpy as np
 
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 from seqjax.overlay import Tree, validate
 from seqjax.targets import training_flops_per_token, vocabulary_size
 
 TIMED_SECONDS = 0.6  # of steps, for each measurement
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
 LARGE_THREADS = 4
-ENTRY = {"family", "lanes", "flops", "compile_seconds", "step_seconds"}  # of one measurement in the file
+NUMBERS = ("lanes", "flops", "compile_seconds", "step_seconds")
+ENTRY = {"family", *NUMBERS}  # of one measurement in the file
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def threads_for(config: Config, cores: int) -> int:
     return min(cores, LARGE_THREADS) if shape_of(config).flops_per_step >= LARGE_STEP else 1
 
 
+@pinned()
 def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[str, float]:
     """Compile the step of a bundle and time it on random tokens, in this process: seconds."""
     from seqjax.training.setup import make_bundle, make_model
@@ -105,7 +108,7 @@ class Speeds:
         self._measured: dict[str, dict[str, Any]] = {
             key: entry
             for key, entry in self._read().get(machine, {}).items()
-            if isinstance(entry, dict) and entry.keys() >= ENTRY
+            if isinstance(entry, dict) and entry.keys() >= ENTRY and all(_is_positive(entry[name]) for name in NUMBERS)
         }
         self._between: set[str] = set()  # the measurements between which is interpolated
 
@@ -142,7 +145,7 @@ class Speeds:
 
     def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
         with contextlib.suppress(OSError, ValueError):
-            whole = json.loads(self._file.read_text(encoding="utf-8"))
+            whole = json.loads(self._file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
             if isinstance(whole, dict):
                 return {machine: entries for machine, entries in whole.items() if isinstance(entries, dict)}
         return {}
@@ -193,6 +196,10 @@ def _along(points: Sequence[tuple[float, float]], x: float) -> float:
     xs, ys = zip(*points, strict=True)
     beyond = min(0.0, x - xs[0]) + max(0.0, x - xs[-1])
     return math.exp(float(np.interp(x, xs, np.log(ys))) + beyond)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 def _key(shape: Shape, lanes: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.overlay import leaves
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.report import aligned
+from seqjax.sweeps.table_file import read_cells, read_file, typed
 from seqjax.units import si
 
 COLUMNS = {
@@ -49,6 +49,7 @@ COLUMNS = {
     "tokens_per_second": "training rate of this run, without compilation and evaluation",
     "seconds": "wall time of the run",
     "runs_in_program": "how many runs shared its program (and its time)",
+    "halved_from": "how many it was planned with, where its bundle died and was halved; its last digits are others",
     "failures": "how often its process died",
     "reason": "what it last died of",
     "device": "device kind",
@@ -62,7 +63,7 @@ COLUMNS = {
 TEXTS = ("run_id", "sweep", "label", "status", "reason", "device", "processor", "jax_version", "seqjax_version",
          "ended", "corpus_sha256", "tokenizer_sha256")  # fmt: skip
 COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_embedding", "params_total", "steps",
-          "tokens", "unique_tokens", "runs_in_program", "failures")  # fmt: skip
+          "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
 
@@ -110,6 +111,7 @@ def row_of(run_folder: Path) -> dict[str, Any]:
         "tokens_per_second": result.get("tokens_per_second"),
         "seconds": result.get("seconds"),
         "runs_in_program": result.get("runs_in_program"),
+        "halved_from": _halved_from(run_folder, result),
         "failures": state.failures,
         "reason": state.reason or None,
         "device": hardware.get("device"),
@@ -125,16 +127,38 @@ def row_of(run_folder: Path) -> dict[str, Any]:
     return row
 
 
+def _halved_from(run_folder: Path, result: Mapping[str, Any]) -> int | None:
+    planned = folders.read_plan(run_folder).get("halved_from")
+    return planned if planned and result.get("runs_in_program", planned) < planned else None
+
+
 def gather(places: Iterable[Path]) -> pd.DataFrame:
     """One table of all runs in sweep folders, run folders and saved tables; a run that is there twice is one row.
 
+    Of two rows of a run the one that has ended counts; else a folder, which says what is now, above a saved table.
+
     Raises:
-        UserError: no runs in a place, or a saved table with columns that are not ours.
+        UserError: no runs in a place, a saved table with columns that are not ours; a run that ended in two ways.
     """
-    in_order = sorted(places, key=Path.is_dir)  # what a folder says now stands above what a table said then
+    in_order = sorted(dict.fromkeys(places), key=Path.is_dir)
     parts = [read_table(place) if place.is_file() else _of_folder(place) for place in in_order]
     table = pd.concat(parts, ignore_index=True)
-    return table.drop_duplicates(subset=["sweep", "run_id"], keep="last", ignore_index=True)
+    origin = [
+        f"{place}{f' row {row + 1}' if place.is_file() else ''}"
+        for place, part in zip(in_order, parts, strict=True)
+        for row in range(len(part))
+    ]
+    dropped: list[int] = []
+    for (_, name), rows in table.groupby(["sweep", "run_id"], dropna=False, sort=False):
+        if len(rows) > 1:
+            ended = rows[rows["status"].isin(["finished", "diverged"])]
+            folders.refuse_two_outcomes(name, {
+                origin[i]: (status, None if pd.isna(loss) else float(loss))
+                for i, status, loss in zip(ended.index, ended["status"], ended["loss"], strict=True)
+            })  # fmt: skip
+            kept = (ended if len(ended) else rows).index[-1]
+            dropped += [i for i in rows.index if i != kept]
+    return table.drop(index=dropped).reset_index(drop=True)
 
 
 def _of_folder(place: Path) -> pd.DataFrame:
@@ -150,8 +174,8 @@ def read_table(path: Path) -> pd.DataFrame:
         UserError: another kind of file, one that cannot be read, or a column that no run table has.
     """
     known = all_columns()
-    texts = {name: kind for name, kind in known.items() if kind == "string"}
-    table = read_file(path, "a run table", texts)
+    is_csv = path.suffix.lower() == ".csv"
+    table = read_cells(path, "a run table") if is_csv else read_file(path, "a run table")[0]
     for column in table.columns:
         if column not in known:
             raise UserError(
@@ -161,7 +185,12 @@ def read_table(path: Path) -> pd.DataFrame:
     for column in ("run_id", "status"):
         if column not in table.columns:
             raise UserError(f"{path}: has no column '{column}', so it is not a run table")
-    table = table.reindex(columns=list(known))
+    if is_csv:
+        try:
+            table = typed(table, known)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    table = table.reset_index(drop=True).reindex(columns=list(known))
     for column, kind in known.items():
         try:
             table[column] = table[column].astype(kind)
@@ -169,30 +198,6 @@ def read_table(path: Path) -> pd.DataFrame:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
     return table
-
-
-def read_file(path: Path, what: str = "a table", types: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Any table in a CSV or parquet file.
-
-    Args:
-        what: the caller expects, for errors.
-        types: of columns of a CSV file, where they are not to be guessed.
-    Raises:
-        UserError: no such file, another kind of file, or one that cannot be read.
-    """
-    readers = {".csv": partial(pd.read_csv, dtype=types), ".parquet": pd.read_parquet}
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise UserError(f"{path}: not {what}: expected a name that ends in .csv or .parquet")
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such table") from None
-    except ImportError:
-        raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
-    except (ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: cannot be read as {what}: {reason}") from None
 
 
 def render(table: pd.DataFrame, form: str) -> bytes:

@@ -199,11 +199,18 @@ def assign(
     return sorted(units, key=lambda unit: -(unit.seconds or 0.0))
 
 
-def keep_plan(unit: Unit, folder: Path) -> None:
-    """Write plan.json of the unit's runs, where it is not there already."""
+def keep_plan(unit: Unit, folder: Path, halved_from: int | None = None) -> None:
+    """Write plan.json of the unit's runs, where it is not there already.
+
+    Args:
+        halved_from: how many runs the unit had before it was halved, which stays in the plan.
+    """
     for run in unit.runs:
         plan = {"label": run.label, "axes": run.axes, "lanes": list(unit.run_ids), "threads": unit.threads}
-        if folders.read_plan(folder / run.run_id) != plan:
+        then = folders.read_plan(folder / run.run_id)
+        if (before := then.get("halved_from") or halved_from) and (halved_from or then["lanes"] == plan["lanes"]):
+            plan["halved_from"] = before
+        if then != plan:
             runs.write_json(folder / run.run_id / "plan.json", plan)
 
 

@@ -27,14 +27,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqjax.memory import keep_freed_memory
+from seqjax.numerics import pinned
+from seqjax.plain import whole
 from seqjax.stopping import STOPPED
 
 
+@pinned()
 def main() -> int:
     """Serve requests until standard input ends."""
     parser = argparse.ArgumentParser(prog="seqjax.sweeps.worker", description=__doc__.splitlines()[0])
     parser.add_argument("--cores", help="processor cores to run on, such as 0,1 [any]")
-    parser.add_argument("--threads", type=int, help="size of XLA's thread pool [the cores]")
+    parser.add_argument("--threads", type=whole(), help="size of XLA's thread pool [the cores]")
     parser.add_argument("--once", action="store_true", help="end after one request")
     options = parser.parse_args()
     keep_freed_memory()

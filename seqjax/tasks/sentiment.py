@@ -47,7 +47,8 @@ class SentimentTask:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     corpus: str = "phrases"
-    """sst2; phrases (generated); or a file with one example a line: label, space or tab, text."""
+    """sst2; phrases (generated); or a file, or a folder or archive of files, with one example a line: label, space or
+    tab, text."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)] = ("0", "1")
     """Labels of the file; those of sst2 and phrases are 0 (negative) and 1 (positive)."""
     least_count: PositiveInt = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -109,7 +110,7 @@ def _own_pairs(start: Path) -> dict[str, tuple[Pair, ...]]:
     splits = {}
     for split in ("train", "validation", "test"):
         source, target = (start.parent / f"{start.name}.{split}.{side}" for side in ("source", "target"))
-        if split != "test" or source.exists():
+        if split != "test" or source.exists() or target.exists():
             if not source.exists():
                 raise UserError(
                     f"task.corpus: no file {source}; allowed: numbers, multi30k, or the start of such names"
@@ -143,6 +144,14 @@ def make_task(translation: Translation) -> Task:
     longest = config.task.max_length
     train = tokenized(splits["train"], vocabulary, longest)
     validation = tokenized(splits["validation"], vocabulary, longest)
+    test_pairs = splits.get("test", ())
+    kept = {"train": train, "validation": validation}
+    if test_pairs:  # what the end needs is looked at before the first step
+        kept["test"] = tokenized(test_pairs, vocabulary, longest)
+        _sacrebleu()
+        if empty := next((n for n, (source, _) in enumerate(test_pairs, 1) if not vocabulary.encode(source)), None):
+            raise UserError(f"{translation.pairs.name}: sentence {empty} of the test split is empty")
+    left_out = {name: n for name, pairs in kept.items() if (n := len(splits[name]) - len(pairs.sources))}
     smoothing = config.task.label_smoothing
 
     def init(key: jax.Array) -> Tree:
@@ -162,9 +171,10 @@ def make_task(translation: Translation) -> Task:
         return model.apply({"params": params}, *arguments, True, readout, rngs={"dropout": key}), None
 
     def final(params: Tree) -> dict[str, Any]:
-        if "test" not in splits:
-            return {}
-        return {"test": test(translation, params, splits["test"]) | per_token(translation, params, splits["test"])}
+        found = {"longer_than_max_length": left_out} if left_out else {}
+        if not test_pairs:
+            return found
+        return found | {"test": test(translation, params, test_pairs) | per_token(translation, params, test_pairs)}
 
     seed, size = config.train.seed, config.train.batch_size
     batches = list(ordered_batches(validation, EVALUATION_ROWS))
@@ -274,11 +284,17 @@ def bleu(answers: Sequence[str], references: Sequence[str], resamples: int = 100
     """
     if len(answers) != len(references):
         raise UserError(f"{len(answers):,} answers for {len(references):,} references")
+    metric = _sacrebleu()(lowercase=True)
+    score = metric.corpus_score(list(answers), [list(references)], n_bootstrap=resamples)
+    half = float(getattr(score, "_ci", math.nan))
+    known = half if math.isfinite(half) else None  # of one sentence it is not
+    return {"bleu": float(score.score), "bleu_95": known, "signature": str(metric.get_signature())}
+
+
+def _sacrebleu() -> Any:
+    """The class of the metric; UserError where sacrebleu is not installed."""
     try:
         from sacrebleu.metrics import BLEU
     except ImportError:
         raise UserError("BLEU needs sacrebleu: pip install 'seqjax[translation]'") from None
-    metric = BLEU(lowercase=True)
-    score = metric.corpus_score(list(answers), [list(references)], n_bootstrap=resamples)
-    half = float(getattr(score, "_ci", float("nan")))
-    return {"bleu": float(score.score), "bleu_95": half, "signature": str(metric.get_signature())}
+    return BLEU

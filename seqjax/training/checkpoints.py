@@ -1,7 +1,12 @@
-"""Checkpoints through Orbax: asynchronous, atomic, the last two and the best kept, each with a digest.
+"""Checkpoints: written in the background, complete or absent, the last two and the best kept, each with its digests.
 
-Orbax finds a truncated file but loads a flipped bit without a word, so every checkpoint carries the sha256 of its
-arrays, and one whose digest does not fit counts as corrupt: the one before is taken, and that is said.
+    checkpoints/20/                 Orbax's files, and ``seqjax.json``
+    checkpoints/20/seqjax.json      what the loop remembers, and the sha256 of each file
+    checkpoints/20.writing/         a save that is not complete; renamed to ``20`` when it is
+    checkpoints/20.damaged/         one whose digests did not fit; it is kept until the next one is found
+
+A checkpoint is damaged where its digests say so. Any other failure to read it is an error with a reason of its own,
+and moves nothing. Checkpoints of earlier versions hold one digest of their arrays, and are read as before.
 """
 
 from __future__ import annotations
@@ -10,11 +15,15 @@ import contextlib
 import copy
 import errno
 import hashlib
+import json
 import logging
 import os
+import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +32,19 @@ import numpy as np
 from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
-from seqjax.errors import UserError
+from seqjax.errors import UserError, printable
 from seqjax.runs import read_metrics, storage_errors
 
 Tree = Any
 KEPT = 2
+RECORD = "seqjax.json"
+UNFINISHED = ("*.orbax-checkpoint-tmp*", "*.writing", "*.unwanted")
+OF_THE_MACHINE = re.compile(  # what Orbax and TensorStore say of files that may well be whole
+    r"No space left|File too large|quota exceeded|Permission denied|Read-only file system|Too many open files|"
+    r"Input/output error|Stale file handle|Cannot allocate|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|"
+    r"DEADLINE_EXCEEDED",
+    re.IGNORECASE,
+)
 
 
 class Checkpoints:
@@ -41,17 +58,19 @@ class Checkpoints:
     def __init__(self, run_folder: Path, writable: bool = True) -> None:
         self._run_folder = run_folder
         self._folder = run_folder / "checkpoints"
+        self._saving: Future[None] | None = None
+        self._worker = ThreadPoolExecutor(1, "checkpoints")
         self._writable = writable
-        self._open(unwanted=list(self._folder.glob("*.orbax-checkpoint-tmp*")))
-
-    def _open(self, unwanted: Sequence[Path]) -> None:
-        """(Re)open the folder; if we may write, the half-written and the corrupt are first moved to ``set-aside/``."""
-        with storage_errors(self._folder), _quiet():
-            for path in unwanted if self._writable else ():
-                _set_aside(path, self._run_folder / "set-aside")
-            self._orbax = ocp.training.Checkpointer(
-                self._folder.absolute(), preservation_policy=_LastAndBest(self.best)
-            )
+        self._descriptor: int | None = None
+        for name in ("absl", "asyncio", "orbax"):  # they log tracebacks of what we say in one line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with storage_errors(self._folder):
+            if writable:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                for pattern in UNFINISHED:  # of processes that have ended: the lock of the run is ours
+                    for path in self._folder.glob(pattern):
+                        _remove(path)
+                self._name("")  # what cannot work is refused before training
 
     def save(self, step: int, state: Tree, host: dict[str, Any]) -> None:
         """Copy the state to the host and write it in the background.
@@ -60,16 +79,44 @@ class Checkpoints:
             step: the name of the checkpoint.
             host: what the loop itself must remember, JSON.
         """
+        self._settle()
         # copies, for the next step is donated the buffers, and the caller's host values move on
         arrays = jax.tree.map(np.array, serialization.to_state_dict(state))
-        host = copy.deepcopy(host)
-        with storage_errors(self._folder), _storage_failures(self._folder):
+        record = {"host": copy.deepcopy(host), "arrays": digest(arrays)}
+        with storage_errors(self._folder):
             _check_room(self._folder, sum(array.nbytes for array in jax.tree.leaves(arrays)))
-            self._orbax.save_async(step, arrays, force=True, custom_metadata={"host": host, "sha256": digest(arrays)})
+        self._saving = self._worker.submit(self._write, step, arrays, record)
+
+    def _write(self, step: int, arrays: Tree, record: dict[str, Any]) -> None:
+        unfinished = self._folder / f"{step}.writing"
+        _remove(unfinished)
+        ocp.save(self._name(unfinished.name), arrays)
+        body = json.dumps({**record, "files": _digests(unfinished)})
+        with open(unfinished / RECORD, "w", encoding="utf-8") as file:
+            file.write(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _remove(self._folder / str(step))  # perhaps a file of that name
+        unfinished.rename(self._folder / str(step))
+        _sync(self._folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        for step in sorted(set(steps) - {*steps[-KEPT:], self.best(steps)}):
+            _remove(self._folder / str(step))
+
+    def discard(self, step: int) -> None:
+        """Delete a checkpoint whose state turned out to be of no use."""
+        self.wait()
+        _remove(self._folder / str(step))
 
     def steps(self) -> list[int]:
-        """The steps that are there, oldest first."""
-        return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
+        """The steps that are there, oldest first; other names in the folder are none of ours."""
+        with storage_errors(self._folder):
+            names = os.listdir(self._folder) if self._folder.is_dir() else []
+        found = (name for name in names if re.fullmatch("0|[1-9][0-9]*", name, re.ASCII))
+        return sorted(int(name) for name in found if (self._folder / name).is_dir())
 
     def best(self, steps: Sequence[int] | None = None) -> int | None:
         """Of ``steps`` (all that are there), the one of the lowest validation loss; None when none was measured."""
@@ -84,53 +131,199 @@ class Checkpoints:
 
         Args:
             like: a state of the same structure, shapes and shardings.
-            say: told of each checkpoint that is corrupt and passed over.
+            say: told of each checkpoint that is damaged and passed over.
+        Returns:
+            Step, state, and what the loop wanted remembered.
         Raises:
-            UserError: checkpoints are there but all of them are corrupt.
+            UserError: all are damaged; or one that is not damaged cannot be read, or is of another config.
         """
-        candidates = [s for s in reversed(self.steps()) if step is None or s <= step]
-        corrupt: list[Path] = []
-        for candidate in candidates:
+        damaged: list[int] = []
+        while candidates := [s for s in self.steps() if (step is None or s <= step) and s not in damaged]:
+            candidate = candidates[-1]
+            path = self._folder / str(candidate)
             try:
                 state, host = self._load(candidate, like)
-            except _Corrupt as error:
+            except Exception as error:
+                if not path.is_dir():
+                    continue  # deleted meanwhile by the process that trains this run
+                if not isinstance(error, _Damaged):
+                    raise
                 say(f"checkpoint {candidate} in {self._folder} is corrupt ({error}); taking the one before")
-                corrupt.append(self._folder / str(candidate))
+                damaged.append(candidate)
                 continue
-            if corrupt:
-                self._open(unwanted=corrupt)
+            if damaged and self._writable:
+                self._set_aside(damaged)
             return candidate, state, host
-        if candidates:
+        if damaged:
             raise UserError(
                 f"{self._folder}: every checkpoint is corrupt; move that folder away to train from the start"
             )
         return None
 
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        """Rename damaged checkpoints; those that an earlier start found go."""
+        with storage_errors(self._folder):
+            for path in self._folder.glob("*.damaged"):
+                _remove(path)
+            _remove(self._run_folder / "set-aside")  # where earlier versions put them
+            for step in steps:
+                (self._folder / str(step)).rename(self._folder / f"{step}.damaged")
+
     def _load(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
-        shape_tree = jax.tree.map(
+        """State and host values.
+
+        Raises:
+            _Damaged: its digests do not fit.
+            UserError: it is of another config, or cannot be read here.
+        """
+        path = self._folder / str(step)
+        wanted = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), serialization.to_state_dict(like)
         )
-        with _quiet():
-            try:
-                arrays = self._orbax.load(step, shape_tree)
-                metadata = self._orbax.metadata(step).custom_metadata
-            except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
-                raise  # the machine's fault, not the file's
-            except Exception as error:  # Orbax raises many kinds, and hides the reason in __cause__
-                raise _Corrupt(f"{type(error.__cause__ or error).__name__}") from error
-        if not metadata or metadata.get("sha256") != digest(jax.device_get(arrays)):
-            raise _Corrupt("its digest does not fit")
-        return serialization.from_state_dict(like, arrays), metadata["host"]
+        record = _read_record(path) or _read_old_record(path, self._name(step))
+        try:
+            _compare_shapes(path, ocp.metadata(self._name(step)).metadata, wanted)
+            arrays = ocp.load(self._name(step), wanted)
+        except (MemoryError, UserError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # Orbax raises many kinds
+            raise _unreadable(path, error) from error
+        if record["arrays"] != digest(jax.device_get(arrays)):
+            raise _Damaged("its digest does not fit")
+        return serialization.from_state_dict(like, arrays), record["host"]
+
+    def _name(self, name: str | int) -> str:
+        """A path for Orbax, by the open folder where the system can: of other paths it takes ``[1]`` for a pattern,
+        a backslash for a slash and ``gs:`` for a bucket, and bytes that are not UTF-8 it cannot take."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            weakref.finalize(self, os.close, self._descriptor)
+        by_descriptor = f"/proc/self/fd/{self._descriptor}"
+        if os.path.isdir(by_descriptor):
+            return f"{by_descriptor}/{name}"
+        path = str(self._folder.absolute() / str(name))
+        if re.search(r"[\[\\\udc80-\udcff]|/gs:|^/gcs/", path):
+            raise UserError(
+                f"{printable(path)}: checkpoints cannot be kept under a path with '[', a backslash, 'gs:' or "
+                "bytes that are not UTF-8; choose another folder"
+            )
+        return path
 
     def wait(self) -> None:
-        """Return when everything is on disk."""
-        with storage_errors(self._folder), _storage_failures(self._folder):
-            self._orbax.wait()
+        """Return when everything is on disk, and what is not kept has gone."""
+        self._settle()
+        if self._writable:
+            with storage_errors(self._folder):
+                self._prune()
+
+    def _settle(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with storage_errors(self._folder), _storage_failures(self._folder):
+                saving.result()
 
     def close(self) -> None:
         """Wait, and let go of the folder."""
-        with storage_errors(self._folder), _storage_failures(self._folder):
-            self._orbax.close()
+        try:
+            self._settle()
+        finally:
+            self._worker.shutdown()
+
+
+class _Damaged(Exception):
+    """The digests say that a file is not as it was written; the message says which."""
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What is in ``seqjax.json``, once every file beside it is found as it was written; None where there is none.
+
+    Raises:
+        _Damaged: the record or a file is absent or has another digest.
+        UserError: a file cannot be read, for want of permission perhaps.
+    """
+    try:
+        if not os.path.lexists(path / RECORD):
+            return None
+        written = (path / RECORD).read_bytes().split(b"\n")
+        if len(written) != 3 or hashlib.sha256(written[1]).hexdigest().encode() != written[0]:
+            raise _Damaged(f"{RECORD} is not as it was written")
+        record = json.loads(written[1])
+        for name, sha256 in record["files"].items():
+            if _sha256(path / name) != sha256:
+                raise _Damaged(f"{name} is not as it was written")
+        return record
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise _Damaged(f"{Path(error.filename).relative_to(path)} is not there") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_old_record(path: Path, name: str) -> dict[str, Any]:
+    """The record of a checkpoint of earlier versions, which kept it in Orbax's metadata; its arrays are read to see
+    that their digest fits."""
+    try:
+        found = ocp.metadata(name).custom_metadata or {}
+        if found.get("sha256") == digest(jax.device_get(ocp.load(name))):
+            return {"arrays": found["sha256"], "host": found["host"]}
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        if OF_THE_MACHINE.search(f"{error} {error.__cause__ or ''}"):
+            raise _unreadable(path, error) from error
+        raise _Damaged(type(error.__cause__ or error).__name__) from error
+    raise _Damaged("its digest does not fit")
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error} {error.__cause__ or ''}".split())[:200]
+    return UserError(f"{path}: this checkpoint cannot be read here ({reason}); nothing says it is damaged: it stays")
+
+
+def _compare_shapes(path: Path, saved: Tree, wanted: Tree) -> None:
+    """Raise a UserError that names the first array whose shape or dtype is another one in the checkpoint."""
+    there, here = (
+        {jax.tree_util.keystr(key): f"{leaf.dtype}{list(leaf.shape)}" for key, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (saved, wanted)
+    )
+    for key in sorted({**there, **here}):
+        if there.get(key) != here.get(key):
+            raise UserError(
+                f"{path}: is of another config or setting of JAX: {key} is {there.get(key, 'absent')} in it and "
+                f"{here.get(key, 'absent')} here; go on with those that the run began with"
+            )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # file systems without it
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder, which vanishes as a whole: a reader never sees half a checkpoint."""
+    if path.is_dir() and not path.is_symlink():
+        unwanted = path.with_name(path.name + ".unwanted")
+        if path.suffix != ".unwanted":
+            shutil.rmtree(unwanted, ignore_errors=True)
+            path.rename(unwanted)
+            path = unwanted
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _check_room(folder: Path, n_bytes: int) -> None:
@@ -146,29 +339,6 @@ def _check_room(folder: Path, n_bytes: int) -> None:
                 raise
 
 
-def _set_aside(path: Path, folder: Path) -> None:
-    """Move a damaged or half-written checkpoint out of the way; nothing is deleted but an older one of that name."""
-    folder.mkdir(exist_ok=True)
-    shutil.rmtree(folder / path.name, ignore_errors=True)
-    path.rename(folder / path.name)
-
-
-class _Corrupt(Exception):
-    pass
-
-
-class _LastAndBest(ocp.training.preservation_policies.PreservationPolicy):
-    """Keep the last checkpoints and the best one, by our own record of losses."""
-
-    def __init__(self, best: Callable[[Sequence[int]], int | None]) -> None:
-        self._best = best
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*sorted(steps)[-KEPT:], self._best(steps)}
-        return [step in kept for step in steps]
-
-
 def digest(arrays: Tree) -> str:
     """sha256 over names, dtypes, shapes and bytes of the leaves of a tree of host arrays."""
     total = hashlib.sha256()
@@ -181,37 +351,16 @@ def digest(arrays: Tree) -> str:
 
 @contextlib.contextmanager
 def _storage_failures(folder: Path) -> Iterator[None]:
-    """Orbax's background threads report a full disk as errors of their own kinds: say it in our words."""
+    """Orbax and TensorStore report a full disk as errors of their own kinds: say it in our words."""
     try:
         yield
     except (UserError, KeyboardInterrupt, OSError):
         raise
     except Exception as error:
         text = f"{error} {error.__cause__ or ''}"
-        for phrase in (
-            "No space left on device",
-            "File too large",
-            "Disk quota exceeded",
-            "Permission denied",
-            "Read-only file system",
-        ):
-            if phrase in text:
-                raise UserError(
-                    f"{folder}: cannot write a checkpoint ({phrase}); what is on disk is intact: mend this "
-                    "and start the same command again"
-                ) from error
-        raise
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the tracebacks that Orbax logs for a corrupt checkpoint off the screen: we say it in one line."""
-    names = ("absl", "asyncio", "orbax")
-    levels = [logging.getLogger(name).level for name in names]
-    for name in names:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in zip(names, levels, strict=True):
-            logging.getLogger(name).setLevel(level)
+        if (found := OF_THE_MACHINE.search(text)) is None:
+            raise
+        raise UserError(
+            f"{folder}: cannot write a checkpoint ({found[0]}); what is on disk is intact: mend this "
+            "and start the same command again"
+        ) from error

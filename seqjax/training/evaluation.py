@@ -12,6 +12,8 @@ import numpy as np
 
 from seqjax.config import Config
 from seqjax.data import TokenShard, evaluation_windows, gather_windows, segments_per_epoch, stream_batch
+from seqjax.numerics import pinned
+from seqjax.units import with_error
 
 Tree = Any
 TokenLosses = Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
@@ -26,10 +28,12 @@ class Evaluation:
         split: ``validation`` or ``test``.
         protocol: ``windows`` (zero state in each window) or ``streams`` (state carried over the whole split).
         windows: how many windows, or stream segments, were read; tokens: how many tokens were predicted.
-        loss: mean, nats per token; loss_se: its standard error over windows, or over whole streams.
-        bits_per_byte: ``loss / ln 2 * tokens per byte`` of the whole split.
+        loss: mean, nats per token; loss_se: its standard error over windows, or over whole streams; None
+            for a single one, of which it cannot be known.
+        bits_per_byte: of the text that the whole split's tokens stand for, see `bits_per_byte`.
         by_position: mean loss at each position of the context, nats, [T]; by_position_se: standard errors, [T].
         by_source: mean loss of the windows that start in each source of the corpus, nats.
+        unknown: share of the split's tokens that are ``<unk>`` in the place of other text.
     """
 
     split: str
@@ -37,21 +41,23 @@ class Evaluation:
     windows: int
     tokens: int
     loss: float
-    loss_se: float
+    loss_se: float | None
     bits_per_byte: float
     by_position: list[float]
-    by_position_se: list[float]
+    by_position_se: list[float | None]
     by_source: dict[str, float]
+    unknown: float
 
     def summary(self) -> str:
         """Loss with its standard error, bits per byte, and on how much text."""
         what = "windows" if self.protocol == "windows" else "stream segments"
         return (
-            f"{self.loss:.4f} ± {self.loss_se:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte "
-            f"({self.windows:,} {what})"
+            f"{with_error(self.loss, self.loss_se)} nats/token, {self.bits_per_byte:.4f} bits/byte"
+            f"{unknown_note(self.unknown)} ({self.windows:,} {what})"
         )
 
 
+@pinned()
 def evaluate(
     config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
 ) -> Evaluation:
@@ -67,6 +73,7 @@ def evaluate(
     return _summarise(config, shard, split, starts, losses_WxT)
 
 
+@pinned()
 def evaluate_bundle(
     config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
 ) -> list[Evaluation]:
@@ -100,16 +107,31 @@ def _summarise(
         tokens=losses_WxT.size,
         loss=loss,
         loss_se=_standard_error(means_W if starts is not None else _of_streams(means_W, config.train.batch_size)),
-        bits_per_byte=bits_per_byte(loss, len(shard.tokens), shard.n_bytes),
+        bits_per_byte=shard_bits_per_byte(loss, shard),
         by_position=losses_WxT.mean(axis=0).tolist(),
         by_position_se=[_standard_error(column) for column in losses_WxT.T],
         by_source=_by_source(shard, starts, means_W) if starts is not None else {},
+        unknown=shard.coverage.n_unknown / len(shard.tokens),
     )
 
 
-def bits_per_byte(loss: float, tokens: int, n_bytes: int) -> float:
-    """Nats per token to bits per byte of text: loss / ln 2 * tokens / bytes."""
-    return loss / math.log(2) * tokens / n_bytes
+def bits_per_byte(loss: float, tokens: int, n_bytes: int, n_unknown_bytes: int = 0) -> float:
+    """Nats per token to bits per byte of text: (loss / ln 2 * tokens + 8 * unknown bytes) / bytes.
+
+    Text of which the tokens only say that it is unknown has yet to be spelled, at 8 bits a byte. So a smaller
+    vocabulary does not lower the number, and it is the length of a code for the text with every tokenizer.
+    """
+    return (loss / math.log(2) * tokens + 8 * n_unknown_bytes) / n_bytes
+
+
+def shard_bits_per_byte(loss: float, shard: TokenShard) -> float:
+    """`bits_per_byte` of the text that the tokens of a split stand for."""
+    return bits_per_byte(loss, len(shard.tokens), shard.coverage.n_spelled, shard.coverage.n_unknown_bytes)
+
+
+def unknown_note(share: float) -> str:
+    """What stands beside bits per byte where tokens do not code all of the text; "" where they do."""
+    return f" ({share:.2%} of the tokens are <unk>: their text at 8 bits a byte)" if share else ""
 
 
 def _window_losses(
@@ -138,9 +160,9 @@ def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:
     return means.reshape(-1, streams).mean(axis=0)
 
 
-def _standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean; 0 for a single value, of which nothing can be said."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+def _standard_error(values: np.ndarray) -> float | None:
+    """Standard error of the mean; None for a single value, of which nothing can be said."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def _by_source(shard: TokenShard, starts: np.ndarray, means: np.ndarray) -> dict[str, float]:

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from seqjax.numerics import pinned
+
 Tree = Any
+COLDEST = 1e-20  # at lower temperatures logits overflow, and nothing but the likeliest token has any chance
 
 
 def keep_top(logits_BxV: jax.Array, top_k: int, top_p: float) -> jax.Array:
@@ -41,7 +44,7 @@ def keep_top(logits_BxV: jax.Array, top_k: int, top_p: float) -> jax.Array:
 
 def choose(key: jax.Array, logits_BxV: jax.Array, temperature: float, top_k: int, top_p: float) -> jax.Array:
     """The next token of each row, int32 [B]: the likeliest at temperature 0, else sampled."""
-    if temperature == 0.0:
+    if temperature < COLDEST:
         return logits_BxV.argmax(axis=-1).astype(jnp.int32)
     kept_BxV = keep_top(logits_BxV / temperature, top_k, top_p)
     return jax.random.categorical(key, kept_BxV, axis=-1).astype(jnp.int32)
@@ -76,6 +79,7 @@ def _extend(
     return jnp.concatenate([first_B[:, None], tokens_TxB.T], axis=1)
 
 
+@pinned()
 def generate(
     model: nn.Module,
     params: Tree,

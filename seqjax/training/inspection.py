@@ -14,8 +14,9 @@ import numpy as np
 from seqjax import runs
 from seqjax.config import Config
 from seqjax.data import Tokenizer
-from seqjax.errors import UserError
+from seqjax.errors import UserError, utf8
 from seqjax.models.inside import Inside, look_inside, next_token_losses
+from seqjax.numerics import pinned
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program
 
@@ -45,17 +46,20 @@ class InspectedRun(NamedTuple):
         return p_TxV.argmax(axis=-1), p_TxV.max(axis=-1)
 
 
-def inspect_run(folder: Path, text: str, which: str, say: Callable[[str], None]) -> InspectedRun:
-    """Read ``text`` with the parameters of a run's last or best checkpoint.
+@pinned()
+def inspect_run(
+    folder: Path, text: str, which: str, say: Callable[[str], None], corpus: str | None = None
+) -> InspectedRun:
+    """Read ``text`` with the parameters of a run's last or best checkpoint; ``corpus``: where its corpus is now.
 
     Raises:
         UserError: not a run folder; no checkpoint; a text of no or one token, or of more than the learned positions.
     """
     config = runs.read_config(folder)
-    found = load_text(config)
+    found = load_text(config, folder=folder, corpus=corpus)
     tokenizer = found.tokenizer
-    runs.bind_data(folder, found.corpus.sha256, tokenizer.sha256)
-    tokens_T = tokenizer.encode(text.encode()).astype(np.int32)
+    runs.check_data(folder, found.corpus.sha256, tokenizer.sha256)
+    tokens_T = tokenizer.encode(utf8(text, "command line: --text")).astype(np.int32)
     if len(tokens_T) < 2:
         count = "1 token" if len(tokens_T) else "no tokens"
         raise UserError(f"command line: --text {text!r}: has {count}; at least 2 are needed for a loss")

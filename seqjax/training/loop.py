@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from seqjax import runs
 from seqjax.config import Config
+from seqjax.numerics import pinned
 from seqjax.stopping import stop_signals
 from seqjax.training.evaluation import Evaluation, evaluate_bundle
 from seqjax.training.progress import Progress
@@ -40,7 +41,13 @@ class Interrupted(Exception):
 
 
 def train(
-    config: Config, folder: Path, *, devices: int | None = None, wandb_mode: str | None = None, quiet: bool = False
+    config: Config,
+    folder: Path,
+    *,
+    devices: int | None = None,
+    wandb_mode: str | None = None,
+    quiet: bool = False,
+    corpus: str | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end, from where it stands, and return the contents of its ``result.json``.
 
@@ -49,15 +56,18 @@ def train(
 
     Args:
         folder: the run folder; made if it is not there.
-        devices: how many devices share each batch; None: all.
+        devices: how many devices share each batch; None: all, of a CPU 1.
         wandb_mode: ``online``, ``offline``, ``disabled`` or None (see :mod:`seqjax.training.tracking`).
+        corpus: where the text of a run that has begun is now; None: where the config says.
     Raises:
         UserError: another config in the folder, another process on it, damaged data, a full disk.
         Interrupted: asked to stop; the state is saved.
     """
-    return train_bundle([(config, folder)], devices=devices, wandb_mode=wandb_mode, quiet=quiet)[0]
+    lanes = [(config, folder)]
+    return train_bundle(lanes, devices=devices, wandb_mode=wandb_mode, quiet=quiet, corpus=corpus)[0]
 
 
+@pinned()
 def train_bundle(
     lanes: Sequence[tuple[Config, Path]],
     *,
@@ -65,6 +75,7 @@ def train_bundle(
     devices: int | None = None,
     wandb_mode: str | None = None,
     quiet: bool = False,
+    corpus: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train runs that differ in nothing but `LANE_KEYS` side by side in one program; each as :func:`train` would.
 
@@ -90,7 +101,9 @@ def train_bundle(
             return results
         stack.enter_context(runs.storage_errors(lanes[0][1]))
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
-        text = load_text(lanes[0][0], shown[0].bytes)
+        text = load_text(lanes[0][0], shown[0].bytes, lanes[0][1], corpus)
+        for note in text.corpus.notes:
+            shown[0].say(f"note: {note}")
         members = []
         for (config, folder), progress in zip(lanes, shown, strict=True):
             run = Run(config, folder, text, progress, len(lanes))
@@ -128,6 +141,9 @@ class _Bundle:
         unread: tuple[int, int, dict[str, jax.Array]] | None = None
         while step < steps:
             state = self._enter(step, state)
+            self._catch_up(step, state)
+            if not any(run.result is None for run in self.members):
+                break
             count = min(self.steps_at_once, self._next_event(step) - step)
             state, metrics = self.program.steps(state, *self._inputs(step, count), count)
             if unread is not None:
@@ -168,6 +184,13 @@ class _Bundle:
                 state = _place(state, run.saved, lane)
                 run.saved = None
         return state
+
+    def _catch_up(self, step: int, state: TrainState) -> None:
+        """Evaluate runs that resume here and were stopped between their checkpoint and its evaluation."""
+        if step > 0 and self._evaluates(step):
+            behind = [r for r in self.members if r.result is None and r.start == step and not r.is_evaluated(step)]
+            if behind:
+                self._evaluate(step, state, behind)
 
     def _active(self, step: int) -> list[Run]:
         """The runs that take this step: neither ended nor still waiting for the others."""
@@ -220,17 +243,17 @@ class _Bundle:
             self.steps_at_once = max(self.steps_at_once // 2, 1)
 
     def _pause(self, step: int, state: TrainState) -> None:
-        """Evaluate and save, as far as they are due at this step."""
-        if self._evaluates(step):
-            self._evaluate(step, state)
+        """Save, and evaluate if that is due at this step: an evaluation that fails costs no training."""
         self._save(step, state)
+        if self._evaluates(step):
+            self._evaluate(step, state, self._active(step - 1))
         self.last_read = time.monotonic()  # the time between two reads is to be that of training
 
-    def _evaluate(self, step: int, state: TrainState) -> list[Evaluation]:
-        """One point of each validation curve, on the same windows at every step."""
+    def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Evaluation]:
+        """One point of each of these runs' validation curve, on the same windows at every step."""
         found = self._held_out(state, self.config.evaluation.windows)
         for run, of_run in zip(self.members, found, strict=True):
-            if run.result is None and (run.start < step or step == self.config.train.steps):
+            if run in members:
                 run.evaluated(step, of_run)
         return found
 
@@ -255,8 +278,8 @@ class _Bundle:
         steps, evaluation = self.config.train.steps, self.config.evaluation
         if not any(run.result is None for run in self.members):
             return
-        found = self._evaluate(steps, state)
         self._save(steps, state)
+        found = self._evaluate(steps, state, [run for run in self.members if run.result is None])
         if found[0].protocol == "windows" and evaluation.final_windows != evaluation.windows:
             found = self._held_out(state, evaluation.final_windows)
         for run, final in zip(self.members, found, strict=True):

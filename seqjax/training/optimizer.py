@@ -20,6 +20,7 @@ from seqjax.config import OptimizerConfig
 from seqjax.models.accounting import group_of
 
 Tree = Any
+_PIECE = 2**20  # steps whose rates are computed at once
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -46,7 +47,16 @@ def learning_rates(config: OptimizerConfig, steps: int) -> np.ndarray:
     eq. 5); linear eta (1 - (1 - f) p); inverse_sqrt eta sqrt(w / (t + 1)) (Vaswani et al. 2017, eq. 3);
     step eta gamma^floor((t - w) / step_every).
     """
-    t = np.arange(steps, dtype=np.float64)
+    rates = np.empty(steps, np.float32)
+    for first in range(0, steps, _PIECE):
+        rates[first : first + _PIECE] = _rates(
+            config, steps, np.arange(first, min(first + _PIECE, steps)).astype(float)
+        )
+    return rates
+
+
+def _rates(config: OptimizerConfig, steps: int, t: np.ndarray) -> np.ndarray:
+    """The rates of the steps ``t`` of so many, float64."""
     warmup = config.warmup_steps
     progress = np.clip((t - warmup) / max(1, steps - warmup), 0.0, 1.0)
     floor = config.final_fraction
@@ -58,7 +68,7 @@ def learning_rates(config: OptimizerConfig, steps: int) -> np.ndarray:
         "step": lambda: config.step_factor ** np.floor(np.maximum(t - warmup, 0) / config.step_every),
     }
     shape = np.where(t < warmup, (t + 1) / max(1, warmup), shapes[config.schedule]())
-    return (config.learning_rate * shape).astype(np.float32)
+    return config.learning_rate * shape
 
 
 def decayed(params: Tree) -> Tree:

@@ -14,10 +14,12 @@ from seqjax import runs
 from seqjax.chains import Chains
 from seqjax.data import gather_windows
 from seqjax.errors import UserError
+from seqjax.numerics import pinned
 
 FILE = "positions.npz"
 
 
+@pinned()
 def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> None:
     """Evaluate the last checkpoint of a run and write ``positions.npz`` beside its result.
 
@@ -39,8 +41,8 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
     config, result = runs.read_config(folder), runs.read_result(folder)
     if result is None:
         raise UserError(f"{folder}: the run has not ended")
-    text = load_text(config)
-    runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+    text = load_text(config, folder=folder)
+    runs.check_data(folder, text.corpus.sha256, text.tokenizer.sha256)
     tokens = text.shard("validation").tokens
     program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
     step, params = restore_params(config, folder, program, lambda line: print(line, file=sys.stderr))

@@ -17,15 +17,16 @@ import jax.numpy as jnp
 
 from seqjax import runs
 from seqjax.config import Config, run_id
-from seqjax.data import TokenShard
 from seqjax.errors import UserError
+from seqjax.layers import native
 from seqjax.models.accounting import count_parameters, flops_per_token
+from seqjax.numerics import noted_environment, pinned
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.evaluation import Evaluation
 from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
 from seqjax.training.optimizer import learning_rates
 from seqjax.training.progress import Progress
-from seqjax.training.setup import Program, Text
+from seqjax.training.setup import Program, Text, check_lengths
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
 
@@ -43,9 +44,8 @@ class Run:
     def __init__(self, config: Config, folder: Path, text: Text, progress: Progress, lanes: int) -> None:
         self.config, self.folder, self.progress = config, folder, progress
         self.train_shard, self.validation_shard = text.shard("train"), text.shard("validation")
-        for split, shard in (("train", self.train_shard), ("validation", self.validation_shard)):
-            _check_length(config, split, shard)
-        runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256)
+        check_lengths(config, text)
+        runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256, run_id(config))
         vocab_size, context = text.tokenizer.vocab_size, config.train.context_length
         self.parameters = count_parameters(config.model, vocab_size, context)
         self.flops = flops_per_token(config.model, vocab_size, context)
@@ -74,8 +74,17 @@ class Run:
         self._waiting = host["waiting"]
         self._started -= host["seconds"]
         self._trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
-        runs.keep_metrics(self.folder, lambda record: record["step"] <= self.start)
+        if lost := runs.restore_metrics(self.folder, self.start, host.get("metrics")):
+            self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
         self.progress.say(f"resuming at step {self.start}")
+        if (then := host.get("form")) is not None:
+            native.compiled()
+            if then != (now := native.form()):
+                self.progress.say(f"note: {then} computed until here, {now} from here on: last digits of losses differ")
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether metrics.jsonl has a validation loss at this step."""
+        return any(r["step"] == step and "validation_loss" in r for r in runs.read_metrics(self.folder))
 
     def _announce(self) -> None:
         n, steps = self.parameters, self.config.train.steps
@@ -135,8 +144,9 @@ class Run:
         self.mirror.log(record)
 
     def evaluated(self, step: int, found: Evaluation) -> None:
-        """Write one point of the validation curve; a loss that is not finite ends the run."""
+        """Write one point of the validation curve; a loss that is not finite ends the run, without its checkpoint."""
         if not math.isfinite(found.loss):
+            self.checkpoints.discard(step)
             self.diverged(step)
             return
         if step == self.config.train.steps:
@@ -158,7 +168,8 @@ class Run:
         if step not in self.checkpoints.steps():
             runs.sync_metrics(self.folder)
             seconds = time.monotonic() - self._started
-            self.checkpoints.save(step, state, {"waiting": self._waiting, "seconds": seconds, "trained": self._trained})
+            host = {"waiting": self._waiting, "seconds": seconds, "trained": self._trained, "form": native.form()}
+            self.checkpoints.save(step, state, {**host, "metrics": runs.read_metrics(self.folder)})
 
     def diverged(self, step: int) -> None:
         """Write the result of a run whose loss or gradient was not finite; the last good checkpoint stays."""
@@ -206,25 +217,18 @@ class Run:
             "tokenizer_sha256": self.train_shard.header["tokenizer_sha256"],
             "hardware": describe_hardware(),
             "versions": describe_versions(),
+            "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         runs.write_json(self.folder / "result.json", self.result)
         self.mirror.finish(self.result)
 
 
-def _check_length(config: Config, split: str, shard: TokenShard) -> None:
-    need = config.train.context_length + 1
-    if len(shard.tokens) < need:
-        raise UserError(
-            f"train.context_length: {need - 1} needs {need:,} tokens; the {split} split of "
-            f"'{config.data.corpus}' has {len(shard.tokens):,}"
-        )
-
-
 def _mean(records: list[dict[str, float]], name: str) -> float:
     return math.fsum(record[name] for record in records) / len(records)
 
 
+@pinned()
 def restore_params(
     config: Config, folder: Path, program: Program, say: Callable[[str], None], which: str = "last"
 ) -> tuple[int, Any]:
@@ -236,6 +240,8 @@ def restore_params(
     restored = None
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder, writable=False)
+        if which == "best" and checkpoints.steps() and checkpoints.best() is None:
+            raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
         restored = checkpoints.restore(program.init(), say, checkpoints.best() if which == "best" else None)
     if restored is None:
         result = runs.read_result(folder)

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from seqjax import runs
 from seqjax.config import LANE_KEYS, Config, program_key
 from seqjax.data import (
     Corpus,
@@ -27,8 +28,10 @@ from seqjax.data import (
     stream_batch,
     window_batch,
 )
+from seqjax.data.sources import Absent
 from seqjax.errors import UserError
 from seqjax.models import build_model
+from seqjax.numerics import pinned
 from seqjax.training.losses import next_token_loss, token_losses
 from seqjax.training.optimizer import make_optimizer
 from seqjax.training.state import Hyper, TrainState, init_state
@@ -60,10 +63,49 @@ class Text:
         return prepare_shard(self.corpus, split, self.tokenizer, self.cache, progress)
 
 
-def load_text(config: Config, progress: Callable[[str, int, int], None] | None = None) -> Text:
-    """Corpus and tokenizer of a config (the tokenizer is trained once and kept in the cache)."""
-    corpus = load_corpus(config.data.corpus)
-    return Text(corpus, load_tokenizer(config.data.tokenizer, corpus, cache_folder()), cache_folder(), progress)
+def load_text(
+    config: Config,
+    progress: Callable[[str, int, int], None] | None = None,
+    folder: Path | None = None,
+    corpus: str | None = None,
+) -> Text:
+    """Corpus and tokenizer of a config (the tokenizer is trained once and kept in the cache).
+
+    Args:
+        folder: of a run, which may have begun where its text was somewhere else.
+        corpus: where the text is now; None: where the config says.
+    Raises:
+        UserError: the corpus is not there, or cannot be read.
+    """
+    try:
+        found = load_corpus(corpus or config.data.corpus)
+    except Absent:
+        sha256 = None if corpus or folder is None else runs.corpus_sha256(folder)
+        if sha256 is None:
+            raise
+        raise UserError(
+            f"{folder}: the text of this run, {config.data.corpus} (sha256 {sha256[:12]}...), is not there, seen from "
+            f"{Path.cwd()}: name it with --corpus PATH"
+        ) from None
+    return Text(found, load_tokenizer(config.data.tokenizer, found, cache_folder()), cache_folder(), progress)
+
+
+def check_lengths(config: Config, text: Text) -> None:
+    """See that training and evaluation can read their splits, before the first step.
+
+    Raises:
+        UserError: a split is absent, or too short for one window, or for B streams of one segment.
+    """
+    context = config.train.context_length
+    streams = config.train.batch_size if config.data.batching == "streams" else 1
+    key = "train.context_length" if streams == 1 else "train.batch_size"
+    what = f"{context}" if streams == 1 else f"{streams} streams of {context} tokens"
+    need = streams * context + 1
+    for split in ("train", "validation"):
+        if (found := len(text.shard(split).tokens)) < need:
+            raise UserError(
+                f"{key}: {what} needs {need:,} tokens; the {split} split of '{config.data.corpus}' has {found:,}"
+            )
 
 
 def make_model(config: Config, vocab_size: int) -> nn.Module:
@@ -113,11 +155,12 @@ class Program:
     devices: int
 
 
+@pinned()
 def make_program(config: Config, model: nn.Module, devices: int | None = None) -> Program:
     """Jit the train step with batch rows sharded over the devices and parameters replicated.
 
     Args:
-        devices: how many devices; None: all of them.
+        devices: how many devices; None: all of them, of a CPU 1.
     Raises:
         UserError: more devices asked for than there are, or they do not divide the micro-batch.
     """
@@ -126,6 +169,7 @@ def make_program(config: Config, model: nn.Module, devices: int | None = None) -
     return _compile(config, (init, seed, scale), steps, losses, carry, devices)
 
 
+@pinned()
 def make_bundle(
     configs: Sequence[Config], model: nn.Module, devices: int | None = None, side_by_side: int | None = None
 ) -> Program:
@@ -212,8 +256,9 @@ def _compile(
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
     # it runs once: on CPU, where that is known to be safe, it is not worth the seconds that optimizing it takes
     effort = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    make = jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort)
     return Program(
-        init=partial(jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort), *seeds_and_scales),
+        init=pinned()(partial(make, *seeds_and_scales)),
         steps=jax.jit(
             steps,
             donate_argnums=0,
@@ -236,7 +281,8 @@ def _put(batch: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 def _mesh(config: Config, devices: int | None) -> Mesh:
     present = jax.devices()
-    count = len(present) if devices is None else devices
+    default = 1 if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
+    count = default if devices is None else devices
     if count < 1:
         raise UserError(f"--devices {count}: at least 1 is needed")
     if count > len(present):

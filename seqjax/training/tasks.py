@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import numpy as np
 from seqjax import runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
+from seqjax.numerics import noted_environment, pinned
 from seqjax.stopping import stop_signals
 from seqjax.task_config import TaskTrain, canonical
 from seqjax.training.checkpoints import Checkpoints
@@ -61,6 +63,7 @@ class Fitted(NamedTuple):
     result: dict[str, Any]
 
 
+@pinned()
 def fit(
     task: Task, config: Any, optimizer: OptimizerConfig, train: TaskTrain, folder: Path, quiet: bool = False
 ) -> Fitted:
@@ -76,8 +79,8 @@ def fit(
         Interrupted: asked to stop; the state is saved.
     """
     _open(folder, config)
-    with runs.lock(folder), runs.storage_errors(folder), stop_signals() as asked:
-        return _Fit(task, optimizer, train, folder, Progress(folder / "log.txt", quiet)).run(asked)
+    with runs.lock(folder), runs.storage_errors(folder), stop_signals() as asked, closing(Checkpoints(folder)) as kept:
+        return _Fit(task, optimizer, train, folder, kept, Progress(folder / "log.txt", quiet)).run(asked)
 
 
 def _open(folder: Path, config: Any) -> None:
@@ -90,7 +93,7 @@ def _open(folder: Path, config: Any) -> None:
             if records:
                 raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder")
             runs.write_json(path, now)
-        elif canonical(json.loads(path.read_text(encoding="utf-8"))) != canonical(now):
+        elif canonical(runs.read_json(path)) != canonical(now):
             raise UserError(f"{folder}: holds a run of another config; choose another run folder")
 
 
@@ -98,7 +101,13 @@ class _Fit:
     """One call of `fit`: what the host remembers between steps."""
 
     def __init__(
-        self, task: Task, optimizer: OptimizerConfig, train: TaskTrain, folder: Path, progress: Progress
+        self,
+        task: Task,
+        optimizer: OptimizerConfig,
+        train: TaskTrain,
+        folder: Path,
+        checkpoints: Checkpoints,
+        progress: Progress,
     ) -> None:
         self.task, self.train, self.folder, self.progress = task, train, folder, progress
         direction = make_optimizer(optimizer)
@@ -106,7 +115,7 @@ class _Fit:
         self.decay = np.float32(optimizer.weight_decay)
         self.step = _compiled_step(task.loss, dataclasses.replace(optimizer, learning_rate=1.0))  # rates are traced
         self.init = jax.jit(lambda seed: _fresh(task, direction, seed))
-        self.checkpoints = Checkpoints(folder)
+        self.checkpoints = checkpoints
         self.seconds_before = 0.0
         self.began = time.monotonic()
         self.waiting: list[dict[str, jax.Array]] = []  # metrics of the steps since the last line of metrics.jsonl
@@ -114,9 +123,12 @@ class _Fit:
     def run(self, asked: list[int]) -> Fitted:
         state, steps = self.init(np.int32(self.train.seed)), self.train.steps
         if (result := runs.read_result(self.folder)) is not None:
-            return Fitted(self._best(state).params, result)
+            return Fitted(self._recorded(state, result["best_step"]).params, result)
         state, first = self._restore(state)
         self._count(state)
+        behind = first and self._evaluates(first) and not self._is_evaluated(first)  # stopped before its evaluation
+        if behind and not self._evaluate(first, state):
+            return self._end(state, "diverged")
         self.first, self.began_step = first, time.monotonic()
         for step in range(first, steps):
             hyper = Hyper(self.rates[step], self.decay)
@@ -127,10 +139,11 @@ class _Fit:
                 if not self._write(step + 1):
                     return self._end(state, "diverged")
             stopping = bool(asked) and not last
-            if (step + 1) % self.train.evaluate_every == 0 or last:
-                self._evaluate(step + 1, state)
-            if (step + 1) % self.train.evaluate_every == 0 or last or stopping:
+            evaluates = self._evaluates(step + 1)
+            if evaluates or stopping:
                 self._save(step + 1, state)
+            if evaluates and not self._evaluate(step + 1, state):  # after the save: if it fails, no training is lost
+                return self._end(state, "diverged")
             if stopping:
                 self.checkpoints.wait()
                 raise Interrupted(asked[0], step + 1)
@@ -144,7 +157,8 @@ class _Fit:
         step, state, host = restored
         self.seconds_before = host["seconds"]
         self.waiting = [{name: np.asarray(value) for name, value in metrics.items()} for metrics in host["waiting"]]
-        runs.keep_metrics(self.folder, lambda record: record["step"] <= step)
+        if lost := runs.restore_metrics(self.folder, step, host.get("metrics")):
+            self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
         self.progress.say(f"resuming at step {step}")
         return jax.tree.map(jnp.asarray, state), step
 
@@ -172,22 +186,51 @@ class _Fit:
             )
         return True
 
-    def _evaluate(self, step: int, state: TrainState) -> None:
+    def _evaluates(self, step: int) -> bool:
+        return step % self.train.evaluate_every == 0 or step == self.train.steps
+
+    def _is_evaluated(self, step: int) -> bool:
+        return any(r["step"] == step and "validation_loss" in r for r in runs.read_metrics(self.folder))
+
+    def _evaluate(self, step: int, state: TrainState) -> bool:
+        """One point of the held-out curve; False if its loss is not finite."""
         found = self.task.evaluate(state.params)
+        if not math.isfinite(found["validation_loss"]):
+            self.progress.say(f"step {step}: the held-out loss is not finite")
+            return False
+        found = _finite(found)
         runs.append_metrics(self.folder, {"step": step, **found, "seconds": round(self._seconds(), 3)})
-        shown = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
+        shown = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items() if value is not None)
         self.progress.say(f"step {step}: {shown}")
+        return True
 
     def _save(self, step: int, state: TrainState) -> None:
         if step in self.checkpoints.steps():
             return
         runs.sync_metrics(self.folder)
         waiting = [{name: float(value) for name, value in m.items()} for m in jax.device_get(self.waiting)]
-        self.checkpoints.save(step, jax.device_get(state), {"seconds": self._seconds(), "waiting": waiting})
+        host = {"seconds": self._seconds(), "waiting": waiting, "metrics": runs.read_metrics(self.folder)}
+        self.checkpoints.save(step, jax.device_get(state), host)
 
     def _best(self, like: TrainState) -> TrainState:
         restored = self.checkpoints.restore(like, self.progress.say, self.checkpoints.best())
         return like if restored is None else jax.tree.map(jnp.asarray, restored[1])
+
+    def _recorded(self, like: TrainState, best: int | None) -> TrainState:
+        """The parameters that the result of a finished run tells of.
+
+        Raises:
+            UserError: their checkpoint is not there any more, or damaged.
+        """
+        restored = self.checkpoints.restore(like, self.progress.say, best)
+        if best is None and restored is None:
+            return like  # it diverged before its first checkpoint
+        if restored is None or best not in (None, restored[0]):
+            raise UserError(
+                f"{self.folder}: has a result, but the checkpoint it tells of (step {best}) is gone or damaged; "
+                "bring it back, or remove result.json to train the run again"
+            )
+        return jax.tree.map(jnp.asarray, restored[1])
 
     def _end(self, state: TrainState, status: str) -> Fitted:
         self.checkpoints.wait()
@@ -200,16 +243,26 @@ class _Fit:
             "steps": steps,
             "best_step": best["step"] if best else None,
             "validation": {k: v for k, v in best.items() if k not in ("step", "seconds")} if best else None,
-            **(self.task.final(state.params) if status == "finished" else {}),
+            **(_finite(self.task.final(state.params)) if status == "finished" else {}),
             "parameters": self.parameters,
             "seconds": round(self._seconds(), 3),
             "hardware": describe_hardware(),
             "versions": describe_versions(),
+            "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         runs.write_json(self.folder / "result.json", result)
         self.progress.say(f"{status} after {duration(result['seconds'])}")
         return Fitted(state.params, result)
+
+
+def _finite(found: Any) -> Any:
+    """The same values with None in the place of floats that are not finite, which JSON does not have."""
+    if isinstance(found, dict):
+        return {key: _finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 @lru_cache(maxsize=1)

@@ -130,7 +130,7 @@ MISTAKES = [
     (("train", "CONFIG", "--wandb", "maybe"), "allowed: online, offline, disabled"),
     (("eval", "."), "not a run folder"),
     (("sample", "nowhere"), "nowhere: not a run folder"),
-    (("bench", "--families", "lstn"), "allowed: window, elman, gru, lstm, transformer"),
+    (("bench", "--families", "lstn"), "allowed: lstm, transformer, gru, elman, window"),
     (("show", "CONFIG", "--model.n-heads", "3"), "model.n_heads: unknown key"),
 ]
 

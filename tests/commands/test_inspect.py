@@ -93,7 +93,7 @@ def test_mistakes_are_one_line(trained: Any, tmp_path: Path, capsys: pytest.Capt
     mistakes = [
         ((transformer, "--text", ""), "--text '': is empty"),
         ((transformer, "--text", "a"), "has 1 token; at least 2 are needed"),
-        ((transformer, "--text", "a" * 17), "the text has 17 tokens, but the model has learned 16 positions"),
+        ((transformer, "--text", "a" * 17), "a sequence of 17 elements, but the model has learned 16 positions"),
         ((transformer, "--text", TEXT, "--layer", 3), "--layer 3"),
         ((transformer, "--text", TEXT, "--units", 0), "--units 0 is out of range"),
         ((transformer, "--text", TEXT, "--output", "a.bmp"), "expected a name that ends in .png, .svg, .pdf"),

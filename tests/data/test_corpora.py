@@ -82,22 +82,14 @@ def test_folder_and_archives_are_split_by_whole_files_and_alike(tmp_path: Path) 
     for corpus in loaded:
         assert corpus.sha256 == loaded[0].sha256
         seen = {d.name: (split, d.source, b"".join(d.chunks())) for split in SPLITS for d in corpus.splits[split]}
-        assert {name: data for name, (_, _, data) in seen.items()} == FILES
-        assert all(source == name.split("/")[1] for name, (_, source, _) in seen.items())
+        assert {f"all/{name}": data for name, (_, _, data) in seen.items()} == FILES
+        assert all(source == name.split("/")[0] for name, (_, source, _) in seen.items())
         for split in ("validation", "test"):
             share = len(text_of(corpus, split)) / sum(map(len, FILES.values()))
             assert 0.03 < share <= 0.05
         assert {n: s for n, (s, _, _) in seen.items()} == {
             d.name: split for split in SPLITS for d in loaded[0].splits[split]
         }
-
-
-def test_three_files_give_one_each_and_two_are_cut(tmp_path: Path) -> None:
-    for n in range(2):
-        (tmp_path / f"{n}.txt").write_bytes(LINES)
-    assert [len(load_corpus(str(tmp_path)).splits[s]) for s in SPLITS] == [2, 2, 2]
-    (tmp_path / "2.txt").write_bytes(LINES)
-    assert [len(load_corpus(str(tmp_path)).splits[s]) for s in SPLITS] == [1, 1, 1]
 
 
 def test_path_is_also_looked_for_in_the_data_folder(tmp_path: Path) -> None:
@@ -109,7 +101,7 @@ def test_unpacking_happens_once_and_is_repaired(tmp_path: Path, cache: Path, mon
     path = tmp_path / "text.txt.gz"
     path.write_bytes(gzip.compress(LINES))
     load_corpus(str(path))
-    monkeypatch.setattr(sources, "_members", lambda path: pytest.fail("unpacked again"))
+    monkeypatch.setattr(sources, "_unpack_into", lambda *args: pytest.fail("unpacked again"))
     load_corpus(str(path))
     monkeypatch.undo()
     monkeypatch.setenv("SEQJAX_CACHE", str(cache))
@@ -122,7 +114,8 @@ def test_unpacking_happens_once_and_is_repaired(tmp_path: Path, cache: Path, mon
 
 def test_members_of_an_archive_cannot_leave_the_cache(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"../../evil.txt": LINES, "/tmp/evil2.txt": LINES, "good.txt": LINES}, "w")
-    assert len(text_of(load_corpus(str(tmp_path / "a.tar")), "train")) == len(LINES)
+    corpus = load_corpus(str(tmp_path / "a.tar"))
+    assert [d.name for d in corpus.splits["train"]] == ["evil.txt", "good.txt", "tmp/evil2.txt"]
     assert not list(tmp_path.rglob("evil*"))
 
 
@@ -157,21 +150,54 @@ def test_cut_after_never_splits_a_line_word_or_character(text: bytes, tmp_path: 
             assert cut in (0, 7, 15)
 
 
-def test_digest_of_a_large_file_is_remembered_but_never_stale(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sources, "_MEMO_BYTES", 10)
-    path = tmp_path / "large.txt"
-    path.write_bytes(b"a" * 100)
-    first = sources.file_digest(path, "sha256", cache)
-    assert not list(cache.glob("digests/*"))  # changed a moment ago
-    os.utime(path, (1e9, 1e9))
-    assert sources.file_digest(path, "sha256", cache) == first
-    (memo,) = cache.glob("digests/*")
-    memo.write_text("remembered")
-    assert sources.file_digest(path, "sha256", cache) == "remembered"
-    path.write_bytes(b"b" * 100)
-    assert sources.file_digest(path, "sha256", cache) not in (first, "remembered")
+@pytest.mark.parametrize("megabytes", [0, 17])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_text_rewritten_with_equal_size_and_time_is_seen(megabytes: int, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"text.txt{suffix}"
+
+    def write(line: bytes) -> str:
+        data = line * (1000 + (megabytes << 20) // len(line))
+        with gzip.GzipFile(path, "wb", compresslevel=0, mtime=0) if suffix else path.open("wb") as file:
+            file.write(data)
+        os.utime(path, (1e9, 1e9))
+        return load_corpus(str(path)).sha256
+
+    first, size = write(b"one line\n"), path.stat().st_size
+    assert write(b"two line\n") != first and path.stat().st_size == size
+    assert write(b"one line\n") == first
+
+
+def test_a_link_that_leads_elsewhere_and_a_replaced_file_are_seen(tmp_path: Path) -> None:
+    shas = set()
+    for n in range(2):
+        (tmp_path / str(n)).write_bytes(b"text %d\n" % n * 1000)
+        os.utime(tmp_path / str(n), (1e9, 1e9))
+        (tmp_path / "link.txt").unlink(missing_ok=True)
+        (tmp_path / "link.txt").symlink_to(tmp_path / str(n))
+        shas.add(load_corpus(str(tmp_path / "link.txt")).sha256)
+    os.replace(tmp_path / "0", tmp_path / "1")
+    shas.add(load_corpus(str(tmp_path / "link.txt")).sha256)
+    assert len(shas) == 2
+
+
+def flip(path: Path, at: int) -> None:
+    data, status = bytearray(path.read_bytes()), path.stat()
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["000000.txt", "000001.txt", "index.json"])
+@pytest.mark.parametrize("at", [5, -20])
+def test_unpacked_text_that_was_altered_is_unpacked_again(name: str, at: int, tmp_path: Path, cache: Path) -> None:
+    write_tar(tmp_path / "t.tar", {"a.txt": LINES, "b.txt": LINES[::-1]}, "w")
+    before = load_corpus(str(tmp_path / "t.tar"))
+    texts = [text_of(before, split) for split in SPLITS]
+    (path,) = cache.glob(f"unpacked/*/{name}")
+    flip(path, at)
+    after = load_corpus(str(tmp_path / "t.tar"))
+    assert after.sha256 == before.sha256
+    assert [text_of(after, split) for split in SPLITS] == texts
 
 
 def test_missing_things_are_named_with_what_is_near(tmp_path: Path) -> None:
@@ -227,7 +253,7 @@ def test_damaged_packing_is_refused(tmp_path: Path, name: str, content: bytes, c
 def test_packed_file_keeps_no_name_from_an_earlier_copy(tmp_path: Path) -> None:
     for name in ("one.txt.gz", "two.txt.gz"):
         (tmp_path / name).write_bytes(gzip.compress(b"text\n", mtime=0))
-        (file,) = sources.read_files(tmp_path / name, tmp_path / "cache")
+        (file,) = sources.read_files(tmp_path / name, tmp_path / "cache").files
         assert file.name == name.removesuffix(".gz")
 
 

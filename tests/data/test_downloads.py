@@ -138,7 +138,7 @@ def test_byte_corpora_are_cut_90_5_5_million(tmp_path: Path, monkeypatch: pytest
     raw = tmp_path / "text8"
     with raw.open("wb") as file:
         file.truncate(10**8)
-    monkeypatch.setattr(downloads, "file_digest", lambda path, algorithm, cache: "3bea1919949baf155f99411df5fada7e")
+    monkeypatch.setattr(downloads, "file_digest", lambda path, algorithm: "3bea1919949baf155f99411df5fada7e")
     corpus = load_corpus("text8", tmp_path)
     assert {s: (d[0].start, d[0].n_bytes) for s, d in corpus.splits.items()} == {
         "train": (0, 90_000_000),

@@ -160,6 +160,38 @@ def test_altered_or_broken_cache_is_refused(make_corpus: Callable[..., Corpus], 
         load_tokenizer("chars", corpus, cache)
 
 
+TEXTS = ("the cat sat\non a mat\n", "  the \t cat\r\n\n\n sat  ", "\n", "a", "the cat", "\r\n the\x0c mat \r\n")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_tokens_spell_what_they_decode_to(text: str, make_corpus: Callable[..., Corpus], cache: Path) -> None:
+    corpus = make_corpus(train=["the cat sat\non a mat \t\r\x0c\n"])
+    for name in ("bytes", "chars", "words", "bpe-258"):
+        tokenizer = load_tokenizer(name, corpus, cache)
+        covered = tokenizer.coverage(text.encode())
+        assert covered.n_spelled == len(tokenizer.decode(tokenizer.encode(text.encode())).encode())
+        assert covered.n_unknown == covered.n_unknown_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "unknown", "n_bytes"),
+    [
+        ("words-4", "the cat sat\non\n", 2, len("sat on ")),
+        ("words", "the dog\n\u00fcber <unk> <eos>\n", 2, len("dog \u00fcber ".encode())),
+        ("words", "<unk> the <unk>", 0, 0),
+        ("chars", "the dog\n", 2, 2),
+        ("chars", "\u20ac\U0001f600 the", 2, 7),
+        ("bytes", "\u20ac\0", 0, 0),
+        ("bpe-258", "dog \u20ac", 0, 0),
+    ],
+)
+def test_text_that_tokens_call_unknown_is_counted(
+    name: str, text: str, unknown: int, n_bytes: int, make_corpus: Callable[..., Corpus], cache: Path
+) -> None:
+    tokenizer = load_tokenizer(name, make_corpus(train=["the the cat cat sat\non a mat\n"]), cache)
+    assert tokenizer.coverage(text.encode())[1:] == (unknown, n_bytes)
+
+
 @pytest.mark.parametrize(
     "name, message",
     [

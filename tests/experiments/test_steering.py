@@ -107,3 +107,17 @@ def test_the_readme_and_the_docstring_say_what_was_recorded() -> None:
             assert said in readme
         assert EXPERIMENT.gains_as_text(found) in doc
         assert EXPERIMENT.past_as_text(found) in doc
+
+
+def test_drives_of_one_name_are_told_apart() -> None:
+    labels = EXPERIMENT.labels
+    assert labels(["road", "/a/log"]) == {"road": "drawn road", "/a/log": "log"}
+    assert labels(["/x/log", "/y/log"]) == {"/x/log": "x/log", "/y/log": "y/log"}
+    assert len(set(labels(["/x/log", "/log", "/x/x/log", "/z/simulator", "driving"]).values())) == 5
+    assert set(labels(["a/log/", "b/log"]).values()) == {"a/log", "b/log"}
+
+
+@pytest.mark.parametrize("sources", [["road", "road"], ["x/log", "x/log/"], ["x/log", "x/../x/log"]])
+def test_a_drive_named_twice_is_refused(sources: list[str]) -> None:
+    with pytest.raises(UserError, match="named twice"):
+        EXPERIMENT.labels(sources)

@@ -41,6 +41,72 @@ def test_a_compiler_that_fails_is_noted_once(fresh, monkeypatch, capsys):
     assert not list(Path(fresh).rglob("*.so"))
 
 
+COMPILER = """#!/bin/sh
+case "$*" in *--version*) echo "$0 1.0"; exit;; esac
+while [ "$1" != -o ]; do shift; done
+echo built >> "$(dirname "$0")/log"
+echo whole > "$2"
+"""
+
+
+@pytest.fixture
+def counting(fresh, monkeypatch):
+    """A compiler that writes a file of one line and counts its calls; ``build()`` returns the path and the count."""
+    compiler = fresh / "c++"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+
+    def build(*words):
+        path = native._shared_library([*words, str(compiler)])
+        return path, (fresh / "log").read_text().count("built")
+
+    return build
+
+
+@pytest.mark.parametrize("content", [b"", b"who", b"wh\0le\n", b"whole\nwhole\n", b"\x7fELF"])
+def test_a_library_that_is_not_as_it_was_built_is_built_again(counting, content):
+    path, count = counting()
+    assert counting() == (path, count) == (path, 1)
+    path.write_bytes(content)
+    assert counting() == (path, 2)
+    assert path.read_text() == "whole\n"
+    path.unlink()
+    assert counting() == (path, 3)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_compiler_of_several_words(counting):
+    assert counting("env", "LANG=C")[1] == 1
+
+
+@pytest.mark.parametrize("hangs_at", ["--version", "-shared"])
+def test_a_compiler_that_hangs_is_left(fresh, monkeypatch, capsys, hangs_at):
+    compiler = fresh / "slow"
+    compiler.write_text(
+        f'#!/bin/sh\ncase "$*" in *{hangs_at}*) echo "caf\\303\\251 is slow" >&2; exec sleep 60;; esac\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    real = native._run
+    monkeypatch.setattr(native, "_run", lambda command, seconds: real(command, seconds=0.5))
+    assert not native.compiled()
+    assert "is slow" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["nothing-of-that-name --fast", "'unclosed", "/"])
+def test_a_compiler_that_is_none_is_noted(fresh, monkeypatch, capsys, words):
+    monkeypatch.setenv("CXX", words)
+    assert not native.compiled()
+    assert "without their C++ form" in capsys.readouterr().err
+
+
+def test_which_form_computes(fresh, monkeypatch):
+    assert native.form() is None
+    monkeypatch.setenv("SEQJAX_NATIVE", "0")
+    native.compiled()
+    assert native.form() == "XLA"
+
+
 def test_switched_off(fresh, monkeypatch):
     monkeypatch.setenv("SEQJAX_NATIVE", "0")
     assert not native.compiled()

@@ -40,6 +40,18 @@ def test_a_line_shows_its_points_its_law_and_its_constants() -> None:
     assert len({artist.get_color() for artist in laws}) == len({str(a.get_linestyle()) for a in laws}) == 2
 
 
+@pytest.mark.parametrize("count", [1, 4, 5, 6, 7, 8, 15])
+def test_any_number_of_groups_is_drawn(tmp_path: Path, count: int) -> None:
+    """Some dashes are patterns of lengths, which `plot` takes for data unless they are named."""
+    found = dict.fromkeys((f"group {number}" for number in range(count)), line())
+    laws = [artist for artist in figures.draw_fits(found).axes[0].get_lines() if len(artist.get_xdata()) == 200]
+    assert len(laws) == count
+    curves = dict.fromkeys(found, (np.geomspace(5, 2, 64), np.full(64, 0.01)))
+    positions = dict.fromkeys(found, fit_position(*curves["group 0"], bootstrap=40))
+    labels = figures.draw_positions(curves, positions).axes[0].get_legend().get_texts()
+    assert len(labels) == 2 * count
+
+
 def test_a_surface_has_contours_and_the_best_split() -> None:
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e9, 1e11, 6)))
     loss = 1.8 + 400 / n**0.34 + 600 / d**0.3

@@ -152,6 +152,6 @@ def test_nothing_here_needs_a_model() -> None:
     code = (
         "import sys, seqjax.scaling, seqjax.report.figures\n"
         "assert not [m for m in sys.modules if m.startswith(('flax', 'optax', 'orbax', 'seqjax.models', "
-        "'seqjax.cells', 'seqjax.training', 'seqjax.data', 'seqjax.sweeps'))]"
+        "'seqjax.through_time', 'seqjax.training', 'seqjax.data', 'seqjax.sweeps'))]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -214,7 +214,7 @@ MISTAKES = [
     (("--budget", "soon"), "--budget soon: expected a time such as 90s, 20m, 1h30m or 2d"),
     (("--budget", "0"), "--budget 0: expected a time"),
     (("--budget", "1m", "--sizes", "0"), "--sizes 0: must be above 0"),
-    (("--budget", "1m", "--ratio", "nan"), "--ratio nan: must be above 0"),
+    (("--budget", "1m", "--ratio", "0"), "--ratio 0.0: must be above 0"),
     (("--budget", "1m", "--workers", "0"), "--workers 0: at least 1 is needed"),
     (("--budget", "1m", "--train.sed", "3"), "command line: train.sed: unknown key"),
 ]

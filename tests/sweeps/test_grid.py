@@ -248,7 +248,10 @@ MISTAKES = {  # (file, what the message must hold); line 1 is the base
     "two rates": ("search: {rates: [1e-3, 3e-3, 1e-3]}", "s.yaml:2: search.rates: expected at least three different"),
     "no rate": ("search: {rates: [0, 1e-3, 1e-2]}", "s.yaml:2: search.rates: expected at least three"),
     "not a rate": ("search: {rates: [1e-3, 1e-2, often]}", "s.yaml:2: search.rates: expected at least three"),
-    "endless rate": ("search:\n  rates: [1e-3, 1e-2, .inf]", "s.yaml:3: optimizer.learning_rate: input should"),
+    "endless rate": (
+        "search:\n  rates: [1e-3, 1e-2, .inf]",
+        "s.yaml:3: search.rates: expected at least three different rates",
+    ),
     "no search key": ("search: {rats: [1, 2, 3]}", "s.yaml:2: search.rats: unknown key; allowed: rates", "n 'rates'"),
     "negative extend": ("search: {rates: [1, 2, 3], extend: -1}", "s.yaml:2: search.extend: expected 0 or more"),
     "text for seeds": ("search: {rates: [1, 2, 3], seeds: many}", "s.yaml:2: search.seeds: expected a list of whole"),

@@ -18,6 +18,8 @@ from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps import table
+from seqjax.sweeps.grid import Planned
+from seqjax.sweeps.units import Unit, keep_plan
 from seqjax.training.loop import train_bundle
 from seqjax.units import duration, si
 
@@ -178,7 +180,7 @@ def test_a_table_with_few_columns_is_a_table(all_states: Path, tmp_path: Path) -
 
 NOT_TABLES = {
     "foreign column": ("t.csv", b"run_id,status,losss\na,b,3\n", "the column 'losss' is not one of", "mean 'loss'?"),
-    "column twice": ("t.csv", b"run_id,status,loss,loss\na,b,3,4\n", "the column 'loss.1' is not one of a run table"),
+    "column twice": ("t.csv", b"run_id,status,loss,loss\na,b,3,4\n", "the column 'loss' is there 2 times"),
     "no run ids": ("t.csv", b"status,loss\na,3\n", "has no column 'run_id', so it is not a run table"),
     "no status": ("t.csv", b"run_id,loss\na,3\n", "has no column 'status', so it is not a run table"),
     "text for loss": ("t.csv", b"run_id,status,loss\na,b,often\n", "the column 'loss' cannot be read as float64"),
@@ -213,6 +215,25 @@ def test_every_column_is_documented_and_filled(all_states: Path, capsys: pytest.
     out = capsys.readouterr().out
     for name, meaning in table.COLUMNS.items():
         assert meaning and f"{name} " in out and meaning in out
+
+
+def test_runs_of_a_halved_bundle_say_so(make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four lanes halved twice; one had ended before, in the program that was planned."""
+    made = [Planned(make_config("lstm", **{"train.seed": seed}), {"train.seed": seed}) for seed in range(4)]
+    for run in made:
+        put(tmp_path / "s", run.config)
+    keep_plan(Unit(tuple(made), 1, None, 0), tmp_path / "s")
+    assert table.gather([tmp_path / "s"])["halved_from"].isna().all()
+    keep_plan(Unit(tuple(made[:2]), 1, None, 0), tmp_path / "s", halved_from=4)
+    keep_plan(Unit(tuple(made[:2]), 1, None, 0), tmp_path / "s")  # a restart plans it once more
+    keep_plan(Unit(tuple(made[2:3]), 1, None, 0), tmp_path / "s", halved_from=4)
+    keep_plan(Unit(tuple(made[2:3]), 1, None, 0), tmp_path / "s", halved_from=2)
+    for run, lanes in zip(made, (2, 4, 1, 4), strict=True):
+        put(tmp_path / "s", run.config, made_up(runs_in_program=lanes))
+    found = table.gather([tmp_path / "s"]).set_index("train.seed")["halved_from"]
+    assert found.fillna(0).to_dict() == {0: 4, 1: 0, 2: 4, 3: 0}
+    assert call("runs", tmp_path / "s") == 0
+    assert capsys.readouterr().err.startswith("note: 2 run(s) of bundles that died were trained in other programs")
 
 
 # The commands

@@ -6,11 +6,13 @@ import os
 import resource
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from seqjax.errors import UserError
 from seqjax.runs import append_metrics
@@ -91,7 +93,7 @@ def test_when_all_are_corrupt_that_is_an_error(run: Path) -> None:
 
 def test_the_machines_faults_are_not_the_files(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(run)
-    monkeypatch.setattr(checkpoints._orbax, "load", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(ocp, "load", Mock(side_effect=MemoryError()))
     with pytest.raises(MemoryError):
         checkpoints.restore(state(0), pytest.fail)
     assert Checkpoints(run).steps() == [2, 3, 4]

@@ -81,6 +81,23 @@ def test_bits_per_byte_of_bytes() -> None:
     assert bits_per_byte(math.log(2) * 3, tokens=100, n_bytes=300) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("tokenizer", ["words-3", "words-4", "words-20", "words", "chars", "bytes", "bpe-300"])
+def test_no_vocabulary_makes_text_cheaper_than_it_is(tokenizer: str, make_config: Any, tmp_path: Any) -> None:
+    """Of random letters nobody can know less than log2 26 bits; held out are other words, in other letters."""
+    rng = np.random.default_rng(0)
+    letters = [bytes(row).decode() for row in rng.integers(97, 123, (6000, 7), np.uint8)]
+    lines = [" ".join(letters[i : i + 10]) for i in range(0, 6000, 10)]
+    (tmp_path / "t.txt").write_text("\n".join(lines[:540]) + "\n" + "\n".join(lines[540:]).upper() + "\n")
+    config = make_config("window", **{"data.corpus": str(tmp_path / "t.txt"), "data.tokenizer": tokenizer})
+    text, _, program = prepared(config)
+    params = jax.tree.map(jnp.zeros_like, program.init().params)
+    shard = text.shard("validation")
+    found = evaluate(config, shard, "validation", program.token_losses, params, None, 8)
+    assert found.bits_per_byte > 7 / 8 * math.log2(26)
+    knows_all = tokenizer in ("bytes", "bpe-300")
+    assert (found.unknown == 0) == knows_all == ("<unk>" not in found.summary())
+
+
 def test_too_short_a_split_is_told(make_config: Any, tmp_path: Any) -> None:
     path = tmp_path / "tiny.txt"
     path.write_text("ab\n" * 60)

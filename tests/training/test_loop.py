@@ -112,7 +112,7 @@ def test_a_corrupt_checkpoint_costs_steps_not_truth(make_config: Any, tmp_path: 
             file.write_bytes(file.read_bytes()[:10])
     train(config, tmp_path / "hurt", devices=1, quiet=True)
     assert "checkpoint 20" in (tmp_path / "hurt" / "log.txt").read_text()
-    assert (tmp_path / "hurt" / "set-aside" / "20").is_dir()  # nothing is deleted
+    assert (tmp_path / "hurt" / "checkpoints" / "20.damaged").is_dir()  # nothing is deleted
     assert_same_run(config, tmp_path / "whole", tmp_path / "hurt")
 
 

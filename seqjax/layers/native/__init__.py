@@ -11,10 +11,12 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,41 +39,71 @@ def compiled() -> bool:
     They are not there on another backend than a CPU, without a C++ compiler (`$CXX`, c++ or g++), where it fails, and
     where the environment says `SEQJAX_NATIVE=0`.
     """
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    wanted = os.environ.get("SEQJAX_NATIVE", "1") != "0"
-    if not (wanted and compiler and jax.default_backend() == "cpu"):
+    if os.environ.get("SEQJAX_NATIVE", "1") == "0" or jax.default_backend() != "cpu":
         return False
     try:
+        compiler = _compiler()
+        if not compiler:
+            return False
         functions = ctypes.CDLL(str(_shared_library(compiler)))
         for name in FUNCTIONS:
             capsule = jax.ffi.pycapsule(getattr(functions, name))
             jax.ffi.register_ffi_target(f"seqjax_{name}", capsule, platform="cpu")
-    except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().rpartition("\n")[2]
+    except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or str(error)  # bytes where the time was up
+        told = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
+        reason = told.strip().rpartition("\n")[2]
         print(f"note: recurrences and attention run without their C++ form: {reason}", file=sys.stderr)
         return False
     return True
 
 
-def _shared_library(compiler: str) -> Path:
-    """The compiled file of this source, for this compiler, processor and version of XLA's interface."""
+def _compiler() -> list[str]:
+    """The words of `$CXX` (``ccache g++``, or a path with spaces in it), else c++ or g++; empty where there is none."""
+    named = os.environ.get("CXX", "")
+    found = shutil.which(named) or shutil.which("c++") or shutil.which("g++")
+    return shlex.split(named) if named.strip() and not shutil.which(named) else [found] if found else []
+
+
+def form() -> str | None:
+    """Which form computes here, "C++" or "XLA"; None where nothing has asked yet. Their last digits differ."""
+    return {True: "C++", False: "XLA"}[compiled()] if compiled.cache_info().currsize else None
+
+
+def _shared_library(compiler: Sequence[str]) -> Path:
+    """The compiled file of this source, for this compiler, processor and version of XLA's interface.
+
+    Its name holds its digest: a file that was cut short would end the process that loads it.
+    """
     include = Path(jax.ffi.include_dir())
     cpuinfo = Path("/proc/cpuinfo")
     cpu = next((line for line in cpuinfo.read_text().splitlines() if "flags" in line), "") if cpuinfo.is_file() else ""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = _run([*compiler, "--version"], seconds=60)
     text = "".join((FOLDER / name).read_text() for name in ("common.h", *SOURCES))
     parts = (text, " ".join(FLAGS), version, platform.machine(), platform.processor(), cpu, str(include))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    path = cache_folder() / "native" / f"seqjax-{key}.so"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # renamed when whole: others may compile too
-            made = Path(folder) / path.name
-            sources = [str(FOLDER / name) for name in SOURCES]
-            command = [compiler, *FLAGS, "-fPIC", "-shared", f"-I{include}", *sources, "-o", str(made)]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-            made.replace(path)
-    return path
+    folder = cache_folder() / "native"
+    for path in folder.glob(f"seqjax-{key}-*.so"):
+        if path.stem.rpartition("-")[2] == _digest(path):
+            return path
+        path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when whole: others may compile too
+        made = Path(temporary) / "seqjax.so"
+        sources = [str(FOLDER / name) for name in SOURCES]
+        _run([*compiler, *FLAGS, "-fPIC", "-shared", f"-I{include}", *sources, "-o", str(made)], seconds=300)
+        return made.replace(folder / f"seqjax-{key}-{_digest(made)}.so")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _run(command: Sequence[str], seconds: float) -> str:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=True, timeout=seconds
+    )
+    return done.stdout
 
 
 def like(x: Array, width: int) -> jax.ShapeDtypeStruct:

@@ -162,7 +162,7 @@ class _Jobs:
 def read_arrays(folder: Path) -> dict[str, list[list[str]]]:
     """Name of an array -> the run ids of each of its jobs, of all arrays that were ever submitted for a sweep."""
     path = folder / "slurm" / "arrays.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return runs.read_json(path) if path.is_file() else {}
 
 
 def queued_jobs(folder: Path) -> dict[str, list[str]]:

@@ -261,7 +261,7 @@ class Pool:
         for lot in (unit.runs[:middle], unit.runs[middle:]):
             share = len(lot) / len(unit.runs)
             half = Unit(lot, unit.threads, unit.seconds and unit.seconds * share, unit.memory * share)
-            keep_plan(half, self.folder)
+            keep_plan(half, self.folder, halved_from=len(unit.runs))
             self.waiting.insert(0, _Task(half))
 
     def _look_elsewhere(self) -> None:

@@ -36,7 +36,7 @@ from seqjax.sweeps.launch.slurm_task import WARN, Task
 
 SLACK_SECONDS = 60  # Slurm may send the warning this much earlier than asked
 OURS = ("array", "error", "job-name", "open-mode", "output", "requeue", "signal", "time")
-TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+TIME = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9})(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)

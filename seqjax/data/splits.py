@@ -1,0 +1,201 @@
+"""Training, validation and test parts of local text.
+
+In this order, what fits first:
+
+1. Files, or the folders they lie in, that bear the names of splits (`train.txt`, `wiki.valid.tokens`, `test/a.txt`) are
+   these splits.
+2. Whole files are held out, drawn by the sha256 of their names, where that gives about 5 % of the bytes to each part.
+3. The end of each file is held out: 90/5/5 by position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from seqjax.data.sources import TextFile, cut_after
+from seqjax.data.text import mark_length
+from seqjax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+HELD_OUT = 0.05  # share of the bytes in validation, and in test
+_SANE = (0.01, 0.075)  # shares that whole files may make instead
+_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("valid", "validation", "val", "dev"),
+    "test": ("test",),
+}
+
+
+class Piece(NamedTuple):
+    """Bytes ``start`` to ``stop`` of a text."""
+
+    file: TextFile
+    start: int
+    stop: int
+
+
+class Parts(NamedTuple):
+    """The pieces of each split; ``rule``, empty for the plainest, tells the ways of cutting apart; notes for people."""
+
+    pieces: dict[str, list[Piece]]
+    rule: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def split_texts(files: Sequence[TextFile]) -> Parts:
+    """The splits of the texts of a file, folder or archive.
+
+    A byte order mark is no part of them.
+
+    Raises:
+        UserError: UTF-16 or UTF-32; files that all are held out by their names.
+    """
+    starts = {file.name: _body(file) for file in files}
+    parts = _by_name(files, starts) or _unnamed(files, starts, SPLITS[1:])
+    rule = parts.rule + " without mark" * any(starts.values())
+    pieces = {split: [piece for piece in own if piece.stop > piece.start] for split, own in parts.pieces.items()}
+    return Parts(pieces, rule, (*parts.notes, *_notes(files, starts, pieces)))
+
+
+def named_splits(sizes: Mapping[str, int]) -> dict[str, str] | None:
+    """File name -> split, where the names of files or of their folders say so; None where they do not.
+
+    Names are those of a split alone (train.txt, test/a.txt, dev2.txt), or begin or end with it (wiki.train.tokens) if
+    such files make up at least half of the bytes. There must be training and held-out text. With held-out files that
+    are named as such alone, all others are training text if none is named so.
+
+    Args:
+        sizes: file name -> bytes.
+    Raises:
+        UserError: every file is held out by its name.
+    """
+    alone = {name: split for name in sizes if (split := _split_named(name, loosely=False))}
+    if alone and len(sizes) > 1 and set(alone.values()) != {"train"}:
+        if "train" not in alone.values():
+            if len(alone) == len(sizes):
+                raise UserError(f"no training text: {', '.join(sorted(alone)[:3])} are held out by their names")
+            alone |= {name: "train" for name in sizes if name not in alone}
+        return alone
+    loose = {name: split for name in sizes if (split := _split_named(name, loosely=True))}
+    most = 2 * sum(sizes[name] for name in loose) >= sum(sizes.values())
+    return loose if most and "train" in loose.values() and len(set(loose.values())) > 1 else None
+
+
+def _split_named(name: str, loosely: bool) -> str | None:
+    """The split that the topmost folder with such a name gives, or else the file's own name."""
+    *folders, file = PurePosixPath(name.lower()).parts
+    for folder in folders:
+        if split := _word_of_split([folder]):
+            return split
+    words = re.findall(r"[^\W\d_]+", file.partition(".")[0] if not loosely else PurePosixPath(file).stem)
+    if not loosely and len(words) > 1:
+        return None
+    return _word_of_split([words[0], words[-1]]) if words else None
+
+
+def _word_of_split(words: Sequence[str]) -> str | None:
+    return next((split for word in words for split, names in _NAMES.items() if word in names), None)
+
+
+def _by_name(files: Sequence[TextFile], starts: Mapping[str, int]) -> Parts | None:
+    named = named_splits({file.name: file.n_bytes for file in files})
+    if named is None:
+        return None
+    of_split = {split: [f for f in files if named.get(f.name) == split] for split in SPLITS}
+    notes = []
+    if others := [file.name for file in files if file.name not in named]:
+        more = ", ..." * (len(others) > 3)
+        notes.append(f"left out beside the named splits: {len(others)} ({', '.join(others[:3])}{more})")
+    if of_split["validation"]:
+        pieces = {split: [Piece(f, starts[f.name], f.n_bytes) for f in own] for split, own in of_split.items() if own}
+    else:
+        notes.append("nothing is named validation: a part of the training text is held out for it")
+        pieces = _unnamed(of_split["train"], starts, ("validation",)).pieces
+        pieces["test"] = [Piece(f, starts[f.name], f.n_bytes) for f in of_split["test"]]
+    return Parts(pieces, "named", tuple(notes))
+
+
+def _unnamed(files: Sequence[TextFile], starts: Mapping[str, int], held_out: Sequence[str]) -> Parts:
+    """Whole files where these give sane shares, else the ends of files."""
+    if len(files) > 2:
+        chosen = _draw(files, held_out)
+        pieces: dict[str, list[Piece]] = {split: [] for split in ("train", *held_out)}
+        for file in files:
+            pieces[chosen.get(file.name, "train")].append(Piece(file, starts[file.name], file.n_bytes))
+        if all(_SANE[0] <= share <= _SANE[1] for share in _shares(pieces, held_out)):
+            return Parts(pieces)
+    pieces = _ends(files, starts, held_out)
+    rule = "ends of files" * (len(files) > 2)
+    if all(share >= _SANE[0] for share in _shares(pieces, held_out)):
+        return Parts(pieces, rule)
+    return Parts(_ends(files, starts, held_out, inside_lines=True), rule + " inside lines")
+
+
+def _shares(pieces: Mapping[str, list[Piece]], splits: Iterable[str]) -> list[float]:
+    """The share of the bytes in each of these splits."""
+    sizes = {split: sum(piece.stop - piece.start for piece in own) for split, own in pieces.items()}
+    return [sizes[split] / max(1, sum(sizes.values())) for split in splits]
+
+
+def _ends(
+    files: Sequence[TextFile], starts: Mapping[str, int], held_out: Sequence[str], inside_lines: bool = False
+) -> dict[str, list[Piece]]:
+    """The end of each file held out, 5 % for each part, cut at line ends, or where a line ends too late inside it."""
+    pieces: dict[str, list[Piece]] = {split: [] for split in ("train", *held_out)}
+    for file in files:
+        n, cuts = file.n_bytes, [starts[file.name]]
+        targets = [max(cuts[0], n * (100 - 5 * k) // 100) for k in range(len(held_out), -1, -1)]
+        for at, limit in pairwise(targets):
+            cut = cut_after(file.path, at, n)
+            for marks in ((b" ",), ()) if inside_lines else ():
+                if cut > (at + limit) // 2:
+                    cut = cut_after(file.path, at, n, marks)
+            cuts.append(max(cut, cuts[-1]))
+        for split, (start, stop) in zip(pieces, pairwise([*cuts, n]), strict=True):
+            pieces[split].append(Piece(file, start, stop))
+    return pieces
+
+
+def _draw(files: Sequence[TextFile], held_out: Sequence[str]) -> dict[str, str]:
+    """File name -> held-out split: in the order of the sha256 of the names, up to 5 % of the bytes, at least one."""
+    order = sorted(files, key=lambda f: hashlib.sha256(f.name.encode()).hexdigest())
+    budget = HELD_OUT * sum(f.n_bytes for f in files)
+    chosen: dict[str, str] = {}
+    for split in held_out:
+        left = [f for f in order if f.name not in chosen]
+        used = 0
+        for file in left:
+            if used + file.n_bytes <= budget:
+                chosen[file.name] = split
+                used += file.n_bytes
+        if not used and left:
+            chosen[min(left, key=lambda f: f.n_bytes).name] = split
+    return chosen
+
+
+def _body(file: TextFile) -> int:
+    """Where the text begins, after its byte order mark."""
+    with file.path.open("rb") as opened:
+        return min(mark_length(opened.read(4), file.name), file.n_bytes)
+
+
+def _notes(files: Sequence[TextFile], starts: Mapping[str, int], pieces: Mapping[str, list[Piece]]) -> list[str]:
+    notes = []
+    if len(files) > 1:
+        counts = [f"{split} {len(own)} {'file' if len(own) == 1 else 'files'}" for split, own in pieces.items()]
+        shares = zip(counts, _shares(pieces, pieces), strict=True)
+        notes.append(f"splits: {'; '.join(f'{count}, {share:.1%}' for count, share in shares)}")
+    if wide := next((file.name for file in files if _every_other_is_nul(file, starts[file.name])), None):
+        notes.append(f"{wide} looks like UTF-16 (every other byte is 0): convert it: iconv -f UTF-16 -t UTF-8")
+    return notes
+
+
+def _every_other_is_nul(file: TextFile, start: int) -> bool:
+    with file.path.open("rb") as opened:
+        head = opened.read(start + 4096)[start:]
+    return len(head) > 7 and any(not any(head[side::2]) and all(head[1 - side :: 2]) for side in (0, 1))

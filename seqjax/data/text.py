@@ -1,0 +1,55 @@
+"""Bytes to text: byte order marks and lines."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from seqjax.errors import UserError
+
+_OTHER_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),  # begins with the mark of UTF-16: it is looked for first
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def mark_length(head: bytes, where: str) -> int:
+    """Bytes of the byte order mark with which UTF-8 text begins: 3 or 0.
+
+    Raises:
+        UserError: the mark of UTF-16 or UTF-32.
+    """
+    for mark, encoding in _OTHER_MARKS:
+        if head.startswith(mark):
+            raise UserError(f"{where} is {encoding} (it begins with its byte order mark): {_convert(encoding)}")
+    return len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+
+
+def lines_of(data: bytes, where: str) -> list[str]:
+    r"""The lines of a UTF-8 file without their ends, which may be \n, \r\n or \r, and without a byte order mark.
+
+    The end of the last line may be absent. Nothing else ends a line: no form feed, no U+2028.
+
+    Raises:
+        UserError: UTF-16 or UTF-32; with the line, a byte that is not UTF-8 or is NUL.
+    """
+    lines = _LINE_END.split(data[mark_length(data, where) :])
+    if not lines[-1]:
+        lines.pop()
+    return [_decoded(line, f"{where}:{number}") for number, line in enumerate(lines, 1)]
+
+
+def _decoded(line: bytes, where: str) -> str:
+    if (at := line.find(b"\0")) >= 0:
+        raise UserError(f"{where}: a NUL byte at column {at + 1}: no plain text; if it is UTF-16, {_convert('UTF-16')}")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}") from None
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it: iconv -f {encoding} -t UTF-8"

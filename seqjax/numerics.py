@@ -1,0 +1,90 @@
+"""Settings of JAX that change numbers, held at their defaults: a run id means one run, whatever the environment says.
+
+The variables of the environment (JAX_ENABLE_X64, ...), `jax.config.update` and context managers such as
+`jax.enable_x64` are all overruled, and are what they were afterwards. What cannot be held is noted in result.json.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+PINNED: dict[str, Any] = {
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_default_matmul_precision": None,
+    "jax_allow_f16_reductions": True,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_enable_custom_prng": False,
+    "jax_legacy_prng_key": "allow",
+    "jax_threefry_partitionable": True,
+    "jax_threefry_gpu_kernel_lowering": False,
+    "jax_random_seed_offset": 0,
+    "jax_high_dynamic_range_gumbel": False,
+    "jax_softmax_custom_jvp": False,
+    "jax_use_direct_linearize": True,
+    "jax_scan3": False,
+    "jax_remat3": False,
+    "jax_custom_vjp3": False,
+    "jax_compiler_enable_remat_pass": True,
+    "jax_disable_most_optimizations": False,
+    "jax_optimization_level": "UNKNOWN",
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_use_shardy_partitioner": True,
+    "jax_disable_jit": False,
+    "jax_no_tracing": False,
+    "jax_no_execution": False,
+    # these end a program where numbers are as they have to be: a run that diverges, a matrix that is not definite
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_debug_key_reuse": False,
+    "jax_check_tracer_leaks": False,
+    "jax_enable_checks": False,
+    "jax_error_checking_behavior_nan": "ignore",
+    "jax_error_checking_behavior_divide": "ignore",
+    "jax_error_checking_behavior_oob": "ignore",
+    "jax_transfer_guard_host_to_device": None,
+    "jax_transfer_guard_device_to_device": None,
+    "jax_transfer_guard_device_to_host": None,
+}
+"""Name of a setting -> its default in the JAX with which the recorded runs were made."""
+
+NOTED = (
+    "XLA_FLAGS",
+    "LIBTPU_INIT_ARGS",
+    "NVIDIA_TF32_OVERRIDE",
+    "SEQJAX_NATIVE",
+)
+"""Variables of the environment that may change numbers and cannot be held once a device is in use."""
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """Hold the settings of JAX within; also a decorator. Costs nothing where they are at their defaults."""
+    if "jax" not in sys.modules and not any(name.upper() in os.environ for name in PINNED):
+        yield
+        return
+    import jax
+
+    settings = jax.config
+    with ExitStack() as stack:
+        for name, value in PINNED.items():
+            now = settings.values.get(name, value)
+            if now == value:
+                continue
+            manager = getattr(jax, name.removeprefix("jax_"), None)
+            if manager is not None:
+                stack.enter_context(manager(value))  # whether it is this thread's setting or the process's
+            else:
+                stack.callback(settings.update, name, now)
+                settings.update(name, value)
+        yield
+
+
+def noted_environment() -> dict[str, str]:
+    """The variables of `NOTED` that are set."""
+    return {name: os.environ[name] for name in NOTED if os.environ.get(name)}
