@@ -47,9 +47,6 @@ PINNED: dict[str, Any] = {
     "jax_error_checking_behavior_nan": "ignore",
     "jax_error_checking_behavior_divide": "ignore",
     "jax_error_checking_behavior_oob": "ignore",
-    "jax_transfer_guard_host_to_device": None,
-    "jax_transfer_guard_device_to_device": None,
-    "jax_transfer_guard_device_to_host": None,
 }
 """Name of a setting -> its default in the JAX with which the recorded runs were made."""
 

@@ -29,7 +29,7 @@ def test_a_damaged_json_file_is_named_in_one_line(
 ) -> None:
     run, other = tmp_path / "sweep" / "run", tmp_path / "sweep" / "another"
     runs.open_run(run, make_config())
-    runs.open_run(other, make_config())
+    runs.open_run(other, make_config(**{"train.seed": 1}))
     (run / name).write_bytes(content)
     code = main(["train", str(run)] if name == "data.json" else ["status", str(tmp_path / "sweep")])
     printed = capsys.readouterr()
@@ -210,7 +210,9 @@ def test_evaluating_a_run_writes_nothing_into_it(make_config: Any, tmp_path: Pat
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_config_is_named_in_one_line(content: bytes, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "config.json").write_bytes(content)
-    for command in ("train", "eval", "status"):
+    for command in ("train", "eval"):
         assert main([command, str(tmp_path)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "config.json" in line
+    assert main(["status", str(tmp_path)]) == 0
+    assert "1 damaged" in (shown := capsys.readouterr().out) and "config.json" in shown

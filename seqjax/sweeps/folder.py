@@ -130,8 +130,18 @@ def run_folders(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: has no run folders in it")
     copies: dict[str, list[Path]] = {}
     for path in found:
-        copies.setdefault(run_id(runs.read_config(path)), []).append(path)
+        copies.setdefault(_identity(path), []).append(path)
     return sorted(_the_one(name, paths) for name, paths in copies.items())
+
+
+def _identity(path: Path) -> str:
+    """The run id of a folder; the folder's path where a file in it is damaged, so that it stands for itself."""
+    try:
+        read_plan(path)
+        runs.read_result(path)
+        return run_id(runs.read_config(path))
+    except UserError:
+        return str(path)
 
 
 def folders_by_id(place: Path) -> dict[str, Path]:

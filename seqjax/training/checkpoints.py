@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,6 +39,7 @@ from seqjax.runs import read_metrics, storage_errors
 Tree = Any
 KEPT = 2
 RECORD = "seqjax.json"
+ONE_AT_A_TIME = threading.Lock()  # Orbax's saves wait for each other's signals where two run in one process
 UNFINISHED = ("*.orbax-checkpoint-tmp*", "*.writing", "*.unwanted")
 OF_THE_MACHINE = re.compile(  # what Orbax and TensorStore say of files that may well be whole
     r"No space left|File too large|quota exceeded|Permission denied|Read-only file system|Too many open files|"
@@ -90,7 +92,8 @@ class Checkpoints:
     def _write(self, step: int, arrays: Tree, record: dict[str, Any]) -> None:
         unfinished = self._folder / f"{step}.writing"
         _remove(unfinished)
-        ocp.save(self._name(unfinished.name), arrays)
+        with ONE_AT_A_TIME:
+            ocp.save(self._name(unfinished.name), arrays)
         body = json.dumps({**record, "files": _digests(unfinished)})
         with open(unfinished / RECORD, "w", encoding="utf-8") as file:
             file.write(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")

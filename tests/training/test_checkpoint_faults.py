@@ -263,3 +263,14 @@ def test_a_save_that_fails_in_the_background_is_one_line(
 def test_what_orbax_logs_stays_off_the_screen(tmp_path: Path) -> None:
     Checkpoints(tmp_path)
     assert all(logging.getLogger(name).level == logging.CRITICAL for name in ("absl", "asyncio", "orbax"))
+
+
+def test_folders_of_one_process_save_side_by_side(tmp_path: Path) -> None:
+    """As the lanes of a bundle do; Orbax's own saves would wait for each other without end."""
+    lanes = [Checkpoints(tmp_path / str(lane)) for lane in range(6)]
+    for step in range(1, 4):
+        for checkpoints in lanes:
+            checkpoints.save(step, state(step), HOST)
+    for checkpoints in lanes:
+        checkpoints.close()
+    assert [restored(tmp_path / str(lane)) for lane in range(6)] == [3] * 6

@@ -33,7 +33,6 @@ OTHERS = {
     "jax_legacy_prng_key": "error",
     "jax_check_tracer_leaks": True,
     "jax_disable_most_optimizations": True,
-    "jax_transfer_guard_host_to_device": "disallow",
 }
 SHORT = {"train.steps": 3, "evaluation.windows": 4, "evaluation.final_windows": 4, "model.dropout": 0.1}
 
