@@ -24,10 +24,10 @@ from typing import Any
 
 from seqjax.config import Config, run_id
 from seqjax.data import load_corpus
+from seqjax.disk import write_atomically, write_json
 from seqjax.errors import UserError
 from seqjax.numerics import pinned
 from seqjax.overlay import load_config
-from seqjax.runs import write_atomically, write_json
 from seqjax.training.loop import Interrupted, train
 from seqjax.units import with_error
 

@@ -36,9 +36,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from seqjax.disk import write_json
 from seqjax.numerics import pinned
 from seqjax.plain import whole
-from seqjax.runs import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "bundles" / "results.json"

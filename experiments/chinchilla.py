@@ -24,14 +24,14 @@ import scipy
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from seqjax.disk import write_json
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 from seqjax.report.figures import draw_fits, save
-from seqjax.runs import write_json
 from seqjax.scaling import Points, fit, read_points
 from seqjax.scaling.laws import LAWS
 from seqjax.scaling.summary import describe
-from seqjax.sweeps.table_file import read_file
+from seqjax.table_file import read_file
 from seqjax.training.hardware import describe_hardware, describe_versions
 
 DELTA = 1e-3

@@ -15,9 +15,10 @@ import pandas as pd
 from seqjax.cli import main as seqjax
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.commands.sweep import FAILED
+from seqjax.disk import storage_errors, write_json
 from seqjax.errors import UserError
 from seqjax.report.style import save
-from seqjax.runs import read_result, storage_errors, write_json
+from seqjax.runs import read_result
 from seqjax.scaling.files import to_dict
 from seqjax.scaling.fitting import Fit
 from seqjax.sweeps.folder import state

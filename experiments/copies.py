@@ -25,12 +25,12 @@ from common import guarded, surroundings
 
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.data.copies import UNIT, Copies
+from seqjax.disk import write_json
 from seqjax.families import GRU, LSTM, Transformer
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 from seqjax.report.families import draw_copies
 from seqjax.report.style import save
-from seqjax.runs import write_json
 from seqjax.training.loop import train
 from seqjax.training.run import restore_params
 from seqjax.training.setup import load_text, make_model, make_program

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from seqjax.disk import write_json
 from seqjax.numerics import pinned
 from seqjax.plain import whole
-from seqjax.runs import write_json
 from seqjax.scaling.fitting import DELTAS, deltas_to, refit, resamples, widened
 from seqjax.scaling.laws import LAWS
 

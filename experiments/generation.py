@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from common import ROOT, guarded, surroundings, sweep_table
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
 from seqjax.data import load_corpus
@@ -80,10 +80,10 @@ def main() -> int:
         **surroundings(),
     }
     target = RESULTS if options.record else options.report
-    with runs.storage_errors(target):
+    with disk.storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        runs.write_json(target / "results.json", record)
-        runs.write_atomically(target / "samples.md", samples_table(record))
+        disk.write_json(target / "results.json", record)
+        disk.write_atomically(target / "samples.md", samples_table(record))
         for kind in ("svg", "png"):
             save(figure_of(record), target / f"generation.{kind}")
     print(samples_table(record))

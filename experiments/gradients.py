@@ -31,12 +31,12 @@ from common import guarded, surroundings
 from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.config import run_id as name_of
 from seqjax.data import window_batch
+from seqjax.disk import storage_errors, write_json
 from seqjax.families import FAMILIES, Transformer
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 from seqjax.report.gradients import draw_gradient_norms
 from seqjax.report.style import save
-from seqjax.runs import storage_errors, write_json
 from seqjax.scaling.intervals import t_interval
 from seqjax.sweeps.worker import share_compilations
 from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope, gradient_norms

@@ -37,11 +37,11 @@ from seqjax.chains import Chains
 from seqjax.cli import main as seqjax
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
+from seqjax.disk import write_atomically
 from seqjax.errors import UserError, did_you_mean
 from seqjax.numerics import pinned
 from seqjax.report.page import write_report
 from seqjax.report.verdicts import claims_markdown, summary
-from seqjax.runs import write_atomically
 from seqjax.stopping import STOPPED
 from seqjax.sweeps.collect import collect, to_measure
 from seqjax.sweeps.grid import Sweep, read_sweep

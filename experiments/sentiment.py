@@ -25,6 +25,7 @@ from common import guarded, surroundings
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig
 from seqjax.data.sentiment import Splits
+from seqjax.disk import storage_errors, write_json
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Transformer, Window
 from seqjax.numerics import pinned
@@ -32,7 +33,7 @@ from seqjax.overlay import load_as
 from seqjax.plain import whole
 from seqjax.report.sentiment import draw_sentiment, show_model
 from seqjax.report.style import save
-from seqjax.runs import read_result, storage_errors, write_json
+from seqjax.runs import read_result
 from seqjax.scaling.intervals import t_interval
 from seqjax.sweeps.worker import share_compilations
 from seqjax.task_config import task_run_id

@@ -37,13 +37,14 @@ from common import guarded, surroundings
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.data.blocks import block_edges
 from seqjax.data.driving import Drive
+from seqjax.disk import write_json
 from seqjax.errors import UserError
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.plain import whole
 from seqjax.report.steering import draw_steering
 from seqjax.report.style import save
-from seqjax.runs import read_result, write_json
+from seqjax.runs import read_result
 from seqjax.task_config import task_run_id
 from seqjax.tasks.block_errors import Draws, draw, interval, mean_errors, sum_by_block
 from seqjax.tasks.steering import SteeringConfig, check, make_task, parts_of, read_drive

@@ -31,7 +31,7 @@ from typing import Any
 
 from common import guarded
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.errors import UserError
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
@@ -91,8 +91,8 @@ def main() -> int:
         rows[name] = row(name, options.runs, dict(options.set))
         target.mkdir(parents=True, exist_ok=True)
         rows = {name: rows[name] for name in CONFIGS[options.corpus] if name in rows}
-        runs.write_json(path, rows)
-        runs.write_atomically(target / "table.md", table(rows))
+        disk.write_json(path, rows)
+        disk.write_atomically(target / "table.md", table(rows))
     if tested := {name: found for name, found in rows.items() if "test" in found}:
         made = draw_translation(tested, PUBLISHED[options.corpus], "bleu" if options.corpus == "multi30k" else "exact")
         for kind in ("svg", "png"):

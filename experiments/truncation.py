@@ -32,13 +32,13 @@ from common import guarded, surroundings
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig
+from seqjax.disk import storage_errors, write_json
 from seqjax.families import Transformer
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.plain import whole
 from seqjax.report.gradients import draw_truncation
 from seqjax.report.style import save
-from seqjax.runs import storage_errors, write_json
 from seqjax.sweeps.worker import share_compilations
 from seqjax.task_config import task_run_id
 from seqjax.tasks.delays import DelayConfig, make_task

@@ -23,84 +23,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from seqjax import disk
 from seqjax.config import Config, canonical_json, dotted, to_dict
 from seqjax.errors import UserError
-from seqjax.folders import swapped
 from seqjax.overlay import load_config
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
-MEND = {  # what to do where such a file is damaged
-    "result.json": "remove it, and the run ends once more from its last checkpoint",
-    "plan.json": "remove it, and the sweep writes it once more",
-    "data.json": "remove it if the text is still the one that the run began with",
-    "config.json": "bring it back from a copy; a sweep writes it once more where it is removed",
-    "search.json": "remove it, and the sweep writes it once more",
-    "sweep.json": "start the sweep once more, which writes it",
-    "arrays.json": "remove it once no job of this sweep runs",
-}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``: a reader, or a crash, sees the old file or the new one, nothing between."""
-    write_bytes_atomically(path, text.encode("utf-8"))
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """As :func:`write_atomically`, for bytes. Of a link its target is replaced; a pipe or a device is written to."""
-    path = path.resolve() if path.is_symlink() else path
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as file:  # a folder is an error here
-            file.write(content)
-        return
-    with swapped(path) as file:
-        file.write(content)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` atomically by indented JSON; NaN and infinity are refused."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path, kind: type = dict) -> Any:
-    """The object (or the list, if that is the kind) in a JSON file of a run or sweep.
-
-    Raises:
-        UserError: the file is empty, cut short, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-        if isinstance(value, kind):
-            return value
-        reason = f"it holds a {type(value).__name__} where a {kind.__name__} belongs"
-    except ValueError as error:  # JSON and UTF-8
-        reason = "it is empty" if not path.stat().st_size else str(error)
-    what = MEND.get(path.name, "bring it back from a copy, or remove it")
-    raise UserError(f"{path}: is damaged ({reason}); {what}")
-
-
-@contextlib.contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn an unwritable or full disk into one clear line: what is on disk stays valid."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            reason = "the disk is full"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = "it cannot be written"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            reason = "a file of that name is in the way"
-        elif error.errno in NO_LOCKS:
-            reason = (
-                "its file system has no file locks: mount it with them (Lustre: -o flock), or choose another folder"
-            )
-        else:
-            raise
-        raise UserError(
-            f"{error.filename or folder}: {reason} ({os.strerror(error.errno or 0)}); what is in {folder} is intact: "
-            "mend this and start the same command again"
-        ) from error
 
 
 def open_run(folder: Path, config: Config) -> None:
@@ -109,7 +37,7 @@ def open_run(folder: Path, config: Config) -> None:
     Raises:
         UserError: the folder holds a run of another config (the first key that differs is named), or is not a folder.
     """
-    with storage_errors(folder):
+    with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
         records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
@@ -118,7 +46,7 @@ def open_run(folder: Path, config: Config) -> None:
         elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
-            write_json(path, to_dict(config))
+            disk.write_json(path, to_dict(config))
 
 
 def holds_records(folder: Path) -> bool:
@@ -131,7 +59,7 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
-    read_json(path)  # says what to do where it is damaged
+    disk.read_json(path)  # says what to do where it is damaged
     return load_config(path)
 
 
@@ -143,10 +71,10 @@ def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str, run_id: s
     """
     path = folder / "data.json"
     if not path.is_file():
-        write_json(path, {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256, "run_id": run_id})
+        disk.write_json(path, {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256, "run_id": run_id})
         return
     check_data(folder, corpus_sha256, tokenizer_sha256)
-    then = read_json(path).get("run_id", run_id)  # earlier versions did not note it
+    then = disk.read_json(path).get("run_id", run_id)  # earlier versions did not note it
     if then != run_id:
         raise UserError(
             f"{folder}: config.json was edited after this run began ({then} then, {run_id} now); undo that, or train "
@@ -161,7 +89,7 @@ def check_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
         UserError: the corpus or the tokenizer is another one.
     """
     path = folder / "data.json"
-    then = read_json(path) if path.is_file() else {}
+    then = disk.read_json(path) if path.is_file() else {}
     now = {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256}
     for key, name in (("corpus_sha256", "data.corpus"), ("tokenizer_sha256", "data.tokenizer")):
         if then.get(key, now[key]) != now[key]:
@@ -174,7 +102,7 @@ def check_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
 def corpus_sha256(folder: Path) -> str | None:
     """That of the text that a run began with; None where it has not begun."""
     path = folder / "data.json"
-    return read_json(path).get("corpus_sha256") if path.is_file() else None
+    return disk.read_json(path).get("corpus_sha256") if path.is_file() else None
 
 
 def _compare(saved: Config, asked: Config, folder: Path) -> None:
@@ -196,7 +124,7 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         Locked: another process is training this run.
     """
-    with storage_errors(folder), open(folder / "lock", "a+", encoding="utf-8") as file:
+    with disk.storage_errors(folder), open(folder / "lock", "a+", encoding="utf-8") as file:
         for attempt in range(10):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -223,7 +151,7 @@ def is_locked(folder: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, *NO_LOCKS):
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, *disk.NO_LOCKS):
             raise
     return False
 
@@ -264,7 +192,7 @@ def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None)
 
 
 def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
-    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    disk.write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
@@ -284,4 +212,4 @@ def sync_metrics(folder: Path) -> None:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The contents of result.json, or None while the run has not ended."""
     path = folder / "result.json"
-    return read_json(path) if path.is_file() else None
+    return disk.read_json(path) if path.is_file() else None

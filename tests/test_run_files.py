@@ -14,7 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.cli import main
 from seqjax.errors import UserError
 from seqjax.folders import replaced_atomically
@@ -53,14 +53,14 @@ def test_a_config_edited_after_the_run_began_is_refused(change: Any, make_config
     runs.open_run(tmp_path / "run", config)
     runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(config))
     runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(config))
-    runs.write_json(tmp_path / "run" / "config.json", to_dict(make_config(**change)))
+    disk.write_json(tmp_path / "run" / "config.json", to_dict(make_config(**change)))
     edited = runs.read_config(tmp_path / "run")
     with pytest.raises(UserError, match=r"config\.json was edited after this run began"):
         runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(edited))
 
 
 def test_runs_of_earlier_versions_noted_no_run_id(tmp_path: Path) -> None:
-    runs.write_json(tmp_path / "data.json", {"corpus_sha256": "a", "tokenizer_sha256": "b"})
+    disk.write_json(tmp_path / "data.json", {"corpus_sha256": "a", "tokenizer_sha256": "b"})
     runs.bind_data(tmp_path, "a", "b", "id")
     with pytest.raises(UserError, match="corpus is not what"):
         runs.bind_data(tmp_path, "c", "b", "id")
@@ -135,7 +135,7 @@ def test_a_lock_that_cannot_be_looked_at_does_not_hide_the_others(
 def test_the_umask_decides_who_reads(mask: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
-        runs.write_json(tmp_path / "a.json", {})
+        disk.write_json(tmp_path / "a.json", {})
         with replaced_atomically(tmp_path / "b") as file:
             file.write(b"b")
     finally:
@@ -146,10 +146,10 @@ def test_the_umask_decides_who_reads(mask: int, tmp_path: Path) -> None:
 
 def test_a_file_system_that_refuses_modes_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "chmod", Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted")))
-    runs.write_json(tmp_path / "a.json", {"a": 1})
+    disk.write_json(tmp_path / "a.json", {"a": 1})
     with replaced_atomically(tmp_path / "b") as file:
         file.write(b"b")
-    assert runs.read_json(tmp_path / "a.json") == {"a": 1}
+    assert disk.read_json(tmp_path / "a.json") == {"a": 1}
     assert sorted(os.listdir(tmp_path)) == ["a.json", "b"]
 
 

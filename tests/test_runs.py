@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer
@@ -42,12 +42,12 @@ def test_what_a_killed_writer_left_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
-    runs.write_json(path, {"loss": 1.0})
+    disk.write_json(path, {"loss": 1.0})
     with pytest.raises(ValueError, match="JSON"):
-        runs.write_json(path, {"loss": float("nan")})
+        disk.write_json(path, {"loss": float("nan")})
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(UserError, match="the disk is full"), runs.storage_errors(tmp_path):
-        runs.write_json(path, {"loss": 2.0})
+    with pytest.raises(UserError, match="the disk is full"), disk.storage_errors(tmp_path):
+        disk.write_json(path, {"loss": 2.0})
     assert path.read_text() == '{\n  "loss": 1.0\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 

@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.config import TrainConfig
+from seqjax.disk import write_json
 from seqjax.families import FAMILIES, LSTM, Transformer
 from seqjax.layers import native
 from seqjax.layers.attention import attend
@@ -31,7 +32,6 @@ from seqjax.layers.blockwise import blockwise_attention
 from seqjax.layers.native.attention import causal_attention
 from seqjax.layers.precision import contract
 from seqjax.memory import keep_freed_memory
-from seqjax.runs import write_json
 from seqjax.through_time.gates import activate
 from seqjax.through_time.nonlinear import tabulate, unroll
 

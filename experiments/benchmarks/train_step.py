@@ -31,11 +31,11 @@ import jax
 import numpy as np
 
 from seqjax.config import Config, TrainConfig
+from seqjax.disk import write_json
 from seqjax.families import FAMILIES, Transformer
 from seqjax.memory import keep_freed_memory
 from seqjax.models import count_parameters
 from seqjax.plain import whole
-from seqjax.runs import write_json
 from seqjax.training.setup import make_model, make_program
 from seqjax.training.state import Hyper
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.plain import whole
@@ -89,8 +89,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     print(f"figure: {options.output}")
     if options.json:
         records = [_record(folder, one) for folder, one in zip(options.folders, found, strict=True)]
-        with runs.storage_errors(options.json.parent):
-            runs.write_json(options.json, {"text": options.text, "tokens": _pieces(found[0]), "runs": records})
+        with disk.storage_errors(options.json.parent):
+            disk.write_json(options.json, {"text": options.text, "tokens": _pieces(found[0]), "runs": records})
         print(f"numbers: {options.json}")
     return 0
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import sweep as sweep_command
+from seqjax.disk import write_atomically
 from seqjax.errors import UserError
 from seqjax.plain import number, whole
-from seqjax.runs import write_atomically
 from seqjax.units import duration
 
 

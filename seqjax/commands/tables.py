@@ -144,7 +144,7 @@ def _source(places: list[Path]) -> str:
 def _read(places: list[Path]) -> tuple[Any, Any]:
     """The run table of sweep folders, or any table in files; and its cells as they are written."""
     from seqjax.sweeps.table import gather
-    from seqjax.sweeps.table_file import read_file
+    from seqjax.table_file import read_file
 
     if any(place.is_dir() for place in places):
         table = gather(places)

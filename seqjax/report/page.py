@@ -17,7 +17,7 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from seqjax import runs
+from seqjax import disk
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES
 from seqjax.report import families as draw
@@ -83,18 +83,18 @@ def write_report(folder: Path, target: Path, title: str) -> list[judging.Judged]
     judged = judging.judge(material.comparison, CLAIMS)
     fits, crossings = _fits(material)
     figures = _figures(material, fits)
-    with runs.storage_errors(target):
+    with disk.storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         for name, (made, _, _) in figures.items():
             for kind in ("svg", "png"):
                 save(made, target / f"{name}.{kind}")
         if fits:
             write_fits(target / "fits.json", fits)
-        runs.write_json(target / "claims.json", claims_json(judged, material.where))
-        runs.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
+        disk.write_json(target / "claims.json", claims_json(judged, material.where))
+        disk.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
         context = _context(material, judged, fits, crossings, figures, target)
         page = _template().render(title=title, **context)
-        runs.write_atomically(target / "index.html", page)
+        disk.write_atomically(target / "index.html", page)
     return judged
 
 

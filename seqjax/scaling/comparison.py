@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from seqjax.chains import KAPLAN_CHARACTERS, Chains
+from seqjax.disk import write_bytes_atomically
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES
-from seqjax.runs import write_bytes_atomically
 
 LEAST_RUNS = 8  # with several seeds, for a family to have noise of its own
 SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from seqjax import __version__
+from seqjax.disk import write_json
 from seqjax.errors import UserError
-from seqjax.runs import write_json
 from seqjax.scaling.fitting import Fit
 from seqjax.scaling.laws import law_named
 from seqjax.scaling.points import LeftOut, Points

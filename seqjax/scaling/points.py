@@ -16,7 +16,7 @@ import pandas as pd
 
 from seqjax.errors import UserError, did_you_mean
 from seqjax.scaling.comparable import refuse_incomparable
-from seqjax.sweeps.table_file import number_of
+from seqjax.table_file import number_of
 
 CONVENTIONS = {
     "params": {

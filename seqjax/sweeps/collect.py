@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.chains import Chains
 from seqjax.errors import UserError
 from seqjax.scaling import comparison
@@ -72,13 +72,13 @@ def collect(
             )
         )
         curves[row["run_id"]] = _curve(place)
-    with runs.storage_errors(target):
+    with disk.storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        runs.write_bytes_atomically(target / "runs.csv", render(table, "csv"))
-        runs.write_json(target / "search.json", _search(folder))
-        runs.write_atomically(target / "curves.json", json.dumps(curves) + "\n")
+        disk.write_bytes_atomically(target / "runs.csv", render(table, "csv"))
+        disk.write_json(target / "search.json", _search(folder))
+        disk.write_atomically(target / "curves.json", json.dumps(curves) + "\n")
         comparison.save(target / "positions.npz", measured, chains, characters_per_token)
-        runs.write_json(target / "where.json", {**_where(folder, table), "command": command})
+        disk.write_json(target / "where.json", {**_where(folder, table), "command": command})
 
 
 def _curve(place: Path) -> tuple[list[float], list[float]]:
@@ -89,7 +89,7 @@ def _curve(place: Path) -> tuple[list[float], list[float]]:
 
 def _search(folder: Path) -> Sequence[Any]:
     path = folder / "search.json"
-    return runs.read_json(path, list) if path.is_file() else []
+    return disk.read_json(path, list) if path.is_file() else []
 
 
 def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
     last = table.dropna(subset=["ended"]).sort_values("ended")["run_id"].iloc[-1]
     result = runs.read_result(folders_by_id(folder)[last]) or {}
     return {
-        "sweep": runs.read_json(folder / "sweep.json"),
+        "sweep": disk.read_json(folder / "sweep.json"),
         "hardware": result["hardware"],
         "versions": result["versions"],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.sweeps.grid import Planned, Sweep
@@ -61,11 +61,11 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
     Raises:
         UserError: a folder that cannot be written, or that holds something else.
     """
-    with runs.storage_errors(folder):
+    with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "sweep.json").is_file() and runs.holds_records(folder):
             raise UserError(f"{folder}: holds files but no sweep.json, so it is not a sweep folder; choose another one")
-        runs.write_json(folder / "sweep.json", _with_those_before(folder / "sweep.json", _as_json(sweep)))
+        disk.write_json(folder / "sweep.json", _with_those_before(folder / "sweep.json", _as_json(sweep)))
         for run in planned:
             runs.open_run(folder / run.run_id, run.config)
 
@@ -180,7 +180,7 @@ def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | Non
 def read_plan(run_folder: Path) -> dict[str, Any]:
     """The contents of plan.json; empty for a run that no sweep has planned."""
     path = run_folder / "plan.json"
-    return runs.read_json(path) if path.is_file() else {}
+    return disk.read_json(path) if path.is_file() else {}
 
 
 def state(run_folder: Path) -> State:
@@ -254,7 +254,7 @@ def add_failure(run_folder: Path, reason: str, given_up: bool) -> None:
 @contextlib.contextmanager
 def launcher(folder: Path) -> Iterator[Any]:
     """Take part in a sweep as one of its launchers, for as long as the block lasts."""
-    with runs.storage_errors(folder), open(folder / "launchers", "a+", encoding="utf-8") as file:
+    with disk.storage_errors(folder), open(folder / "launchers", "a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield file
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import DataConfig
 from seqjax.data import cache_folder
 from seqjax.errors import UserError
@@ -151,7 +151,7 @@ def local_launch(folder: Path, machine: Machine, wandb_mode: str | None, retries
 
 def _keep_curves(folder: Path, curves: Sequence[Curve]) -> None:
     if curves:
-        runs.write_json(folder / "search.json", curves_json(curves))
+        disk.write_json(folder / "search.json", curves_json(curves))
 
 
 def check_budget(seconds: float, budget: float | None) -> None:

@@ -138,7 +138,7 @@ class Speeds:
         with contextlib.suppress(OSError):
             whole = self._read()
             whole.setdefault(self._machine, {}).update(self._measured)
-            from seqjax.runs import write_json
+            from seqjax.disk import write_json
 
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._file, whole)

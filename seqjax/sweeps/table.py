@@ -21,7 +21,7 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.overlay import leaves
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.report import aligned
-from seqjax.sweeps.table_file import read_cells, read_file, typed
+from seqjax.table_file import read_cells, read_file, typed
 from seqjax.units import si
 
 COLUMNS = {

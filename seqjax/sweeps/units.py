@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import Config, program_key
 from seqjax.models import build_model
 from seqjax.sweeps import folder as folders
@@ -211,7 +211,7 @@ def keep_plan(unit: Unit, folder: Path, halved_from: int | None = None) -> None:
         if (before := then.get("halved_from") or halved_from) and (halved_from or then["lanes"] == plan["lanes"]):
             plan["halved_from"] = before
         if then != plan:
-            runs.write_json(folder / run.run_id / "plan.json", plan)
+            disk.write_json(folder / run.run_id / "plan.json", plan)
 
 
 def makespan(units: Sequence[Unit], machine: Machine) -> float:

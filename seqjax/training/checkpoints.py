@@ -33,8 +33,9 @@ import numpy as np
 from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
+from seqjax.disk import storage_errors
 from seqjax.errors import UserError, printable
-from seqjax.runs import read_metrics, storage_errors
+from seqjax.runs import read_metrics
 
 Tree = Any
 KEPT = 2

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import Config
 from seqjax.numerics import pinned
 from seqjax.stopping import stop_signals
@@ -99,7 +99,7 @@ def train_bundle(
             stack.enter_context(runs.lock(folder))
         if (results := _all_results(lanes)) is not None:  # another process ended them while we came for the locks
             return results
-        stack.enter_context(runs.storage_errors(lanes[0][1]))
+        stack.enter_context(disk.storage_errors(lanes[0][1]))
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
         text = load_text(lanes[0][0], shown[0].bytes, lanes[0][1], corpus)
         for note in text.corpus.notes:

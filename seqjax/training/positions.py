@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.chains import Chains
 from seqjax.data import gather_windows
 from seqjax.errors import UserError
@@ -67,8 +67,8 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
         chains=json.dumps(chains.as_fields()),
         ended=result["ended"],
     )
-    with runs.storage_errors(folder):
-        runs.write_bytes_atomically(folder / FILE, buffer.getvalue())
+    with disk.storage_errors(folder):
+        disk.write_bytes_atomically(folder / FILE, buffer.getvalue())
 
 
 def read_positions(folder: Path, chains: Chains) -> tuple[np.ndarray, np.ndarray] | None:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import Config, run_id
 from seqjax.errors import UserError
 from seqjax.layers import native
@@ -220,7 +220,7 @@ class Run:
             "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        runs.write_json(self.folder / "result.json", self.result)
+        disk.write_json(self.folder / "result.json", self.result)
         self.mirror.finish(self.result)
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
 from seqjax.numerics import noted_environment, pinned
@@ -79,21 +79,21 @@ def fit(
         Interrupted: asked to stop; the state is saved.
     """
     _open(folder, config)
-    with runs.lock(folder), runs.storage_errors(folder), stop_signals() as asked, closing(Checkpoints(folder)) as kept:
+    with runs.lock(folder), disk.storage_errors(folder), stop_signals() as asked, closing(Checkpoints(folder)) as kept:
         return _Fit(task, optimizer, train, folder, kept, Progress(folder / "log.txt", quiet)).run(asked)
 
 
 def _open(folder: Path, config: Any) -> None:
     """Make the run folder, or check that it is of this config."""
-    with runs.storage_errors(folder):
+    with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path, now = folder / "config.json", json.loads(json.dumps(dataclasses.asdict(config)))
         records = runs.holds_records(folder)  # looked at first: another process may be writing config.json right now
         if not path.is_file():
             if records:
                 raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder")
-            runs.write_json(path, now)
-        elif canonical(runs.read_json(path)) != canonical(now):
+            disk.write_json(path, now)
+        elif canonical(disk.read_json(path)) != canonical(now):
             raise UserError(f"{folder}: holds a run of another config; choose another run folder")
 
 
@@ -251,7 +251,7 @@ class _Fit:
             "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        runs.write_json(self.folder / "result.json", result)
+        disk.write_json(self.folder / "result.json", result)
         self.progress.say(f"{status} after {duration(result['seconds'])}")
         return Fitted(state.params, result)
 

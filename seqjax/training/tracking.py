@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 
@@ -145,7 +145,7 @@ def _token(folder: Path) -> str:
     """Tells run folders of one config apart in wandb, and stays with the folder when the run is resumed."""
     path = folder / "wandb-token.txt"
     if not path.is_file():
-        runs.write_atomically(path, secrets.token_hex(4))
+        disk.write_atomically(path, secrets.token_hex(4))
     return path.read_text()
 
 

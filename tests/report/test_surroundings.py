@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from seqjax.cli import main
+from seqjax.disk import write_bytes_atomically
 from seqjax.errors import UserError
 from seqjax.report import figures
 from seqjax.report.style import check_name, save, shown
-from seqjax.runs import write_bytes_atomically
 from seqjax.scaling import fit, make_points
 from seqjax.scaling.families import crossing, matched_ratio
 from seqjax.scaling.fitting import Fit

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.cli import main
 from seqjax.config import run_id
 from seqjax.errors import UserError
@@ -27,7 +27,7 @@ def run(make_config: Any, tmp_path: Path) -> Path:
     place = tmp_path / "s" / run_id(config)
     runs.open_run(place, config)
     runs.append_metrics(place, {"step": 20, "loss": 3.0})
-    runs.write_json(place / "result.json", finished(3.0))
+    disk.write_json(place / "result.json", finished(3.0))
     return place
 
 
@@ -73,7 +73,7 @@ def test_copies_that_ended_differently_are_refused(run: Path, capsys: pytest.Cap
     copy = run.with_name("other")
     shutil.copytree(run, copy)
     for result in (finished(3.5), {"status": "diverged", "steps": 7}):
-        runs.write_json(copy / "result.json", result)
+        disk.write_json(copy / "result.json", result)
         for command in ("runs", "status", "fit", "positions"):
             assert main([command, str(run.parent)]) == 2
             (error,) = capsys.readouterr().err.splitlines()
@@ -87,7 +87,7 @@ def test_a_copy_of_the_sweep_hides_nothing(run: Path, tmp_path: Path) -> None:
     for places in ([run.parent, copy], [copy, run.parent]):
         (row,) = table.gather(places).to_dict("records")
         assert row["status"] == "finished"
-    runs.write_json(copy / run.name / "result.json", finished(3.5))
+    disk.write_json(copy / run.name / "result.json", finished(3.5))
     with pytest.raises(UserError, match="has ended twice and not alike"):
         table.gather([run.parent, copy])
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.cli import main
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
@@ -49,7 +49,7 @@ def put(folder: Path, config: Config, result: dict[str, Any] | None = None) -> P
     place = folder / run_id(config)
     runs.open_run(place, config)
     if result is not None:
-        runs.write_json(place / "result.json", {"run_id": run_id(config), **result})
+        disk.write_json(place / "result.json", {"run_id": run_id(config), **result})
     return place
 
 
@@ -353,11 +353,11 @@ def test_a_run_goes_through_its_states(make_config: Any, tmp_path: Path) -> None
     assert state() == ("failed", 10, 2)
     with runs.lock(run):
         assert state() == ("running", 10, 2)
-    runs.write_json(run / "result.json", made_up())
+    disk.write_json(run / "result.json", made_up())
     assert state() == ("finished", 20, 2)
     with runs.lock(run):
         assert state() == ("finished", 20, 2)
-    runs.write_json(run / "plan.json", {"label": "a name", "axes": {}, "lanes": [run.name], "threads": 1})
+    disk.write_json(run / "plan.json", {"label": "a name", "axes": {}, "lanes": [run.name], "threads": 1})
     assert folders.state(run).label == "a name"
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqjax import cli, runs
+from seqjax import cli, disk, runs
 from seqjax.config import Config, program_key
 from seqjax.errors import UserError
 from seqjax.sweeps import folder as folders
@@ -200,7 +200,7 @@ def begin(folder: Path, run: Planned) -> None:
 
 
 def end(folder: Path, run: Planned) -> None:
-    runs.write_json(folder / run.run_id / "result.json", {"status": "finished", "steps": 20})
+    disk.write_json(folder / run.run_id / "result.json", {"status": "finished", "steps": 20})
 
 
 def lanes(units: list[Unit]) -> set[tuple[str, ...]]:
@@ -426,7 +426,7 @@ def test_a_family_whose_runs_have_ended_is_measured_too(
     for run in read_sweep(path).runs()[:3]:
         runs.open_run(tmp_path / "runs" / "s" / run.run_id, run.config)
         result = {"status": "finished", "steps": 20, "validation": {"loss": 3.0, "loss_se": 0.1}}
-        runs.write_json(tmp_path / "runs" / "s" / run.run_id / "result.json", result)
+        disk.write_json(tmp_path / "runs" / "s" / run.run_id / "result.json", result)
     asked: list[Planned] = []
 
     def measured_speeds(planned: Any, *_: Any) -> MadeUp:

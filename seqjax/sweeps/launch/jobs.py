@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.errors import UserError
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch import slurm, slurm_client
@@ -107,7 +107,7 @@ class _Jobs:
         name = f"seqjax-{self.folder.name}-{secrets.token_hex(4)}"
         (self.folder / "slurm").mkdir(mode=0o700, exist_ok=True)
         arrays = read_arrays(self.folder) | {name: [list(unit.run_ids) for unit in units]}
-        runs.write_json(self.folder / "slurm" / "arrays.json", arrays)
+        disk.write_json(self.folder / "slurm" / "arrays.json", arrays)
         job_ids = slurm.submit([command] * len(units), requests, self.folder / "slurm", self.options, name)
         for job, unit in zip(job_ids, units, strict=True):
             self.open[job] = unit
@@ -162,7 +162,7 @@ class _Jobs:
 def read_arrays(folder: Path) -> dict[str, list[list[str]]]:
     """Name of an array -> the run ids of each of its jobs, of all arrays that were ever submitted for a sweep."""
     path = folder / "slurm" / "arrays.json"
-    return runs.read_json(path) if path.is_file() else {}
+    return disk.read_json(path) if path.is_file() else {}
 
 
 def queued_jobs(folder: Path) -> dict[str, list[str]]:
