@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,10 @@ def test_a_sweep_that_cannot_start_workers_shows_their_error(
     (tmp_path / "one.yaml").write_text(f"data: {{corpus: {small_text}}}\nmodel: {{family: window}}\n")
     assert cli.main(["sweep", str(tmp_path / "one.yaml"), "--runs", str(tmp_path / "runs")]) == 2
     assert "libgomp.so.1: no such file" in capsys.readouterr().err
+
+
+def test_the_command_as_a_module_heeds_no_module_of_the_working_directory(tmp_path: Path) -> None:
+    for name in ("queue.py", "json.py", "numpy.py", "random.py"):
+        (tmp_path / name).write_text(OLD)
+    command = [sys.executable, "-m", "seqjax", "--version"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout.startswith("seqjax ")
