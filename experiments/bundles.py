@@ -59,7 +59,7 @@ WAYS = {"a": ("all", False), "b": ("pool", False), "c": ("all", True), "d": ("po
 @pinned()
 def main() -> int:
     """Measure every model in every way, interleaved; print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Sixteen small runs in four ways, and as a plain torch loop.")
     parser.add_argument("--widths", type=whole(), nargs="+", default=[8, 32])
     parser.add_argument("--families", nargs="+", default=["lstm", "transformer"])
     parser.add_argument("--step-widths", type=whole(), nargs="+", default=[8, 16, 32, 64, 128, 256])

@@ -41,7 +41,9 @@ RESULTS = Path(__file__).resolve().parent / "results" / "chinchilla" / "results.
 @pinned()
 def main() -> int:
     """Fit, print, draw; then the plain scipy way."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="The fit of Hoffmann et al. 2022, approach 3, on the points of Besiroglu et al. 2024."
+    )
     parser.add_argument("table", type=Path)
     parser.add_argument(
         "--scipy", type=whole(), default=200, metavar="STARTS", help="starts for scipy, at least 1 [200]"

@@ -2,6 +2,10 @@
 
 import sys
 
-from seqjax.cli import main
+if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working directory, where a queue.py would come before the standard library's
 
-sys.exit(main())
+    from seqjax.cli import main
+
+    sys.exit(main())

@@ -156,7 +156,9 @@ def measure(family: str, shape: Shape, repeats: int, only: list[str] | None) -> 
 
 def main() -> int:
     """Measure what is not recorded yet; print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="The train step beside Flax's and torch's: tokens per second, time to compile, memory."
+    )
     parser.add_argument("--families", nargs="+", choices=["lstm", "gru", "elman", "transformer"])
     parser.add_argument("--repeats", type=whole(), default=7, help="turns of every system; the median counts [7]")
     parser.add_argument("--systems", nargs="+", choices=["seqjax", *REFERENCES], help="only these columns")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
+import math
 import os
+import platform
+import re
+import resource
 import shutil
 import subprocess
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from seqjax.sweeps.limits import cores_of_quota, memory_left
 
 SHARE_OF_MEMORY = 0.7  # of what is free; the rest is for compilation, checkpoints on their way, and others
 
@@ -43,7 +52,7 @@ class Machine:
 
 def this_machine(workers: int | None = None, threads: int | None = None) -> Machine:
     """This machine, or as much of it as so many workers with so many threads may use."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = _cores(Path("/"))
     gpus = _gpus()
     memory = (_gpu_memory() if gpus else _free_memory()) * SHARE_OF_MEMORY
     if workers:
@@ -59,8 +68,17 @@ def _gpus() -> list[str]:
     if not any(importlib.util.find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin")):
         return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name]
+        return visible_devices(visible)
     return [str(index) for index in range(len(_nvidia_smi("index")))]
+
+
+def visible_devices(text: str) -> list[str]:
+    """The devices that a value of CUDA_VISIBLE_DEVICES names; as in CUDA, the first word that is no device ends them.
+
+    So -1, NoDevFiles, or an empty value mean none.
+    """
+    words = (word.strip() for word in text.split(","))
+    return list(dict.fromkeys(itertools.takewhile(re.compile(r"[0-9]+|(GPU|MIG)-.+").fullmatch, words)))
 
 
 def _gpu_memory() -> float:
@@ -73,19 +91,30 @@ def _nvidia_smi(field: str) -> list[str]:
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs, a file that is no program
+        return []
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
-def _free_memory() -> float:
-    """Bytes that are free, or may be taken under the limit of a container."""
+def _cores(root: Path) -> list[int]:
+    """Processor cores to run on: those of the affinity mask, no more than a container's quota pays for."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    if (quota := cores_of_quota(root)) >= len(cores):
+        return cores
+    # containers of one host see the same cores; each takes its part from another place, by the name of the container
+    first = zlib.crc32(platform.node().encode()) % len(cores)
+    return sorted((cores[first:] + cores[:first])[: max(1, math.ceil(quota))])
+
+
+def _free_memory(root: Path = Path("/")) -> float:
+    """Bytes that are free, or may be taken under the limits of a container, a job, or the shell (``ulimit -v``)."""
     free = 4 * 2.0**30
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free = float(line.split()[1]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        free = min(free, float(limit.read_text()) - float(used.read_text()))
-    return max(free, 2.0**28)
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    of_shell = math.inf if address_space == resource.RLIM_INFINITY else float(address_space)
+    return max(min(free, memory_left(root), of_shell), 2.0**28)

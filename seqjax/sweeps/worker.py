@@ -1,6 +1,6 @@
-"""A process that trains units of a sweep, one after another: ``python -m seqjax.sweeps.worker``.
+"""A process that trains units of a sweep, one after another; :mod:`seqjax.sweeps.launch.start` starts it.
 
-It reads requests from standard input, one JSON object a line, and answers each with one line on standard output:
+It reads requests from standard input, one JSON object a line, and answers each with one line to ``--answers``:
 
     {"train": [run folders], "wandb": mode, "devices": 1}
     {"measure": config, "vocabulary": V, "lanes": R}
@@ -35,7 +35,8 @@ from seqjax.stopping import STOPPED
 @pinned()
 def main() -> int:
     """Serve requests until standard input ends."""
-    parser = argparse.ArgumentParser(prog="seqjax.sweeps.worker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="seqjax.sweeps.worker", description="Train units of a sweep.")
+    parser.add_argument("--answers", type=int, help="file descriptor that takes the answers [standard output]")
     parser.add_argument("--cores", help="processor cores to run on, such as 0,1 [any]")
     parser.add_argument("--threads", type=whole(), help="size of XLA's thread pool [the cores]")
     parser.add_argument("--once", action="store_true", help="end after one request")
@@ -48,7 +49,10 @@ def main() -> int:
     if options.threads:
         os.environ["NPROC"] = str(options.threads)  # the size of XLA's thread pool
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # while nothing is in training there is nothing to save
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # duplicated, so that no program that is started here inherits it and keeps it open
+    answers = os.fdopen(os.dup(1 if options.answers is None else options.answers), "w", encoding="utf-8")
+    if options.answers is not None:
+        os.close(options.answers)
     requests: queue.Queue[str | None] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_listen, args=(requests, busy), daemon=True).start()
@@ -65,8 +69,9 @@ def main() -> int:
 
 
 def _listen(requests: queue.Queue[str | None], busy: threading.Event) -> None:
-    for line in sys.stdin:
-        requests.put(line)
+    with os.fdopen(os.dup(0), encoding="utf-8") as lines:
+        for line in lines:
+            requests.put(line)
     requests.put(None)
     if busy.is_set():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import netrc
 import os
+import queue
 import secrets
+import sys
 import threading
+import time
+import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from seqjax import disk, runs
 from seqjax.config import Config, run_id, to_dict
-from seqjax.errors import UserError
+from seqjax.errors import UserError, printable
 
 MODES = ("online", "offline", "disabled")
+MEANINGS = {mode: mode for mode in MODES} | {"run": "online", "shared": "online", "dryrun": "offline"}  # of WANDB_MODE
+OTHERS = tuple(
+    f"WANDB_{name}"
+    for name in (
+        "RUN_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "NAME", "RUN_GROUP", "JOB_TYPE", "DIR",
+        "SWEEP_ID", "SWEEP_PARAM_PATH", "LAUNCH", "SERVICE", "CONSOLE", "INIT_TIMEOUT", "REINIT",
+    )
+)  # fmt: skip
 CONNECT_SECONDS = 30
 FINISH_SECONDS = 60
+LEAVE_SECONDS = 30
 
 
 class Mirror:
@@ -32,86 +46,155 @@ class Mirror:
 
 
 class _Wandb(Mirror):
+    """A wandb run, served by a thread of its own: whatever wandb waits for, training does not wait with it."""
+
     def __init__(
         self, config: Config, folder: Path, mode: str, say: Callable[[str], None], token: str, name: str | None = None
     ) -> None:
         self._say = say
-        self._run: Any = None
+        self._failure: str | None = None  # why it mirrors no more
+        self._told = self._ended = False
+        self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._result: dict[str, Any] = {}
+        options = {
+            "project": os.environ.get("WANDB_PROJECT") or "seqjax",
+            "id": f"{run_id(config)}-{token}",
+            "name": name or run_id(config),
+            "group": folder.resolve().parent.name,
+            "job_type": config.model.family,
+            "config": to_dict(config),
+            "mode": mode,
+            "dir": str(folder),
+            "resume": "allow",
+            "reinit": "create_new",  # the lanes of a bundle are runs side by side
+        }
+        self._thread = threading.Thread(target=self._serve, args=(options,), daemon=True)
+        with self._guard():
+            _clear_environment()
+            warnings.filterwarnings("ignore", module="wandb")
+            import wandb  # noqa: F401 (not in the thread: imports of two threads may meet)
+
+            _bound_the_exit()
+            self._thread.start()
+        self._tell()
+
+    def _serve(self, options: dict[str, Any]) -> None:
         with self._guard():
             import wandb
 
-            self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", "seqjax"),
-                id=f"{run_id(config)}-{token}",
-                name=name or run_id(config),
-                group=folder.resolve().parent.name,
-                job_type=config.model.family,
-                config=to_dict(config),
-                mode=mode,
-                dir=str(folder),
-                resume="allow",
-                reinit="create_new",  # the lanes of a bundle are runs side by side
-                settings=wandb.Settings(silent=True, console="off", init_timeout=CONNECT_SECONDS),
-            )
-            self._run.define_metric("*", step_metric="tokens")
+            settings = wandb.Settings(silent=True, console="off", init_timeout=CONNECT_SECONDS)
+            run = wandb.init(**options, settings=settings)
+            run.define_metric("*", step_metric="tokens")
+            while (record := self._records.get()) is not None:
+                run.log(record)
+            run.summary.update(self._result)
+            run.finish()
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
-        """Whatever wandb raises is said once; from then on the mirror shows nothing."""
+        """Whatever wandb raises is kept as the failure, also what would end the process."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        except Exception as error:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             reason = (str(error).splitlines() or [""])[0][:200]
+            self._failure = f"{type(error).__name__}: {reason}"
+
+    def _tell(self) -> None:
+        """Say once, on the thread that trains, that nothing is mirrored any more."""
+        if self._failure is not None and not self._told:
+            self._told = True
             self._say(
-                f"wandb stopped mirroring ({type(error).__name__}: {reason}); the run goes on, and "
+                f"wandb stopped mirroring ({self._failure}); the run goes on, and "
                 "`seqjax export-wandb` replays it later"
             )
-            self._run = None
 
     def works(self) -> bool:
         """Whether everything so far was taken."""
-        return self._run is not None
+        return self._failure is None
 
     def log(self, record: dict[str, Any]) -> None:
-        if self._run is not None:
-            with self._guard():
-                self._run.log(record)
+        self._tell()
+        if self._failure is None:
+            self._records.put(record)
 
     def finish(self, result: dict[str, Any]) -> None:
-        if self._run is None:
+        if self._ended:
             return
-        run, self._run = self._run, None
-
-        def end() -> None:
-            with self._guard():
-                run.summary.update(result)
-                run.finish()
-
-        # wandb may wait for a network that does not come back; our own files are complete by now
-        thread = threading.Thread(target=end, daemon=True)
-        thread.start()
-        thread.join(FINISH_SECONDS)
+        self._ended, self._result = True, dict(result)
+        self._records.put(None)
+        if self._failure is None:
+            # wandb may wait for a network that does not come back; our own files are complete by now
+            self._thread.join(1 if _hung.is_set() else FINISH_SECONDS)
+            if self._thread.is_alive():
+                _hung.set()
+                self._failure = self._failure or "TimeoutError: it does not come to an end"
+        self._tell()
 
 
-def choose_mode(flag: str | None) -> str:
-    """The flag, then WANDB_MODE, then online only where a key exists, else offline.
+_hung = threading.Event()  # one run did not come to its end in time: the others of this process are not waited for
+
+
+def _clear_environment() -> None:
+    """Take from this process what would make its runs other ones, share another program's service, or ask a question.
+
+    wandb reads these variables on its own, and refuses values that it does not know.
+    """
+    for name in OTHERS:
+        os.environ.pop(name, None)
+    if os.environ.get("WANDB_MODE"):
+        os.environ["WANDB_MODE"] = MEANINGS.get(os.environ["WANDB_MODE"].strip().lower(), "offline")
+    os.environ["WANDB_SILENT"] = "true"  # it does not ask for a key when it is silent
+
+
+@functools.cache
+def _bound_the_exit() -> None:
+    """End the process, with its exit code, LEAVE_SECONDS after the program's end if wandb still holds it then."""
+    codes = [0]
+    leave = sys.exit
+
+    def leave_with(status: Any = None, /) -> NoReturn:
+        codes.append(status if isinstance(status, int) else int(status is not None))
+        leave(status)
+
+    def watch() -> None:
+        threading.main_thread().join()  # ends before other threads are joined and exit hooks are called
+        time.sleep(LEAVE_SECONDS)
+        os._exit(1 if hasattr(sys, "last_type") else codes[-1] & 255)
+
+    sys.exit = leave_with
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def choose_mode(flag: str | None, say: Callable[[str], None] = lambda text: None) -> str:
+    """The flag, then WANDB_DISABLED and WANDB_MODE, then online only where a key exists, else offline.
+
+    The variables may have been set for other programs: a value without meaning is told to ``say``, and nothing is sent.
 
     Raises:
-        UserError: a mode that is none.
+        UserError: a flag that is no mode.
     """
-    mode = flag or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
-    if mode not in MODES:
-        raise UserError(f"wandb mode {mode!r} is not allowed; allowed: {', '.join(MODES)}")
-    return mode
+    if flag is not None:
+        if flag not in MODES:
+            raise UserError(f"wandb mode {flag!r} is not allowed; allowed: {', '.join(MODES)}")
+        return flag
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in ("true", "1", "yes", "on"):
+        return "disabled"
+    variable = os.environ.get("WANDB_MODE", "").strip()
+    if not variable:
+        return "online" if _has_key() else "offline"
+    if variable.lower() not in MEANINGS:
+        say(f"note: WANDB_MODE={printable(variable)} is no mode of wandb ({', '.join(MODES)}); it is mirrored offline")
+    return MEANINGS.get(variable.lower(), "offline")
 
 
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
-        return any("wandb" in host for host in netrc.netrc().hosts)
+    server = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname or "wandb"
+    with contextlib.suppress(OSError, ValueError, netrc.NetrcParseError):
+        return any(server in host for host in netrc.netrc(os.environ.get("NETRC")).hosts)
     return False
 
 
@@ -125,15 +208,13 @@ def open_mirror(
     """
     import jax
 
-    mode = choose_mode(flag)
+    mode = choose_mode(flag, say)
     if mode == "disabled" or jax.process_index():
         yield Mirror()
         return
     if mode == "online" and not _has_key():
         say("wandb has no key here, so it is mirrored offline (`wandb login`, or set WANDB_API_KEY)")
         mode = "offline"
-    if mode == "online":
-        say(f"connecting to wandb (at most {CONNECT_SECONDS} s)")
     mirror = _Wandb(config, folder, mode, say, _token(folder), name)
     try:
         yield mirror
@@ -153,13 +234,13 @@ def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     """Replay a run's metrics.jsonl and result.json into a wandb run; return the number of lines."""
     config = runs.read_config(folder)
     records = runs.read_metrics(folder)
-    mode = choose_mode(flag)
+    mode = choose_mode(flag, say)
     if mode == "disabled":
         raise UserError("wandb is disabled (--wandb or WANDB_MODE), so nothing can be replayed into it")
     mirror = _Wandb(config, folder, mode, say, secrets.token_hex(4))
     for record in records:
         mirror.log(record)
+    mirror.finish(runs.read_result(folder) or {})
     if not mirror.works():
         raise UserError(f"{folder}: wandb did not take every line; is it installed, and is the mode right?")
-    mirror.finish(runs.read_result(folder) or {})
     return len(records)

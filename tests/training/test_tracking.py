@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -31,9 +34,56 @@ def test_flag_then_variable_then_key(
     assert tracking.choose_mode(flag) == expected
 
 
-def test_a_mode_that_is_none_is_told() -> None:
+@pytest.mark.parametrize("flag", ["on", "", "dryrun", "Offline", "none"])
+def test_a_mode_that_is_none_is_told(flag: str) -> None:
     with pytest.raises(UserError, match="allowed: online, offline, disabled"):
-        tracking.choose_mode("on")
+        tracking.choose_mode(flag)
+
+
+@pytest.mark.parametrize(("variables", "expected", "told"), [
+    ({"WANDB_MODE": "dryrun"}, "offline", False),
+    ({"WANDB_MODE": "run"}, "online", False),
+    ({"WANDB_MODE": "shared"}, "online", False),
+    ({"WANDB_MODE": "Disabled"}, "disabled", False),
+    ({"WANDB_MODE": " OFFLINE "}, "offline", False),
+    ({"WANDB_MODE": ""}, "online", False),
+    ({"WANDB_MODE": " "}, "online", False),
+    ({"WANDB_MODE": "off"}, "offline", True),
+    ({"WANDB_MODE": "né\udcff\n"}, "offline", True),
+    ({"WANDB_DISABLED": "true"}, "disabled", False),
+    ({"WANDB_DISABLED": "True", "WANDB_MODE": "online"}, "disabled", False),
+    ({"WANDB_DISABLED": "false"}, "online", False),
+])  # fmt: skip
+def test_a_variable_never_stops_a_run(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str, told: bool
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    assert tracking.choose_mode(None, said.append) == expected
+    assert len(said) == told and all("\n" not in line and line.isprintable() for line in said)
+
+
+@pytest.mark.parametrize(("text", "server", "found"), [
+    ("machine api.wandb.ai login user password k\n", "", True),
+    ("machine api.wandb.ai login user password k\n", "https://wandb.example.org", False),
+    ("machine tracking.example.org login user password k\n", "https://tracking.example.org:8080", True),
+    ("what is this", "", False),
+    ("machine \udcff\udcfe", "", False),
+    (None, "", False),
+])  # fmt: skip
+def test_a_key_is_one_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, server: str, found: bool
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    if text is not None:
+        (tmp_path / "netrc").write_bytes(text.encode(errors="surrogateescape"))
+        (tmp_path / "netrc").chmod(0o600)
+    assert tracking._has_key() == found
 
 
 def test_disabled_imports_nothing(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,31 +95,43 @@ def test_disabled_imports_nothing(make_config: Any, tmp_path: Path, monkeypatch:
 class FakeRun:
     """Collects what is logged; breaks after ``breaks_after`` lines."""
 
-    def __init__(self, breaks_after: int) -> None:
+    def __init__(self, breaks_after: int, error: BaseException, finish: BaseException | None) -> None:
         self.lines: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.finished = 0
-        self._breaks_after = breaks_after
+        self._breaks_after, self._error, self._at_finish = breaks_after, error, finish
 
     def define_metric(self, *_: Any, **__: Any) -> None:
         pass
 
     def log(self, record: dict[str, Any]) -> None:
         if len(self.lines) == self._breaks_after:
-            raise ConnectionError("no network")
+            raise self._error
         self.lines.append(record)
 
     def finish(self) -> None:
+        if self._at_finish is not None:
+            raise self._at_finish
         self.finished += 1
 
 
-def fake_wandb(monkeypatch: pytest.MonkeyPatch, breaks_after: int = 10**9, init_fails: bool = False) -> FakeRun:
-    run = FakeRun(breaks_after)
+NO_NETWORK = ConnectionError("no network")
+
+
+def fake_wandb(
+    monkeypatch: pytest.MonkeyPatch,
+    breaks_after: int = 10**9,
+    error: BaseException = NO_NETWORK,
+    init: BaseException | None = None,
+    finish: BaseException | None = None,
+) -> FakeRun:
+    run, at_init = FakeRun(breaks_after, error, finish), init
 
     def init(**options: Any) -> FakeRun:
-        if init_fails:
-            raise RuntimeError("api key not configured")
+        if at_init is not None:
+            raise at_init
         run.options = options
+        run.environment = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
         return run
 
     module = types.SimpleNamespace(init=init, Settings=lambda **_: None)
@@ -85,7 +147,15 @@ def test_every_line_is_mirrored(make_config: Any, tmp_path: Path, monkeypatch: p
     assert (mirror.options["group"], mirror.options["mode"]) == ("sweep", "offline")
 
 
-@pytest.mark.parametrize("broken", [{"init_fails": True}, {"breaks_after": 0}, {"breaks_after": 2}])
+@pytest.mark.parametrize("broken", [
+    {"init": RuntimeError("api key not configured")},
+    {"init": SystemExit(1)},
+    {"init": GeneratorExit()},
+    {"breaks_after": 0},
+    {"breaks_after": 2},
+    {"breaks_after": 2, "error": SystemExit("no network")},
+    {"finish": OSError("the service is gone")},
+])  # fmt: skip
 def test_a_broken_wandb_never_stops_a_run(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]
 ) -> None:
@@ -93,7 +163,84 @@ def test_a_broken_wandb_never_stops_a_run(
     monkeypatch.setenv("WANDB_API_KEY", "k")
     result = train(make_config("window"), tmp_path / "run", devices=1, wandb_mode="online", quiet=True)
     assert result["status"] == "finished"
-    assert "wandb stopped mirroring" in (tmp_path / "run" / "log.txt").read_text()
+    assert (tmp_path / "run" / "log.txt").read_text().count("wandb stopped mirroring") == 1
+
+
+@pytest.mark.parametrize("hanging", ["init", "log", "finish"])
+def test_a_wandb_that_hangs_is_not_waited_for(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hanging: str
+) -> None:
+    run = fake_wandb(monkeypatch)
+    for_ever = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> None:
+        for_ever.wait()
+
+    monkeypatch.setattr(sys.modules["wandb"] if hanging == "init" else run, hanging, hang)
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.1)
+    monkeypatch.setattr(tracking, "_hung", threading.Event())
+    result = train(make_config("window"), tmp_path / "run", devices=1, wandb_mode="offline", quiet=True)
+    for_ever.set()
+    assert result["status"] == "finished"
+    assert "wandb stopped mirroring (TimeoutError" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(1)", "raise TypeError('Descriptors cannot be created')", None])
+def test_a_wandb_that_cannot_be_imported_never_stops_a_run(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    (tmp_path / "wandb").mkdir()  # without __init__.py it is a package of no code, as wandb's folder of runs is
+    if text is not None:
+        (tmp_path / "wandb" / "__init__.py").write_text(text)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)] if text is None else [str(tmp_path), *sys.path])
+    mirror = tracking._Wandb(make_config("window"), tmp_path, "offline", lambda _: None, "token")
+    mirror.log({"loss": 1.0})
+    mirror.finish({})
+    sys.modules.pop("wandb", None)
+    assert not mirror.works()
+
+
+def test_what_belongs_to_other_programs_is_not_heard(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fake_wandb(monkeypatch)
+    others = {"RUN_ID": "one", "RESUME": "must", "NAME": "n", "SWEEP_ID": "s", "SERVICE": "2-1-tcp-localhost-1"}
+    kept = {"ENTITY": "team", "PROJECT": "mine", "SILENT": "maybe", "MODE": "nonsense"}
+    for name, value in (others | kept).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    tracking._Wandb(make_config("window"), tmp_path, "offline", pytest.fail, "token").finish({})
+    assert run.options["project"] == "mine" and run.options["id"].endswith("-token")
+    seen = {name.removeprefix("WANDB_"): value for name, value in run.environment.items() if "API_KEY" not in name}
+    assert seen == {"ENTITY": "team", "PROJECT": "mine", "SILENT": "true", "MODE": "offline"}
+
+
+HANGING = """
+import atexit, threading, time
+Settings = dict
+class Run:
+    summary = {}
+    define_metric = log = lambda *_, **__: None
+    finish = lambda self: time.sleep(1000)
+def init(**_):
+    atexit.register(time.sleep, 1000)
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    return Run()
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(75)", 75), ("1 / 0", 1), ("pass", 0), ("sys.exit('x')", 1)])
+def test_wandb_never_holds_the_process(make_config: Any, tmp_path: Path, end: str, code: int) -> None:
+    runs.open_run(tmp_path / "run", make_config("window"))
+    (tmp_path / "wandb.py").write_text(HANGING)
+    program = (
+        "import pathlib, sys\nfrom seqjax import runs\nfrom seqjax.training import tracking\n"
+        "tracking.FINISH_SECONDS = tracking.LEAVE_SECONDS = 0.2\nfolder = pathlib.Path('run')\n"
+        "mirror = tracking._Wandb(runs.read_config(folder), folder, 'offline', print, 'token')\n"
+        f"mirror.finish({{}})\n{end}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=60, capture_output=True, text=True)
+    assert done.returncode == code and "TimeoutError" in done.stdout
 
 
 def test_online_without_a_key_never_asks_for_one(
@@ -117,7 +264,7 @@ def test_export_replays_every_line(make_config: Any, tmp_path: Path, monkeypatch
     mirror = fake_wandb(monkeypatch)
     assert tracking.export(tmp_path / "run", "offline", pytest.fail) == 6
     assert mirror.lines == runs.read_metrics(tmp_path / "run") and mirror.finished == 1
-    fake_wandb(monkeypatch, init_fails=True)
+    fake_wandb(monkeypatch, init=NO_NETWORK)
     with pytest.raises(UserError, match="wandb is disabled"):
         tracking.export(tmp_path / "run", "disabled", pytest.fail)
     with pytest.raises(UserError, match="did not take every line"):

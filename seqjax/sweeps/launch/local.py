@@ -11,9 +11,11 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
+from seqjax.errors import UserError, printable
 from seqjax.sweeps import folder as folders
+from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.units import Unit, keep_plan
 
@@ -35,26 +39,39 @@ class Worker:
     Args:
         cores: it is pinned to them; empty: any.
         gpu: the only one it sees; None: as the environment says.
-        log: takes what it prints outside of runs; None: nobody does.
+        log: takes at its end what it printed outside of runs; None: nobody does.
+
+    Raises:
+        UserError: the machine starts no process.
     """
 
     def __init__(self, cores: tuple[int, ...], gpu: str | None, log: Path | None) -> None:
-        self.cores, self.gpu = cores, gpu
-        command = [sys.executable, "-m", "seqjax.sweeps.worker"]
+        self.cores, self.gpu, self.log = cores, gpu, log
+        # what Python prints on start-up (a sitecustomize, a module of the cluster) is no answer: answers have a pipe
+        # of their own; and the output a file of its own, so that a death is explained by the worker that died
+        self.output = tempfile.TemporaryFile(dir=log and log.parent)
+        ours, its = os.pipe()
+        self.answers = os.fdopen(ours, "rb")
+        command = worker_command("--answers", str(its))
         if cores and hasattr(os, "sched_setaffinity"):
             command += ["--cores", ",".join(map(str, cores))]
         environment = dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        with open(log or os.devnull, "ab") as errors:
+        try:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
+                stdout=self.output,
+                stderr=self.output,
+                pass_fds=(its,),
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which tells the workers
                 env=environment,
             )
+        except OSError as error:
+            raise UserError(f"a worker cannot be started: {sys.executable}: {error.strerror}") from None
+        finally:
+            os.close(its)
 
     def send(self, request: dict[str, Any]) -> None:
         """Give it something to do; if it has died, its answer says so."""
@@ -64,12 +81,19 @@ class Worker:
 
     def answer(self) -> dict[str, Any]:
         """Its answer, waited for; of a worker that died, how it died."""
-        line = self.process.stdout.readline()
-        with contextlib.suppress(ValueError):
-            return json.loads(line)
+        with contextlib.suppress(ValueError):  # none, or half of one: it has died
+            return json.loads(self.answers.readline())
         code = self.process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return {"outcome": "died", "reason": f"the worker {how}"}
+        said = "" if code == -signal.SIGKILL else self.last_words()  # killed from outside, it could not say why
+        return {"outcome": "died", "reason": f"the worker {how}" + (f"; it last said: {said}" if said else "")}
+
+    def last_words(self) -> str:
+        """The last line that it printed outside of runs, shortened; empty if there is none."""
+        size = self.output.seek(0, os.SEEK_END)
+        self.output.seek(max(0, size - 4096))
+        lines = self.output.read().decode("utf-8", "backslashreplace").split("\n")
+        return next((printable(line.strip())[:300] for line in reversed(lines) if line.strip()), "")
 
     def stop(self) -> None:
         """Tell it to save and end."""
@@ -85,7 +109,10 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
+        self.answers.close()
+        with self.output, contextlib.suppress(OSError), open(self.log or os.devnull, "ab") as log:
+            self.output.seek(0)
+            shutil.copyfileobj(self.output, log)
 
 
 @dataclass
@@ -160,7 +187,7 @@ class Pool:
         while (waiting or at_work) and not self.stopping:
             while waiting and (worker := self._take(waiting[0][1].get("threads", 1))) is not None:
                 at_work[worker], request = waiting.pop(0)
-                self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+                self.selector.register(worker.answers, selectors.EVENT_READ, worker)
                 self.busy[worker] = _Task(None)
                 worker.send(request)
             for key, _ in self.selector.select(TICK):
@@ -184,7 +211,7 @@ class Pool:
             self.waiting.remove(task)
             task.began_at = {run_id: folders.last_checkpoint(self.folder / run_id) for run_id in task.unit.run_ids}
             self.busy[worker] = task
-            self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+            self.selector.register(worker.answers, selectors.EVENT_READ, worker)
             worker.send(
                 {"train": [str(self.folder / run_id) for run_id in task.unit.run_ids], "wandb": self.wandb_mode}
             )
@@ -213,7 +240,7 @@ class Pool:
 
     def _release(self, worker: Worker) -> dict[str, Any]:
         """The answer of a worker that was at work; if it lives, it is idle now."""
-        self.selector.unregister(worker.process.stdout)
+        self.selector.unregister(worker.answers)
         answer = worker.answer()
         self.busy.pop(worker)
         if answer["outcome"] == "died":
@@ -280,7 +307,7 @@ class Pool:
             worker.stop()
         deadline = time.monotonic() + SAVE_SECONDS
         for worker in list(self.busy):
-            self.selector.unregister(worker.process.stdout)
+            self.selector.unregister(worker.answers)
             worker.close(max(1.0, deadline - time.monotonic()))
         self.busy.clear()
 

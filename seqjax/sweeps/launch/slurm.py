@@ -121,7 +121,7 @@ def submit(
     executor = submitit.SlurmExecutor(
         folder,
         max_num_timeout=20 if options.minutes > 10 else 200,
-        python=f"exec {shlex.quote(sys.executable)}",  # in the place of the batch script, to which signals are sent
+        python=f"exec {shlex.quote(sys.executable)} -P",  # in the place of the batch script, to which signals are sent
     )
     executor.update_parameters(**_parameters(options, name))
     # What Slurm told the job that we may be in is not for the new jobs; what the user tells sbatch is.
