@@ -29,9 +29,11 @@ from typing import IO, Any
 from seqjax.memory import keep_freed_memory
 from seqjax.numerics import pinned
 from seqjax.plain import whole
-from seqjax.stopping import STOPPED
+from seqjax.stopping import STOPPED, Interrupted
+from seqjax.streams import forgiving_streams
 
 
+@forgiving_streams()
 @pinned()
 def main() -> int:
     """Serve requests until standard input ends."""
@@ -104,7 +106,7 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
     from seqjax import runs
     from seqjax.errors import UserError
     from seqjax.sweeps.folder import read_plan
-    from seqjax.training.loop import Interrupted, train_bundle
+    from seqjax.training.loop import train_bundle
 
     share_compilations()
     lanes = [(runs.read_config(folder), folder) for folder in folders]
