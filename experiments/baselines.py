@@ -24,6 +24,7 @@ from typing import Any
 
 from seqjax.config import Config, run_id
 from seqjax.data import load_corpus
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_config
 from seqjax.runs import write_atomically, write_json
