@@ -36,7 +36,7 @@ COMMANDS = (
     fit, predict, optimal, frontier, compare, positions,
     evaluate, sample, inspection, data, show, bench, export,
 )  # fmt: skip
-LAWS = ("fit", "predict", "optimal", "frontier", "compare")  # float64 on the processor, whatever else is there
+ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "show")  # whatever else there is
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 
@@ -62,7 +62,7 @@ def _run(words: Sequence[str], config_words: Sequence[str]) -> int:
     for command in COMMANDS:
         command.add_parser(commands)
     options, rest = parser.parse_known_args(words)
-    if options.command in LAWS:
+    if options.command in ON_PROCESSOR:
         sweep.stay_off_accelerators()
     return options.run(options, [*config_words, *rest])
 

@@ -19,7 +19,9 @@ import pytest
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import to_dict
+from seqjax.data import load_corpus
 from seqjax.errors import UserError
+from seqjax.folders import data_folder, expanded
 from seqjax.guard import guarded
 from seqjax.stopping import ASKS, Interrupted, exit_code, stop_signals
 from seqjax.streams import Forgiving, forgiving_streams, is_terminal, tell
@@ -292,3 +294,87 @@ def test_faults_of_the_program_show_where(error: BaseException) -> None:
 
     with pytest.raises(type(error)):
         guarded(work)
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user of whom the system knows nothing, as in a container that runs under any number."""
+
+    def unknown(_: Any) -> Any:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME", "SEQJAX_DATA", "SEQJAX_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("pwd.getpwnam", unknown)
+
+
+@pytest.mark.parametrize("command", ["train", "show"])
+def test_without_a_home_a_cache_is_enough(
+    command: str, homeless: None, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SEQJAX_CACHE alone; raw corpora go there, too."""
+    monkeypatch.setenv("SEQJAX_CACHE", str(tmp_path / "cache"))
+    options = ["--run", str(tmp_path / "run"), "--no-sample", "--quiet"] if command == "train" else []
+    assert main([command, str(config), *options]) == 0
+    assert data_folder() == tmp_path / "cache" / "corpora"
+
+
+@pytest.mark.parametrize(
+    "words", [["train"], ["show"], ["data", "stats"], ["data", "prepare"], ["sweep"]], ids="-".join
+)
+def test_without_a_home_one_line_says_what_to_set(
+    words: list[str], homeless: None, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Before anything is made: no folder called ~ either."""
+    monkeypatch.chdir(tmp_path)
+    text = json.loads(config.read_text())["data"]["corpus"]
+    assert main([*words, text if words[0] == "data" else str(config)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "SEQJAX_CACHE" in said[-1]
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("path", ["~/x.txt", "~nobody/x.txt", "~"])
+def test_a_home_in_a_path_that_nobody_has(path: str, homeless: None, tmp_path: Path, monkeypatch: Any) -> None:
+    """The path is taken as it is written, and is not there."""
+    monkeypatch.setenv("SEQJAX_CACHE", str(tmp_path))
+    assert expanded(path) == Path(path)
+    with pytest.raises(UserError, match="no corpus and no file"):
+        load_corpus(path)
+
+
+def run_alone(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as JAX chooses its devices once."""
+    return subprocess.run(
+        [*SEQJAX, *words], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False
+    )
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "tpu", "nonsense"])
+def test_a_platform_that_is_not_here(platforms: str, config: Path, tmp_path: Path) -> None:
+    """One line that names the variable; nothing is made."""
+    ended = run_alone("train", str(config), "--run", str(tmp_path / "run"), JAX_PLATFORMS=platforms)
+    assert ended.returncode == 2, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("WARNING")]
+    assert f"JAX_PLATFORMS={platforms}" in line
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_laws_need_no_device(tmp_path: Path) -> None:
+    """They run on the processor whatever JAX_PLATFORMS says."""
+    rows = [f"{n},{20 * n},{1.7 + 400 / n**0.34 + 400 / (20 * n) ** 0.28}" for n in (10**i for i in range(4, 12))]
+    rows += [f"{n},{200 * n},{1.7 + 400 / n**0.34 + 400 / (200 * n) ** 0.28}" for n in (10**i for i in range(4, 12))]
+    (tmp_path / "t.csv").write_text("\n".join(["params,tokens,loss", *rows]) + "\n")
+    ended = run_alone("fit", str(tmp_path / "t.csv"), "--bootstrap", "0", JAX_PLATFORMS="nonsense")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_run_folder_with_bytes_that_are_not_utf8(config: Path, tmp_path: Path, capsys: Any) -> None:
+    """It is trained, saved, evaluated and listed, its name shown with escapes."""
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/r\xff/x\xe9")
+    assert main(["train", str(config), "--run", folder, "--no-sample", "--quiet"]) == 0
+    assert main(["eval", folder]) == 0
+    assert main(["runs", folder]) == 0
+    assert main(["runs", folder, "--format", "csv"]) == 0
+    assert "r\\xff" in capsys.readouterr().out

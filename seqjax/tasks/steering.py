@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -27,7 +26,7 @@ from seqjax.data.blocks import Parts, Stretch, deal, window_ends
 from seqjax.data.driving import Drive, load_log, load_recording
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
-from seqjax.folders import data_folder
+from seqjax.folders import data_folder, expanded
 from seqjax.models.backbone import Backbone
 from seqjax.models.heads import Regressor
 from seqjax.models.vision import FrameEncoder, VideoRegressor
@@ -107,7 +106,7 @@ def read_drive(data: SteeringData) -> Drive:
     """The frames that a config names. Raises UserError as :mod:`seqjax.data.driving` does."""
     if data.source == "road":
         return drive_road(data.road_frames)
-    return load_recording(data_folder()) if data.source == "driving" else load_log(Path(data.source).expanduser())
+    return load_recording(data_folder()) if data.source == "driving" else load_log(expanded(data.source))
 
 
 def check(config: SteeringConfig) -> None:
