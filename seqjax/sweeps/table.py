@@ -89,7 +89,7 @@ def row_of(run_folder: Path) -> dict[str, Any]:
     row = {
         "run_id": run_id(config),
         "sweep": printable(run_folder.resolve().parent.name),
-        "label": state.label,
+        "label": printable(state.label),
         "status": state.name,
         "loss": validation.get("loss"),
         "loss_se": validation.get("loss_se"),
