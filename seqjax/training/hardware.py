@@ -89,10 +89,10 @@ def _processor() -> str:
 
 def machine_key() -> str:
     """A short name for this kind of machine and software: programs compiled here run, as fast, where it is the same."""
-    flags = ""
+    device, flags = present_devices()[0], ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
     ours = f"seqjax {__version__} {'with' if native.compiled() else 'without'} compiled functions"
-    parts = (_processor(), flags, present_devices()[0].device_kind, _version("jaxlib"), ours)
+    parts = (_processor(), flags, device.device_kind, _version("jaxlib"), ours)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
