@@ -25,10 +25,10 @@ from typing import Any
 from seqjax.config import Config, run_id
 from seqjax.data import load_corpus
 from seqjax.disk import write_atomically, write_json
-from seqjax.errors import UserError
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_config
-from seqjax.training.loop import Interrupted, train
+from seqjax.training.loop import train
 from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,9 +97,4 @@ def table(rows: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except Interrupted as stop:
-        sys.exit(f"{stop}; start the same command again")
+    sys.exit(guarded(main))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +25,6 @@ from seqjax.sweeps.run import results_of
 from seqjax.sweeps.search import search
 from seqjax.sweeps.table import gather
 from seqjax.training.hardware import describe_hardware, describe_versions
-from seqjax.training.loop import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -66,18 +63,6 @@ def surroundings() -> dict[str, Any]:
         "versions": describe_versions(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-
-
-def guarded(main: Callable[[], int]) -> int:
-    """Run a script's main: mistakes and full disks in one line, exit code 2; Ctrl-C, also while it trains, 130."""
-    try:
-        return main()
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, Interrupted):
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGINT
 
 
 def run(name: str, sweep: str, doc: str, analyse: Analysis) -> int:

@@ -39,6 +39,7 @@ from seqjax.data.blocks import block_edges
 from seqjax.data.driving import Drive
 from seqjax.disk import write_json
 from seqjax.errors import UserError
+from seqjax.folders import expanded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.plain import whole
@@ -108,7 +109,7 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
         UserError: a source named twice.
     """
     found = {source: name for source, name in (("road", "drawn road"), ("driving", "simulator")) if source in sources}
-    paths = {source: Path(source).expanduser().resolve() for source in sources if source not in found}
+    paths = {source: expanded(source).resolve() for source in sources if source not in found}
     if len({*paths.values(), *found}) < len(sources):
         raise UserError(f"--data {' '.join(sources)}: the same drive is named twice")
     for length in range(1, max((len(path.parts) for path in paths.values()), default=0) + 1):

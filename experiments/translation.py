@@ -39,7 +39,6 @@ from seqjax.report.style import save
 from seqjax.report.translation import draw_translation
 from seqjax.task_config import task_run_id
 from seqjax.tasks.translation import Translation, TranslationRun, load, make_task, translate
-from seqjax.training.loop import Interrupted
 from seqjax.training.tasks import Fitted, fit
 from seqjax.units import with_error
 
@@ -171,14 +170,5 @@ def table(rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def stopped() -> int:
-    """`main`, with a stop told in one line."""
-    try:
-        return main()
-    except Interrupted as stop:
-        print(f"{stop}; start the same command again", file=sys.stderr)
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(guarded(stopped))
+    sys.exit(guarded(main))

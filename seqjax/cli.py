@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +27,7 @@ from seqjax.commands import (
     train,
 )
 from seqjax.commands.options import split_config_options
-from seqjax.errors import UserError
+from seqjax.guard import guarded
 from seqjax.memory import keep_freed_memory
 from seqjax.numerics import pinned
 
@@ -38,6 +36,7 @@ COMMANDS = (
     fit, predict, optimal, frontier, compare, positions,
     evaluate, sample, inspection, data, show, bench, export,
 )  # fmt: skip
+ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "show")  # whatever else there is
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 
@@ -45,32 +44,27 @@ DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with par
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    0: done; 2: a mistake of the user's, told in one line; 3: the run diverged; 75: stopped by SIGTERM with its state
-    saved, start it again; 130: stopped by Ctrl-C with its state saved.
+    0: done; 2: a mistake of the user's, told in one line; 3: the run diverged; 4: runs of a sweep were given up; 75:
+    stopped by a signal (SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU) with its state saved, start it again; 130: stopped
+    by Ctrl-C with its state saved; 141: nobody read the output. `train` and `sweep` go on without a reader, and their
+    code is that of the training.
     """
+    words, config_words = split_config_options(sys.argv[1:] if arguments is None else arguments)
+    name = next((word for word in words if not word.startswith("-")), "seqjax")
+    return guarded(lambda: _run(words, config_words), name, keeps=name in ("train", "sweep"))
+
+
+def _run(words: Sequence[str], config_words: Sequence[str]) -> int:
     keep_freed_memory()
     parser = argparse.ArgumentParser(prog="seqjax", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
-    words, config_words = split_config_options(sys.argv[1:] if arguments is None else arguments)
     options, rest = parser.parse_known_args(words)
-    try:
-        return options.run(options, config_words + rest)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a full disk, a folder without permission: the surroundings, not a fault of the program
-        if error.errno is None:
-            raise
-        print(f"error: {error.filename or options.command}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    if options.command in ON_PROCESSOR:
+        sweep.stay_off_accelerators()
+    return options.run(options, [*config_words, *rest])
 
 
 def _version() -> str:

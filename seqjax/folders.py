@@ -12,22 +12,38 @@ from typing import BinaryIO
 from seqjax.errors import UserError
 
 
-def _user_cache() -> Path:
+def _user_cache() -> Path | None:
+    """Where the system keeps a user's cache; None without a home, as in containers and for cron."""
     import pooch
 
-    return Path(pooch.os_cache("seqjax"))
+    try:
+        return Path(pooch.os_cache("seqjax"))
+    except RuntimeError:
+        return None
+
+
+def expanded(name: str) -> Path:
+    """A path, with ``~`` for the home of a user; of a user without one it stays as it is."""
+    return Path(os.path.expanduser(name))
 
 
 def data_folder() -> Path:
-    """Folder of raw corpora: ``SEQJAX_DATA``, or ``corpora`` in the user's cache of seqjax."""
+    """Folder of raw corpora: ``SEQJAX_DATA``, or ``corpora`` in the user's cache of seqjax, or in SEQJAX_CACHE."""
     named = os.environ.get("SEQJAX_DATA")
-    return Path(named).expanduser() if named else _user_cache() / "corpora"
+    return expanded(named) if named else (_user_cache() or cache_folder()) / "corpora"
 
 
 def cache_folder() -> Path:
-    """Folder of derived files: ``SEQJAX_CACHE``, or the user's cache of seqjax (``~/.cache/seqjax`` on Linux)."""
+    """Folder of derived files: ``SEQJAX_CACHE``, or the user's cache of seqjax (``~/.cache/seqjax`` on Linux).
+
+    Raises:
+        UserError: the user has no home, and SEQJAX_CACHE is not set.
+    """
     named = os.environ.get("SEQJAX_CACHE")
-    return Path(named).expanduser() if named else _user_cache()
+    folder = expanded(named) if named else _user_cache()
+    if folder is None:
+        raise UserError("this user has no home folder (HOME): set SEQJAX_CACHE to a folder you can write to")
+    return folder
 
 
 def make_folder(folder: Path) -> Path:

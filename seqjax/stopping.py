@@ -1,35 +1,99 @@
-"""Being asked to stop."""
+"""Being asked to stop: by Ctrl-C, by the system, by a terminal that closes."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 STOPPED = 75  # exit code of a process that saved its state and wants to be started again
+ASKS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+"""Signals that ask a process to stop; SIGUSR1 and SIGUSR2 are how Slurm warns, SIGHUP tells of a closed terminal."""
+ONE_PRESS = 1.0  # seconds in which a wrapper may forward the Ctrl-C that the process got from the terminal itself
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; the state is saved, and the same command goes on from there."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.signal_number = signal_number
+        self.step = step
+
+
+class Asked(KeyboardInterrupt):
+    """Asked to stop where nothing needs to be saved; as with Ctrl-C, everything is left at once."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
+def exit_code(signal_number: int) -> int:
+    """130 after Ctrl-C, as shells have it; 75 after every other signal: start the command again."""
+    return 128 + signal.SIGINT if signal_number == signal.SIGINT else STOPPED
+
+
+@contextmanager
+def leave_signals() -> Iterator[None]:
+    """Raise `Asked` at the first signal, so that temporary files are removed and the exit code is ours."""
+    raised: list[int] = []
+
+    def leave(number: int, _frame: Any) -> None:
+        if raised and number != signal.SIGINT:
+            return
+        raised.append(number)
+        raise Asked(number)
+
+    with _handled(leave):
+        yield
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and Ctrl-C fill, to be looked at where it is safe to stop; another Ctrl-C stops at once.
+    """A list that signals of `ASKS` fill, to be looked at where it is safe to stop; another Ctrl-C stops at once.
 
     Only the main thread can be asked; elsewhere the list stays empty.
     """
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
+    pressed: list[float] = []
 
     def ask(number: int, _frame: Any) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
         asked.append(number)
+        if number == signal.SIGINT:
+            pressed.append(time.monotonic())
+            if pressed[-1] - pressed[0] > ONE_PRESS:
+                raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _handled(ask):
         yield asked
+
+
+@contextmanager
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Install a handler for the signals that may be taken, and put back what was there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler.__dict__["ours"] = True
+    before = {number: signal.signal(number, handler) for number in ASKS if _may_be_taken(number)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _may_be_taken(number: int) -> bool:
+    """Not one that the parent had ignored, as nohup and `&` do; nor a handler of others, such as submitit's."""
+    now = signal.getsignal(number)
+    if number in (signal.SIGTERM, signal.SIGINT):
+        return now not in (signal.SIG_IGN, None)
+    return now is signal.SIG_DFL or hasattr(now, "ours")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.plain import number, whole
-from seqjax.stopping import STOPPED
+from seqjax.stopping import exit_code
+from seqjax.streams import tell
 
 FAILED = 4
 
@@ -146,7 +146,7 @@ def report(folder: Path, outcome: Any) -> int:
     print(f"table: seqjax runs {folder}")
     if outcome.signal_number is not None:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGINT if outcome.signal_number == signal.SIGINT else STOPPED
+        return exit_code(outcome.signal_number)
     return FAILED if outcome.failed else 0
 
 
@@ -179,4 +179,4 @@ def stay_off_accelerators() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    tell(text + "\n")

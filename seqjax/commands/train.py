@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from seqjax.commands import options as shared
 from seqjax.config import Config, run_id
 from seqjax.errors import UserError
 from seqjax.plain import whole
-from seqjax.stopping import STOPPED
+from seqjax.stopping import Interrupted, exit_code
 from seqjax.units import with_error
 
 DIVERGED = 3
@@ -50,7 +49,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Train, then say what came of it."""
     config, folder = _config_and_folder(options, rest)
-    from seqjax.training.loop import Interrupted, train
+    from seqjax.training.loop import train
 
     repeated = runs.read_result(folder) is not None
     _note_bundle(folder, repeated)
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         )
     except Interrupted as stop:
         print(f"stopped at step {stop.step}, state saved; go on with: seqjax train {folder}", file=sys.stderr)
-        return 130 if stop.signal_number == signal.SIGINT else STOPPED
+        return exit_code(stop.signal_number)
     if repeated:
         print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)
     _print_result(folder, result)

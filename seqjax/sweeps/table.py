@@ -17,7 +17,7 @@ import pandas as pd
 
 from seqjax import runs
 from seqjax.config import run_id, to_dict
-from seqjax.errors import UserError, did_you_mean
+from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.overlay import leaves
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.report import aligned
@@ -88,8 +88,8 @@ def row_of(run_folder: Path) -> dict[str, Any]:
     hardware, versions = result.get("hardware") or {}, result.get("versions") or {}
     row = {
         "run_id": run_id(config),
-        "sweep": run_folder.resolve().parent.name,
-        "label": state.label,
+        "sweep": printable(run_folder.resolve().parent.name),
+        "label": printable(state.label),
         "status": state.name,
         "loss": validation.get("loss"),
         "loss_se": validation.get("loss_se"),

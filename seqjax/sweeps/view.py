@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from seqjax.streams import is_terminal, tell
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.units import Unit
 from seqjax.units import duration
@@ -30,7 +31,7 @@ class View:
         self.folder = folder
         self.run_ids = list(run_ids)
         self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
+        self._terminal = is_terminal(self._stream)
         self._lines = 0  # of the moving block that stand on the screen
         self._shown = -LINE_EVERY
         self._began = time.monotonic()
@@ -125,5 +126,4 @@ class View:
             self._lines = 0
 
     def _print(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        tell(text, self._stream)

@@ -26,12 +26,15 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
+from seqjax.errors import UserError
 from seqjax.memory import keep_freed_memory
 from seqjax.numerics import pinned
 from seqjax.plain import whole
-from seqjax.stopping import STOPPED
+from seqjax.stopping import STOPPED, Interrupted
+from seqjax.streams import forgiving_streams
 
 
+@forgiving_streams()
 @pinned()
 def main() -> int:
     """Serve requests until standard input ends."""
@@ -90,6 +93,8 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         if "train" in request:
             return _train(request)
         return _measure(request) if "measure" in request else _positions(request)
+    except UserError as error:  # such as JAX_PLATFORMS of what is not here: another try would end the same
+        return {"outcome": "error", "reason": str(error), "user": True}
     except MemoryError:
         return {"outcome": "error", "reason": "out of memory"}
     except Exception as error:
@@ -107,9 +112,8 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
     import jax
 
     from seqjax import runs
-    from seqjax.errors import UserError
     from seqjax.sweeps.folder import read_plan
-    from seqjax.training.loop import Interrupted, train_bundle
+    from seqjax.training.loop import train_bundle
 
     share_compilations()
     lanes = [(runs.read_config(folder), folder) for folder in folders]
@@ -118,8 +122,6 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
         train_bundle(lanes, names=names, devices=request.get("devices", 1), wandb_mode=request.get("wandb"), quiet=True)
     except runs.Locked as error:
         return {"outcome": "locked", "reason": str(error)}
-    except UserError as error:
-        return {"outcome": "error", "reason": str(error), "user": True}
     except Interrupted as stop:
         return {"outcome": "stopped", "reason": str(stop)}
     finally:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -28,7 +27,7 @@ from seqjax.data.driving import Drive, load_log, load_recording
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
 from seqjax.families import LSTM
-from seqjax.folders import data_folder
+from seqjax.folders import data_folder, expanded
 from seqjax.layers.heads import Regressor
 from seqjax.layers.vision import FrameEncoder, VideoRegressor
 from seqjax.models.backbone import Backbone
@@ -108,7 +107,7 @@ def read_drive(data: SteeringData) -> Drive:
     """The frames that a config names. Raises UserError as :mod:`seqjax.data.driving` does."""
     if data.source == "road":
         return drive_road(data.road_frames)
-    return load_recording(data_folder()) if data.source == "driving" else load_log(Path(data.source).expanduser())
+    return load_recording(data_folder()) if data.source == "driving" else load_log(expanded(data.source))
 
 
 def check(config: SteeringConfig) -> None:

@@ -20,7 +20,7 @@ from seqjax.data.numbers import number_pairs
 from seqjax.data.pairs import Pair, Pairs, first_pairs, load_multi30k, lowercased, read_pairs, texts_of
 from seqjax.data.vocabulary import Vocabulary, bpe_vocabulary, word_vocabulary
 from seqjax.errors import UserError
-from seqjax.folders import cache_folder, data_folder
+from seqjax.folders import cache_folder, data_folder, expanded
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
 from seqjax.models.seq2seq import Seq2Seq
 from seqjax.task_config import STRICT, TaskTrain
@@ -101,7 +101,7 @@ def load_pairs(task: TranslationConfig) -> Pairs:
     elif task.corpus == "multi30k":
         pairs = load_multi30k(data_folder(), cache_folder())
     else:
-        pairs = Pairs(task.corpus, _own_pairs(Path(task.corpus).expanduser()))
+        pairs = Pairs(task.corpus, _own_pairs(expanded(task.corpus)))
     pairs = lowercased(pairs) if task.lowercase else pairs
     return pairs if task.training_pairs is None else first_pairs(pairs, task.training_pairs)
 

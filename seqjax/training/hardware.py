@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from seqjax import __version__
+from seqjax.errors import UserError
 from seqjax.layers import native
 
 # Dense bfloat16 matrix FLOP/s of one device, vendor figures (data sheets of NVIDIA, Google Cloud TPU documentation).
@@ -27,6 +28,23 @@ PEAK_BFLOAT16 = {
     "TPU v4": 275e12,
     "TPU v3": 123e12,
 }
+
+
+def present_devices() -> list[jax.Device]:
+    """The devices of this machine.
+
+    Raises:
+        UserError: JAX_PLATFORMS names a platform that is not here, or an accelerator does not start.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the CUDA plugin asserts
+        reason = (str(error).splitlines() or [""])[0].partition(" (set JAX_PLATFORMS")[0]
+        named = f"JAX_PLATFORMS={jax.config.jax_platforms}: " if jax.config.jax_platforms else ""
+        raise UserError(
+            f"{named}no such device can be used here{f' ({reason})' if reason else ''}; unset JAX_PLATFORMS, or set "
+            "JAX_PLATFORMS=cpu"
+        ) from None
 
 
 def peak_flops(devices: int) -> float | None:
@@ -72,10 +90,10 @@ def _processor() -> str:
 
 def machine_key() -> str:
     """A short name for this kind of machine and software: programs compiled here run, as fast, where it is the same."""
-    flags = ""
+    device, flags = present_devices()[0], ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
     ours = f"seqjax {__version__} {'with' if native.compiled() else 'without'} compiled functions"
-    parts = (_processor(), flags, jax.devices()[0].device_kind, _version("jaxlib"), ours)
+    parts = (_processor(), flags, device.device_kind, _version("jaxlib"), ours)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -18,8 +18,9 @@ from jax.sharding import PartitionSpec as P
 from seqjax import disk, runs
 from seqjax.config import Config
 from seqjax.numerics import pinned
-from seqjax.stopping import stop_signals
+from seqjax.stopping import Interrupted, stop_signals
 from seqjax.training.evaluation import Evaluation, evaluate_bundle
+from seqjax.training.hardware import present_devices
 from seqjax.training.progress import Progress
 from seqjax.training.run import Run
 from seqjax.training.setup import batch_at, load_text, make_bundle, make_model
@@ -29,15 +30,6 @@ from seqjax.training.tracking import open_mirror
 Tree = Any
 READ = ("loss", "grad_norm", "alive")  # of each step's metrics; the learning rate is known
 CALL_SECONDS = 0.1, 0.4  # calls of the program that are shorter take more steps at once, longer ones fewer
-
-
-class Interrupted(Exception):
-    """Asked to stop (SIGTERM, Ctrl-C); the state is saved, and the same command goes on from there."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped at step {step}")
-        self.signal_number = signal_number
-        self.step = step
 
 
 def train(
@@ -94,6 +86,7 @@ def train_bundle(
         runs.open_run(folder, config)
     if (results := _all_results(lanes)) is not None:
         return results
+    present_devices()
     with ExitStack() as stack:
         for _, folder in lanes:
             stack.enter_context(runs.lock(folder))

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from seqjax.streams import is_terminal, tell
 from seqjax.units import duration, si
 
 LINE_EVERY = 10.0  # seconds between two progress lines that are not on a terminal
@@ -23,7 +24,7 @@ class Progress:
     def __init__(self, log: Path | None, quiet: bool = False) -> None:
         self._log = log
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._terminal = is_terminal(sys.stderr)
         self._moving = False
         self._shown = 0.0
         self._logged = time.monotonic()
@@ -83,8 +84,7 @@ class Progress:
 
     def _print(self, text: str) -> None:
         if not self._quiet:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            tell(text)
 
     def _write(self, text: str) -> None:
         if self._log is not None:

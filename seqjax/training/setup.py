@@ -32,6 +32,7 @@ from seqjax.data.sources import Absent
 from seqjax.errors import UserError
 from seqjax.models import build_model
 from seqjax.numerics import pinned
+from seqjax.training.hardware import present_devices
 from seqjax.training.losses import next_token_loss, token_losses
 from seqjax.training.optimizer import make_optimizer
 from seqjax.training.state import Hyper, TrainState, init_state
@@ -280,7 +281,7 @@ def _put(batch: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def _mesh(config: Config, devices: int | None) -> Mesh:
-    present = jax.devices()
+    present = present_devices()
     default = 1 if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
     count = default if devices is None else devices
     if count < 1:

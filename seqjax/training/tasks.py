@@ -24,11 +24,10 @@ from seqjax import disk, runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
 from seqjax.numerics import noted_environment, pinned
-from seqjax.stopping import stop_signals
+from seqjax.stopping import Interrupted, stop_signals
 from seqjax.task_config import TaskTrain, canonical
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.hardware import describe_hardware, describe_versions
-from seqjax.training.loop import Interrupted
+from seqjax.training.hardware import describe_hardware, describe_versions, present_devices
 from seqjax.training.optimizer import learning_rates, make_optimizer
 from seqjax.training.progress import Progress
 from seqjax.training.state import Hyper, TrainState, first_state
@@ -78,6 +77,7 @@ def fit(
         UserError: the folder holds another run, or is locked by one, or cannot be written.
         Interrupted: asked to stop; the state is saved.
     """
+    present_devices()
     _open(folder, config)
     with runs.lock(folder), disk.storage_errors(folder), stop_signals() as asked, closing(Checkpoints(folder)) as kept:
         return _Fit(task, optimizer, train, folder, kept, Progress(folder / "log.txt", quiet)).run(asked)

@@ -15,8 +15,8 @@ import pytest
 from seqjax import runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
+from seqjax.stopping import Interrupted
 from seqjax.task_config import TaskTrain, canonical
-from seqjax.training.loop import Interrupted
 from seqjax.training.tasks import Task, fit
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seqjax.stopping import STOPPED
+from seqjax.streams import tell
 from seqjax.sweeps.launch.slurm_client import is_to_run_on
 
 WARN = signal.SIGUSR2
@@ -37,7 +38,7 @@ class Task:
         code, attempt = STOPPED, 0
         while not self._terminated and attempt <= self.retries:
             code, attempt = self._run(), attempt + 1
-            print(f"attempt {attempt} of {1 + self.retries}: exit code {code}", flush=True)
+            tell(f"attempt {attempt} of {1 + self.retries}: exit code {code}\n", sys.stdout)
             if code in (0, STOPPED):
                 break
         if code and self._terminated and is_to_run_on():
