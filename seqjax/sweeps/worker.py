@@ -94,6 +94,8 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
             return _train(request)
         return _measure(request) if "measure" in request else _positions(request)
     except UserError as error:  # such as JAX_PLATFORMS of what is not here: another try would end the same
+        traceback.print_exc()  # into output.txt
+        sys.stderr.flush()
         return {"outcome": "error", "reason": str(error), "user": True}
     except MemoryError:
         return {"outcome": "error", "reason": "out of memory"}
