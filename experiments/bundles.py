@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.disk import write_json
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 
@@ -327,4 +328,4 @@ def as_text(record: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -25,6 +25,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from seqjax.disk import write_json
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 from seqjax.report.figures import draw_fits, save
@@ -137,4 +138,4 @@ def plain_scipy(points: Points, count: int, best: float) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

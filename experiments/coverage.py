@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from seqjax.disk import write_json
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 from seqjax.scaling.fitting import DELTAS, deltas_to, refit, resamples, widened
@@ -110,4 +111,4 @@ def as_text(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))
