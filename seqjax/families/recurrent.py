@@ -31,7 +31,7 @@ from pydantic import Field, PositiveInt
 from seqjax.families.family import Family, Impossible, Inputs, Lookup, Output, Watch, rows
 from seqjax.layers.attention import additive_attention
 from seqjax.layers.dense import Params, draw_normal, dropout, scan_layers, stack_init
-from seqjax.layers.heads import pool_mean
+from seqjax.layers.pooling import pool_mean
 from seqjax.layers.precision import contract
 from seqjax.through_time.backprop import Backprop
 from seqjax.through_time.gates import project_gates
