@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import guarded, run
+from common import run
 
+from seqjax.guard import guarded
 from seqjax.report.families import draw_contexts
 from seqjax.scaling.points import at_best_rates
 from seqjax.units import with_error

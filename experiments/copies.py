@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import guarded, surroundings
+from common import surroundings
 
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.data.copies import UNIT, Copies
 from seqjax.disk import write_json
 from seqjax.families import GRU, LSTM, Transformer
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 from seqjax.report.families import draw_copies

@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import ROOT, guarded, surroundings, sweep_table
+from common import ROOT, surroundings, sweep_table
 
 from seqjax import disk, runs
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
 from seqjax.data import load_corpus
 from seqjax.data.lines import AUTHORS, load_words, make_vocabulary, set_in_lines, split_words
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.plain import whole

@@ -26,13 +26,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import guarded, surroundings
+from common import surroundings
 
 from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.config import run_id as name_of
 from seqjax.data import window_batch
 from seqjax.disk import storage_errors, write_json
 from seqjax.families import FAMILIES, Transformer
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.plain import whole
 from seqjax.report.gradients import draw_gradient_norms

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import guarded, run
+from common import run
 
 from seqjax.errors import UserError
+from seqjax.guard import guarded
 from seqjax.report.figures import draw_isoflops
 from seqjax.scaling import read_points
 from seqjax.scaling.frontier import isoflops

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import constants, guarded, run
+from common import constants, run
 
+from seqjax.guard import guarded
 from seqjax.report.families import draw_learning_curves
 from seqjax.runs import read_metrics
 from seqjax.scaling import fit, make_points

@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from baselines import compressed_bits
-from common import ROOT, guarded, run, sweep_table
+from common import ROOT, run, sweep_table
 
 from seqjax import runs
 from seqjax.config import Config
 from seqjax.data import evaluation_windows, gather_windows, window_batch
 from seqjax.data.bigrams import cross_entropies, pairs_of
 from seqjax.errors import UserError
+from seqjax.guard import guarded
 from seqjax.report.recipe import draw_recipe
 from seqjax.scaling.intervals import t_interval
 from seqjax.training.evaluation import shard_bits_per_byte

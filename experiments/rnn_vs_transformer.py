@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from common import guarded, sweep_table
+from common import sweep_table
 
 from seqjax.chains import Chains
 from seqjax.cli import main as seqjax
@@ -39,6 +39,7 @@ from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import Config
 from seqjax.disk import write_atomically
 from seqjax.errors import UserError, did_you_mean
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.report.page import write_report
 from seqjax.report.verdicts import claims_markdown, summary

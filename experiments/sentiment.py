@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import guarded, surroundings
+from common import surroundings
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig
@@ -28,6 +28,7 @@ from seqjax.data.sentiment import Splits
 from seqjax.disk import storage_errors, write_json
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Transformer, Window
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.plain import whole

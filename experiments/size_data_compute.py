@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import constants, guarded, run
+from common import constants, run
 
+from seqjax.guard import guarded
 from seqjax.report.figures import draw_fits
 from seqjax.scaling import fit, read_points
 from seqjax.scaling.families import crossing, frontier

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import guarded, surroundings
+from common import surroundings
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.data.blocks import block_edges
@@ -40,6 +40,7 @@ from seqjax.data.driving import Drive
 from seqjax.disk import write_json
 from seqjax.errors import UserError
 from seqjax.folders import expanded
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.plain import whole

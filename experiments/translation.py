@@ -29,10 +29,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import guarded
-
 from seqjax import disk, runs
 from seqjax.errors import UserError
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.report.style import save

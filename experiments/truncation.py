@@ -28,12 +28,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import guarded, surroundings
+from common import surroundings
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig
 from seqjax.disk import storage_errors, write_json
 from seqjax.families import Transformer
+from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.plain import whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from seqjax.commands import (
     bench,
@@ -27,6 +28,7 @@ from seqjax.commands import (
     train,
 )
 from seqjax.commands.options import split_config_options
+from seqjax.errors import UserError
 from seqjax.guard import guarded
 from seqjax.memory import keep_freed_memory
 from seqjax.numerics import pinned
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str], config_words: Sequence[str]) -> int:
     keep_freed_memory()
-    parser = argparse.ArgumentParser(prog="seqjax", description=DESCRIPTION)
+    parser = _Parser(prog="seqjax", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
@@ -65,6 +67,13 @@ def _run(words: Sequence[str], config_words: Sequence[str]) -> int:
     if options.command in ON_PROCESSOR:
         sweep.stay_off_accelerators()
     return options.run(options, [*config_words, *rest])
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes on the command line are told like all others, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"command line: {message.removeprefix('argument ')}")
 
 
 def _version() -> str:

@@ -27,10 +27,15 @@ Tree = Any
 
 
 class Lookup(NamedTuple):
-    """Inputs that are rows of a table, x_t = table[ids_t]: a family may project the table instead of the inputs."""
+    """Inputs that are rows of a table, x_t = scale table[ids_t]: a family may project the table instead of them."""
 
     ids_BxT: Array
     table_VxD: Array
+    scale: float = 1.0
+
+    def scaled(self) -> Array:
+        """The table times the scale."""
+        return self.table_VxD if self.scale == 1.0 else self.scale * self.table_VxD
 
 
 Inputs = Array | Lookup
@@ -38,7 +43,9 @@ Inputs = Array | Lookup
 
 def rows(x: Inputs) -> Array:
     """The inputs as an array, BxTxD."""
-    return x.table_VxD[x.ids_BxT] if isinstance(x, Lookup) else x
+    if not isinstance(x, Lookup):
+        return x
+    return x.table_VxD[x.ids_BxT] if x.scale == 1.0 else x.scale * x.table_VxD[x.ids_BxT]
 
 
 class Watch(NamedTuple):

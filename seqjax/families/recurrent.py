@@ -155,7 +155,7 @@ class Recurrent(Family):
         watch: Watch | None = None,
     ) -> Output:
         """See `Family.run`. Seen when watched: the cell's states and gates by name, LxTxBxH."""
-        x_TxBxD = Lookup(x.ids_BxT.T, x.table_VxD) if isinstance(x, Lookup) else x.swapaxes(0, 1)
+        x_TxBxD = Lookup(x.ids_BxT.T, x.scaled()) if isinstance(x, Lookup) else x.swapaxes(0, 1)
         if memory is not None:
             return self._decode(params, x_TxBxD, state, memory, key, dtype)
         batch = (x_TxBxD.ids_BxT if isinstance(x, Lookup) else x_TxBxD).shape[1]

@@ -78,8 +78,7 @@ class LanguageModel(nn.Module):
 
 def embedded(family: Family, params: Params, tokens_BxT: Array) -> Lookup:
     """The family's inputs for tokens."""
-    scale = family.embedding_scale
-    return Lookup(tokens_BxT, params["embedding"] if scale == 1.0 else scale * params["embedding"])
+    return Lookup(tokens_BxT, params["embedding"], family.embedding_scale)
 
 
 def watched(
