@@ -28,7 +28,7 @@ class Elman(Recurrent):
     family: Literal["elman"] = "elman"
     """Simple recurrent network."""
 
-    label: ClassVar[str] = "Elman RNN"
+    label: ClassVar[str] = "Elman"
     colour: ClassVar[str] = "#CC79A7"
     backprop: ClassVar = by_hand.BACKPROP
     retired: ClassVar = {"forget_bias": 1.0, "reset": "after"}

@@ -16,7 +16,14 @@ from seqjax.errors import UserError
 
 RECORDED = json.loads((RESULTS / "steering" / "results.json").read_text())
 EXPERIMENT = load("steering")
-TINY = ["--train.steps=2", "--train.evaluate-every=2", "--data.road-frames=420", "--data.blocks=6", "--data.folds=3"]
+TINY = [
+    "--train.steps=2",
+    "--optimizer.warmup-steps=1",
+    "--train.evaluate-every=2",
+    "--data.road-frames=420",
+    "--data.blocks=6",
+    "--data.folds=3",
+]
 
 
 @pytest.fixture(autouse=True, scope="module")

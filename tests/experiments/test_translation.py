@@ -19,7 +19,13 @@ RESULTS = REPOSITORY / "experiments" / "results" / "translation"
 
 def test_it_runs_at_tiny_size_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = load("translation")
-    tiny = {"train.steps": "4", "train.evaluate_every": "2", "task.training_pairs": "100", "task.beam": "2"}
+    tiny = {
+        "train.steps": "4",
+        "optimizer.warmup_steps": "1",
+        "train.evaluate_every": "2",
+        "task.training_pairs": "100",
+        "task.beam": "2",
+    }
     words = ["translation.py", "--only", "numbers-gru", "--runs", str(tmp_path / "runs"), "--report", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words + [word for pair in tiny.items() for word in ("--set", *pair)])
     assert experiment.main() == 0

@@ -19,7 +19,8 @@ def test_it_runs_and_trains_nothing_twice(tmp_path: Path, monkeypatch: pytest.Mo
     module = experiment.load("truncation")
     monkeypatch.setattr(module, "FAMILIES", ("gru", "transformer"))
     monkeypatch.setattr(module, "TRUNCATED", ("gru",))
-    words = "--distances 2 --pieces 2 4 --seeds 1 --train.steps 2 --model.d-model 8 --task.held-out 16".split()
+    words = "--distances 2 --pieces 2 4 --seeds 1 --train.steps 2 --optimizer.warmup-steps 1".split()
+    words += "--model.d-model 8 --task.held-out 16".split()
     places = ["--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
     monkeypatch.setattr(sys, "argv", ["truncation.py", *words, *places])
     assert module.main() == 0
