@@ -65,8 +65,8 @@ def split_texts(files: Sequence[TextFile]) -> Parts:
 def named_splits(sizes: Mapping[str, int]) -> dict[str, str] | None:
     """File name -> split, where the names of files or of their folders say so; None where they do not.
 
-    Names are those of a split alone (train.txt, test/a.txt, dev2.txt), or begin or end with it (wiki.train.tokens) if
-    such files make up at least half of the bytes. There must be training and held-out text. With held-out files that
+    Names are those of a split alone (train.txt, test/a.txt, dev2.txt), or begin or end with it (wiki-train.txt), or have
+    it between dots (wiki.train.tokens), if such files make up at least half of the bytes. There must be training and held-out text. With held-out files that
     are named as such alone, all others are training text if none is named so.
 
     Args:
@@ -95,7 +95,10 @@ def _split_named(name: str, loosely: bool) -> str | None:
     words = re.findall(r"[^\W\d_]+", file.partition(".")[0] if not loosely else PurePosixPath(file).stem)
     if not loosely and len(words) > 1:
         return None
-    return _word_of_split([words[0], words[-1]]) if words else None
+    if not words:
+        return None
+    inside = {split for part in file.split(".") if (split := _word_of_split([part]))}  # wiki.train.raw.txt
+    return _word_of_split([words[0], words[-1]]) or (inside.pop() if len(inside) == 1 else None)
 
 
 def _word_of_split(words: Sequence[str]) -> str | None:

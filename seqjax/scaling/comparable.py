@@ -29,6 +29,8 @@ def differences(table: pd.DataFrame, loss: str = "loss") -> dict[str, list[str]]
     for what, (name, digest) in IDENTITY.items():
         if what == "tokenizer" and loss == ANY_TOKENS:
             continue
+        if name not in table.columns and what in table.columns:  # tables of others
+            name = what
         names = table[name].dropna().astype(str) if name in table.columns else pd.Series(dtype=str)
         digests = table[digest].dropna().astype(str) if digest in table.columns else pd.Series(dtype=str)
         if digests.nunique() > 1:
@@ -43,8 +45,8 @@ def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "
     """Raise UserError where the losses of these rows cannot be compared."""
     for column, values in differences(table, loss).items():
         shown = ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
-        what = next(what for what, columns in IDENTITY.items() if column in columns)
-        by = what if column == IDENTITY[what][0] else column
+        what = next(what for what, columns in IDENTITY.items() if column in (what, *columns))
+        by = what if column in (what, IDENTITY[what][0]) else column
         way = f"--by {by} or --where '`{column}` == \"{values[0]}\"'" if by == what else f"--by {by}"
         bytes_too = f", or --loss {ANY_TOKENS}" if what == "tokenizer" and ANY_TOKENS in table.columns else ""
         raise UserError(

@@ -40,6 +40,7 @@ def content(corpus: Corpus, split: str) -> bytes:
         ("wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"),
         ("corpus-train.txt", "corpus-dev.txt", "corpus-test.txt"),
         ("ptb_train.txt", "ptb_val.txt", "ptb_test.txt"),
+        ("wiki.train.raw.txt", "wiki.valid.raw.txt", "wiki.test.raw.txt"),
         ("training.txt", "dev.txt", "test.txt"),
         ("train/a.txt", "valid/a.txt", "test/a.txt"),
         ("data/train/valid.txt", "data/dev/train.txt", "data/test/train.txt"),

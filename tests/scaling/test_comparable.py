@@ -11,7 +11,7 @@ import pytest
 
 from seqjax.cli import main
 from seqjax.errors import UserError
-from seqjax.scaling.comparable import differences
+from seqjax.scaling.comparable import differences, refuse_incomparable
 from seqjax.scaling.points import read_points
 
 
@@ -148,3 +148,10 @@ def rates(**status: float | None) -> pd.DataFrame:
 def test_a_rate_that_diverged_was_tried(table: pd.DataFrame, edge: bool) -> None:
     points = read_points(table, needs=["params"])
     assert len(points) == 1 and any("edge" in note for note in points.notes) is edge
+
+
+@pytest.mark.parametrize("column, values", [("tokenizer", ["bytes", "words"]), ("corpus", ["text8", "enwik8"])])
+def test_columns_of_other_tables_count_too(column: str, values: list[str]) -> None:
+    table = pd.DataFrame({"params": [1e5, 1e6, 1e7, 1e8], "loss": [4.0, 3.5, 3.1, 2.8], column: values * 2})
+    with pytest.raises(UserError, match=f"cannot be compared: {column} is .*--by {column}"):
+        refuse_incomparable(table)
