@@ -66,9 +66,9 @@ def named_splits(sizes: Mapping[str, int]) -> dict[str, str] | None:
     """File name -> split, where the names of files or of their folders say so; None where they do not.
 
     Names are those of a split alone (train.txt, test/a.txt, dev2.txt). They may also begin or end with it
-    (wiki-train.txt) or have it between dots (wiki.train.tokens), if such files make up at least half of the bytes. There
-    must be training and held-out text. With held-out files that are named as such alone, all others are training text
-    if none is named so.
+    (wiki-train.txt) or have it between dots (wiki.train.tokens), if such files make up at least half of the bytes.
+    There must be training and held-out text. With held-out files that are named as such alone, all others are training
+    text if none is named so.
 
     Args:
         sizes: file name -> bytes.
