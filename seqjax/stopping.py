@@ -16,6 +16,7 @@ ASKS = tuple(
     if hasattr(signal, name)
 )
 """Signals that ask a process to stop; SIGUSR1 and SIGUSR2 are how Slurm warns, SIGHUP tells of a closed terminal."""
+_left: list[int] = []  # signals that `leave_signals` has raised for
 ONE_PRESS = 1.0  # seconds in which a wrapper may forward the Ctrl-C that the process got from the terminal itself
 
 
@@ -43,17 +44,25 @@ def exit_code(signal_number: int) -> int:
 
 @contextmanager
 def leave_signals() -> Iterator[None]:
-    """Raise `Asked` at the first signal, so that temporary files are removed and the exit code is ours."""
-    raised: list[int] = []
+    """Raise `Asked` at a signal, so that temporary files are removed and the exit code is ours.
+
+    Python drops an exception that a handler raises inside a callback, such as the one JAX has for garbage collection.
+    So the signal is also kept for `stop_signals`, and another one more than `ONE_PRESS` later raises again.
+    """
+    raised: list[float] = []
 
     def leave(number: int, _frame: Any) -> None:
-        if raised and number != signal.SIGINT:
+        if raised and number != signal.SIGINT and time.monotonic() - raised[-1] < ONE_PRESS:
             return
-        raised.append(number)
+        raised.append(time.monotonic())
+        _left.append(number)
         raise Asked(number)
 
-    with _handled(leave):
-        yield
+    try:
+        with _handled(leave):
+            yield
+    finally:
+        _left.clear()
 
 
 @contextmanager
@@ -62,7 +71,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     Only the main thread can be asked; elsewhere the list stays empty.
     """
-    asked: list[int] = []
+    asked = list(_left)  # what asked before, and was not heard
     pressed: list[float] = []
 
     def ask(number: int, _frame: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json
 import os
@@ -260,6 +261,29 @@ def test_a_signal_before_the_first_step(
     assert main(["train", str(config), "--run", str(tmp_path / "run")]) == exit_code(number)
     assert "the same command goes on" in capsys.readouterr().err
     monkeypatch.undo()
+
+
+def test_a_signal_that_python_drops_is_heard_all_the_same(config: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """An exception that a handler raises in a callback of garbage collection goes nowhere."""
+    from seqjax.training import loop
+
+    real = loop.load_text
+
+    def callback(phase: str, _info: Any) -> None:
+        if phase == "start":
+            gc.callbacks.remove(callback)
+            signal.raise_signal(signal.SIGTERM)
+
+    def load_text(*arguments: Any) -> Any:
+        gc.callbacks.append(callback)
+        gc.collect()
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "load_text", load_text)
+    monkeypatch.setattr(sys, "unraisablehook", lambda *_: None)
+    assert main(["train", str(config), "--run", str(tmp_path / "run"), "--no-sample"]) == exit_code(signal.SIGTERM)
+    assert runs.read_result(tmp_path / "run") is None
+    assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
 @pytest.mark.parametrize(
