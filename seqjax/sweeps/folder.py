@@ -106,7 +106,9 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
 
 def _with_those_before(path: Path, now: dict[str, Any]) -> dict[str, Any]:
     """The sweep, and under ``before`` the other sweeps that the folder has been of."""
-    then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    then: dict[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError, UserError):  # one that is damaged is written once more
+        then = disk.read_json(path)
     before = then.pop("before", [])
     if then and then != json.loads(json.dumps(now)):
         before.append(then)

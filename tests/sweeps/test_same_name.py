@@ -103,3 +103,13 @@ def test_runs_that_a_search_added_are_its_own(place: Path) -> None:
         run = first.plan(axes)
         folders.runs.open_run(folder / run_id(run.config), run.config)
     folders.refuse_others(folder, first, first.runs())
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, b'{"name": ', b"[]", b"null", b"\xff\xfe"])
+def test_a_damaged_sweep_json_is_written_once_more(content: bytes, place: Path) -> None:
+    first = sweep(place, GRID)
+    path = made(place, first) / "sweep.json"
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    made(place, first)
+    assert path.read_bytes() == whole
