@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import disk
-from seqjax.config import Config, canonical_json, dotted, to_dict
+from seqjax.config import RunConfig, canonical, dotted, to_dict
 from seqjax.errors import UserError
 from seqjax.overlay import load_config
 
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 
-def open_run(folder: Path, config: Config) -> None:
+def open_run(folder: Path, config: RunConfig) -> None:
     """Make the run folder, or check that the one that is there is of the same config.
 
     Raises:
@@ -42,7 +42,7 @@ def open_run(folder: Path, config: Config) -> None:
         path = folder / "config.json"
         records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
         if path.exists():
-            _compare(read_config(folder), config, folder)
+            _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
         elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
@@ -54,7 +54,7 @@ def holds_records(folder: Path) -> bool:
     return any(file.suffix in (".json", ".jsonl") for file in folder.iterdir())
 
 
-def read_config(folder: Path) -> Config:
+def read_config(folder: Path) -> RunConfig:
     """The config saved with a run."""
     path = folder / "config.json"
     if not path.is_file():
@@ -63,17 +63,19 @@ def read_config(folder: Path) -> Config:
     return load_config(path)
 
 
-def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str, run_id: str) -> None:
-    """Note the text, tokenizer and config that a run begins with, or check that they are still the same.
+def bind_data(folder: Path, digests: Mapping[str, str], run_id: str) -> None:
+    """Note the data and config that a run begins with, or check that they are still the same.
 
+    Args:
+        digests: name -> sha256, such as "corpus_sha256".
     Raises:
-        UserError: the corpus, the tokenizer or the config is not the one that the run began with.
+        UserError: the data or the config is not what the run began with.
     """
     path = folder / "data.json"
     if not path.is_file():
-        disk.write_json(path, {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256, "run_id": run_id})
+        disk.write_json(path, {**digests, "run_id": run_id})
         return
-    check_data(folder, corpus_sha256, tokenizer_sha256)
+    check_data(folder, digests)
     then = disk.read_json(path).get("run_id", run_id)  # earlier versions did not note it
     if then != run_id:
         raise UserError(
@@ -82,36 +84,33 @@ def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str, run_id: s
         )
 
 
-def check_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
-    """Check, without writing, that text and tokenizer are those that a run began with.
+def check_data(folder: Path, digests: Mapping[str, str]) -> None:
+    """Check, without writing, that the data is what a run began with.
 
     Raises:
-        UserError: the corpus or the tokenizer is another one.
+        UserError: it is not.
     """
     path = folder / "data.json"
     then = disk.read_json(path) if path.is_file() else {}
-    now = {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256}
-    for key, name in (("corpus_sha256", "data.corpus"), ("tokenizer_sha256", "data.tokenizer")):
-        if then.get(key, now[key]) != now[key]:
+    names = {"corpus_sha256": "data.corpus", "tokenizer_sha256": "data.tokenizer"}
+    for key, now in digests.items():
+        if then.get(key, now) != now:
             raise UserError(
-                f"{folder}: {name} is not what this run began with (sha256 {str(then.get(key))[:12]} then, "
-                f"{now[key][:12]} now); restore the text, or train another run on the new one"
+                f"{folder}: {names.get(key, 'the data')} is not what this run began with (sha256 "
+                f"{str(then.get(key))[:12]} then, {now[:12]} now); restore it, or train another run on the new one"
             )
 
 
-def corpus_sha256(folder: Path) -> str | None:
-    """That of the text that a run began with; None where it has not begun."""
-    path = folder / "data.json"
-    return disk.read_json(path).get("corpus_sha256") if path.is_file() else None
-
-
-def _compare(saved: Config, asked: Config, folder: Path) -> None:
-    if canonical_json(saved) == canonical_json(asked):
+def _compare(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
+    """Both are trees of configs, as JSON has them."""
+    there, here = canonical(there), canonical(here)
+    if there == here:
         return
-    for (key, there), (_, here) in zip(dotted(to_dict(saved)), dotted(to_dict(asked)), strict=False):
-        if there != here:
+    saved, asked = dict(dotted(there)), dict(dotted(here))
+    for key in asked:
+        if key in saved and saved[key] != asked[key]:
             raise UserError(
-                f"{folder}: holds a run of another config: {key} is {there!r} there and {here!r} here; "
+                f"{folder}: holds a run of another config: {key} is {saved[key]!r} there and {asked[key]!r} here; "
                 "choose another run folder, or resume that run by naming its folder"
             )
     raise UserError(f"{folder}: holds a run of another kind of model; choose another run folder")
@@ -212,4 +211,16 @@ def sync_metrics(folder: Path) -> None:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The contents of result.json, or None while the run has not ended."""
     path = folder / "result.json"
-    return disk.read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    result = disk.read_json(path)
+    return _of_today(result) if "best_step" in result else result
+
+
+def _of_today(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of a task as it was written before tasks had the loop of text, in today's form."""
+    step, validation = result.pop("best_step"), result.get("validation")
+    if validation is not None:
+        result["best"] = {"step": step, "validation_loss": validation["validation_loss"]}
+        result["validation"] = {"loss": validation.pop("validation_loss"), **validation}
+    return {**result, "parameters": {"total": result["parameters"]}}

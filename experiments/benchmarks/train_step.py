@@ -36,7 +36,8 @@ from seqjax.families import FAMILIES, Transformer
 from seqjax.memory import keep_freed_memory
 from seqjax.models import count_parameters
 from seqjax.plain import whole
-from seqjax.training.setup import make_model, make_program
+from seqjax.tasks.text import make_objective
+from seqjax.training.lanes import make_program
 from seqjax.training.state import Hyper
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -73,7 +74,7 @@ class SeqjaxSystem:
     """The program of `seqjax train`, many steps to a call."""
 
     def __init__(self, config: Config, tokens_BxT1: np.ndarray) -> None:
-        self.program = make_program(config, make_model(config, VOCABULARY))
+        self.program = make_program(config, make_objective(config, VOCABULARY))
         self.state = self.program.init()
         self.batches = self.program.put(np.repeat(tokens_BxT1[None], self.program.steps_at_once, axis=0))
         self.hyper = Hyper(np.full(len(self.batches), 1e-3, np.float32), np.float32(0.0))

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import Config
+from seqjax.config import RunConfig
 from seqjax.errors import UserError, did_you_mean
-from seqjax.overlay import leaves, options_tree, overlay, read_tree, validate
+from seqjax.overlay import leaves, read_tree, validate, with_options
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -72,10 +72,10 @@ def no_more(rest: Sequence[str]) -> None:
         raise UserError(f"command line: {rest[0]}: unknown option")
 
 
-def config_of(path: Path, rest: Sequence[str]) -> Config:
+def config_of(path: Path, rest: Sequence[str]) -> RunConfig:
     """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told."""
     file = path / "config.json" if (path / "config.json").is_file() else path
-    tree = overlay(read_tree(file), options_tree(config_options(rest)))
+    tree = with_options(read_tree(file), config_options(rest))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
     from seqjax.targets import resolve

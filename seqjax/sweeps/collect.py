@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from seqjax import disk, runs
+from seqjax.by_position import read_positions
 from seqjax.chains import Chains
 from seqjax.errors import UserError
 from seqjax.scaling import comparison
@@ -25,7 +26,6 @@ from seqjax.scaling.comparable import refuse_incomparable
 from seqjax.scaling.points import at_best_rates
 from seqjax.sweeps.folder import folders_by_id
 from seqjax.sweeps.table import render
-from seqjax.training.positions import read_positions
 
 
 def to_measure(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from seqjax.sweeps.search import Curve, curves_json, search
 from seqjax.sweeps.speed import Speeds, calibrate
 from seqjax.sweeps.units import Unit, assign, form_units
 from seqjax.sweeps.view import View
+from seqjax.tasks.text import Text, check_lengths, load
 from seqjax.training.hardware import machine_key
-from seqjax.training.setup import Text, check_lengths, load_text
 from seqjax.units import duration
 
 
@@ -70,7 +70,7 @@ def prepare_texts(planned: Iterable[Planned], say: Callable[[str], None]) -> Non
         data = run.config.data
         if data not in texts:
             say(f"text: corpus {data.corpus}, tokenizer {data.tokenizer}")
-            texts[data] = load_text(run.config)
+            texts[data] = load(run.config)
             for note in texts[data].corpus.notes:
                 say(f"note: {note}")
         try:
