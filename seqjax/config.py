@@ -12,13 +12,23 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticKnownError
 
-from seqjax.families import FAMILIES
+from seqjax.families import Family, history, known, own
 from seqjax.families.family import Impossible
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -26,7 +36,29 @@ _FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal n
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-ModelConfig = reduce(or_, FAMILIES.values())
+@cache
+def family_adapter(family: type[Family]) -> TypeAdapter[Any]:
+    """Reads the section `model` of one family."""
+    return TypeAdapter(family)
+
+
+def _read_model(section: Any) -> Family:
+    """The section `model`, by the family that it names; without code where the family's is not loaded."""
+    if not isinstance(section, dict):
+        raise PydanticKnownError("model_attributes_type")
+    if "family" not in section:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'family'"})
+    name = section["family"]
+    family = known(name)
+    if family is None and own.is_own(name):
+        return own.absent(section)
+    if family is None:
+        context = {"discriminator": "'family'", "tag": str(name), "expected_tags": ""}
+        raise PydanticKnownError("union_tag_invalid", context)
+    return family_adapter(family).validate_json(json.dumps(section), strict=True)
+
+
+ModelConfig = Annotated[Family, PlainValidator(_read_model), WithJsonSchema({"type": "object"})]
 """Any family: the section `model`."""
 
 
@@ -121,7 +153,7 @@ class Config:
     """Everything that decides the numbers of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    model: Annotated[ModelConfig, Field(discriminator="family")]
+    model: ModelConfig
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -246,10 +278,10 @@ def canonical_model(model: Mapping[str, Any]) -> dict[str, Any]:
 
     Fields that came later are left out at their default, and fields that are gone are put in (see `Family`).
     """
-    family = FAMILIES[model["family"]]
+    later, retired = history(model["family"])
     missing = object()
-    kept = {key: value for key, value in model.items() if family.later.get(key, missing) != value}
-    return {**family.retired, **kept}
+    kept = {key: value for key, value in model.items() if later.get(key, missing) != value}
+    return {**retired, **kept}
 
 
 def canonical_json(config: Config) -> str:
@@ -287,4 +319,4 @@ def program_key(config: Config) -> str:
 def run_id(config: Config) -> str:
     """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
     digest = hashlib.sha256(canonical_json(config).encode()).hexdigest()
-    return f"{config.model.family}-{config.model.shape}-{digest[:10]}"
+    return f"{own.class_of(config.model.family)}-{config.model.shape}-{digest[:10]}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.families import FAMILIES
+from seqjax.families import history
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -42,7 +42,8 @@ def canonical(config: dict[str, Any]) -> dict[str, Any]:
     if "model" not in config:
         return config
     model = {key: value for key, value in config["model"].items() if LATER_KEYS.get(key, ...) != value}
-    return {**config, "model": {**FAMILIES[model["family"]].retired, **model}}
+    _, retired = history(model["family"])
+    return {**config, "model": {**retired, **model}}
 
 
 def canonical_json(config: Any) -> str:

@@ -33,14 +33,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--windows", type=whole(), help="held-out windows [evaluation.final_windows]")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     shared.add_corpus(parser)
+    shared.add_code(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON on standard output")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Evaluate and print."""
-    shared.no_more(rest)
-    config = runs.read_config(options.folder)
+    (config,) = shared.configs_of_runs([options.folder], rest, options.trust_code)
     if options.windows is not None and (options.windows < 1 or config.data.batching == "streams"):
         reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
         raise UserError(f"command line: --windows {options.windows} {reason}")

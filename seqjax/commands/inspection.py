@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqjax import disk, runs
+from seqjax import disk
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.plain import whole
@@ -46,18 +46,18 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, of all layers and units")
     shared.add_corpus(parser)
+    shared.add_code(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print the table of tokens, write the figure and the numbers."""
-    shared.no_more(rest)
     if options.units < 1:
         raise UserError(f"command line: --units {options.units} is out of range; at least 1 is needed")
     if not options.text:
         raise UserError("command line: --text '': is empty")
-    configs = [runs.read_config(folder) for folder in options.folders]
+    configs = shared.configs_of_runs(options.folders, rest, options.trust_code)
     for folder, config in zip(options.folders, configs, strict=True):
         if options.layer is not None and not 1 <= options.layer <= config.model.n_layers:
             raise UserError(f"command line: --layer {options.layer}: {folder} has layers 1 to {config.model.n_layers}")

@@ -62,7 +62,7 @@ class TranslationRun:
     """Everything that decides the numbers of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    model: Annotated[ModelConfig, Field(discriminator="family")]
+    model: ModelConfig
     task: TranslationConfig = field(default_factory=TranslationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)

@@ -23,6 +23,7 @@ import numpy as np
 from seqjax import disk, runs
 from seqjax.config import OptimizerConfig
 from seqjax.errors import UserError
+from seqjax.families import Family
 from seqjax.numerics import noted_environment, pinned
 from seqjax.stopping import Interrupted, stop_signals
 from seqjax.task_config import TaskTrain, canonical
@@ -92,6 +93,8 @@ def _open(folder: Path, config: Any) -> None:
         if not path.is_file():
             if records:
                 raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder")
+            if isinstance(model := getattr(config, "model", None), Family):
+                runs.keep_code(folder, model.family)
             disk.write_json(path, now)
         elif canonical(disk.read_json(path)) != canonical(now):
             raise UserError(f"{folder}: holds a run of another config; choose another run folder")
