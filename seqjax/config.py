@@ -12,13 +12,23 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticKnownError
 
-from seqjax.families import FAMILIES
+from seqjax.families import Family, history, known, own
 from seqjax.families.family import Impossible
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -26,7 +36,29 @@ _FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal n
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-ModelConfig = reduce(or_, FAMILIES.values())
+@cache
+def family_adapter(family: type[Family]) -> TypeAdapter[Any]:
+    """Reads the section `model` of one family."""
+    return TypeAdapter(family)
+
+
+def _read_model(section: Any) -> Family:
+    """The section `model`, by the family that it names; without code where the family's is not loaded."""
+    if not isinstance(section, dict):
+        raise PydanticKnownError("model_attributes_type")
+    if "family" not in section:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'family'"})
+    name = section["family"]
+    family = known(name)
+    if family is None and own.is_own(name):
+        return own.absent(section)
+    if family is None:
+        context = {"discriminator": "'family'", "tag": str(name), "expected_tags": ""}
+        raise PydanticKnownError("union_tag_invalid", context)
+    return family_adapter(family).validate_json(json.dumps(section), strict=True)
+
+
+ModelConfig = Annotated[Family, PlainValidator(_read_model), WithJsonSchema({"type": "object"})]
 """Any family: the section `model`."""
 
 
@@ -158,7 +190,7 @@ class Config:
     """Everything that decides the numbers of one run on text."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    model: Annotated[ModelConfig, Field(discriminator="family")]
+    model: ModelConfig
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -283,10 +315,10 @@ def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) ->
     Args:
         recorded: of the fields that came later those that the first runs of this kind had already.
     """
-    family, missing = FAMILIES[model["family"]], object()
-    later = {key: value for key, value in family.later.items() if key not in recorded}
+    (later, retired), missing = history(model["family"]), object()
+    later = {key: value for key, value in later.items() if key not in recorded}
     kept = {key: value for key, value in model.items() if later.get(key, missing) != value}
-    return {**family.retired, **kept}
+    return {**retired, **kept}
 
 
 LATER_TEXT = {"train.bptt": None}
@@ -305,7 +337,7 @@ def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of a config, new or read from config.json, as runs are told apart by."""
     is_text = "evaluation" in tree
     found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
-    if found.get("model", {}).get("family") in FAMILIES:
+    if "family" in found.get("model", {}):
         found["model"] = canonical_model(found["model"], () if is_text else RECORDED_TASKS)
     found.get("task", {}).pop("name", None)  # its other keys tell the task
     for key, default in (LATER_TEXT if is_text else LATER_TASKS).items():
@@ -355,7 +387,8 @@ def program_key(config: RunConfig) -> str:
 def run_id(config: RunConfig) -> str:
     """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
     task = task_name(config)
-    return named_run_id(f"{'' if task == 'text' else task + '-'}{config.model.family}-{config.model.shape}", config)
+    name = f"{own.class_of(config.model.family)}-{config.model.shape}"
+    return named_run_id(name if task == "text" else f"{task}-{name}", config)
 
 
 def named_run_id(name: str, config: RunConfig) -> str:

@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from seqjax.config import STRICT, Config, HorizonConfig, RunConfig, SizeConfig, check_shared
+from seqjax.config import STRICT, Config, HorizonConfig, RunConfig, SizeConfig, check_shared, family_adapter
 from seqjax.config import check as check_text
 from seqjax.errors import UserError, did_you_mean, utf8
-from seqjax.families import FAMILIES, Family
+from seqjax.families import FAMILIES, Family, family_of, known, own
 from seqjax.families.family import Impossible
 from seqjax.plain import Unreadable, load_yaml, scalar
 from seqjax.plain import dump_yaml as dump_yaml
@@ -191,7 +191,24 @@ def read_file(path: Path) -> Tree:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
-    return Tree(values, places, str(path))
+    tree = Tree(values, places, str(path))
+    if isinstance(model := values.get("model"), dict) and "family" in model:
+        model["family"] = loaded(model["family"], tree.place("model.family"))
+    return tree
+
+
+def loaded(name: Any, place: str) -> Any:
+    """The name of a family in configs; one of the user's own, ``FILE.py:CLASS``, is loaded, and named by its text.
+
+    Raises:
+        UserError: there is no such family of the user's own, or its code fails.
+    """
+    if not (isinstance(name, str) and ":" in name):
+        return name
+    try:
+        return family_of(name).family
+    except UserError as error:
+        raise UserError(f"{place}: model.family: {error}") from None
 
 
 def options_tree(options: Mapping[str, Any], source: str = "command line", schema: type = Config) -> Tree:
@@ -208,6 +225,8 @@ def options_tree(options: Mapping[str, Any], source: str = "command line", schem
         if isinstance(value, str):
             utf8(value, f"{source}: {key}")
         level[leaf] = _value(value, source, key) if isinstance(value, str) and key not in texts else value
+        if key == "model.family":
+            level[leaf] = loaded(value, source)
         tree.places[key] = source
     return tree
 
@@ -266,13 +285,13 @@ def _without_rivals(below: Tree, above: Tree) -> tuple[Tree, tuple[str, ...]]:
 def _family(values: Mapping[str, Any]) -> type[Family] | None:
     model = values.get("model")
     name = model.get("family") if isinstance(model, Mapping) else None
-    return FAMILIES.get(name) if isinstance(name, str) else None
+    return known(name)
 
 
 def _kind(family: type[Family]) -> type:
-    """What families with the same options share: a base of their own, or nothing but themselves."""
-    base = family.__bases__[0]
-    return family if base is Family else base
+    """What families with the same options share: the base below `Family`, which may be themselves."""
+    bases = family.__mro__
+    return bases[bases.index(Family) - 1]
 
 
 def _merge(below: Any, above: Any) -> Any:
@@ -292,8 +311,11 @@ def parse(tree: Tree) -> Any:
     schema = schema_of(tree)
     adapter = adapter_of(schema)
     try:
+        values = _whole(_without_retired(tree.values))
+        if own.is_own(name := tree.get("model.family")) and known(name) is None:
+            values["model"] = tree.values["model"]  # nobody says which of its numbers are whole: as they are written
         # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
-        return adapter.validate_json(json.dumps(_whole(_without_retired(tree.values)), default=str), strict=True)
+        return adapter.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree, schema)) from None
 
@@ -360,8 +382,6 @@ def without_targets(request: Any) -> RunConfig:
 def _describe(error: ValidationError, tree: Tree, schema: type) -> str:
     found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = [str(part) for part in found["loc"]]
-    if location[:1] == ["model"] and len(location) > 1 and location[1] in FAMILIES:
-        del location[1]  # pydantic puts the family between model and its field
     key = ".".join(location)
     where = f"{tree.place(key)}: {key}"
     match found["type"]:
@@ -398,15 +418,11 @@ def _owners(location: list[str]) -> str:
 
 def _siblings(location: list[str], tree: Tree, of: type) -> list[str]:
     group = ".".join(location[:-1])
-    model = tree.values.get("model")
-    family = model.get("family") if isinstance(model, Mapping) else None
+    if group == "model" and (family := _family(tree.values)):
+        return ["family", *(field.name for field in fields(family) if field.name != "family")]
     prefix = f"{group}." if group else ""
-    names: dict[str, None] = {}
-    for key, schema in leaves(of):
-        if group != "model" or family in schema["families"]:
-            if key.startswith(prefix):
-                names[key[len(prefix) :].partition(".")[0]] = None
-    return list(names)
+    names = [key[len(prefix) :].partition(".")[0] for key, _ in leaves(of) if key.startswith(prefix)]
+    return list(dict.fromkeys(names))
 
 
 def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
@@ -416,23 +432,23 @@ def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
     stands once for all families of a kind that have it, and once more for each other kind.
     """
     schema = adapter_of(of).json_schema()
-    definitions = schema["$defs"]
+    definitions = schema.get("$defs", {})
     found: list[tuple[str, dict[str, Any]]] = []
     for name, entry in schema["properties"].items():
         if name == "model":
-            found += _model_leaves(definitions)
+            found += _model_leaves()
         else:
             for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
                 found.append((f"{name}.{leaf}", {**leaf_schema, "families": list(FAMILIES)}))
     return found
 
 
-def _model_leaves(definitions: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _model_leaves() -> list[tuple[str, dict[str, Any]]]:
     kinds: dict[type, dict[str, dict[str, Any]]] = {}
     for name, family in FAMILIES.items():
         of_kind = kinds.setdefault(_kind(family), {})
         docs = _descriptions(family)
-        for leaf, schema in definitions[family.__name__]["properties"].items():
+        for leaf, schema in family_adapter(family).json_schema()["properties"].items():
             entry = of_kind.setdefault(leaf, {**schema, "description": docs.get(leaf, ""), "families": []})
             entry["families"].append(name)
     found = []

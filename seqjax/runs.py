@@ -1,6 +1,7 @@
 """The run folder: files that anyone can read without seqjax, and that are never half true.
 
     config.json      the complete, canonical config
+    family.py        the text of the model's family, where that is a file of the user's own
     data.json        sha256 of the corpus and of the tokenizer the run began with, and its run id
     metrics.jsonl    one object a line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
@@ -26,6 +27,7 @@ from typing import Any
 from seqjax import disk
 from seqjax.config import RunConfig, canonical, dotted, to_dict
 from seqjax.errors import UserError
+from seqjax.families import own
 from seqjax.overlay import load_config
 
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
@@ -43,10 +45,33 @@ def open_run(folder: Path, config: RunConfig) -> None:
         records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
         if path.exists():
             _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
+            keep_code(folder, config.model.family)
         elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
+            keep_code(folder, config.model.family)
             disk.write_json(path, to_dict(config))
+
+
+def keep_code(folder: Path, family: str) -> None:
+    """Write ``family.py``, where the family is one of the user's own and its text is not there yet."""
+    path, text = folder / "family.py", own.text_of(family)
+    if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
+        disk.write_atomically(path, text)
+
+
+def load_code(folder: Path, family: str) -> None:
+    """Run ``family.py`` of a run folder, so that its family is known in this process.
+
+    Raises:
+        UserError: it is absent or not the text that the family is named by, or it fails.
+    """
+    path = folder / "family.py"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    own.adopt(family, text, path)
 
 
 def holds_records(folder: Path) -> bool:
@@ -55,11 +80,14 @@ def holds_records(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The config saved with a run."""
+    """The config saved with a run; no code of a family is run."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
-    disk.read_json(path)  # says what to do where it is damaged
+    saved = disk.read_json(path)  # says what to do where it is damaged
+    model = saved.get("model") if isinstance(saved, dict) else None
+    if isinstance(model, dict) and ":" in str(model.get("family")):
+        raise UserError(f"{path}: model.family: {model['family']!r} names a file; a run names its family by its text")
     return load_config(path)
 
 

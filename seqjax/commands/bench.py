@@ -12,7 +12,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.config import Config, OptimizerConfig, TrainConfig, check
 from seqjax.errors import UserError
-from seqjax.families import FAMILIES, Family
+from seqjax.families import FAMILIES, Family, family_of, own
 from seqjax.families.family import Impossible
 from seqjax.plain import whole
 from seqjax.units import si
@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         seqjax bench --families lstm --sizes 128 --profile traces     # then: xprof traces
         """,
     )
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), help="[all]")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), help="also FILE.py:CLASS [all]")
     parser.add_argument("--sizes", nargs="+", type=whole(1), default=[64, 256], help="widths D = H [64 256]")
     parser.add_argument("--batch-size", type=whole(1), default=32, help="B [32]")
     parser.add_argument("--context-length", type=whole(1), default=128, help="T [128]")
@@ -45,16 +45,20 @@ def add_parser(commands: Any) -> None:
 
 def _model(name: str, width: int) -> Family:
     """A family at its default proportions, of at most two layers."""
-    family = FAMILIES[name]().widened(width)
+    family = family_of(name)().widened(width)
     return dataclasses.replace(family, n_layers=min(2, family.n_layers))
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Time the real train step (forward, backward, clip, Adam) of each model and print a table."""
     shared.no_more(rest)
-    for family in options.families:
-        if family not in FAMILIES:
-            raise UserError(f"command line: --families {family}: allowed: {', '.join(FAMILIES)}")
+    for place, family in enumerate(options.families):
+        if family not in FAMILIES and ":" not in family:
+            raise UserError(f"command line: --families {family}: allowed: {', '.join(FAMILIES)}, or FILE.py:CLASS")
+        try:
+            options.families[place] = family_of(family).family
+        except UserError as error:
+            raise UserError(f"command line: --families: {error}") from None
     for family, width in ((family, width) for width in options.sizes for family in options.families):
         try:
             check(_config(family, width, options))
@@ -77,11 +81,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for width in options.sizes:
         for family in options.families:
             row = _measure(family, width, options)
+            name = own.class_of(family)
             rows.append(row)
             peak = peak_flops(int(hardware["devices"]))
             share = f"{row['flops_per_second'] / peak:.1%}" if peak else "-"
             print(
-                f"{family:<14}{width:>6}{si(row['parameters']):>10}{row['compile_seconds']:>9.2f} s"
+                f"{name:<14}{width:>6}{si(row['parameters']):>10}{row['compile_seconds']:>9.2f} s"
                 f"{1e3 * row['step_seconds']:>9.2f} ms{si(row['tokens_per_second']):>12}"
                 f"{si(row['flops_per_second']):>12}{share:>9}",
                 flush=True,

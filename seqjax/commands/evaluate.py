@@ -32,13 +32,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--windows", type=whole(), help="held-out windows [evaluation.final_windows]")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     shared.add_corpus(parser)
+    shared.add_code(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON on standard output")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Evaluate and print."""
-    shared.no_more(rest)
+    shared.configs_of_runs([options.folder], rest, options.trust_code)
     run = seqjax.open(options.folder, checkpoint=options.checkpoint, corpus=options.corpus)
     if options.windows is not None and (options.windows < 1 or run.config.data.batching == "streams"):
         reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"

@@ -47,17 +47,18 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, of all layers and units")
     shared.add_corpus(parser)
+    shared.add_code(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print the table of tokens, write the figure and the numbers."""
-    shared.no_more(rest)
     if options.units < 1:
         raise UserError(f"command line: --units {options.units} is out of range; at least 1 is needed")
     if not options.text:
         raise UserError("command line: --text '': is empty")
+    shared.configs_of_runs(options.folders, rest, options.trust_code)
     runs = [seqjax.open(path, checkpoint=options.checkpoint, corpus=options.corpus) for path in options.folders]
     for run in runs:
         if options.layer is not None and not 1 <= options.layer <= run.config.model.n_layers:

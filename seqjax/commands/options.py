@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from seqjax import runs
 from seqjax.config import RunConfig
 from seqjax.errors import UserError, did_you_mean
-from seqjax.overlay import leaves, read_tree, validate, with_options
+from seqjax.families import own
+from seqjax.overlay import leaves, loaded, read_tree, validate, with_options
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -75,6 +77,8 @@ def no_more(rest: Sequence[str]) -> None:
 def config_of(path: Path, rest: Sequence[str]) -> RunConfig:
     """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told."""
     file = path / "config.json" if (path / "config.json").is_file() else path
+    if file != path:
+        runs.read_config(path)  # refuses what no run has written
     tree = with_options(read_tree(file), config_options(rest))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
@@ -84,6 +88,78 @@ def config_of(path: Path, rest: Sequence[str]) -> RunConfig:
     for note in resolved.notes:
         print(f"note: {note}", file=sys.stderr)
     return resolved.config
+
+
+def add_code(parser: argparse.ArgumentParser) -> None:
+    """The option that lets the code in a run folder be run, for commands that need the model of a run."""
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="where the family is a file of somebody's own: run the copy in the run folder "
+        "(or name the file: --model.family FILE.py:CLASS)",
+    )
+
+
+def take_families(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The values of ``--model.family``, and the other words."""
+    taken: list[str] = []
+    others: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.partition("=")
+        if name != "--model.family":
+            others.append(word)
+        elif equals or waiting:
+            taken.append(value if equals else waiting.pop(0))
+        else:
+            raise UserError(f"command line: {word}: expected a value")
+    return taken, others
+
+
+def configs_of_runs(folders: Sequence[Path], rest: Sequence[str], trust: bool) -> list[RunConfig]:
+    """The configs of run folders, with the code of their families.
+
+    Args:
+        rest: may hold ``--model.family FILE.py:CLASS``, once for each family of the user's own.
+        trust: run the copies of the code in the run folders.
+    Raises:
+        UserError: code of a family is not named, was changed, or fails; another option.
+    """
+    references, others = take_families(rest)
+    no_more(others)
+    for reference in references:
+        if ":" not in reference:
+            raise UserError(
+                f"command line: --model.family {reference}: expected the file of a run's family, FILE.py:CLASS"
+            )
+    named = [loaded(reference, "command line") for reference in references]
+    found = [_with_code(folder, named, trust) for folder in folders]
+    there = {config.model.family for config in found}
+    for reference, name in zip(references, named, strict=True):
+        if name not in there:
+            raise UserError(f"command line: --model.family {reference}: no run is of it, but of {', '.join(there)}")
+    return found
+
+
+def _with_code(folder: Path, named: Sequence[str], trust: bool) -> RunConfig:
+    config = runs.read_config(folder)
+    family = config.model.family
+    if not isinstance(config.model, own.Absent):
+        return config
+    if trust:
+        runs.load_code(folder, family)
+        return runs.read_config(folder)
+    alike = [name for name in named if own.class_of(name) == own.class_of(family)]
+    if alike:
+        raise UserError(
+            f"command line: --model.family: the file holds {alike[0]}, but the run in {folder} is of {family}: the "
+            f"text was changed since. The run's own is {folder / 'family.py'}: name that, or say --trust-code"
+        )
+    raise UserError(
+        f"{folder}: its family {family} is code outside of the package: name its file with --model.family "
+        f"FILE.py:{own.class_of(family)}, or run the copy in the run folder with --trust-code"
+    )
 
 
 def fields_help() -> str:

@@ -36,13 +36,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--samples", type=whole(), default=1, help="how many texts [1]")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the sampling [0]")
     shared.add_corpus(parser)
+    shared.add_code(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which parameters [last]")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print the samples."""
-    shared.no_more(rest)
     for name, value, right in (
         ("temperature", options.temperature, options.temperature >= 0),
         ("top-k", options.top_k, options.top_k >= 0),
@@ -52,6 +52,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     ):
         if not right:
             raise UserError(f"command line: --{name} {value} is out of range")
+    shared.configs_of_runs([options.folder], rest, options.trust_code)
     run = seqjax.open(options.folder, checkpoint=options.checkpoint, corpus=options.corpus)
     texts = run.sample(
         "\n" if options.prompt is None else options.prompt,

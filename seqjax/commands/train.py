@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--runs", type=Path, help="parent of all run folders [runs]")
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
     shared.add_corpus(parser)
+    shared.add_code(parser)
     parser.add_argument("--devices", type=whole(), help="devices that share each batch [all; of a CPU 1]")
     parser.add_argument(
         "--wandb",
@@ -80,13 +81,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
     path: Path = options.config
     if path.is_dir():
-        if rest:
+        references, others = shared.take_families(rest)
+        if others or not all(":" in reference for reference in references):
             raise UserError(f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option")
         if options.runs or options.folder:
             raise UserError(
                 "command line: --runs and --run go with a config; a run that is resumed stays in its folder"
             )
-        return runs.read_config(path), path
+        return shared.configs_of_runs([path], rest, options.trust_code)[0], path
     if options.corpus:
         raise UserError("command line: --corpus goes with a run folder; with a config write --data.corpus")
     config = shared.config_of(path, rest)

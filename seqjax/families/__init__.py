@@ -1,15 +1,80 @@
-"""The families of sequence models: one file each. A family that is in `FAMILIES` is known everywhere."""
+"""The families of sequence models: one file each. A family that is in `FAMILIES` is known everywhere.
+
+A family may also come from a file outside of the package, see `seqjax.families.own`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from seqjax.errors import UserError, did_you_mean
+from seqjax.families import own
 from seqjax.families.elman import Elman
 from seqjax.families.family import Family
 from seqjax.families.gru import GRU
 from seqjax.families.lstm import LSTM
+from seqjax.families.recurrent import Recurrent
 from seqjax.families.transformer import Transformer
 from seqjax.families.window import Window
 
 FAMILIES: dict[str, type[Family]] = {family.family: family for family in (LSTM, Transformer, GRU, Elman, Window)}
 """By name, in the order of figures."""
 
-__all__ = ["FAMILIES", "GRU", "LSTM", "Elman", "Family", "Transformer", "Window"]
+HUES_OF_OWN = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100", "#6699CC")  # Tol, "muted"
+
+
+def family_of(name: str) -> type[Family]:
+    """The family of a name in `FAMILIES`, of ``FILE.py:CLASS``, or of the name of one that was loaded from there.
+
+    Raises:
+        UserError: there is none, or its code fails.
+    """
+    found = known(name)
+    if found is None and ":" in name:
+        found = own.load(name)
+    if found is None:
+        allowed = f"{', '.join(FAMILIES)}, or a family of your own as FILE.py:CLASS"
+        raise UserError(f"{name!r} is not allowed; allowed: {allowed}{did_you_mean(name, FAMILIES)}")
+    return found
+
+
+def known(name: object) -> type[Family] | None:
+    """The family of a name in configs, without running code; None: not known in this process."""
+    return (FAMILIES.get(name) or own.known(name)) if isinstance(name, str) else None
+
+
+def history(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """`later` and `retired` of a family. One of the user's own has those fields later that its bases have."""
+    return (Recurrent.later, {}) if own.is_own(name) else (FAMILIES[name].later, FAMILIES[name].retired)
+
+
+def label_of(name: str) -> str:
+    """The name of a family in figures and sentences."""
+    return FAMILIES[name].label if name in FAMILIES else own.class_of(name)
+
+
+def labels_of(names: Iterable[str]) -> dict[str, str]:
+    """A label for each family; two versions of one class are told apart by digits of their texts."""
+    found = {name: label_of(name) for name in in_order(names)}
+    twice = {label for label in found.values() if list(found.values()).count(label) > 1}
+    return {name: f"{label} {name.partition('@')[2][:4]}".rstrip() if label in twice else label
+            for name, label in found.items()}  # fmt: skip
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Each name once, in the order of figures: the package's, then the user's own."""
+    there = set(names)
+    return [*(name for name in FAMILIES if name in there), *sorted(there - set(FAMILIES))]
+
+
+def hues_of(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each family; the user's own have those of `HUES_OF_OWN` in turn."""
+    others = [name for name in in_order(names) if name not in FAMILIES]
+    return {name: kind.colour for name, kind in FAMILIES.items()} | {
+        name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(others)
+    }
+
+
+__all__ = ["FAMILIES", "GRU", "LSTM", "Elman", "Family", "Recurrent", "Transformer", "Window"]
+__all__ += ["family_of", "history", "hues_of", "in_order", "known", "label_of", "labels_of", "own"]

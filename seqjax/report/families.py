@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from seqjax.families import FAMILIES
+from seqjax.families import FAMILIES, hues_of, in_order, label_of
 from seqjax.report.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
 from seqjax.scaling.comparison import Comparison, model_name, size_ranks
 from seqjax.scaling.judging import LSTM, TRANSFORMER
@@ -43,14 +43,15 @@ def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str) -> Fig
 
 
 def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
+    hues = hues_of(chosen[FAMILY])
     for family in _families(chosen):
         of_family = chosen[chosen[FAMILY] == family]
         for number, (depth, runs) in enumerate(of_family.groupby(DEPTH)):
             means = runs.groupby(SIZE)["loss"].mean()
-            look = {"color": HUES[family], "ls": DASHES[number], "marker": MARKERS[number], "lw": 1.4}
+            look = {"color": hues[family], "ls": DASHES[number], "marker": MARKERS[number], "lw": 1.4}
             ax.plot(means.index, means.values, label=model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
                     **look)  # fmt: skip
-            ax.plot(runs[SIZE], runs["loss"], ".", color=HUES[family], ms=2.5)
+            ax.plot(runs[SIZE], runs["loss"], ".", color=hues[family], ms=2.5)
     log_axis(ax, "x", *widened(chosen[SIZE].to_numpy(float)))
     low, high = widened(chosen["loss"].to_numpy(float), 0.1)
     log_axis(ax, "y", low, high * (high / low) ** 0.2, plain=True)
@@ -121,14 +122,15 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
             ax.plot(flops, loss, color=shade_of(run[SIZE]), lw=0.9, alpha=0.8)
             reached.append(np.array(loss, float))
         _legend_of_sizes(ax, of_family[SIZE], shade_of)
-        ax.set_title(f"{LABELS[family]}: along training, by size")
+        ax.set_title(f"{label_of(family)}: along training, by size")
+    hues = hues_of(chosen[FAMILY])
     for family in _families(chosen):
         ends = chosen[chosen[FAMILY] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
         ends = ends.sort_values("flops_exact")
         best = ends[ends["loss"] <= ends["loss"].cummin()]
         reached.append(ends["loss"].to_numpy(float))
-        axes[0, 2].plot(ends["flops_exact"], ends["loss"], ".", color=HUES[family], ms=5)
-        axes[0, 2].plot(best["flops_exact"], best["loss"], color=HUES[family], lw=1.4, label=LABELS[family])
+        axes[0, 2].plot(ends["flops_exact"], ends["loss"], ".", color=hues[family], ms=5)
+        axes[0, 2].plot(best["flops_exact"], best["loss"], color=hues[family], lw=1.4, label=label_of(family))
     axes[0, 2].set_title("ended runs, and the best for no more compute")
     axes[0, 2].legend(loc="upper right")
     flops = chosen["flops_exact"].to_numpy(float)
@@ -152,10 +154,11 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
     ax = axes[0, 0]
     rate = chosen["tokens_per_second"].astype(float) * chosen["runs_in_program"].astype(float)
     seconds = chosen["tokens"].astype(float) / rate
+    hues = hues_of(chosen[FAMILY])
     for family in _families(chosen):
         here = chosen[FAMILY] == family
         for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
-            ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=HUES[family], ms=5, mfc="white", mew=1.2,
+            ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=hues[family], ms=5, mfc="white", mew=1.2,
                     label=model_name(family, int(depth)))  # fmt: skip
     log_axis(ax, "x", *widened(seconds.to_numpy(float)))
     low, high = widened(chosen["loss"].to_numpy(float), 0.1)
@@ -172,11 +175,12 @@ def draw_contexts(best: pd.DataFrame) -> Figure:
     """Loss against the context that models were trained and evaluated on, with standard errors."""
     made, axes = figure(6.4, 4.2)
     ax = axes[0, 0]
+    hues = hues_of(best[FAMILY])
     for number, family in enumerate(_families(best)):
         runs = best[best[FAMILY] == family].sort_values("train.context_length")
         context, loss, error = (runs[name].to_numpy(float) for name in ("train.context_length", "loss", "loss_se"))
         label = f"{model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
-        ax.errorbar(context, loss, 1.96 * error, color=HUES[family], marker=MARKERS[number], ls=DASHES[number], lw=1.4,
+        ax.errorbar(context, loss, 1.96 * error, color=hues[family], marker=MARKERS[number], ls=DASHES[number], lw=1.4,
                     ms=5, mfc="white", mew=1.2, capsize=2, label=label)  # fmt: skip
     log_axis(ax, "x", *widened(best["train.context_length"].to_numpy(float)), plain=True)
     log_axis(ax, "y", *widened(best["loss"].to_numpy(float), 0.15), plain=True)
@@ -218,7 +222,7 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) 
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for curve in curves:
         by_family.setdefault(curve["label"].split("-")[0], []).append(curve)
-    made, panels = _panels([family for family in FAMILIES if family in by_family])
+    made, panels = _panels(in_order(by_family))
     known = [t["loss"] for curve in curves for t in curve["trials"] if t["loss"] is not None]
     rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]
     counts = [sizes[curve["trials"][0]["runs"][0]] for curve in curves]
@@ -257,14 +261,14 @@ def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
     for spare in axes.ravel()[len(families) :]:
         spare.set_visible(False)
     for family, ax in panels.items():
-        ax.set_title(LABELS[family])
+        ax.set_title(label_of(family))
     for row in axes:
         row[0].set_ylabel(NAMES["loss"])
     return made, panels
 
 
 def _families(table: pd.DataFrame) -> list[str]:
-    return [family for family in FAMILIES if family in set(table[FAMILY])]
+    return in_order(table[FAMILY])
 
 
 def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:

@@ -19,9 +19,8 @@ from matplotlib.figure import Figure
 
 from seqjax import disk
 from seqjax.errors import UserError
-from seqjax.families import FAMILIES
+from seqjax.families import in_order, label_of, labels_of
 from seqjax.report import families as draw
-from seqjax.report.families import LABELS
 from seqjax.report.figures import draw_fits
 from seqjax.report.style import save
 from seqjax.report.verdicts import claim_row, claims_json, summary
@@ -106,7 +105,7 @@ def _template() -> jinja2.Template:
 def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
     """L(N) of each family at the best depth of each size, and how the families cross in N and in C, in words."""
     fits, on_frontier, said = {}, {}, []
-    families = [family for family in FAMILIES if family in set(m.chosen["model.family"])]
+    families = in_order(m.chosen["model.family"])
     for seed, family in enumerate(families):  # families are resampled independently
         rows = m.chosen[m.chosen["model.family"] == family]
         best = [m.comparison.models[m.comparison.best(family, size)] for size in m.comparison.sizes(family)]
@@ -117,10 +116,10 @@ def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
             points = frontier(read_points(rows, {"flops": "exact"}, unique=False))
             on_frontier[family] = fit(points, "kaplan-c", bootstrap=1000, seed=seed, diagnose=False)
         except UserError as error:
-            said.append(f"{LABELS[family]}: {error}")
+            said.append(f"{label_of(family)}: {error}")
     for name, found in (("parameters", fits), ("training compute", on_frontier)):
         if all(family in found for family in MAIN):
-            names = tuple(LABELS[family] for family in MAIN)
+            names = tuple(label_of(family) for family in MAIN)
             said.append(f"Laws over {name}: {crossing(found[MAIN[0]], found[MAIN[1]], names).verdict}.")
     return fits, said
 
@@ -172,7 +171,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             False,
         )
     if fits:
-        named = {LABELS[family]: found for family, found in fits.items()}
+        named = {name: fits[family] for family, name in labels_of(fits).items()}
         made["fits"] = (
             draw_fits(named),
             "L(N) at the best depth of each size; the runs are far from convergence, so the exponents are of this "
@@ -212,7 +211,7 @@ def _context(
             for name, (_, caption, small) in figures.items()
         },
         "claims": [claim_row(row) for row in judged],
-        "fits": [(LABELS[family], describe(found)) for family, found in fits.items()],
+        "fits": [(label_of(family), describe(found)) for family, found in fits.items()],
         "crossings": crossings,
         "rates": ", ".join(f"{rate:g}" for rate in (m.where["sweep"]["search"] or {}).get("rates", [])),
         "edges": _edges(edges),

@@ -21,7 +21,7 @@ import numpy as np
 from seqjax.chains import KAPLAN_CHARACTERS, Chains
 from seqjax.disk import write_bytes_atomically
 from seqjax.errors import UserError
-from seqjax.families import FAMILIES
+from seqjax.families import label_of
 
 LEAST_RUNS = 8  # with several seeds, for a family to have noise of its own
 SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor
@@ -29,7 +29,7 @@ SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor
 
 def model_name(family: str, layers: int) -> str:
     """As in the paper's figure."""
-    return f"{FAMILIES[family].label} {layers} layer{'s' if layers > 1 else ''}"
+    return f"{label_of(family)} {layers} layer{'s' if layers > 1 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 from seqjax.config import dotted
 from seqjax.errors import UserError
+from seqjax.families import own
 from seqjax.overlay import RIVALS, dump_yaml, options_tree, overlay, read_file
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.machine import Machine
@@ -180,6 +181,8 @@ def as_yaml(
     """
     kept = {key: value for key, value in options.items() if not key.startswith(REPLACED)}
     values = overlay(read_file(path), options_tree(kept)).values
+    if own.is_own(name := values.get("model", {}).get("family")):
+        values["model"] = {**values["model"], "family": own.reference(name)}
     if values.get("list"):
         values["list"] = _kept(dict(dotted(entry)) for entry in values["list"])
     if axes := values.get("zip"):

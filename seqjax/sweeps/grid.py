@@ -28,7 +28,7 @@ from typing import Any
 
 from seqjax.config import RunConfig, dotted, run_id
 from seqjax.errors import UserError, did_you_mean
-from seqjax.overlay import TARGETS, Tree, beside, options_tree, overlay, read_file, read_tree, schema_of
+from seqjax.overlay import TARGETS, Tree, beside, loaded, options_tree, overlay, read_file, read_tree, schema_of
 from seqjax.targets import resolve
 
 AXES = ("list", "zip", "grid")
@@ -215,7 +215,7 @@ class _Axes:
             for key, value in part.items():
                 if key in point:
                     raise UserError(f"{self.file.place(section)}: {key}: has an axis twice, in {section} and before it")
-                point[key] = value
+                point[key] = loaded(value, self.places[key]) if key == FAMILY else value
         return point
 
     def searched(self, section: Any) -> SearchOptions | None:

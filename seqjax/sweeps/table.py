@@ -3,7 +3,7 @@
 Whatever has a config is a row: runs that have not ended, diverged or were given up are in it with their status and
 without a loss, so that nothing is missing in silence. `COLUMNS` says what each column means; after them comes every
 field of the config under its dotted key (``model.d_model``, ``optimizer.learning_rate``, ...), empty where a family
-has no such field.
+has no such field; the fields of families of the user's own come last.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pandas as pd
 from seqjax import runs
 from seqjax.config import run_id, to_dict
 from seqjax.errors import UserError, did_you_mean, printable
+from seqjax.families import own
 from seqjax.overlay import leaves
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.report import aligned
@@ -164,7 +165,9 @@ def gather(places: Iterable[Path]) -> pd.DataFrame:
 def _of_folder(place: Path) -> pd.DataFrame:
     rows = [row_of(run_folder) for run_folder in folders.run_folders(place)]
     columns = all_columns()
-    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
+    others = dict.fromkeys(name for row in rows for name in row if name not in columns)  # of the user's own families
+    table = pd.DataFrame(rows, columns=[*columns, *others])
+    return table.astype(columns | table[list(others)].convert_dtypes().dtypes.to_dict())
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -176,8 +179,10 @@ def read_table(path: Path) -> pd.DataFrame:
     known = all_columns()
     is_csv = path.suffix.lower() == ".csv"
     table = read_cells(path, "a run table") if is_csv else read_file(path, "a run table")[0]
+    has_own = "model.family" in table.columns and any(map(own.is_own, table["model.family"]))
+    others = [name for name in table.columns if has_own and name not in known and str(name).startswith("model.")]
     for column in table.columns:
-        if column not in known:
+        if column not in known and column not in others:
             raise UserError(
                 f"{path}: the column '{column}' is not one of a run table{did_you_mean(str(column), known)}; drop it, "
                 "or rename it to one that `seqjax runs --columns` lists"
@@ -190,7 +195,7 @@ def read_table(path: Path) -> pd.DataFrame:
             table = typed(table, known)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    table = table.reset_index(drop=True).reindex(columns=list(known))
+    table = table.reset_index(drop=True).reindex(columns=[*known, *others])
     for column, kind in known.items():
         try:
             table[column] = table[column].astype(kind)

@@ -6,6 +6,8 @@ It reads requests from standard input, one JSON object a line, and answers each 
     {"measure": config, "vocabulary": V, "lanes": R}
     {"positions": run folder, "chains": fields of Chains}
 
+Each of them may also hold ``"families"``: texts of the user's own families, by name, that the launcher has loaded.
+
 The answer has an ``outcome``, ``done``, ``stopped``, ``locked`` or ``error``, and of the last three a ``reason``.
 What is printed while runs train goes to ``output.txt`` in the (first) run folder. When standard input ends, whoever
 started this process is gone: what is in training is saved, and the process ends with 75, so that the sweep can go on
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqjax.errors import UserError
+from seqjax.families import own
 from seqjax.memory import keep_freed_memory
 from seqjax.numerics import pinned
 from seqjax.plain import whole
@@ -90,6 +93,8 @@ def _tell(answers: IO[str], answer: dict[str, Any]) -> None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     try:
+        for name, text in request.get("families", {}).items():
+            own.adopt(name, text, Path(f"{own.class_of(name)}.py"))
         if "train" in request:
             return _train(request)
         return _measure(request) if "measure" in request else _positions(request)

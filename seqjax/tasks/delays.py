@@ -53,9 +53,7 @@ class Config:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lane_keys: ClassVar = WITHOUT_SEED  # the held-out sequences depend on the seed
     task: DelayTask = field(default_factory=DelayTask)
-    model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: LSTM(d_model=32, n_layers=1)
-    )
+    model: ModelConfig = field(default_factory=lambda: LSTM(d_model=32, n_layers=1))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)
 

@@ -55,9 +55,7 @@ class Config:
     """Everything that decides the numbers of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: LSTM(d_model=64, n_layers=1)
-    )
+    model: ModelConfig = field(default_factory=lambda: LSTM(d_model=64, n_layers=1))
     task: LinesTask = field(default_factory=LinesTask)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)

@@ -71,9 +71,7 @@ class Config:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lane_keys: ClassVar = WITHOUT_SEED  # the lengths of a step's sentences depend on it
-    model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: GRU(d_model=64, n_layers=1, dropout=0.5)
-    )
+    model: ModelConfig = field(default_factory=lambda: GRU(d_model=64, n_layers=1, dropout=0.5))
     """Its dropout is also that of the head."""
     task: SentimentTask = field(default_factory=SentimentTask)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

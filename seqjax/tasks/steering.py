@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 
 from seqjax.config import STRICT, Fraction, ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data.blocks import Parts, Stretch, deal, window_ends
@@ -100,9 +100,7 @@ class Config:
     task: SteeringTask = field(default_factory=SteeringTask)
     data: SteeringData = field(default_factory=SteeringData)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    model: Annotated[ModelConfig, Field(discriminator="family")] = field(
-        default_factory=lambda: LSTM(d_model=32, n_layers=1)
-    )
+    model: ModelConfig = field(default_factory=lambda: LSTM(d_model=32, n_layers=1))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)
 

@@ -66,7 +66,7 @@ class Config:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lane_keys: ClassVar = WITHOUT_SEED  # the lengths of a step's sentences depend on it
-    model: Annotated[ModelConfig, Field(discriminator="family")]
+    model: ModelConfig
     task: TranslationTask = field(default_factory=TranslationTask)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)

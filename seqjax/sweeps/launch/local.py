@@ -24,6 +24,7 @@ from typing import Any
 
 from seqjax import runs
 from seqjax.errors import UserError, printable
+from seqjax.families import own
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
@@ -31,6 +32,11 @@ from seqjax.sweeps.units import Unit, keep_plan
 
 SAVE_SECONDS = 120  # that a worker has to save its state when it is stopped
 TICK = 0.5
+
+
+def families_for_workers() -> dict[str, dict[str, str]]:
+    """The part of a request that makes the user's own families known to a worker."""
+    return {"families": texts} if (texts := own.texts()) else {}
 
 
 class Worker:
@@ -76,7 +82,7 @@ class Worker:
     def send(self, request: dict[str, Any]) -> None:
         """Give it something to do; if it has died, its answer says so."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.write(json.dumps(request | families_for_workers()).encode() + b"\n")
             self.process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
