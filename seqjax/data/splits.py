@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from seqjax.data.sources import TextFile, cut_after
-from seqjax.data.text import mark_length
+from seqjax.data.text import has_lone_returns, mark_length
 from seqjax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -48,16 +48,18 @@ class Parts(NamedTuple):
 
 
 def split_texts(files: Sequence[TextFile]) -> Parts:
-    """The splits of the texts of a file, folder or archive.
+    r"""The splits of the texts of a file, folder or archive.
 
-    A byte order mark is no part of them.
+    A byte order mark is no part of them. A line may end in \r alone: the rule says so, for earlier versions saw no end
+    of a line there, and cut the same bytes elsewhere.
 
     Raises:
         UserError: UTF-16 or UTF-32; files that all are held out by their names.
     """
     starts = {file.name: _body(file) for file in files}
     parts = _by_name(files, starts) or _unnamed(files, starts, SPLITS[1:])
-    rule = parts.rule + " without mark" * any(starts.values())
+    returns = any(has_lone_returns(file.path) for file in files)
+    rule = parts.rule + " without mark" * any(starts.values()) + " with returns" * returns
     pieces = {split: [piece for piece in own if piece.stop > piece.start] for split, own in parts.pieces.items()}
     return Parts(pieces, rule, (*parts.notes, *_notes(files, starts, pieces)))
 

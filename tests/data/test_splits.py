@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,33 @@ def test_lines_stay_whole_where_they_can(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_bytes(b"".join(b"line %d\n" % i for i in range(200)))
     assert all(content(load_corpus(str(path)), split).endswith(b"\n") for split in SPLITS)
+
+
+def lines_ended_by(end: bytes) -> bytes:
+    return b"".join(b"line %d of a text" % i + end for i in range(300))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_every_end_of_a_line_is_a_place_to_cut(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_bytes(lines_ended_by(end))
+    parts = [content(load_corpus(str(path)), split) for split in SPLITS]
+    assert all(part.startswith(b"line ") and part.endswith(end) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),  # the digest of versions that saw no end of a line in a \\r alone
+    [
+        (lines_ended_by(b"\n"), "1eca0cf3"),
+        (lines_ended_by(b"\r\n"), "7e546422"),
+        (lines_ended_by(b"\r"), "884f87eb"),
+        (lines_ended_by(b"\n") + b"\r", "915671e0"),
+    ],
+)
+def test_only_text_with_lone_returns_is_another_corpus(text: bytes, before: str, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes(text)
+    lone = re.search(rb"\r(?!\n)", text) is not None
+    assert (load_corpus(str(tmp_path / "t.txt")).sha256[:8] != before) is lone
 
 
 def test_other_splits_of_one_text_are_another_corpus(tmp_path: Path) -> None:
