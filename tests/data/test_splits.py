@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from seqjax.data import SPLITS, Corpus, load_corpus, load_tokenizer, prepare_shard
-from seqjax.data.splits import named_splits
 from seqjax.errors import UserError
 
 
@@ -87,22 +86,6 @@ def test_held_out_files_leave_all_others_to_train_on(tmp_path: Path) -> None:
     assert names(corpus) == {"train": ["a.txt", "b.txt"], "validation": ["valid.txt"], "test": ["test.txt"]}
     with pytest.raises(UserError, match=r"no training text: test.txt, valid.txt are held out by their names"):
         load_corpus(str(write(tmp_path / "held", {"valid.txt": 9, "test.txt": 9})))
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"a-train-to-nowhere.txt": 100, "a-test-of-time.txt": 100, "emma.txt": 100},
-        {"the-last-train.txt": 10, "the-acid-test.txt": 10, "emma.txt": 100},
-        {"train.txt": 100, "emma.txt": 100},
-        {"testament.txt": 100, "trainspotting.txt": 100, "devil.txt": 100},
-        {"train/a.txt": 100, "train/b.txt": 100},
-        {"test.txt": 100},
-        {"1.txt": 100, "2.txt": 100},
-    ],
-)
-def test_other_names_are_no_splits(sizes: dict[str, int]) -> None:
-    assert named_splits(sizes) is None
 
 
 def test_a_single_file_may_be_called_test(tmp_path: Path) -> None:
