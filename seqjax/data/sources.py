@@ -25,6 +25,7 @@ from seqjax.data.text import LINE_END
 from seqjax.data.trees import ARCHIVE_SUFFIXES, PACKED_SUFFIXES, Entry, allowed, choose, opened_archive, walk
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.folders import make_folder
+from seqjax.pointers import HEAD_BYTES, refuse_pointer, refuse_pointer_file
 
 CHUNK_BYTES = 4 << 20
 UNREADABLE_SUFFIXES = (".zst", ".7z", ".rar", ".parquet", ".lz4", ".br")
@@ -189,6 +190,7 @@ def _no_text(what: str, path: Path, left_out: str) -> UserError:
 
 def _unpacked(path: Path, cache: Path) -> Found:
     """The texts of a packed file, from the cache when it was unpacked before."""
+    refuse_pointer_file(path)
     packing = next(s for s in (*ARCHIVE_SUFFIXES[::-1], *PACKED_SUFFIXES) if path.name.lower().endswith(s))
     folder = cache / "unpacked" / f"{file_digest(path)[:32]}-{_FORMAT}{packing}"
     found = _read_index(folder) or _unpack(path, folder)
@@ -243,9 +245,11 @@ def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
             for entry in entries:  # in the order of the archive: going back in a packed one unpacks it from the start
                 if id(entry) in numbers:
                     number, name = numbers[id(entry)]
-                    target = f"{number:06d}.txt"
+                    target, packing = f"{number:06d}.txt", PurePosixPath(entry.name).suffix.lower()
+                    if packing in PACKED_SUFFIXES:
+                        with open_entry(entry) as file:
+                            refuse_pointer(file.read(HEAD_BYTES), f"{shown}: {name}{packing}")
                     with open_entry(entry) as file:
-                        packing = PurePosixPath(entry.name).suffix.lower()
                         files[number] = [name, target, *_copy(file, packing, folder / target)]
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # no space, not allowed: not the file's fault

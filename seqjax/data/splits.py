@@ -18,6 +18,7 @@ from typing import NamedTuple
 from seqjax.data.sources import TextFile, cut_after
 from seqjax.data.split_names import SPLITS, Named, named_splits
 from seqjax.data.text import has_lone_returns, mark_length
+from seqjax.pointers import HEAD_BYTES
 
 HELD_OUT = 0.05  # share of the bytes in validation, and in test
 _SANE = (0.01, 0.075)  # shares that whole files may make instead
@@ -46,7 +47,7 @@ def split_texts(files: Sequence[TextFile]) -> Parts:
     of a line there, and cut the same bytes elsewhere.
 
     Raises:
-        UserError: UTF-16 or UTF-32; files that all are held out by their names.
+        UserError: UTF-16 or UTF-32; a pointer of Git LFS; files that all are held out by their names.
     """
     starts = {file.name: _body(file) for file in files}
     named = named_splits(file.name for file in files)
@@ -132,7 +133,7 @@ def _draw(files: Sequence[TextFile], held_out: Sequence[str]) -> dict[str, str]:
 def _body(file: TextFile) -> int:
     """Where the text begins, after its byte order mark."""
     with file.path.open("rb") as opened:
-        return min(mark_length(opened.read(4), file.name), file.n_bytes)
+        return min(mark_length(opened.read(HEAD_BYTES), file.name), file.n_bytes)
 
 
 def _notes(files: Sequence[TextFile], starts: Mapping[str, int], pieces: Mapping[str, list[Piece]]) -> list[str]:

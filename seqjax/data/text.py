@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from seqjax.errors import UserError
+from seqjax.pointers import refuse_pointer
 
 BLOCK_BYTES = 1 << 22
 _OTHER_MARKS = (
@@ -20,11 +21,12 @@ _LONE_RETURN = re.compile(rb"\r[^\n]")
 
 
 def mark_length(head: bytes, where: str) -> int:
-    """Bytes of the byte order mark with which UTF-8 text begins: 3 or 0.
+    """Bytes of the byte order mark with which UTF-8 text begins: 3 or 0. ``head``: `HEAD_BYTES` of it, if there are.
 
     Raises:
-        UserError: the mark of UTF-16 or UTF-32.
+        UserError: the mark of UTF-16 or UTF-32; a pointer of Git LFS.
     """
+    refuse_pointer(head, where)
     for mark, encoding in _OTHER_MARKS:
         if head.startswith(mark):
             raise UserError(f"{where} is {encoding} (it begins with its byte order mark): {_convert(encoding)}")
@@ -37,7 +39,7 @@ def lines_of(data: bytes, where: str) -> list[str]:
     The end of the last line may be absent. Nothing else ends a line: no form feed, no U+2028.
 
     Raises:
-        UserError: UTF-16 or UTF-32; with the line, a byte that is not UTF-8 or is NUL.
+        UserError: UTF-16 or UTF-32; a pointer of Git LFS; with the line, a byte that is not UTF-8 or is NUL.
     """
     lines = LINE_END.split(data[mark_length(data, where) :])
     if not lines[-1]:
