@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqjax.data.downloads import fetch, find_file
+from seqjax.data.repeats import count_repeats, repeats_said
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, printable
 from seqjax.pointers import refuse_pointer_file
@@ -26,6 +27,21 @@ class Pairs:
 
     name: str
     splits: dict[str, tuple[Pair, ...]]
+
+    @property
+    def inputs(self) -> dict[str, list[str]]:
+        """Split -> its source sentences."""
+        return {split: [source for source, _ in pairs] for split, pairs in self.splits.items()}
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """Held-out split -> how many of its source sentences stand in the training set too."""
+        return count_repeats(self.inputs)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The same in words, a line for each split that has any."""
+        return repeats_said(self.inputs)
 
 
 def read_pairs(source: Path, target: Path) -> tuple[Pair, ...]:

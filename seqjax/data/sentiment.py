@@ -20,6 +20,7 @@ import numpy as np
 from seqjax.data.buckets import padded
 from seqjax.data.downloads import fetch, find_file
 from seqjax.data.phrases import phrases
+from seqjax.data.repeats import count_repeats, repeats_said
 from seqjax.data.sources import read_files
 from seqjax.data.split_names import SPLITS, named_splits
 from seqjax.data.text import lines_of
@@ -51,9 +52,21 @@ class Splits(NamedTuple):
     validation: Sentences
     test: Sentences
 
+    @property
+    def inputs(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Split -> the words of its sentences."""
+        return {split: getattr(self, split).words for split in self._fields}
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """Held-out split -> how many of its sentences stand in the training set too."""
+        return count_repeats(self.inputs)
+
 
 def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
     """The splits of "sst2", of "phrases", or of a file of one's own.
+
+    Held-out sentences that stand in the training set too are counted on standard error, and stay.
 
     Args:
         name: sst2; phrases (3,000 generated sentences to learn from, 500 and 2,000 held out); or the path of a file,
@@ -64,6 +77,13 @@ def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> S
     Raises:
         UserError: as `parse`; no such file; or the download failed and the file is not at hand.
     """
+    splits = _load(name, classes, data, cache)
+    for note in repeats_said(splits.inputs):
+        print(f"note: {printable(name)}: {note}", file=sys.stderr)
+    return splits
+
+
+def _load(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
     if name == "sst2":
         return load_sst2(data)
     if name == "phrases":
