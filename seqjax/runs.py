@@ -28,6 +28,7 @@ from seqjax.config import Config, canonical_json, dotted, to_dict
 from seqjax.errors import UserError
 from seqjax.overlay import load_config
 
+ENDED = ("finished", "diverged")
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 
@@ -165,9 +166,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
+            if isinstance(record, dict) and _is_whole(record):
                 records.append(record)
     return records
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    numbers = (record[key] for key in ("tokens", "loss", "validation_loss") if key in record)
+    return is_count(record.get("step")) and all(map(is_number, numbers))
 
 
 def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -210,6 +216,30 @@ def sync_metrics(folder: Path) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The contents of result.json, or None while the run has not ended."""
+    """The contents of result.json, or None while the run has not ended.
+
+    Raises:
+        UserError: it is damaged: no JSON, no status or step, or a value of another type.
+    """
     path = folder / "result.json"
-    return disk.read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    result = disk.read_json(path)
+    if result.get("status") not in ENDED:
+        raise disk.damaged(path, f"its 'status' is not one of {', '.join(ENDED)}")
+    if not is_count(result.get("steps")):
+        raise disk.damaged(path, "its 'steps' is not a whole number")
+    for key in ("validation", "best", "training_flops", "hardware", "versions"):
+        if not isinstance(result.get(key), dict | None):
+            raise disk.damaged(path, f"its '{key}' is not an object")
+    return result
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of JSON is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number."""
+    return isinstance(value, float) or is_count(value)

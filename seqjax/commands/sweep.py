@@ -135,10 +135,10 @@ def _slurm_machine(cluster: Any) -> Any:
 
 def report(folder: Path, outcome: Any) -> int:
     """Say how the sweep stands; its exit code."""
-    from seqjax.sweeps.folder import state
+    from seqjax.sweeps.folder import state_to_show
     from seqjax.sweeps.report import describe_curves, describe_states
 
-    states = [state(folder / run.run_id) for run in outcome.planned]
+    states = [state_to_show(folder / run.run_id) for run in outcome.planned]
     print()
     print(describe_states(states))
     if curves := describe_curves(outcome.curves):

@@ -72,13 +72,14 @@ def collect(
             )
         )
         curves[row["run_id"]] = _curve(place)
+    searched, where = _search(folder), {**_where(folder, table), "command": command}
     with disk.storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         disk.write_bytes_atomically(target / "runs.csv", render(table, "csv"))
-        disk.write_json(target / "search.json", _search(folder))
+        disk.write_json(target / "search.json", searched)
         disk.write_atomically(target / "curves.json", json.dumps(curves) + "\n")
         comparison.save(target / "positions.npz", measured, chains, characters_per_token)
-        disk.write_json(target / "where.json", {**_where(folder, table), "command": command})
+        disk.write_json(target / "where.json", where)
 
 
 def _curve(place: Path) -> tuple[list[float], list[float]]:
