@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -195,6 +196,78 @@ def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None)
         return 0
     _write_metrics(folder, saved)
     return sum(record not in there for record in saved) or 1
+
+
+def restore_ended(folder: Path, say: Callable[[str], None]) -> None:
+    """Bring back lines of metrics.jsonl that a run which has ended has lost, from its last whole checkpoint.
+
+    That checkpoint is older than the last evaluation. Its line is made from the result, as far as that tells it.
+
+    Args:
+        say: told what was brought back.
+    Raises:
+        UserError: the folder cannot be written.
+        Locked: another process is in it.
+    """
+    result = read_result(folder)
+    saved = _saved_metrics(folder)
+    if result is None or not saved or read_metrics(folder)[: len(saved)] == saved:
+        return
+    with lock(folder):
+        there = read_metrics(folder)
+        known = {_place(record) for record in saved}
+        later = [r for r in there if _place(r) not in known and r["step"] >= saved[-1]["step"]]
+        if not any("validation_loss" in record for record in later):
+            later += _last_evaluation(read_config(folder), result, saved[-1]["step"])
+        _write_metrics(folder, [*saved, *later])
+        whole = set(map(json.dumps, there))
+        lost = sum(json.dumps(record) not in whole for record in saved) or 1
+        say(f"metrics.jsonl had lost or altered lines ({lost}); the last checkpoint's copy is taken")
+
+
+def _place(record: Mapping[str, Any]) -> tuple[int, bool]:
+    return record["step"], "validation_loss" in record
+
+
+def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that the newest checkpoint holds whose record is whole; none in earlier versions."""
+    for path in sorted(folder.glob("checkpoints/*/seqjax.json"), key=_step_of, reverse=True):
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+            digest, body, _ = path.read_bytes().split(b"\n")
+            if _step_of(path) >= 0 and hashlib.sha256(body).hexdigest().encode() == digest:
+                return list(filter(_is_whole, json.loads(body)["host"]["metrics"]))
+    return []
+
+
+def _step_of(record: Path) -> int:
+    name = record.parent.name
+    return int(name) if name.isascii() and name.isdigit() else -1  # else it is not complete, or damaged
+
+
+def _last_evaluation(config: Config, result: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """The line of the evaluation at the last step; none where the result was measured on other windows."""
+    if result["status"] != "finished" or step != result["steps"]:
+        return []
+    final, best = result.get("validation") or {}, result.get("best") or {}
+    line = {key: result.get(key) for key in ("tokens", "seconds")}
+    if config.data.batching == "streams" or config.evaluation.windows == config.evaluation.final_windows:
+        line |= {f"validation_{name}": final.get(name) for name in ("loss", "loss_se", "bits_per_byte")}
+    elif best.get("step") == step:
+        line |= {"validation_loss": best.get("validation_loss")}
+    return list(filter(_is_whole, [{"step": step, **line}])) if "validation_loss" in line else []
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl with a held-out loss.
+
+    Raises:
+        UserError: the run has ended, and the file is not there.
+    """
+    if not (folder / "metrics.jsonl").is_file() and read_result(folder) is not None:
+        raise UserError(
+            f"{folder}: metrics.jsonl is missing; `seqjax train {folder}` brings it back from the last checkpoint"
+        )
+    return [record for record in read_metrics(folder) if "validation_loss" in record]
 
 
 def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -84,7 +84,7 @@ def collect(
 
 def _curve(place: Path) -> tuple[list[float], list[float]]:
     """Tokens and held-out loss, each point on the same windows."""
-    points = [(r["tokens"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
+    points = [(r["tokens"], r["validation_loss"]) for r in runs.read_curve(place)]
     return [tokens for tokens, _ in points], [loss for _, loss in points]
 
 

@@ -85,6 +85,8 @@ def train_bundle(
     for config, folder in lanes:
         runs.open_run(folder, config)
     if (results := _all_results(lanes)) is not None:
+        for _, folder in lanes:
+            runs.restore_ended(folder, Progress(folder / "log.txt", quiet).say)
         return results
     present_devices()
     with ExitStack() as stack:
