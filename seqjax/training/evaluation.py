@@ -75,22 +75,44 @@ def evaluate(
 
 @pinned()
 def evaluate_bundle(
-    config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
+    config: Config,
+    shard: TokenShard,
+    split: str,
+    token_losses: TokenLosses,
+    params: Tree,
+    carry: Tree,
+    windows: int,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[Evaluation]:
-    """As :func:`evaluate`, for R runs at once: params, carry and the token losses have an axis R in front."""
-    starts, losses_RxWxT = _losses(config, shard, token_losses, params, carry, windows)
+    """As :func:`evaluate`, for R runs at once: params, carry and the token losses have an axis R in front.
+
+    Args:
+        before_batch: called before each batch; what it raises ends the evaluation.
+    """
+    starts, losses_RxWxT = _losses(config, shard, token_losses, params, carry, windows, before_batch)
     return [_summarise(config, shard, split, starts, losses_WxT) for losses_WxT in losses_RxWxT]
 
 
 def _losses(
-    config: Config, shard: TokenShard, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
+    config: Config,
+    shard: TokenShard,
+    token_losses: TokenLosses,
+    params: Tree,
+    carry: Tree,
+    windows: int,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Where the windows start (None for streams), and the loss of every token of every window."""
     context = config.train.context_length
+
+    def asked_first(*batch: Any) -> tuple[jax.Array, Tree]:
+        before_batch()
+        return token_losses(*batch)
+
     if config.data.batching == "streams":
-        return None, np.concatenate(list(_stream_losses(config, shard, token_losses, params, carry)), axis=-2)
+        return None, np.concatenate(list(_stream_losses(config, shard, asked_first, params, carry)), axis=-2)
     starts = evaluation_windows(shard.tokens, windows, context)
-    pieces = _window_losses(shard, starts, context, config.evaluation.batch_size, token_losses, params)
+    pieces = _window_losses(shard, starts, context, config.evaluation.batch_size, asked_first, params)
     return starts, np.concatenate(list(pieces), axis=-2)
 
 

@@ -128,9 +128,11 @@ class _Bundle:
         self.decay_R = np.array([run.config.optimizer.weight_decay for run in members], np.float32)
         self.steps_at_once = 1
         self.last_read = time.monotonic()
+        self.stop: Sequence[int] = ()
 
     def to_the_end(self, stop: Sequence[int]) -> list[dict[str, Any]]:
         """Train from the last checkpoints on; the results of all runs, finished or diverged."""
+        self.stop = stop
         state, step = self._restore()
         steps = self.config.train.steps
         unread: tuple[int, int, dict[str, jax.Array]] | None = None
@@ -246,18 +248,24 @@ class _Bundle:
 
     def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Evaluation]:
         """One point of each of these runs' validation curve, on the same windows at every step."""
-        found = self._held_out(state, self.config.evaluation.windows)
+        found = self._held_out(step, state, self.config.evaluation.windows)
         for run, of_run in zip(self.members, found, strict=True):
             if run in members:
                 run.evaluated(step, of_run)
         return found
 
-    def _held_out(self, state: TrainState, windows: int) -> list[Evaluation]:
+    def _held_out(self, step: int, state: TrainState, windows: int) -> list[Evaluation]:
+        """Evaluate; asked to stop, end before the next batch: the state is saved, and a resumed run evaluates it."""
         began = time.monotonic()
         shard = self.members[0].validation_shard
         carry = self.program.zero_carry()
+
+        def before_batch() -> None:
+            if self.stop:
+                raise Interrupted(self.stop[0], step)
+
         found = evaluate_bundle(
-            self.config, shard, "validation", self.program.token_losses, state.params, carry, windows
+            self.config, shard, "validation", self.program.token_losses, state.params, carry, windows, before_batch
         )
         for run in self.members:
             run.not_training(time.monotonic() - began)
@@ -276,7 +284,7 @@ class _Bundle:
         self._save(steps, state)
         found = self._evaluate(steps, state, [run for run in self.members if run.result is None])
         if found[0].protocol == "windows" and evaluation.final_windows != evaluation.windows:
-            found = self._held_out(state, evaluation.final_windows)
+            found = self._held_out(steps, state, evaluation.final_windows)
         for run, final in zip(self.members, found, strict=True):
             if run.result is None:
                 run.progress.say(f"held out: {final.summary()}")
