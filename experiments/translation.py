@@ -127,7 +127,7 @@ def row(name: str, folder: Path, options: dict[str, str]) -> dict[str, Any]:
     _, result, place = trained(name, folder, options)
     for found in (result["test"]["greedy"], result["test"]["beam"]) if "test" in result else ():
         found["exact_95"] = wilson(found["exact"], result["test"]["sentences"])
-    curve = [(r["step"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
+    curve = [(r["step"], r["validation_loss"]) for r in runs.read_curve(place)]
     return {"run_id": place.name, **result, "parameters": result["parameters"]["total"], "curve": curve}
 
 

@@ -52,7 +52,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """The object (or the list, if that is the kind) in a JSON file of a run or sweep.
 
     Raises:
-        UserError: the file is empty, cut short, or holds something else.
+        UserError: the file is empty, cut short, holds something else, or may not be read.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -61,8 +61,15 @@ def read_json(path: Path, kind: type = dict) -> Any:
         reason = f"it holds a {type(value).__name__} where a {kind.__name__} belongs"
     except ValueError as error:  # JSON and UTF-8
         reason = "it is empty" if not path.stat().st_size else str(error)
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    raise damaged(path, reason)
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """What to say of a damaged file: where it is, what is wrong with it, what to do."""
     what = MEND.get(path.name, "bring it back from a copy, or remove it")
-    raise UserError(f"{path}: is damaged ({reason}); {what}")
+    return UserError(f"{path}: is damaged ({reason}); {what}")
 
 
 def need_room(folder: Path, n_bytes: float, what: str) -> None:

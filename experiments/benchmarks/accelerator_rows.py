@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array, lax
+from seqjax.training.losses import next_token_loss
 from train_step import VOCABULARY, SeqjaxSystem, Shape, config_of, start, take_turns
 
 from seqjax.config import Config
@@ -26,7 +27,6 @@ from seqjax.models import count_parameters, flops_per_token
 from seqjax.models.language_model import build_model
 from seqjax.through_time import nonlinear
 from seqjax.training.hardware import peak_flops
-from seqjax.training.losses import next_token_loss
 
 REPEATS, TURN_SECONDS, COMPILE_SECONDS = 5, 0.15, 60
 BUFFERED = "FUSION CUBLAS CUBLASLT CUSTOM_CALL CUDNN DYNAMIC_SLICE_FUSION".split()  # XLA's default

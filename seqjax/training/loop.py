@@ -94,6 +94,8 @@ def train_bundle(
         _check(config)
         runs.open_run(folder, config)
     if (results := _all_results(lanes)) is not None:
+        for _, folder in lanes:
+            runs.restore_ended(folder, Progress(folder / "log.txt", quiet).say)
         return results
     present_devices()
     with ExitStack() as stack:
@@ -153,9 +155,11 @@ class _Bundle:
         self.decay_R = np.array([run.config.optimizer.weight_decay for run in members], np.float32)
         self.steps_at_once = 1
         self.last_read = time.monotonic()
+        self.stop: Sequence[int] = ()
 
     def to_the_end(self, stop: Sequence[int]) -> list[dict[str, Any]]:
         """Train from the last checkpoints on; the results of all runs, finished or diverged."""
+        self.stop = stop
         state, step = self._restore()
         steps = self.config.train.steps
         unread: tuple[int, int, dict[str, jax.Array]] | None = None
@@ -280,16 +284,22 @@ class _Bundle:
 
     def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Found]:
         """One point of each of these runs' validation curve, on the same data at every step."""
-        found = self._held_out(state, final=False)
+        found = self._held_out(step, state, final=False)
         for run, of_run in zip(self.members, found, strict=True):
             if run in members:
                 run.evaluated(step, of_run)
         return found
 
-    def _held_out(self, state: TrainState, final: bool) -> list[Found]:
-        """What the held-out data says of every run."""
+    def _held_out(self, step: int, state: TrainState, final: bool) -> list[Found]:
+        """What the held-out data says of every run.
+
+        Raises:
+            Interrupted: asked to stop between two batches; the state is saved, and a resumed run evaluates it.
+        """
         began, carry, scores = time.monotonic(), self.program.zero_carry(), []
         for batch in self.task.held_out(final):
+            if self.stop:
+                raise Interrupted(self.stop[0], step)
             score_R, carry = self.program.score(state.params, batch, carry)
             scores.append(jax.device_get(score_R))
         found = [
@@ -313,7 +323,7 @@ class _Bundle:
         self._save(steps, state)
         found = self._evaluate(steps, state, [run for run in self.members if run.result is None])
         if self.task.more_at_end:
-            found = self._held_out(state, final=True)
+            found = self._held_out(steps, state, final=True)
         for run, final in zip(self.members, found, strict=True):
             if run.result is None:
                 if run.task.keeps == "last":
