@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="measure nothing")
     options = parser.parse_args()
     began = time.perf_counter()
+    prepare()
     file = options.out / "rows.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.report:
@@ -63,7 +64,6 @@ def main() -> int:
 
 def measure_all(options: argparse.Namespace, file: Path, began: float) -> None:
     """Every row that is wanted and not there, while there is time."""
-    prepare()
     from accelerator_rows import rows
 
     there = read(file)
@@ -178,9 +178,10 @@ def write_table(folder: Path, lines: list[dict[str, Any]]) -> str:
 
 def as_text(lines: list[dict[str, Any]]) -> str:
     """The tables as Markdown."""
-    from accelerator_table import errors, speeds, surroundings
+    import accelerator_table as tables
 
-    return "\n\n".join(part for part in (surroundings(lines), errors(lines), speeds(lines)) if part)
+    parts = (tables.surroundings(lines), tables.goals(lines), tables.errors(lines), tables.speeds(lines))
+    return "\n\n".join(part for part in parts if part)
 
 
 if __name__ == "__main__":
