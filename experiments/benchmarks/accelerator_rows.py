@@ -66,7 +66,7 @@ def rows(tiny: bool) -> list[Row]:
             precision_speed("lstm", small, 0.0),
             recurrent("elman", small, "bfloat16", "", 0.0),
             unrolls(small, (2,), 0.0),
-            command_buffers(small, 2, 0.0),
+            command_buffers(small, False, (1, 2), 0.0),
             transformer(small, 64, 0.0),
             bundles(small, (2,), 0.0),
             families(small, small, 0.0),
@@ -84,13 +84,14 @@ def rows(tiny: bool) -> list[Row]:
         recurrent("lstm", first, "float32", ""),
         *(recurrent(family, shape, "bfloat16", goals) for family, shape, goals in rest),
         unrolls(first, (1, 4, 8, 16)),
-        command_buffers(first, 8),
+        command_buffers(first, False, (1, 8)),
         transformer(Shape(384, 6, 64, 1024), VOCABULARY),
         transformer(Shape(768, 12, 16, 1024), 50304),
         bundles(Shape(128, 1, 16, 512), (1, 8, 32, 128)),
         families(Shape(768, 2, 64, 512), Shape(512, 3, 64, 512)),
         families(Shape(1024, 3, 64, 512), Shape(512, 8, 64, 512)),
         *(recurrent(family, shape, "float32", "") for family, shape, _ in rest),
+        command_buffers(first, True, (1,)),  # last: a graph of all time steps may take long to make
     ]
 
 
@@ -170,8 +171,8 @@ def precision_errors(family: str, shape: Shape) -> Row:
 
     def measure() -> Found:
         with jax.default_device(jax.devices("cpu")[0]):
-            start = build_model(model, VOCABULARY, shape.context).init(jax.random.key(0), tokens[:1, :1])["params"]
-            params = jax.device_get(start)
+            network = build_model(model, VOCABULARY, shape.context)
+            params = jax.device_get(jax.jit(network.init)(jax.random.key(0), tokens[:1, :1])["params"])
             with jax.enable_x64(True):
                 logits, grads = outputs("float64", jax.tree.map(np.float64, params))
         found = {}
@@ -251,19 +252,19 @@ def unrolls(shape: Shape, steps: tuple[int, ...], turn_seconds: float = TURN_SEC
     return Row(f"loops, unrolled: {named('lstm', shape)} bfloat16", "G1 G4", partial(compare, cases, turn_seconds))
 
 
-def command_buffers(shape: Shape, unroll: int, turn_seconds: float = TURN_SECONDS) -> Row:
-    """The loop as a CUDA graph: a conditional node (WHILE), or flat (loops unrolled by XLA)."""
+def command_buffers(shape: Shape, flat: bool, steps: tuple[int, ...], turn_seconds: float = TURN_SECONDS) -> Row:
+    """The loop as a conditional node of a CUDA graph, or, flat, unrolled by XLA to a node for each kernel."""
     config, tokens = config_of("lstm", shape, "bfloat16"), tokens_of(shape)
-    case = partial(loops, config, tokens)
-    name = f"loops, command buffers: {named('lstm', shape)} bfloat16"
+    what = "command buffers, flat" if flat else "command buffers"
 
     def measure() -> Found:
         graph = {"xla_gpu_enable_command_buffer": ",".join([*filter(_buffers, BUFFERED), "WHILE"])}
-        flat = graph | {"xla_gpu_command_buffer_unroll_loops": True}
-        cases = {"default": case(), "while": case(**graph), f"while, unroll {unroll}": case(unroll, **graph)}
-        return compare(cases | {"while, flat": case(**flat)}, turn_seconds)
+        if flat:
+            graph |= {"xla_gpu_command_buffer_unroll_loops": True}
+        cases = {f"while, unroll {n}": loops(config, tokens, n, **graph) for n in steps}
+        return compare({"default": loops(config, tokens)} | cases, turn_seconds)
 
-    return Row(name, "G1 G4", measure)
+    return Row(f"loops, {what}: {named('lstm', shape)} bfloat16", "G1 G4", measure)
 
 
 def _buffers(kind: str) -> bool:
