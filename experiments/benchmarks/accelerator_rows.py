@@ -7,30 +7,24 @@ Batches lie on the device. The systems of a row live in one process and take tur
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import statistics
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array, lax
+from accelerator_systems import Build, buffered_loops, fused_attention, limited, on_cuda, scans_unrolled, torch_system
+from jax import Array
 from train_step import VOCABULARY, SeqjaxSystem, Shape, config_of, start, take_turns
 
 from seqjax.config import Config
-from seqjax.layers import attention
 from seqjax.models import count_parameters, flops_per_token
 from seqjax.models.language_model import build_model
-from seqjax.through_time import nonlinear
 from seqjax.training.hardware import peak_flops
 from seqjax.training.losses import next_token_loss
 
 REPEATS, TURN_SECONDS, COMPILE_SECONDS = 5, 0.15, 60
-BUFFERED = "FUSION CUBLAS CUBLASLT CUSTOM_CALL CUDNN DYNAMIC_SLICE_FUSION".split()  # XLA's default
-Build = Callable[[], Any]
 Found = dict[str, dict[str, Any]]
 
 
@@ -109,17 +103,6 @@ def in_a_line(error: BaseException) -> str:
     """What went wrong, at most 200 characters."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:200] if lines[0] != "needs CUDA" else lines[0]
-
-
-def on_cuda(build: Build) -> Build:
-    """`build`, which an accelerator of NVIDIA is needed for."""
-
-    def checked() -> Any:
-        if jax.default_backend() == "cpu":
-            raise RuntimeError("needs CUDA")
-        return build()
-
-    return checked
 
 
 def compare(cases: dict[str, Case], turn_seconds: float = TURN_SECONDS) -> Found:
@@ -214,27 +197,6 @@ def recurrent(family: str, shape: Shape, dtype: str, goals: str, turn_seconds: f
     return Row(f"{named(family, shape)} {dtype}", goals, partial(compare, cases, turn_seconds))
 
 
-def torch_system(config: Config, tokens: np.ndarray, vocab_size: int = VOCABULARY, **options: Any) -> Build:
-    """How torch's system is built; torch is imported then."""
-
-    def build() -> Any:
-        from torch_models import TorchSystem
-
-        return TorchSystem(config, vocab_size, tokens, **{"compiled": False} | options)
-
-    return build
-
-
-@contextlib.contextmanager
-def scans_unrolled(steps: int) -> Iterator[None]:
-    """Recurrences traced within have so many time steps in an iteration of their loops."""
-    nonlinear.lax = types.SimpleNamespace(**vars(lax) | {"scan": partial(lax.scan, unroll=steps)})
-    try:
-        yield
-    finally:
-        nonlinear.lax = lax
-
-
 def loops(config: Config, tokens: np.ndarray, unroll: int = 1, **options: Any) -> Case:
     """The LSTM with its loops unrolled by so much, and options of XLA."""
 
@@ -258,54 +220,11 @@ def command_buffers(shape: Shape, flat: bool, steps: tuple[int, ...], turn_secon
     what = "command buffers, flat" if flat else "command buffers"
 
     def measure() -> Found:
-        graph = {"xla_gpu_enable_command_buffer": ",".join([*filter(_buffers, BUFFERED), "WHILE"])}
-        if flat:
-            graph |= {"xla_gpu_command_buffer_unroll_loops": True}
+        graph = buffered_loops(flat)
         cases = {f"while, unroll {n}": loops(config, tokens, n, **graph) for n in steps}
         return compare({"default": loops(config, tokens)} | cases, turn_seconds)
 
     return Row(f"loops, {what}: {named('lstm', shape)} bfloat16", "G1 G4", measure)
-
-
-def _buffers(kind: str) -> bool:
-    """Whether this XLA knows a kind of command in buffers; the names have changed."""
-    try:
-        jax.jit(lambda x: x).lower(0.0).compile(compiler_options={"xla_gpu_enable_command_buffer": kind})
-    except Exception:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def fused_attention(implementation: str) -> Iterator[None]:
-    """Whole attention traced within is `jax.nn.dot_product_attention`, always causal."""
-
-    def heads(q_BxNxTxK: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxTxS: Array, dtype: Any) -> Array:
-        q, k, v = (x.swapaxes(1, 2) for x in (q_BxNxTxK, k_BxNxSxK, v_BxNxSxK))
-        fused = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
-        return fused.swapaxes(1, 2)
-
-    ours, attention.attend_heads = attention.attend_heads, heads
-    try:
-        yield
-    finally:
-        attention.attend_heads = ours
-
-
-@contextlib.contextmanager
-def limited(seconds: int) -> Iterator[None]:
-    """A TimeoutError after so many seconds."""
-
-    def late(*_: Any) -> None:
-        raise TimeoutError(f"more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def transformer(shape: Shape, vocab_size: int, turn_seconds: float = TURN_SECONDS) -> Row:

@@ -118,7 +118,7 @@ def test_goals_are_of_rows_that_there_are(module: Any) -> None:
 
 
 def test_attention_of_jax_stands_in_for_ours(module: Any) -> None:
-    from accelerator_rows import fused_attention
+    from accelerator_systems import fused_attention
 
     from seqjax.layers import attention
 
