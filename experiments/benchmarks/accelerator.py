@@ -1,8 +1,8 @@
 """seqjax on an accelerator beside torch (cuDNN) and Flax: one command for the day a GPU is there.
 
-    PYTHONPATH=. python experiments/benchmarks/accelerator.py --seconds 480   # stops starting rows after 8 minutes
-    PYTHONPATH=. python experiments/benchmarks/accelerator.py --tiny          # every kind of row on a CPU, a minute
-    PYTHONPATH=. python experiments/benchmarks/accelerator.py --report        # write the table of what is there again
+    python experiments/benchmarks/accelerator.py --seconds 480   # starts no row after 8 minutes
+    python experiments/benchmarks/accelerator.py --tiny          # every kind of row on a CPU, a minute
+    python experiments/benchmarks/accelerator.py --report        # write the table of what is there again
 
 Rows come in the order of accelerator_rows.py, the most important first. Each is written to DIR/rows.jsonl as soon as it
 is measured, and a row that is there is not measured again: start the same command once more to go on. A system that
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-OUT = HERE.parents[1] / "report" / "accelerator"
+ROOT = HERE.parents[1]
 TRIES = 2  # of a row in which the process ends
 
 
@@ -36,9 +36,10 @@ def prepare() -> None:
     """What has to be so before jax is imported."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the card
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.7")
-    if str(HERE) not in sys.path:
-        sys.path.append(str(HERE))
-    if importlib.util.find_spec("tiktoken") is None:  # seqjax.data imports it, and no text is read here
+    sys.path += [str(folder) for folder in (HERE, ROOT) if str(folder) not in sys.path]  # seqjax need not be installed
+    try:
+        importlib.import_module("tiktoken")
+    except ImportError:  # seqjax.data imports it, but no text is read here
         sys.modules["tiktoken"] = types.ModuleType("tiktoken")
 
 
@@ -46,29 +47,41 @@ def main() -> int:
     """Measure what is not in the file yet; write and print the table."""
     parser = argparse.ArgumentParser(description="The train step on an accelerator beside torch's and Flax's.")
     parser.add_argument("--seconds", type=float, default=480, help="start no row after so many seconds [480]")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of rows.jsonl and the table [report/accelerator]")
     parser.add_argument("--tiny", action="store_true", help="one small row of every kind")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="[report/accelerator, or report/accelerator-tiny]")
     parser.add_argument("--rows", nargs="+", help="only rows whose name has one of these words")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     options = parser.parse_args()
     began = time.perf_counter()
-    file = options.out / "rows.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    if not options.report:
-        measure_all(options, file, began)
-    text = write_table(options.out, results(read(file)))
-    print(text)
+    prepare()
+    from seqjax.disk import storage_errors
+
+    folder = options.out or ROOT / "report" / ("accelerator-tiny" if options.tiny else "accelerator")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not options.report:
+            measure_all(options, folder, began)
+        print(write_table(folder, results(read(folder / "rows.jsonl"))))
     return 0
 
 
-def measure_all(options: argparse.Namespace, file: Path, began: float) -> None:
-    """Every row that is wanted and not there, while there is time."""
-    prepare()
+def measure_all(options: argparse.Namespace, folder: Path, began: float) -> None:
+    """Every row that is wanted and not there, while there is time.
+
+    Raises:
+      UserError: no row has one of the words.
+    """
     from accelerator_rows import rows
 
+    from seqjax.errors import UserError
+
+    file = folder / "rows.jsonl"
     there = read(file)
     done, tried = {line["row"] for line in results(there)}, Counter(line["row"] for line in there if "began" in line)
     wanted = [row for row in rows(options.tiny) if not options.rows or any(word in row.name for word in options.rows)]
+    if not wanted:
+        names = "; ".join(row.name for row in rows(options.tiny))
+        raise UserError(f"--rows {' '.join(options.rows)}: no row has such a word in its name; they are: {names}")
     left = sorted((row for row in wanted if row.name not in done), key=lambda row: tried[row.name])
     where = about()
     for index, row in enumerate(left):
@@ -82,7 +95,7 @@ def measure_all(options: argparse.Namespace, file: Path, began: float) -> None:
         line = {"row": row.name, "goals": row.goals, **measured(row), **where}
         append(file, line)
         print(f"{time.perf_counter() - began:5.0f} s: {in_short(line)}", file=sys.stderr, flush=True)
-        write_table(options.out, results(read(file)))
+        write_table(folder, results(read(file)))
 
 
 def measured(row: Any) -> dict[str, Any]:
@@ -178,10 +191,14 @@ def write_table(folder: Path, lines: list[dict[str, Any]]) -> str:
 
 def as_text(lines: list[dict[str, Any]]) -> str:
     """The tables as Markdown."""
-    from accelerator_table import errors, speeds, surroundings
+    import accelerator_table as tables
 
-    return "\n\n".join(part for part in (surroundings(lines), errors(lines), speeds(lines)) if part)
+    parts = (tables.surroundings(lines), tables.goals(lines), tables.errors(lines), tables.speeds(lines))
+    return "\n\n".join(part for part in parts if part)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    prepare()
+    from seqjax.guard import guarded
+
+    sys.exit(guarded(main))

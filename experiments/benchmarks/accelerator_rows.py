@@ -7,30 +7,24 @@ Batches lie on the device. The systems of a row live in one process and take tur
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import statistics
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array, lax
-from seqjax.training.losses import next_token_loss
+from accelerator_systems import Build, buffered_loops, fused_attention, limited, on_cuda, scans_unrolled, torch_system
+from jax import Array
 from train_step import VOCABULARY, SeqjaxSystem, Shape, config_of, start, take_turns
 
 from seqjax.config import Config
-from seqjax.layers import attention
 from seqjax.models import count_parameters, flops_per_token
 from seqjax.models.language_model import build_model
-from seqjax.through_time import nonlinear
 from seqjax.training.hardware import peak_flops
+from seqjax.tasks.text import next_token_loss
 
 REPEATS, TURN_SECONDS, COMPILE_SECONDS = 5, 0.15, 60
-BUFFERED = "FUSION CUBLAS CUBLASLT CUSTOM_CALL CUDNN DYNAMIC_SLICE_FUSION".split()  # XLA's default
-Build = Callable[[], Any]
 Found = dict[str, dict[str, Any]]
 
 
@@ -66,29 +60,32 @@ def rows(tiny: bool) -> list[Row]:
             precision_speed("lstm", small, 0.0),
             recurrent("elman", small, "bfloat16", "", 0.0),
             unrolls(small, (2,), 0.0),
-            command_buffers(small, 2, 0.0),
+            command_buffers(small, False, (1, 2), 0.0),
             transformer(small, 64, 0.0),
             bundles(small, (2,), 0.0),
             families(small, small, 0.0),
         ]
     first, wide = Shape(256, 1, 64, 1024), Shape(768, 1, 16, 1024)
-    shapes = {first: "G1 G4", Shape(512, 1, 64, 256): "G4", wide: "G2", Shape(1024, 1, 256, 256): "G3 G4"}
-    both = ("bfloat16", "float32")
+    others = {Shape(512, 1, 64, 256): "G4", wide: "G2", Shape(1024, 1, 256, 256): "G3 G4"}
+    cells = [("gru", first, "G8"), ("gru", wide, ""), ("elman", first, "G8")]
+    rest = [*(("lstm", shape, goals) for shape, goals in others.items()), *cells]
     return [
         precision_errors("lstm", Shape(64, 1, 8, 64)),
         precision_errors("transformer", Shape(64, 2, 8, 64)),
         precision_speed("lstm", Shape(512, 1, 64, 256)),
         precision_speed("transformer", Shape(256, 4, 64, 256)),
-        *(recurrent("lstm", shape, dtype, goals) for shape, goals in shapes.items() for dtype in both),
-        *(recurrent("gru", shape, dtype, "G8") for shape in (first, wide) for dtype in both),
-        *(recurrent("elman", first, dtype, "G8") for dtype in both),
+        recurrent("lstm", first, "bfloat16", "G1 G4 G8"),
+        recurrent("lstm", first, "float32", ""),
+        *(recurrent(family, shape, "bfloat16", goals) for family, shape, goals in rest),
         unrolls(first, (1, 4, 8, 16)),
-        command_buffers(first, 8),
+        command_buffers(first, False, (1, 8)),
         transformer(Shape(384, 6, 64, 1024), VOCABULARY),
         transformer(Shape(768, 12, 16, 1024), 50304),
         bundles(Shape(128, 1, 16, 512), (1, 8, 32, 128)),
         families(Shape(768, 2, 64, 512), Shape(512, 3, 64, 512)),
         families(Shape(1024, 3, 64, 512), Shape(512, 8, 64, 512)),
+        *(recurrent(family, shape, "float32", "") for family, shape, _ in rest),
+        command_buffers(first, True, (1,)),  # last: a graph of all time steps may take long to make
     ]
 
 
@@ -106,17 +103,6 @@ def in_a_line(error: BaseException) -> str:
     """What went wrong, at most 200 characters."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:200] if lines[0] != "needs CUDA" else lines[0]
-
-
-def on_cuda(build: Build) -> Build:
-    """`build`, which an accelerator of NVIDIA is needed for."""
-
-    def checked() -> Any:
-        if jax.default_backend() != "gpu":
-            raise RuntimeError("needs CUDA")
-        return build()
-
-    return checked
 
 
 def compare(cases: dict[str, Case], turn_seconds: float = TURN_SECONDS) -> Found:
@@ -168,8 +154,8 @@ def precision_errors(family: str, shape: Shape) -> Row:
 
     def measure() -> Found:
         with jax.default_device(jax.devices("cpu")[0]):
-            start = build_model(model, VOCABULARY, shape.context).init(jax.random.key(0), tokens[:1, :1])["params"]
-            params = jax.device_get(start)
+            network = build_model(model, VOCABULARY, shape.context)
+            params = jax.device_get(jax.jit(network.init)(jax.random.key(0), tokens[:1, :1])["params"])
             with jax.enable_x64(True):
                 logits, grads = outputs("float64", jax.tree.map(np.float64, params))
         found = {}
@@ -211,27 +197,6 @@ def recurrent(family: str, shape: Shape, dtype: str, goals: str, turn_seconds: f
     return Row(f"{named(family, shape)} {dtype}", goals, partial(compare, cases, turn_seconds))
 
 
-def torch_system(config: Config, tokens: np.ndarray, vocab_size: int = VOCABULARY, **options: Any) -> Build:
-    """How torch's system is built; torch is imported then."""
-
-    def build() -> Any:
-        from torch_models import TorchSystem
-
-        return TorchSystem(config, vocab_size, tokens, **{"compiled": False} | options)
-
-    return build
-
-
-@contextlib.contextmanager
-def scans_unrolled(steps: int) -> Iterator[None]:
-    """Recurrences traced within have so many time steps in an iteration of their loops."""
-    nonlinear.lax = types.SimpleNamespace(**vars(lax) | {"scan": partial(lax.scan, unroll=steps)})
-    try:
-        yield
-    finally:
-        nonlinear.lax = lax
-
-
 def loops(config: Config, tokens: np.ndarray, unroll: int = 1, **options: Any) -> Case:
     """The LSTM with its loops unrolled by so much, and options of XLA."""
 
@@ -249,64 +214,24 @@ def unrolls(shape: Shape, steps: tuple[int, ...], turn_seconds: float = TURN_SEC
     return Row(f"loops, unrolled: {named('lstm', shape)} bfloat16", "G1 G4", partial(compare, cases, turn_seconds))
 
 
-def command_buffers(shape: Shape, unroll: int, turn_seconds: float = TURN_SECONDS) -> Row:
-    """The loop as a CUDA graph: a conditional node (WHILE), or flat (loops unrolled by XLA)."""
+def command_buffers(shape: Shape, flat: bool, steps: tuple[int, ...], turn_seconds: float = TURN_SECONDS) -> Row:
+    """The loop as a conditional node of a CUDA graph, or, flat, unrolled by XLA to a node for each kernel."""
     config, tokens = config_of("lstm", shape, "bfloat16"), tokens_of(shape)
-    case = partial(loops, config, tokens)
-    name = f"loops, command buffers: {named('lstm', shape)} bfloat16"
+    what = "command buffers, flat" if flat else "command buffers"
 
     def measure() -> Found:
-        graph = {"xla_gpu_enable_command_buffer": ",".join([*filter(_buffers, BUFFERED), "WHILE"])}
-        flat = graph | {"xla_gpu_command_buffer_unroll_loops": True}
-        cases = {"default": case(), "while": case(**graph), f"while, unroll {unroll}": case(unroll, **graph)}
-        return compare(cases | {"while, flat": case(**flat)}, turn_seconds)
+        graph = buffered_loops(flat)
+        cases = {f"while, unroll {n}": loops(config, tokens, n, **graph) for n in steps}
+        return compare({"default": loops(config, tokens)} | cases, turn_seconds)
 
-    return Row(name, "G1 G4", measure)
-
-
-def _buffers(kind: str) -> bool:
-    """Whether this XLA knows a kind of command in buffers; the names have changed."""
-    try:
-        jax.jit(lambda x: x).lower(0.0).compile(compiler_options={"xla_gpu_enable_command_buffer": kind})
-    except Exception:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def fused_attention(implementation: str) -> Iterator[None]:
-    """Whole attention traced within is `jax.nn.dot_product_attention`, always causal."""
-
-    def heads(q_BxNxTxK: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxTxS: Array, dtype: Any) -> Array:
-        q, k, v = (x.swapaxes(1, 2) for x in (q_BxNxTxK, k_BxNxSxK, v_BxNxSxK))
-        fused = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
-        return fused.swapaxes(1, 2)
-
-    ours, attention.attend_heads = attention.attend_heads, heads
-    try:
-        yield
-    finally:
-        attention.attend_heads = ours
-
-
-@contextlib.contextmanager
-def limited(seconds: int) -> Iterator[None]:
-    """A TimeoutError after so many seconds."""
-
-    def late(*_: Any) -> None:
-        raise TimeoutError(f"more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+    return Row(f"loops, {what}: {named('lstm', shape)} bfloat16", "G1 G4", measure)
 
 
 def transformer(shape: Shape, vocab_size: int, turn_seconds: float = TURN_SECONDS) -> Row:
-    """With our attention and cuDNN's; torch's with `scaled_dot_product_attention`, and compiled."""
+    """With our attention and cuDNN's; torch's with `scaled_dot_product_attention`, and compiled.
+
+    The readout is a matrix of its own in both, so 12 x 768 has 163 M parameters, where GPT-2's 124 M share the table.
+    """
     config = config_of("transformer", shape, "bfloat16", n_heads=max(1, shape.width // 64))
     tokens = tokens_of(shape, vocab_size)
 
@@ -315,6 +240,9 @@ def transformer(shape: Shape, vocab_size: int, turn_seconds: float = TURN_SECOND
             return SeqjaxSystem(config, tokens, vocab_size)
 
     def compiled() -> Any:
+        import torch
+
+        torch.compiler.reset()  # or it would compile for any shape, having seen another
         with limited(COMPILE_SECONDS):
             system = torch_system(config, tokens, vocab_size, compiled=True)()
             system.run(1)  # compiles

@@ -43,7 +43,7 @@ class FlaxSystem:
         model = Recurrent(family.family, family.d_model, family.n_layers, vocab_size, dtype)
         optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, b1=0.9, b2=0.99, weight_decay=0.0))
         self.tokens = jnp.asarray(tokens_BxT1)
-        params = model.init(jax.random.key(0), self.tokens[:, :-1])
+        params = jax.jit(model.init)(jax.random.key(0), self.tokens[:1, :1])
         self.state = params, optimizer.init(params)
 
         @partial(jax.jit, donate_argnums=0)

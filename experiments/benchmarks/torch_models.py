@@ -85,7 +85,7 @@ class TorchSystem:
         self, config: Config, vocab_size: int, tokens_BxT1: np.ndarray, compiled: bool, dtype: str | None = None
     ) -> None:
         torch.manual_seed(0)
-        self.device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+        self.device = "cpu" if jax.default_backend() == "cpu" else "cuda"
         self.dtype = getattr(torch, dtype or config.train.compute_dtype)
         if self.device == "cuda":
             torch.set_float32_matmul_precision("high")
