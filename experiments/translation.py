@@ -29,6 +29,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common import writable
+
 from seqjax import disk, runs
 from seqjax.errors import UserError
 from seqjax.guard import guarded
@@ -82,7 +84,7 @@ def main() -> int:
         return 0
     for name in names:  # a mistake is said before anything is trained
         load_as(TranslationRun, ROOT / "configs" / "tasks" / f"{name}.yaml", dict(options.set))
-    target = (RESULTS if options.record else options.report) / options.corpus
+    target = writable((RESULTS if options.record else options.report) / options.corpus)
     path = target / "results.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name in names:
