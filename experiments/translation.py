@@ -128,7 +128,7 @@ def row(name: str, folder: Path, options: dict[str, str]) -> dict[str, Any]:
     result = fitted.result
     for found in (result["test"]["greedy"], result["test"]["beam"]) if "test" in result else ():
         found["exact_95"] = wilson(found["exact"], result["test"]["sentences"])
-    curve = [(r["step"], r["validation_loss"]) for r in runs.read_curve(place)]
+    curve = [(r["step"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
     return {"run_id": place.name, **result, "curve": curve}
 
 

@@ -240,6 +240,8 @@ def restore_params(
     restored = None
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder, writable=False)
+        if which == "best":
+            runs.read_curve(folder)  # says so where it is missing
         if which == "best" and checkpoints.steps() and checkpoints.best() is None:
             raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
         restored = checkpoints.restore(program.init(), say, checkpoints.best() if which == "best" else None)
