@@ -22,6 +22,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common import writable
+
 from seqjax.config import Config, run_id
 from seqjax.data import load_corpus
 from seqjax.disk import write_atomically, write_json
@@ -44,6 +46,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=CONFIGS, choices=CONFIGS, metavar="CONFIG", help="which of them")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "baselines", help="where the runs go")
     options = parser.parse_args()
+    writable(RESULTS)
     rows = json.loads((RESULTS / "results.json").read_text()) if (RESULTS / "results.json").is_file() else {}
     for label in options.only:
         config = load_config(ROOT / "configs" / f"{label}.yaml")

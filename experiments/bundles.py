@@ -76,6 +76,9 @@ def main() -> int:
     if options.report:
         print(as_text(json.loads(RESULTS.read_text())))
         return 0
+    from common import writable
+
+    writable(RESULTS.parent)
     record = {"batch_size": BATCH, "context_length": CONTEXT, **surroundings()}
     recorded = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not options.again else {}
     rows, gains = recorded.get("rows", []), recorded.get("step_gains", [])

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import scipy
+from common import writable
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
@@ -28,7 +29,7 @@ from seqjax.disk import write_json
 from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.plain import whole
-from seqjax.report.figures import draw_fits, save
+from seqjax.report.figures import check_name, draw_fits, save
 from seqjax.scaling import Points, fit, read_points
 from seqjax.scaling.laws import LAWS
 from seqjax.scaling.summary import describe
@@ -54,6 +55,10 @@ def main() -> int:
     options = parser.parse_args()
     columns = {"params": "Model Size", "flops": "Training FLOP", "loss": "loss"}
     law = LAWS["chinchilla"]
+    if options.plot:
+        check_name(options.plot)
+    if options.record:
+        writable(RESULTS.parent)
     table, _ = read_file(options.table)
     points = read_points(table, columns, law.variables, drop_highest=5)
     began = time.perf_counter()

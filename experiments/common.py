@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,6 +57,20 @@ def sweep_table(path: Path, runs: Path, options: Sequence[str] = ()) -> tuple[in
     return code, table[table["run_id"].isin(states)].reset_index(drop=True)
 
 
+def writable(target: Path) -> Path:
+    """The folder, made and tried: what cannot be written is told before hours of training.
+
+    Raises:
+        UserError: it cannot be made, or no file be written in it.
+    """
+    with storage_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target) as file:
+            file.write(b"tried")
+            file.flush()
+    return target
+
+
 def surroundings() -> dict[str, Any]:
     """Where and when: hardware, versions and date, for results.json."""
     return {
@@ -79,11 +94,12 @@ def run(name: str, sweep: str, doc: str, analyse: Analysis) -> int:
     sweep_file = ROOT / "configs" / "sweeps" / f"{sweep}.yaml"
     if options.dry_run:
         return seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), *rest, "--dry-run"])
+    target = writable(RESULTS / name if options.record else options.report)
     code, table = sweep_table(sweep_file, options.runs, rest)
     if table is None:
         return code
     found, figures = analyse(table, options.runs / sweep)
-    write(RESULTS / name if options.record else options.report, table, options.runs / sweep, found, figures)
+    write(target, table, options.runs / sweep, found, figures)
     return code
 
 

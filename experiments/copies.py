@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import surroundings
+from common import surroundings, writable
 
 import seqjax
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, TrainConfig
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "copies", help="for the figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     options = parser.parse_args()
+    target = writable(RESULTS if options.record else options.report)
     floor = PROCESS.copies_of(PROCESS.floor(CONTEXT))
     found = {}
     with tempfile.TemporaryDirectory() as place:
@@ -65,7 +66,6 @@ def main() -> int:
             found[name] = PROCESS.copies_of(losses(Path(place) / name))
             late = found[name][-16:].mean()
             print(f"{name:<28} copies, last 16 units: {late:.3f} nats (floor {floor[-16:].mean():.3f})", flush=True)
-    target = RESULTS if options.record else options.report
     target.mkdir(parents=True, exist_ok=True)
     figure = draw_copies(found, floor, np.log(PROCESS.symbols))
     for kind in ("svg", "png"):

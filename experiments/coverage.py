@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import writable
 
 from seqjax.disk import write_json
 from seqjax.guard import guarded
@@ -45,6 +46,7 @@ def main() -> int:
     options = parser.parse_args()
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
     if not options.report:
+        writable(RESULTS.parent)
         for name in options.laws:
             for objective in options.objectives:
                 key = {"law": name, "objective": objective, "tables": options.tables, "refits": options.refits}

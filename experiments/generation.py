@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import ROOT, surroundings, sweep_table
+from common import ROOT, surroundings, sweep_table, writable
 
 import seqjax
 from seqjax import disk, runs
@@ -67,6 +67,7 @@ def main() -> int:
     words, dotted = split_config_options(sys.argv[1:])
     options = parser.parse_args(words)
     config = load_as(Config, options.lines, config_options(dotted))
+    target = writable(RESULTS if options.record else options.report)
     code, table = sweep_table(options.sweep, options.runs)
     if table is None:
         return code
@@ -78,7 +79,6 @@ def main() -> int:
         "one to many": write_by_author(config, options.seeds, options.runs / "lines"),
         **surroundings(),
     }
-    target = RESULTS if options.record else options.report
     with disk.storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         disk.write_json(target / "results.json", record)

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import surroundings
+from common import surroundings, writable
 
 import seqjax
 from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
@@ -66,9 +66,9 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "gradients", help="for the figure")
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     options = parser.parse_args()
+    target = writable(RESULTS if options.record else options.report)
     share_compilations()
     families = {family: measure(family, options) for family in MEASURED}
-    target = RESULTS if options.record else options.report
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         figure = draw_gradient_norms(families)

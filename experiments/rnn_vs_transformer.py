@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from common import sweep_table
+from common import sweep_table, writable
 
 from seqjax.chains import Chains
 from seqjax.cli import main as seqjax
@@ -90,6 +90,8 @@ def main() -> int:
         return seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), "--dry-run", *rest])
     if options.record and split_config_options(rest)[1]:
         raise UserError("--record keeps what a preset gives, without changes to it")
+    for target in [options.report, *([RESULTS / sweep_file.stem] if options.record else [])]:
+        writable(target)
     config = max((run.config for run in sweep.runs()), key=lambda config: config.train.context_length)
     chains = chains_for(config, CHAINS.get(options.preset, CHAINS["laptop"]), WINDOWS)  # before all the training
     code, table = sweep_table(sweep_file, options.runs, rest)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import surroundings
+from common import surroundings, writable
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig, named_run_id
@@ -87,7 +87,7 @@ def main() -> int:
     words, dotted = split_config_options(sys.argv[1:])
     options = parser.parse_args(words)
     bases = [load_as(Config, path, config_options(dotted)) for path in options.configs]
-    target = RESULTS if options.record else options.report
+    target = writable(RESULTS if options.record else options.report)
     share_compilations()
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,8 @@ def main() -> int:
             rows = search(bases[0], load(bases[0]), options.runs / "grid")
             write_json(target / "grid.json", {"corpus": bases[0].task.corpus, "rows": rows, **surroundings()})
             return 0
-        corpora = {base.task.corpus: measure(base, load(base), options) for base in bases}
+        splits = [load(base) for base in bases]  # all of them, before the first run
+        corpora = {b.task.corpus: measure(b, read, options) for b, read in zip(bases, splits, strict=True)}
         record = {"corpora": corpora, "published": PUBLISHED, **surroundings()}
         write_json(target / "results.json", record)
         figure = draw_sentiment(corpora, PUBLISHED)

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import surroundings
+from common import surroundings, writable
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import named_run_id
@@ -84,16 +84,17 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     options = parser.parse_args(words)
     found, called = {}, labels(options.data)
-    for source in options.data:
-        base = {**config_options(overlaid), "data.source": source}
-        drive = load(load_as(Config, CONFIG, base))
+    bases = {source: {**config_options(overlaid), "data.source": source} for source in options.data}
+    drives = {source: load(load_as(Config, CONFIG, base)) for source, base in bases.items()}
+    target = writable(RESULTS if options.record else options.report)
+    for source, drive in drives.items():
+        base = bases[source]
         results = train_all(base, drive, options)
         found[called[source]] = analyse(load_as(Config, CONFIG, base), drive, results)
     for name, of_source in found.items():
         print(f"\n{name}: {floors_as_text(of_source)}\n{as_text(of_source)}")
         print(f"last column over one frame: {gains_as_text(of_source)}")
         print(f"with past steering, over repeating it: {past_as_text(of_source)}")
-    target = RESULTS if options.record else options.report
     target.mkdir(parents=True, exist_ok=True)
     figure = draw_steering(found)
     for kind in ("svg", "png"):

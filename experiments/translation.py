@@ -29,6 +29,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common import writable
+
 import seqjax
 from seqjax import disk, runs
 from seqjax.config import named_run_id
@@ -83,7 +85,7 @@ def main() -> int:
         return 0
     for name in names:  # a mistake is said before anything is trained
         load_as(Config, ROOT / "configs" / "tasks" / f"{name}.yaml", dict(options.set))
-    target = (RESULTS if options.record else options.report) / options.corpus
+    target = writable((RESULTS if options.record else options.report) / options.corpus)
     path = target / "results.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name in names:

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import surroundings
+from common import surroundings, writable
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig, named_run_id
@@ -68,6 +68,7 @@ def main() -> int:
     words, dotted = split_config_options(sys.argv[1:])
     options = parser.parse_args(words)
     base = load_as(Config, CONFIG, config_options(dotted))
+    target = writable(RESULTS if options.record else options.report)
     share_compilations()
     rows = [row(*kind) for kind in kinds(options.distances, options.pieces)]
     for seed in range(options.seeds):
@@ -76,7 +77,6 @@ def main() -> int:
             found["accuracy"].append(result["test"]["accuracy"])
             found["loss"].append(result["test"]["loss"])
             found["parameters"] = result["parameters"]["total"]
-    target = RESULTS if options.record else options.report
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         record = {"rows": rows, "symbols": base.task.symbols, "steps": base.train.steps, **surroundings()}

@@ -197,6 +197,8 @@ def _restored(
     restored = None
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder, writable=False)
+        if which == "best":
+            runs.read_curve(folder)  # says so where it is missing
         if which == "best" and checkpoints.steps() and checkpoints.best() is None:
             raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
         here = SingleDeviceSharding(present_devices()[0])

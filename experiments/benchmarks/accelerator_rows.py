@@ -21,8 +21,8 @@ from train_step import VOCABULARY, SeqjaxSystem, Shape, config_of, start, take_t
 from seqjax.config import Config
 from seqjax.models import count_parameters, flops_per_token
 from seqjax.models.language_model import build_model
-from seqjax.training.hardware import peak_flops
 from seqjax.tasks.text import next_token_loss
+from seqjax.training.hardware import peak_flops
 
 REPEATS, TURN_SECONDS, COMPILE_SECONDS = 5, 0.15, 60
 Found = dict[str, dict[str, Any]]

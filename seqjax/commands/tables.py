@@ -83,8 +83,12 @@ def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared:
         refuse_incomparable(table[keep & ended], options.loss or "loss", _source(options.places))
     groups = {"": table}
     if options.by is not None:
-        named = written[_label_column(table, "by", options.by)].fillna("(empty)")
-        groups = {str(value): rows for value, rows in table.groupby(named, sort=True)}
+        named = written[_label_column(table, "by", options.by)]
+        of_no_group = has_status(table, "damaged") & named.isna().to_numpy()  # its config is damaged
+        if of_no_group.any():
+            print(f"note: left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}", file=sys.stderr)
+        grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
+        groups = {str(value): rows for value, rows in grouped}
     cluster = None
     if options.cluster is not None:
         cluster = written[_label_column(table, "cluster", options.cluster)]

@@ -81,6 +81,13 @@ def test_a_law_is_fitted_to_the_others(sweep: Path, capsys: pytest.CaptureFixtur
     assert "5 finished, 1 damaged" in capsys.readouterr().out
 
 
+def test_a_run_without_a_config_is_no_family(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(folders.run_folders(sweep)[0], "config.json", "")
+    assert main(["fit", str(sweep), "--law", "kaplan-n", "--bootstrap", "0", "--by", "family"]) == 0
+    printed = capsys.readouterr()
+    assert "== family gru" in printed.out and printed.err == "note: left out: 1 damaged run(s) of unknown family\n"
+
+
 def test_a_folder_is_found_by_its_name_where_its_config_is_damaged(sweep: Path) -> None:
     ill = folders.run_folders(sweep)[0]
     (ill / "config.json").write_text("")

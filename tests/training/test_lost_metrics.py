@@ -53,11 +53,13 @@ def test_train_brings_it_back(kind: str, run: Path, capsys: pytest.CaptureFixtur
     assert "metrics.jsonl" not in capsys.readouterr().err
 
 
-def test_what_needs_the_curve_says_that_it_is_missing(run: Path) -> None:
+def test_what_needs_the_curve_says_that_it_is_missing(run: Path, capsys: Any) -> None:
     assert len(runs.read_curve(run)) == 2
     (run / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match=r"metrics\.jsonl is missing; `seqjax train .* brings it back"):
         runs.read_curve(run)
+    assert main(["eval", str(run), "--checkpoint", "best"]) == 2
+    assert "metrics.jsonl is missing" in capsys.readouterr().err
     (run / "result.json").unlink()
     assert runs.read_curve(run) == []  # a run that has not ended may have none
 
