@@ -242,11 +242,18 @@ def _place(found: Any, path: Path) -> str:
 def _named(found: type[Family], name: str) -> type[Family]:
     """The class with the field `family` of its name."""
     members = {"__doc__": found.__doc__, "shape": property(_shape), "label": class_of(name)}
+    if _definer(found, "step") < _definer(found, "backprop"):
+        members["backprop"] = None  # it belongs to the `step` of a base
     made = dataclasses.make_dataclass(
         found.__name__, [("family", Literal[name], name)], bases=(found,), frozen=True, namespace=members
     )
     made.__module__ = found.__module__
     return made
+
+
+def _definer(found: type, attribute: str) -> float:
+    """How many bases up an attribute is defined; infinite: nowhere."""
+    return next((place for place, base in enumerate(found.__mro__) if attribute in vars(base)), float("inf"))
 
 
 def _fixed(value: Any) -> Any:
