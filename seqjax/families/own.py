@@ -218,7 +218,7 @@ def _checked(module: ModuleType, class_name: str, path: Path) -> type[Family]:
         if name != "family" and field.default is field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: {class_name}.{name} has no default; every field of a family has one")
     try:
-        TypeAdapter(found)
+        TypeAdapter(found).rebuild(force=True, raise_errors=True)
     except (PydanticUserError, NameError, TypeError) as error:
         raise UserError(f"{where}: {class_name}: a field cannot be read from a config: {_first_line(error)}") from None
     return found
