@@ -166,6 +166,8 @@ def test_a_run_is_trained_killed_resumed_and_read(
         assert call("inspect", a, "--text", "Bene", "--trust-code", "--output", tmp_path / "a.svg") == 0
     if name == "Mixer":
         assert call("sample", a, "--tokens", 4, "--model.family", words) == 0
+        forget()
+        assert call("show", a) == 2 and call("show", a, "--trust-code") == 0
     assert call("eval", a, "--model.family", words) == 0
     assert f"{result['validation']['bits_per_byte']:.4f} bits per byte" in capsys.readouterr().out
 
@@ -178,7 +180,8 @@ def test_the_id_is_of_class_and_text_not_of_the_place(reference: Any, forget: An
     (tmp_path / "elsewhere" / "other.py").write_text(LEAKY)
     forget()
     assert run_id(config_of(small_text, f"{tmp_path / 'elsewhere' / 'other.py'}:Leaky")) == run_id(config)
-    changed = config_of(small_text, reference("Leaky", LEAKY + "\n"))
+    own_shape = "\n    @property\n    def shape(self):\n        return 'mine'\n"
+    changed = config_of(small_text, reference("Leaky", LEAKY + own_shape))
     assert run_id(changed) != run_id(config) and changed.model.family != config.model.family
     assert labels_of([changed.model.family, "lstm", config.model.family])["lstm"] == "LSTM"
     assert len(set(labels_of([changed.model.family, config.model.family]).values())) == 2
@@ -205,7 +208,7 @@ def test_tables_run_no_code(reference: Any, forget: Any, small_text: Path, tmp_p
     saved = json.loads((folder / "config.json").read_text())
     saved["model"]["family"] = words
     (folder / "config.json").write_text(json.dumps(saved))
-    for command in ("runs", "status", "show"):
+    for command in ("runs", "status", "show"):  # config.json of a run names no file, whoever wrote that there
         capsys.readouterr()
         assert call(command, folder) == (0 if command == "status" else 2)
         said = capsys.readouterr()

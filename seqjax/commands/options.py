@@ -74,11 +74,17 @@ def no_more(rest: Sequence[str]) -> None:
         raise UserError(f"command line: {rest[0]}: unknown option")
 
 
-def config_of(path: Path, rest: Sequence[str]) -> Config:
-    """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told."""
+def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> Config:
+    """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told.
+
+    Args:
+        trust: run the copy of a family's code in the run folder.
+    """
     file = path / "config.json" if (path / "config.json").is_file() else path
     if file != path:
-        runs.read_config(path)  # refuses what no run has written
+        model = runs.read_config(path).model  # refuses what no run has written
+        if trust and isinstance(model, own.Absent):
+            runs.load_code(path, model.family)
     tree = overlay(read_tree(file), options_tree(config_options(rest)))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
