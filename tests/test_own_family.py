@@ -18,6 +18,7 @@ from sweeping import write_sweep
 
 from seqjax import runs
 from seqjax.cli import main
+from seqjax.commands.options import code_again, configs_of_runs
 from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.families import GRU, family_of, hues_of, in_order, labels_of, own
@@ -160,7 +161,9 @@ def test_a_run_is_trained_killed_resumed_and_read(
     assert "--trust-code" in capsys.readouterr().err
     assert call("train", b, "--no-sample", "--quiet", "--model.family", words) == 0
     assert_same_run(config, a, b)
+    assert code_again(config) == f" --model.family {words}"
     forget()
+    assert code_again(config) == " --trust-code"
     capsys.readouterr()
     if name == "Leaky":
         assert call("inspect", a, "--text", "Bene", "--trust-code", "--output", tmp_path / "a.svg") == 0
@@ -218,8 +221,6 @@ def test_tables_run_no_code(reference: Any, forget: Any, small_text: Path, tmp_p
 def test_another_text_does_not_go_on_with_a_run(reference: Any, forget: Any, small_text: Path, tmp_path: Path) -> None:
     runs.open_run(tmp_path / "run", config_of(small_text, reference("Leaky")))
     forget()
-    from seqjax.commands.options import configs_of_runs
-
     with pytest.raises(UserError, match=r"the text was changed since.*family.py"):
         configs_of_runs([tmp_path / "run"], ["--model.family", reference("Leaky", LEAKY + "\n")], trust=False)
     with pytest.raises(UserError, match="no run is of it"):

@@ -106,6 +106,14 @@ def add_code(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def code_again(config: Config) -> str:
+    """The words that make the code of a run's family known to another command; none for the package's families."""
+    family = config.model.family
+    if not own.is_own(family):
+        return ""
+    return f" --model.family {own.reference(family)}" if own.reference(family) != family else " --trust-code"
+
+
 def take_families(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The values of ``--model.family``, and the other words."""
     taken: list[str] = []
