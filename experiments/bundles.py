@@ -147,10 +147,10 @@ def one_way(way: str, family: str, width: int, steps: int) -> dict[str, Any]:
 def prepare(path: Path) -> dict[str, Any]:
     """Tokens are made before anything is timed."""
     from seqjax.sweeps.grid import read_sweep
-    from seqjax.training.setup import load_text
+    from seqjax.tasks.text import load
 
     planned = read_sweep(path).runs()
-    text = load_text(planned[0].config)
+    text = load(planned[0].config)
     text.shard("train"), text.shard("validation")
     return {"runs": len(planned)}
 
@@ -192,10 +192,10 @@ def torch_way(path: Path) -> dict[str, Any]:
     except ImportError:
         return {"torch": None}
     from seqjax.sweeps.grid import read_sweep
-    from seqjax.training.setup import load_text
+    from seqjax.tasks.text import load
 
     planned = read_sweep(path).runs()
-    text = load_text(planned[0].config)
+    text = load(planned[0].config)
     shards = text.shard("train"), text.shard("validation")
     first = planned[0].config
     short = dataclasses.replace(first, train=dataclasses.replace(first.train, steps=200))

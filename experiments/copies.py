@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from common import surroundings
 
+import seqjax
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.data.copies import UNIT, Copies
 from seqjax.disk import write_json
@@ -33,8 +34,6 @@ from seqjax.plain import whole
 from seqjax.report.families import draw_copies
 from seqjax.report.style import save
 from seqjax.training.loop import train
-from seqjax.training.run import restore_params
-from seqjax.training.setup import load_text, make_model, make_program
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "copies"
@@ -63,7 +62,7 @@ def main() -> int:
         for name, model in MODELS.items():
             config = config_of(model, corpus, options.steps)
             train(config, Path(place) / name, devices=1, wandb_mode="disabled", quiet=True)
-            found[name] = PROCESS.copies_of(losses(config, Path(place) / name))
+            found[name] = PROCESS.copies_of(losses(Path(place) / name))
             late = found[name][-16:].mean()
             print(f"{name:<28} copies, last 16 units: {late:.3f} nats (floor {floor[-16:].mean():.3f})", flush=True)
     target = RESULTS if options.record else options.report
@@ -88,17 +87,13 @@ def config_of(model: Any, corpus: Path, steps: int) -> Config:
     )
 
 
-def losses(config: Config, folder: Path) -> np.ndarray:
+def losses(folder: Path) -> np.ndarray:
     """Mean loss at each position of fresh windows that begin with a unit, [T]."""
-    tokenizer = load_text(config).tokenizer
-    program = make_program(config, make_model(config, tokenizer.vocab_size), devices=1)
-    _, params = restore_params(config, folder, program, print)
+    run = seqjax.open(folder)
     units = CONTEXT // UNIT + 1
-    windows = [tokenizer.encode(PROCESS.text(units, seed=10**6 + i).encode()) for i in range(HELD_OUT)]
+    windows = [run.tokenizer.encode(PROCESS.text(units, seed=10**6 + i).encode()) for i in range(HELD_OUT)]
     batch_WxT1 = np.stack(windows)[:, : CONTEXT + 1].astype(np.int32)
-    pieces = [
-        program.token_losses(params, batch_BxT1, None)[0] for batch_BxT1 in batch_WxT1.reshape(-1, 64, CONTEXT + 1)
-    ]
+    pieces = [run.token_losses(batch_BxT1) for batch_BxT1 in batch_WxT1.reshape(-1, 64, CONTEXT + 1)]
     return np.concatenate(pieces).mean(axis=0)
 
 

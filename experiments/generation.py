@@ -25,25 +25,23 @@ import numpy as np
 import pandas as pd
 from common import ROOT, surroundings, sweep_table
 
+import seqjax
 from seqjax import disk, runs
 from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import Config
+from seqjax.config import named_run_id
 from seqjax.data import load_corpus
-from seqjax.data.lines import AUTHORS, load_words, make_vocabulary, set_in_lines, split_words
+from seqjax.data.lines import AUTHORS, split_words
 from seqjax.guard import guarded
 from seqjax.numerics import pinned
+from seqjax.opened import OpenRun
 from seqjax.overlay import load_as
 from seqjax.plain import whole
 from seqjax.report.generation import draw_generation
 from seqjax.report.style import save
 from seqjax.scaling.intervals import t_interval
 from seqjax.sweeps.worker import share_compilations
-from seqjax.task_config import task_run_id
-from seqjax.tasks.lines import Judge, LinesConfig, make_judges, make_model, make_task, share_right, write_lines
-from seqjax.training import setup
-from seqjax.training.generation import generate
-from seqjax.training.run import restore_params
-from seqjax.training.tasks import fit
+from seqjax.tasks.lines import Config, Judge, load, make_judges, make_model, make_task, share_right, write_lines
+from seqjax.training.loop import train
 from seqjax.units import with_error
 
 RESULTS = ROOT / "experiments" / "results" / "generation"
@@ -68,7 +66,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     words, dotted = split_config_options(sys.argv[1:])
     options = parser.parse_args(words)
-    config = load_as(LinesConfig, options.lines, config_options(dotted))
+    config = load_as(Config, options.lines, config_options(dotted))
     code, table = sweep_table(options.sweep, options.runs)
     if table is None:
         return code
@@ -99,16 +97,15 @@ def continue_prompts(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
     known = {word for document in corpus.documents("train") for word in words_of(_text(document))}
     families: dict[str, Any] = {}
     for run_id, loss in table.sort_values("train.seed")[["run_id", "loss"]].itertuples(index=False):
-        config = runs.read_config(folder / run_id)
-        own = families.setdefault(config.model.family, {"loss": [], "by temperature": [], "parameters": []})
+        run = seqjax.open(folder / run_id)
+        own = families.setdefault(run.config.model.family, {"loss": [], "by temperature": [], "parameters": []})
         own["loss"].append(float(loss))
         own["parameters"] = runs.read_result(folder / run_id)["parameters"]["total"]
-        model, params, tokenizer = _trained(config, folder / run_id)
         for number, temperature in enumerate(TEMPERATURES):
-            texts = _samples(model, params, tokenizer, config, PROMPT, SAMPLES if temperature else 1, temperature)
+            texts = _samples(run, PROMPT, SAMPLES if temperature else 1, temperature)
             share = known_share([text[len(PROMPT) :].rpartition(" ")[0] for text in texts], known)
             if len(own["by temperature"]) == number:
-                from_first = _samples(model, params, tokenizer, config, FIRST, 1, temperature)[0]
+                from_first = _samples(run, FIRST, 1, temperature)[0]
                 shown = {"from prompt": texts[0], "from first": from_first, "known words": []}
                 own["by temperature"].append({"temperature": temperature, **shown})
             own["by temperature"][number]["known words"].append(share)
@@ -132,44 +129,30 @@ def known_share(texts: Sequence[str], known: set[str]) -> float:
     return sum(word in known for word in words) / max(len(words), 1)
 
 
-def _trained(config: Config, folder: Path) -> tuple[Any, Any, Any]:
-    """Model, parameters and tokenizer of a run."""
-    tokenizer = setup.load_text(config).tokenizer
-    model = setup.make_model(config, tokenizer.vocab_size)
-    _, params = restore_params(config, folder, setup.make_program(config, model, devices=1), print)
-    return model, params, tokenizer
-
-
-def _samples(
-    model: Any, params: Any, tokenizer: Any, config: Config, start: str, count: int, temperature: float
-) -> list[str]:
+def _samples(run: OpenRun, start: str, count: int, temperature: float) -> list[str]:
     """``count`` texts that begin with ``start``."""
-    tokens_T = tokenizer.encode(start.encode()).astype(np.int32)
-    limit = config.train.context_length if config.model.context_limit else None
-    prompt_BxT = np.tile(tokens_T, (count, 1))
-    new = generate(
-        model, params, prompt_BxT, CHARACTERS, seed=config.train.seed, temperature=temperature, max_context=limit
-    )
-    return [tokenizer.decode(np.concatenate([tokens_T, row])) for row in new]
+    seed = run.config.train.seed
+    return run.sample(start, CHARACTERS, samples=count, seed=seed, temperature=temperature)
 
 
-def write_by_author(config: LinesConfig, seeds: int, folder: Path) -> dict[str, Any]:
+def write_by_author(config: Config, seeds: int, folder: Path) -> dict[str, Any]:
     """Lines by author and temperature of every seed, judged; and the judges on real lines of works they never saw."""
-    words, width = load_words("train"), config.task.width
-    vocabulary = make_vocabulary(words, config.task.words)
-    train, validation = (set_in_lines(load_words(split), vocabulary, width) for split in ("train", "validation"))
-    judges, model = make_judges(train, vocabulary), make_model(config, vocabulary)
+    data, width = load(config), config.task.width
+    vocabulary, validation = data.vocabulary, data.validation
+    judges, model = make_judges(data.train, vocabulary), make_model(config, vocabulary)
     found: list[dict[str, Any]] = [{"temperature": t, "lines": {}, "right": {}} for t in TEMPERATURES]
     results = []
     for seed in range(seeds):
         seeded = replace(config, train=replace(config.train, seed=seed))
-        task = make_task(seeded, vocabulary, train, validation)
-        fitted = fit(task, seeded, seeded.optimizer, seeded.train, folder / task_run_id("lines", seeded))
-        results.append({key: fitted.result[key] for key in ("status", "held_out", "parameters", "seconds")})
+        place = folder / named_run_id("lines", seeded)
+        result = train(seeded, place, task=make_task(seeded, data), wandb_mode="disabled")
+        params = seqjax.open(place, checkpoint="best", data=data).params
+        results.append({key: result[key] for key in ("status", "held_out", "seconds")})
+        results[-1]["parameters"] = result["parameters"]["total"]
         for row in found:
             count, temperature = PER_AUTHOR if row["temperature"] else 1, row["temperature"]
             written = {
-                author: write_lines(model, fitted.params, vocabulary.author(author), count, width, temperature, seed)
+                author: write_lines(model, params, vocabulary.author(author), count, width, temperature, seed)
                 for author in AUTHORS
             }
             for author, lines in written.items():

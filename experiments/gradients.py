@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from common import surroundings
 
+import seqjax
 from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.config import run_id as name_of
 from seqjax.data import window_batch
@@ -40,10 +41,9 @@ from seqjax.report.gradients import draw_gradient_norms
 from seqjax.report.style import save
 from seqjax.scaling.intervals import t_interval
 from seqjax.sweeps.worker import share_compilations
+from seqjax.tasks.text import load
 from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope, gradient_norms
 from seqjax.training.loop import train_bundle
-from seqjax.training.run import restore_params
-from seqjax.training.setup import load_text, make_model, make_program
 from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,8 +101,8 @@ def measure(family: str, options: argparse.Namespace) -> dict[str, Any]:
     configs = [config_of(family, seed, options) for seed in range(options.seeds)]
     folders = [options.runs / name_of(config) for config in configs]
     results = train_bundle(list(zip(configs, folders, strict=True)), devices=1, wandb_mode="disabled", quiet=True)
-    text = load_text(configs[0])
-    model, shard = make_model(configs[0], text.tokenizer.vocab_size), text.shard("validation")
+    text = load(configs[0])
+    shard = text.shard("validation")
     windows = np.stack(
         [window_batch(shard.tokens, 0, i, ROWS, options.context) for i in range(options.windows // ROWS)]
     )
@@ -111,8 +111,8 @@ def measure(family: str, options: argparse.Namespace) -> dict[str, Any]:
     if family == "elman":
         found |= {"bound": {"initial": [], "trained": []}, "mean_slope": []}
     for config, folder in zip(configs, folders, strict=True):
-        program = make_program(config, model, devices=1)
-        stages = {"initial": program.init().params, "trained": restore_params(config, folder, program, print)[1]}
+        run = seqjax.open(folder, data=text)
+        stages = {"initial": run.initial_params(), "trained": run.params}
         for stage, params in stages.items():
             pieces = [norms_of(params, jnp.asarray(rows)) for rows in windows]
             for array in pieces[0]:

@@ -19,7 +19,7 @@ from common import constants, run
 
 from seqjax.guard import guarded
 from seqjax.report.families import draw_learning_curves
-from seqjax.runs import read_metrics
+from seqjax.runs import read_curve
 from seqjax.scaling import fit, make_points
 from seqjax.scaling.points import at_best_rates
 from seqjax.scaling.summary import describe
@@ -33,7 +33,7 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
     for family, runs in best.groupby("model.family"):
         rows = []
         for _, row in runs.iterrows():
-            points = [r for r in read_metrics(folder / row["run_id"]) if "validation_loss" in r]
+            points = read_curve(folder / row["run_id"])
             curves[row["run_id"]] = [p["tokens"] for p in points], [p["validation_loss"] for p in points]
             late = [p for p in points if p["step"] >= 0.1 * row["train.steps"]]
             rows += [(row["params_non_embedding"], p["step"], p["validation_loss"], row["run_id"]) for p in late]

@@ -33,8 +33,8 @@ from seqjax.errors import UserError
 from seqjax.guard import guarded
 from seqjax.report.recipe import draw_recipe
 from seqjax.scaling.intervals import t_interval
-from seqjax.training.evaluation import shard_bits_per_byte
-from seqjax.training.setup import load_text
+from seqjax.tasks.text import load
+from seqjax.tasks.text_evaluation import shard_bits_per_byte
 from seqjax.units import with_error
 
 STEPS: dict[str, dict[str, Any]] = {
@@ -114,7 +114,7 @@ def references(config: Config) -> dict[str, Any]:
 
     Of all training text; and the bigram of the tokens that a run saw, those of the first seed.
     """
-    text, train = load_text(config), config.train
+    text, train = load(config), config.train
     held_out, vocab_size = text.shard("validation"), text.tokenizer.vocab_size
     starts = evaluation_windows(held_out.tokens, config.evaluation.final_windows, train.context_length)
     held_out_Px2 = pairs_of(gather_windows(held_out.tokens, starts, train.context_length))

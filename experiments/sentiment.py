@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from common import surroundings
 
 from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import ModelConfig
+from seqjax.config import ModelConfig, named_run_id
 from seqjax.data.sentiment import Splits
 from seqjax.disk import storage_errors, write_json
 from seqjax.errors import UserError
@@ -37,9 +37,8 @@ from seqjax.report.style import save
 from seqjax.runs import read_result
 from seqjax.scaling.intervals import t_interval
 from seqjax.sweeps.worker import share_compilations
-from seqjax.task_config import task_run_id
-from seqjax.tasks.sentiment import SentimentConfig, make_task, read_splits
-from seqjax.training.tasks import fit
+from seqjax.tasks.sentiment import Config, load, make_task
+from seqjax.training.loop import train
 from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,16 +86,16 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     words, dotted = split_config_options(sys.argv[1:])
     options = parser.parse_args(words)
-    bases = [load_as(SentimentConfig, path, config_options(dotted)) for path in options.configs]
+    bases = [load_as(Config, path, config_options(dotted)) for path in options.configs]
     target = RESULTS if options.record else options.report
     share_compilations()
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         if options.grid:
-            rows = search(bases[0], read_splits(bases[0].task), options.runs / "grid")
+            rows = search(bases[0], load(bases[0]), options.runs / "grid")
             write_json(target / "grid.json", {"corpus": bases[0].task.corpus, "rows": rows, **surroundings()})
             return 0
-        corpora = {base.task.corpus: measure(base, read_splits(base.task), options) for base in bases}
+        corpora = {base.task.corpus: measure(base, load(base), options) for base in bases}
         record = {"corpora": corpora, "published": PUBLISHED, **surroundings()}
         write_json(target / "results.json", record)
         figure = draw_sentiment(corpora, PUBLISHED)
@@ -108,7 +107,7 @@ def main() -> int:
     return 0
 
 
-def config_of(base: SentimentConfig, variant: Variant, rate: float, seed: int) -> SentimentConfig:
+def config_of(base: Config, variant: Variant, rate: float, seed: int) -> Config:
     """What one run is."""
     return replace(
         base,
@@ -132,31 +131,31 @@ def model_of(family: str, width: int, dropout: float) -> ModelConfig:
     return FAMILIES[family](d_model=width, n_layers=1, dropout=dropout)
 
 
-def run(base: SentimentConfig, splits: Splits, runs: Path, variant: Variant, rate: float, seed: int,
+def run(base: Config, splits: Splits, runs: Path, variant: Variant, rate: float, seed: int,
         score_test: bool = True) -> dict[str, Any]:  # fmt: skip
     """The result of one run, trained or read."""
     config = config_of(base, variant, rate, seed)
+    config = replace(config, task=replace(config.task, score_test=score_test))
     name = f"{variant.family}-{variant.pool}{'' if variant.causal else '-both'}-lr{rate:g}-seed{seed}"
-    folder = runs / task_run_id(f"{base.task.corpus}-{name}", config)
+    folder = runs / named_run_id(f"{base.task.corpus}-{name}", config)
     result = read_result(folder)  # of a run that has ended, without its parameters
     if result is None:
-        task = make_task(config, splits, score_test)
-        result = fit(task, config, config.optimizer, config.train, folder, quiet=True).result
+        result = train(config, folder, task=make_task(config, splits), quiet=True, wandb_mode="disabled")
     if result["status"] != "finished":
         raise UserError(f"{folder}: the run {result['status']}; choose a smaller --optimizer.learning-rate")
     test = f"  test {100 * result['test']['accuracy']:.1f} %" if "test" in result else ""
     found = result["validation"]
-    print(f"{name:<40} dev {100 * found['accuracy']:.1f} %  loss {found['validation_loss']:.3f}{test}", flush=True)
+    print(f"{name:<40} dev {100 * found['accuracy']:.1f} %  loss {found['loss']:.3f}{test}", flush=True)
     return result
 
 
-def search(base: SentimentConfig, splits: Splits, runs: Path) -> list[dict[str, Any]]:
+def search(base: Config, splits: Splits, runs: Path) -> list[dict[str, Any]]:
     """Every family with every learning rate of the grid: what the dev set says of the mean over its states."""
     rows = []
     for family in CHOSEN:
         for rate in GRID_RATES:
             found = run(base, splits, runs, Variant(family, "mean"), rate, GRID_SEED, score_test=False)["validation"]
-            best = {"loss": found["validation_loss"], "accuracy": found["accuracy"]}
+            best = {"loss": found["loss"], "accuracy": found["accuracy"]}
             rows.append({"family": family, "learning_rate": rate, **best})
     return rows
 
@@ -169,7 +168,7 @@ def best_of(rows: list[dict[str, Any]]) -> dict[str, float]:
     return best
 
 
-def measure(base: SentimentConfig, splits: Splits, options: argparse.Namespace) -> dict[str, Any]:
+def measure(base: Config, splits: Splits, options: argparse.Namespace) -> dict[str, Any]:
     """Every variant with every seed, and what a guess of the most frequent class gets."""
     rows = []
     for variant in (variant for variant in VARIANTS if variant.family in options.only):
@@ -180,7 +179,7 @@ def measure(base: SentimentConfig, splits: Splits, options: argparse.Namespace) 
         rows.append(
             {
                 **variant._asdict(),
-                "parameters": results[0]["parameters"],
+                "parameters": results[0]["parameters"]["total"],
                 "accuracy": accuracy,
                 "mean": mean,
                 "half_width": half if options.seeds > 1 else None,

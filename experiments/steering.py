@@ -35,6 +35,7 @@ import numpy as np
 from common import surroundings
 
 from seqjax.commands.options import config_options, split_config_options
+from seqjax.config import named_run_id
 from seqjax.data.blocks import block_edges
 from seqjax.data.driving import Drive
 from seqjax.disk import write_json
@@ -47,10 +48,9 @@ from seqjax.plain import whole
 from seqjax.report.steering import draw_steering
 from seqjax.report.style import save
 from seqjax.runs import read_result
-from seqjax.task_config import task_run_id
 from seqjax.tasks.block_errors import Draws, draw, interval, mean_errors, sum_by_block
-from seqjax.tasks.steering import SteeringConfig, check, make_task, parts_of, read_drive
-from seqjax.training.tasks import fit
+from seqjax.tasks.steering import Config, load, make_task, parts_of
+from seqjax.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "steering"
@@ -86,9 +86,9 @@ def main() -> int:
     found, called = {}, labels(options.data)
     for source in options.data:
         base = {**config_options(overlaid), "data.source": source}
-        drive = read_drive(load_as(SteeringConfig, CONFIG, base).data)
+        drive = load(load_as(Config, CONFIG, base))
         results = train_all(base, drive, options)
-        found[called[source]] = analyse(load_as(SteeringConfig, CONFIG, base), drive, results)
+        found[called[source]] = analyse(load_as(Config, CONFIG, base), drive, results)
     for name, of_source in found.items():
         print(f"\n{name}: {floors_as_text(of_source)}\n{as_text(of_source)}")
         print(f"last column over one frame: {gains_as_text(of_source)}")
@@ -127,9 +127,9 @@ def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -
         for fold in range(options.folds):
             for name in options.only:
                 own = {"train.seed": seed, "data.fold": fold}
-                config = load_as(SteeringConfig, CONFIG, {**VARIANTS[name], **base, **own})
-                check(config)
-                folder = options.runs / task_run_id(name.replace(" + past steering", "-past").replace(" ", "-"), config)
+                config = load_as(Config, CONFIG, {**VARIANTS[name], **base, **own})
+                short = name.replace(" + past steering", "-past").replace(" ", "-")
+                folder = options.runs / named_run_id(short, config)
                 result = read_result(folder) or train_one(config, drive, folder)
                 if result["status"] != "finished":
                     raise UserError(f"{folder}: the run {result['status']} at step {result['steps']}")
@@ -139,12 +139,12 @@ def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -
     return results
 
 
-def train_one(config: SteeringConfig, drive: Drive, folder: Path) -> dict[str, Any]:
+def train_one(config: Config, drive: Drive, folder: Path) -> dict[str, Any]:
     """Train a run, or go on with it: its result."""
-    return fit(make_task(config, drive), config, config.optimizer, config.train, folder, quiet=True).result
+    return train(config, folder, task=make_task(config, drive), quiet=True, wandb_mode="disabled")
 
 
-def analyse(config: SteeringConfig, drive: Drive, results: list[dict[str, Any]]) -> Found:
+def analyse(config: Config, drive: Drive, results: list[dict[str, Any]]) -> Found:
     """Errors of every variant and of the floors over the held-out frames of all folds, with intervals."""
     edges = block_edges(len(drive.steer_T), config.data.blocks)
     first = [r for r in results if r["variant"] == results[0]["variant"] and r["seed"] == 0]
@@ -163,7 +163,7 @@ def analyse(config: SteeringConfig, drive: Drive, results: list[dict[str, Any]])
     parameters = {}
     for name in dict.fromkeys(r["variant"] for r in results):
         of_variant = [r for r in results if r["variant"] == name]
-        parameters[name] = of_variant[0]["result"]["parameters"]
+        parameters[name] = of_variant[0]["result"]["parameters"]["total"]
         for place, k in enumerate(of_variant[0]["result"]["test"]["seen"]):
             add((name, k), _pooled(of_variant, place))
     draws = draw(count_B, 1 + max(r["seed"] for r in results))
@@ -175,7 +175,7 @@ def analyse(config: SteeringConfig, drive: Drive, results: list[dict[str, Any]])
     }  # fmt: skip
 
 
-def _training_mean(config: SteeringConfig, drive: Drive, fold: int, n_targets: int) -> np.ndarray:
+def _training_mean(config: Config, drive: Drive, fold: int, n_targets: int) -> np.ndarray:
     train = parts_of(replace(config.data, fold=fold), drive).train
     return np.full(n_targets, np.concatenate([drive.steer_T[a:b] for a, b in train]).mean(dtype=float))
 

@@ -29,16 +29,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import seqjax
 from seqjax import disk, runs
+from seqjax.config import named_run_id
 from seqjax.errors import UserError
 from seqjax.guard import guarded
 from seqjax.numerics import pinned
 from seqjax.overlay import load_as
 from seqjax.report.style import save
 from seqjax.report.translation import draw_translation
-from seqjax.task_config import task_run_id
-from seqjax.tasks.translation import Translation, TranslationRun, load, make_task, translate
-from seqjax.training.tasks import Fitted, fit
+from seqjax.tasks.translation import Config, Translation, load, make_task, translate
+from seqjax.training.loop import train
 from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def main() -> int:
                 print(f"{name}: {line}")
         return 0
     for name in names:  # a mistake is said before anything is trained
-        load_as(TranslationRun, ROOT / "configs" / "tasks" / f"{name}.yaml", dict(options.set))
+        load_as(Config, ROOT / "configs" / "tasks" / f"{name}.yaml", dict(options.set))
     target = (RESULTS if options.record else options.report) / options.corpus
     path = target / "results.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -100,34 +101,34 @@ def main() -> int:
     return 0
 
 
-def trained(name: str, folder: Path, options: dict[str, str]) -> tuple[Translation, Fitted, Path]:
+def trained(name: str, folder: Path, options: dict[str, str]) -> tuple[Translation, dict[str, Any], Path]:
     """Train a config to its end, or read its finished run."""
-    config = load_as(TranslationRun, ROOT / "configs" / "tasks" / f"{name}.yaml", options)
-    place = folder / task_run_id(name, config)
+    config = load_as(Config, ROOT / "configs" / "tasks" / f"{name}.yaml", options)
+    place = folder / named_run_id(name, config)
     print(f"{name}: {place}", file=sys.stderr)
     translation = load(config)
-    fitted = fit(make_task(translation), config, config.optimizer, config.train, place)
-    if fitted.result["status"] != "finished":
-        raise UserError(f"{place}: the run has {fitted.result['status']} at step {fitted.result['steps']}")
-    return translation, fitted, place
+    result = train(config, place, task=make_task(config, translation), wandb_mode="disabled")
+    if result["status"] != "finished":
+        raise UserError(f"{place}: the run has {result['status']} at step {result['steps']}")
+    return translation, result, place
 
 
 def answers(name: str, folder: Path, options: dict[str, str], texts: list[str]) -> list[str]:
     """Each text's translation by a trained config."""
-    translation, fitted, _ = trained(name, folder, options)
+    translation, _, place = trained(name, folder, options)
     task = translation.config.task
     texts = [text.lower() for text in texts] if task.lowercase else texts
-    return translate(translation, fitted.params, texts, task.beam, task.length_penalty)
+    params = seqjax.open(place, checkpoint="best", data=translation).params
+    return translate(translation, params, texts, task.beam, task.length_penalty)
 
 
 def row(name: str, folder: Path, options: dict[str, str]) -> dict[str, Any]:
     """What the table needs of a config's run."""
-    _, fitted, place = trained(name, folder, options)
-    result = fitted.result
+    _, result, place = trained(name, folder, options)
     for found in (result["test"]["greedy"], result["test"]["beam"]) if "test" in result else ():
         found["exact_95"] = wilson(found["exact"], result["test"]["sentences"])
-    curve = [(r["step"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
-    return {"run_id": place.name, **result, "curve": curve}
+    curve = [(r["step"], r["validation_loss"]) for r in runs.read_curve(place)]
+    return {"run_id": place.name, **result, "parameters": result["parameters"]["total"], "curve": curve}
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

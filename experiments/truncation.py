@@ -31,7 +31,7 @@ from typing import Any
 from common import surroundings
 
 from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import ModelConfig
+from seqjax.config import ModelConfig, named_run_id
 from seqjax.disk import storage_errors, write_json
 from seqjax.families import Transformer
 from seqjax.guard import guarded
@@ -41,9 +41,8 @@ from seqjax.plain import whole
 from seqjax.report.gradients import draw_truncation
 from seqjax.report.style import save
 from seqjax.sweeps.worker import share_compilations
-from seqjax.task_config import task_run_id
-from seqjax.tasks.delays import DelayConfig, make_task
-from seqjax.training.tasks import fit
+from seqjax.tasks.delays import Config
+from seqjax.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "truncation"
@@ -68,7 +67,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
     words, dotted = split_config_options(sys.argv[1:])
     options = parser.parse_args(words)
-    base = load_as(DelayConfig, CONFIG, config_options(dotted))
+    base = load_as(Config, CONFIG, config_options(dotted))
     share_compilations()
     rows = [row(*kind) for kind in kinds(options.distances, options.pieces)]
     for seed in range(options.seeds):
@@ -76,7 +75,7 @@ def main() -> int:
             result = run(base, found, seed, options.runs)
             found["accuracy"].append(result["test"]["accuracy"])
             found["loss"].append(result["test"]["loss"])
-            found["parameters"] = result["parameters"]
+            found["parameters"] = result["parameters"]["total"]
     target = RESULTS if options.record else options.report
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -101,7 +100,7 @@ def row(family: str, distance: int, bptt: int | None) -> dict[str, Any]:
     return {"family": family, "distance": distance, "bptt": bptt, "accuracy": [], "loss": []}
 
 
-def run(base: DelayConfig, kind: dict[str, Any], seed: int, runs: Path) -> dict[str, Any]:
+def run(base: Config, kind: dict[str, Any], seed: int, runs: Path) -> dict[str, Any]:
     """The result of one run, trained or read."""
     config = replace(
         base,
@@ -110,8 +109,8 @@ def run(base: DelayConfig, kind: dict[str, Any], seed: int, runs: Path) -> dict[
         train=replace(base.train, seed=seed),
     )
     name = f"{kind['family']}-{kind['distance']}-{kind['bptt'] or 'whole'}-seed{seed}"
-    folder = runs / task_run_id(name, config)
-    result = fit(make_task(config), config, config.optimizer, config.train, folder, quiet=True).result
+    folder = runs / named_run_id(name, config)
+    result = train(config, folder, quiet=True, wandb_mode="disabled")
     print(f"{name:<28} accuracy {result['test']['accuracy']:.3f}  loss {result['test']['loss']:.3f}", flush=True)
     return result
 

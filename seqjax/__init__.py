@@ -1,3 +1,19 @@
 """How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from seqjax.opened import OpenRun
+
 __version__ = "0.1.0"
+
+
+def open(folder: str | Path, **how: Any) -> OpenRun:
+    """A trained run: see :func:`seqjax.opened.open_run`. JAX is imported when this is called, not before."""
+    from seqjax.opened import open_run
+
+    return open_run(folder, **how)

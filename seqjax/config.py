@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import (
     ConfigDict,
@@ -31,7 +31,7 @@ from pydantic_core import PydanticKnownError
 from seqjax.families import Family, history, known, own
 from seqjax.families.family import Impossible
 
-_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal numbers
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -66,7 +66,7 @@ ModelConfig = Annotated[Family, PlainValidator(_read_model), WithJsonSchema({"ty
 class DataConfig:
     """Text, its tokens and how they become batches."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     corpus: str = "english"
     """A named corpus (see `seqjax data list`), a text file, a folder or an archive of text files."""
     tokenizer: str = "bytes"
@@ -79,7 +79,7 @@ class DataConfig:
 class OptimizerConfig:
     """Update rule and learning-rate schedule."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["adamw", "adam", "adafactor", "sgd"] = "adamw"
     """Update rule; weight decay is decoupled from the gradient in all of them."""
     learning_rate: PositiveFloat = 1e-3
@@ -110,7 +110,7 @@ class OptimizerConfig:
 class TrainConfig:
     """How long, in which pieces and in which precision."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     steps: PositiveInt = 1000
     """Optimizer steps."""
     batch_size: PositiveInt = 32
@@ -134,10 +134,35 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class TaskTrain:
+    """How long, in which pieces and in which precision, for tasks other than text."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    steps: PositiveInt = 1000
+    """Optimizer steps."""
+    batch_size: PositiveInt = 32
+    """B, examples in one optimizer step."""
+    accumulation: PositiveInt = 1
+    """Micro-batches into which one batch is cut; divides batch_size."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of matrix products; parameters, recurrent state and loss stay in float32."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial parameters, the data order and dropout."""
+    init_scale: PositiveFloat = 1.0
+    """Factor on all initial weight matrices."""
+    evaluate_every: PositiveInt = 100
+    """Steps between two evaluations, each with a checkpoint; the last step is always evaluated."""
+    log_every: PositiveInt = 10
+    """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
+    checkpoint_every: PositiveInt | None = None
+    """Steps between two further checkpoints; null: only with evaluations. The last two and the best are kept."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Held-out loss on a fixed set of windows of the validation split."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     every: PositiveInt = 500
     """Steps between two evaluations; the last step is always evaluated."""
     windows: PositiveInt = 256
@@ -148,11 +173,23 @@ class EvaluationConfig:
     """Windows in one evaluation step (streams use train.batch_size)."""
 
 
+class RunConfig(Protocol):
+    """What every run's config has, whatever its task: `Config` for text, and the `Config` of each file in
+    `seqjax.tasks`. All are frozen dataclasses."""
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def train(self) -> TrainConfig | TaskTrain: ...
+
+
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of one run."""
+    """Everything that decides the numbers of one run on text."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: ModelConfig
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -164,7 +201,7 @@ class Config:
 class HorizonConfig:
     """How long to train, by what it is for; resolved into train.steps (see :mod:`seqjax.targets`)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     tokens: PositiveFloat | None = None
     """Training tokens."""
     flops: PositiveFloat | None = None
@@ -183,27 +220,15 @@ class HorizonConfig:
 class SizeConfig:
     """How large a model, by what it is for; resolved into widths (see :mod:`seqjax.targets`)."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     non_embedding: PositiveFloat | None = None
     """Target of non-embedding parameters at the given depth; the nearest width is taken, within 10 %."""
-
-
-@dataclass(frozen=True)
-class Request(Config):
-    """What files and options may say: a config, and targets that are resolved into one."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    horizon: HorizonConfig = field(default_factory=HorizonConfig)
-    size: SizeConfig = field(default_factory=SizeConfig)
 
 
 def check(config: Config) -> None:
     """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
     train = config.train
-    check_integers(config)
-    config.model.check()
-    check_optimizer(config.optimizer, train.steps)
-    _check_float32("train.init_scale", train.init_scale)
+    check_shared(config)
     if train.bptt is not None:
         _check_bptt(train.bptt, config)
     if config.data.batching == "streams" and not config.model.recurrent:
@@ -211,6 +236,15 @@ def check(config: Config) -> None:
             "data.batching",
             f"streams carry recurrent state, which the family '{config.model.family}' does not have; allowed: windows",
         )
+
+
+def check_shared(config: RunConfig) -> None:
+    """The part of :func:`check` that is the same for every task."""
+    train = config.train
+    check_integers(config)
+    config.model.check()
+    check_optimizer(config.optimizer, train.steps)
+    _check_float32("train.init_scale", train.init_scale)
     if train.batch_size % train.accumulation:
         raise Impossible(
             "train.accumulation",
@@ -220,14 +254,14 @@ def check(config: Config) -> None:
 
 
 def check_integers(config: Any) -> None:
-    """The part of :func:`check` that is about the range of int32; for the config of any task."""
+    """The part of :func:`check` that is about the range of int32."""
     for key, value in dotted(dataclasses.asdict(config)):
         if isinstance(value, int) and value >= 2**31:
             raise Impossible(key, f"{value:,} is too large; at most {2**31 - 1:,} is allowed")
 
 
 def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
-    """The part of :func:`check` that is about an optimizer and its number of steps; tasks have it too."""
+    """The part of :func:`check` that is about an optimizer and its number of steps."""
     for name in ("learning_rate", "epsilon"):
         _check_float32(f"optimizer.{name}", getattr(optimizer, name))
     if optimizer.warmup_steps > steps:
@@ -259,7 +293,7 @@ def _divisors(n: int) -> str:
     return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: RunConfig) -> dict[str, Any]:
     """The config as plain nested dicts, every field written out."""
     return dataclasses.asdict(config)
 
@@ -273,24 +307,49 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def canonical_model(model: Mapping[str, Any]) -> dict[str, Any]:
+def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) -> dict[str, Any]:
     """The section `model` as it enters a run's id: as it was when the first runs of its family were recorded.
 
     Fields that came later are left out at their default, and fields that are gone are put in (see `Family`).
+
+    Args:
+        recorded: of the fields that came later those that the first runs of this kind had already.
     """
-    later, retired = history(model["family"])
-    missing = object()
+    (later, retired), missing = history(model["family"]), object()
+    later = {key: value for key, value in later.items() if key not in recorded}
     kept = {key: value for key, value in model.items() if later.get(key, missing) != value}
     return {**retired, **kept}
 
 
-def canonical_json(config: Config) -> str:
+LATER_TEXT = {"train.bptt": None}
+LATER_TASKS = {
+    "train.accumulation": 1,
+    "train.compute_dtype": "float32",
+    "train.init_scale": 1.0,
+    "train.checkpoint_every": None,
+    "task.score_test": True,
+}
+"""Keys that came after the first recorded runs, with their defaults: at these they are no part of a run's id."""
+RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had
+
+
+def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of a config, new or read from config.json, as runs are told apart by."""
+    is_text = "evaluation" in tree
+    found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
+    if "family" in found.get("model", {}):
+        found["model"] = canonical_model(found["model"], () if is_text else RECORDED_TASKS)
+    found.get("task", {}).pop("name", None)  # its other keys tell the task
+    for key, default in (LATER_TEXT if is_text else LATER_TASKS).items():
+        section, _, name = key.partition(".")
+        if found.get(section, {}).get(name, default) == default:
+            found.get(section, {}).pop(name, None)
+    return found
+
+
+def canonical_json(config: RunConfig) -> str:
     """One canonical text for each config: sorted keys, no spaces; floats by their shortest exact form."""
-    tree = to_dict(config)
-    tree["model"] = canonical_model(tree["model"])
-    if tree["train"]["bptt"] is None:  # a key that came after the first recorded runs
-        del tree["train"]["bptt"]
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return json.dumps(canonical(to_dict(config)), sort_keys=True, separators=(",", ":"))
 
 
 LANE_KEYS = (
@@ -307,16 +366,36 @@ LANE_KEYS = (
 """What may differ between the runs that one compiled program trains side by side: data of the step, not code."""
 
 
-def program_key(config: Config) -> str:
-    """One text for all configs that one compiled program can train as lanes of a bundle (see `LANE_KEYS`)."""
+WITHOUT_SEED = tuple(key for key in LANE_KEYS if key != "train.seed")
+"""`lane_keys` of a task whose shapes or held-out data depend on the seed."""
+
+
+def lane_keys(config: RunConfig) -> tuple[str, ...]:
+    """What may differ between the runs of a bundle: `LANE_KEYS`, or what the task's config says."""
+    return getattr(config, "lane_keys", LANE_KEYS)
+
+
+def program_key(config: RunConfig) -> str:
+    """One text for all configs that one compiled program can train as lanes of a bundle (see `lane_keys`)."""
     tree = to_dict(config)
-    for key in LANE_KEYS:
+    for key in lane_keys(config):
         section, _, name = key.partition(".")
         del tree[section][name]
     return json.dumps(tree, sort_keys=True, separators=(",", ":"))
 
 
-def run_id(config: Config) -> str:
+def run_id(config: RunConfig) -> str:
     """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
-    digest = hashlib.sha256(canonical_json(config).encode()).hexdigest()
-    return f"{own.class_of(config.model.family)}-{config.model.shape}-{digest[:10]}"
+    task = task_name(config)
+    name = f"{own.class_of(config.model.family)}-{config.model.shape}"
+    return named_run_id(name if task == "text" else f"{task}-{name}", config)
+
+
+def named_run_id(name: str, config: RunConfig) -> str:
+    """As :func:`run_id`, with a name of the caller's choice."""
+    return f"{name}-{hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]}"
+
+
+def task_name(config: RunConfig) -> str:
+    """The name of a run's task."""
+    return "text" if isinstance(config, Config) else config.task.name

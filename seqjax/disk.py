@@ -6,12 +6,14 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from seqjax.errors import UserError
 from seqjax.folders import swapped
+from seqjax.units import si
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 MEND = {  # what to do where such a file is damaged
@@ -50,7 +52,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """The object (or the list, if that is the kind) in a JSON file of a run or sweep.
 
     Raises:
-        UserError: the file is empty, cut short, or holds something else.
+        UserError: the file is empty, cut short, holds something else, or may not be read.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -59,8 +61,35 @@ def read_json(path: Path, kind: type = dict) -> Any:
         reason = f"it holds a {type(value).__name__} where a {kind.__name__} belongs"
     except ValueError as error:  # JSON and UTF-8
         reason = "it is empty" if not path.stat().st_size else str(error)
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    raise damaged(path, reason)
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """What to say of a damaged file: where it is, what is wrong with it, what to do."""
     what = MEND.get(path.name, "bring it back from a copy, or remove it")
-    raise UserError(f"{path}: is damaged ({reason}); {what}")
+    return UserError(f"{path}: is damaged ({reason}); {what}")
+
+
+def need_room(folder: Path, n_bytes: float, what: str) -> None:
+    """See that the disk of a folder, which need not be there yet, has room for so many bytes more.
+
+    A file system that cannot tell, or says that it has no size, is taken to have room.
+
+    Raises:
+        UserError: ``what`` needs more than is free.
+    """
+    try:
+        place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        total, _, free = shutil.disk_usage(place)
+    except (OSError, StopIteration):
+        return
+    if total > 0 and 0 <= free < n_bytes:
+        raise UserError(
+            f"{folder}: {what} needs about {si(n_bytes)}B, and {si(free)}B are free there: make room, or choose "
+            "another folder"
+        )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,18 @@ def replaced_atomically(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise _unwritable("write", path, error) from None
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[BinaryIO]:
+    """A file without a name in a folder of the cache, for reading and writing; it tells how to choose another cache."""
+    try:
+        with tempfile.TemporaryFile(dir=make_folder(folder)) as file:
+            yield file
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise  # whoever uses the file may have met others
+        raise _unwritable("write in", folder, error) from None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,19 +22,20 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from seqjax.config import Config, OptimizerConfig, Request, check, check_integers, check_optimizer, family_adapter
+from seqjax.config import STRICT, Config, HorizonConfig, RunConfig, SizeConfig, check_shared, family_adapter
+from seqjax.config import check as check_text
 from seqjax.errors import UserError, did_you_mean, utf8
 from seqjax.families import FAMILIES, Family, family_of, known, own
 from seqjax.families.family import Impossible
 from seqjax.plain import Unreadable, load_yaml, scalar
 from seqjax.plain import dump_yaml as dump_yaml
-
-_ADAPTER: TypeAdapter[Request] = TypeAdapter(Request)
+from seqjax.tasks import TASKS, task_module
 
 RIVALS = (
     ("train.steps", "horizon.tokens", "horizon.flops", "horizon.kaplan_flops", "horizon.tokens_per_parameter"),
     ("optimizer.warmup_steps", "horizon.warmup_fraction"),
     ("evaluation.every", "horizon.evaluations"),
+    ("train.evaluate_every", "horizon.evaluations"),
 )
 """Keys that say the same thing in different ways: what lies above takes away all that lies below. Of two in one file
 the first in this order is taken."""
@@ -75,8 +76,10 @@ class Tree:
         return self.source
 
 
-def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a YAML or JSON file (with one level of ``base:``), overlay dotted options, validate.
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> RunConfig:
+    """The config of a run of any task.
+
+    A YAML or JSON file is read (with one level of ``base:``), dotted options are laid over it, and all is checked.
 
     Args:
         path: the file; ``base: other.yaml`` in it names a file, relative to it, that it overlays.
@@ -84,30 +87,77 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Raises:
         UserError: file absent or not YAML, unknown key, wrong type, impossible combination.
     """
-    tree = read_tree(Path(path))
-    return validate(overlay(tree, options_tree(options or {})))
+    return validate(with_options(read_tree(Path(path)), options or {}))
 
 
 Schema = TypeVar("Schema")
 
 
 def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] | None = None) -> Schema:
-    """As :func:`load_config`, for the file of another dataclass than :class:`~seqjax.config.Config`.
+    """As :func:`load_config`, of the task with this ``Config``, which the file need not name.
 
-    Its parts ``model`` and ``optimizer``, if it has them, are checked as those of a Config are.
+    Raises:
+        UserError: as :func:`load_config`; or the file is of another task.
     """
-    adapter = TypeAdapter(schema)
-    tree = overlay(read_tree(Path(path)), options_tree(options or {}, schema=adapter))
-    found = parse(tree, adapter)
-    try:
-        check_integers(found)
-        if isinstance(model := getattr(found, "model", None), Family):
-            model.check()
-        if isinstance(optimizer := getattr(found, "optimizer", None), OptimizerConfig):
-            check_optimizer(optimizer, found.train.steps)
-    except Impossible as error:
-        raise UserError(f"{tree.place(error.key)}: {error.key}: {error}") from None
+    name = schema.__module__.rpartition(".")[2]
+    tree = read_tree(Path(path))
+    if schema is not Config:
+        tree = overlay(Tree({"task": {"name": name}}, source=tree.source), tree)
+    found = validate(with_options(tree, options or {}))
+    if not isinstance(found, schema):
+        raise UserError(f"{path}: is of another task than {name}")
     return found
+
+
+def with_options(tree: Tree, options: Mapping[str, Any]) -> Tree:
+    """A tree with dotted options over it."""
+    named = overlay(tree, Tree({"task": {"name": options["task.name"]}})) if "task.name" in options else tree
+    return overlay(tree, options_tree(options, schema=schema_of(named)))
+
+
+def schema_of(tree: Tree) -> type:
+    """The dataclass of a tree's values: that of the task it names, or of text where it has no section `task`.
+
+    Runs that were recorded before tasks had names are known by their keys.
+
+    Raises:
+        UserError: no task of this name.
+    """
+    section = tree.values.get("task")
+    if section is None:
+        return Config
+    name = section.get("name") if isinstance(section, Mapping) else None
+    if name is None:
+        name = _task_by_its_keys(tree.values)
+    if name not in TASKS[1:]:
+        said = "missing" if name is None else f"{name!r} is not allowed"
+        raise UserError(
+            f"{tree.place('task.name')}: task.name: {said}; allowed: {', '.join(TASKS[1:])}"
+            f"{did_you_mean(str(name), TASKS[1:])}; text has no section task"
+        )
+    return task_module(name).Config
+
+
+def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
+    """The one task whose config has all of these sections, and in `task` all of these keys."""
+    fitting = []
+    for name in TASKS[1:] if isinstance(values["task"], Mapping) else ():
+        sections = {part.name: part for part in fields(task_module(name).Config)}
+        known = {part.name for part in fields(sections["task"].default_factory)}
+        if values["task"] and {*values} <= {*sections, "horizon", "size"} and {*values["task"]} <= known:
+            fitting.append(name)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+@cache
+def adapter_of(schema: type) -> TypeAdapter[Any]:
+    """Reads a config with its targets, `horizon` and `size`, beside it."""
+    targets = [(name, kind, field(default_factory=kind)) for name, kind in TARGETS.items()]
+    namespace = {"__pydantic_config__": STRICT}
+    return TypeAdapter(make_dataclass("Request", targets, bases=(schema,), namespace=namespace, frozen=True))
+
+
+TARGETS = {"horizon": HorizonConfig, "size": SizeConfig}
 
 
 def read_tree(path: Path, may_have_base: bool = True) -> Tree:
@@ -164,7 +214,7 @@ def loaded(name: Any, place: str) -> Any:
         raise UserError(f"{place}: model.family: {error}") from None
 
 
-def options_tree(options: Mapping[str, Any], source: str = "command line", schema: TypeAdapter[Any] = _ADAPTER) -> Tree:
+def options_tree(options: Mapping[str, Any], source: str = "command line", schema: type = Config) -> Tree:
     """The tree of dotted options; text is read as YAML where the field is not itself text."""
     tree = Tree({}, {}, source)
     texts = _text_fields(schema)
@@ -193,8 +243,8 @@ def _value(text: str, source: str, key: str) -> Any:
 
 
 @cache
-def _text_fields(adapter: TypeAdapter[Any]) -> frozenset[str]:
-    return frozenset(key for key, schema in leaves(adapter) if schema.get("type") == "string" or "const" in schema)
+def _text_fields(of: type) -> frozenset[str]:
+    return frozenset(key for key, schema in leaves(of) if schema.get("type") == "string" or "const" in schema)
 
 
 def overlay(below: Tree, above: Tree) -> Tree:
@@ -253,14 +303,16 @@ def _merge(below: Any, above: Any) -> Any:
     return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 
 
-def parse(tree: Tree, adapter: TypeAdapter[Any] = _ADAPTER) -> Any:
-    """The values of a tree with their types, a :class:`~seqjax.config.Request` unless told otherwise.
+def parse(tree: Tree) -> Any:
+    """The values of a tree with their types: the config of its task, with `horizon` and `size` beside it.
 
     Whether they can stand together is for :func:`checked`.
 
     Raises:
         UserError: one line for the first thing that is wrong, with its place, key, what is allowed and what is near.
     """
+    schema = schema_of(tree)
+    adapter = adapter_of(schema)
     try:
         values = _whole(_without_retired(tree.values))
         if own.is_own(name := tree.get("model.family")) and known(name) is None:
@@ -268,7 +320,7 @@ def parse(tree: Tree, adapter: TypeAdapter[Any] = _ADAPTER) -> Any:
         # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
         return adapter.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise UserError(_describe(error, tree, adapter)) from None
+        raise UserError(_describe(error, tree, schema)) from None
 
 
 def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
@@ -290,7 +342,17 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def checked(config: Config, tree: Tree) -> Config:
+def check(config: RunConfig) -> None:
+    """Raise `Impossible` when values that are right one by one cannot stand together."""
+    if isinstance(config, Config):
+        check_text(config)
+        return
+    check_shared(config)
+    if config.task.name in TASKS:
+        task_module(config.task.name).check(config)
+
+
+def checked(config: RunConfig, tree: Tree) -> RunConfig:
     """The config, once its values can stand together; an error names the place in the tree it came from."""
     try:
         check(config)
@@ -299,14 +361,14 @@ def checked(config: Config, tree: Tree) -> Config:
     return config
 
 
-def validate(tree: Tree) -> Config:
+def validate(tree: Tree) -> RunConfig:
     """The config of a tree without targets (`horizon`, `size`); :func:`seqjax.targets.resolve` takes those too.
 
     Raises:
         UserError: as :func:`parse` and :func:`checked`.
     """
     request = parse(tree)
-    for section in ("horizon", "size"):
+    for section in TARGETS:
         if tree.values.get(section):
             raise UserError(
                 f"{tree.place(section)}: {section}: is resolved when a run is planned, and is no part of one"
@@ -314,19 +376,20 @@ def validate(tree: Tree) -> Config:
     return checked(without_targets(request), tree)
 
 
-def without_targets(request: Request) -> Config:
-    """The config part of a request."""
-    return Config(*(getattr(request, part.name) for part in fields(Config)))
+def without_targets(request: Any) -> RunConfig:
+    """The config that was parsed, without `horizon` and `size`."""
+    schema = type(request).__bases__[0]
+    return schema(**{part.name: getattr(request, part.name) for part in fields(schema)})
 
 
-def _describe(error: ValidationError, tree: Tree, adapter: TypeAdapter[Any]) -> str:
+def _describe(error: ValidationError, tree: Tree, schema: type) -> str:
     found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = [str(part) for part in found["loc"]]
     key = ".".join(location)
     where = f"{tree.place(key)}: {key}"
     match found["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            names = _siblings(location, tree, adapter)
+            names = _siblings(location, tree, schema)
             near = did_you_mean(location[-1], names) or _owners(location)
             return f"{where}: unknown key; allowed: {', '.join(names)}{near}"
         case "literal_error":
@@ -356,21 +419,22 @@ def _owners(location: list[str]) -> str:
     return f"; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
 
 
-def _siblings(location: list[str], tree: Tree, adapter: TypeAdapter[Any]) -> list[str]:
+def _siblings(location: list[str], tree: Tree, of: type) -> list[str]:
     group = ".".join(location[:-1])
     if group == "model" and (family := _family(tree.values)):
         return ["family", *(field.name for field in fields(family) if field.name != "family")]
     prefix = f"{group}." if group else ""
-    names = [key[len(prefix) :].partition(".")[0] for key, _ in leaves(adapter) if key.startswith(prefix)]
+    names = [key[len(prefix) :].partition(".")[0] for key, _ in leaves(of) if key.startswith(prefix)]
     return list(dict.fromkeys(names))
 
 
-def leaves(adapter: TypeAdapter[Any] = _ADAPTER) -> list[tuple[str, dict[str, Any]]]:
-    """Every dotted key with its JSON schema: ``description``, ``type`` or ``enum``, ``default``, and ``families``.
+def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
+    """Every dotted key of a config, and of its targets, with its JSON schema.
 
-    A key of ``model`` stands once for all families of a kind that have it, and once more for each other kind.
+    That is ``description``, ``type`` or ``enum``, ``default``, and ``families``, which have it. A key of ``model``
+    stands once for all families of a kind that have it, and once more for each other kind.
     """
-    schema = adapter.json_schema()
+    schema = adapter_of(of).json_schema()
     definitions = schema.get("$defs", {})
     found: list[tuple[str, dict[str, Any]]] = []
     for name, entry in schema["properties"].items():

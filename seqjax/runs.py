@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -25,15 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import disk
-from seqjax.config import Config, canonical_json, dotted, to_dict
+from seqjax.config import Config, RunConfig, canonical, dotted, to_dict
 from seqjax.errors import UserError
 from seqjax.families import own
 from seqjax.overlay import load_config
 
+ENDED = ("finished", "diverged")
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 
-def open_run(folder: Path, config: Config) -> None:
+def open_run(folder: Path, config: RunConfig) -> None:
     """Make the run folder, or check that the one that is there is of the same config.
 
     Raises:
@@ -44,7 +46,7 @@ def open_run(folder: Path, config: Config) -> None:
         path = folder / "config.json"
         records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
         if path.exists():
-            _compare(read_config(folder), config, folder)
+            _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
             keep_code(folder, config.model.family)
         elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
@@ -79,7 +81,7 @@ def holds_records(folder: Path) -> bool:
     return any(file.suffix in (".json", ".jsonl") for file in folder.iterdir())
 
 
-def read_config(folder: Path) -> Config:
+def read_config(folder: Path) -> RunConfig:
     """The config saved with a run; no code of a family is run."""
     path = folder / "config.json"
     if not path.is_file():
@@ -91,17 +93,19 @@ def read_config(folder: Path) -> Config:
     return load_config(path)
 
 
-def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str, run_id: str) -> None:
-    """Note the text, tokenizer and config that a run begins with, or check that they are still the same.
+def bind_data(folder: Path, digests: Mapping[str, str], run_id: str) -> None:
+    """Note the data and config that a run begins with, or check that they are still the same.
 
+    Args:
+        digests: name -> sha256, such as "corpus_sha256".
     Raises:
-        UserError: the corpus, the tokenizer or the config is not the one that the run began with.
+        UserError: the data or the config is not what the run began with.
     """
     path = folder / "data.json"
     if not path.is_file():
-        disk.write_json(path, {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256, "run_id": run_id})
+        disk.write_json(path, {**digests, "run_id": run_id})
         return
-    check_data(folder, corpus_sha256, tokenizer_sha256)
+    check_data(folder, digests)
     then = disk.read_json(path).get("run_id", run_id)  # earlier versions did not note it
     if then != run_id:
         raise UserError(
@@ -110,36 +114,33 @@ def bind_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str, run_id: s
         )
 
 
-def check_data(folder: Path, corpus_sha256: str, tokenizer_sha256: str) -> None:
-    """Check, without writing, that text and tokenizer are those that a run began with.
+def check_data(folder: Path, digests: Mapping[str, str]) -> None:
+    """Check, without writing, that the data is what a run began with.
 
     Raises:
-        UserError: the corpus or the tokenizer is another one.
+        UserError: it is not.
     """
     path = folder / "data.json"
     then = disk.read_json(path) if path.is_file() else {}
-    now = {"corpus_sha256": corpus_sha256, "tokenizer_sha256": tokenizer_sha256}
-    for key, name in (("corpus_sha256", "data.corpus"), ("tokenizer_sha256", "data.tokenizer")):
-        if then.get(key, now[key]) != now[key]:
+    names = {"corpus_sha256": "data.corpus", "tokenizer_sha256": "data.tokenizer"}
+    for key, now in digests.items():
+        if then.get(key, now) != now:
             raise UserError(
-                f"{folder}: {name} is not what this run began with (sha256 {str(then.get(key))[:12]} then, "
-                f"{now[key][:12]} now); restore the text, or train another run on the new one"
+                f"{folder}: {names.get(key, 'the data')} is not what this run began with (sha256 "
+                f"{str(then.get(key))[:12]} then, {now[:12]} now); restore it, or train another run on the new one"
             )
 
 
-def corpus_sha256(folder: Path) -> str | None:
-    """That of the text that a run began with; None where it has not begun."""
-    path = folder / "data.json"
-    return disk.read_json(path).get("corpus_sha256") if path.is_file() else None
-
-
-def _compare(saved: Config, asked: Config, folder: Path) -> None:
-    if canonical_json(saved) == canonical_json(asked):
+def _compare(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
+    """Both are trees of configs, as JSON has them."""
+    there, here = canonical(there), canonical(here)
+    if there == here:
         return
-    for (key, there), (_, here) in zip(dotted(to_dict(saved)), dotted(to_dict(asked)), strict=False):
-        if there != here:
+    saved, asked = dict(dotted(there)), dict(dotted(here))
+    for key in asked:
+        if key in saved and saved[key] != asked[key]:
             raise UserError(
-                f"{folder}: holds a run of another config: {key} is {there!r} there and {here!r} here; "
+                f"{folder}: holds a run of another config: {key} is {saved[key]!r} there and {asked[key]!r} here; "
                 "choose another run folder, or resume that run by naming its folder"
             )
     raise UserError(f"{folder}: holds a run of another kind of model; choose another run folder")
@@ -193,9 +194,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
+            if isinstance(record, dict) and _is_whole(record):
                 records.append(record)
     return records
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    numbers = (record[key] for key in ("tokens", "loss", "validation_loss") if key in record)
+    return is_count(record.get("step")) and all(map(is_number, numbers))
 
 
 def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -219,6 +225,81 @@ def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None)
     return sum(record not in there for record in saved) or 1
 
 
+def restore_ended(folder: Path, say: Callable[[str], None]) -> None:
+    """Bring back lines of metrics.jsonl that a run which has ended has lost, from its last whole checkpoint.
+
+    That checkpoint is older than the last evaluation. Its line is made from the result, as far as that tells it.
+
+    Args:
+        say: told what was brought back.
+    Raises:
+        UserError: the folder cannot be written.
+        Locked: another process is in it.
+    """
+    result = read_result(folder)
+    saved = _saved_metrics(folder)
+    if result is None or not saved or read_metrics(folder)[: len(saved)] == saved:
+        return
+    with lock(folder):
+        there = read_metrics(folder)
+        known = {_place(record) for record in saved}
+        later = [r for r in there if _place(r) not in known and r["step"] >= saved[-1]["step"]]
+        if not any("validation_loss" in record for record in later):
+            later += _last_evaluation(read_config(folder), result, saved[-1]["step"])
+        _write_metrics(folder, [*saved, *later])
+        whole = set(map(json.dumps, there))
+        lost = sum(json.dumps(record) not in whole for record in saved) or 1
+        say(f"metrics.jsonl had lost or altered lines ({lost}); the last checkpoint's copy is taken")
+
+
+def _place(record: Mapping[str, Any]) -> tuple[int, bool]:
+    return record["step"], "validation_loss" in record
+
+
+def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that the newest checkpoint holds whose record is whole; none in earlier versions."""
+    for path in sorted(folder.glob("checkpoints/*/seqjax.json"), key=_step_of, reverse=True):
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+            digest, body, _ = path.read_bytes().split(b"\n")
+            if _step_of(path) >= 0 and hashlib.sha256(body).hexdigest().encode() == digest:
+                return list(filter(_is_whole, json.loads(body)["host"]["metrics"]))
+    return []
+
+
+def _step_of(record: Path) -> int:
+    name = record.parent.name
+    return int(name) if name.isascii() and name.isdigit() else -1  # else it is not complete, or damaged
+
+
+def _last_evaluation(config: RunConfig, result: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """The line of the evaluation at the last step; none where the result was measured on other windows."""
+    if result["status"] != "finished" or step != result["steps"]:
+        return []
+    final, best = result.get("validation") or {}, result.get("best") or {}
+    line = {key: result.get(key) for key in ("tokens", "seconds")}
+    if not isinstance(config, Config):  # a task whose result is about the best evaluation
+        numbers = {key: value for key, value in final.items() if key != "loss"}
+        line = {**numbers, "validation_loss": final.get("loss")} if best.get("step") == step else {}
+    elif config.data.batching == "streams" or config.evaluation.windows == config.evaluation.final_windows:
+        line |= {f"validation_{name}": final.get(name) for name in ("loss", "loss_se", "bits_per_byte")}
+    elif best.get("step") == step:
+        line |= {"validation_loss": best.get("validation_loss")}
+    return list(filter(_is_whole, [{"step": step, **line}])) if "validation_loss" in line else []
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl with a held-out loss.
+
+    Raises:
+        UserError: the run has ended, and the file is not there.
+    """
+    if not (folder / "metrics.jsonl").is_file() and read_result(folder) is not None:
+        raise UserError(
+            f"{folder}: metrics.jsonl is missing; `seqjax train {folder}` brings it back from the last checkpoint"
+        )
+    return [record for record in read_metrics(folder) if "validation_loss" in record]
+
+
 def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
     disk.write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
@@ -238,6 +319,39 @@ def sync_metrics(folder: Path) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The contents of result.json, or None while the run has not ended."""
+    """The contents of result.json, or None while the run has not ended.
+
+    Raises:
+        UserError: it is damaged: no JSON, no status or step, or a value of another type.
+    """
     path = folder / "result.json"
-    return disk.read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    result = disk.read_json(path)
+    if result.get("status") not in ENDED:
+        raise disk.damaged(path, f"its 'status' is not one of {', '.join(ENDED)}")
+    if not is_count(result.get("steps")):
+        raise disk.damaged(path, "its 'steps' is not a whole number")
+    for key in ("validation", "best", "training_flops", "hardware", "versions"):
+        if not isinstance(result.get(key), dict | None):
+            raise disk.damaged(path, f"its '{key}' is not an object")
+    return _of_today(result) if "best_step" in result else result
+
+
+def _of_today(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of a task as it was written before tasks had the loop of text, in today's form."""
+    step, validation = result.pop("best_step"), result.get("validation")
+    if validation is not None:
+        result["best"] = {"step": step, "validation_loss": validation["validation_loss"]}
+        result["validation"] = {"loss": validation.pop("validation_loss"), **validation}
+    return {**result, "parameters": {"total": result["parameters"]}}
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of JSON is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number."""
+    return isinstance(value, float) or is_count(value)

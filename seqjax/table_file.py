@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError
+from seqjax.pointers import refuse_pointer_file
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 SPECIAL = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
@@ -35,7 +36,7 @@ def read_file(paths: Path | Sequence[Path], what: str = "a table") -> tuple[pd.D
         The table with typed columns, and the same cells as text, as they are written. The index of both names the
         place of each row, such as ``line 3``, with the file where there are several.
     Raises:
-        UserError: no such file, another kind of file, or one that cannot be read.
+        UserError: no such file, another kind of file, a pointer of Git LFS, or one that cannot be read.
     """
     paths = [paths] if isinstance(paths, Path) else list(paths)
     text, frames = [], []
@@ -55,6 +56,7 @@ def read_cells(path: Path, what: str = "a table") -> pd.DataFrame:
     Raises:
         UserError: no such file, or one that is not CSV; the line is named.
     """
+    refuse_pointer_file(path)
     text = _decoded(path, what)
     where = f"{path}: cannot be read as {what}"
     lines = re.split(r"\r\n|\r|\n", text)
@@ -143,6 +145,7 @@ def _refuse_twice(where: str, names: Iterable[str]) -> None:
 def _read_parquet(path: Path, what: str) -> pd.DataFrame:
     if path.suffix.lower() != ".parquet":
         raise UserError(f"{path}: not {what}: expected a name that ends in .csv or .parquet")
+    refuse_pointer_file(path)
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:

@@ -10,8 +10,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from seqjax.config import Config, HorizonConfig, ModelConfig, Request
+from seqjax.config import Config, HorizonConfig, ModelConfig, RunConfig
 from seqjax.data import cache_folder, load_corpus, load_tokenizer
 from seqjax.data.tokenizers import known_size
 from seqjax.errors import UserError
@@ -26,7 +27,7 @@ MOST = 1e15  # parameters, tokens
 class Resolved:
     """A config, and in words which target decided what."""
 
-    config: Config
+    config: RunConfig
     notes: tuple[str, ...] = ()
 
 
@@ -40,14 +41,15 @@ def resolve(tree: Tree) -> Resolved:
         config = dataclasses.replace(config, model=model)
     steps, note = _steps(request, config, tree)
     notes += [note] if note else []
-    train = dataclasses.replace(config.train, steps=steps)
-    optimizer, evaluation = config.optimizer, config.evaluation
+    config = _with(config, "train", steps=steps)
     horizon, fraction = request.horizon, request.horizon.warmup_fraction
     if fraction is not None and tree.get("optimizer.warmup_steps") is None:
-        optimizer = dataclasses.replace(optimizer, warmup_steps=max(1, round(fraction * steps)) if fraction else 0)
-    if horizon.evaluations is not None and tree.get("evaluation.every") is None:
-        evaluation = dataclasses.replace(evaluation, every=math.ceil(steps / horizon.evaluations))
-        count = math.ceil(steps / evaluation.every)
+        config = _with(config, "optimizer", warmup_steps=max(1, round(fraction * steps)) if fraction else 0)
+    section, name = ("evaluation", "every") if isinstance(config, Config) else ("train", "evaluate_every")
+    if horizon.evaluations is not None and tree.get(f"{section}.{name}") is None:
+        every = math.ceil(steps / horizon.evaluations)
+        config = _with(config, section, **{name: every})
+        count = math.ceil(steps / every)
         if count != horizon.evaluations:
             notes.append(
                 f"horizon.evaluations {horizon.evaluations}: {steps} steps can be evaluated evenly {count} times"
@@ -55,16 +57,21 @@ def resolve(tree: Tree) -> Resolved:
     for above, below in RIVALS[1:]:
         if tree.get(above) is not None and tree.get(below) is not None:
             notes.append(f"{above} {tree.get(above)} over {below}")
-    config = dataclasses.replace(config, train=train, optimizer=optimizer, evaluation=evaluation)
     return Resolved(checked(config, tree), tuple(notes))
 
 
-def _steps(request: Request, config: Config, tree: Tree) -> tuple[int, str]:
+def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+
+def _steps(request: Any, config: RunConfig, tree: Tree) -> tuple[int, str]:
     """Optimizer steps, and in words what decided them where there was a choice."""
     given = [key for key in RIVALS[0] if tree.get(key) is not None]
     if not given or given[0] == "train.steps":
         note = f"train.steps {config.train.steps} over {', '.join(given[1:])}" if given[1:] else ""
         return config.train.steps, note
+    if not isinstance(config, Config):
+        raise UserError(f"{tree.place(given[0])}: {given[0]}: counts tokens of text; give train.steps")
     name = given[0].partition(".")[2]
     tokens_per_step = config.train.batch_size * config.train.context_length
     tokens = _tokens(name, getattr(request.horizon, name), config, tree.place(given[0]))

@@ -88,9 +88,9 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
 
     @contextlib.contextmanager
     def crashing(at: int) -> Iterator[None]:
-        from seqjax.training import loop
+        from seqjax.tasks import text
 
-        real = loop.batch_at
+        real = text.batch_at
 
         def batch_at(config: Any, shard: Any, step: int) -> Any:
             if step == at:
@@ -98,7 +98,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
             return real(config, shard, step)
 
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="crash"):
-            patch.setattr(loop, "batch_at", batch_at)
+            patch.setattr(text, "batch_at", batch_at)
             yield
 
     return crashing

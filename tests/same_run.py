@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from seqjax import runs
+from seqjax.tasks.text import load, make_objective
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.setup import load_text, make_model, make_program
+from seqjax.training.lanes import make_program
 
 TIMES = ("seconds",)
 
@@ -21,7 +22,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def final_state(config: Any, folder: Path) -> Any:
-    program = make_program(config, make_model(config, load_text(config).tokenizer.vocab_size), devices=1)
+    program = make_program(config, make_objective(config, load(config).tokenizer.vocab_size), devices=1)
     step, state, _ = Checkpoints(folder, writable=False).restore(program.init(), pytest.fail)
     assert step == config.train.steps
     return jax.device_get(state)

@@ -30,9 +30,9 @@ from seqjax.sweeps.machine import this_machine
 from seqjax.sweeps.run import local_launch, run_sweep
 from seqjax.sweeps.table import gather, read_table, render
 from seqjax.targets import resolve
+from seqjax.tasks.text import token_losses
 from seqjax.training.gradients import gradient_norms
 from seqjax.training.loop import train
-from seqjax.training.losses import token_losses
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 (LEAKY,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -187,16 +187,16 @@ def test_every_signal_that_asks_to_stop_saves(number: int, make_config: Any, tmp
 
 def at_step(at: int, action: Callable[[], Any]) -> Any:
     """A context in which `action` is called where the batch of that step is made."""
-    from seqjax.training import loop
+    from seqjax.tasks import text
 
-    real, patch = loop.batch_at, pytest.MonkeyPatch()
+    real, patch = text.batch_at, pytest.MonkeyPatch()
 
     def batch_at(config: Any, shard: Any, step: int) -> Any:
         if step == at:
             action()
         return real(config, shard, step)
 
-    patch.setattr(loop, "batch_at", batch_at)
+    patch.setattr(text, "batch_at", batch_at)
 
     class Patched:
         def __enter__(self) -> None: ...
@@ -257,7 +257,7 @@ def test_a_signal_before_the_first_step(
     number: int, config: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     """While text is made into tokens, say: the exit code is ours, and the same command goes on."""
-    monkeypatch.setattr("seqjax.training.loop.load_text", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr("seqjax.tasks.text.load", lambda *_: signal.raise_signal(number))
     assert main(["train", str(config), "--run", str(tmp_path / "run")]) == exit_code(number)
     assert "the same command goes on" in capsys.readouterr().err
     monkeypatch.undo()
@@ -265,21 +265,21 @@ def test_a_signal_before_the_first_step(
 
 def test_a_signal_that_python_drops_is_heard_all_the_same(config: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """An exception that a handler raises in a callback of garbage collection goes nowhere."""
-    from seqjax.training import loop
+    from seqjax.tasks import text
 
-    real = loop.load_text
+    real = text.load
 
     def callback(phase: str, _info: Any) -> None:
         if phase == "start":
             gc.callbacks.remove(callback)
             signal.raise_signal(signal.SIGTERM)
 
-    def load_text(*arguments: Any) -> Any:
+    def load(*arguments: Any) -> Any:
         gc.callbacks.append(callback)
         gc.collect()
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "load_text", load_text)
+    monkeypatch.setattr(text, "load", load)
     monkeypatch.setattr(sys, "unraisablehook", lambda *_: None)
     assert main(["train", str(config), "--run", str(tmp_path / "run"), "--no-sample"]) == exit_code(signal.SIGTERM)
     assert runs.read_result(tmp_path / "run") is None

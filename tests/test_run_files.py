@@ -51,23 +51,23 @@ def test_a_config_edited_after_the_run_began_is_refused(change: Any, make_config
 
     config = make_config()
     runs.open_run(tmp_path / "run", config)
-    runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(config))
-    runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(config))
+    runs.bind_data(tmp_path / "run", {"corpus_sha256": "a" * 64, "tokenizer_sha256": "b" * 64}, run_id(config))
+    runs.bind_data(tmp_path / "run", {"corpus_sha256": "a" * 64, "tokenizer_sha256": "b" * 64}, run_id(config))
     disk.write_json(tmp_path / "run" / "config.json", to_dict(make_config(**change)))
     edited = runs.read_config(tmp_path / "run")
     with pytest.raises(UserError, match=r"config\.json was edited after this run began"):
-        runs.bind_data(tmp_path / "run", "a" * 64, "b" * 64, run_id(edited))
+        runs.bind_data(tmp_path / "run", {"corpus_sha256": "a" * 64, "tokenizer_sha256": "b" * 64}, run_id(edited))
 
 
 def test_runs_of_earlier_versions_noted_no_run_id(tmp_path: Path) -> None:
     disk.write_json(tmp_path / "data.json", {"corpus_sha256": "a", "tokenizer_sha256": "b"})
-    runs.bind_data(tmp_path, "a", "b", "id")
+    runs.bind_data(tmp_path, {"corpus_sha256": "a", "tokenizer_sha256": "b"}, "id")
     with pytest.raises(UserError, match="corpus is not what"):
-        runs.bind_data(tmp_path, "c", "b", "id")
+        runs.bind_data(tmp_path, {"corpus_sha256": "c", "tokenizer_sha256": "b"}, "id")
 
 
 def test_reading_a_run_binds_it_to_nothing(tmp_path: Path) -> None:
-    runs.check_data(tmp_path, "a", "b")
+    runs.check_data(tmp_path, {"corpus_sha256": "a", "tokenizer_sha256": "b"})
     assert not list(tmp_path.iterdir())
 
 

@@ -22,20 +22,25 @@ class Recurrent(nn.Module):
     d_model: int
     n_layers: int
     vocab_size: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
-        x_BxTxD = nn.Embed(self.vocab_size, self.d_model)(tokens_BxT)
+        x_BxTxD = nn.Embed(self.vocab_size, self.d_model, dtype=self.dtype)(tokens_BxT)
         for _ in range(self.n_layers):
-            x_BxTxD = nn.RNN(CELLS[self.family](self.d_model))(x_BxTxD)
-        return nn.Dense(self.vocab_size)(x_BxTxD)
+            # SimpleCell alone returns its state in `dtype`, and so it must begin
+            state = jnp.zeros((len(tokens_BxT), self.d_model), self.dtype) if self.family == "elman" else None
+            cell = CELLS[self.family](self.d_model, dtype=self.dtype)
+            x_BxTxD = nn.RNN(cell)(x_BxTxD, initial_carry=state)
+        return nn.Dense(self.vocab_size, dtype=self.dtype)(x_BxTxD).astype("float32")
 
 
 class FlaxSystem:
     """The whole train step: forward, backward, clip, AdamW, jitted, the state donated."""
 
     def __init__(self, config: Config, vocab_size: int, tokens_BxT1: Any) -> None:
-        model = Recurrent(config.model.family, config.model.d_model, config.model.n_layers, vocab_size)
+        family, dtype = config.model, config.train.compute_dtype
+        model = Recurrent(family.family, family.d_model, family.n_layers, vocab_size, dtype)
         optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, b1=0.9, b2=0.99, weight_decay=0.0))
         self.tokens = jnp.asarray(tokens_BxT1)
         params = model.init(jax.random.key(0), self.tokens[:, :-1])

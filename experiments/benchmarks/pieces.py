@@ -181,11 +181,12 @@ def one_step(name: str) -> float:
     if name == "kept":
         keep_freed_memory()
     from seqjax.config import Config
-    from seqjax.training.setup import make_model, make_program
+    from seqjax.tasks.text import make_objective
+    from seqjax.training.lanes import make_program
     from seqjax.training.state import Hyper
 
     config = Config(Transformer(), train=TrainConfig(batch_size=32, context_length=128))
-    program = make_program(config, make_model(config, 256))
+    program = make_program(config, make_objective(config, 256))
     state = program.init()
     batches = program.put(np.random.default_rng(0).integers(0, 256, (1, 32, 129), np.int32))
     hyper = Hyper(np.full(1, 1e-3, np.float32), np.float32(0.0))

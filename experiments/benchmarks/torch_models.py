@@ -6,6 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -65,27 +66,41 @@ class Transformer(nn.Module):
 def make_torch(config: Config, vocab_size: int) -> nn.Module:
     """The model of a config."""
     model = config.model
-    if isinstance(model, Transformer):
+    if model.family == "transformer":
         return Transformer(model.d_model, model.n_layers, model.n_heads, vocab_size, config.train.context_length)
     return Recurrent(model.family, model.d_model, model.n_layers, vocab_size)
 
 
 class TorchSystem:
-    """The whole train step: forward, backward, clip, AdamW."""
+    """The whole train step: forward, backward, clip, AdamW.
 
-    def __init__(self, config: Config, vocab_size: int, tokens_BxT1: np.ndarray, compiled: bool) -> None:
+    It runs on the GPU where JAX does. Parameters are float32 there too; products are in a narrower dtype by autocast,
+    and float32 ones in TF32, as JAX's are by default.
+
+    Args:
+      dtype: of the products; None: the config's.
+    """
+
+    def __init__(
+        self, config: Config, vocab_size: int, tokens_BxT1: np.ndarray, compiled: bool, dtype: str | None = None
+    ) -> None:
         torch.manual_seed(0)
-        model = make_torch(config, vocab_size)
+        self.device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+        self.dtype = getattr(torch, dtype or config.train.compute_dtype)
+        if self.device == "cuda":
+            torch.set_float32_matmul_precision("high")
+        model = make_torch(config, vocab_size).to(self.device)
         self.model = torch.compile(model) if compiled else model
         self.parameters = list(model.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-        self.tokens = torch.from_numpy(tokens_BxT1.astype("int64"))
+        self.tokens = torch.from_numpy(tokens_BxT1.astype("int64")).to(self.device)
 
     def run(self, steps: int) -> float:
         """So many steps; the last loss."""
         for _ in range(steps):
-            logits = self.model(self.tokens[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1), self.tokens[:, 1:].flatten())
+            with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+                logits = self.model(self.tokens[:, :-1])
+                loss = F.cross_entropy(logits.flatten(0, 1).float(), self.tokens[:, 1:].flatten())
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -94,6 +109,11 @@ class TorchSystem:
 
     def memory(self) -> int:
         """Most bytes that torch's allocator held in one step, beyond what it held before; 0 for none seen."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            held_before = torch.cuda.memory_allocated()
+            self.run(1)
+            return torch.cuda.max_memory_allocated() - held_before
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
             self.run(1)
         with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,7 @@ Needs torch: pip install -e '.[bench]'.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import statistics
@@ -32,11 +33,12 @@ import numpy as np
 
 from seqjax.config import Config, TrainConfig
 from seqjax.disk import write_json
-from seqjax.families import FAMILIES, Transformer
+from seqjax.families import FAMILIES
 from seqjax.memory import keep_freed_memory
 from seqjax.models import count_parameters
 from seqjax.plain import whole
-from seqjax.training.setup import make_model, make_program
+from seqjax.tasks.text import make_objective
+from seqjax.training.lanes import make_bundle, make_program
 from seqjax.training.state import Hyper
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -70,37 +72,85 @@ ROWS += [("transformer", shape) for shape in TRANSFORMER]
 
 
 class SeqjaxSystem:
-    """The program of `seqjax train`, many steps to a call."""
+    """The program of `seqjax train`, many steps to a call.
 
-    def __init__(self, config: Config, tokens_BxT1: np.ndarray) -> None:
-        self.program = make_program(config, make_model(config, VOCABULARY))
-        self.state = self.program.init()
-        self.batches = self.program.put(np.repeat(tokens_BxT1[None], self.program.steps_at_once, axis=0))
-        self.hyper = Hyper(np.full(len(self.batches), 1e-3, np.float32), np.float32(0.0))
-        self.resets_K = np.zeros(len(self.batches), bool)
+    Args:
+      lanes: that of a bundle of so many runs; None: of one run.
+      compiler_options: of XLA, for this program alone.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokens_BxT1: np.ndarray,
+        vocab_size: int = VOCABULARY,
+        lanes: int | None = None,
+        compiler_options: dict[str, Any] | None = None,
+    ) -> None:
+        objective = make_objective(config, vocab_size)
+        if lanes is None:
+            self.program, lead = make_program(config, objective), ()
+        else:
+            seeds = [dataclasses.replace(config.train, seed=lane) for lane in range(lanes)]
+            configs = [dataclasses.replace(config, train=train) for train in seeds]
+            self.program, lead = make_bundle(configs, objective, devices=1), (lanes,)
+        self.state, self.most = self.program.init(), self.program.steps_at_once
+        batches = np.broadcast_to(tokens_BxT1, (*lead, self.most, *tokens_BxT1.shape))
+        self.batches = self.program.put(np.ascontiguousarray(batches))
+        self.hyper = Hyper(np.full((*lead, self.most), 1e-3, np.float32), np.zeros(lead, np.float32))
+        self.resets_K = np.zeros(self.most, bool)
         lowered = self.program.steps.lower(self.state, self.batches, self.hyper, self.resets_K, 1)
-        self.compiled = lowered.compile()
+        self.compiled = lowered.compile(compiler_options=compiler_options)
 
     def run(self, steps: int) -> float:
-        """So many steps; the last loss."""
+        """So many steps; the last loss, of a bundle the mean."""
         while steps > 0:
-            count = min(steps, len(self.batches))
+            count = min(steps, self.most)
             self.state, metrics = self.compiled(self.state, self.batches, self.hyper, self.resets_K, count)
             steps -= count
-        return float(metrics["loss"][count - 1])
+        return float(np.asarray(metrics["loss"])[..., count - 1].mean())
 
     def memory(self) -> int:
         """Bytes of the program's temporary arrays."""
         return self.compiled.memory_analysis().temp_size_in_bytes
 
 
-def config_of(family: str, shape: Shape, **changes: Any) -> Config:
+def config_of(family: str, shape: Shape, dtype: str = "float32", **changes: Any) -> Config:
     """The config of a row."""
-    if family == "transformer":
-        model = Transformer(d_model=shape.width, n_layers=shape.layers, **changes)
-    else:
-        model = FAMILIES[family](d_model=shape.width, n_layers=shape.layers, **changes)
-    return Config(model, train=TrainConfig(batch_size=shape.batch, context_length=shape.context))
+    model = FAMILIES[family](d_model=shape.width, n_layers=shape.layers, **changes)
+    train = TrainConfig(batch_size=shape.batch, context_length=shape.context, compute_dtype=dtype)
+    return Config(model, train=train)
+
+
+class Started(NamedTuple):
+    """A system after its first steps: how many steps are one turn, and seconds to the end of the first."""
+
+    system: Any
+    steps: int
+    compile_seconds: float
+
+
+def start(build: Callable[[], Any], turn_seconds: float = TURN_SECONDS) -> Started:
+    """Build a system, run four steps of it, and choose the steps of a turn of about so many seconds."""
+    began = time.perf_counter()
+    system = build()
+    system.run(1)
+    compile_seconds = time.perf_counter() - began
+    system.run(1)
+    began = time.perf_counter()
+    system.run(2)
+    steps = max(1, round(turn_seconds / ((time.perf_counter() - began) / 2)))
+    return Started(system, steps, compile_seconds)
+
+
+def take_turns(started: dict[str, Started], repeats: int) -> dict[str, list[float]]:
+    """Seconds of a step of each system, one number a turn; the systems alternate."""
+    times: dict[str, list[float]] = {name: [] for name in started}
+    for _, (name, (system, steps, _)) in itertools.product(range(repeats), started.items()):
+        began = time.perf_counter()
+        system.run(steps)
+        times[name].append((time.perf_counter() - began) / steps)
+    return times
 
 
 def systems(family: str, shape: Shape, tokens_BxT1: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -125,30 +175,17 @@ def systems(family: str, shape: Shape, tokens_BxT1: np.ndarray) -> dict[str, Cal
 def measure(family: str, shape: Shape, repeats: int, only: list[str] | None) -> dict[str, Any]:
     """Tokens per second, seconds to the end of the first step, and bytes of every system of a row."""
     tokens_BxT1 = np.random.default_rng(0).integers(0, VOCABULARY, (shape.batch, shape.context + 1), np.int32)
-    found: dict[str, dict[str, Any]] = {}
-    running, steps, times = {}, {}, {}
-    for name, build in systems(family, shape, tokens_BxT1).items():
-        if only and name not in only:
-            continue
-        began = time.perf_counter()
-        running[name] = build()
-        running[name].run(1)
-        found[name] = {"compile_seconds": time.perf_counter() - began}
-        running[name].run(1)
-        began = time.perf_counter()
-        running[name].run(2)
-        steps[name] = max(1, round(TURN_SECONDS / ((time.perf_counter() - began) / 2)))
-        times[name] = []
-    for _, name in itertools.product(range(repeats), running):
-        began = time.perf_counter()
-        running[name].run(steps[name])
-        times[name].append((time.perf_counter() - began) / steps[name])
-    for name, system in running.items():
-        found[name] |= {
-            "tokens_per_second": shape.batch * shape.context / statistics.median(times[name]),
-            "step_seconds": times[name],
-            "temporary_bytes": system.memory(),
+    builds = systems(family, shape, tokens_BxT1).items()
+    started = {name: start(build) for name, build in builds if not only or name in only}
+    found = {
+        name: {
+            "compile_seconds": started[name].compile_seconds,
+            "tokens_per_second": shape.batch * shape.context / statistics.median(times),
+            "step_seconds": times,
+            "temporary_bytes": started[name].system.memory(),
         }
+        for name, times in take_turns(started, repeats).items()
+    }
     config = config_of(family, shape)
     parameters = count_parameters(config.model, VOCABULARY, shape.context)["total"]
     return {"family": family, **shape._asdict(), "parameters": parameters, "systems": found}

@@ -107,12 +107,13 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
     import numpy as np
 
     from seqjax.models import count_parameters, flops_per_token
-    from seqjax.training.setup import make_model, make_program
+    from seqjax.tasks.text import make_objective
+    from seqjax.training.lanes import make_program
     from seqjax.training.state import Hyper
     from seqjax.training.timing import step_times
 
     config = _config(family, width, options)
-    program = make_program(config, make_model(config, VOCABULARY))
+    program = make_program(config, make_objective(config, VOCABULARY))
     state = program.init()
     shape = (program.steps_at_once, options.batch_size, options.context_length + 1)
     batches = program.put(np.random.default_rng(0).integers(0, VOCABULARY, shape, np.int32))

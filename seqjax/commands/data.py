@@ -90,8 +90,8 @@ def _stats(options: argparse.Namespace, rest: list[str]) -> int:
 def _text(options: argparse.Namespace) -> Any:
     from seqjax.data import cache_folder, load_corpus, load_tokenizer
     from seqjax.errors import printable
+    from seqjax.tasks.text import Text
     from seqjax.training.progress import Progress
-    from seqjax.training.setup import Text
 
     progress = Progress(None)
     progress.say(f"reading {printable(options.corpus)}")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from seqjax import runs
+import seqjax
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.plain import whole
@@ -40,35 +39,19 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Evaluate and print."""
-    (config,) = shared.configs_of_runs([options.folder], rest, options.trust_code)
-    if options.windows is not None and (options.windows < 1 or config.data.batching == "streams"):
+    shared.configs_of_runs([options.folder], rest, options.trust_code)
+    run = seqjax.open(options.folder, checkpoint=options.checkpoint, corpus=options.corpus)
+    if options.windows is not None and (options.windows < 1 or run.config.data.batching == "streams"):
         reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
         raise UserError(f"command line: --windows {options.windows} {reason}")
-    from seqjax.training.evaluation import evaluate, unknown_note
-    from seqjax.training.run import restore_params
-    from seqjax.training.setup import load_text, make_model, make_program
+    from seqjax.tasks.text_evaluation import unknown_note
 
-    text = load_text(config, folder=options.folder, corpus=options.corpus)
-    runs.check_data(options.folder, text.corpus.sha256, text.tokenizer.sha256)
-    shard = text.shard(options.split)
-    program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
-    step, params = restore_params(
-        config, options.folder, program, lambda line: print(line, file=sys.stderr), options.checkpoint
-    )
-    found = evaluate(
-        config,
-        shard,
-        options.split,
-        program.token_losses,
-        params,
-        program.zero_carry(),
-        options.windows or config.evaluation.final_windows,
-    )
+    found = run.evaluate(options.split, options.windows)
     if options.json:
-        print(json.dumps({"step": step, **dataclasses.asdict(found)}, indent=2))
+        print(json.dumps({"step": run.step, **dataclasses.asdict(found)}, indent=2))
         return 0
     print(
-        f"{options.split} split at step {step}: {found.tokens:,} tokens in {found.windows:,} "
+        f"{options.split} split at step {run.step}: {found.tokens:,} tokens in {found.windows:,} "
         f"{'windows' if found.protocol == 'windows' else 'stream segments'}"
         f"{', all there are' if options.windows and found.windows < options.windows else ''}"
     )

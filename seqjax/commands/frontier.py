@@ -99,7 +99,7 @@ def _curves(places: list[Path], points: Any) -> dict[float, Any]:
     """The validation curve of each run that is among the points: size -> (FLOPs, loss)."""
     import numpy as np
 
-    from seqjax.runs import read_metrics
+    from seqjax.runs import read_curve
     from seqjax.sweeps.folder import folders_by_id
 
     folders = {name: folder for place in places if place.is_dir() for name, folder in folders_by_id(place).items()}
@@ -109,7 +109,7 @@ def _curves(places: list[Path], points: Any) -> dict[float, Any]:
         folder = folders.get(run_id)
         if folder is None:
             raise UserError(f"{row}: has no run folder in {places[0]}: training curves are read from run folders")
-        curve = [(r["tokens"] * c / d, r["validation_loss"]) for r in read_metrics(folder) if "validation_loss" in r]
+        curve = [(r["tokens"] * c / d, r["validation_loss"]) for r in read_curve(folder)]
         if float(n) in found:
             raise UserError(
                 f"{row}: is another run of N = {n:g}: keep one of each size, e.g. --where '`train.seed` == 0'"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import seqjax
 from seqjax import disk
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.plain import whole
 
 if TYPE_CHECKING:
-    from seqjax.training.inspection import InspectedRun
+    from seqjax.models.inside import Trace
+    from seqjax.opened import OpenRun
 
 
 def add_parser(commands: Any) -> None:
@@ -57,76 +58,75 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"command line: --units {options.units} is out of range; at least 1 is needed")
     if not options.text:
         raise UserError("command line: --text '': is empty")
-    configs = shared.configs_of_runs(options.folders, rest, options.trust_code)
-    for folder, config in zip(options.folders, configs, strict=True):
-        if options.layer is not None and not 1 <= options.layer <= config.model.n_layers:
-            raise UserError(f"command line: --layer {options.layer}: {folder} has layers 1 to {config.model.n_layers}")
+    shared.configs_of_runs(options.folders, rest, options.trust_code)
+    runs = [seqjax.open(path, checkpoint=options.checkpoint, corpus=options.corpus) for path in options.folders]
+    for run in runs:
+        if options.layer is not None and not 1 <= options.layer <= run.config.model.n_layers:
+            layers = run.config.model.n_layers
+            raise UserError(f"command line: --layer {options.layer}: {run.folder} has layers 1 to {layers}")
     from seqjax.report.inspection import draw_inspection
     from seqjax.report.style import check_name, save
-    from seqjax.training.inspection import inspect_run
 
     check_name(options.output)
-    found = [
-        inspect_run(folder, options.text, options.checkpoint, lambda line: print(line, file=sys.stderr), options.corpus)
-        for folder in options.folders
-    ]
-    for folder, one in zip(options.folders, found, strict=True):
-        if one.tokenizer.sha256 != found[0].tokenizer.sha256:
+    for run in runs:
+        if run.tokenizer.sha256 != runs[0].tokenizer.sha256:
             raise UserError(
-                f"{folder}: its tokenizer '{one.tokenizer.name}' is not that of {options.folders[0]}, "
-                f"'{found[0].tokenizer.name}'; one axis of tokens needs one tokenizer"
+                f"{run.folder}: its tokenizer '{run.tokenizer.name}' is not that of {runs[0].folder}, "
+                f"'{runs[0].tokenizer.name}'; one axis of tokens needs one tokenizer"
             )
-    names = _names(options.folders, found)
-    print(_table(names, found))
-    for folder, one in zip(options.folders, found, strict=True):
+    found = [run.trace(options.text) for run in runs]
+    names = _names(runs)
+    print(_table(names, runs, found))
+    for run, one in zip(runs, found, strict=True):
         if one.inside.attention_LxNxTxT is None and not one.inside.states_LxTxH:
-            print(f"{folder}: has neither attention nor gates to be drawn; its loss alone is shown")
+            print(f"{run.folder}: has neither attention nor gates to be drawn; its loss alone is shown")
     figure = draw_inspection(
-        _pieces(found[0]), [_reading(name, one) for name, one in zip(names, found, strict=True)],
+        _pieces(runs[0], found[0]), [_reading(name, one) for name, one in zip(names, found, strict=True)],
         None if options.layer is None else options.layer - 1, options.units,
     )  # fmt: skip
     save(figure, options.output)
     print(f"figure: {options.output}")
     if options.json:
-        records = [_record(folder, one) for folder, one in zip(options.folders, found, strict=True)]
+        records = [_record(run, one) for run, one in zip(runs, found, strict=True)]
+        tokens = _pieces(runs[0], found[0])
         with disk.storage_errors(options.json.parent):
-            disk.write_json(options.json, {"text": options.text, "tokens": _pieces(found[0]), "runs": records})
+            disk.write_json(options.json, {"text": options.text, "tokens": tokens, "runs": records})
         print(f"numbers: {options.json}")
     return 0
 
 
-def _names(folders: list[Path], found: list[InspectedRun]) -> list[str]:
+def _names(runs: list[OpenRun]) -> list[str]:
     """The family and shape of each run, with the digits of its folder where that does not tell them apart."""
-    short = [f"{one.config.model.family} {one.config.model.n_layers}x{_width(one)}" for one in found]
+    short = [f"{run.config.model.family} {run.config.model.n_layers}x{_width(run)}" for run in runs]
     if len(set(short)) == len(short):
         return short
-    return [f"{name} {folder.resolve().name[-4:]}" for name, folder in zip(short, folders, strict=True)]
+    return [f"{name} {run.folder.resolve().name[-4:]}" for name, run in zip(short, runs, strict=True)]
 
 
-def _width(one: InspectedRun) -> int:
-    return getattr(one.config.model, "d_hidden", None) or one.config.model.d_model
+def _width(run: OpenRun) -> int:
+    return getattr(run.config.model, "d_hidden", None) or run.config.model.d_model
 
 
-def _pieces(one: InspectedRun) -> list[str]:
-    return [one.tokenizer.decode([token]) for token in one.tokens_T]
+def _pieces(run: OpenRun, one: Trace) -> list[str]:
+    return [run.tokenizer.decode([token]) for token in one.tokens_T]
 
 
-def _reading(name: str, one: InspectedRun) -> Any:
+def _reading(name: str, one: Trace) -> Any:
     from seqjax.report.inspection import Reading
 
     return Reading(name, one.loss_T, *one.inside[1:])
 
 
-def _table(names: list[str], found: list[InspectedRun]) -> str:
+def _table(names: list[str], runs: list[OpenRun], found: list[Trace]) -> str:
     """Each token with its loss, and what the model holds likeliest to come after it."""
     heads = [f"  {name}: loss, likeliest next" for name in names]
     lines = [f"{'token':<12}" + "".join(f"{head:<34}" for head in heads).rstrip()]
     guesses = [one.likeliest() for one in found]
-    for place, piece in enumerate(_pieces(found[0])):
+    for place, piece in enumerate(_pieces(runs[0], found[0])):
         line = f"{_shown(piece):<12}"
-        for one, (token_T, p_T) in zip(found, guesses, strict=True):
+        for run, one, (token_T, p_T) in zip(runs, found, guesses, strict=True):
             loss = "given" if math.isnan(one.loss_T[place]) else f"{one.loss_T[place]:.4f}"
-            guess = _shown(one.tokenizer.decode([token_T[place]]))
+            guess = _shown(run.tokenizer.decode([token_T[place]]))
             line += f"  {loss:>8}  {guess:<14}{p_T[place]:>6.1%}  "
         lines.append(line.rstrip())
     means = [float(one.loss_T[1:].mean()) for one in found]
@@ -138,16 +138,16 @@ def _shown(piece: str) -> str:
     return repr(piece)
 
 
-def _record(folder: Path, one: InspectedRun) -> dict[str, Any]:
+def _record(run: OpenRun, one: Trace) -> dict[str, Any]:
     """For the JSON file; what is not there is null or empty."""
     token_T, p_T = one.likeliest()
     inside = one.inside
     return {
-        "run": str(folder),
-        "family": one.config.model.family,
-        "step": one.step,
+        "run": str(run.folder),
+        "family": run.config.model.family,
+        "step": run.step,
         "loss": [None, *one.loss_T[1:].tolist()],
-        "likeliest_next": [one.tokenizer.decode([token]) for token in token_T],
+        "likeliest_next": [run.tokenizer.decode([token]) for token in token_T],
         "likeliest_next_probability": p_T.tolist(),
         "attention_LxNxTxT": None if inside.attention_LxNxTxT is None else inside.attention_LxNxTxT.tolist(),
         "gates_LxTxH": {name: gate.tolist() for name, gate in inside.gates_LxTxH.items()},

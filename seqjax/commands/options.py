@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
-from seqjax.config import Config
+from seqjax.config import RunConfig
 from seqjax.errors import UserError, did_you_mean
 from seqjax.families import own
-from seqjax.overlay import leaves, loaded, options_tree, overlay, read_tree, validate
+from seqjax.overlay import leaves, loaded, read_tree, validate, with_options
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -74,7 +74,7 @@ def no_more(rest: Sequence[str]) -> None:
         raise UserError(f"command line: {rest[0]}: unknown option")
 
 
-def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> Config:
+def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig:
     """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told.
 
     Args:
@@ -85,7 +85,7 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> Config:
         model = runs.read_config(path).model  # refuses what no run has written
         if trust and isinstance(model, own.Absent):
             runs.load_code(path, model.family)
-    tree = overlay(read_tree(file), options_tree(config_options(rest)))
+    tree = with_options(read_tree(file), config_options(rest))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
     from seqjax.targets import resolve
@@ -106,7 +106,7 @@ def add_code(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def code_again(config: Config) -> str:
+def code_again(config: RunConfig) -> str:
     """The words that make the code of a run's family known to another command; none for the package's families."""
     family = config.model.family
     if not own.is_own(family):
@@ -131,7 +131,7 @@ def take_families(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return taken, others
 
 
-def configs_of_runs(folders: Sequence[Path], rest: Sequence[str], trust: bool) -> list[Config]:
+def configs_of_runs(folders: Sequence[Path], rest: Sequence[str], trust: bool) -> list[RunConfig]:
     """The configs of run folders, with the code of their families.
 
     Args:
@@ -156,7 +156,7 @@ def configs_of_runs(folders: Sequence[Path], rest: Sequence[str], trust: bool) -
     return found
 
 
-def _with_code(folder: Path, named: Sequence[str], trust: bool) -> Config:
+def _with_code(folder: Path, named: Sequence[str], trust: bool) -> RunConfig:
     config = runs.read_config(folder)
     family = config.model.family
     if not isinstance(config.model, own.Absent):

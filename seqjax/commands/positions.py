@@ -76,11 +76,14 @@ def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
 
     from seqjax.runs import read_result
     from seqjax.scaling.comparable import differences
-    from seqjax.sweeps.folder import read_plan, run_folders
+    from seqjax.sweeps.folder import read_plan, run_folders, state_to_show
     from seqjax.sweeps.table import row_of
 
     found, rows = {}, []
     for folder in (folder for place in places for folder in run_folders(place)):
+        if (state := state_to_show(folder)).name == "damaged":
+            print(f"note: left out: {state.reason}", file=sys.stderr)
+            continue
         validation = (read_result(folder) or {}).get("validation") or {}
         if "by_position" in validation:
             if None in validation["by_position_se"]:

@@ -65,4 +65,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
-    return 0
+    return _tell_damaged(found)
+
+
+def _tell_damaged(found: Any) -> int:
+    """A line for each run of the table that has a damaged file; 2 if there is one, else 0."""
+    reasons = found.loc[found["status"] == "damaged", "reason"]
+    for reason in reasons:
+        print(f"error: {reason}", file=sys.stderr)
+    return 2 if len(reasons) else 0

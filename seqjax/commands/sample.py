@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from seqjax import runs
+import seqjax
 from seqjax.commands import options as shared
-from seqjax.config import Config
-from seqjax.errors import UserError, utf8
+from seqjax.errors import UserError
 from seqjax.plain import number, whole
 
 
@@ -54,77 +52,20 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     ):
         if not right:
             raise UserError(f"command line: --{name} {value} is out of range")
-    (config,) = shared.configs_of_runs([options.folder], rest, options.trust_code)
-    for text in sample_texts(
-        config,
-        options.folder,
-        options.prompt,
+    shared.configs_of_runs([options.folder], rest, options.trust_code)
+    run = seqjax.open(options.folder, checkpoint=options.checkpoint, corpus=options.corpus)
+    texts = run.sample(
+        "\n" if options.prompt is None else options.prompt,
         options.tokens,
-        options.temperature,
-        options.top_k,
-        options.top_p,
-        options.samples,
-        options.seed,
-        options.checkpoint,
-        options.corpus,
-    ):
+        samples=options.samples,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        seed=options.seed,
+    )
+    print(f"{options.checkpoint} checkpoint, step {run.step}", file=sys.stderr)
+    for text in texts:
         print(text)
         if options.samples > 1:
             print("-" * 40)
     return 0
-
-
-def sample_text(
-    config: Config, folder: Path, prompt: str | None, tokens: int, temperature: float, corpus: str | None = None
-) -> str:
-    """One sample with the last parameters of a run."""
-    return sample_texts(config, folder, prompt, tokens, temperature, corpus=corpus)[0]
-
-
-def sample_texts(
-    config: Config,
-    folder: Path,
-    prompt: str | None,
-    tokens: int,
-    temperature: float,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    samples: int = 1,
-    seed: int = 0,
-    which: str = "last",
-    corpus: str | None = None,
-) -> list[str]:
-    """Prompts with their continuations, as text; ``corpus`` says where the run's text is now.
-
-    Raises:
-        UserError: the run has no checkpoint, or the prompt is empty.
-    """
-    import sys
-
-    from seqjax.training.generation import generate
-    from seqjax.training.run import restore_params
-    from seqjax.training.setup import load_text, make_model, make_program
-
-    text = load_text(config, folder=folder, corpus=corpus)
-    runs.check_data(folder, text.corpus.sha256, text.tokenizer.sha256)
-    tokenizer = text.tokenizer
-    model = make_model(config, tokenizer.vocab_size)
-    program = make_program(config, model, devices=1)
-    step, params = restore_params(config, folder, program, lambda text: print(text, file=sys.stderr), which)
-    print(f"{which} checkpoint, step {step}", file=sys.stderr)
-    start = tokenizer.encode(utf8("\n" if prompt is None else prompt, "command line: --prompt"))
-    if len(start) == 0:
-        raise UserError(f"command line: --prompt {prompt!r} has no tokens")
-    limit = config.train.context_length if config.model.context_limit else None
-    new = generate(
-        model,
-        params,
-        np.tile(start, (samples, 1)),
-        tokens,
-        seed=seed,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        max_context=limit,
-    )
-    return [tokenizer.decode(np.concatenate([start, row])) for row in new]

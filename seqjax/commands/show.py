@@ -33,9 +33,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print config, counts and costs."""
     config = shared.config_of(options.config, rest, options.trust_code)
     from seqjax.models import count_parameters, flops_per_token
-    from seqjax.training.setup import load_text
+    from seqjax.tasks.text import load
 
-    vocab_size = load_text(config).tokenizer.vocab_size
+    vocab_size = load(config).tokenizer.vocab_size
     context = config.train.context_length
     parameters = count_parameters(config.model, vocab_size, context)
     flops = flops_per_token(config.model, vocab_size, context)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seqjax.commands import options as shared
-from seqjax.errors import UserError
-
-if TYPE_CHECKING:
-    from seqjax.sweeps.folder import State
 
 
 def add_parser(commands: Any) -> None:
@@ -37,7 +33,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.sweeps.launch.jobs import in_queue
     from seqjax.sweeps.report import describe_states
 
-    states = [_state(run_folder) for run_folder in folders.run_folders(options.folder)]
+    states = [folders.state_to_show(run_folder) for run_folder in folders.run_folders(options.folder)]
     queued = in_queue(options.folder)
     if options.json:
         entries = [{**vars(state), "slurm": queued.get(state.run_id)} for state in states]
@@ -45,13 +41,3 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     print(describe_states(states, queued))
     return 0
-
-
-def _state(run_folder: Path) -> State:
-    """The state of a run; of one with a damaged file, that. It is shown beside the others."""
-    from seqjax.sweeps import folder as folders
-
-    try:
-        return folders.state(run_folder)
-    except UserError as error:
-        return folders.State(run_folder.name, run_folder.name, "damaged", 0, 0, reason=str(error))

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.sweeps.folder import refuse_others
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.report import describe_plan, predicted_seconds
-    from seqjax.sweeps.run import check_budget, measured_speeds, prepare_texts, results_of
+    from seqjax.sweeps.run import check_budget, measured_speeds, results_of
     from seqjax.sweeps.search import search
     from seqjax.sweeps.units import form_units
     from seqjax.training.tracking import choose_mode
@@ -93,8 +93,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         check_budget(predicted_seconds(units, machine), budget)
     if options.dry_run:
         return 0
-    if cluster is None:
-        prepare_texts(waiting, _say)
     return _train(options, sweep, folder, machine, speeds, cluster)
 
 
@@ -103,7 +101,9 @@ def _train(options: argparse.Namespace, sweep: Any, folder: Path, machine: Any, 
 
     if cluster is not None:
         from seqjax.sweeps.launch.jobs import slurm_launch
+        from seqjax.sweeps.launch.slurm import check_present
 
+        check_present()
         launch = slurm_launch(folder, cluster, wandb_mode=options.wandb, retries=options.retries, detach=options.detach)
     else:
         launch = local_launch(folder, machine, options.wandb, options.retries)
@@ -135,10 +135,10 @@ def _slurm_machine(cluster: Any) -> Any:
 
 def report(folder: Path, outcome: Any) -> int:
     """Say how the sweep stands; its exit code."""
-    from seqjax.sweeps.folder import state
+    from seqjax.sweeps.folder import state_to_show
     from seqjax.sweeps.report import describe_curves, describe_states
 
-    states = [state(folder / run.run_id) for run in outcome.planned]
+    states = [state_to_show(folder / run.run_id) for run in outcome.planned]
     print()
     print(describe_states(states))
     if curves := describe_curves(outcome.curves):

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import seqjax
 from seqjax import runs
 from seqjax.commands import options as shared
-from seqjax.config import Config, run_id
+from seqjax.config import Config, RunConfig, dotted, run_id
 from seqjax.errors import UserError
 from seqjax.plain import whole
 from seqjax.stopping import Interrupted, exit_code
@@ -72,12 +73,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     _print_result(folder, result)
     if result["status"] == "diverged":
         return DIVERGED
-    if not options.no_sample:
-        _print_sample(config, folder, options.corpus)
+    if not options.no_sample and isinstance(config, Config):
+        print("sample")
+        print(seqjax.open(folder, corpus=options.corpus).sample(tokens=300, temperature=0.8))
     return 0
 
 
-def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[Config, Path]:
+def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
     path: Path = options.config
     if path.is_dir():
         references, others = shared.take_families(rest)
@@ -115,9 +117,16 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
             "          Try a lower --optimizer.learning-rate or more --optimizer.warmup-steps."
         )
         return
-    from seqjax.training.evaluation import unknown_note
-
     found = result["validation"]
+    if "bits_per_byte" not in found:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
+        print(f"held out  {shown} (validation, step {result['best']['step']})")
+        for name, value in dotted(result.get("test") or {}):
+            if isinstance(value, int | float):
+                print(f"test      {name.replace('_', ' ')} {value:.4g}")
+        return
+    from seqjax.tasks.text_evaluation import unknown_note
+
     print(
         f"held out  {with_error(found['loss'], found['loss_se'])} nats per token, {found['bits_per_byte']:.4f} "
         f"bits per byte{unknown_note(found.get('unknown', 0.0))} ({found['tokens']:,} tokens of the validation split)"
@@ -125,10 +134,3 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
     if len(found["by_source"]) > 1:
         parts = ", ".join(f"{source} {loss:.4f}" for source, loss in found["by_source"].items())
         print(f"          nats per token by source: {parts}")
-
-
-def _print_sample(config: Config, folder: Path, corpus: str | None) -> None:
-    from seqjax.commands.sample import sample_text
-
-    print("sample")
-    print(sample_text(config, folder, prompt=None, tokens=300, temperature=0.8, corpus=corpus))

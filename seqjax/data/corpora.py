@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from seqjax import folders
 from seqjax.data import downloads
 from seqjax.data.sources import Absent, TextFile, read_chunks, read_files
-from seqjax.data.splits import SPLITS, split_texts
+from seqjax.data.split_names import SPLITS
+from seqjax.data.splits import split_texts
 from seqjax.errors import UserError, did_you_mean, printable
 
 CORPORA: Mapping[str, str] = {

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from seqjax.data.sources import TextFile, file_digest, read_files
 from seqjax.errors import UserError
 from seqjax.folders import make_folder
+from seqjax.pointers import refuse_pointer_file
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,11 @@ def public_files(name: str, data: Path, cache: Path) -> dict[str, TextFile]:
 
 
 def find_file(names: tuple[str, ...], folders: tuple[Path, ...]) -> Path | None:
-    """The first of ``names`` that exists in the first of ``folders`` that has one."""
-    return next((folder / name for folder in folders for name in names if (folder / name).exists()), None)
+    """The first of ``names`` that exists in the first of ``folders`` that has one; UserError where it is a pointer."""
+    path = next((folder / name for folder in folders for name in names if (folder / name).exists()), None)
+    if path is not None:
+        refuse_pointer_file(path)
+    return path
 
 
 def fetch(file: str, addresses: tuple[str, ...], sha256: str, folders: tuple[Path, ...]) -> Path:

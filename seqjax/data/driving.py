@@ -20,6 +20,7 @@ import numpy as np
 
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, did_you_mean
+from seqjax.pointers import refuse_pointer_file
 
 FILE = "driving.npz"
 LOG = "driving_log.csv"
@@ -57,6 +58,7 @@ def load_recording(folder: Path) -> Drive:
             f"{path}: absent; this recording has no public address to fetch it from: put it there (SEQJAX_DATA names "
             f"the folder), or give the log folder of a simulator, or use the built-in road (--data road)"
         )
+    refuse_pointer_file(path)
     try:
         with np.load(path) as archive:
             frames, controls = archive["frames"], archive["controls"]
@@ -123,6 +125,7 @@ def _open_image(path: Path, place: str) -> Any:
         raise UserError(
             "images of a log folder are read by Pillow, which is not installed: pip install pillow"
         ) from None
+    refuse_pointer_file(path)
     try:
         image = Image.open(path)
         image.load()

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqjax.data.downloads import fetch, find_file
+from seqjax.data.repeats import count_repeats, repeats_said
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, printable
+from seqjax.pointers import refuse_pointer_file
 
 Pair = tuple[str, str]
 _UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
@@ -26,12 +28,28 @@ class Pairs:
     name: str
     splits: dict[str, tuple[Pair, ...]]
 
+    @property
+    def inputs(self) -> dict[str, list[str]]:
+        """Split -> its source sentences."""
+        return {split: [source for source, _ in pairs] for split, pairs in self.splits.items()}
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """Held-out split -> how many of its source sentences stand in the training set too."""
+        return count_repeats(self.inputs)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The same in words, a line for each split that has any."""
+        return repeats_said(self.inputs)
+
 
 def read_pairs(source: Path, target: Path) -> tuple[Pair, ...]:
     """Line n of ``source`` with line n of ``target``; both UTF-8, plain or packed as .gz or .xz.
 
     Raises:
-        UserError: a file is absent or not UTF-8, the numbers of lines differ, or a sentence is empty (with its line).
+        UserError: a file is absent, a pointer of Git LFS or not UTF-8, the numbers of lines differ, or a sentence is
+            empty (with its line).
     """
     return _paired(source, _content(source), target, _content(target))
 
@@ -56,6 +74,7 @@ def _paired(source: Path, source_text: bytes, target: Path, target_text: bytes) 
 
 
 def _content(path: Path) -> bytes:
+    refuse_pointer_file(path)
     try:
         return _UNPACK.get(path.suffix, bytes)(path.read_bytes())
     except FileNotFoundError:

@@ -20,8 +20,9 @@ import numpy as np
 from seqjax.data.buckets import padded
 from seqjax.data.downloads import fetch, find_file
 from seqjax.data.phrases import phrases
+from seqjax.data.repeats import count_repeats, repeats_said
 from seqjax.data.sources import read_files
-from seqjax.data.splits import SPLITS, named_splits
+from seqjax.data.split_names import SPLITS, named_splits
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.folders import expanded
@@ -51,19 +52,38 @@ class Splits(NamedTuple):
     validation: Sentences
     test: Sentences
 
+    @property
+    def inputs(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Split -> the words of its sentences."""
+        return {split: getattr(self, split).words for split in self._fields}
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """Held-out split -> how many of its sentences stand in the training set too."""
+        return count_repeats(self.inputs)
+
 
 def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
     """The splits of "sst2", of "phrases", or of a file of one's own.
 
+    Held-out sentences that stand in the training set too are counted on standard error, and stay.
+
     Args:
         name: sst2; phrases (3,000 generated sentences to learn from, 500 and 2,000 held out); or the path of a file,
-            folder or archive. Files that bear the names of splits are these (see `seqjax.data.splits`); otherwise all
-            examples are split in 8 : 1 : 1 in an order that depends on their number alone.
+            folder or archive. Files that bear the names of splits are these (see `seqjax.data.split_names`); otherwise
+            all examples are split in 8 : 1 : 1 in an order that depends on their number alone.
         classes: the labels that may stand in a file.
         data, cache: folders of raw files, and of unpacked ones.
     Raises:
         UserError: as `parse`; no such file; or the download failed and the file is not at hand.
     """
+    splits = _load(name, classes, data, cache)
+    for note in repeats_said(splits.inputs):
+        print(f"note: {printable(name)}: {note}", file=sys.stderr)
+    return splits
+
+
+def _load(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
     if name == "sst2":
         return load_sst2(data)
     if name == "phrases":
@@ -74,14 +94,14 @@ def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> S
             "example a line: label, space or tab, text"
         )
     found = read_files(expanded(name), cache)
-    if found.left_out:
-        print(f"note: {printable(name)}: left out: {found.left_out}", file=sys.stderr)
     files = [file for file in found.files if file.n_bytes]
-    named = named_splits({file.name: file.n_bytes for file in files})
+    named = named_splits(file.name for file in files)
+    for note in ((f"left out: {found.left_out}",) if found.left_out else ()) + named.notes:
+        print(f"note: {printable(name)}: {note}", file=sys.stderr)
     parts = {split: Sentences((), np.zeros(0, np.int32)) for split in SPLITS}
     for file in files:
         where = printable(name) if len(files) == 1 else f"{printable(name)}: {file.name}"
-        split = "train" if named is None else named.get(file.name)
+        split = "train" if named.splits is None else named.splits.get(file.name)
         if split is not None:
             parts[split] = joined(parts[split], parse(file.path.read_bytes(), classes, where))
     return _completed(parts, printable(name))

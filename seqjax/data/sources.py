@@ -21,9 +21,11 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
+from seqjax.data.text import LINE_END
 from seqjax.data.trees import ARCHIVE_SUFFIXES, PACKED_SUFFIXES, Entry, allowed, choose, opened_archive, walk
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.folders import make_folder
+from seqjax.pointers import HEAD_BYTES, refuse_pointer, refuse_pointer_file
 
 CHUNK_BYTES = 4 << 20
 UNREADABLE_SUFFIXES = (".zst", ".7z", ".rar", ".parquet", ".lz4", ".br")
@@ -99,8 +101,8 @@ def read_chunks(path: Path, start: int, n_bytes: int) -> Iterator[bytes]:
 def cut_chunks(file: BinaryIO, n_bytes: int, where: Path) -> Iterator[bytes]:
     """The next ``n_bytes`` of an open file in chunks of at most 4 MiB.
 
-    A chunk ends after a newline; where there is none, before a space (so that a word keeps the space in front of it);
-    where there is neither, before a character.
+    A chunk ends after a line; where none ends, before a space (so that a word keeps the space in front of it); where
+    there is neither, before a character.
     """
     rest = b""
     while n_bytes:
@@ -118,10 +120,15 @@ def cut_chunks(file: BinaryIO, n_bytes: int, where: Path) -> Iterator[bytes]:
 
 
 def last_cut(data: bytes) -> int:
-    """Where to cut the end off so that what stays ends after a newline; else before a space; else after a character."""
-    newline = data.rfind(b"\n")
-    if newline >= 0:
-        return newline + 1
+    r"""Where to cut the end off so that what stays ends with a line; else before a space; else after a character.
+
+    A \r ends a line where there is no newline. The last byte may be the first half of a \r\n.
+    """
+    line_end = data.rfind(b"\n")
+    if line_end < 0:
+        line_end = data.rfind(b"\r", 0, -1)
+    if line_end >= 0:
+        return line_end + 1
     space = data.rfind(b" ")
     if space > 0:
         return space
@@ -132,19 +139,23 @@ def last_cut(data: bytes) -> int:
 
 
 def cut_after(path: Path, at: int, n_bytes: int, marks: tuple[bytes, ...] = (b"\n", b" ")) -> int:
-    """The first offset from ``at`` on, at most ``n_bytes``, where a line ends; else a word; else a character.
+    r"""The first offset from ``at`` on, at most ``n_bytes``, where a line ends; else a word; else a character.
 
-    ``marks`` are the ends that count.
+    ``marks`` are the ends that count; b"\n" stands for every end of a line: \n, \r\n, and \r alone.
     """
     with path.open("rb") as file:
         file.seek(max(at - 1, 0))
         previous = file.read(1) if at else b"\n"
-        if previous == b"\n":
-            return at
-        block = file.read(min(CHUNK_BYTES, n_bytes - at))
+        block = file.read(min(CHUNK_BYTES, n_bytes - at) + 1)  # one more: it tells \r from \r\n
+    block, following = block[: n_bytes - at][:CHUNK_BYTES], block
+    if previous == b"\n" or (previous == b"\r" and following[:1] != b"\n"):
+        return at
     for mark in marks:
-        if (place := block.find(mark)) >= 0:
-            return at + place + (mark == b"\n")  # a word keeps the blank in front of it
+        if mark == b"\n":
+            if (found := LINE_END.search(following)) and found.start() < len(block):
+                return min(at + found.end(), n_bytes)
+        elif (place := block.find(mark)) >= 0:
+            return at + place  # a word keeps the blank in front of it
     step = 0
     while step < len(block) and 0x80 <= block[step] < 0xC0:
         step += 1
@@ -179,6 +190,7 @@ def _no_text(what: str, path: Path, left_out: str) -> UserError:
 
 def _unpacked(path: Path, cache: Path) -> Found:
     """The texts of a packed file, from the cache when it was unpacked before."""
+    refuse_pointer_file(path)
     packing = next(s for s in (*ARCHIVE_SUFFIXES[::-1], *PACKED_SUFFIXES) if path.name.lower().endswith(s))
     folder = cache / "unpacked" / f"{file_digest(path)[:32]}-{_FORMAT}{packing}"
     found = _read_index(folder) or _unpack(path, folder)
@@ -233,9 +245,11 @@ def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
             for entry in entries:  # in the order of the archive: going back in a packed one unpacks it from the start
                 if id(entry) in numbers:
                     number, name = numbers[id(entry)]
-                    target = f"{number:06d}.txt"
+                    target, packing = f"{number:06d}.txt", PurePosixPath(entry.name).suffix.lower()
+                    if packing in PACKED_SUFFIXES:
+                        with open_entry(entry) as file:
+                            refuse_pointer(file.read(HEAD_BYTES), f"{shown}: {name}{packing}")
                     with open_entry(entry) as file:
-                        packing = PurePosixPath(entry.name).suffix.lower()
                         files[number] = [name, target, *_copy(file, packing, folder / target)]
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # no space, not allowed: not the file's fault

@@ -3,7 +3,7 @@
 In this order, what fits first:
 
 1. Files, or the folders they lie in, that bear the names of splits (`train.txt`, `wiki.valid.tokens`, `test/a.txt`) are
-   these splits.
+   these splits; `seqjax.data.split_names` has the rule.
 2. Whole files are held out, drawn by the sha256 of their names, where that gives about 5 % of the bytes to each part.
 3. The end of each file is held out: 90/5/5 by position.
 """
@@ -11,24 +11,17 @@ In this order, what fits first:
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from seqjax.data.sources import TextFile, cut_after
-from seqjax.data.text import mark_length
-from seqjax.errors import UserError
+from seqjax.data.split_names import SPLITS, Named, named_splits
+from seqjax.data.text import has_lone_returns, mark_length
+from seqjax.pointers import HEAD_BYTES
 
-SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.05  # share of the bytes in validation, and in test
 _SANE = (0.01, 0.075)  # shares that whole files may make instead
-_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("valid", "validation", "val", "dev"),
-    "test": ("test",),
-}
 
 
 class Piece(NamedTuple):
@@ -48,80 +41,35 @@ class Parts(NamedTuple):
 
 
 def split_texts(files: Sequence[TextFile]) -> Parts:
-    """The splits of the texts of a file, folder or archive.
+    r"""The splits of the texts of a file, folder or archive.
 
-    A byte order mark is no part of them.
+    A byte order mark is no part of them. A line may end in \r alone: the rule says so, for earlier versions saw no end
+    of a line there, and cut the same bytes elsewhere.
 
     Raises:
-        UserError: UTF-16 or UTF-32; files that all are held out by their names.
+        UserError: UTF-16 or UTF-32; a pointer of Git LFS; files that all are held out by their names.
     """
     starts = {file.name: _body(file) for file in files}
-    parts = _by_name(files, starts) or _unnamed(files, starts, SPLITS[1:])
-    rule = parts.rule + " without mark" * any(starts.values())
+    named = named_splits(file.name for file in files)
+    parts = _by_name(files, starts, named) if named.splits else _unnamed(files, starts, SPLITS[1:])
+    returns = any(has_lone_returns(file.path) for file in files)
+    rule = parts.rule + " without mark" * any(starts.values()) + " with returns" * returns
     pieces = {split: [piece for piece in own if piece.stop > piece.start] for split, own in parts.pieces.items()}
-    return Parts(pieces, rule, (*parts.notes, *_notes(files, starts, pieces)))
+    notes = parts.notes if named.splits else named.notes
+    return Parts(pieces, rule, (*notes, *_notes(files, starts, pieces)))
 
 
-def named_splits(sizes: Mapping[str, int]) -> dict[str, str] | None:
-    """File name -> split, where the names of files or of their folders say so; None where they do not.
-
-    Names are those of a split alone (train.txt, test/a.txt, dev2.txt). They may also begin or end with it
-    (wiki-train.txt) or have it between dots (wiki.train.tokens), if such files make up at least half of the bytes.
-    There must be training and held-out text. With held-out files that are named as such alone, all others are training
-    text if none is named so.
-
-    Args:
-        sizes: file name -> bytes.
-    Raises:
-        UserError: every file is held out by its name.
-    """
-    alone = {name: split for name in sizes if (split := _split_named(name, loosely=False))}
-    if alone and len(sizes) > 1 and set(alone.values()) != {"train"}:
-        if "train" not in alone.values():
-            if len(alone) == len(sizes):
-                raise UserError(f"no training text: {', '.join(sorted(alone)[:3])} are held out by their names")
-            alone |= {name: "train" for name in sizes if name not in alone}
-        return alone
-    loose = {name: split for name in sizes if (split := _split_named(name, loosely=True))}
-    most = 2 * sum(sizes[name] for name in loose) >= sum(sizes.values())
-    return loose if most and "train" in loose.values() and len(set(loose.values())) > 1 else None
-
-
-def _split_named(name: str, loosely: bool) -> str | None:
-    """The split that the topmost folder with such a name gives, or else the file's own name."""
-    *folders, file = PurePosixPath(name.lower()).parts
-    for folder in folders:
-        if split := _word_of_split([folder]):
-            return split
-    words = re.findall(r"[^\W\d_]+", file.partition(".")[0] if not loosely else PurePosixPath(file).stem)
-    if not loosely and len(words) > 1:
-        return None
-    if not words:
-        return None
-    inside = {split for part in file.split(".") if (split := _word_of_split([part]))}  # wiki.train.raw.txt
-    return _word_of_split([words[0], words[-1]]) or (inside.pop() if len(inside) == 1 else None)
-
-
-def _word_of_split(words: Sequence[str]) -> str | None:
-    return next((split for word in words for split, names in _NAMES.items() if word in names), None)
-
-
-def _by_name(files: Sequence[TextFile], starts: Mapping[str, int]) -> Parts | None:
-    named = named_splits({file.name: file.n_bytes for file in files})
-    if named is None:
-        return None
-    of_split = {split: [f for f in files if named.get(f.name) == split] for split in SPLITS}
-    notes = []
-    if others := [file.name for file in files if file.name not in named]:
-        more = ", ..." * (len(others) > 3)
-        notes.append(f"left out beside the named splits: {len(others)} ({', '.join(others[:3])}{more})")
+def _by_name(files: Sequence[TextFile], starts: Mapping[str, int], named: Named) -> Parts:
+    """The pieces where names say the splits."""
+    of_split = {split: [f for f in files if named.splits.get(f.name) == split] for split in SPLITS}
+    notes = list(named.notes)
     if of_split["validation"]:
         pieces = {split: [Piece(f, starts[f.name], f.n_bytes) for f in own] for split, own in of_split.items() if own}
     else:
         notes.append("nothing is named validation: a part of the training text is held out for it")
         pieces = _unnamed(of_split["train"], starts, ("validation",)).pieces
         pieces["test"] = [Piece(f, starts[f.name], f.n_bytes) for f in of_split["test"]]
-    return Parts(pieces, "named", tuple(notes))
+    return Parts(pieces, "named" if named.as_before else "named, second rule", tuple(notes))
 
 
 def _unnamed(files: Sequence[TextFile], starts: Mapping[str, int], held_out: Sequence[str]) -> Parts:
@@ -185,7 +133,7 @@ def _draw(files: Sequence[TextFile], held_out: Sequence[str]) -> dict[str, str]:
 def _body(file: TextFile) -> int:
     """Where the text begins, after its byte order mark."""
     with file.path.open("rb") as opened:
-        return min(mark_length(opened.read(4), file.name), file.n_bytes)
+        return min(mark_length(opened.read(HEAD_BYTES), file.name), file.n_bytes)
 
 
 def _notes(files: Sequence[TextFile], starts: Mapping[str, int], pieces: Mapping[str, list[Piece]]) -> list[str]:

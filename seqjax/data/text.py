@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import codecs
 import re
+from pathlib import Path
 
 from seqjax.errors import UserError
+from seqjax.pointers import refuse_pointer
 
+BLOCK_BYTES = 1 << 22
 _OTHER_MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),  # begins with the mark of UTF-16: it is looked for first
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_LINE_END = re.compile(rb"\r\n|\r|\n")
+LINE_END = re.compile(rb"\r\n|\r|\n")
+_LONE_RETURN = re.compile(rb"\r[^\n]")
 
 
 def mark_length(head: bytes, where: str) -> int:
-    """Bytes of the byte order mark with which UTF-8 text begins: 3 or 0.
+    """Bytes of the byte order mark with which UTF-8 text begins: 3 or 0. ``head``: `HEAD_BYTES` of it, if there are.
 
     Raises:
-        UserError: the mark of UTF-16 or UTF-32.
+        UserError: the mark of UTF-16 or UTF-32; a pointer of Git LFS.
     """
+    refuse_pointer(head, where)
     for mark, encoding in _OTHER_MARKS:
         if head.startswith(mark):
             raise UserError(f"{where} is {encoding} (it begins with its byte order mark): {_convert(encoding)}")
@@ -34,12 +39,24 @@ def lines_of(data: bytes, where: str) -> list[str]:
     The end of the last line may be absent. Nothing else ends a line: no form feed, no U+2028.
 
     Raises:
-        UserError: UTF-16 or UTF-32; with the line, a byte that is not UTF-8 or is NUL.
+        UserError: UTF-16 or UTF-32; a pointer of Git LFS; with the line, a byte that is not UTF-8 or is NUL.
     """
-    lines = _LINE_END.split(data[mark_length(data, where) :])
+    lines = LINE_END.split(data[mark_length(data, where) :])
     if not lines[-1]:
         lines.pop()
     return [_decoded(line, f"{where}:{number}") for number, line in enumerate(lines, 1)]
+
+
+def has_lone_returns(path: Path) -> bool:
+    r"""Whether a \r without \n ends a line of a plain file."""
+    with path.open("rb") as file:
+        before = b""
+        while block := file.read(BLOCK_BYTES):
+            joined = before + block
+            if _LONE_RETURN.search(joined):
+                return True
+            before = joined[-1:] if joined.endswith(b"\r") else b""
+    return before == b"\r"
 
 
 def _decoded(line: bytes, where: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,15 @@ import numpy as np
 from seqjax.data.corpora import Corpus, Document, not_utf8
 from seqjax.data.sources import last_cut
 from seqjax.data.tokenizers import Coverage, Tokenizer
+from seqjax.disk import need_room
 from seqjax.errors import UserError
-from seqjax.folders import make_folder, replaced_atomically
+from seqjax.folders import replaced_atomically, scratch
 
 MAGIC = b"seqjax-tokens-1\n"
 _ALIGNMENT = 4096
 _PIECE_BYTES = 1 << 18  # text given to a tokenizer at once; tiktoken gives up on runs of blanks of about a million
 _LISTED_DOCUMENTS = 4096
+_SAMPLES, _SAMPLE_BYTES = 8, 1 << 13  # for the room that tokens need
 
 Progress = Callable[[int, int | None], None]
 
@@ -59,7 +60,8 @@ def prepare_shard(
     memory and calls ``progress(bytes done, bytes in total or None)``. A shard of other text or of another tokenizer is
     replaced. Several processes may build the same shard at once.
 
-    Raises UserError: no such split, a split without text, text that is not UTF-8, a shard truncated or altered.
+    Raises UserError: no such split, a split without text, text that is not UTF-8, a shard truncated or altered, a disk
+    with too little room.
     """
     documents = corpus.documents(split)
     path = cache / "tokens" / f"{corpus.label}.{split}.{tokenizer.name}.tokens"
@@ -76,7 +78,10 @@ def prepare_shard(
         header, start = _read_header(path)
         if "coverage" in header and all(header.get(key) == value for key, value in bound.items()):
             return _open(path, header, start)
-    with tempfile.TemporaryFile(dir=make_folder(path.parent)) as payload:
+    need_room(
+        path.parent, _bytes_to_write(corpus, documents, tokenizer), f"tokenizing the {split} split into SEQJAX_CACHE"
+    )
+    with scratch(path.parent) as payload:
         header = bound | _encode_documents(corpus, documents, tokenizer, payload, progress)
         if not header["n_tokens"]:
             raise UserError(f"the split '{split}' of {corpus.name} is empty: the text is too short to have one")
@@ -85,6 +90,20 @@ def prepare_shard(
             _write_header(file, header)
             shutil.copyfileobj(payload, file, 1 << 20)
     return _open(path, *_read_header(path))
+
+
+def _bytes_to_write(corpus: Corpus, documents: Any, tokenizer: Tokenizer) -> float:
+    """About what building a shard writes, the tokens twice; judged by samples. 0 where the length is not known."""
+    if not isinstance(documents, tuple) or any(document.n_bytes is None for document in documents):
+        return 0
+    sampled = n_tokens = 0
+    for document in documents[:: max(1, len(documents) // _SAMPLES)]:
+        chunk = next(iter(document.chunks()), b"")
+        sample = chunk[: last_cut(chunk[:_SAMPLE_BYTES])] if len(chunk) > _SAMPLE_BYTES else chunk
+        sampled += len(sample)
+        n_tokens += len(_encode_piece(corpus, document, tokenizer, sample, document.start))
+    total = sum(document.n_bytes for document in documents)
+    return 2 * tokenizer.dtype.itemsize * (total * n_tokens / max(1, sampled) + len(documents))
 
 
 def _encode_documents(

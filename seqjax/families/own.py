@@ -139,7 +139,8 @@ class Absent(Family):
     def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
         raise UserError(
             f"model.family: {self.family} is code outside of the package: name its file with --model.family "
-            f"FILE.py:{class_of(self.family)}, or run the copy in the run folder with --trust-code"
+            f"FILE.py:{class_of(self.family)}, or run the copy in the run folder with --trust-code; in Python, call "
+            "seqjax.families.family_of with that name before the run is opened"
         )
 
     init = run = zero_state = no_nudges = widened = width = extra_flops = on_accelerator = _refuse

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -49,6 +50,26 @@ def look_inside(family: Family, params: Params, tokens_T: Array, dtype: DTypeLik
         gates_LxTxH={name: gate for name, gate in over_time.items() if name not in family.states},
         states_LxTxH={name: state for name, state in over_time.items() if name in family.states},
     )
+
+
+class Trace(NamedTuple):
+    """One text through a trained run, numpy arrays.
+
+    Attributes:
+      tokens_T: the text.
+      loss_T: nats; NaN for the first token, which is given.
+    """
+
+    tokens_T: np.ndarray
+    loss_T: np.ndarray
+    inside: Inside
+
+    def likeliest(self) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest token after each given one, and its probability."""
+        logits_TxV = self.inside.logits_TxV.astype(np.float64)
+        p_TxV = np.exp(logits_TxV - logits_TxV.max(axis=-1, keepdims=True))
+        p_TxV /= p_TxV.sum(axis=-1, keepdims=True)
+        return p_TxV.argmax(axis=-1), p_TxV.max(axis=-1)
 
 
 def next_token_losses(logits_TxV: Array, tokens_T: Array) -> Array:

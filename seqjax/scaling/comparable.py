@@ -1,9 +1,11 @@
 """Which losses may be compared: those on one text, in the same tokens, held out in the same way.
 
-Context length is not part of it: experiments compare contexts on purpose.
+Context length is not part of it: experiments compare contexts on purpose. But it must be known of all rows or of none.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -19,36 +21,81 @@ ANY_TOKENS = "bits_per_byte"
 """The column of losses that compare between tokenizers."""
 
 
+CONTEXT = ("train.context_length", "context")
+EMPTY = "(empty)"
+_LISTED = 4
+
+
 def differences(table: pd.DataFrame, loss: str = "loss") -> dict[str, list[str]]:
     """What makes the losses of these rows incomparable: its column -> its values. Empty where they compare.
 
     Texts and tokenizers are told apart by their digests where all rows have one, else by name and digest. Columns
-    that a table does not have are not compared.
+    that a table does not have, or that are empty in all rows, are not compared. A column that is empty in some rows
+    only has the value "(empty)" there.
     """
     found = {}
-    for what, (name, digest) in IDENTITY.items():
-        if what == "tokenizer" and loss == ANY_TOKENS:
-            continue
-        if name not in table.columns and what in table.columns:  # tables of others
-            name = what
-        names = table[name].dropna().astype(str) if name in table.columns else pd.Series(dtype=str)
-        digests = table[digest].dropna().astype(str) if digest in table.columns else pd.Series(dtype=str)
+    for what, name, digest in _columns(table, loss):
+        names = _written(table, name).dropna()
+        digests = _written(table, digest).dropna()
         if digests.nunique() > 1:
             by_name = names.nunique() == digests.nunique()
             found[name if by_name else digest] = sorted(set(names if by_name else digests.str[:12]))
-        elif names.nunique() > 1 and len(digests) < len(table):
+        elif names.nunique() > 1 and len(digests) < len(table) and what != "context":
             found[name] = sorted(set(names))
+    for column in unknown(table, loss):
+        found[column] = [*found.get(column, sorted(set(_written(table, column).dropna()))), EMPTY]
     return found
+
+
+def unknown(table: pd.DataFrame, loss: str = "loss") -> dict[str, pd.Series]:
+    """Columns that say of some rows alone what their losses depend on -> whether each row lacks it.
+
+    A digest of every row is enough, and so is a name of every row.
+    """
+    found = {}
+    for _, name, digest in _columns(table, loss):
+        lacks = [_written(table, name).isna(), _written(table, digest).isna()]
+        if all(lack.any() for lack in lacks) and not all(lack.all() for lack in lacks):
+            column, lack = (name, lacks[0]) if lacks[0].sum() <= lacks[1].sum() else (digest, lacks[1])
+            found[column] = lack
+    return found
+
+
+def _columns(table: pd.DataFrame, loss: str) -> Iterator[tuple[str, str, str | None]]:
+    """What a loss depends on, the column of this table that names it, and that of its digest."""
+    for what, (name, digest) in (IDENTITY | {"context": (CONTEXT[0], None)}).items():
+        if what != "tokenizer" or loss != ANY_TOKENS:
+            yield what, what if name not in table.columns and what in table.columns else name, digest
+
+
+def _written(table: pd.DataFrame, column: str | None) -> pd.Series:
+    """The cells of a column as text; missing where they are empty or blank, or where there is no such column."""
+    if column not in table.columns:
+        return pd.Series(None, index=table.index, dtype="string")
+    cells = table[column].astype("string")
+    if pd.api.types.is_float_dtype(table[column]):
+        cells = cells.str.removesuffix(".0")
+    return cells.mask(cells.str.strip() == "")
 
 
 def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "the table") -> None:
     """Raise UserError where the losses of these rows cannot be compared."""
+    lacking = unknown(table, loss)
     for column, values in differences(table, loss).items():
-        shown = ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
-        what = next(what for what, columns in IDENTITY.items() if column in (what, *columns))
-        by = what if column in (what, IDENTITY[what][0]) else column
-        way = f"--by {by} or --where '`{column}` == \"{values[0]}\"'" if by == what else f"--by {by}"
+        known = [value for value in values if value != EMPTY]
+        shown = ", ".join(known[:_LISTED]) + (f" and {len(known) - _LISTED} more" if len(known) > _LISTED else "")
+        shown += f", and empty in {_rows(table, lacking[column])}; fill it in, or" if column in lacking else ";"
+        what = next((what for what, columns in IDENTITY.items() if column in (what, *columns)), column)
+        by = what if column in (what, *IDENTITY.get(what, ())[:1]) else column
+        way = f"--by {by} or --where '`{column}` == \"{known[0]}\"'" if by in IDENTITY else f"--by {by}"
         bytes_too = f", or --loss {ANY_TOKENS}" if what == "tokenizer" and ANY_TOKENS in table.columns else ""
         raise UserError(
-            f"{source}: losses that cannot be compared: {column} is {shown}; take them apart with {way}{bytes_too}"
+            f"{source}: losses that cannot be compared: {column} is {shown} take them apart with {way}{bytes_too}"
         )
+
+
+def _rows(table: pd.DataFrame, lack: pd.Series) -> str:
+    """How many rows lack something, and the first of them."""
+    rows = [row if isinstance(row, str) else f"row {row + 1}" for row in table.index[lack]]
+    more = ", ..." * (len(rows) > _LISTED)
+    return f"{len(rows)} of {len(table)} rows ({', '.join(rows[:_LISTED])}{more})"

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from seqjax import disk, runs
+from seqjax.by_position import read_positions
 from seqjax.chains import Chains
 from seqjax.errors import UserError
 from seqjax.scaling import comparison
@@ -25,7 +26,6 @@ from seqjax.scaling.comparable import refuse_incomparable
 from seqjax.scaling.points import at_best_rates
 from seqjax.sweeps.folder import folders_by_id
 from seqjax.sweeps.table import render
-from seqjax.training.positions import read_positions
 
 
 def to_measure(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,18 +72,19 @@ def collect(
             )
         )
         curves[row["run_id"]] = _curve(place)
+    searched, where = _search(folder), {**_where(folder, table), "command": command}
     with disk.storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         disk.write_bytes_atomically(target / "runs.csv", render(table, "csv"))
-        disk.write_json(target / "search.json", _search(folder))
+        disk.write_json(target / "search.json", searched)
         disk.write_atomically(target / "curves.json", json.dumps(curves) + "\n")
         comparison.save(target / "positions.npz", measured, chains, characters_per_token)
-        disk.write_json(target / "where.json", {**_where(folder, table), "command": command})
+        disk.write_json(target / "where.json", where)
 
 
 def _curve(place: Path) -> tuple[list[float], list[float]]:
     """Tokens and held-out loss, each point on the same windows."""
-    points = [(r["tokens"], r["validation_loss"]) for r in runs.read_metrics(place) if "validation_loss" in r]
+    points = [(r["tokens"], r["validation_loss"]) for r in runs.read_curve(place)]
     return [tokens for tokens, _ in points], [loss for _, loss in points]
 
 

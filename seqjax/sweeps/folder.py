@@ -41,7 +41,7 @@ class State:
         run_id: name of the folder; label: readable.
         name: ``finished`` and ``diverged`` have ended; ``running`` is held by a process; ``stopped`` began, and will
             go on from its checkpoint; ``planned`` has not begun; ``failed`` was given up after its process died again
-            and again, until the sweep is started anew; ``damaged`` has a file that cannot be read (of `seqjax status`).
+            and again, until the sweep is started anew; ``damaged`` has a file that cannot be read.
         step, steps: how far, of how many.
         failures: how many times its process died; reason: of the last one.
     """
@@ -147,8 +147,14 @@ def _identity(path: Path) -> str:
 
 
 def folders_by_id(place: Path) -> dict[str, Path]:
-    """Run id -> folder, which may bear another name."""
-    return {run_id(runs.read_config(path)): path for path in run_folders(place)}
+    """Run id -> folder, which may bear another name. Of a run whose config.json is damaged the name is the id."""
+    found = {}
+    for path in run_folders(place):
+        try:
+            found[run_id(runs.read_config(path))] = path
+        except UserError:
+            found.setdefault(path.name, path)
+    return found
 
 
 def _the_one(name: str, copies: Sequence[Path]) -> Path:
@@ -204,6 +210,14 @@ def state(run_folder: Path) -> State:
     else:
         name = "stopped" if has_begun(run_folder) else "planned"
     return State(run_folder.name, label, name, step, config.train.steps, len(failures), reason)
+
+
+def state_to_show(run_folder: Path) -> State:
+    """The state of a run; of one with a damaged file, that. It is shown beside the others."""
+    try:
+        return state(run_folder)
+    except UserError as error:
+        return State(run_folder.name, run_folder.name, "damaged", 0, 0, reason=str(error))
 
 
 def has_begun(run_folder: Path) -> bool:

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import Config, Request, dotted, run_id
+from seqjax.config import RunConfig, dotted, run_id
 from seqjax.errors import UserError, did_you_mean
-from seqjax.overlay import Tree, beside, loaded, options_tree, overlay, read_file, read_tree
+from seqjax.overlay import TARGETS, Tree, beside, loaded, options_tree, overlay, read_file, read_tree, schema_of
 from seqjax.targets import resolve
 
 AXES = ("list", "zip", "grid")
@@ -60,7 +60,7 @@ class Planned:
         notes: which target decided what.
     """
 
-    config: Config
+    config: RunConfig
     axes: dict[str, Any]
     notes: tuple[str, ...] = ()
 
@@ -104,7 +104,7 @@ class Sweep:
         Raises:
             UserError: as :func:`seqjax.targets.resolve`.
         """
-        above = options_tree(point, self.tree.source)
+        above = options_tree(point, self.tree.source, schema_of(self.tree))
         above.places.update({key: self.places[key] for key in point if key in self.places})
         # the family first: its kind of model replaces the base's, but not what this file says for all runs
         family = options_tree({FAMILY: point[FAMILY]}, above.place(FAMILY)) if FAMILY in point else Tree({})
@@ -142,16 +142,17 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
         UserError: absent or not YAML; an axis that is empty, not a list, given twice or also given as an option.
     """
     file = read_file(path)
-    allowed = ("base", *AXES, "search", *(section.name for section in fields(Request)))
-    for key in file.values:
-        if key not in allowed:
-            near = did_you_mean(str(key), allowed)
-            raise UserError(f"{file.place(str(key))}: {key}: unknown key; allowed: {', '.join(allowed)}{near}")
     base = file.values.pop("base", None)
     axes = {name: file.values.pop(name, None) for name in (*AXES, "search")}
     if base is not None and not isinstance(base, str):
         raise UserError(f"{file.place('base')}: base: expected the name of a file, got {base!r}")
     below = Tree({}) if base is None else read_tree(beside(path, base))
+    schema = schema_of(overlay(below, file))
+    allowed = ("base", *AXES, "search", *(section.name for section in fields(schema)), *TARGETS)
+    for key in file.values:
+        if key not in allowed:
+            near = did_you_mean(str(key), allowed)
+            raise UserError(f"{file.place(str(key))}: {key}: unknown key; allowed: {', '.join(allowed)}{near}")
     reader = _Axes(file)
     parts = [reader.listed(axes["list"]), reader.zipped(axes["zip"]), reader.gridded(axes["grid"])]
     points = tuple(reader.joined(combination) for combination in itertools.product(*parts))
@@ -160,7 +161,7 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     for key in options:
         if key in reader.places:
             raise UserError(f"command line: {key}: the sweep has an axis over it ({reader.places[key]})")
-    shared = overlay(file, options_tree(options))
+    shared = overlay(file, options_tree(options, schema=schema))
     tree = overlay(below, shared)
     tree.source = str(path)
     return Sweep(path.stem, tree, below, shared, points, reader.places, search)

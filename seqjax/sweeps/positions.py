@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from seqjax.by_position import read_positions
 from seqjax.chains import Chains, make_chains
 from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.stopping import stop_signals
 from seqjax.sweeps.launch.local import Pool
 from seqjax.sweeps.machine import Machine
-from seqjax.training.positions import read_positions
-from seqjax.training.setup import load_text
+from seqjax.tasks.text import load
 from seqjax.units import duration
 
 
@@ -24,13 +24,13 @@ def chains_for(config: Config, chains: int, windows: int) -> Chains:
         UserError: the split is too short for so many.
     """
     found = make_chains(config.train.context_length, characters_per_token(config), chains, windows)
-    found.starts(len(load_text(config).shard("validation").tokens))
+    found.starts(len(load(config).shard("validation").tokens))
     return found
 
 
 def characters_per_token(config: Config) -> float:
     """Of the validation split, bytes taken for characters: the corpora are ASCII but for a few letters."""
-    shard = load_text(config).shard("validation")
+    shard = load(config).shard("validation")
     return shard.n_bytes / len(shard.tokens)
 
 

@@ -20,8 +20,8 @@ from seqjax.sweeps.search import Curve, curves_json, search
 from seqjax.sweeps.speed import Speeds, calibrate
 from seqjax.sweeps.units import Unit, assign, form_units
 from seqjax.sweeps.view import View
+from seqjax.tasks.text import Text, check_lengths, load
 from seqjax.training.hardware import machine_key
-from seqjax.training.setup import Text, check_lengths, load_text
 from seqjax.units import duration
 
 
@@ -59,18 +59,22 @@ def measured_speeds(
     return speeds
 
 
-def prepare_texts(planned: Iterable[Planned], say: Callable[[str], None]) -> None:
+def prepare_texts(
+    planned: Iterable[Planned], say: Callable[[str], None], texts: dict[DataConfig, Text] | None = None
+) -> None:
     """Make the tokenizers and token shards of all runs, once, and see that each run can read them.
 
+    Args:
+        texts: those that are made already; the others are added.
     Raises:
         UserError: a corpus that is not there, or is too small for its tokenizer or for a run, which is named.
     """
-    texts: dict[DataConfig, Text] = {}
+    texts = {} if texts is None else texts
     for run in planned:
         data = run.config.data
         if data not in texts:
             say(f"text: corpus {data.corpus}, tokenizer {data.tokenizer}")
-            texts[data] = load_text(run.config)
+            texts[data] = load(run.config)
             for note in texts[data].corpus.notes:
                 say(f"note: {note}")
         try:
@@ -101,17 +105,26 @@ def run_sweep(
 ) -> Outcome:
     """Train every run of the sweep that has not ended, and those that its search adds, round by round.
 
+    The texts of the runs are made here, whoever trains them: nothing is launched that cannot read its text.
+
     Raises:
-        UserError: the folder cannot be written, or holds something else.
+        UserError: a text is absent or too short; the folder cannot be written, or holds something else.
     """
     results = results_of(folder)
     failed: tuple[str, ...] = ()
+    texts: dict[DataConfig, Text] = {}
+    planned, curves = search(sweep, results)
+    view = View(folder, [run.run_id for run in planned])
+
+    def prepare() -> None:
+        prepare_texts([run for run in planned if results(run.run_id) is None], view.say, texts)
+
+    prepare()  # which may take minutes: a signal ends it at once
     with stop_signals() as stopping:
-        planned, curves = search(sweep, results)
         folders.make(folder, sweep, planned)
-        view = View(folder, [run.run_id for run in planned])
         with folders.launcher(folder) as launchers:
             while not stopping:
+                prepare()  # of runs that the search has added
                 folders.make(folder, sweep, planned)
                 _keep_curves(folder, curves)
                 waiting = [run for run in planned if run.run_id not in failed]

@@ -65,14 +65,15 @@ def threads_for(config: Config, cores: int) -> int:
 @pinned()
 def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[str, float]:
     """Compile the step of a bundle and time it on random tokens, in this process: seconds."""
-    from seqjax.training.setup import make_bundle, make_model
+    from seqjax.tasks.text import make_objective
+    from seqjax.training.lanes import make_bundle
     from seqjax.training.state import Hyper
     from seqjax.training.timing import step_times
 
     config = validate(Tree(config_tree))
     configs = [dataclasses.replace(config, train=dataclasses.replace(config.train, seed=lane)) for lane in range(lanes)]
     began = time.perf_counter()
-    program = make_bundle(configs, make_model(config, vocabulary), devices=1)
+    program = make_bundle(configs, make_objective(config, vocabulary), devices=1)
     state = program.init()
     shape = (lanes, program.steps_at_once, config.train.batch_size, config.train.context_length + 1)
     batches = np.random.default_rng(0).integers(0, vocabulary, shape, np.int32)

@@ -1,9 +1,9 @@
 """The run table: one row a run, gathered from run folders, with columns that keep their names.
 
-Whatever has a config is a row: runs that have not ended, diverged or were given up are in it with their status and
-without a loss, so that nothing is missing in silence. `COLUMNS` says what each column means; after them comes every
-field of the config under its dotted key (``model.d_model``, ``optimizer.learning_rate``, ...), empty where a family
-has no such field; the fields of families of the user's own come last.
+Whatever has a config is a row: runs that have not ended, diverged, were given up or have a damaged file are in it with
+their status and without a loss, so that nothing is missing in silence. `COLUMNS` says what each column means; after
+them comes every field of the config under its dotted key (``model.d_model``, ``optimizer.learning_rate``, ...), empty
+where a family has no such field; the fields of families of the user's own come last.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from seqjax import runs
-from seqjax.config import run_id, to_dict
+from seqjax import disk, runs
+from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.families import own
 from seqjax.overlay import leaves
@@ -29,7 +29,7 @@ COLUMNS = {
     "run_id": "name of the run folder",
     "sweep": "name of the folder it lies in",
     "label": "readable name in its sweep",
-    "status": "finished, diverged, running, stopped, planned or failed",
+    "status": "finished, diverged, running, stopped, planned, failed or damaged",
     "loss": "final held-out loss, nats per token",
     "loss_se": "its standard error",
     "bits_per_byte": "the same loss in bits per byte of text",
@@ -52,7 +52,7 @@ COLUMNS = {
     "runs_in_program": "how many runs shared its program (and its time)",
     "halved_from": "how many it was planned with, where its bundle died and was halved; its last digits are others",
     "failures": "how often its process died",
-    "reason": "what it last died of",
+    "reason": "what it last died of; of a damaged run, what is damaged",
     "device": "device kind",
     "processor": "processor",
     "jax_version": "version of jax",
@@ -80,14 +80,49 @@ def all_columns() -> dict[str, str]:
 
 
 def row_of(run_folder: Path) -> dict[str, Any]:
-    """The row of one run."""
-    config = runs.read_config(run_folder)
+    """The row of one run; of a run with a damaged file, what is known without it."""
+    try:
+        row = _of_result(run_folder, runs.read_config(run_folder))
+        _check_types(run_folder / "result.json", row)
+    except UserError as error:
+        row = _of_damaged(run_folder, str(error))
+    return row
+
+
+def _of_damaged(run_folder: Path, reason: str) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(all_columns())
+    row |= {"sweep": printable(run_folder.resolve().parent.name), "status": "damaged", "reason": reason}
+    try:
+        config = runs.read_config(run_folder)
+    except UserError:
+        return row | {"run_id": printable(run_folder.name)}
+    return row | {"run_id": run_id(config)} | _of_config(config)
+
+
+def _check_types(path: Path, row: Mapping[str, Any]) -> None:
+    """Raise UserError where a number of the result is none: the column would be none either."""
+    for name, meaning in COLUMNS.items():
+        fits = runs.is_count if name in COUNTS else runs.is_number
+        if name not in TEXTS and row[name] is not None and not fits(row[name]):
+            raise disk.damaged(path, f"{name}, {meaning}, is {row[name]!r}")
+
+
+def _section(path: Path, result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = result.get(name) or {}
+    if not isinstance(value, dict):
+        raise disk.damaged(path, f"its '{name}' is not an object")
+    return value
+
+
+def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
     state = folders.state(run_folder)
     result = runs.read_result(run_folder) or {}
     validation, best = result.get("validation") or {}, result.get("best") or {}
-    parameters, flops = result.get("parameters") or {}, result.get("training_flops") or {}
+    path = run_folder / "result.json"
+    parameters, per_token = (_section(path, result, name) for name in ("parameters", "flops_per_token"))
+    flops = result.get("training_flops") or {}
     hardware, versions = result.get("hardware") or {}, result.get("versions") or {}
-    row = {
+    return {
         "run_id": run_id(config),
         "sweep": printable(run_folder.resolve().parent.name),
         "label": printable(state.label),
@@ -108,7 +143,7 @@ def row_of(run_folder: Path) -> dict[str, Any]:
         "epochs": result.get("epochs"),
         "flops_kaplan": flops.get("kaplan_6nd"),
         "flops_exact": flops.get("exact"),
-        "flops_per_token": (result.get("flops_per_token") or {}).get("training"),
+        "flops_per_token": per_token.get("training"),
         "tokens_per_second": result.get("tokens_per_second"),
         "seconds": result.get("seconds"),
         "runs_in_program": result.get("runs_in_program"),
@@ -122,10 +157,12 @@ def row_of(run_folder: Path) -> dict[str, Any]:
         "ended": result.get("ended"),
         "corpus_sha256": result.get("corpus_sha256"),
         "tokenizer_sha256": result.get("tokenizer_sha256"),
-    }
-    for section, fields in to_dict(config).items():
-        row.update({f"{section}.{name}": value for name, value in fields.items()})
-    return row
+    } | _of_config(config)
+
+
+def _of_config(config: Config) -> dict[str, Any]:
+    sections = to_dict(config).items()
+    return {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
 
 
 def _halved_from(run_folder: Path, result: Mapping[str, Any]) -> int | None:

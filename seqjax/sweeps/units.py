@@ -25,8 +25,8 @@ from seqjax.sweeps.grid import Planned
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.speed import Speeds, threads_for
 from seqjax.targets import vocabulary_size
-from seqjax.training.losses import next_token_loss
-from seqjax.training.setup import CPU_SIDE_BY_SIDE
+from seqjax.tasks.text import next_token_loss
+from seqjax.training.lanes import CPU_SIDE_BY_SIDE
 
 MOST_LANES = {"cpu": 16, "gpu": 128}  # more gain nothing, and put more at stake when a worker dies
 

@@ -146,8 +146,8 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 def _positions(request: dict[str, Any]) -> dict[str, Any]:
     import jax
 
+    from seqjax.by_position import measure_positions
     from seqjax.chains import Chains
-    from seqjax.training.positions import measure_positions
 
     share_compilations()
     try:

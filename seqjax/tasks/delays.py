@@ -7,22 +7,22 @@ Every batch is fresh, so that nothing can be learnt by heart but the rule; valid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import numpy as np
 import optax
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import ModelConfig, OptimizerConfig
+from seqjax.config import STRICT, WITHOUT_SEED, ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data.delays import delayed_copies, vocabulary_size
-from seqjax.errors import UserError
 from seqjax.families import LSTM
+from seqjax.families.family import Impossible
 from seqjax.layers.heads import SequenceModel, TokenEmbedding, TokenHead
 from seqjax.models.backbone import Backbone
-from seqjax.task_config import STRICT, TaskTrain
-from seqjax.training.tasks import Task, Tree
+from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Tree, Where, count_parameters, found
 
 TRAINING, VALIDATION, TEST = range(3)  # streams of random numbers
 
@@ -32,6 +32,8 @@ class DelayTask:
     """How far back the answer lies, and how far the gradient may reach."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Literal["delays"] = "delays"
+    """The task."""
     distance: PositiveInt = 15
     """D, steps from the symbol to the question; a sequence has D + 1 tokens."""
     symbols: Annotated[int, Field(ge=2)] = 8
@@ -45,68 +47,89 @@ class DelayTask:
 
 
 @dataclass(frozen=True)
-class DelayConfig:
+class Config:
     """A run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    lane_keys: ClassVar = WITHOUT_SEED  # the held-out sequences depend on the seed
     task: DelayTask = field(default_factory=DelayTask)
     model: ModelConfig = field(default_factory=lambda: LSTM(d_model=32, n_layers=1))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)
 
 
-def check(config: DelayConfig) -> None:
-    """Raise UserError for settings that cannot stand together."""
+def check(config: Config) -> None:
+    """Raise `Impossible` for settings that cannot stand together."""
     length, bptt = config.task.distance + 1, config.task.bptt
     if bptt is not None and not config.model.recurrent:
         family = config.model.family
-        raise UserError(f"task.bptt: the family '{family}' has no recurrence to truncate; allowed: null")
+        raise Impossible("task.bptt", f"the family '{family}' has no recurrence to truncate; allowed: null")
     if bptt is not None and bptt > length:
-        raise UserError(f"task.bptt: {bptt} steps are more than task.distance + 1; at most {length} is allowed")
+        raise Impossible("task.bptt", f"{bptt} steps are more than task.distance + 1; at most {length} is allowed")
 
 
-def build(config: DelayConfig) -> SequenceModel:
+def load(config: Config, where: Where = NOWHERE) -> None:
+    """Nothing: every batch is drawn."""
+
+
+def make_model(config: Config) -> SequenceModel:
     """Embedding, the family's layers, and logits of the symbols after every token; the last ones count."""
     task, model = config.task, config.model
     return SequenceModel(
         TokenEmbedding(vocabulary_size(task.symbols, task.noise), model.d_model),
-        Backbone(model, max_length=task.distance + 1, bptt=task.bptt),
+        Backbone(model, task.distance + 1, compute_dtype=config.train.compute_dtype, bptt=task.bptt),
         TokenHead(task.symbols),
     )
 
 
-def make_task(config: DelayConfig) -> Task:
-    """What `seqjax.training.tasks.fit` trains: held-out "validation_loss" in nats and "accuracy", and "test".
-
-    Raises:
-        UserError: as :func:`check`.
-    """
-    check(config)
-    task, train, model = config.task, config.train, build(config)
+def make_task(config: Config, data: None = None) -> Task:
+    """Held-out loss in nats and "accuracy", on the validation draw; in the end "test", on another one."""
+    task, train = config.task, config.train
+    objective = make_objective(config)
+    score = jax.jit(objective.score)
 
     def draw(stream: int, number: int, count: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((train.seed, stream, number))
         tokens_BxT, answers_B = delayed_copies(rng, count, task.distance, task.symbols, task.noise)
         return {"tokens": tokens_BxT, "answers": answers_B}
 
+    def summary(scores: Sequence[Tree], final: bool) -> Found:
+        ((nats, accuracy),) = scores
+        return found(float(nats), accuracy=float(accuracy))
+
+    def final(params: Tree) -> dict[str, Any]:
+        (nats, accuracy), _ = score(params, draw(TEST, 0, task.held_out), None)
+        return {"test": {"loss": float(nats), "accuracy": float(accuracy)}}
+
+    return Task(
+        objective=objective,
+        batch=lambda step: draw(TRAINING, step, train.batch_size),
+        held_out=lambda final: [draw(VALIDATION, 0, task.held_out)],
+        summary=summary,
+        final=final,
+        evaluate_every=train.evaluate_every,
+        parameters=count_parameters(objective),
+        unit="sequences",
+        per_step=train.batch_size,
+    )
+
+
+def make_objective(config: Config) -> Objective:
+    """Cross-entropy of the answer, and what held-out sequences are scored by: it and the share of right answers."""
+    model, length = make_model(config), config.task.distance + 1
+
     def loss(params: Tree, batch: Tree, carry: None, key: jax.Array) -> tuple[jax.Array, None]:
         logits_BxTxV = model.apply({"params": params}, batch["tokens"], train=True, rngs={"dropout": key})
         return optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV[:, -1], batch["answers"]).mean(), None
 
-    @jax.jit
-    def score(params: Tree, batch: Tree) -> tuple[jax.Array, jax.Array]:
+    def score(params: Tree, batch: Tree, carry: None) -> tuple[tuple[jax.Array, jax.Array], None]:
         logits_BxV = model.apply({"params": params}, batch["tokens"])[:, -1]
         losses_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxV, batch["answers"])
-        return losses_B.mean(), (logits_BxV.argmax(axis=-1) == batch["answers"]).mean()
+        return (losses_B.mean(), (logits_BxV.argmax(axis=-1) == batch["answers"]).mean()), None
 
-    def evaluate(params: Tree, stream: int = VALIDATION) -> dict[str, Any]:
-        nats, accuracy = score(params, draw(stream, 0, task.held_out))
-        return {"validation_loss" if stream == VALIDATION else "loss": float(nats), "accuracy": float(accuracy)}
-
-    return Task(
-        init=lambda key: model.init(key, np.zeros((1, task.distance + 1), np.int32))["params"],
+    return Objective(
+        init=lambda key: model.init(key, np.zeros((1, length), np.int32))["params"],
         loss=loss,
-        batch=lambda step: draw(TRAINING, step, train.batch_size),
-        evaluate=evaluate,
-        final=lambda params: {"test": evaluate(params, TEST)},
+        score=score,
+        elements=config.train.batch_size * length,
     )

@@ -8,10 +8,10 @@ configs/tasks/lines.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,16 @@ import numpy as np
 from flax import linen as nn
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import ModelConfig, OptimizerConfig
+from seqjax.config import STRICT, ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data.bigrams import bigram, pairs_of, unigram
-from seqjax.data.lines import AUTHORS, Lines, Vocabulary
+from seqjax.data.lines import AUTHORS, Lines, Vocabulary, load_words, make_vocabulary, set_in_lines
 from seqjax.errors import UserError
 from seqjax.families import LSTM
 from seqjax.models import build_model
-from seqjax.task_config import STRICT, TaskTrain
-from seqjax.training.generation import generate
-from seqjax.training.losses import next_token_loss, token_losses
-from seqjax.training.tasks import Task
+from seqjax.models.accounting import count_parameters
+from seqjax.models.generation import generate
+from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, digest, found
+from seqjax.tasks.text import next_token_loss, token_losses
 
 Tree = Any
 Judge = Callable[[np.ndarray], np.ndarray]
@@ -40,6 +40,8 @@ class LinesTask:
     """The lines."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Literal["lines"] = "lines"
+    """The task."""
     width: Annotated[int, Field(ge=2)] = 12
     """Words and marks of a line."""
     words: PositiveInt = 3000
@@ -49,7 +51,7 @@ class LinesTask:
 
 
 @dataclass(frozen=True)
-class LinesConfig:
+class Config:
     """Everything that decides the numbers of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -59,37 +61,82 @@ class LinesConfig:
     train: TaskTrain = field(default_factory=TaskTrain)
 
 
-def make_model(config: LinesConfig, vocabulary: Vocabulary) -> nn.Module:
-    """The language model of words and authors."""
-    return build_model(config.model, vocabulary.size, config.task.width)
+class Data(NamedTuple):
+    """Words that are known, and the lines of each author."""
+
+    vocabulary: Vocabulary
+    train: Lines
+    validation: Lines
 
 
-def make_task(config: LinesConfig, vocabulary: Vocabulary, train: Lines, validation: Lines) -> Task:
-    """Training on lines, each author as often; "validation_loss" in nats per word, mean over the authors.
+def check(config: Config) -> None:
+    """Nothing more than what holds for every task."""
 
-    The result has "held_out": of each author the loss with the "right" first token and with the "wrong" ones (mean), in
-    nats per word, on the validation split. Their difference is what the model makes of the author.
+
+def load(config: Config, where: Where = NOWHERE) -> Data:
+    """The lines of the embedded corpus.
 
     Raises:
         UserError: an author without a line.
     """
+    words, width = load_words("train"), config.task.width
+    vocabulary = make_vocabulary(words, config.task.words)
+    train, validation = (set_in_lines(load_words(split), vocabulary, width) for split in ("train", "validation"))
     if empty := [author for author in AUTHORS if not min(len(train[author]), len(validation[author]))]:
-        width, known = config.task.width, len(vocabulary.words)
+        known = len(vocabulary.words)
         raise UserError(f"task.words: {empty[0]} has no line of {width} words that are all among the {known} known")
-    model = make_model(config, vocabulary)
-    rows = [train[author] for author in AUTHORS]
+    return Data(vocabulary, train, validation)
 
-    def evaluate(params: Tree) -> dict[str, Any]:
-        found = losses_of(model, params, vocabulary, validation, config.task.held_out)
-        return {"validation_loss": float(np.mean([own["right"] for own in found.values()]))}
+
+def make_model(config: Config, vocabulary: Vocabulary) -> nn.Module:
+    """The language model of words and authors."""
+    return build_model(config.model, vocabulary.size, config.task.width, config.train.compute_dtype)
+
+
+def make_task(config: Config, data: Data) -> Task:
+    """Training on lines, each author as often; the held-out loss is in nats per word, the mean over the authors.
+
+    The result has "held_out": of each author the loss with the "right" first token and with the "wrong" ones (mean), in
+    nats per word, on the validation split. Their difference is what the model makes of the author.
+    """
+    vocabulary, train, validation = data
+    model, batch_size, width = make_model(config, vocabulary), config.train.batch_size, config.task.width
+    rows = [train[author] for author in AUTHORS]
+    objective = Objective(
+        init=lambda key: model.init(key, jnp.zeros((1, width), jnp.int32))["params"],
+        loss=next_token_loss(model),
+        score=lambda params, tokens_BxT1, carry: (token_losses(model, params, tokens_BxT1)[0].mean(), None),
+        elements=batch_size * width,
+    )
+
+    def held_out(final: bool) -> list[np.ndarray]:
+        return [
+            given(evenly(validation[author], config.task.held_out), vocabulary.author(author)) for author in AUTHORS
+        ]
+
+    def summary(scores: Sequence[Tree], final: bool) -> Found:
+        return found(float(np.mean(scores)))
 
     return Task(
-        init=lambda key: model.init(key, jnp.zeros((1, config.task.width), jnp.int32))["params"],
-        loss=next_token_loss(model),
-        batch=partial(_batch, rows, config.train.seed, config.train.batch_size),
-        evaluate=evaluate,
+        objective=objective,
+        batch=partial(_batch, rows, config.train.seed, batch_size),
+        held_out=held_out,
+        summary=summary,
         final=lambda params: {"held_out": losses_of(model, params, vocabulary, validation, config.task.held_out)},
+        evaluate_every=config.train.evaluate_every,
+        parameters=count_parameters(config.model, vocabulary.size, width),
+        unit="lines",
+        per_step=batch_size,
+        available=sum(map(len, rows)),
+        digests={"data_sha256": digest(rows, [validation[author] for author in AUTHORS])},
     )
+
+
+def given(tokens_BxT1: np.ndarray, author: int) -> np.ndarray:
+    """The same lines after another first token."""
+    tokens_BxT1 = tokens_BxT1.copy()
+    tokens_BxT1[:, 0] = author
+    return tokens_BxT1
 
 
 def _batch(rows: list[np.ndarray], seed: int, batch_size: int, step: int) -> np.ndarray:
@@ -104,13 +151,9 @@ def losses_of(model: nn.Module, params: Tree, vocabulary: Vocabulary, lines: Lin
     """Mean loss of each author's lines after each author's token: {author: {"right", "wrong"}}, nats per word."""
     found = {}
     for author in AUTHORS:
-        tokens_BxT1 = evenly(lines[author], count)
-        losses = {}
-        for given in AUTHORS:
-            tokens_BxT1 = tokens_BxT1.copy()
-            tokens_BxT1[:, 0] = vocabulary.author(given)
-            losses[given] = float(_mean_loss(model, params, tokens_BxT1))
-        wrong = [loss for given, loss in losses.items() if given != author]
+        rows = evenly(lines[author], count)
+        losses = {name: float(_mean_loss(model, params, given(rows, vocabulary.author(name)))) for name in AUTHORS}
+        wrong = [loss for name, loss in losses.items() if name != author]
         found[author] = {"right": losses[author], "wrong": float(np.mean(wrong))}
     return found
 

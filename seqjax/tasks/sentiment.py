@@ -7,9 +7,9 @@ What the runs of the experiment share is in configs/tasks/sentiment.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import ModelConfig, OptimizerConfig
+from seqjax.config import STRICT, WITHOUT_SEED, ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data.sentiment import (
     Batch,
     Buckets,
@@ -34,9 +34,7 @@ from seqjax.families import GRU
 from seqjax.folders import cache_folder, data_folder
 from seqjax.layers.heads import Classifier, SequenceModel, TokenEmbedding
 from seqjax.models.backbone import Backbone
-from seqjax.task_config import STRICT, TaskTrain
-from seqjax.training.step import Loss
-from seqjax.training.tasks import Task
+from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, count_parameters, digest, found
 
 Tree = Any
 
@@ -46,6 +44,8 @@ class SentimentTask:
     """Which sentences, and what is done with the hidden states."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Literal["sentiment"] = "sentiment"
+    """The task."""
     corpus: str = "phrases"
     """sst2; phrases (generated); or a file, or a folder or archive of files, with one example a line: label, space or
     tab, text."""
@@ -59,15 +59,18 @@ class SentimentTask:
     """Lengths to which sentences are padded; each compiles the step once more."""
     pool: Literal["last", "mean", "attention"] = "mean"
     """Head: the last state, the mean of all, or a weighted mean whose weights are learned."""
+    score_test: bool = True
+    """Whether the test set is looked at in the end; a search of hyper-parameters goes without."""
     causal: bool = True
     """false: bidirectional recurrence, or attention to both sides."""
 
 
 @dataclass(frozen=True)
-class SentimentConfig:
+class Config:
     """Everything that decides the numbers of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    lane_keys: ClassVar = WITHOUT_SEED  # the lengths of a step's sentences depend on it
     model: ModelConfig = field(default_factory=lambda: GRU(d_model=64, n_layers=1, dropout=0.5))
     """Its dropout is also that of the head."""
     task: SentimentTask = field(default_factory=SentimentTask)
@@ -75,50 +78,58 @@ class SentimentConfig:
     train: TaskTrain = field(default_factory=TaskTrain)
 
 
-def read_splits(task: SentimentTask) -> Splits:
-    """The sentences of a task from the folders of data and cache; errors as `seqjax.data.sentiment.load_splits`."""
-    return load_splits(task.corpus, task.classes, data_folder(), cache_folder())
+def check(config: Config) -> None:
+    """Nothing more than what holds for every task."""
 
 
-def make_model(config: SentimentConfig, vocab_size: int, longest: int) -> SequenceModel:
+def load(config: Config, where: Where = NOWHERE) -> Splits:
+    """The sentences, from the folders of data and cache; errors as `seqjax.data.sentiment.load_splits`."""
+    task = config.task
+    return load_splits(where.corpus or task.corpus, task.classes, data_folder(), cache_folder())
+
+
+def make_model(config: Config, vocab_size: int, longest: int) -> SequenceModel:
     """Words in, logits_BxC out."""
-    n_classes = len(config.task.classes)
+    n_classes, dtype = len(config.task.classes), config.train.compute_dtype
     return SequenceModel(
         TokenEmbedding(vocab_size, config.model.d_model),
-        Backbone(config.model, max_length=longest, causal=config.task.causal),
+        Backbone(config.model, longest, config.task.causal, dtype),
         Classifier(n_classes, config.task.pool, config.model.dropout),
     )
 
 
-def make_task(config: SentimentConfig, splits: Splits, score_test: bool = True) -> Task:
-    """Training on sentences; on the validation split "validation_loss" in nats per sentence and "accuracy".
+def make_task(config: Config, splits: Splits) -> Task:
+    """Held-out loss in nats per sentence and "accuracy", on the validation split.
 
-    Args:
-        splits: of the task, `read_splits(config.task)`.
-        score_test: the result has "test" {"loss", "accuracy", "sentences"}, of the parameters that were best on the
-            validation split. A search of hyper-parameters goes without.
+    In the end "test" {"loss", "accuracy", "sentences"}, of the parameters that were best on the validation split,
+    unless `task.score_test` is off.
     """
     vocabulary, (train, validation, test) = prepare(config.task, splits)
     model, batch_size = make_model(config, vocabulary.size, train.bounds[-1]), config.train.batch_size
+    objective = make_objective(model, train.bounds[-1], batch_size)
 
-    def init(key: jax.Array) -> Tree:
-        tokens_BxT = jnp.zeros((1, train.bounds[-1]), jnp.int32)
-        return model.init(key, tokens_BxT, jnp.ones_like(tokens_BxT, bool))["params"]
-
-    def evaluate(params: Tree) -> dict[str, Any]:
-        loss, accuracy = score(model, params, in_order(validation, batch_size))
-        return {"validation_loss": loss, "accuracy": accuracy}
+    def summary(scores: Sequence[np.ndarray], final: bool) -> Found:
+        loss, accuracy = _means(scores)
+        return found(loss, accuracy=accuracy)
 
     def final(params: Tree) -> dict[str, Any]:
+        if not config.task.score_test:
+            return {}
         loss, accuracy = score(model, params, in_order(test, batch_size))
         return {"test": {"loss": loss, "accuracy": accuracy, "sentences": len(test.labels)}}
 
     return Task(
-        init,
-        loss_of(model),
-        partial(_batch, train, config.train.seed, batch_size),
-        evaluate,
-        final if score_test else lambda params: {},
+        objective=objective,
+        batch=partial(_batch, train, config.train.seed, batch_size),
+        held_out=lambda final: in_order(validation, batch_size),
+        summary=summary,
+        final=final,
+        evaluate_every=config.train.evaluate_every,
+        parameters=count_parameters(objective),
+        unit="sentences",
+        per_step=batch_size,
+        available=len(train.labels),
+        digests={"data_sha256": digest(*[(split.words, split.labels) for split in splits])},
     )
 
 
@@ -132,18 +143,22 @@ def prepare(task: SentimentTask, splits: Splits) -> tuple[Vocabulary, tuple[Buck
     return vocabulary, (train, validation, test)
 
 
-@lru_cache
-def loss_of(model: SequenceModel) -> Loss:
-    """Mean cross-entropy in nats per sentence, over the sentences that weigh something; one function for equal models.
+def make_objective(model: SequenceModel, longest: int, batch_size: int) -> Objective:
+    """Mean cross-entropy in nats per sentence, over the sentences that weigh something.
 
-    See `seqjax.training.step`; there is no carry.
+    The weights have a mean of 1 over a batch, so that the mean over its rows is the mean over its sentences.
     """
+
+    def init(key: jax.Array) -> Tree:
+        tokens_BxT = jnp.zeros((1, longest), jnp.int32)
+        return model.init(key, tokens_BxT, jnp.ones_like(tokens_BxT, bool))["params"]
 
     def loss(params: Tree, batch: Batch, carry: None, key: jax.Array) -> tuple[jax.Array, None]:
         logits_BxC = model.apply({"params": params}, batch.tokens_BxT, batch.mask_BxT, True, rngs={"dropout": key})
-        return (_losses(logits_BxC, batch.labels_B) * batch.weights_B).sum() / batch.weights_B.sum(), carry
+        return (_losses(logits_BxC, batch.labels_B) * batch.weights_B).mean(), None
 
-    return loss
+    return Objective(init, loss, lambda params, batch, carry: (_sums(model, params, batch), None),
+                     elements=batch_size * longest)  # fmt: skip
 
 
 def _losses(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
@@ -152,8 +167,11 @@ def _losses(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
 
 def score(model: SequenceModel, params: Tree, batches: Iterable[Batch]) -> tuple[float, float]:
     """Mean loss in nats per sentence, and the share of sentences whose most probable class is the right one."""
-    sums_Kx3 = np.array(jax.device_get([_sums(model, params, batch) for batch in batches]), np.float64)
-    loss, right, count = sums_Kx3.sum(axis=0)
+    return _means(jax.device_get([_sums(model, params, batch) for batch in batches]))
+
+
+def _means(sums: Sequence[np.ndarray]) -> tuple[float, float]:
+    loss, right, count = np.array(sums, np.float64).sum(axis=0)
     return float(loss / count), float(right / count)
 
 
@@ -166,4 +184,5 @@ def _sums(model: SequenceModel, params: Tree, batch: Batch) -> jax.Array:
 
 
 def _batch(buckets: Buckets, seed: int, batch_size: int, step: int) -> Batch:
-    return batch_at(buckets, seed, step, batch_size)
+    batch = batch_at(buckets, seed, step, batch_size)
+    return batch._replace(weights_B=batch.weights_B / batch.weights_B.mean())

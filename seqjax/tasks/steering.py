@@ -12,29 +12,31 @@ frames with the loss on every step, so that its j-th answer says how well it doe
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 
-from seqjax.config import Fraction, ModelConfig, OptimizerConfig
+from seqjax.config import STRICT, Fraction, ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data.blocks import Parts, Stretch, deal, window_ends
 from seqjax.data.driving import Drive, load_log, load_recording
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
 from seqjax.families import LSTM
+from seqjax.families.family import Impossible
 from seqjax.folders import data_folder, expanded
 from seqjax.layers.heads import Regressor
 from seqjax.layers.vision import FrameEncoder, VideoRegressor
 from seqjax.models.backbone import Backbone
-from seqjax.task_config import STRICT, TaskTrain
-from seqjax.training.tasks import Task, Tree
+from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Tree, Where, count_parameters, digest, found
 
-CHUNK = 256  # frames or windows in one call of an evaluation
+CHUNK = 256  # frames or windows in one call of the test
+ROWS = 64  # windows in one call of an evaluation
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class SteeringTask:
     """What is seen and what is made of the training set."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Literal["steering"] = "steering"
+    """The task."""
     frames: PositiveInt = 16
     """k, frames in a window; at most data.history."""
     stacked: bool = False
@@ -89,7 +93,7 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class SteeringConfig:
+class Config:
     """A run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -101,32 +105,33 @@ class SteeringConfig:
     train: TaskTrain = field(default_factory=TaskTrain)
 
 
-def read_drive(data: SteeringData) -> Drive:
+def load(config: Config, where: Where = NOWHERE) -> Drive:
     """The frames that a config names. Raises UserError as :mod:`seqjax.data.driving` does."""
-    if data.source == "road":
-        return drive_road(data.road_frames)
-    return load_recording(data_folder()) if data.source == "driving" else load_log(expanded(data.source))
+    source = where.corpus or config.data.source
+    if source == "road":
+        return drive_road(config.data.road_frames)
+    return load_recording(data_folder()) if source == "driving" else load_log(expanded(source))
 
 
-def check(config: SteeringConfig) -> None:
-    """Raise UserError for settings that cannot stand together."""
+def check(config: Config) -> None:
+    """Raise `Impossible` for settings that cannot stand together."""
     task, encoder = config.task, config.encoder
     if task.frames > config.data.history:
-        raise UserError(f"task.frames: {task.frames} frames, but data.history is {config.data.history}")
+        raise Impossible("task.frames", f"{task.frames} frames, but data.history is {config.data.history}")
     if task.stacked and task.past_steering:
-        raise UserError("task.past_steering: stacked frames have no step for it to stand beside; unset task.stacked")
+        raise Impossible("task.past_steering", "stacked frames have no step for it to stand beside; unset task.stacked")
     if task.past_steering and config.model.d_model < 2:
-        raise UserError("model.d_model: needs at least 2, one of them for the past steering")
+        raise Impossible("model.d_model", "needs at least 2, one of them for the past steering")
     if not len(encoder.channels) == len(encoder.kernels) == len(encoder.strides):
-        raise UserError("encoder: channels, kernels and strides must be as many as there are convolutions")
+        raise Impossible("encoder", "channels, kernels and strides must be as many as there are convolutions")
 
 
-def make_model(config: SteeringConfig) -> VideoRegressor:
+def make_model(config: Config) -> VideoRegressor:
     """Encoder, backbone and head of a config."""
     encoder, model, n_known = config.encoder, config.model, int(config.task.past_steering)
     return VideoRegressor(
         FrameEncoder(model.d_model - n_known, encoder.channels, encoder.kernels, encoder.strides, encoder.dropout),
-        Backbone(model, max_length=1 if config.task.stacked else config.task.frames),
+        Backbone(model, 1 if config.task.stacked else config.task.frames, compute_dtype=config.train.compute_dtype),
         Regressor(dropout=model.dropout),
     )
 
@@ -151,38 +156,35 @@ def floors(drive: Drive, train: tuple[Stretch, ...], targets: np.ndarray) -> dic
     }
 
 
-def make_task(config: SteeringConfig, drive: Drive) -> Task:
-    """Batches, loss and evaluation of a config.
+def make_task(config: Config, drive: Drive) -> Task:
+    """The held-out loss is the error after k frames, in the units of the steering squared.
 
     The final numbers are "test": the error after each number of frames that the model can tell of (`seen`), the floors
     on the same frames, the frames and what was predicted for them.
 
     Raises:
-        UserError: settings that cannot stand together; parts without a frame to judge by.
+        UserError: parts without a frame to judge by.
     """
-    check(config)
-    model, parts = make_model(config), parts_of(config.data, drive)
+    parts = parts_of(config.data, drive)
     ends, judged = window_ends(parts.train, config.task.frames), targets_of(config.data, parts.validation)
     if not (len(ends) and len(judged)):
         raise UserError(f"{drive.source}: too few frames: no window of training, or none of validation")
-    scale = _scale(drive, parts)
-
-    def init(key: jax.Array) -> Tree:
-        batch = make_batch(config, drive, ends[:1], scale)
-        return model.init(key, batch["frames"], batch["known"])["params"]
-
-    def loss(params: Tree, batch: Tree, carry: Tree, key: jax.Array) -> tuple[jax.Array, None]:
-        y_BxT = model.apply({"params": params}, batch["frames"], batch["known"], True, rngs={"dropout": key})[..., 0]
-        return jnp.mean((y_BxT - batch["steer"]) ** 2), None
+    scale, model = _scale(drive, parts), make_model(config)
+    objective = make_objective(config, model, drive, scale)
 
     def batch(step: int) -> Tree:
         rng = np.random.default_rng((config.train.seed, step))
         chosen = make_batch(config, drive, rng.choice(ends, config.train.batch_size), scale)
         return augment(config.task, chosen, rng)
 
-    def evaluate(params: Tree) -> dict[str, float]:
-        y_KxN = predict(config, model, params, drive, parts.validation, scale)
-        return {"validation_loss": float(((y_KxN[-1] - drive.steer_T[judged]) ** 2).mean())}
+    def held_out(final: bool) -> Iterator[Tree]:
+        for first in range(0, len(judged), ROWS):
+            rows = np.minimum(np.arange(first, first + ROWS), len(judged) - 1)  # the last ones are filled up
+            yield make_batch(config, drive, judged[rows], scale)
+
+    def summary(scores: Sequence[np.ndarray], final: bool) -> Found:
+        y_N = scale * np.concatenate(scores)[: len(judged)]
+        return found(float(((y_N - drive.steer_T[judged]) ** 2).mean()))
 
     def final(params: Tree) -> dict[str, Any]:
         targets = targets_of(config.data, parts.test)
@@ -198,7 +200,38 @@ def make_task(config: SteeringConfig, drive: Drive) -> Task:
             }
         }
 
-    return Task(init, loss, batch, evaluate, final)
+    return Task(
+        objective=objective,
+        batch=batch,
+        held_out=held_out,
+        summary=summary,
+        final=final,
+        evaluate_every=config.train.evaluate_every,
+        parameters=count_parameters(objective),
+        unit="windows",
+        per_step=config.train.batch_size,
+        available=len(ends),
+        digests={"data_sha256": digest(drive.frames_TxYxX, drive.steer_T)},
+    )
+
+
+def make_objective(config: Config, model: VideoRegressor, drive: Drive, scale: float) -> Objective:
+    """Squared error over every step of a window; held-out windows are scored by the answer to their last frame."""
+    one = make_batch(config, drive, np.array([config.task.frames - 1]), scale)
+
+    def loss(params: Tree, batch: Tree, carry: None, key: jax.Array) -> tuple[jax.Array, None]:
+        y_BxT = model.apply({"params": params}, batch["frames"], batch["known"], True, rngs={"dropout": key})[..., 0]
+        return jnp.mean((y_BxT - batch["steer"]) ** 2), None
+
+    def score(params: Tree, batch: Tree, carry: None) -> tuple[jax.Array, None]:
+        return model.apply({"params": params}, batch["frames"], batch["known"])[:, -1, 0], None
+
+    return Objective(
+        init=lambda key: model.init(key, one["frames"], one["known"])["params"],
+        loss=loss,
+        score=score,
+        elements=config.train.batch_size * one["frames"].size,
+    )
 
 
 def seen(task: SteeringTask) -> list[int]:
@@ -206,7 +239,7 @@ def seen(task: SteeringTask) -> list[int]:
     return [task.frames] if task.stacked else [2**i for i in range(16) if 2**i < task.frames] + [task.frames]
 
 
-def make_batch(config: SteeringConfig, drive: Drive, ends_B: np.ndarray, scale: float) -> Tree:
+def make_batch(config: Config, drive: Drive, ends_B: np.ndarray, scale: float) -> Tree:
     """Windows that end at these frames: "frames" BxTxYxXxC, "known" BxTxP and "steer" BxT, both over ``scale``.
 
     Stacked: T = 1, C = k, oldest first. Else T = k, C = 1. P is 1 with past steering, else 0.
@@ -236,7 +269,7 @@ def augment(task: SteeringTask, batch: Tree, rng: np.random.Generator) -> Tree:
 
 
 def predict(
-    config: SteeringConfig,
+    config: Config,
     model: VideoRegressor,
     params: Tree,
     drive: Drive,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,28 +14,31 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
 
-from seqjax.config import Fraction, ModelConfig, OptimizerConfig
+from seqjax.config import STRICT, WITHOUT_SEED, Fraction, ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data.buckets import TokenPairs, ordered_batches, training_batches
 from seqjax.data.numbers import number_pairs
 from seqjax.data.pairs import Pair, Pairs, first_pairs, load_multi30k, lowercased, read_pairs, texts_of
 from seqjax.data.vocabulary import Vocabulary, bpe_vocabulary, word_vocabulary
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES
+from seqjax.families.family import Impossible
 from seqjax.folders import cache_folder, data_folder, expanded
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
+from seqjax.models.beam import beam_search
 from seqjax.models.seq2seq import Seq2Seq
-from seqjax.task_config import STRICT, TaskTrain
-from seqjax.training.beam import beam_search
-from seqjax.training.tasks import Task
+from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, count_parameters, digest, found
 
 Tree = Any
 EVALUATION_ROWS = 100
 
 
 @dataclass(frozen=True)
-class TranslationConfig:
+class TranslationTask:
     """What is translated, and how its answers are searched for."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Literal["translation"] = "translation"
+    """The task."""
     corpus: str = "numbers"
     """numbers (in words to digits, generated), multi30k (German to English), or the start of the names of your own
     files: PATH.train.source and PATH.train.target, PATH.validation.*, and PATH.test.* if there is a test set."""
@@ -58,12 +61,13 @@ class TranslationConfig:
 
 
 @dataclass(frozen=True)
-class TranslationRun:
+class Config:
     """Everything that decides the numbers of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    lane_keys: ClassVar = WITHOUT_SEED  # the lengths of a step's sentences depend on it
     model: ModelConfig
-    task: TranslationConfig = field(default_factory=TranslationConfig)
+    task: TranslationTask = field(default_factory=TranslationTask)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)
 
@@ -72,29 +76,36 @@ class TranslationRun:
 class Translation:
     """Data, vocabulary and model of a run."""
 
-    config: TranslationRun
+    config: Config
     pairs: Pairs
     vocabulary: Vocabulary
     model: Seq2Seq
 
 
-def load(config: TranslationRun) -> Translation:
+def check(config: Config) -> None:
+    """Raise `Impossible` for a family that cannot write (window)."""
+    if not config.model.reads_memory:
+        able = ", ".join(name for name, family in FAMILIES.items() if family.reads_memory)
+        raise Impossible("model.family", f"'{config.model.family}' cannot decode; allowed: {able}")
+
+
+def load(config: Config, where: Where = NOWHERE) -> Translation:
     """Read the pairs, train the vocabulary on the training split, make the model.
 
     Raises:
-        UserError: data absent or damaged, a family that cannot write (window), a sentence longer than `max_length`.
+        UserError: data absent or damaged.
     """
-    if not config.model.reads_memory:
-        raise UserError(f"model.family: '{config.model.family}' cannot decode; allowed: elman, lstm, gru, transformer")
-    pairs = load_pairs(config.task)
+    task = config.task if where.corpus is None else replace(config.task, corpus=where.corpus)
+    pairs = load_pairs(task)
     texts = texts_of(pairs.splits["train"])
     kind = config.task.vocabulary
     vocabulary = word_vocabulary(texts) if kind == "words" else bpe_vocabulary(texts, kind)
-    model = Seq2Seq(config.model, vocabulary.size, config.task.max_length, config.task.attention)
+    dtype = config.train.compute_dtype
+    model = Seq2Seq(config.model, vocabulary.size, config.task.max_length, config.task.attention, dtype)
     return Translation(config, pairs, vocabulary, model)
 
 
-def load_pairs(task: TranslationConfig) -> Pairs:
+def load_pairs(task: TranslationTask) -> Pairs:
     """The pairs that a config names."""
     if task.corpus == "numbers":
         pairs = number_pairs(task.training_pairs or 20_000, held_out=1_000)
@@ -137,11 +148,10 @@ def tokenized(pairs: Sequence[Pair], vocabulary: Vocabulary, longest: int | None
     return TokenPairs(tuple(sources), tuple(targets))
 
 
-def make_task(translation: Translation) -> Task:
-    """What `seqjax.training.tasks.fit` trains."""
-    config, model, vocabulary = translation.config, translation.model, translation.vocabulary
-    splits = translation.pairs.splits
-    longest = config.task.max_length
+def make_task(config: Config, data: Translation) -> Task:
+    """The held-out loss is in nats per target token, with the end mark and without smoothing; in the end "test"."""
+    translation = replace(data, config=config)
+    model, vocabulary, splits, longest = data.model, data.vocabulary, data.pairs.splits, config.task.max_length
     train = tokenized(splits["train"], vocabulary, longest)
     validation = tokenized(splits["validation"], vocabulary, longest)
     test_pairs = splits.get("test", ())
@@ -152,23 +162,15 @@ def make_task(translation: Translation) -> Task:
         if empty := next((n for n, (source, _) in enumerate(test_pairs, 1) if not vocabulary.encode(source)), None):
             raise UserError(f"{translation.pairs.name}: sentence {empty} of the test split is empty")
     left_out = {name: n for name, pairs in kept.items() if (n := len(splits[name]) - len(pairs.sources))}
-    smoothing = config.task.label_smoothing
+    draw, size = training_batches(train, config.train.seed, config.train.batch_size), config.train.batch_size
+    batches = [batch for _, batch in ordered_batches(validation, EVALUATION_ROWS)]
+    objective = make_objective(config, model)
 
-    def init(key: jax.Array) -> Tree:
-        tokens_1x1 = jnp.zeros((1, 1), jnp.int32)
-        return model.init(key, tokens_1x1, jnp.ones((1, 1), bool), tokens_1x1)["params"]
+    def batch(step: int) -> dict[str, np.ndarray]:
+        return weighted(draw(step))
 
-    def loss(params: Tree, batch: dict[str, jax.Array], carry: None, key: jax.Array) -> tuple[jax.Array, None]:
-        """Smoothed cross-entropy, mean over the target tokens that are there, nats."""
-        mask_BxT = batch["target_mask"][:, 1:]
-        readout = partial(
-            weighted_cross_entropy,
-            targets_BxT=batch["target"][:, 1:],
-            weights_BxT=mask_BxT / mask_BxT.sum(),
-            smoothing=smoothing,
-        )
-        arguments = (batch["source"], batch["source_mask"], batch["target"][:, :-1])
-        return model.apply({"params": params}, *arguments, True, readout, rngs={"dropout": key}), None
+    def summary(scores: Sequence[tuple[Any, Any]], final: bool) -> Found:
+        return found(_mean(scores))
 
     def final(params: Tree) -> dict[str, Any]:
         found = {"longer_than_max_length": left_out} if left_out else {}
@@ -176,15 +178,44 @@ def make_task(translation: Translation) -> Task:
             return found
         return found | {"test": test(translation, params, test_pairs) | per_token(translation, params, test_pairs)}
 
-    seed, size = config.train.seed, config.train.batch_size
-    batches = list(ordered_batches(validation, EVALUATION_ROWS))
     return Task(
-        init,
-        loss,
-        training_batches(train, seed, size),
-        lambda params: {"validation_loss": _mean_loss(model, params, [batch for _, batch in batches])},
-        final,
+        objective=objective,
+        batch=batch,
+        held_out=lambda final: batches,
+        summary=summary,
+        final=final,
+        evaluate_every=config.train.evaluate_every,
+        parameters=count_parameters(objective, ("encoder", "decoder")),
+        unit="pairs",
+        per_step=min(size, len(train)),
+        available=len(train),
+        digests={"data_sha256": digest(sorted(splits.items()))},
     )
+
+
+def weighted(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch with "weights" BxT of the target tokens: the mean over rows of a row's sum is the mean over tokens."""
+    mask_BxT = batch["target_mask"][:, 1:]
+    return batch | {"weights": (mask_BxT * (len(mask_BxT) / mask_BxT.sum())).astype(np.float32)}
+
+
+def make_objective(config: Config, model: Seq2Seq) -> Objective:
+    """Smoothed cross-entropy, mean over the target tokens that are there, nats."""
+    smoothing = config.task.label_smoothing
+
+    def init(key: jax.Array) -> Tree:
+        tokens_1x1 = jnp.zeros((1, 1), jnp.int32)
+        return model.init(key, tokens_1x1, jnp.ones((1, 1), bool), tokens_1x1)["params"]
+
+    def loss(params: Tree, batch: dict[str, jax.Array], carry: None, key: jax.Array) -> tuple[jax.Array, None]:
+        weights_BxT = batch["weights"] / len(batch["weights"])
+        targets_BxT = batch["target"][:, 1:]
+        readout = partial(weighted_cross_entropy, targets_BxT=targets_BxT, weights_BxT=weights_BxT, smoothing=smoothing)
+        arguments = (batch["source"], batch["source_mask"], batch["target"][:, :-1])
+        return model.apply({"params": params}, *arguments, True, readout, rngs={"dropout": key}), None
+
+    return Objective(init, loss, lambda params, batch, carry: (_losses(model, params, batch), None),
+                     elements=2 * config.train.batch_size * config.task.max_length)  # fmt: skip
 
 
 @partial(jax.jit, static_argnums=0)
@@ -198,7 +229,10 @@ def _losses(model: Seq2Seq, params: Tree, batch: dict[str, jax.Array]) -> tuple[
 
 
 def _mean_loss(model: Seq2Seq, params: Tree, batches: Sequence[dict[str, np.ndarray]]) -> float:
-    found = jax.device_get([_losses(model, params, batch) for batch in batches])
+    return _mean(jax.device_get([_losses(model, params, batch) for batch in batches]))
+
+
+def _mean(found: Sequence[tuple[Any, Any]]) -> float:
     return float(sum(float(total) for total, _ in found) / sum(int(count) for _, count in found))
 
 

@@ -1,4 +1,4 @@
-"""Train one run, or a bundle of runs in one program: step, evaluate, checkpoint, resume."""
+"""THE loop: train one run, or a bundle of runs in one program, of any task: step, evaluate, checkpoint, resume."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from seqjax import disk, runs
-from seqjax.config import Config
+from seqjax.config import RunConfig, task_name
+from seqjax.errors import UserError
+from seqjax.families.family import Impossible
 from seqjax.numerics import pinned
+from seqjax.overlay import check
 from seqjax.stopping import Interrupted, stop_signals
-from seqjax.training.evaluation import Evaluation, evaluate_bundle
+from seqjax.tasks import task_module
+from seqjax.tasks.task import Found, Task, Where
 from seqjax.training.hardware import present_devices
+from seqjax.training.lanes import make_bundle
 from seqjax.training.progress import Progress
 from seqjax.training.run import Run
-from seqjax.training.setup import batch_at, load_text, make_bundle, make_model
 from seqjax.training.state import Hyper, TrainState
 from seqjax.training.tracking import open_mirror
 
@@ -33,9 +37,10 @@ CALL_SECONDS = 0.1, 0.4  # calls of the program that are shorter take more steps
 
 
 def train(
-    config: Config,
+    config: RunConfig,
     folder: Path,
     *,
+    task: Task | None = None,
     devices: int | None = None,
     wandb_mode: str | None = None,
     quiet: bool = False,
@@ -48,30 +53,33 @@ def train(
 
     Args:
         folder: the run folder; made if it is not there.
+        task: what is learnt, where it is at hand; None: what the config says, with its data read here.
         devices: how many devices share each batch; None: all, of a CPU 1.
         wandb_mode: ``online``, ``offline``, ``disabled`` or None (see :mod:`seqjax.training.tracking`).
-        corpus: where the text of a run that has begun is now; None: where the config says.
+        corpus: where the data of a run that has begun is now; None: where the config says.
     Raises:
         UserError: another config in the folder, another process on it, damaged data, a full disk.
         Interrupted: asked to stop; the state is saved.
     """
+    tasks = None if task is None else [task]
     lanes = [(config, folder)]
-    return train_bundle(lanes, devices=devices, wandb_mode=wandb_mode, quiet=quiet, corpus=corpus)[0]
+    return train_bundle(lanes, tasks=tasks, devices=devices, wandb_mode=wandb_mode, quiet=quiet, corpus=corpus)[0]
 
 
 @pinned()
 def train_bundle(
-    lanes: Sequence[tuple[Config, Path]],
+    lanes: Sequence[tuple[RunConfig, Path]],
     *,
+    tasks: Sequence[Task] | None = None,
     names: Sequence[str] | None = None,
     devices: int | None = None,
     wandb_mode: str | None = None,
     quiet: bool = False,
     corpus: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Train runs that differ in nothing but `LANE_KEYS` side by side in one program; each as :func:`train` would.
+    """Train runs that differ in nothing but their `lane_keys` side by side in one program; each as :func:`train` would.
 
-    Every run has its own folder, checkpoints and result. A lane that diverges stands still from then on. Lanes that
+    Every run has its own folder, checkpoints and result. A lane that diverges keeps its last finite state. Lanes that
     have ended, or whose last checkpoint is of a later step than the others', keep their place in the program (so that
     the others' numbers do not depend on it) and wait.
 
@@ -83,8 +91,11 @@ def train_bundle(
         UserError, Interrupted: as :func:`train`.
     """
     for config, folder in lanes:
+        _check(config)
         runs.open_run(folder, config)
     if (results := _all_results(lanes)) is not None:
+        for _, folder in lanes:
+            runs.restore_ended(folder, Progress(folder / "log.txt", quiet).say)
         return results
     present_devices()
     with ExitStack() as stack:
@@ -94,12 +105,13 @@ def train_bundle(
             return results
         stack.enter_context(disk.storage_errors(lanes[0][1]))
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
-        text = load_text(lanes[0][0], shown[0].bytes, lanes[0][1], corpus)
-        for note in text.corpus.notes:
+        if tasks is None:
+            tasks = _load(lanes, Where(lanes[0][1], corpus, shown[0].bytes))
+        for note in tasks[0].notes:
             shown[0].say(f"note: {note}")
         members = []
-        for (config, folder), progress in zip(lanes, shown, strict=True):
-            run = Run(config, folder, text, progress, len(lanes))
+        for (config, folder), task, progress in zip(lanes, tasks, shown, strict=True):
+            run = Run(config, folder, task, progress, len(lanes))
             stack.callback(run.checkpoints.close)
             members.append(run)
         for run, name in zip(members, names or [None] * len(members), strict=True):
@@ -107,10 +119,26 @@ def train_bundle(
                 say = run.progress.say
                 run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, say, name))
         stop = stack.enter_context(stop_signals())
-        return _Bundle(members, text.tokenizer.vocab_size, devices).to_the_end(stop)
+        return _Bundle(members, devices).to_the_end(stop)
 
 
-def _all_results(lanes: Sequence[tuple[Config, Path]]) -> list[dict[str, Any]] | None:
+def _check(config: RunConfig) -> None:
+    """A config that was made in Python is checked as one from a file is."""
+    try:
+        check(config)
+    except Impossible as error:
+        raise UserError(f"{error.key}: {error}") from None
+
+
+def _load(lanes: Sequence[tuple[RunConfig, Path]], where: Where) -> list[Task]:
+    """The tasks of the lanes, on the same data."""
+    first = lanes[0][0]
+    module = task_module(task_name(first))
+    data = module.load(first, where)
+    return [module.make_task(config, data) for config, _ in lanes]
+
+
+def _all_results(lanes: Sequence[tuple[RunConfig, Path]]) -> list[dict[str, Any]] | None:
     results = [runs.read_result(folder) for _, folder in lanes]
     return None if None in results else results
 
@@ -118,17 +146,20 @@ def _all_results(lanes: Sequence[tuple[Config, Path]]) -> list[dict[str, Any]] |
 class _Bundle:
     """The loop over steps: R runs move together through one program, and all pause at the same steps."""
 
-    def __init__(self, members: Sequence[Run], vocab_size: int, devices: int | None) -> None:
+    def __init__(self, members: Sequence[Run], devices: int | None) -> None:
         self.members = members
-        self.config = members[0].config  # what may differ between lanes is read from each run
-        self.program = make_bundle([run.config for run in members], make_model(self.config, vocab_size), devices)
+        self.config, self.task = members[0].config, members[0].task  # what may differ is read from each run
+        self.program = make_bundle([run.config for run in members], self.task.objective, devices)
+        self.checkpoint_every = self.config.train.checkpoint_every or self.task.evaluate_every
         self.rates_RxS = np.stack([run.rates for run in members])
         self.decay_R = np.array([run.config.optimizer.weight_decay for run in members], np.float32)
         self.steps_at_once = 1
         self.last_read = time.monotonic()
+        self.stop: Sequence[int] = ()
 
     def to_the_end(self, stop: Sequence[int]) -> list[dict[str, Any]]:
         """Train from the last checkpoints on; the results of all runs, finished or diverged."""
+        self.stop = stop
         state, step = self._restore()
         steps = self.config.train.steps
         unread: tuple[int, int, dict[str, jax.Array]] | None = None
@@ -137,8 +168,8 @@ class _Bundle:
             self._catch_up(step, state)
             if not any(run.result is None for run in self.members):
                 break
-            count = min(self.steps_at_once, self._next_event(step) - step)
-            state, metrics = self.program.steps(state, *self._inputs(step, count), count)
+            batches, count = self._batches(step, min(self.steps_at_once, self._next_event(step) - step))
+            state, metrics = self.program.steps(state, batches, *self._schedule(step, count), count)
             if unread is not None:
                 self._read(*unread)  # the metrics of the call before, while this one runs
             unread = (step, count, metrics)
@@ -163,12 +194,9 @@ class _Bundle:
     def _restore(self) -> tuple[TrainState, int]:
         """Fresh states, and the step of the least advanced run; the others enter the program at theirs."""
         state = self.program.init()
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=NamedSharding(x.sharding.mesh, P())), state
-        )
         waiting = [run for run in self.members if run.result is None]
         for run in waiting:
-            run.restore(like)
+            run.restore(_of_one(state))
         return state, min(run.start for run in waiting)
 
     def _enter(self, step: int, state: TrainState) -> TrainState:
@@ -189,37 +217,49 @@ class _Bundle:
         """The runs that take this step: neither ended nor still waiting for the others."""
         return [run for run in self.members if run.result is None and run.start <= step]
 
-    def _inputs(self, first: int, count: int) -> tuple[jax.Array, Hyper, np.ndarray]:
-        """What ``count`` steps from ``first`` on take: batches [R, K, B, T+1], rates [R, K], resets [K].
+    def _batches(self, first: int, most: int) -> tuple[Tree, int]:
+        """The batches of the steps from ``first`` on, leaves [R, K, B, ...], and their number, at most so many.
 
-        Lanes of one seed see the same text.
+        Lanes of one seed see the same data.
         """
-        train, capacity = self.config.train, self.program.steps_at_once
         lanes_of_seed: dict[int, list[int]] = {}
         for lane, run in enumerate(self.members):
             lanes_of_seed.setdefault(run.config.train.seed, []).append(lane)
-        batches = np.zeros((len(self.members), capacity, train.batch_size, train.context_length + 1), np.int32)
+        filled, count, shapes = None, 0, None
+        for k in range(most):
+            batches = [(lanes, self.members[lanes[0]].task.batch(first + k)) for lanes in lanes_of_seed.values()]
+            found = [_shapes(batch) for _, batch in batches]
+            if shapes is None:
+                shapes, lead = found[0], (len(self.members), self.program.steps_at_once)
+                filled = jax.tree.map(lambda x, lead=lead: np.zeros((*lead, *x.shape), x.dtype), batches[0][1])
+            if any(shape != shapes for shape in found):
+                if k == 0:
+                    raise UserError("the runs of this bundle have batches of different shapes; train them one by one")
+                break
+            for lanes, batch in batches:
+                jax.tree.map(lambda all_RxK, x, lanes=lanes, k=k: all_RxK.__setitem__((lanes, k), x), filled, batch)
+            count += 1
+        return self.program.put(filled), count
+
+    def _schedule(self, first: int, count: int) -> tuple[Hyper, np.ndarray]:
+        """Learning rates [R, K], weight decays [R], and before which of the steps [K] the carry is zeroed."""
+        capacity = self.program.steps_at_once
         resets_K, rates_RxK = np.zeros(capacity, bool), np.zeros((len(self.members), capacity), np.float32)
-        for lanes in lanes_of_seed.values():
-            run = self.members[lanes[0]]
-            for k in range(count):
-                batches[lanes, k], resets_K[k] = batch_at(run.config, run.train_shard, first + k)
         rates_RxK[:, :count] = self.rates_RxS[:, first : first + count]
-        return self.program.put(batches), Hyper(rates_RxK, self.decay_R), resets_K
+        resets_K[:count] = [self.task.resets(first + k) for k in range(count)]
+        return Hyper(rates_RxK, self.decay_R), resets_K
 
     def _next_event(self, step: int) -> int:
         """The first step after this one at which something is due or a run enters."""
-        train, evaluation = self.config.train, self.config.evaluation
-        due = [step - step % every + every for every in (train.checkpoint_every, evaluation.every)]
-        return min(train.steps, *due, *(run.start for run in self.members if run.start > step))
+        due = [step - step % every + every for every in (self.checkpoint_every, self.task.evaluate_every)]
+        return min(self.config.train.steps, *due, *(run.start for run in self.members if run.start > step))
 
     def _is_due(self, step: int) -> bool:
         """Whether the device is waited for after this many steps: for an evaluation, a checkpoint or the end."""
-        train = self.config.train
-        return step % train.checkpoint_every == 0 or step == train.steps or self._evaluates(step)
+        return step % self.checkpoint_every == 0 or step == self.config.train.steps or self._evaluates(step)
 
     def _evaluates(self, step: int) -> bool:
-        return step % self.config.evaluation.every == 0 and step < self.config.train.steps
+        return step % self.task.evaluate_every == 0 and step < self.config.train.steps
 
     def _read(self, first: int, count: int, metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of the ``count`` steps from ``first`` on off the device, and see how long they took."""
@@ -242,21 +282,30 @@ class _Bundle:
             self._evaluate(step, state, self._active(step - 1))
         self.last_read = time.monotonic()  # the time between two reads is to be that of training
 
-    def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Evaluation]:
-        """One point of each of these runs' validation curve, on the same windows at every step."""
-        found = self._held_out(state, self.config.evaluation.windows)
+    def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Found]:
+        """One point of each of these runs' validation curve, on the same data at every step."""
+        found = self._held_out(step, state, final=False)
         for run, of_run in zip(self.members, found, strict=True):
             if run in members:
                 run.evaluated(step, of_run)
         return found
 
-    def _held_out(self, state: TrainState, windows: int) -> list[Evaluation]:
-        began = time.monotonic()
-        shard = self.members[0].validation_shard
-        carry = self.program.zero_carry()
-        found = evaluate_bundle(
-            self.config, shard, "validation", self.program.token_losses, state.params, carry, windows
-        )
+    def _held_out(self, step: int, state: TrainState, final: bool) -> list[Found]:
+        """What the held-out data says of every run.
+
+        Raises:
+            Interrupted: asked to stop between two batches; the state is saved, and a resumed run evaluates it.
+        """
+        began, carry, scores = time.monotonic(), self.program.zero_carry(), []
+        for batch in self.task.held_out(final):
+            if self.stop:
+                raise Interrupted(self.stop[0], step)
+            score_R, carry = self.program.score(state.params, batch, carry)
+            scores.append(jax.device_get(score_R))
+        found = [
+            run.task.summary([jax.tree.map(lambda x, lane=lane: x[lane], score) for score in scores], final)
+            for lane, run in enumerate(self.members)
+        ]
         for run in self.members:
             run.not_training(time.monotonic() - began)
         return found
@@ -268,17 +317,29 @@ class _Bundle:
                 run.save(step, jax.tree.map(lambda x, lane=lane: x[lane], host))
 
     def _finish(self, state: TrainState) -> None:
-        steps, evaluation = self.config.train.steps, self.config.evaluation
+        steps = self.config.train.steps
         if not any(run.result is None for run in self.members):
             return
         self._save(steps, state)
         found = self._evaluate(steps, state, [run for run in self.members if run.result is None])
-        if found[0].protocol == "windows" and evaluation.final_windows != evaluation.windows:
-            found = self._held_out(state, evaluation.final_windows)
+        if self.task.more_at_end:
+            found = self._held_out(steps, state, final=True)
         for run, final in zip(self.members, found, strict=True):
             if run.result is None:
-                run.progress.say(f"held out: {final.summary()}")
-                run.finished(final)
+                if run.task.keeps == "last":
+                    run.progress.say(f"held out: {final.text}")
+                run.finished(final if run.task.keeps == "last" else None, _of_one(state))
+
+
+def _of_one(state_R: TrainState) -> TrainState:
+    """Shapes and shardings of the state of one run."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=NamedSharding(x.sharding.mesh, P())), state_R
+    )
+
+
+def _shapes(batch: Tree) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(batch)]
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -44,16 +44,20 @@ class Progress:
         step: int,
         steps: int,
         loss: float,
-        tokens_per_second: float,
-        flops_per_second: float,
+        per_second: float,
+        unit: str,
+        flops_per_second: float | None,
         peak: float | None,
         seconds_left: float,
     ) -> None:
         """The moving line: step, loss, tokens/s, model FLOP/s and its share of the peak, time left."""
-        share = f" ({flops_per_second / peak:.1%} of peak)" if peak else ""
+        flops = ""
+        if flops_per_second is not None:
+            share = f" ({flops_per_second / peak:.1%} of peak)" if peak else ""
+            flops = f"{si(flops_per_second)}FLOP/s{share}  "
         self.show(
-            f"step {step:>{len(str(steps))}}/{steps}  loss {loss:.4f}  {si(tokens_per_second)} tokens/s  "
-            f"{si(flops_per_second)}FLOP/s{share}  {duration(seconds_left)} left"
+            f"step {step:>{len(str(steps))}}/{steps}  loss {loss:.4f}  {si(per_second)} {unit}/s  "
+            f"{flops}{duration(seconds_left)} left"
         )
 
     def show(self, text: str) -> None:

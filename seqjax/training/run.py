@@ -5,10 +5,9 @@ The loop in :mod:`seqjax.training.loop` drives one such run, or the lanes of a b
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from seqjax import disk, runs
-from seqjax.config import Config, run_id
+from seqjax.config import RunConfig, run_id
 from seqjax.errors import UserError
 from seqjax.layers import native
-from seqjax.models.accounting import count_parameters, flops_per_token
-from seqjax.numerics import noted_environment, pinned
+from seqjax.numerics import noted_environment
+from seqjax.tasks.task import Found, Task
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.evaluation import Evaluation
 from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
 from seqjax.training.optimizer import learning_rates
 from seqjax.training.progress import Progress
-from seqjax.training.setup import Program, Text, check_lengths
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
 
@@ -41,21 +38,15 @@ class Run:
         saved: the state of the last checkpoint, or None.
     """
 
-    def __init__(self, config: Config, folder: Path, text: Text, progress: Progress, lanes: int) -> None:
-        self.config, self.folder, self.progress = config, folder, progress
-        self.train_shard, self.validation_shard = text.shard("train"), text.shard("validation")
-        check_lengths(config, text)
-        runs.bind_data(folder, text.corpus.sha256, text.tokenizer.sha256, run_id(config))
-        vocab_size, context = text.tokenizer.vocab_size, config.train.context_length
-        self.parameters = count_parameters(config.model, vocab_size, context)
-        self.flops = flops_per_token(config.model, vocab_size, context)
+    def __init__(self, config: RunConfig, folder: Path, task: Task, progress: Progress, lanes: int) -> None:
+        self.config, self.folder, self.task, self.progress = config, folder, task, progress
+        runs.bind_data(folder, task.digests, run_id(config))
         self.rates = learning_rates(config.optimizer, config.train.steps)
         self.checkpoints = Checkpoints(folder)
         self.mirror = Mirror()
         self.result: dict[str, Any] | None = runs.read_result(folder)
         self.start, self.saved = 0, None
         self._lanes = lanes
-        self._tokens_per_step = config.train.batch_size * context
         self._waiting: list[dict[str, float]] = []  # metrics of the steps since the last line of metrics.jsonl
         self._started = time.monotonic()  # moved back on resume by the seconds of earlier processes
         # seconds and steps of training, without compilation and evaluation: of earlier processes, and of all
@@ -87,13 +78,16 @@ class Run:
         return any(r["step"] == step and "validation_loss" in r for r in runs.read_metrics(self.folder))
 
     def _announce(self) -> None:
-        n, steps = self.parameters, self.config.train.steps
+        n, task = self.task.parameters, self.task
         others = f", one of {self._lanes} runs in one program" if self._lanes > 1 else ""
+        available = "" if task.available is None else f", {task.available:,} training {task.unit}"
         self.progress.say(
             f"{run_id(self.config)}: {n['total']:,} parameters ({n['non_embedding']:,} non-embedding), "
-            f"{steps:,} steps of {self._tokens_per_step:,} tokens, {len(self.train_shard.tokens):,} training tokens"
-            f"{others}"
+            f"{self.config.train.steps:,} steps of {task.per_step:,} {task.unit}{available}{others}"
         )
+
+    def _seen(self, step: int) -> dict[str, int]:
+        return {"step": step, self.task.unit: step * self.task.per_step}
 
     def read(self, first: int, records: Sequence[dict[str, float]], devices: int) -> None:
         """Take the metrics of the steps that led to ``first``, ``first`` + 1, ...; every ``log_every`` steps write
@@ -104,8 +98,7 @@ class Run:
             if (step % train.log_every == 0 or step == train.steps) and values["alive"]:
                 self._write(
                     {
-                        "step": step,
-                        "tokens": step * self._tokens_per_step,
+                        **self._seen(step),
                         "loss": _mean(self._waiting, "loss"),
                         "grad_norm": _mean(self._waiting, "grad_norm"),
                         "learning_rate": float(self.rates[step - 1]),
@@ -128,10 +121,10 @@ class Run:
         self._trained = (seconds + now - since, steps + step - first)
         if not self.progress.is_due(step == self.config.train.steps):
             return
-        rate = (step - first) * self._tokens_per_step / max(now - since, 1e-9)
-        left = (self.config.train.steps - step) * self._tokens_per_step / rate
-        flops = rate * self.flops["training"]
-        self.progress.step(step, self.config.train.steps, loss, rate, flops, peak_flops(devices), left)
+        rate = (step - first) / max(now - since, 1e-9)
+        units, steps = rate * self.task.per_step, self.config.train.steps
+        flops = units * self.task.flops["training"] if self.task.flops else None
+        self.progress.step(step, steps, loss, units, self.task.unit, flops, peak_flops(devices), (steps - step) / rate)
 
     def not_training(self, seconds: float) -> None:
         """So many seconds went into evaluation, and are no part of the training rate."""
@@ -143,7 +136,7 @@ class Run:
         runs.append_metrics(self.folder, record)
         self.mirror.log(record)
 
-    def evaluated(self, step: int, found: Evaluation) -> None:
+    def evaluated(self, step: int, found: Found) -> None:
         """Write one point of the validation curve; a loss that is not finite ends the run, without its checkpoint."""
         if not math.isfinite(found.loss):
             self.checkpoints.discard(step)
@@ -152,16 +145,8 @@ class Run:
         if step == self.config.train.steps:
             # a process killed after this line but before the result is written left the last evaluation behind
             runs.keep_metrics(self.folder, lambda r: not (r["step"] == step and "validation_loss" in r))
-        self._write(
-            {
-                "step": step,
-                "tokens": step * self._tokens_per_step,
-                "validation_loss": found.loss,
-                "validation_loss_se": found.loss_se,
-                "validation_bits_per_byte": found.bits_per_byte,
-            }
-        )
-        self.progress.say(f"step {step}: validation {found.summary()}")
+        self._write({**self._seen(step), "validation_loss": found.loss, **found.curve})
+        self.progress.say(f"step {step}: validation {found.text}")
 
     def save(self, step: int, state: TrainState) -> None:
         """Write a checkpoint of the host's copy of the state, in the background."""
@@ -178,43 +163,67 @@ class Run:
         self.progress.say(f"diverged: the loss or its gradient was not finite at step {first}")
         self._end({"status": "diverged", "diverged_in_steps": [good + 1, first], "steps": first - 1})
 
-    def finished(self, final: Evaluation) -> None:
-        """Write the result of a run that took all its steps."""
-        scored = [(r["validation_loss"], r["step"]) for r in runs.read_metrics(self.folder) if "validation_loss" in r]
-        best_loss, best_step = min(scored)
+    def finished(self, final: Found | None, like: TrainState) -> None:
+        """Write the result of a run that took all its steps.
+
+        Args:
+            final: what was found with the last parameters; None: the result is about the best ones.
+            like: shapes of the state of one run.
+        """
+        scored = [r for r in runs.read_metrics(self.folder) if "validation_loss" in r]
+        best = min(scored, key=lambda r: (r["validation_loss"], r["step"]))
+        if final is not None:
+            validation, further = final.record, {}
+        else:
+            numbers = {name: value for name, value in best.items() if name not in ("step", "seconds", self.task.unit)}
+            validation = {"loss": numbers.pop("validation_loss"), **numbers}
+            self.checkpoints.wait()
+            further = self.task.final(self.params_at(best["step"], like))
         self._end(
             {
                 "status": "finished",
                 "steps": self.config.train.steps,
-                "validation": dataclasses.asdict(final),
-                "best": {"step": best_step, "validation_loss": best_loss},
+                "validation": validation,
+                "best": {"step": best["step"], "validation_loss": best["validation_loss"]},
+                **finite(further),
             }
         )
 
+    def params_at(self, step: int, like: TrainState) -> Any:
+        """The parameters of a checkpoint.
+
+        Raises:
+            UserError: it is not there any more, or damaged.
+        """
+        restored = self.checkpoints.restore(like, self.progress.say, step)
+        if restored is None or restored[0] != step:
+            raise UserError(
+                f"{self.folder}: the checkpoint of the best evaluation (step {step}) is gone or damaged; bring it back"
+            )
+        return jax.tree.map(jnp.asarray, restored[1].params)
+
     def _end(self, outcome: dict[str, Any]) -> None:
         self.checkpoints.wait()
-        tokens = outcome["steps"] * self._tokens_per_step
+        task = self.task
+        seen = outcome["steps"] * task.per_step
         losses = [r["loss"] for r in runs.read_metrics(self.folder) if "loss" in r]
+        counted = {task.unit: seen}
+        if task.available is not None:
+            counted |= {f"unique_{task.unit}": task.available, "epochs": seen / task.available}
+        if task.flops is not None:
+            flops = {"kaplan_6nd": task.flops["kaplan_6n"] * seen, "exact": task.flops["training"] * seen}
+            counted |= {"flops_per_token": task.flops, "training_flops": flops}
+        seconds, steps = self._trained
         self.result = {
             "run_id": run_id(self.config),
             **outcome,
             "train_loss": losses[-1] if losses else None,
-            "tokens": tokens,
-            "unique_tokens": len(self.train_shard.tokens),
-            "epochs": tokens / len(self.train_shard.tokens),
-            "parameters": self.parameters,
-            "flops_per_token": self.flops,
-            "training_flops": {
-                "kaplan_6nd": self.flops["kaplan_6n"] * tokens,
-                "exact": self.flops["training"] * tokens,
-            },
+            **counted,
+            "parameters": task.parameters,
             "seconds": round(time.monotonic() - self._started, 3),
-            "tokens_per_second": self._trained[1] * self._tokens_per_step / self._trained[0]
-            if self._trained[1]
-            else None,
+            f"{task.unit}_per_second": steps * task.per_step / seconds if steps else None,
             "runs_in_program": self._lanes,
-            "corpus_sha256": self.train_shard.header["corpus_sha256"],
-            "tokenizer_sha256": self.train_shard.header["tokenizer_sha256"],
+            **task.digests,
             "hardware": describe_hardware(),
             "versions": describe_versions(),
             "environment": noted_environment(),
@@ -224,29 +233,14 @@ class Run:
         self.mirror.finish(self.result)
 
 
+def finite(found: Any) -> Any:
+    """The same values with None in the place of floats that are not finite, which JSON does not have."""
+    if isinstance(found, dict):
+        return {key: finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [finite(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
 def _mean(records: list[dict[str, float]], name: str) -> float:
     return math.fsum(record[name] for record in records) / len(records)
-
-
-@pinned()
-def restore_params(
-    config: Config, folder: Path, program: Program, say: Callable[[str], None], which: str = "last"
-) -> tuple[int, Any]:
-    """The parameters of the last or best checkpoint of a run: ``(step, params)``.
-
-    Raises:
-        UserError: the run has no checkpoint.
-    """
-    restored = None
-    if (folder / "checkpoints").is_dir():
-        checkpoints = Checkpoints(folder, writable=False)
-        if which == "best" and checkpoints.steps() and checkpoints.best() is None:
-            raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
-        restored = checkpoints.restore(program.init(), say, checkpoints.best() if which == "best" else None)
-    if restored is None:
-        result = runs.read_result(folder)
-        if result is None:
-            raise UserError(f"{folder}: has no checkpoint yet; train it: seqjax train {folder}")
-        raise UserError(f"{folder}: has no checkpoint; the run has {result['status']} at step {result['steps']}")
-    step, state, _ = restored
-    return step, jax.tree.map(jnp.asarray, state.params)

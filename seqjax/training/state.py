@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 
 from seqjax.models.accounting import group_of
@@ -48,28 +48,22 @@ class Hyper(struct.PyTreeNode):
 
 
 def init_state(
-    model: nn.Module,
+    init: Callable[[jax.Array], Tree],
     optimizer: optax.GradientTransformation,
     seed: int | jax.Array,
     init_scale: float | jax.Array = 1.0,
     carry: Tree = None,
 ) -> TrainState:
-    """A fresh state; pure in ``seed`` and ``init_scale``, so it can be vmapped over runs.
+    """The state before the first step; pure in ``seed`` and ``init_scale``, so it can be vmapped over runs.
 
-    ``init_scale`` multiplies every weight matrix (embeddings and the readout too), not biases and gains.
+    Args:
+        init: key -> params.
+        init_scale: multiplies every weight matrix (embeddings and the readout too), not biases and gains.
     """
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
-    params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
     params = jax.tree.map_with_path(
-        lambda path, p: p if group_of(path) in ("vectors", "readout_bias") else p * init_scale, params
+        lambda path, p: p if group_of(path) in ("vectors", "readout_bias") else p * init_scale, init(init_key)
     )
-    return first_state(params, optimizer, dropout_key, carry)
-
-
-def first_state(
-    params: Tree, optimizer: optax.GradientTransformation, dropout_key: jax.Array, carry: Tree = None
-) -> TrainState:
-    """The state before the first step, of given parameters."""
     return TrainState(
         step=jnp.int32(0),
         params=params,

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from seqjax.tasks.task import Loss
 from seqjax.training.optimizer import decayed
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any
-Loss = Callable[[Tree, Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
-"""``loss(params, batch, carry, key) -> (mean in nats, new carry)``; batch leaves are [B, ...], carry [..., B, H]."""
 Step = Callable[[TrainState, Tree, Hyper], tuple[TrainState, dict[str, jax.Array]]]
 
 

@@ -233,6 +233,7 @@ def _token(folder: Path) -> str:
 def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     """Replay a run's metrics.jsonl and result.json into a wandb run; return the number of lines."""
     config = runs.read_config(folder)
+    runs.read_curve(folder)  # says so where the file is missing
     records = runs.read_metrics(folder)
     mode = choose_mode(flag, say)
     if mode == "disabled":

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
+import seqjax
 from seqjax.cli import main
 from seqjax.config import to_dict
-from seqjax.runs import read_config
-from seqjax.training.run import restore_params
-from seqjax.training.setup import load_text, make_model, make_program
 
 TEXT = "Bene tore sal."
 
@@ -58,10 +56,8 @@ def test_two_runs_in_one_figure_and_the_numbers_are_the_models(
     ]  # fmt: skip
     assert set(saved["runs"][1]["gates_LxTxH"]) == set("ifgo")
     for folder, record in zip(folders, saved["runs"], strict=True):
-        config = read_config(folder)
-        tokenizer = load_text(config).tokenizer
-        model = make_model(config, tokenizer.vocab_size)
-        _, params = restore_params(config, folder, make_program(config, model, devices=1), print)
+        run = seqjax.open(folder)
+        tokenizer, model, params = run.tokenizer, run.model, run.params
         tokens = tokenizer.encode(TEXT.encode()).astype(np.int32)
         log_p_TxV = jax.nn.log_softmax(model.apply({"params": params}, tokens[None])[0][0])
         want = [-float(log_p_TxV[t, tokens[t + 1]]) for t in range(len(tokens) - 1)]
@@ -92,7 +88,7 @@ def test_mistakes_are_one_line(trained: Any, tmp_path: Path, capsys: pytest.Capt
     (empty / "config.json").write_text((transformer / "config.json").read_text())
     mistakes = [
         ((transformer, "--text", ""), "--text '': is empty"),
-        ((transformer, "--text", "a"), "has 1 token; at least 2 are needed"),
+        ((transformer, "--text", "a"), "has 1 token; at least 2 needed"),
         ((transformer, "--text", "a" * 17), "a sequence of 17 elements, but the model has learned 16 positions"),
         ((transformer, "--text", TEXT, "--layer", 3), "--layer 3"),
         ((transformer, "--text", TEXT, "--units", 0), "--units 0 is out of range"),

@@ -119,7 +119,16 @@ def test_members_of_an_archive_cannot_leave_the_cache(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil*"))
 
 
-@pytest.mark.parametrize("text", [LINES * 40, b"word " * 100_000, "\N{EURO SIGN}".encode() * 100_000, b"x" * 300_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        LINES * 40,
+        LINES.replace(b"\n", b"\r") * 40,
+        b"word " * 100_000,
+        "\N{EURO SIGN}".encode() * 100_000,
+        b"x" * 300_000,
+    ],
+)
 def test_chunks_are_bounded_whole_and_cut_between_characters(
     text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,13 +141,15 @@ def test_chunks_are_bounded_whole_and_cut_between_characters(
     assert len(chunks) < 2 + len(text) / (1 << 15)
     for chunk in chunks:
         chunk.decode()
-    if b"\n" in text:
-        assert all(c.endswith(b"\n") for c in chunks)
+    if b"\n" in text or b"\r" in text:
+        assert all(c.endswith((b"\n", b"\r")) for c in chunks)
     elif b" " in text:
         assert all(c.startswith(b" ") for c in chunks[1:])
 
 
-@pytest.mark.parametrize("text", [b"a line\nanother\n", b"one two three", "\N{EURO SIGN}\N{EURO SIGN}".encode()])
+@pytest.mark.parametrize(
+    "text", [b"a line\nanother\n", b"a line\ranother\r", b"one two three", "\N{EURO SIGN}\N{EURO SIGN}".encode()]
+)
 def test_cut_after_never_splits_a_line_word_or_character(text: bytes, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(text)
@@ -146,7 +157,7 @@ def test_cut_after_never_splits_a_line_word_or_character(text: bytes, tmp_path: 
         cut = sources.cut_after(path, at, len(text))
         assert at <= cut <= len(text)
         text[:cut].decode()
-        if b"\n" in text:
+        if b"\n" in text or b"\r" in text:
             assert cut in (0, 7, 15)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from seqjax.data import SPLITS, Corpus, load_corpus, load_tokenizer, prepare_shard
-from seqjax.data.splits import named_splits
 from seqjax.errors import UserError
 
 
@@ -88,22 +88,6 @@ def test_held_out_files_leave_all_others_to_train_on(tmp_path: Path) -> None:
         load_corpus(str(write(tmp_path / "held", {"valid.txt": 9, "test.txt": 9})))
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"a-train-to-nowhere.txt": 100, "a-test-of-time.txt": 100, "emma.txt": 100},
-        {"the-last-train.txt": 10, "the-acid-test.txt": 10, "emma.txt": 100},
-        {"train.txt": 100, "emma.txt": 100},
-        {"testament.txt": 100, "trainspotting.txt": 100, "devil.txt": 100},
-        {"train/a.txt": 100, "train/b.txt": 100},
-        {"test.txt": 100},
-        {"1.txt": 100, "2.txt": 100},
-    ],
-)
-def test_other_names_are_no_splits(sizes: dict[str, int]) -> None:
-    assert named_splits(sizes) is None
-
-
 def test_a_single_file_may_be_called_test(tmp_path: Path) -> None:
     assert shares(load_corpus(str(write(tmp_path, {"test.txt": 1000}) / "test.txt")))["train"] == pytest.approx(0.9)
     assert shares(load_corpus(str(tmp_path)))["train"] == pytest.approx(0.9)
@@ -158,6 +142,33 @@ def test_lines_stay_whole_where_they_can(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_bytes(b"".join(b"line %d\n" % i for i in range(200)))
     assert all(content(load_corpus(str(path)), split).endswith(b"\n") for split in SPLITS)
+
+
+def lines_ended_by(end: bytes) -> bytes:
+    return b"".join(b"line %d of a text" % i + end for i in range(300))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_every_end_of_a_line_is_a_place_to_cut(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_bytes(lines_ended_by(end))
+    parts = [content(load_corpus(str(path)), split) for split in SPLITS]
+    assert all(part.startswith(b"line ") and part.endswith(end) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),  # the digest of versions that saw no end of a line in a \\r alone
+    [
+        (lines_ended_by(b"\n"), "1eca0cf3"),
+        (lines_ended_by(b"\r\n"), "7e546422"),
+        (lines_ended_by(b"\r"), "884f87eb"),
+        (lines_ended_by(b"\n") + b"\r", "915671e0"),
+    ],
+)
+def test_only_text_with_lone_returns_is_another_corpus(text: bytes, before: str, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes(text)
+    lone = re.search(rb"\r(?!\n)", text) is not None
+    assert (load_corpus(str(tmp_path / "t.txt")).sha256[:8] != before) is lone
 
 
 def test_other_splits_of_one_text_are_another_corpus(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seqjax.data import text
 from seqjax.data.pairs import read_pairs
 from seqjax.data.sentiment import load_splits, parse
 from seqjax.data.text import lines_of
@@ -44,6 +45,19 @@ def test_pairs_and_labels_are_the_same_with_every_line_end(end: bytes, last: boo
 )
 def test_lines(data: bytes, lines: list[str]) -> None:
     assert lines_of(data, "x") == lines
+
+
+@pytest.mark.parametrize(
+    ("data", "lone"),
+    [(b"a\r\nb\n", False), (b"a\rb", True), (b"a\r", True), (b"a\r\r\n", True), (b"", False), (b"aaa\r\n", False),
+     (b"aaa\rb", True), (b"aaa\r", True)],
+)  # fmt: skip
+def test_lone_returns_are_seen_across_blocks(
+    data: bytes, lone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 4)
+    (tmp_path / "t").write_bytes(data)
+    assert text.has_lone_returns(tmp_path / "t") is lone
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gzip
+import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -221,3 +224,41 @@ def test_unwritable_cache_is_explained(make_corpus: Callable[..., Corpus], tmp_p
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="SEQJAX_CACHE"):
         bytes_shard(make_corpus(train=["a"]), tmp_path / "file" / "cache")
+
+
+def free(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: (10**12, 0, n_bytes))
+
+
+@pytest.mark.parametrize("name", ["bytes", "words"])
+def test_room_is_asked_for_before_text_is_tokenized(
+    name: str, make_corpus: Callable[..., Corpus], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus(train=["two words\n" * 10_000, "a line\n" * 10_000])
+    tokenizer = load_tokenizer(name, corpus, cache)
+    monkeypatch.setattr(tokens, "_SAMPLE_BYTES", 1000)
+    size = {"bytes": 170_000, "words": 60_000}[name] * 2  # bytes of the tokens, which lie there twice for a while
+    free(monkeypatch, int(1.9 * size))
+    with pytest.raises(
+        UserError, match=r"tokens: tokenizing the train split into SEQJAX_CACHE needs about .*B, and .*B are free there"
+    ):
+        prepare_shard(corpus, "train", tokenizer, cache)
+    assert not (cache / "tokens").exists()
+    free(monkeypatch, int(2.1 * size))
+    shard = prepare_shard(corpus, "train", tokenizer, cache)
+    free(monkeypatch, 0)
+    assert shard.tokens.nbytes == pytest.approx(size, rel=0.01)
+    prepare_shard(corpus, "train", tokenizer, cache)  # it is there
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_fills_up_meanwhile_is_explained(
+    code: int, make_corpus: Callable[..., Corpus], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    corpus = make_corpus(train=["abc"])
+    monkeypatch.setattr(tokens, "_encode_documents", fail)
+    with pytest.raises(UserError, match=rf"cannot write in .*tokens \({os.strerror(code)}\): set SEQJAX_CACHE"):
+        bytes_shard(corpus, cache)

@@ -52,7 +52,35 @@ def test_losses_that_do_not_compare_are_refused(name: str) -> None:
     assert len(read_points(runs_of(a, b)[:6], needs=["params"])) == 6
 
 
+HALF = {
+    "tokenizer": ({"data.tokenizer": "bytes"}, {"data.tokenizer": None}, "data.tokenizer is bytes, and empty in 6 of"),
+    "blank": ({"data.tokenizer": "bytes"}, {"data.tokenizer": " "}, "data.tokenizer is bytes, and empty in 6 of"),
+    "corpus": ({"data.corpus": "text8"}, {"data.corpus": np.nan}, "data.corpus is text8, and empty in 6 of"),
+    "context": (
+        {"train.context_length": 64}, {"train.context_length": None}, "train.context_length is 64, and empty in 6 of"
+    ),
+    "of other tables": ({"tokenizer": "words"}, {"tokenizer": None}, "tokenizer is words, and empty in 6 of 12 rows"),
+    "a name here and a digest there": (
+        {"data.corpus": "a", "corpus_sha256": None}, {"data.corpus": None, "corpus_sha256": "aa"},
+        "data.corpus is a, and empty in 6 of 12 rows",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_what_is_known_of_some_rows_alone_is_refused_with_the_others(name: str) -> None:
+    a, b, words = HALF[name]
+    with pytest.raises(UserError, match=f"t.csv: losses that cannot be compared: {words}.*take them apart") as error:
+        read_points(runs_of(a, b), needs=["params"], source="t.csv")
+    assert "(row 7, row 8, row 9, row 10, ...)" in str(error.value)
+    assert len(read_points(runs_of(b, b), needs=["params"])) == len(read_points(runs_of(a, a), needs=["params"])) == 12
+
+
 ONE = {
+    "a digest of every row, a name of some": (
+        {"data.corpus": "a", "corpus_sha256": "aa"}, {"data.corpus": None, "corpus_sha256": "aa"}
+    ),
+    "nothing known": ({"data.tokenizer": None}, {"data.tokenizer": None}),
     "one text under two names": (
         {"data.corpus": "a.txt", "corpus_sha256": "aa"}, {"data.corpus": "b.txt", "corpus_sha256": "aa"}
     ),
@@ -94,6 +122,11 @@ def test_the_way_out_is_told_and_works(tmp_path: Path, capsys: pytest.CaptureFix
     assert "--by tokenizer" in error and "--loss bits_per_byte" in error
     assert call(*words, "--by", "tokenizer") == call(*words, "--loss", "bits_per_byte") == 0
     assert call(*words, "--where", where) == 0
+    runs_of({"data.tokenizer": "bytes"} | families, {"data.tokenizer": None} | families).to_csv(path, index=False)
+    capsys.readouterr()
+    assert call(*words) == 2 and "(line 8, line 9, line 10, line 11, ...)" in capsys.readouterr().err
+    assert call(*words, "--by", "tokenizer") == call(*words, "--where", where) == 0
+    runs_of({"data.tokenizer": "bytes"} | families, {"data.tokenizer": "words"} | families).to_csv(path, index=False)
     capsys.readouterr()
     assert call("compare", *words[1:], "--by", "tokenizer") == 2
     assert "losses that cannot be compared" in capsys.readouterr().err

@@ -24,16 +24,16 @@ grid: {train.seed: [1, 2, 13]}
 CRASH = """
 import os
 if os.environ.get("CRASH_SEED"):
-    from seqjax.training import loop
+    from seqjax.tasks import text
 
-    real = loop.batch_at
+    real = text.batch_at
 
     def batch_at(config, shard, step):
         if step == 25 and config.train.seed == int(os.environ["CRASH_SEED"]):
             os._exit(9)
         return real(config, shard, step)
 
-    loop.batch_at = batch_at
+    text.batch_at = batch_at
 """
 
 

@@ -24,7 +24,8 @@ from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.report import predicted_seconds
 from seqjax.sweeps.speed import Speeds, calibrate, shape_of
 from seqjax.sweeps.units import Unit, assign, form_units, makespan, memory_of
-from seqjax.training.setup import make_bundle, make_model
+from seqjax.tasks.text import make_objective
+from seqjax.training.lanes import make_bundle
 from seqjax.training.state import Hyper
 
 PLENTY = 1e13
@@ -58,7 +59,7 @@ def nbytes(tree: Any) -> int:
 def bytes_by_xla(config: Config, lanes: int) -> float:
     """What the compiled step takes, or the compiled evaluation with the state that lies by, whichever is more."""
     configs = [with_seed(config, seed).config for seed in range(lanes)]
-    program = make_bundle(configs, make_model(config, V), devices=1)
+    program = make_bundle(configs, make_objective(config, V), devices=1)
     state, at_once = program.init(), program.steps_at_once
     length = config.train.context_length + 1
     batches = np.zeros((lanes, at_once, config.train.batch_size, length), np.int32)
@@ -66,7 +67,7 @@ def bytes_by_xla(config: Config, lanes: int) -> float:
     quick = {"xla_backend_optimization_level": 0}  # buffers are laid out before that
     step = program.steps.lower(state, batches, hyper, np.zeros(at_once, bool), 1).compile(quick).memory_analysis()
     windows = np.zeros((config.evaluation.batch_size, length), np.int32)
-    evaluation = program.token_losses.lower(state.params, windows, None).compile(quick).memory_analysis()
+    evaluation = program.score.lower(state.params, windows, None).compile(quick).memory_analysis()
     lying_by = nbytes(state.opt_state)
     return max(
         step.argument_size_in_bytes

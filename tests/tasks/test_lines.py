@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqjax.config import OptimizerConfig
+import seqjax
+from seqjax.config import OptimizerConfig, TaskTrain
 from seqjax.data.lines import AUTHORS, Vocabulary
 from seqjax.families import LSTM
-from seqjax.task_config import TaskTrain
 from seqjax.tasks.lines import (
-    LinesConfig,
+    Config,
+    Data,
     LinesTask,
     losses_of,
     make_judges,
@@ -22,7 +23,7 @@ from seqjax.tasks.lines import (
     share_right,
     write_lines,
 )
-from seqjax.training.tasks import fit
+from seqjax.training.loop import train
 
 VOCABULARY = Vocabulary(("to", "be", "or", "not", "of", "man", "and", "it", "came"))
 OWN = {
@@ -30,30 +31,32 @@ OWN = {
     "milton": np.array([[10, 4, 5, 6], [10, 5, 4, 5]], np.int32),
     "kjv": np.array([[11, 6, 7, 8], [11, 7, 8, 6], [11, 6, 8, 0]], np.int32),
 }
-CONFIG = LinesConfig(
+CONFIG = Config(
     LSTM(d_model=16, n_layers=1), LinesTask(width=3, words=9, held_out=3),
     OptimizerConfig(learning_rate=1e-2), TaskTrain(steps=150, batch_size=16, evaluate_every=150, log_every=50),
 )  # fmt: skip
+DATA = Data(VOCABULARY, OWN, OWN)
 
 
 def test_a_trained_model_writes_lines_of_the_author_it_is_given(tmp_path: Path) -> None:
-    task = make_task(CONFIG, VOCABULARY, OWN, OWN)
-    fitted = fit(task, CONFIG, CONFIG.optimizer, CONFIG.train, tmp_path / "run", quiet=True)
+    task = make_task(CONFIG, DATA)
+    result = train(CONFIG, tmp_path / "run", task=task, quiet=True)
+    params = seqjax.open(tmp_path / "run", checkpoint="best", data=DATA).params
     model, judges = make_model(CONFIG, VOCABULARY), make_judges(OWN, VOCABULARY)
     for author in AUTHORS:
-        lines = write_lines(model, fitted.params, VOCABULARY.author(author), 20, 3, temperature=0.5, seed=0)
+        lines = write_lines(model, params, VOCABULARY.author(author), 20, 3, temperature=0.5, seed=0)
         assert lines.shape == (20, 3)
         known = {tuple(line) for line in OWN[author][:, 1:]}
         assert sum(tuple(line) in known for line in lines.tolist()) >= 15
         assert share_right(judges["bigrams"], lines, author) >= 0.9
-        held_out = fitted.result["held_out"][author]
+        held_out = result["held_out"][author]
         assert held_out["wrong"] > held_out["right"] + 0.3  # the author matters
 
-    found = losses_of(model, fitted.params, VOCABULARY, OWN, 3)
+    found = losses_of(model, params, VOCABULARY, OWN, 3)
     for author, given in (("milton", "milton"), ("milton", "kjv"), ("milton", "shakespeare")):
         rows = OWN[author].copy()
         rows[:, 0] = VOCABULARY.author(given)
-        logits = np.asarray(model.apply({"params": fitted.params}, rows[:, :-1])[0], np.float64)
+        logits = np.asarray(model.apply({"params": params}, rows[:, :-1])[0], np.float64)
         log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
         loss = -np.mean([log_p[b, t, rows[b, t + 1]] for b in range(2) for t in range(3)])
         if given == author:
@@ -63,7 +66,7 @@ def test_a_trained_model_writes_lines_of_the_author_it_is_given(tmp_path: Path) 
 
 
 def test_batches_are_a_function_of_seed_and_step_and_take_every_author() -> None:
-    task = make_task(CONFIG, VOCABULARY, OWN, OWN)
+    task = make_task(CONFIG, DATA)
     np.testing.assert_array_equal(task.batch(5), task.batch(5))
     assert (task.batch(5) != task.batch(6)).any()
     authors = np.concatenate([task.batch(step)[:, 0] for step in range(200)])

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config import ModelConfig, OptimizerConfig
+from seqjax.config import ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data.sentiment import Batch, Sentences, Splits, in_order, load_splits
 from seqjax.families import GRU, LSTM, Elman, Transformer, Window
-from seqjax.task_config import TaskTrain
-from seqjax.tasks.sentiment import SentimentConfig, SentimentTask, loss_of, make_model, make_task, prepare, score
-from seqjax.training.tasks import fit
+from seqjax.tasks.sentiment import Config, SentimentTask, make_model, make_objective, make_task, prepare, score
+from seqjax.training import loop
 
 BAG = Transformer(d_model=8, n_layers=0, positions="none", norm="none")
+
 MODELS: dict[str, ModelConfig] = {
     "bag": BAG,
     "window": Window(d_model=8, window=3, d_ff=12),
@@ -41,7 +41,7 @@ def test_padding_changes_no_logits(name: str, pool: str, causal: bool) -> None:
     """A sentence alone and without a mask, against the same among others, padded with noise."""
     tokens_BxT = np.random.default_rng(1).integers(2, 11, size=(3, 7))
     mask_BxT = np.arange(7)[None] < np.array([3, 7, 1])[:, None]
-    config = SentimentConfig(MODELS[name], SentimentTask(pool=pool, causal=causal))  # type: ignore[arg-type]
+    config = Config(MODELS[name], SentimentTask(pool=pool, causal=causal))  # type: ignore[arg-type]
     model = make_model(config, 11, 7)
     params = jax.jit(model.init)(jax.random.key(0), tokens_BxT, mask_BxT)
     apply = jax.jit(model.apply)
@@ -52,13 +52,14 @@ def test_padding_changes_no_logits(name: str, pool: str, causal: bool) -> None:
 
 def test_the_loss_is_torchs_and_weightless_rows_are_not_there() -> None:
     torch = pytest.importorskip("torch")
-    model = make_model(SentimentConfig(BAG, SentimentTask(classes=("0", "1", "2"))), 11, 7)
+    model = make_model(Config(BAG, SentimentTask(classes=("0", "1", "2"))), 11, 7)
     rng = np.random.default_rng(0)
     tokens_BxT, labels_B = rng.integers(11, size=(5, 7)), rng.integers(3, size=5).astype(np.int32)
     weights_B = np.array([1, 1, 0, 1, 0], np.float32)
     batch = Batch(tokens_BxT, np.ones((5, 7), bool), labels_B, weights_B)
+    weighed = batch._replace(weights_B=weights_B / weights_B.mean())  # as batches of training are
     params = model.init(jax.random.key(0), tokens_BxT)["params"]
-    value, carry = loss_of(model)(params, batch, None, jax.random.key(1))
+    value, carry = make_objective(model, 7, 5).loss(params, weighed, None, jax.random.key(1))
     logits_BxC = torch.tensor(np.array(model.apply({"params": params}, tokens_BxT)))
     there = weights_B > 0
     expected = torch.nn.functional.cross_entropy(logits_BxC[there], torch.tensor(labels_B[there]).long())
@@ -70,7 +71,7 @@ def test_the_loss_is_torchs_and_weightless_rows_are_not_there() -> None:
 
 
 def test_a_bag_of_words_is_a_logistic_regression_on_word_frequencies() -> None:
-    model = make_model(SentimentConfig(BAG, SentimentTask()), 11, 7)
+    model = make_model(Config(BAG, SentimentTask()), 11, 7)
     tokens_BxT = np.random.default_rng(0).integers(11, size=(5, 7))
     params = model.init(jax.random.key(0), tokens_BxT)["params"]
     frequency_BxV = np.stack([np.bincount(ids, minlength=11) / 7 for ids in tokens_BxT])
@@ -91,13 +92,11 @@ def test_buckets_hold_all_splits_and_words_of_training_alone() -> None:
 
 
 def learned(model: ModelConfig, pool: str, folder: Path, score_test: bool = True, **train: Any) -> dict[str, Any]:
-    about = SentimentTask(corpus="phrases", least_count=1, n_buckets=1, pool=pool)  # type: ignore[arg-type]
+    about = SentimentTask(corpus="phrases", least_count=1, n_buckets=1, pool=pool, score_test=score_test)  # type: ignore[arg-type]
     optimizer = OptimizerConfig(learning_rate=1e-2, schedule="linear")
-    config = SentimentConfig(model, about, optimizer, TaskTrain(**({"batch_size": 50, "evaluate_every": 75} | train)))
+    config = Config(model, about, optimizer, TaskTrain(**({"batch_size": 50, "evaluate_every": 75} | train)))
     splits = load_splits("phrases", about.classes, folder, folder)
-    return fit(
-        make_task(config, splits, score_test), config, optimizer, config.train, folder / "run", quiet=True
-    ).result
+    return loop.train(config, folder / "run", task=make_task(config, splits), quiet=True)
 
 
 def test_a_recurrent_model_learns_that_order_decides(tmp_path: Path) -> None:

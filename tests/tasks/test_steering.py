@@ -10,16 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.config import OptimizerConfig
+from seqjax.config import OptimizerConfig, TaskTrain
 from seqjax.data.driving import Drive
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer, Window
 from seqjax.overlay import load_as
-from seqjax.task_config import TaskTrain
 from seqjax.tasks import steering
-from seqjax.tasks.steering import EncoderConfig, SteeringConfig, SteeringData, SteeringTask
-from seqjax.training.tasks import fit
+from seqjax.tasks.steering import Config, EncoderConfig, SteeringData, SteeringTask
+from seqjax.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = SteeringData(road_frames=240, blocks=6, folds=3, history=4)
@@ -27,7 +26,7 @@ MODELS = {
     "lstm": LSTM(d_model=6, n_layers=1),
     "transformer": Transformer(d_model=6, n_layers=1, n_heads=2, d_ff=8),
 }
-Make = Callable[..., SteeringConfig]
+Make = Callable[..., Config]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,9 +42,9 @@ def drive() -> Drive:
     return drive_road(240)
 
 
-def make(family: str = "lstm", **task: object) -> SteeringConfig:
+def make(family: str = "lstm", **task: object) -> Config:
     model = Window(d_model=6, window=1, d_ff=8) if task.get("stacked") else MODELS[family]
-    return SteeringConfig(
+    return Config(
         SteeringTask(**{"frames": 4, **task}),
         DATA,
         EncoderConfig((3,), (5,), (4,), 0.0),
@@ -55,11 +54,11 @@ def make(family: str = "lstm", **task: object) -> SteeringConfig:
     )
 
 
-def fresh(config: SteeringConfig, drive: Drive) -> dict:
-    return jax.jit(steering.make_task(config, drive).init)(jax.random.key(0))
+def fresh(config: Config, drive: Drive) -> dict:
+    return jax.jit(steering.make_task(config, drive).objective.init)(jax.random.key(0))
 
 
-def answers(config: SteeringConfig, drive: Drive, params: dict) -> np.ndarray:
+def answers(config: Config, drive: Drive, params: dict) -> np.ndarray:
     parts = steering.parts_of(config.data, drive)
     return steering.predict(config, steering.make_model(config), params, drive, parts.test, 0.5)
 
@@ -167,9 +166,7 @@ def test_stacked_answers_are_those_of_the_model(drive: Drive) -> None:
 
 def test_a_run_tells_its_error_and_its_floors(drive: Drive, tmp_path: Path) -> None:
     config = make()
-    result = fit(
-        steering.make_task(config, drive), config, config.optimizer, config.train, tmp_path / "run", quiet=True
-    ).result
+    result = loop.train(config, tmp_path / "run", task=steering.make_task(config, drive), quiet=True)
     test, parts = result["test"], steering.parts_of(DATA, drive)
     steer_N = drive.steer_T[test["targets"]]
     assert set(test["targets"]) == {t for a, b in parts.test for t in range(a + 3, b)}
@@ -179,7 +176,7 @@ def test_a_run_tells_its_error_and_its_floors(drive: Drive, tmp_path: Path) -> N
     assert test["floors"]["mean"] == pytest.approx(float(((steer_N - mean) ** 2).mean()))
     last = drive.steer_T[np.array(test["targets"]) - 1]
     assert test["floors"]["persistence"] == pytest.approx(float(((steer_N - last) ** 2).mean()))
-    assert len(result["validation"]) == 1 and result["validation"]["validation_loss"] > 0
+    assert len(result["validation"]) == 1 and result["validation"]["loss"] > 0
 
 
 def test_training_learns_the_road(tmp_path: Path) -> None:
@@ -188,7 +185,7 @@ def test_training_learns_the_road(tmp_path: Path) -> None:
     config = replace(make(), data=replace(DATA, road_frames=400), encoder=EncoderConfig((6,), (5,), (4,), 0.0))
     config = replace(config, train=TaskTrain(steps=120, batch_size=16, evaluate_every=120))
     task = steering.make_task(config, drive)
-    test = fit(task, config, config.optimizer, config.train, tmp_path / "run", quiet=True).result["test"]
+    test = loop.train(config, tmp_path / "run", task=task, quiet=True)["test"]
     assert test["mse"][-1] < 0.5 * test["floors"]["mean"]
 
 
@@ -206,19 +203,20 @@ def test_what_cannot_be_is_said(drive: Drive, changes: dict[str, dict], words: s
     for section, values in changes.items():
         config = replace(config, **{section: replace(getattr(config, section), **values)})
     with pytest.raises(UserError, match=words):
+        loop._check(config)
         steering.make_task(config, drive)
 
 
 def test_sources_are_found_by_their_name(tmp_path: Path) -> None:
-    assert len(steering.read_drive(DATA).steer_T) == 240
+    assert len(steering.load(Config(data=DATA)).steer_T) == 240
     with pytest.raises(UserError, match=r"driving\.npz: absent"):
-        steering.read_drive(replace(DATA, source="driving"))
+        steering.load(Config(data=replace(DATA, source="driving")))
     with pytest.raises(UserError, match=r"driving_log\.csv: no such log"):
-        steering.read_drive(replace(DATA, source=str(tmp_path)))
+        steering.load(Config(data=replace(DATA, source=str(tmp_path))))
 
 
 def test_the_shipped_config_is_one() -> None:
-    config = load_as(SteeringConfig, ROOT / "configs" / "tasks" / "steering.yaml", {"encoder.channels": "[4, 8]"})
+    config = load_as(Config, ROOT / "configs" / "tasks" / "steering.yaml", {"encoder.channels": "[4, 8]"})
     assert config.encoder.channels == (4, 8)
     with pytest.raises(UserError, match=r"task.frame: unknown key; .*did you mean 'frames'"):
-        load_as(SteeringConfig, ROOT / "configs" / "tasks" / "steering.yaml", {"task.frame": 3})
+        load_as(Config, ROOT / "configs" / "tasks" / "steering.yaml", {"task.frame": 3})

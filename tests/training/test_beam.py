@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.training.beam import Found, beam_search
+from seqjax.models.beam import Found, beam_search
 
 V, LENGTH, END, BEGIN = 4, 4, 3, 0
 

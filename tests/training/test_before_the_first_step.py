@@ -9,22 +9,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+import toy_task
 
 from seqjax import runs
 from seqjax.cli import main
-from seqjax.config import OptimizerConfig, to_dict
+from seqjax.config import TaskTrain, to_dict
 from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer
 from seqjax.overlay import dump_yaml, load_as
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.run import prepare_texts
-from seqjax.task_config import TaskTrain
 from seqjax.tasks import translation
-from seqjax.tasks.translation import TranslationConfig, TranslationRun
+from seqjax.tasks.translation import Config as TranslationRun
+from seqjax.tasks.translation import TranslationTask
 from seqjax.training.loop import train
-from seqjax.training.tasks import Task, fit
 from seqjax.units import with_error
 
 TINY = {"train.steps": 2, "evaluation.windows": 2, "evaluation.final_windows": 2}
@@ -128,15 +127,15 @@ def pairs(start: Path, **splits: int) -> TranslationRun:
             Path(f"{start}.{split}.{side}").write_text("\n".join(lines) + "\n")
     return TranslationRun(
         GRU(d_model=4, n_layers=1),
-        TranslationConfig(str(start), max_length=8),
+        TranslationTask(corpus=str(start), max_length=8),
         train=TaskTrain(steps=2, batch_size=2, evaluate_every=1),
     )
 
 
 def test_translation_without_a_test_set_finishes_and_says_so(tmp_path: Path) -> None:
     config = pairs(tmp_path / "p", train=3, validation=3)
-    task = translation.make_task(translation.load(config))
-    result = fit(task, config, config.optimizer, config.train, tmp_path / "run", quiet=True).result
+    task = translation.make_task(config, translation.load(config))
+    result = train(config, tmp_path / "run", task=task, quiet=True)
     assert result["status"] == "finished" and "test" not in result
     assert "longer_than_max_length" not in result
 
@@ -146,52 +145,45 @@ def test_held_out_pairs_that_are_left_out_are_counted_in_the_result(tmp_path: Pa
     for side in ("source", "target"):
         with open(f"{tmp_path / 'p'}.validation.{side}", "a") as file:
             file.write("a b c a b c a b c\n" * 2)
-    task = translation.make_task(translation.load(config))
-    result = fit(task, config, config.optimizer, config.train, tmp_path / "run", quiet=True).result
+    task = translation.make_task(config, translation.load(config))
+    result = train(config, tmp_path / "run", task=task, quiet=True)
     assert result["longer_than_max_length"] == {"validation": 2}
 
 
 def test_held_out_pairs_that_are_all_too_long_are_found_before_training(tmp_path: Path) -> None:
     config = pairs(tmp_path / "p", train=3, validation=3, test=30)
     with pytest.raises(UserError, match=r"task\.max_length: no pair has at most 8 tokens"):
-        translation.make_task(translation.load(config))
+        translation.make_task(config, translation.load(config))
 
 
 def test_sacrebleu_is_looked_for_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sacrebleu.metrics", None)
     config = pairs(tmp_path / "p", train=3, validation=3, test=3)
     with pytest.raises(UserError, match="BLEU needs sacrebleu"):
-        translation.make_task(translation.load(config))
+        translation.make_task(config, translation.load(config))
 
 
-def a_task(losses: list[float], final: Any = lambda params: {}) -> Task:
-    """One number that learns nothing, and these held-out losses."""
+def toy(folder: Path, steps: int, losses: list[float], **how: Any) -> dict[str, Any]:
+    """A run with these held-out losses."""
     left = iter(losses)
-    return Task(
-        init=lambda key: {"w": jnp.zeros(())},
-        loss=lambda params, batch, carry, key: (params["w"] ** 2 + 0 * batch.sum(), None),
-        batch=lambda step: np.zeros((2, 1), np.float32),
-        evaluate=lambda params: {"validation_loss": next(left), "accuracy": math.nan},
-        final=final,
-    )
+    config = toy_task.Config(train=TaskTrain(steps=steps, batch_size=2, evaluate_every=1))
+    task = toy_task.make_task(config, evaluated=lambda loss: next(left), **how)
+    return train(config, folder, task=task, quiet=True)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_held_out_loss_that_is_not_finite_is_the_end_of_a_task(tmp_path: Path, bad: float) -> None:
-    train_config = TaskTrain(steps=3, batch_size=2, evaluate_every=1)
-    found = fit(a_task([1.0, bad]), train_config, OptimizerConfig(), train_config, tmp_path / "run", quiet=True)
-    assert found.result["status"] == "diverged" and found.result["best_step"] == 1
+    assert toy(tmp_path / "run", 3, [1.0, bad])["status"] == "diverged"
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
 
 
 def test_a_final_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
-    train_config = TaskTrain(steps=1, batch_size=2)
-    task = a_task([1.0], lambda params: {"test": {"bleu_95": math.nan, "values": [1.0, math.inf]}})
-    fit(task, train_config, OptimizerConfig(), train_config, tmp_path / "run", quiet=True)
+    toy(tmp_path / "run", 1, [1.0], final=lambda params: {"test": {"bleu_95": math.nan, "values": [1.0, math.inf]}})
     assert runs.read_result(tmp_path / "run")["test"] == {"bleu_95": None, "values": [1.0, None]}
 
 
 def test_a_low_temperature_takes_the_likeliest_token() -> None:
-    from seqjax.training.generation import choose
+    from seqjax.models.generation import choose
 
     logits_BxV = jnp.array([[1.0, 5.0, 3.0, 0.5]])
     for temperature in (0.0, 1e-46, 1e-38, 1e-30, 1e-10):

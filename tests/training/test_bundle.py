@@ -15,9 +15,10 @@ from same_run import assert_same_run, final_state, metrics_of
 from seqjax import runs
 from seqjax.config import LANE_KEYS, program_key, to_dict
 from seqjax.errors import UserError
+from seqjax.tasks.text import make_objective
 from seqjax.training import loop
+from seqjax.training.lanes import make_bundle, over_runs
 from seqjax.training.loop import train, train_bundle
-from seqjax.training.setup import make_bundle, make_model, over_runs
 
 LANES = (
     {},
@@ -109,7 +110,9 @@ def test_how_many_steps_go_into_a_call_changes_no_bit(
 
 def test_a_call_ends_where_something_is_due_or_a_run_enters(make_config: Any) -> None:
     config = make_config("lstm", **{"train.checkpoint_every": 9, "evaluation.every": 12, "train.steps": 20})
-    bundle = SimpleNamespace(config=config, members=[SimpleNamespace(start=0), SimpleNamespace(start=14)])
+    task = SimpleNamespace(evaluate_every=12)
+    members = [SimpleNamespace(start=0), SimpleNamespace(start=14)]
+    bundle = SimpleNamespace(config=config, task=task, checkpoint_every=9, members=members)
     at = [0]
     while at[-1] < 20:
         at.append(loop._Bundle._next_event(bundle, at[-1]))
@@ -147,7 +150,7 @@ def test_what_a_program_cannot_share_is_refused(make_config: Any) -> None:
     for lane in LANES:
         assert program_key(make_config("lstm", **lane)) == program_key(a)
     with pytest.raises(UserError, match=r"differ in nothing but optimizer.learning_rate"):
-        make_bundle([a, b], make_model(a, 64), devices=1)
+        make_bundle([a, b], make_objective(a, 64), devices=1)
 
 
 def test_lane_keys_are_keys(make_config: Any) -> None:

@@ -11,21 +11,23 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.training.evaluation import bits_per_byte, evaluate
-from seqjax.training.setup import initial_carry, load_text, make_model, make_program
+from seqjax.tasks.text import load, make_model, make_objective
+from seqjax.tasks.text_evaluation import bits_per_byte, evaluate
+from seqjax.training.lanes import make_program
 
 
 def prepared(config: Any) -> tuple[Any, Any, Any]:
-    text = load_text(config)
-    model = make_model(config, text.tokenizer.vocab_size)
-    return text, model, make_program(config, model, devices=1)
+    text = load(config)
+    vocab_size = text.tokenizer.vocab_size
+    program = make_program(config, make_objective(config, vocab_size), devices=1)
+    return text, make_model(config, vocab_size), program
 
 
 def test_a_model_that_knows_nothing_loses_log_v_everywhere(make_config: Any, family: str) -> None:
     config = make_config(family)
     text, _, program = prepared(config)
     params = jax.tree.map(jnp.zeros_like, program.init().params)
-    found = evaluate(config, text.shard("validation"), "validation", program.token_losses, params, None, 32)
+    found = evaluate(config, text.shard("validation"), "validation", program.score, params, None, 32)
     np.testing.assert_allclose([found.loss, *found.by_position], math.log(257), rtol=1e-6)
     assert found.loss_se == pytest.approx(0.0, abs=1e-6)
     shard = text.shard("validation")
@@ -39,7 +41,7 @@ def test_means_equal_a_plain_loop(make_config: Any) -> None:
     )  # does not divide the windows: the last batch is padded
     text, model, program = prepared(config)
     shard, params = text.shard("validation"), program.init().params
-    found = evaluate(config, shard, "validation", program.token_losses, params, None, 32)
+    found = evaluate(config, shard, "validation", program.score, params, None, 32)
     from seqjax.data import evaluation_windows
 
     losses = []
@@ -58,13 +60,13 @@ def test_means_equal_a_plain_loop(make_config: Any) -> None:
 
 def test_streams_equal_one_long_sequence(make_config: Any) -> None:
     config = make_config("gru", **{"data.batching": "streams", "train.batch_size": 2})
-    text, model, program = prepared(config)
+    text, _, program = prepared(config)
     shard, params = text.shard("validation"), program.init().params
-    found = evaluate(config, shard, "validation", program.token_losses, params, initial_carry(config, model), 1)
+    found = evaluate(config, shard, "validation", program.score, params, program.zero_carry(), 1)
     length = (len(shard.tokens) - 1) // 2
     segments = length // 16
     streams = np.stack([np.asarray(shard.tokens[b * length :][: segments * 16 + 1], np.int32) for b in range(2)])
-    losses, _ = program.token_losses(params, streams, None)
+    losses, _ = program.score(params, streams, None)
     assert found.protocol == "streams" and found.tokens == 2 * segments * 16
     assert found.loss == pytest.approx(float(np.asarray(losses, np.float64).mean()), rel=1e-5)
 
@@ -72,7 +74,7 @@ def test_streams_equal_one_long_sequence(make_config: Any) -> None:
 def test_english_is_reported_by_source(make_config: Any) -> None:
     config = make_config("elman", **{"data.corpus": "english", "train.context_length": 64})
     text, _, program = prepared(config)
-    found = evaluate(config, text.shard("test"), "test", program.token_losses, program.init().params, None, 64)
+    found = evaluate(config, text.shard("test"), "test", program.score, program.init().params, None, 64)
     assert set(found.by_source) == {"shakespeare", "milton", "kjv"}
 
 
@@ -92,7 +94,7 @@ def test_no_vocabulary_makes_text_cheaper_than_it_is(tokenizer: str, make_config
     text, _, program = prepared(config)
     params = jax.tree.map(jnp.zeros_like, program.init().params)
     shard = text.shard("validation")
-    found = evaluate(config, shard, "validation", program.token_losses, params, None, 8)
+    found = evaluate(config, shard, "validation", program.score, params, None, 8)
     assert found.bits_per_byte > 7 / 8 * math.log2(26)
     knows_all = tokenizer in ("bytes", "bpe-300")
     assert (found.unknown == 0) == knows_all == ("<unk>" not in found.summary())
@@ -102,7 +104,7 @@ def test_too_short_a_split_is_told(make_config: Any, tmp_path: Any) -> None:
     path = tmp_path / "tiny.txt"
     path.write_text("ab\n" * 60)
     config = make_config("lstm", **{"data.corpus": str(path), "data.batching": "streams", "train.batch_size": 8})
-    text, model, program = prepared(config)
+    text, _, program = prepared(config)
     with pytest.raises(UserError, match=r"too few for 8 streams of context_length 16"):
-        evaluate(config, text.shard("validation"), "validation", program.token_losses, program.init().params,
-                 initial_carry(config, model), 1)  # fmt: skip
+        evaluate(config, text.shard("validation"), "validation", program.score, program.init().params,
+                 program.zero_carry(), 1)  # fmt: skip

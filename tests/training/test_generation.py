@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.training.generation import choose, generate, keep_top
-from seqjax.training.setup import make_model
+from seqjax.models.generation import choose, generate, keep_top
+from seqjax.tasks.text import make_model
 
 V = 30
 

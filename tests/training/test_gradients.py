@@ -11,6 +11,7 @@ import pytest
 
 from seqjax.families import GRU, LSTM, Elman, Transformer
 from seqjax.models import build_model
+from seqjax.tasks.text import token_losses
 from seqjax.training.gradients import (
     by_distance,
     elman_bound,
@@ -19,7 +20,6 @@ from seqjax.training.gradients import (
     nudged_losses,
     state_gradients,
 )
-from seqjax.training.losses import token_losses
 
 V, B, T, H = 7, 2, 6, 5
 CONFIGS = {

@@ -20,8 +20,8 @@ from same_run import assert_same_run, metrics_of
 from seqjax import runs
 from seqjax.config import to_dict
 from seqjax.errors import UserError
+from seqjax.tasks.text import batch_at, load
 from seqjax.training.loop import train
-from seqjax.training.setup import batch_at, load_text
 
 
 def test_a_run_leaves_what_its_folder_promises(make_config: Any, family: str, tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_two_runs_with_one_seed_are_bit_equal_and_seeds_differ(make_config: Any,
 
 
 def test_the_order_of_windows_is_the_seeds(make_config: Any) -> None:
-    shard = load_text(make_config("gru")).shard("train")
-    one, same, other = (batch_at(make_config("gru", **{"train.seed": seed}), shard, 3)[0] for seed in (5, 5, 6))
+    shard = load(make_config("gru")).shard("train")
+    one, same, other = (batch_at(make_config("gru", **{"train.seed": seed}), shard, 3) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 

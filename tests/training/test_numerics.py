@@ -13,10 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+import seqjax
 from seqjax.numerics import PINNED, noted_environment, pinned
 from seqjax.training.loop import train
-from seqjax.training.run import restore_params
-from seqjax.training.setup import make_model, make_program
 
 OTHERS = {
     "jax_enable_x64": True,
@@ -40,8 +39,7 @@ SHORT = {"train.steps": 3, "evaluation.windows": 4, "evaluation.final_windows": 
 def trained(config: Any, folder: Path) -> list[np.ndarray]:
     """The parameters of a run, and its held-out loss."""
     result = train(config, folder, quiet=True)
-    program = make_program(config, make_model(config, 257), devices=1)
-    _, params = restore_params(config, folder, program, print)
+    params = seqjax.open(folder).params
     return [np.array(result["validation"]["loss"]), *map(np.asarray, jax.tree.leaves(params))]
 
 

@@ -9,14 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+import seqjax
+from seqjax.by_position import FILE, measure_positions, read_positions
 from seqjax.chains import Chains
 from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.models import build_model
 from seqjax.training.loop import train
-from seqjax.training.positions import FILE, measure_positions, read_positions
-from seqjax.training.run import restore_params
-from seqjax.training.setup import load_text, make_model, make_program
 
 
 @pytest.mark.parametrize("family", ["lstm", "transformer"])
@@ -28,9 +27,8 @@ def test_they_are_the_losses_of_the_model_on_each_window(family, make_config, tm
     measure_positions(folder, chains, batch_size=3)
     loss_CxWxT, short_CxWxT = read_positions(folder, chains)
     assert loss_CxWxT.shape == (2, 5, 16)
-    text = load_text(config)
-    tokens = np.asarray(text.shard("validation").tokens)
-    _, params = restore_params(config, folder, make_program(config, make_model(config, 257), 1), print)
+    run = seqjax.open(folder)
+    tokens, params = np.asarray(run.data.shard("validation").tokens), run.params
     model = build_model(config.model, 257, 16)
     for chain, window in ((0, 0), (1, 4)):
         start = chains.starts(len(tokens))[chain, window]

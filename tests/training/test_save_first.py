@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import toy_task
 from same_run import assert_same_run
-from training.test_tasks import Line, line_task, lines
 
 from seqjax import runs
 from seqjax.config import Config
 from seqjax.errors import UserError
+from seqjax.tasks import text
 from seqjax.training import loop
 from seqjax.training.loop import train, train_bundle
-from seqjax.training.tasks import fit
 
 
 class Killed(Exception):
@@ -27,15 +26,15 @@ class Killed(Exception):
 
 def dies_at_evaluation(number: int, patch: pytest.MonkeyPatch) -> None:
     """The evaluation of that number (from 1) ends in Killed."""
-    real, calls = loop.evaluate_bundle, []
+    real, calls = loop._Bundle._held_out, []
 
-    def evaluate(*arguments: Any) -> Any:
+    def evaluate(*arguments: Any, **how: Any) -> Any:
         calls.append(None)
         if len(calls) == number:
             raise Killed
-        return real(*arguments)
+        return real(*arguments, **how)
 
-    patch.setattr(loop, "evaluate_bundle", evaluate)
+    patch.setattr(loop._Bundle, "_held_out", evaluate)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,8 @@ def test_a_failed_evaluation_costs_no_training(
     assert (tmp_path / "cut" / "checkpoints" / str(step)).is_dir()
     with monkeypatch.context() as patch:
         first: list[int] = []
-        real = loop.batch_at
-        patch.setattr(loop, "batch_at", lambda c, shard, at: (first.append(at), real(c, shard, at))[1])
+        real = text.batch_at
+        patch.setattr(text, "batch_at", lambda c, shard, at: (first.append(at), real(c, shard, at))[1])
         train(config, tmp_path / "cut", devices=1, quiet=True)
         assert min(first, default=20) == step
     assert_same_run(config, whole["folder"], tmp_path / "cut")
@@ -106,42 +105,44 @@ def test_lost_lines_come_back_from_the_checkpoint(
 def test_a_state_whose_loss_is_not_finite_is_not_kept(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.evaluate_bundle
-    monkeypatch.setattr(loop, "evaluate_bundle", lambda *a: [dataclasses.replace(e, loss=np.nan) for e in real(*a)])
+    real = loop._Bundle._held_out
+    monkeypatch.setattr(loop._Bundle, "_held_out", lambda *a, **how: [e._replace(loss=np.nan) for e in real(*a, **how)])
     result = train(make_config("gru", **{"train.checkpoint_every": 5}), tmp_path / "run", devices=1, quiet=True)
     assert result["status"] == "diverged"
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["5"]
 
 
+def toy(folder: Path, **how: Any) -> dict[str, Any]:
+    config = toy_task.Config()
+    return train(config, folder, task=toy_task.make_task(config, **how), quiet=True, wandb_mode="disabled")
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_task_is_saved_before_it_is_evaluated(number: int, tmp_path: Path) -> None:
-    config = Line()
-    whole = fit(line_task(), config, config.optimizer, config.train, tmp_path / "whole", quiet=True)
+    toy(tmp_path / "whole")
     calls: list[None] = []
 
-    def evaluate(params: Any) -> dict[str, float]:
+    def evaluated(loss: float) -> float:
         calls.append(None)
         if len(calls) == number:
             raise Killed
-        return line_task().evaluate(params)
+        return loss
 
     with pytest.raises(Killed):
-        task = line_task()._replace(evaluate=evaluate)
-        fit(task, config, config.optimizer, config.train, tmp_path / "cut", quiet=True)
+        toy(tmp_path / "cut", evaluated=evaluated)
     (tmp_path / "cut" / "metrics.jsonl").unlink()
-    found = fit(line_task(), config, config.optimizer, config.train, tmp_path / "cut", quiet=True)
+    toy(tmp_path / "cut")
     assert f"resuming at step {20 * number}" in (tmp_path / "cut" / "log.txt").read_text()
-    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    jax.tree.map(np.testing.assert_array_equal, found.params, whole.params)
+    assert toy_task.lines(tmp_path / "cut") == toy_task.lines(tmp_path / "whole")
+    found, whole = (toy_task.best_params(tmp_path / name) for name in ("cut", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
 
 
 @pytest.mark.parametrize("gone", ["checkpoints", "checkpoints/60"])
 def test_a_finished_task_never_gives_other_parameters(gone: str, tmp_path: Path) -> None:
-    config = Line()
-    result = fit(line_task(), config, config.optimizer, config.train, tmp_path, quiet=True).result
-    assert result["best_step"] == 60
+    assert toy(tmp_path)["best"]["step"] == 60
     shutil.rmtree(tmp_path / gone)
-    with pytest.raises(UserError, match=r"step 60\) is gone or damaged"):
-        fit(line_task(), config, config.optimizer, config.train, tmp_path, quiet=True)
+    with pytest.raises(UserError, match=r"step 60\) is gone or damaged|has no checkpoint"):
+        toy_task.best_params(tmp_path)
     (tmp_path / "result.json").unlink()
-    assert fit(line_task(), config, config.optimizer, config.train, tmp_path, quiet=True).result["best_step"] == 60
+    assert toy(tmp_path)["best"]["step"] == 60

@@ -14,9 +14,9 @@ import pytest
 
 from seqjax.config import Config
 from seqjax.models import group_of
-from seqjax.training.losses import next_token_loss
+from seqjax.tasks.text import make_model, make_objective, next_token_loss
+from seqjax.training.lanes import Program, make_program
 from seqjax.training.optimizer import learning_rates, make_optimizer
-from seqjax.training.setup import Program, make_model, make_program
 from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step
 
@@ -36,7 +36,8 @@ def step_of(config: Any) -> tuple[TrainState, Callable[..., Any]]:
         train_step, loss=next_token_loss(model), optimizer=optimizer, clip_norm=config.optimizer.clip_norm,
         accumulation=config.train.accumulation,
     )  # fmt: skip
-    init = jax.jit(partial(init_state, model, optimizer, config.train.seed, config.train.init_scale))
+    init_params, train = make_objective(config, V).init, config.train
+    init = jax.jit(partial(init_state, init_params, optimizer, train.seed, train.init_scale))
     return init(carry), jax.jit(step)
 
 
@@ -164,7 +165,7 @@ def test_two_devices_give_what_one_gives(make_config: Any) -> None:
     config = make_config("lstm", **{"data.batching": "streams"})
     results = []
     for devices in (1, 2):
-        program = make_program(config, make_model(config, V), devices)
+        program = make_program(config, make_objective(config, V), devices)
         state, metrics = three_steps(program, config, (3,))
         assert len(metrics["loss"].sharding.device_set) == devices
         results.append((jax.device_get(state), jax.device_get(metrics)))
@@ -188,7 +189,7 @@ def three_steps(program: Program, config: Config, calls: tuple[int, ...], resets
 def test_many_steps_in_one_call_are_the_steps(make_config: Any, family: str, calls: tuple[int, ...]) -> None:
     """Bit for bit however they are cut into calls, and the step itself within rounding."""
     config = make_config(family)
-    program = make_program(config, make_model(config, V), devices=1)
+    program = make_program(config, make_objective(config, V), devices=1)
     state, metrics = three_steps(program, config, calls)
     as_one = three_steps(program, config, (3,))
     jax.tree.map(np.testing.assert_array_equal, (state, metrics), as_one)
@@ -201,7 +202,7 @@ def test_many_steps_in_one_call_are_the_steps(make_config: Any, family: str, cal
 
 def test_the_carry_is_zeroed_where_asked(make_config: Any) -> None:
     config = make_config("gru", **{"data.batching": "streams"})
-    program = make_program(config, make_model(config, V), devices=1)
+    program = make_program(config, make_objective(config, V), devices=1)
     (kept, _), (zeroed, metrics) = (three_steps(program, config, (3,), resets) for resets in ((), (2,)))
     assert not np.array_equal(jax.tree.leaves(kept.carry)[0], jax.tree.leaves(zeroed.carry)[0])
     state, _ = three_steps(program, config, (2,))
@@ -216,7 +217,7 @@ def test_runs_can_be_stacked(make_config: Any, family: str) -> None:
     model, optimizer = make_model(config, V), make_optimizer(config.optimizer)
     step = partial(train_step, loss=next_token_loss(model), optimizer=optimizer, clip_norm=1.0)
     seeds, rates = jnp.arange(3), jnp.array([1e-3, 1e-2, 3e-2])
-    init = jax.jit(partial(init_state, model, optimizer))
+    init = jax.jit(partial(init_state, make_objective(config, V).init, optimizer))
     solo = jax.jit(step)
     many = jax.jit(jax.vmap(step, in_axes=(0, None, 0)))
     states = jax.vmap(init)(seeds, jnp.ones(3))

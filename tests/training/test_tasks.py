@@ -1,131 +1,108 @@
-"""The task loop: a resumed run equals an uninterrupted one, a finished one is not repeated, mistakes are named."""
+"""The loop on a task that is not text: resumed equals uninterrupted, a finished run is not repeated."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_task import Config, best_params, lines, make_task
 
 from seqjax import runs
-from seqjax.config import OptimizerConfig
+from seqjax.config import canonical
 from seqjax.errors import UserError
 from seqjax.stopping import Interrupted
-from seqjax.task_config import TaskTrain, canonical
-from seqjax.training.tasks import Task, fit
+from seqjax.training.loop import train
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line to be fitted: y = 3 x + 1."""
-
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=0.1, weight_decay=0.01))
-    train: TaskTrain = field(default_factory=lambda: TaskTrain(steps=60, evaluate_every=20, log_every=7))
+def run(folder: Path, config: Any = Config(), **how: Any) -> dict[str, Any]:  # noqa: B008
+    return train(config, folder, task=make_task(config, **how), quiet=True, wandb_mode="disabled")
 
 
-def line_task(stop_at: int | None = None, explode_at: int | None = None) -> Task:
-    """With noise in the loss from the step's key, so that a wrong key on resume would show."""
-
-    def batch(step: int) -> dict[str, np.ndarray]:
-        if step == stop_at:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGTERM)
-        x_B = np.random.default_rng(step).normal(size=8).astype(np.float32)
-        return {"x": x_B, "y": 3 * x_B + (np.nan if step == explode_at else 1)}
-
-    def loss(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, None]:
-        noise_B = 0.1 * jax.random.normal(key, batch["x"].shape)
-        return jnp.mean((params["W"] * batch["x"] + params["b"] + noise_B - batch["y"]) ** 2), None
-
-    def evaluate(params: Any) -> dict[str, float]:
-        return {"validation_loss": float((params["W"] - 3) ** 2 + (params["b"] - 1) ** 2)}
-
-    return Task(
-        lambda key: {"W": jax.random.normal(key), "b": jnp.zeros(())},
-        loss,
-        batch,
-        evaluate,
-        lambda params: {"test": {"W": float(params["W"])}},
-    )
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in runs.read_metrics(folder)]
+def assert_same(a: Path, b: Path) -> None:
+    assert lines(a) == lines(b)
+    jax.tree.map(np.testing.assert_array_equal, best_params(a), best_params(b))
+    assert runs.read_result(a)["test"] == runs.read_result(b)["test"]
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    config = Line()
-    whole = fit(line_task(), config, config.optimizer, config.train, tmp_path / "whole", quiet=True)
+    whole = run(tmp_path / "whole")
     for stop_at in (25, 44):
         with pytest.raises(Interrupted):
-            task = line_task(stop_at)
-            fit(task, config, config.optimizer, config.train, tmp_path / "cut", quiet=True)
-    found = fit(line_task(), config, config.optimizer, config.train, tmp_path / "cut", quiet=True)
-    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    jax.tree.map(np.testing.assert_array_equal, found.params, whole.params)
-    assert found.result["test"] == whole.result["test"]
-    assert whole.result["validation"]["validation_loss"] < 0.1 and whole.result["status"] == "finished"
+            run(tmp_path / "cut", stop_at=stop_at)
+    run(tmp_path / "cut")
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+    assert whole["validation"]["loss"] < 0.1 and whole["status"] == "finished"
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    config = Line()
-    whole = fit(line_task(), config, config.optimizer, config.train, tmp_path / "whole", quiet=True)
+    run(tmp_path / "whole")
 
     class Killed(Exception):
         pass
 
-    def killed(params: Any) -> dict[str, float]:
-        found = line_task().evaluate(params)
-        calls.append(found)
+    def killed(loss: float) -> float:
+        calls.append(loss)
         if len(calls) == 3:  # after the checkpoints of steps 20 and 40
             raise Killed
-        return found
+        return loss
 
-    calls: list[dict[str, float]] = []
+    calls: list[float] = []
     with pytest.raises(Killed):
-        task = line_task()._replace(evaluate=killed)
-        fit(task, config, config.optimizer, config.train, tmp_path / "cut", quiet=True)
-    found = fit(line_task(), config, config.optimizer, config.train, tmp_path / "cut", quiet=True)
-    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    jax.tree.map(np.testing.assert_array_equal, found.params, whole.params)
+        run(tmp_path / "cut", evaluated=killed)
+    run(tmp_path / "cut")
+    assert_same(tmp_path / "cut", tmp_path / "whole")
 
 
 def test_a_finished_run_is_read_and_gives_its_best_parameters(tmp_path: Path) -> None:
-    config, calls = Line(), []
+    calls: list[float] = []
 
-    def rising(params: Any) -> dict[str, float]:  # the first evaluation is the best
-        calls.append(jax.device_get(params))
-        return {"validation_loss": float(len(calls))}
+    def rising(loss: float) -> float:  # the first evaluation is the best
+        calls.append(loss)
+        return float(len(calls))
 
-    task = line_task()._replace(evaluate=rising)
-    first = fit(task, config, config.optimizer, config.train, tmp_path / "run", quiet=True)
-    again = fit(task, config, config.optimizer, config.train, tmp_path / "run", quiet=True)
-    assert len(calls) == 3 and first.result == again.result and first.result["best_step"] == 20
-    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
-    np.testing.assert_array_equal(first.params["W"], calls[0]["W"])
+    first = run(tmp_path / "run", evaluated=rising)
+    again = run(tmp_path / "run", evaluated=rising)
+    assert len(calls) == 3 and first == again and first["best"] == {"step": 20, "validation_loss": 1.0}
+    assert first["validation"] == {"loss": 1.0, "accuracy": None}
+    params = best_params(tmp_path / "run")
+    assert first["test"]["W"] == float(params["W"])
+    assert (params["W"] - 3) ** 2 + (params["b"] - 1) ** 2 == pytest.approx(calls[0])
 
 
 def test_a_diverged_run_ends_with_what_was_good(tmp_path: Path) -> None:
-    config = Line()
-    found = fit(line_task(explode_at=33), config, config.optimizer, config.train, tmp_path / "run", quiet=True)
-    assert found.result["status"] == "diverged" and found.result["steps"] == 33
-    assert np.isfinite(found.params["W"])
+    result = run(tmp_path / "run", explode_at=33)
+    assert result["status"] == "diverged" and result["steps"] == 33
+    assert np.isfinite(best_params(tmp_path / "run")["W"])
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "diverged"
 
 
 def test_a_folder_belongs_to_one_config(tmp_path: Path) -> None:
-    config = Line()
-    fit(line_task(), config, config.optimizer, config.train, tmp_path / "run", quiet=True)
-    other = Line(train=TaskTrain(steps=61, evaluate_every=20))
-    with pytest.raises(UserError, match="holds a run of another config"):
-        fit(line_task(), other, other.optimizer, other.train, tmp_path / "run", quiet=True)
+    run(tmp_path / "run")
+    other = Config()
+    other = replace(other, train=replace(other.train, steps=61))
+    with pytest.raises(UserError, match=r"holds a run of another config: train\.steps is 60 there and 61 here"):
+        run(tmp_path / "run", other)
+
+
+def test_tasks_are_accumulated_and_scaled_like_text(tmp_path: Path) -> None:
+    """Four micro-batches give another noise, and the same line; the loss is the mean over the rows all the same."""
+    config = Config()
+    result = run(tmp_path / "run", replace(config, train=replace(config.train, accumulation=4)))
+    assert result["status"] == "finished" and result["validation"]["loss"] < 0.1
+
+
+def test_a_result_of_before_the_loops_were_one_is_read_in_todays_form(tmp_path: Path) -> None:
+    before = {"status": "finished", "steps": 9, "best_step": 6, "parameters": 12,
+              "validation": {"validation_loss": 0.5, "accuracy": 0.7}}  # fmt: skip
+    (tmp_path / "result.json").write_text(json.dumps(before))
+    found = runs.read_result(tmp_path)
+    assert found["validation"] == {"loss": 0.5, "accuracy": 0.7} and found["parameters"] == {"total": 12}
+    assert found["best"] == {"step": 6, "validation_loss": 0.5}
 
 
 def test_a_folder_of_before_a_key_came_is_still_the_same_run() -> None:

@@ -160,24 +160,32 @@ class Pool:
         self.given_up: set[str] = set()
 
     def run(self, units: Sequence[Unit]) -> None:
-        """Train the units, the longest first; return when nothing is left to do, or all has been saved and stopped."""
+        """Train the units, the longest first; return when nothing is left to do, or all has been saved and stopped.
+
+        Where the launcher itself fails, on a full disk say, the workers save their state first, as when it is stopped.
+        """
         self.waiting = [_Task(unit) for unit in units]
         try:
-            while self.waiting or self.busy or self.elsewhere:
-                if self.stopping:
-                    self._stop_all()
-                    return
-                self._start_what_fits()
-                for key, _ in self.selector.select(TICK):
-                    self._hear(key.data)
-                self._look_elsewhere()
-                self.tick([task.unit for task in self.busy.values()], [task.unit for task in self.waiting])
-        except BaseException:  # a second Ctrl-C, or a disk that is full: no worker is left behind
+            try:
+                self._to_the_end()
+            except Exception:
+                self._stop_all()
+                raise
+            self._stop_all()
+        except BaseException:  # no worker is left behind, and a second Ctrl-C waits for none
             for worker in [*self.busy, *self.idle]:
                 worker.process.kill()
             raise
         finally:
             self._close(self.idle)
+
+    def _to_the_end(self) -> None:
+        while (self.waiting or self.busy or self.elsewhere) and not self.stopping:
+            self._start_what_fits()
+            for key, _ in self.selector.select(TICK):
+                self._hear(key.data)
+            self._look_elsewhere()
+            self.tick([task.unit for task in self.busy.values()], [task.unit for task in self.waiting])
 
     def ask_all(
         self, requests: Sequence[dict[str, Any]], heard: Callable[[int], None] = lambda answers: None
@@ -246,8 +254,8 @@ class Pool:
 
     def _release(self, worker: Worker) -> dict[str, Any]:
         """The answer of a worker that was at work; if it lives, it is idle now."""
-        self.selector.unregister(worker.answers)
         answer = worker.answer()
+        self.selector.unregister(worker.answers)
         self.busy.pop(worker)
         if answer["outcome"] == "died":
             worker.close()
@@ -308,12 +316,15 @@ class Pool:
                 self.waiting.append(task)
 
     def _stop_all(self) -> None:
-        self.say(f"stopping: {len(self.busy)} worker(s) save their state")
+        if not self.busy:
+            return
         for worker in self.busy:
             worker.stop()
+        self.say(f"stopping: {len(self.busy)} worker(s) save their state")
         deadline = time.monotonic() + SAVE_SECONDS
         for worker in list(self.busy):
-            self.selector.unregister(worker.answers)
+            with contextlib.suppress(KeyError):  # it may have just been heard
+                self.selector.unregister(worker.answers)
             worker.close(max(1.0, deadline - time.monotonic()))
         self.busy.clear()
 

@@ -20,6 +20,7 @@ What became of a job is read from the run folders and from squeue, never from su
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -93,6 +94,14 @@ def parse_time(text: str) -> int:
     raise UserError(f"{text!r}: a job needs a time limit of at least a minute")
 
 
+def check_present() -> None:
+    """Raise UserError where submitit or Slurm is absent: before anything is prepared for them."""
+    if importlib.util.find_spec("submitit") is None:  # not imported: that configures the logging of this process
+        raise UserError("--launcher slurm needs submitit: pip install 'seqjax[slurm]'")
+    if not (shutil.which("sbatch") and shutil.which("srun")):
+        raise absent("sbatch")
+
+
 def submit(
     commands: Sequence[Sequence[str]], inputs: Sequence[str], folder: Path, options: SlurmOptions, name: str
 ) -> list[str]:
@@ -107,13 +116,10 @@ def submit(
     Raises:
         UserError: submitit or Slurm is absent, Slurm refuses the array, or the folder is not ours.
     """
-    try:
-        import submitit
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-    except ImportError:
-        raise UserError("--launcher slurm needs submitit: pip install 'seqjax[slurm]'") from None
-    if not (shutil.which("sbatch") and shutil.which("srun")):
-        raise absent("sbatch")
+    check_present()
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
     _make_private(folder)
     pairs = zip(commands, inputs, strict=True)
     tasks = [Task(command, line, options.signal_seconds, options.retries) for command, line in pairs]

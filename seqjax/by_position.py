@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from seqjax.chains import Chains
 from seqjax.data import gather_windows
 from seqjax.errors import UserError
 from seqjax.numerics import pinned
+from seqjax.opened import open_run
 
 FILE = "positions.npz"
 
@@ -35,19 +35,15 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
     """
     if read_positions(folder, chains) is not None:
         return
-    from seqjax.training.run import restore_params
-    from seqjax.training.setup import load_text, make_model, make_program
-
-    config, result = runs.read_config(folder), runs.read_result(folder)
+    result = runs.read_result(folder)
     if result is None:
         raise UserError(f"{folder}: the run has not ended")
-    text = load_text(config, folder=folder)
-    runs.check_data(folder, text.corpus.sha256, text.tokenizer.sha256)
-    tokens = text.shard("validation").tokens
-    program = make_program(config, make_model(config, text.tokenizer.vocab_size), devices=1)
-    step, params = restore_params(config, folder, program, lambda line: print(line, file=sys.stderr))
-    if step != result["steps"]:
-        raise UserError(f"{folder}: its last whole checkpoint is of step {step}, not {result['steps']}; train it again")
+    run = open_run(folder)
+    config, tokens = run.config, run.data.shard("validation").tokens
+    if run.step != result["steps"]:
+        raise UserError(
+            f"{folder}: its last whole checkpoint is of step {run.step}, not {result['steps']}; train it again"
+        )
 
     def losses_of(starts_CxW: np.ndarray, length: int) -> np.ndarray:
         context = min(config.train.context_length, length)
@@ -55,8 +51,7 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
         starts = np.concatenate([starts_CxW.ravel(), np.repeat(starts_CxW[-1, -1:], -starts_CxW.size % rows)])
         pieces = []
         for lot in starts.reshape(-1, rows):  # one compiled shape
-            loss_BxT, _ = program.token_losses(params, gather_windows(tokens, lot, context), None)
-            pieces.append(np.asarray(loss_BxT, np.float32))
+            pieces.append(run.token_losses(gather_windows(tokens, lot, context)))
         return np.concatenate(pieces)[: starts_CxW.size].reshape(*starts_CxW.shape, context)
 
     buffer = io.BytesIO()

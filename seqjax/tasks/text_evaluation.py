@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from seqjax.units import with_error
 
 Tree = Any
 TokenLosses = Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
-"""Jitted ``(params, batch_BxT1, carry) -> (loss_BxT in nats, carry)``; with an axis R in front for a bundle."""
+"""Jitted ``(params, batch_BxT1, carry) -> (loss_BxT in nats, carry)``."""
 
 
 @dataclass(frozen=True)
@@ -69,35 +69,37 @@ def evaluate(
     Raises:
         UserError: the split is shorter than one window, or than one segment of B streams.
     """
-    starts, losses_WxT = _losses(config, shard, token_losses, params, carry, windows)
-    return _summarise(config, shard, split, starts, losses_WxT)
+    pieces = []
+    for batch_BxT1 in held_out_batches(config, shard, windows):
+        loss_BxT, carry = token_losses(params, batch_BxT1, carry)
+        carry = carry if config.data.batching == "streams" else None
+        pieces.append(np.asarray(loss_BxT))
+    return summarise(config, shard, split, pieces, windows)
 
 
-@pinned()
-def evaluate_bundle(
-    config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
-) -> list[Evaluation]:
-    """As :func:`evaluate`, for R runs at once: params, carry and the token losses have an axis R in front."""
-    starts, losses_RxWxT = _losses(config, shard, token_losses, params, carry, windows)
-    return [_summarise(config, shard, split, starts, losses_WxT) for losses_WxT in losses_RxWxT]
-
-
-def _losses(
-    config: Config, shard: TokenShard, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Where the windows start (None for streams), and the loss of every token of every window."""
+def held_out_batches(config: Config, shard: TokenShard, windows: int) -> Iterator[np.ndarray]:
+    """The batches int32 [B, T+1] of an evaluation, in order: windows, or the segments of B streams."""
     context = config.train.context_length
     if config.data.batching == "streams":
-        return None, np.concatenate(list(_stream_losses(config, shard, token_losses, params, carry)), axis=-2)
+        streams = config.train.batch_size
+        for segment in range(segments_per_epoch(len(shard.tokens), streams, context)):
+            yield stream_batch(shard.tokens, segment, streams, context)[0]
+        return
     starts = evaluation_windows(shard.tokens, windows, context)
-    pieces = _window_losses(shard, starts, context, config.evaluation.batch_size, token_losses, params)
-    return starts, np.concatenate(list(pieces), axis=-2)
+    size = min(config.evaluation.batch_size, len(starts))
+    for first in range(0, len(starts), size):
+        chosen = starts[first : first + size]
+        padded = np.concatenate([chosen, np.repeat(chosen[-1:], size - len(chosen))])  # one compiled shape
+        yield gather_windows(shard.tokens, padded, context)
 
 
-def _summarise(
-    config: Config, shard: TokenShard, split: str, starts: np.ndarray | None, losses_WxT: np.ndarray
-) -> Evaluation:
-    losses_WxT = losses_WxT.astype(np.float64)
+def summarise(config: Config, shard: TokenShard, split: str, losses: Sequence[np.ndarray], windows: int) -> Evaluation:
+    """What the losses BxT of all batches of `held_out_batches` say."""
+    losses_WxT = np.concatenate(losses).astype(np.float64)
+    starts = None
+    if config.data.batching == "windows":
+        starts = evaluation_windows(shard.tokens, windows, config.train.context_length)
+        losses_WxT = losses_WxT[: len(starts)]  # the last batch was filled up
     means_W = losses_WxT.mean(axis=1)
     loss = float(means_W.mean())
     return Evaluation(
@@ -132,27 +134,6 @@ def shard_bits_per_byte(loss: float, shard: TokenShard) -> float:
 def unknown_note(share: float) -> str:
     """What stands beside bits per byte where tokens do not code all of the text; "" where they do."""
     return f" ({share:.2%} of the tokens are <unk>: their text at 8 bits a byte)" if share else ""
-
-
-def _window_losses(
-    shard: TokenShard, starts: np.ndarray, context: int, batch_size: int, token_losses: TokenLosses, params: Tree
-) -> Iterator[np.ndarray]:
-    batch_size = min(batch_size, len(starts))
-    for first in range(0, len(starts), batch_size):
-        chosen = starts[first : first + batch_size]
-        padded = np.concatenate([chosen, np.repeat(chosen[-1:], batch_size - len(chosen))])  # one compiled shape
-        loss_BxT, _ = token_losses(params, gather_windows(shard.tokens, padded, context), None)
-        yield np.asarray(loss_BxT)[..., : len(chosen), :]
-
-
-def _stream_losses(
-    config: Config, shard: TokenShard, token_losses: TokenLosses, params: Tree, carry: Tree
-) -> Iterator[np.ndarray]:
-    batch, context = config.train.batch_size, config.train.context_length
-    for segment in range(segments_per_epoch(len(shard.tokens), batch, context)):
-        tokens_BxT1, _ = stream_batch(shard.tokens, segment, batch, context)
-        loss_BxT, carry = token_losses(params, tokens_BxT1, carry)
-        yield np.asarray(loss_BxT)
 
 
 def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:

@@ -1,0 +1,197 @@
+"""One program for one run, or for R runs side by side: the jitted train step and evaluation on a mesh of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from seqjax.config import RunConfig, lane_keys, program_key
+from seqjax.errors import UserError
+from seqjax.numerics import pinned
+from seqjax.tasks.task import Objective
+from seqjax.training.hardware import present_devices
+from seqjax.training.optimizer import make_optimizer
+from seqjax.training.state import Hyper, TrainState, init_state
+from seqjax.training.step import train_step, train_steps
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled parts of a run, or of a bundle of R runs, on a mesh of devices; one device is a mesh of one.
+
+    In a bundle every array has a leading axis R.
+
+    Attributes:
+        init: () -> TrainState on the mesh.
+        steps: (state, batches, hyper, resets_K, count) -> (state, metrics), up to K steps in one call, see
+            :func:`~seqjax.training.step.train_steps`; the state is donated; the resets are shared by a bundle's runs.
+        steps_at_once: K.
+        score: (params, batch, carry) -> (scores, carry), see `Objective`; the batch is shared by the runs of a bundle.
+        put: numpy leaves [K, B, ...] -> arrays sharded over the devices by rows.
+        zero_carry: recurrent state before the first batch, or None.
+        devices: how many devices the mesh has.
+    """
+
+    init: Callable[[], TrainState]
+    steps: Callable[[TrainState, Tree, Hyper, Any, Any], tuple[TrainState, dict[str, jax.Array]]]
+    steps_at_once: int
+    score: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
+    put: Callable[[Tree], Tree]
+    zero_carry: Callable[[], Tree]
+    devices: int
+
+
+@pinned()
+def make_program(config: RunConfig, objective: Objective, devices: int | None = None) -> Program:
+    """Jit the train step with batch rows sharded over the devices and parameters replicated.
+
+    Args:
+        devices: how many devices; None: all of them, of a CPU 1.
+    Raises:
+        UserError: more devices asked for than there are, or they do not divide the micro-batch.
+    """
+    init, steps = _pure_parts(config, objective)
+    seed, scale = np.int32(config.train.seed), np.float32(config.train.init_scale)
+    return _compile(config, objective, (init, seed, scale), steps, objective.score, objective.zero_carry, devices)
+
+
+@pinned()
+def make_bundle(
+    configs: Sequence[RunConfig], objective: Objective, devices: int | None = None, side_by_side: int | None = None
+) -> Program:
+    """Jit the train step of R runs that differ in nothing but their `lane_keys`: every array has a leading axis R.
+
+    The lanes are mapped over in groups: ``side_by_side`` of them are one batched computation (``vmap``), and the
+    groups follow one another inside the program (``lax.map``). An accelerator wants all lanes side by side; a CPU core
+    is fastest with a few, whose activations stay in its cache.
+
+    Args:
+        configs: of the lanes, at least one.
+        side_by_side: lanes in one batched computation; None: see `lanes_side_by_side`.
+    Raises:
+        UserError: as :func:`make_program`, or configs that need different programs.
+    """
+    if len({program_key(config) for config in configs}) != 1:
+        raise UserError(f"a bundle is of runs that differ in nothing but {', '.join(lane_keys(configs[0]))}")
+    runs, carry = len(configs), objective.zero_carry
+    init, steps = _pure_parts(configs[0], objective)
+    seeds = np.array([config.train.seed for config in configs], np.int32)
+    scales = np.array([config.train.init_scale for config in configs], np.float32)
+    lift = partial(over_runs, runs=runs, side_by_side=side_by_side or lanes_side_by_side(runs))
+    return _compile(
+        configs[0],
+        objective,
+        (over_runs(init, runs, side_by_side=1), seeds, scales),
+        lambda state, batches, hyper, resets_K, count: lift(
+            lambda state_, batches_, hyper_: steps(state_, batches_, hyper_, resets_K, count)
+        )(state, batches, hyper),
+        lambda params, batch, h: lift(lambda p, h_: objective.score(p, batch, h_))(params, h),
+        lambda: jax.tree.map(lambda h: jnp.repeat(h[None], runs, axis=0), carry()),
+        devices,
+    )
+
+
+STEPS_AT_ONCE, ELEMENTS_AT_ONCE = 64, 2**18  # of one run, at most, in one call
+CPU_SIDE_BY_SIDE = 4  # more lanes at once fall out of a core's cache
+
+
+def lanes_side_by_side(runs: int) -> int:
+    """How many lanes of a bundle are computed as one batch on this kind of device."""
+    return min(runs, CPU_SIDE_BY_SIDE) if jax.default_backend() == "cpu" else runs
+
+
+def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[..., Tree]:
+    """``f`` of one run, lifted to a leading axis of ``runs`` on all its arguments and results."""
+    if runs == 1:  # no batched operations of one
+        return lambda *args: jax.tree.map(lambda x: x[None], f(*jax.tree.map(lambda x: x[0], args)))
+    if side_by_side >= runs:
+        return jax.vmap(f)
+    together = None if side_by_side == 1 else side_by_side
+    return lambda *args: jax.lax.map(lambda lane: f(*lane), args, batch_size=together)
+
+
+def _pure_parts(config: RunConfig, objective: Objective) -> tuple[Callable, Callable]:
+    """Of one run: init(seed, scale), and steps(state, batches, hyper, resets_K, count)."""
+    optimizer = make_optimizer(config.optimizer)
+    step = partial(
+        train_step,
+        loss=objective.loss,
+        optimizer=optimizer,
+        clip_norm=config.optimizer.clip_norm,
+        accumulation=config.train.accumulation,
+    )
+    return (
+        lambda seed, scale: init_state(objective.init, optimizer, seed, scale, objective.zero_carry()),
+        partial(train_steps, step=step),
+    )
+
+
+def _compile(
+    config: RunConfig, objective: Objective, init: tuple, steps: Callable, score: Callable, carry: Callable,
+    devices: int | None,
+) -> Program:  # fmt: skip
+    """``init`` is a function with its arguments: were they constants, XLA would evaluate them, slowly, to compile."""
+    mesh = _mesh(config, devices)
+    replicated = NamedSharding(mesh, P())
+    init_state_of, *seeds_and_scales = init
+    shapes = jax.eval_shape(*init)
+    lead = [None] * (shapes.step.ndim)  # the axis of runs, in a bundle
+    rows = NamedSharding(mesh, P(*lead, None, "data"))
+    carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
+    shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
+    # it runs once: on CPU, where that is known to be safe, it is not worth the seconds that optimizing it takes
+    effort = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    make = jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort)
+    return Program(
+        init=pinned()(partial(make, *seeds_and_scales)),
+        steps=jax.jit(
+            steps,
+            donate_argnums=0,
+            in_shardings=(shardings, rows, None, None, None),
+            out_shardings=(shardings, replicated),
+        ),
+        steps_at_once=max(1, min(STEPS_AT_ONCE, ELEMENTS_AT_ONCE // objective.elements)),
+        score=jax.jit(score),
+        put=partial(_put, sharding=rows),
+        zero_carry=jax.jit(carry, out_shardings=carry_rows),
+        devices=mesh.size,
+    )
+
+
+def _put(batch: Tree, sharding: NamedSharding) -> Tree:
+    if sharding.is_fully_addressable:
+        return jax.device_put(batch, sharding)
+
+    def own_part(x: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(own_part, batch)
+
+
+def _mesh(config: RunConfig, devices: int | None) -> Mesh:
+    present = present_devices()
+    default = 1 if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
+    count = default if devices is None else devices
+    if count < 1:
+        raise UserError(f"--devices {count}: at least 1 is needed")
+    if count > len(present):
+        raise UserError(f"--devices {count}: this machine has {len(present)} of them")
+    micro_batch = config.train.batch_size // config.train.accumulation
+    if micro_batch % count:
+        allowed = ", ".join(str(n) for n in range(1, count) if micro_batch % n == 0)
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size} / train.accumulation {config.train.accumulation} "
+            f"= {micro_batch} sequences cannot be shared among {count} devices; change it, or choose "
+            f"--devices among {allowed}"
+        )
+    return Mesh(np.array(present[:count]), ("data",), axis_types=(AxisType.Auto,))
