@@ -47,6 +47,9 @@ _TAKES_AWAY = (
 round: the size needs the width for the proportions."""
 
 
+_FAMILIES = f"{', '.join(FAMILIES)}, or FILE.py:CLASS of your own"
+
+
 @dataclass
 class Tree:
     """Nested plain values and, for each dotted key, the place (``file:line`` or ``command line``) it came from."""
@@ -396,9 +399,9 @@ def _describe(error: ValidationError, tree: Tree, schema: type) -> str:
         case "union_tag_invalid":
             near = did_you_mean(str(found["ctx"]["tag"]), FAMILIES)
             where = f"{tree.place(f'{key}.family')}: {key}.family"
-            return f"{where}: {found['ctx']['tag']!r} is not allowed; allowed: {', '.join(FAMILIES)}{near}"
+            return f"{where}: {found['ctx']['tag']!r} is not allowed; allowed: {_FAMILIES}{near}"
         case "union_tag_not_found":
-            return f"{where}.family: missing; allowed: {', '.join(FAMILIES)}"
+            return f"{where}.family: missing; allowed: {_FAMILIES}"
         case "missing":
             return f"{where}: missing"
         case "bool_type":

@@ -74,11 +74,17 @@ def no_more(rest: Sequence[str]) -> None:
         raise UserError(f"command line: {rest[0]}: unknown option")
 
 
-def config_of(path: Path, rest: Sequence[str]) -> RunConfig:
-    """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told."""
+def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig:
+    """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told.
+
+    Args:
+        trust: run the copy of a family's code in the run folder.
+    """
     file = path / "config.json" if (path / "config.json").is_file() else path
     if file != path:
-        runs.read_config(path)  # refuses what no run has written
+        model = runs.read_config(path).model  # refuses what no run has written
+        if trust and isinstance(model, own.Absent):
+            runs.load_code(path, model.family)
     tree = with_options(read_tree(file), config_options(rest))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
@@ -98,6 +104,14 @@ def add_code(parser: argparse.ArgumentParser) -> None:
         help="where the family is a file of somebody's own: run the copy in the run folder "
         "(or name the file: --model.family FILE.py:CLASS)",
     )
+
+
+def code_again(config: RunConfig) -> str:
+    """The words that make the code of a run's family known to another command; none for the package's families."""
+    family = config.model.family
+    if not own.is_own(family):
+        return ""
+    return f" --model.family {own.reference(family)}" if own.reference(family) != family else " --trust-code"
 
 
 def take_families(words: Sequence[str]) -> tuple[list[str], list[str]]:

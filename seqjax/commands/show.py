@@ -25,12 +25,13 @@ def add_parser(commands: Any) -> None:
         fields=True,
     )
     parser.add_argument("config", type=Path, metavar="CONFIG|RUN", help="a YAML config or a run folder")
+    shared.add_code(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print config, counts and costs."""
-    config = shared.config_of(options.config, rest)
+    config = shared.config_of(options.config, rest, options.trust_code)
     from seqjax.models import count_parameters, flops_per_token
     from seqjax.tasks.text import load
 

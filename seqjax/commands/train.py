@@ -65,7 +65,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             corpus=options.corpus,
         )
     except Interrupted as stop:
-        print(f"stopped at step {stop.step}, state saved; go on with: seqjax train {folder}", file=sys.stderr)
+        again = f"seqjax train {folder}{shared.code_again(config)}"
+        print(f"stopped at step {stop.step}, state saved; go on with: {again}", file=sys.stderr)
         return exit_code(stop.signal_number)
     if repeated:
         print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)

@@ -76,7 +76,8 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """The base of all families. A subclass gives `init` and `run`, and a field `family`, its name in configs.
+    """The base of all families. A subclass gives `init` and `run`, and a field `family`, its name in configs (one from
+    outside of the package gets that field when it is loaded, see `seqjax.families.own`).
 
     Every family also has the fields `d_model` (D, width of the inputs), `n_layers`, `tied_embeddings` and `dropout`.
     """

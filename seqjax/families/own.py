@@ -139,7 +139,8 @@ class Absent(Family):
     def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
         raise UserError(
             f"model.family: {self.family} is code outside of the package: name its file with --model.family "
-            f"FILE.py:{class_of(self.family)}, or run the copy in the run folder with --trust-code"
+            f"FILE.py:{class_of(self.family)}, or run the copy in the run folder with --trust-code; in Python, call "
+            "seqjax.families.family_of with that name before the run is opened"
         )
 
     init = run = zero_state = no_nudges = widened = width = extra_flops = on_accelerator = _refuse
@@ -218,7 +219,7 @@ def _checked(module: ModuleType, class_name: str, path: Path) -> type[Family]:
         if name != "family" and field.default is field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: {class_name}.{name} has no default; every field of a family has one")
     try:
-        TypeAdapter(found)
+        TypeAdapter(found).rebuild(force=True, raise_errors=True)
     except (PydanticUserError, NameError, TypeError) as error:
         raise UserError(f"{where}: {class_name}: a field cannot be read from a config: {_first_line(error)}") from None
     return found
@@ -242,11 +243,18 @@ def _place(found: Any, path: Path) -> str:
 def _named(found: type[Family], name: str) -> type[Family]:
     """The class with the field `family` of its name."""
     members = {"__doc__": found.__doc__, "shape": property(_shape), "label": class_of(name)}
+    if _definer(found, "step") < _definer(found, "backprop"):
+        members["backprop"] = None  # it belongs to the `step` of a base
     made = dataclasses.make_dataclass(
         found.__name__, [("family", Literal[name], name)], bases=(found,), frozen=True, namespace=members
     )
     made.__module__ = found.__module__
     return made
+
+
+def _definer(found: type, attribute: str) -> float:
+    """How many bases up an attribute is defined; infinite: nowhere."""
+    return next((place for place, base in enumerate(found.__mro__) if attribute in vars(base)), float("inf"))
 
 
 def _fixed(value: Any) -> Any:

@@ -1,0 +1,359 @@
+"""Families from files outside of the package, as a user brings them: the example of CONTRIBUTING.md and two more."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from same_run import assert_same_run
+from sweeping import write_sweep
+
+from seqjax import runs
+from seqjax.cli import main
+from seqjax.commands.options import code_again, configs_of_runs
+from seqjax.config import run_id
+from seqjax.errors import UserError
+from seqjax.families import GRU, family_of, hues_of, in_order, labels_of, own
+from seqjax.models import build_model, count_parameters
+from seqjax.overlay import load_config, options_tree, overlay, validate
+from seqjax.report.families import draw_against_time, draw_learning_curves
+from seqjax.sweeps.grid import read_sweep
+from seqjax.sweeps.machine import this_machine
+from seqjax.sweeps.run import local_launch, run_sweep
+from seqjax.sweeps.table import gather, read_table, render
+from seqjax.targets import resolve
+from seqjax.tasks.text import token_losses
+from seqjax.training.gradients import gradient_norms
+from seqjax.training.loop import train
+
+PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+(LEAKY,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+BY_HAND = f"""{LEAKY}
+
+from seqjax.through_time.backprop import Backprop
+
+
+def advance(params, h, gates_x, dtype):
+    a, new = jax.nn.sigmoid(params["r"]), jnp.tanh(gates_x + contract("BH,HG->BG", h, params["W_h"], dtype))
+    return (1 - a) * h + a * new, new
+
+
+def retreat(params, d_h, new, dtype):
+    a = jax.nn.sigmoid(params["r"])
+    deltas = d_h * a * (1 - new * new), d_h * a * (1 - a)
+    return deltas, d_h * (1 - a) + contract("BG,HG->BH", deltas[0], params["W_h"], dtype)
+
+
+def gradients(params, before, new, deltas, dtype):
+    W_h = contract("TBH,TBG->HG", before, deltas[0], dtype)
+    return deltas[0], {{"W_h": W_h, "r": (deltas[1] * (new - before)).sum((0, 1))}}
+
+
+@dataclass(frozen=True)
+class ByHand(Leaky):
+    backprop = Backprop(advance, lambda params, before, after, new: new, retreat, gradients)
+"""
+
+MIXER = '''"""The mean of all inputs so far beside the input itself: h_t = tanh(W x_t + W_m mean(x_1 .. x_t))."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.families import Family
+from seqjax.families.family import Output, rows
+
+
+@dataclass(frozen=True)
+class Mixer(Family):
+    d_model: int = 8
+    n_layers: Literal[1] = 1
+    tied_embeddings: bool = False
+    dropout: float = 0.0
+
+    def init(self, context, causal=True):
+        shape = (self.d_model, self.d_model)
+        return {name: lambda key: self.d_model**-0.5 * jax.random.normal(key, shape) for name in ("W", "W_m")}
+
+    def zero_state(self, batch, context, dtype="float32"):
+        return jnp.zeros((1, batch, self.d_model)), jnp.zeros((1, batch, 1))
+
+    def run(self, params, x, state=None, *, dtype="float32", **_):
+        x = rows(x).astype("float32")
+        total, count = self.zero_state(len(x), 0) if state is None else state
+        sum_BxTxD = total[0][:, None] + jnp.cumsum(x, axis=1)
+        count_BxTx1 = count[0][:, None] + jnp.arange(1.0, x.shape[1] + 1)[None, :, None]
+        h_BxTxD = jnp.tanh(x @ params["W"] + sum_BxTxD / count_BxTx1 @ params["W_m"])
+        return Output(h_BxTxD, (sum_BxTxD[None, :, -1], count_BxTx1[None, :, -1]))
+'''
+FILES = {"Leaky": LEAKY, "ByHand": BY_HAND, "Mixer": MIXER}
+TINY = {
+    "model.d_model": 8,
+    "model.n_layers": 1,
+    "train.steps": 12,
+    "train.batch_size": 4,
+    "train.context_length": 8,
+    "train.checkpoint_every": 4,
+    "evaluation.every": 6,
+    "evaluation.windows": 8,
+    "evaluation.final_windows": 8,
+    "evaluation.batch_size": 8,
+}
+
+
+def call(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Any:
+    """``reference("Leaky")``: the words that name the family of a file outside of the package."""
+
+    def of(name: str, text: str | None = None) -> str:
+        (tmp_path / f"{name.lower()}.py").write_text(FILES[name] if text is None else text)
+        return f"{tmp_path / name.lower()}.py:{name}"
+
+    return of
+
+
+@pytest.fixture
+def forget(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``forget()``: from here on this process is another one, which has loaded no family."""
+
+    def forgetting() -> None:
+        for name in ("_known", "_texts", "_references"):
+            monkeypatch.setattr(own, name, {})
+
+    forgetting()
+    return forgetting
+
+
+def config_of(small_text: Path, words: str, **changes: Any) -> Any:
+    base = options_tree({"model.family": words, "data.corpus": str(small_text), **TINY})
+    return validate(overlay(base, options_tree(changes)))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_run_is_trained_killed_resumed_and_read(
+    name: str, reference: Any, forget: Any, crash_at: Any, small_text: Path, tmp_path: Path, capsys: Any
+) -> None:
+    words = reference(name)
+    config, a, b = config_of(small_text, words), tmp_path / "a", tmp_path / "b"
+    result = train(config, a, devices=1, quiet=True)
+    assert result["run_id"].startswith(f"{name}-1x8-")
+    assert result["parameters"]["non_embedding"] == 2 * 8 * 8
+    assert (a / "family.py").read_text() == FILES[name]
+    with crash_at(7):
+        train(config, b, devices=1, quiet=True)
+    forget()
+    assert call("train", b, "--no-sample", "--quiet") == 2 and not runs.read_result(b)
+    assert "--trust-code" in capsys.readouterr().err
+    assert call("train", b, "--no-sample", "--quiet", "--model.family", words) == 0
+    assert_same_run(config, a, b)
+    assert code_again(config) == f" --model.family {words}"
+    forget()
+    assert code_again(config) == " --trust-code"
+    capsys.readouterr()
+    if name == "Leaky":
+        assert call("inspect", a, "--text", "Bene", "--trust-code", "--output", tmp_path / "a.svg") == 0
+    if name == "Mixer":
+        assert call("sample", a, "--tokens", 4, "--model.family", words) == 0
+        forget()
+        assert call("show", a) == 2 and call("show", a, "--trust-code") == 0
+    assert call("eval", a, "--model.family", words) == 0
+    assert f"{result['validation']['bits_per_byte']:.4f} bits per byte" in capsys.readouterr().out
+
+
+def test_the_id_is_of_class_and_text_not_of_the_place(reference: Any, forget: Any, small_text: Path, tmp_path: Path):
+    config = config_of(small_text, reference("Leaky"))
+    digits = hashlib.sha256(LEAKY.encode()).hexdigest()[:16]
+    assert config.model.family == f"Leaky@{digits}"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "other.py").write_text(LEAKY)
+    forget()
+    assert run_id(config_of(small_text, f"{tmp_path / 'elsewhere' / 'other.py'}:Leaky")) == run_id(config)
+    own_shape = "\n    @property\n    def shape(self):\n        return 'mine'\n"
+    changed = config_of(small_text, reference("Leaky", LEAKY + own_shape))
+    assert run_id(changed) != run_id(config) and changed.model.family != config.model.family
+    assert labels_of([changed.model.family, "lstm", config.model.family])["lstm"] == "LSTM"
+    assert len(set(labels_of([changed.model.family, config.model.family]).values())) == 2
+    runs.open_run(tmp_path / "run", changed)
+    forget()
+    assert run_id(runs.read_config(tmp_path / "run")) == run_id(changed)  # without the code
+
+
+def test_tables_run_no_code(reference: Any, forget: Any, small_text: Path, tmp_path: Path, capsys: Any) -> None:
+    words = reference("Leaky")
+    folder = tmp_path / "run"
+    runs.open_run(folder, config_of(small_text, words, **{"model.rate": 0.5}))
+    reference("Leaky", 'raise SystemExit("it was run")')
+    (folder / "family.py").write_text('raise SystemExit("it was run")')
+    forget()
+    assert call("runs", folder) == 0 and call("status", folder) == 0
+    table = gather([folder])
+    assert table["model.rate"].tolist() == [0.5] and table["status"].tolist() == ["planned"]
+    (tmp_path / "t.csv").write_bytes(render(table, "csv"))
+    assert read_table(tmp_path / "t.csv")["model.rate"].tolist() == [0.5]
+    capsys.readouterr()
+    assert call("train", folder, "--trust-code") == 2
+    assert "it was changed" in capsys.readouterr().err
+    saved = json.loads((folder / "config.json").read_text())
+    saved["model"]["family"] = words
+    (folder / "config.json").write_text(json.dumps(saved))
+    for command in ("runs", "status", "show"):  # config.json of a run names no file, whoever wrote that there
+        capsys.readouterr()
+        assert call(command, folder) == (0 if command == "status" else 2)
+        said = capsys.readouterr()
+        assert "names a file" in said.out + said.err and "was run" not in said.out + said.err
+
+
+def test_another_text_does_not_go_on_with_a_run(reference: Any, forget: Any, small_text: Path, tmp_path: Path) -> None:
+    runs.open_run(tmp_path / "run", config_of(small_text, reference("Leaky")))
+    forget()
+    with pytest.raises(UserError, match=r"the text was changed since.*family.py"):
+        configs_of_runs([tmp_path / "run"], ["--model.family", reference("Leaky", LEAKY + "\n")], trust=False)
+    with pytest.raises(UserError, match="no run is of it"):
+        configs_of_runs([tmp_path / "run"], [f"--model.family={reference('Mixer')}"], trust=True)
+
+
+MISTAKES = {  # text -> what the message must hold
+    "syntax": ("x = 1\nclass Leaky(:\n", "leaky.py:2: SyntaxError: "),
+    "import": ("import nothing_of_this_name\n", "leaky.py:1: ModuleNotFoundError: No module named"),
+    "failure": ("def f():\n    return 1 / 0\n\nf()\n", "leaky.py:2: ZeroDivisionError: division by zero"),
+    "exit": ("raise SystemExit(3)\n", "leaky.py:1: SystemExit: 3"),
+    "no class": (LEAKY.replace("Leaky(", "Leaki("), "has no class Leaky; it has Leaki; did you mean 'Leaki'?"),
+    "no family": ("class Leaky: pass\n", "leaky.py:1: Leaky is no family"),
+    "no dataclass": (LEAKY.replace("@dataclass(frozen=True)\n", ""), "write @dataclass(frozen=True) above it"),
+    "not frozen": (LEAKY.replace("(frozen=True)", ""), "TypeError: cannot inherit non-frozen dataclass"),
+    "no default": (MIXER.replace("Mixer", "Leaky").replace("n_layers: Literal[1] = 1", "n_layers: Literal[1]")
+                   .replace("d_model: int = 8", "d_model: int"), "Leaky.d_model has no default"),
+    "no dropout": (MIXER.replace("Mixer", "Leaky").replace("    dropout: float = 0.0\n", ""), "the field dropout"),
+    "no type": (LEAKY.replace("rate: float = 0.0", 'rate: "Nothing" = 0.0'), "a field cannot be read from a config"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_the_file_is_told_in_one_line(name: str, reference: Any, forget: Any, tmp_path: Path) -> None:
+    text, fragment = MISTAKES[name]
+    (tmp_path / "c.yaml").write_text(f"train: {{steps: 3}}\nmodel:\n  family: {reference('Leaky', text)}\n")
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert str(caught.value).startswith(f"{tmp_path / 'c.yaml'}:3: model.family: ")
+    assert fragment in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        ("leaki.py:Leaky", r"leaki.py: no such file, seen from .*; did you mean 'leaky.py'\?"),
+        ("leaky:Leaky", r"leaky: no such module; of a file, write leaky.py"),
+        ("leaky.py:", r"expected FILE.py:CLASS"),
+    ],
+)
+def test_a_file_that_is_not_there(words: str, fragment: str, reference: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    reference("Leaky")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"^command line: model.family: .*{fragment}"):
+        options_tree({"model.family": words})
+
+
+def test_its_fields_are_checked_as_all_others_are(reference: Any, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"model:\n  family: {reference('Leaky')}\n  rate: 1\n  raet: 2\n")
+    with pytest.raises(UserError, match=r"c.yaml:4: model.raet: unknown key; allowed: family, .*; did you mean 'rate'"):
+        load_config(path)
+    path.write_text("model: {family: lstm, d_model: 12, forget_bias: 2.0}\ntrain: {bptt: 3}")
+    config = load_config(path, {"model.family": reference("Leaky"), "model.rate": "1"})
+    assert (config.model.d_model, config.model.rate) == (12, 1.0)  # what recurrent families share stays
+    with pytest.raises(UserError, match=r"c.yaml:2: train.bptt: the family 'Mixer@.*has no recurrence"):
+        load_config(path, {"model.family": reference("Mixer")})
+
+
+def test_an_importable_module_is_a_file(reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cells_of_mine.py").write_text(LEAKY)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert family_of("cells_of_mine:Leaky") is family_of(reference("Leaky"))
+
+
+def test_gradients_by_hand_and_by_jax_agree(reference: Any) -> None:
+    plain, by_hand = (family_of(reference(name))(d_model=5, n_layers=1) for name in ("Leaky", "ByHand"))
+    tokens = np.random.default_rng(0).integers(0, 7, (2, 7))
+    params = build_model(plain, 7, 6).init(jax.random.key(1), tokens[:, :-1])["params"]
+
+    def gradient(model: Any) -> Any:
+        return jax.grad(lambda p: token_losses(build_model(model, 7, 6), p, tokens)[0].mean())(params)
+
+    want = gradient(plain)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(want))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), gradient(by_hand), want)
+    norms_TxTxB = jax.jit(lambda p: gradient_norms(by_hand, p, tokens))(params)["h"]
+    assert norms_TxTxB.shape == (6, 6, 2)
+    assert np.triu(norms_TxTxB[..., 0], 1).max() == 0 < norms_TxTxB[5, 0].min()  # the past alone, and all of it
+
+
+def test_a_step_of_ones_own_takes_no_backward_pass_from_its_base(reference: Any) -> None:
+    text = LEAKY.replace("(Recurrent)", "(GRU)").replace("import Recurrent", "import GRU")
+    assert GRU.backprop is not None and family_of(reference("Leaky", text)).backprop is None
+    assert family_of(reference("ByHand")).backprop is not None
+    only_init = text[: text.index("    def step")]
+    assert family_of(reference("Leaky", only_init)).backprop is GRU.backprop
+
+
+def test_bench_and_a_size_target(reference: Any, small_text: Path, tmp_path: Path, capsys: Any) -> None:
+    words = reference("Mixer")
+    shape = ("--sizes", 8, "--batch-size", 2, "--context-length", 4, "--repeats", 1)
+    assert call("bench", "--families", words, *shape, "--json", tmp_path / "b.json") == 0
+    assert "Mixer " in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert row["family"] == family_of(words).family and row["parameters"] == 256 * 8 * 2 + 128
+    tree = options_tree({"model.family": words, "size.non_embedding": 1000, "data.corpus": str(small_text)})
+    model = resolve(tree).config.model
+    assert model.d_model == 22 and count_parameters(model, 1, 1)["non_embedding"] == 968
+
+
+def test_a_sweep_with_a_search_beside_lstm(
+    reference: Any, forget: Any, small_text: Path, tmp_path: Path, capsys: Any
+) -> None:
+    axes = (
+        "model: {family: lstm, n_layers: 1}\n"
+        f"list: [{{model.family: lstm}}, {{model.family: '{reference('Leaky')}', model.rate: 0.5}}]\n"
+        "grid: {size.non_embedding: [130, 520]}\n"
+        "search: {rates: [1e-3, 1e-2, 1e-1], extend: 0}\n"
+    )
+    sweep = write_sweep(tmp_path / "own.yaml", small_text, axes, steps=6, context_length=8, checkpoint_every=6)
+    folder, name, machine = tmp_path / "own", family_of(reference("Leaky")).family, this_machine(1, 1)
+    launch = local_launch(folder, machine, "disabled", retries=0)
+    outcome = run_sweep(read_sweep(sweep), folder, machine, None, bundle=True, launch=launch)  # measures no speeds
+    assert [(curve.label, len(curve.trials)) for curve in outcome.curves][2:] == [("Leaky-1x8", 3), ("Leaky-1x16", 3)]
+    forget()
+    reference("Leaky", "raise SystemExit")
+    table = gather([folder])
+    assert table.groupby("model.family").size().to_dict() == {name: 6, "lstm": 6}
+    assert set(table["status"]) == {"finished"} and set(table["model.rate"].dropna()) == {0.5}
+    assert {(run.parent / "family.py").exists() for run in folder.glob("Leaky-*/config.json")} == {True}
+    assert in_order(table["model.family"]) == ["lstm", name] and hues_of([name])[name] != hues_of([name])["lstm"]
+    curves = {run: ([32.0, 64.0], [5.0, 4.0]) for run in table["run_id"]}
+    titles = [ax.get_title() for ax in draw_learning_curves(table, curves).axes]
+    assert titles[:2] == ["LSTM", "Leaky"]
+    labels = [text.get_text() for text in draw_against_time(table, "here").axes[0].get_legend().get_texts()]
+    assert labels == ["LSTM 1 layer", "Leaky 1 layer"]
+    larger = table.assign(run_id=table["run_id"] + "0", params_non_embedding=16 * table["params_non_embedding"])
+    table = pd.concat([table, larger], ignore_index=True)
+    table["loss"] = (1e9 / table["params_non_embedding"].astype(float)) ** 0.08  # six steps follow no law
+    (tmp_path / "t.csv").write_bytes(render(table, "csv"))
+    capsys.readouterr()
+    assert call("fit", tmp_path / "t.csv", "--law", "kaplan-n", "--by", "model.family", "--bootstrap", 0) == 0
+    assert name in capsys.readouterr().out
+    for run in folder.glob("Leaky-*"):
+        assert dataclasses.asdict(runs.read_config(run).model)["rate"] == 0.5
