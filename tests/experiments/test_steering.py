@@ -66,15 +66,15 @@ def test_it_runs_on_the_built_in_road(
 def test_floors_are_those_of_all_held_out_frames() -> None:
     """Computed here from the steering alone, without blocks and draws."""
     config = EXPERIMENT.load_as(
-        EXPERIMENT.SteeringConfig,
+        EXPERIMENT.Config,
         EXPERIMENT.CONFIG,
         {"data.road_frames": 420, "data.blocks": 6, "data.folds": 3, "data.fold": 1},
     )
-    drive = EXPERIMENT.read_drive(config.data)
+    drive = EXPERIMENT.load(config)
     parts = EXPERIMENT.parts_of(config.data, drive)
     targets = np.concatenate([np.arange(a + 15, b) for a, b in parts.test])
     zero = np.zeros((1, len(targets))).tolist()
-    result = {"parameters": 1, "test": {"targets": targets.tolist(), "predicted": zero, "seen": [1]}}
+    result = {"parameters": {"total": 1}, "test": {"targets": targets.tolist(), "predicted": zero, "seen": [1]}}
     runs = [{"variant": "stacked 1", "seed": 0, "fold": 1, "result": result}]
     found = EXPERIMENT.analyse(config, drive, runs)["errors"]
     train = np.concatenate([drive.steer_T[a:b] for a, b in parts.train]).mean(dtype=float)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from experiment import load
 
+from seqjax.config import named_run_id
 from seqjax.overlay import load_as
-from seqjax.task_config import task_run_id
-from seqjax.tasks.translation import TranslationRun
+from seqjax.tasks.translation import Config
 
 REPOSITORY = Path(__file__).parent.parent.parent
 RESULTS = REPOSITORY / "experiments" / "results" / "translation"
@@ -52,7 +52,7 @@ def test_the_configs_are_those_that_were_recorded(name: str) -> None:
     rows = json.loads((RESULTS / name / "results.json").read_text())
     for config, row in rows.items():
         path = REPOSITORY / "configs" / "tasks" / f"{config}.yaml"
-        assert row["run_id"] == task_run_id(config, load_as(TranslationRun, path, {}))
+        assert row["run_id"] == named_run_id(config, load_as(Config, path, {}))
 
 
 def test_the_docstring_says_what_was_recorded() -> None:

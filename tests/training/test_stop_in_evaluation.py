@@ -12,7 +12,7 @@ from same_run import assert_same_run
 
 from seqjax import runs
 from seqjax.stopping import Interrupted
-from seqjax.training import evaluation
+from seqjax.tasks import text_evaluation as evaluation
 from seqjax.training.loop import train, train_bundle
 
 
