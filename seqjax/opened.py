@@ -25,7 +25,7 @@ from seqjax.models.generation import generate
 from seqjax.models.inside import Trace, look_inside, next_token_losses
 from seqjax.numerics import pinned
 from seqjax.tasks import task_module, text
-from seqjax.tasks.task import Objective, Where
+from seqjax.tasks.task import Found, Objective, Task, Where
 from seqjax.tasks.text_evaluation import Evaluation, evaluate
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.hardware import present_devices
@@ -93,7 +93,12 @@ class OpenRun:
         """The functions that the run was trained with: parameters from a key, loss, score."""
         if isinstance(self.config, Config):
             return text.make_objective(self.config, self.tokenizer.vocab_size)
-        return task_module(task_name(self.config)).make_task(self.config, self.data).objective
+        return self.task.objective
+
+    @cached_property
+    def task(self) -> Task:
+        """What the run was trained on, with its data."""
+        return task_module(task_name(self.config)).make_task(self.config, self.data)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -146,6 +151,15 @@ class OpenRun:
         shard, score, carry = self.data.shard(split), jax.jit(self.objective.score), self.objective.zero_carry()
         windows = config.evaluation.final_windows if windows is None else windows
         return evaluate(config, shard, split, score, self.params, carry, windows)
+
+    @pinned()
+    def held_out(self) -> Found:
+        """The evaluation of result.json, once more: of any task, on its validation data."""
+        score, carry, scores = jax.jit(self.objective.score), self.objective.zero_carry(), []
+        for batch in self.task.held_out(True):
+            found, carry = score(self.params, batch, carry)
+            scores.append(jax.device_get(found))
+        return self.task.summary(scores, True)
 
     def sample(self, prompt: str = "\n", tokens: int = 300, *, samples: int | None = None, **how: Any) -> Any:
         """``prompt`` and so many tokens more.

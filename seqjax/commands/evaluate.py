@@ -6,13 +6,17 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import seqjax
 from seqjax.commands import options as shared
+from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.plain import whole
 from seqjax.units import with_error
+
+if TYPE_CHECKING:
+    from seqjax.opened import OpenRun
 
 
 def add_parser(commands: Any) -> None:
@@ -41,6 +45,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Evaluate and print."""
     shared.configs_of_runs([options.folder], rest, options.trust_code)
     run = seqjax.open(options.folder, checkpoint=options.checkpoint, corpus=options.corpus)
+    if not isinstance(run.config, Config):
+        return _of_task(run, options)
     if options.windows is not None and (options.windows < 1 or run.config.data.batching == "streams"):
         reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
         raise UserError(f"command line: --windows {options.windows} {reason}")
@@ -62,6 +68,21 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     print("  position   nats per token")
     for position in _powers_of_two(len(found.by_position)):
         print(f"  {position:>8}   {with_error(found.by_position[position - 1], found.by_position_se[position - 1])}")
+    return 0
+
+
+def _of_task(run: OpenRun, options: argparse.Namespace) -> int:
+    """Of a task other than text: its own numbers."""
+    if options.windows is not None:
+        raise UserError(f"command line: --windows {options.windows} is for runs on text")
+    if options.split == "train":
+        raise UserError("command line: --split train is for runs on text; allowed: validation, test")
+    from seqjax.training.run import finite
+
+    found = run.held_out().record if options.split == "validation" else run.task.final(run.params)
+    if not found:
+        raise UserError(f"{run.folder}: its task has no test data")
+    print(json.dumps({"step": run.step, **finite(found)}, indent=2))
     return 0
 
 

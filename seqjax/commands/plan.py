@@ -54,6 +54,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shape = GridShape(options.sizes, options.lengths, ratio=options.ratio)
     bundle = not options.no_bundle
     speeds = measured_speeds(probes(sweep, seconds, shape), machine, bundle, lambda text: print(text, file=sys.stderr))
+    if speeds is None:
+        raise UserError(f"{options.sweep}: sizes are proposed for runs on text, whose steps can be measured beforehand")
     found = propose(sweep, seconds, shape, machine, speeds, bundle)
     heading = [
         f"Proposed by `seqjax plan {options.sweep} --budget {options.budget}` on {time.strftime('%Y-%m-%d')}:",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
-from seqjax.config import run_id, to_dict
+from seqjax.config import Config, RunConfig, run_id, task_name, to_dict
 from seqjax.overlay import dump_yaml
 from seqjax.units import si
 
@@ -32,6 +32,8 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print config, counts and costs."""
     config = shared.config_of(options.config, rest, options.trust_code)
+    if not isinstance(config, Config):
+        return _show_task(config)
     from seqjax.models import count_parameters, flops_per_token
     from seqjax.tasks.text import load
 
@@ -57,4 +59,19 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         f"\n{config.train.steps:,} steps of {config.train.batch_size * context:,} tokens: {si(tokens)}tokens, "
         f"{si(flops['training'] * tokens)}FLOP"
     )
+    return 0
+
+
+def _show_task(config: RunConfig) -> int:
+    """Of a task other than text."""
+    from seqjax.tasks import task_module
+
+    module = task_module(task_name(config))
+    task = module.make_task(config, module.load(config))
+    print(dump_yaml(to_dict(config)).rstrip())
+    print(f"\nrun id {run_id(config)}\n\nparameters")
+    print(f"  {'total':<34}{task.parameters['total']:>14,}")
+    print(f"  {'non-embedding, of the family':<34}{task.parameters['non_embedding']:>14,}")
+    available = "" if task.available is None else f"; there are {task.available:,}"
+    print(f"\n{config.train.steps:,} steps of {task.per_step:,} {task.unit}{available}")
     return 0

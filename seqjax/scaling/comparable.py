@@ -15,6 +15,8 @@ IDENTITY = {
     "tokenizer": ("data.tokenizer", "tokenizer_sha256"),
     "corpus": ("data.corpus", "corpus_sha256"),
     "batching": ("data.batching", None),
+    "task": ("task.name", None),
+    "data of the task": ("task.corpus", "data_sha256"),
 }
 """What a loss depends on, and the columns of a run table that name it and hold its digest."""
 ANY_TOKENS = "bits_per_byte"

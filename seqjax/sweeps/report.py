@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from seqjax.config import Config
 from seqjax.models.accounting import count_parameters
 from seqjax.sweeps.folder import STATES, State
 from seqjax.sweeps.grid import Planned, Sweep
@@ -48,16 +49,16 @@ def describe_plan(
 ) -> str:
     """Runs by shape and length: parameters, tokens, FLOPs, and the predicted time on this machine."""
     heading = f"sweep {sweep.name}: {len(planned)} runs" + (f", {ended} of them ended" if ended else "")
-    tokens, flops = sum(map(tokens_of, planned)), sum(map(flops_of, planned))
-    lines = [
-        heading,
-        "",
-        _plan_table(planned, units),
-        "",
-        "N: non-embedding parameters; P: all parameters; T: context; "
-        f"in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)",
-        *_describe_search(sweep),
-    ]
+    if all(isinstance(run.config, Config) for run in planned):
+        tokens, flops = sum(map(tokens_of, planned)), sum(map(flops_of, planned))
+        told = (
+            "N: non-embedding parameters; P: all parameters; T: context; "
+            f"in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)"
+        )
+        lines = [heading, "", _plan_table(planned, units), "", told]
+    else:
+        lines = [heading, "", _plan_of_tasks(planned)]
+    lines += _describe_search(sweep)
     for note, count in Counter(note for run in planned for note in run.notes).items():
         lines.append(f"note: {note}" + (f" ({count} runs)" if count < len(planned) else ""))
     if units:
@@ -101,6 +102,13 @@ def _plan_table(planned: Sequence[Planned], units: Sequence[Unit]) -> str:
     return aligned(rows)
 
 
+def _plan_of_tasks(planned: Sequence[Planned]) -> str:
+    """One row for the runs of one shape and length."""
+    counts = Counter((run.run_id.rpartition("-")[0], run.config.train.steps) for run in planned)
+    rows = [(shape, f"{steps:,}", str(count)) for (shape, steps), count in counts.items()]
+    return aligned([("task, model", "steps", "runs"), *rows])
+
+
 def _describe_search(sweep: Sweep) -> list[str]:
     if sweep.search is None:
         return []
@@ -123,7 +131,7 @@ def predicted_seconds(units: Sequence[Unit], machine: Machine) -> float:
 def describe_curves(curves: Sequence[Curve]) -> str:
     """The learning-rate search: one row a model, the loss at each of its rates, the chosen one marked."""
     known = [curve for curve in curves if any(trial.loss is not None for trial in curve.trials)]
-    lines = ["held-out nats per token by learning rate (* chosen)"] if known else []
+    lines = ["held-out loss by learning rate (* chosen)"] if known else []
     for curve in known:
         axes = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in curve.axes.items())
         trials = "  ".join(

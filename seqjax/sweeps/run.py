@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqjax import disk, runs
-from seqjax.config import DataConfig
+from seqjax.config import Config, task_name, to_dict
 from seqjax.data import cache_folder
 from seqjax.errors import UserError
 from seqjax.stopping import stop_signals
@@ -20,7 +21,8 @@ from seqjax.sweeps.search import Curve, curves_json, search
 from seqjax.sweeps.speed import Speeds, calibrate
 from seqjax.sweeps.units import Unit, assign, form_units
 from seqjax.sweeps.view import View
-from seqjax.tasks.text import Text, check_lengths, load
+from seqjax.tasks import task_module
+from seqjax.tasks.text import check_lengths
 from seqjax.training.hardware import machine_key
 from seqjax.units import duration
 
@@ -44,8 +46,10 @@ class Outcome:
 
 def measured_speeds(
     planned: Sequence[Planned], machine: Machine, bundle: bool, say: Callable[[str], None], stopping: Sequence[int] = ()
-) -> Speeds:
-    """Times of steps on this machine: kept from earlier, or measured now in some seconds."""
+) -> Speeds | None:
+    """Times of steps on this machine: kept from earlier, or measured now in some seconds. None: not all is text."""
+    if not all(isinstance(run.config, Config) for run in planned):
+        return None
     speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}")
     programs = [(unit.runs[0].config, len(unit.runs)) for unit in form_units(planned, machine, None, bundle)]
     missing = speeds.missing(programs)
@@ -59,28 +63,41 @@ def measured_speeds(
     return speeds
 
 
-def prepare_texts(
-    planned: Iterable[Planned], say: Callable[[str], None], texts: dict[DataConfig, Text] | None = None
-) -> None:
-    """Make the tokenizers and token shards of all runs, once, and see that each run can read them.
+def prepare_data(planned: Iterable[Planned], say: Callable[[str], None], known: dict[str, Any] | None = None) -> None:
+    """Read the data of all runs, once (of text its tokens are made), and see that each run can be made of it.
 
     Args:
-        texts: those that are made already; the others are added.
+        known: what is read already; the rest is added.
     Raises:
-        UserError: a corpus that is not there, or is too small for its tokenizer or for a run, which is named.
+        UserError: data that is not there, or that a run cannot be trained on; the run is named.
     """
-    texts = {} if texts is None else texts
+    known = {} if known is None else known
     for run in planned:
-        data = run.config.data
-        if data not in texts:
-            say(f"text: corpus {data.corpus}, tokenizer {data.tokenizer}")
-            texts[data] = load(run.config)
-            for note in texts[data].corpus.notes:
+        config, name = run.config, task_name(run.config)
+        module = task_module(name)
+        key = _data_key(config)
+        if key not in known:
+            if isinstance(config, Config):
+                say(f"text: corpus {config.data.corpus}, tokenizer {config.data.tokenizer}")
+            else:
+                say(f"data of the task {name}")
+            known[key] = module.load(config)
+            for note in getattr(getattr(known[key], "corpus", None), "notes", ()):
                 say(f"note: {note}")
         try:
-            check_lengths(run.config, texts[data])
+            if isinstance(config, Config):
+                check_lengths(config, known[key])
+            else:
+                module.make_task(config, known[key])
         except UserError as error:
             raise UserError(f"{run.label}: {error}") from None
+
+
+def _data_key(config: Any) -> str:
+    """One text for all runs of the same data: what is loaded depends on the sections `data` and `task` alone."""
+    tree = to_dict(config)
+    model = {} if isinstance(config, Config) else {"model": tree["model"]}  # some tasks keep their model with the data
+    return json.dumps({name: tree[name] for name in ("data", "task") if name in tree} | model, sort_keys=True)
 
 
 def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:
@@ -112,12 +129,12 @@ def run_sweep(
     """
     results = results_of(folder)
     failed: tuple[str, ...] = ()
-    texts: dict[DataConfig, Text] = {}
+    known: dict[str, Any] = {}
     planned, curves = search(sweep, results)
     view = View(folder, [run.run_id for run in planned])
 
     def prepare() -> None:
-        prepare_texts([run for run in planned if results(run.run_id) is None], view.say, texts)
+        prepare_data([run for run in planned if results(run.run_id) is None], view.say, known)
 
     prepare()  # which may take minutes: a signal ends it at once
     with stop_signals() as stopping:

@@ -164,7 +164,7 @@ def _trial(rate: float, run_ids: Sequence[str], results: Results) -> Trial:
     if any(result["status"] != "finished" for result in found):
         return Trial(rate, tuple(run_ids), math.inf)
     losses = [result["validation"]["loss"] for result in found]
-    errors = [result["validation"]["loss_se"] for result in found]
+    errors = [result["validation"].get("loss_se") for result in found]
     mean = math.fsum(losses) / len(losses)
     error = None if None in errors else math.sqrt(math.fsum(e * e for e in errors)) / len(errors)
     return Trial(rate, tuple(run_ids), mean, error)

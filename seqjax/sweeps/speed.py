@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.config import Config, run_id, to_dict
+from seqjax.config import Config, RunConfig, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.numerics import pinned
 from seqjax.overlay import Tree, validate
@@ -53,12 +53,14 @@ def shape_of(config: Config) -> Shape:
     return Shape(json.dumps(parts, sort_keys=True), config, flops, config.model.family)
 
 
-def threads_for(config: Config, cores: int) -> int:
+def threads_for(config: RunConfig, cores: int) -> int:
     """Threads of a worker for this run, where there are runs enough for all cores.
 
     Measured on two cores at B = 16, T = 128, steps of all workers per second, two workers of one thread against one of
     two: LSTM 1 x 64 1.8 times, 1 x 512 1.2; Transformer 2 x 64 1.3, 2 x 256 1.2, 2 x 512 (8e10 FLOPs a step) 0.9.
     """
+    if not isinstance(config, Config):
+        return 1
     return min(cores, LARGE_THREADS) if shape_of(config).flops_per_step >= LARGE_STEP else 1
 
 

@@ -30,7 +30,7 @@ COLUMNS = {
     "sweep": "name of the folder it lies in",
     "label": "readable name in its sweep",
     "status": "finished, diverged, running, stopped, planned, failed or damaged",
-    "loss": "final held-out loss, nats per token",
+    "loss": "final held-out loss, nats per token (of other tasks than text: in the unit of the task)",
     "loss_se": "its standard error",
     "bits_per_byte": "the same loss in bits per byte of text",
     "best_loss": "lowest point of the validation curve, nats per token",
@@ -67,6 +67,14 @@ COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_em
           "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
+
+OF_TASKS = (
+    "task.",
+    "train.",
+    "data.",
+    "encoder.",
+    "data_sha256",
+)  # begin the columns of other tasks than text
 
 
 def all_columns() -> dict[str, str]:
@@ -157,6 +165,7 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         "ended": result.get("ended"),
         "corpus_sha256": result.get("corpus_sha256"),
         "tokenizer_sha256": result.get("tokenizer_sha256"),
+        **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
     } | _of_config(config)
 
 
@@ -202,7 +211,9 @@ def gather(places: Iterable[Path]) -> pd.DataFrame:
 def _of_folder(place: Path) -> pd.DataFrame:
     rows = [row_of(run_folder) for run_folder in folders.run_folders(place)]
     columns = all_columns()
-    others = dict.fromkeys(name for row in rows for name in row if name not in columns)  # of the user's own families
+    others = dict.fromkeys(
+        name for row in rows for name in row if name not in columns
+    )  # of other tasks and the user's own families
     table = pd.DataFrame(rows, columns=[*columns, *others])
     return table.astype(columns | table[list(others)].convert_dtypes().dtypes.to_dict())
 
@@ -217,7 +228,9 @@ def read_table(path: Path) -> pd.DataFrame:
     is_csv = path.suffix.lower() == ".csv"
     table = read_cells(path, "a run table") if is_csv else read_file(path, "a run table")[0]
     has_own = "model.family" in table.columns and any(map(own.is_own, table["model.family"]))
-    others = [name for name in table.columns if has_own and name not in known and str(name).startswith("model.")]
+    has_tasks = "task.name" in table.columns
+    others = [name for name in table.columns if name not in known and (
+        (has_own and str(name).startswith("model.")) or (has_tasks and str(name).startswith(OF_TASKS)))]  # fmt: skip
     for column in table.columns:
         if column not in known and column not in others:
             raise UserError(
@@ -271,7 +284,9 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
             _number(r["loss"]),
         ),
     )
-    heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", "nats/token", "±", "bits/byte")
+    is_text = all(pd.isna(row.get("task.name")) for row in rows)
+    loss = "nats/token" if is_text else "loss"
+    heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")
     body = [tuple(_cell(name, row[name]) for name in SHOWN) for row in order]
     return aligned([heading, *body], left=2)
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from seqjax import disk, runs
-from seqjax.config import Config, program_key
+from seqjax.config import Config, RunConfig, program_key
 from seqjax.models import build_model
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned
@@ -29,6 +29,8 @@ from seqjax.tasks.text import next_token_loss
 from seqjax.training.lanes import CPU_SIDE_BY_SIDE
 
 MOST_LANES = {"cpu": 16, "gpu": 128}  # more gain nothing, and put more at stake when a worker dies
+
+TASK_MEMORY = 2e9  # bytes of a run of a task other than text, whose batches are known only once its data is read
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,14 @@ def make_unit(lot: Sequence[Planned], threads: int, machine: Machine, speeds: Sp
     return Unit(tuple(lot), threads, seconds, memory_of(config, len(lot), bool(machine.gpus)))
 
 
-def best_lanes(config: Config, count: int, machine: Machine, speeds: Speeds | None) -> int:
+def best_lanes(config: RunConfig, count: int, machine: Machine, speeds: Speeds | None) -> int:
     """How many of ``count`` runs go together: as many as memory allows, if that takes fewer seconds for each."""
     most = min(count, MOST_LANES["gpu" if machine.gpus else "cpu"])
     share = machine.memory / (1 if machine.gpus else machine.slots)
     while most > 1 and memory_of(config, most, bool(machine.gpus)) > share:
         most -= 1
+    if not isinstance(config, Config) and not machine.gpus:
+        return 1  # nobody has measured that a bundle of it pays on a CPU
     if most == 1 or speeds is None:
         return most
     return most if speeds.seconds(config, most) / most < speeds.seconds(config, 1) else 1
@@ -123,13 +127,15 @@ def _enough(lots: list[tuple[Planned, ...]], slots: int, speeds: Speeds | None) 
     return lots
 
 
-def memory_of(config: Config, lanes: int, accelerator: bool) -> float:
-    """Bytes that training needs, from above: states of all lanes, activations of those that are side by side.
+def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
+    """Bytes that training needs; of text from above: states of all lanes, activations of those that are side by side.
 
     Measured against XLA's own figures in tests/sweeps/test_units.py: a step needs up to 2.1 times what the backward
     pass keeps, an evaluation up to half of that for each of its windows, or the logits twice. On a CPU, lanes that do
     not fill a group have a part of the program to themselves, and groups in turn write their states beside the old.
     """
+    if not isinstance(config, Config):
+        return TASK_MEMORY * lanes
     micro_batch = config.train.batch_size // config.train.accumulation
     vocabulary, context = vocabulary_size(config), config.train.context_length
     family = config.model.on_accelerator() if accelerator else config.model

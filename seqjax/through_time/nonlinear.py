@@ -198,7 +198,7 @@ def _forward(
         state = _seen(mask_B, moved, state)
         return state, (state, kept)
 
-    last, (states, kept) = lax.scan(step, state, (gates_x_TxBxG, mask_TxB))
+    last, (states, kept) = lax.scan(step, state, (gates_x_TxBxG, mask_TxB), unroll=native.steps_in_a_turn())
     return last, states, kept
 
 
@@ -216,7 +216,7 @@ def _backward(
         return _seen(mask_B, d_before, d_state), _seen(mask_B, deltas, jax.tree.map(jnp.zeros_like, deltas))
 
     slopes = cell.backprop.slopes(params, before, after, kept)
-    return lax.scan(step, d_last, (slopes, d_h_TxBxH, mask_TxB), reverse=True)
+    return lax.scan(step, d_last, (slopes, d_h_TxBxH, mask_TxB), reverse=True, unroll=native.steps_in_a_turn())
 
 
 def _gradients(

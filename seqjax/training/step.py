@@ -114,7 +114,8 @@ def _gradient(
         return jax.tree.map(jnp.add, total, (value, grads)), new_carry
 
     zero = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
-    batch = jax.tree.map(lambda x: x.reshape(accumulation, -1, *x.shape[1:]), batch)
+    size = jax.tree.leaves(batch)[0].shape[0] // accumulation
+    batch = jax.tree.map(lambda x: x.reshape(accumulation, size, *x.shape[1:]), batch)
     carry = jax.tree.map(partial(_split_carry, pieces=accumulation), carry)
     total, carry = jax.lax.scan(add, zero, (batch, carry, jnp.arange(accumulation)))
     value, grads = jax.tree.map(lambda x: x / accumulation, total)

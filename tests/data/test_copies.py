@@ -61,7 +61,7 @@ def test_the_families_part_on_it_as_theory_says(tmp_path):
     for name in ("Transformer, 1 layer of 64", "LSTM, 1 layer of 128"):
         config = copies.config_of(copies.MODELS[name], corpus, steps=250)
         copies.train(config, tmp_path / name, devices=1, wandb_mode="disabled", quiet=True)
-        losses[name] = copies.PROCESS.copies_of(copies.losses(config, tmp_path / name))
+        losses[name] = copies.PROCESS.copies_of(copies.losses(tmp_path / name))
     transformer, lstm = losses.values()
     assert np.abs(transformer - floor)[-16:].mean() < 0.1
     assert np.abs(transformer - floor).mean() < 0.15

@@ -94,8 +94,10 @@ def test_gradients_are_those_of_a_loop_that_forgets(family, reset, how, monkeypa
 
 
 @pytest.mark.parametrize("how", ["scan", "fast", "lean"])
-@pytest.mark.parametrize("table", [False, True])
-def test_with_masks_and_tables(how, table):
+@pytest.mark.parametrize("table, turn", [(False, 1), (True, 1), (True, 2), (False, 4)])
+def test_with_masks_and_tables(how, table, turn, monkeypatch):
+    """Also with several steps in one turn of the loop, as accelerators have them."""
+    monkeypatch.setattr(native, "steps_in_a_turn", lambda: turn)
     config = GRU()
     *arguments, tokens, weights = example(config, seed=1)
     mask = np.random.default_rng(2).random((T, B)) < 0.6

@@ -19,7 +19,7 @@ from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer
 from seqjax.overlay import dump_yaml, load_as
 from seqjax.sweeps.grid import read_sweep
-from seqjax.sweeps.run import prepare_texts
+from seqjax.sweeps.run import prepare_data
 from seqjax.tasks import translation
 from seqjax.tasks.translation import Config as TranslationRun
 from seqjax.tasks.translation import TranslationTask
@@ -50,9 +50,9 @@ def test_a_sweep_looks_at_every_run(make_config: Any, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(dump_yaml(tree))
     (tmp_path / "s.yaml").write_text("base: base.yaml\ngrid: {train.context_length: [16, 4096]}")
     planned = read_sweep(tmp_path / "s.yaml").runs()
-    prepare_texts(planned[:1], lambda text: None)
+    prepare_data(planned[:1], lambda text: None)
     with pytest.raises(UserError, match=r"lstm-2x16 context_length=4096: train\.context_length: 4096 needs"):
-        prepare_texts(planned, lambda text: None)
+        prepare_data(planned, lambda text: None)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -133,9 +132,9 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run_as_diverged(
 ) -> None:
     from seqjax.training import loop
 
-    real = loop.evaluate_bundle
-    spoil = lambda *a: [dataclasses.replace(found, loss=float("inf")) for found in real(*a)]  # noqa: E731
-    monkeypatch.setattr(loop, "evaluate_bundle", spoil)
+    real = loop._Bundle._held_out
+    spoil = lambda *a, **how: [found._replace(loss=float("inf")) for found in real(*a, **how)]  # noqa: E731
+    monkeypatch.setattr(loop._Bundle, "_held_out", spoil)
     result = train(make_config("window"), tmp_path / "run", devices=1, quiet=True)
     assert (result["status"], result["diverged_in_steps"][1]) == ("diverged", 10)
     assert runs.read_result(tmp_path / "run") == result
