@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import types
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from train_step import VOCABULARY
 
 from seqjax.config import Config
-from seqjax.layers import attention
-from seqjax.through_time import nonlinear
+from seqjax.layers import attention, native
 
 BUFFERED = "FUSION CUBLAS CUBLASLT CUSTOM_CALL CUDNN DYNAMIC_SLICE_FUSION".split()  # XLA's default
 Build = Callable[[], Any]
@@ -47,11 +44,12 @@ def torch_system(config: Config, tokens: np.ndarray, vocab_size: int = VOCABULAR
 @contextlib.contextmanager
 def scans_unrolled(steps: int) -> Iterator[None]:
     """Recurrences traced within have so many time steps in an iteration of their loops."""
-    nonlinear.lax = types.SimpleNamespace(**vars(lax) | {"scan": partial(lax.scan, unroll=steps)})
+    before = native.steps_in_a_turn
+    native.steps_in_a_turn = lambda: steps
     try:
         yield
     finally:
-        nonlinear.lax = lax
+        native.steps_in_a_turn = before
 
 
 @contextlib.contextmanager
