@@ -116,7 +116,8 @@ def make_task(config: Config, splits: Splits) -> Task:
         if not config.task.score_test:
             return {}
         loss, accuracy = score(model, params, in_order(test, batch_size))
-        return {"test": {"loss": loss, "accuracy": accuracy, "sentences": len(test.labels)}}
+        repeats = {"repeats": splits.repeats} if any(splits.repeats.values()) else {}
+        return {"test": {"loss": loss, "accuracy": accuracy, "sentences": len(test.labels)}, **repeats}
 
     return Task(
         objective=objective,

@@ -174,6 +174,7 @@ def make_task(config: Config, data: Translation) -> Task:
 
     def final(params: Tree) -> dict[str, Any]:
         found = {"longer_than_max_length": left_out} if left_out else {}
+        found |= {"repeats": data.pairs.repeats} if any(data.pairs.repeats.values()) else {}
         if not test_pairs:
             return found
         return found | {"test": test(translation, params, test_pairs) | per_token(translation, params, test_pairs)}
@@ -190,6 +191,7 @@ def make_task(config: Config, data: Translation) -> Task:
         per_step=min(size, len(train)),
         available=len(train),
         digests={"data_sha256": digest(sorted(splits.items()))},
+        notes=data.pairs.notes,
     )
 
 

@@ -27,6 +27,9 @@ from seqjax.training.progress import Progress
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
 
+CHECKPOINTS = 3  # are kept: the last two and the best
+STATE_BYTES = 12  # of a parameter with its two moments in float32
+
 
 class Run:
     """What one run remembers between its steps, beside the state on the device.
@@ -79,6 +82,7 @@ class Run:
 
     def _announce(self) -> None:
         n, task = self.task.parameters, self.task
+        disk.need_room(self.folder, CHECKPOINTS * STATE_BYTES * n["total"], f"{CHECKPOINTS} checkpoints")
         others = f", one of {self._lanes} runs in one program" if self._lanes > 1 else ""
         available = "" if task.available is None else f", {task.available:,} training {task.unit}"
         self.progress.say(

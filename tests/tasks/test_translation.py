@@ -66,7 +66,7 @@ def test_own_files_are_read(tmp_path: Path) -> None:
     run = replace(GRU, task=TranslationTask(corpus=str(tmp_path / "my")))
     pairs = load(run).pairs
     assert pairs.splits == dict.fromkeys(("train", "validation"), (("a b", "1 2"), ("b a", "2 1")))
-    assert make_task(run, load(run)).final({}) == {}
+    assert make_task(run, load(run)).final({}) == {"repeats": {"validation": 2}}
     (tmp_path / "my.validation.target").write_text("1 2\n")
     with pytest.raises(UserError, match=r"has 2 lines and .* has 1"):
         load(run)

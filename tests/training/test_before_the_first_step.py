@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 import toy_task
 
-from seqjax import runs
+from seqjax import disk, runs
 from seqjax.cli import main
 from seqjax.config import TaskTrain, to_dict
 from seqjax.errors import UserError
@@ -193,3 +193,21 @@ def test_a_low_temperature_takes_the_likeliest_token() -> None:
 def test_transformers_of_tasks_still_take_what_is_possible(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("model: {family: transformer, d_model: 32, n_heads: 4}\n")
     assert load_as(TranslationRun, tmp_path / "t.yaml").model == Transformer(d_model=32, n_heads=4)
+
+
+def test_room_for_checkpoints_is_asked_for_before_the_first_step(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("lstm", **TINY)
+    train(config, tmp_path / "first", quiet=True)  # its tokens are made
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: (10**9, 10**9, 1000))
+    with pytest.raises(UserError, match=r"run: 3 checkpoints needs about .*B, and 1 kB are free there"):
+        train(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_repeats_between_training_and_held_out_pairs_are_said_and_kept(tmp_path: Path) -> None:
+    config = pairs(tmp_path / "p", train=3, validation=3, test=3)
+    result = train(config, tmp_path / "run", quiet=True)
+    assert result["repeats"] == {"validation": 6, "test": 6}
+    assert "note: 6 of 6 test sentences stand in the training set too" in (tmp_path / "run" / "log.txt").read_text()
