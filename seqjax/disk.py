@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def damaged(path: Path, reason: str) -> UserError:
     """What to say of a damaged file: where it is, what is wrong with it, what to do."""
     what = MEND.get(path.name, "bring it back from a copy, or remove it")
     return UserError(f"{path}: is damaged ({reason}); {what}")
+
+
+def finite(found: Any) -> Any:
+    """The same values with None in the place of floats that are not finite, which JSON does not have."""
+    if isinstance(found, Mapping):
+        return {key: finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [finite(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def need_room(folder: Path, n_bytes: float, what: str) -> None:

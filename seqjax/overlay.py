@@ -7,26 +7,23 @@ dotted key, what is allowed and what is near.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import os
 import re
-import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from seqjax.config import STRICT, Config, HorizonConfig, RunConfig, SizeConfig, check_shared, family_adapter
+from seqjax.config import Config, RunConfig, check_shared
 from seqjax.config import check as check_text
 from seqjax.errors import UserError, did_you_mean, utf8
 from seqjax.families import FAMILIES, Family, family_of, known, own
 from seqjax.families.family import Impossible
+from seqjax.fields import TARGETS, adapter_of, kind_of, leaves
 from seqjax.plain import Unreadable, load_yaml, scalar
 from seqjax.plain import dump_yaml as dump_yaml
 from seqjax.tasks import TASKS, task_module
@@ -149,17 +146,6 @@ def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-@cache
-def adapter_of(schema: type) -> TypeAdapter[Any]:
-    """Reads a config with its targets, `horizon` and `size`, beside it."""
-    targets = [(name, kind, field(default_factory=kind)) for name, kind in TARGETS.items()]
-    namespace = {"__pydantic_config__": STRICT}
-    return TypeAdapter(make_dataclass("Request", targets, bases=(schema,), namespace=namespace, frozen=True))
-
-
-TARGETS = {"horizon": HorizonConfig, "size": SizeConfig}
-
-
 def read_tree(path: Path, may_have_base: bool = True) -> Tree:
     """The tree of a file, overlaid on that of its ``base:`` if it names one."""
     tree = read_file(path)
@@ -258,7 +244,7 @@ def overlay(below: Tree, above: Tree) -> Tree:
     places = dict(below.places)
     old, new = _family(values), _family(above.values)
     if old and new and old is not new:
-        alike = _kind(old) is _kind(new)
+        alike = kind_of(old) is kind_of(new)
         names = {field.name for field in fields(new)} if alike else set()
         values["model"] = {name: value for name, value in values["model"].items() if name in names}
         places = {k: place for k, place in places.items() if not k.startswith("model.") or k[6:] in names}
@@ -289,12 +275,6 @@ def _family(values: Mapping[str, Any]) -> type[Family] | None:
     model = values.get("model")
     name = model.get("family") if isinstance(model, Mapping) else None
     return known(name)
-
-
-def _kind(family: type[Family]) -> type:
-    """What families with the same options share: the base below `Family`, which may be themselves."""
-    bases = family.__mro__
-    return bases[bases.index(Family) - 1]
 
 
 def _merge(below: Any, above: Any) -> Any:
@@ -426,55 +406,3 @@ def _siblings(location: list[str], tree: Tree, of: type) -> list[str]:
     prefix = f"{group}." if group else ""
     names = [key[len(prefix) :].partition(".")[0] for key, _ in leaves(of) if key.startswith(prefix)]
     return list(dict.fromkeys(names))
-
-
-def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
-    """Every dotted key of a config, and of its targets, with its JSON schema.
-
-    That is ``description``, ``type`` or ``enum``, ``default``, and ``families``, which have it. A key of ``model``
-    stands once for all families of a kind that have it, and once more for each other kind.
-    """
-    schema = adapter_of(of).json_schema()
-    definitions = schema.get("$defs", {})
-    found: list[tuple[str, dict[str, Any]]] = []
-    for name, entry in schema["properties"].items():
-        if name == "model":
-            found += _model_leaves()
-        else:
-            for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
-                found.append((f"{name}.{leaf}", {**leaf_schema, "families": list(FAMILIES)}))
-    return found
-
-
-def _model_leaves() -> list[tuple[str, dict[str, Any]]]:
-    kinds: dict[type, dict[str, dict[str, Any]]] = {}
-    for name, family in FAMILIES.items():
-        of_kind = kinds.setdefault(_kind(family), {})
-        docs = _descriptions(family)
-        for leaf, schema in family_adapter(family).json_schema()["properties"].items():
-            entry = of_kind.setdefault(leaf, {**schema, "description": docs.get(leaf, ""), "families": []})
-            entry["families"].append(name)
-    found = []
-    for of_kind in kinds.values():
-        in_all = max(len(entry["families"]) for entry in of_kind.values())
-        order = sorted(of_kind.items(), key=lambda item: (item[0] != "family", in_all - len(item[1]["families"])))
-        for leaf, entry in order:
-            if leaf == "family" and len(entry["families"]) > 1:
-                del entry["const"]
-                entry |= {"enum": entry["families"], "description": "Recurrent cell."}
-                entry.pop("default", None)
-            found.append((f"model.{leaf}", entry))
-    return found
-
-
-@cache
-def _descriptions(family: type[Family]) -> dict[str, str]:
-    """The docstrings of a family's fields, those of its bases among them."""
-    found: dict[str, str] = {}
-    for base in reversed(family.__mro__[:-1]):
-        (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)
-        for field_node, doc in pairwise(body):
-            match field_node, doc:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[name] = inspect.cleandoc(text)
-    return found

@@ -19,7 +19,8 @@ from seqjax.config import (
 )
 from seqjax.errors import UserError
 from seqjax.families import GRU, LSTM, Elman, Transformer
-from seqjax.overlay import leaves, load_config
+from seqjax.fields import leaves
+from seqjax.overlay import load_config
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import seqjax
+from seqjax import disk
 from seqjax.commands import options as shared
 from seqjax.config import Config
 from seqjax.errors import UserError
@@ -77,12 +78,10 @@ def _of_task(run: OpenRun, options: argparse.Namespace) -> int:
         raise UserError(f"command line: --windows {options.windows} is for runs on text")
     if options.split == "train":
         raise UserError("command line: --split train is for runs on text; allowed: validation, test")
-    from seqjax.training.run import finite
-
     found = run.held_out().record if options.split == "validation" else run.task.final(run.params)
     if not found:
         raise UserError(f"{run.folder}: its task has no test data")
-    print(json.dumps({"step": run.step, **finite(found)}, indent=2))
+    print(json.dumps({"step": run.step, **disk.finite(found)}, indent=2))
     return 0
 
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from seqjax import runs
 from seqjax.config import RunConfig
 from seqjax.errors import UserError, did_you_mean
 from seqjax.families import own
-from seqjax.overlay import leaves, loaded, read_tree, validate, with_options
+from seqjax.fields import leaves
+from seqjax.overlay import loaded, read_tree, validate, with_options
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -23,18 +24,24 @@ def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
     argparse does not know them, and would take their values for arguments of its own.
     """
+    rest, taken = _split(words, lambda name: name.startswith("--") and "." in name)
+    return rest, [word for option in taken for word in option]
+
+
+def _split(words: Sequence[str], wanted: Callable[[str], bool]) -> tuple[list[str], list[list[str]]]:
+    """The words without the options of wanted names; and these options, each with its value if it has one."""
     rest: list[str] = []
-    taken: list[str] = []
+    taken: list[list[str]] = []
     waiting = list(words)
     while waiting:
         word = waiting.pop(0)
         name, equals, _ = word.partition("=")
-        if name.startswith("--") and "." in name:
-            taken.append(word)
-            if not equals and waiting and not waiting[0].startswith("--"):
-                taken.append(waiting.pop(0))
-        else:
+        if not wanted(name):
             rest.append(word)
+            continue
+        taken.append([word])
+        if not equals and waiting and not waiting[0].startswith("--"):
+            taken[-1].append(waiting.pop(0))
     return rest, taken
 
 
@@ -116,19 +123,11 @@ def code_again(config: RunConfig) -> str:
 
 def take_families(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The values of ``--model.family``, and the other words."""
-    taken: list[str] = []
-    others: list[str] = []
-    waiting = list(words)
-    while waiting:
-        word = waiting.pop(0)
-        name, equals, value = word.partition("=")
-        if name != "--model.family":
-            others.append(word)
-        elif equals or waiting:
-            taken.append(value if equals else waiting.pop(0))
-        else:
-            raise UserError(f"command line: {word}: expected a value")
-    return taken, others
+    others, options = _split(words, lambda name: name == "--model.family")
+    values = [option[1] if option[1:] else option[0].partition("=")[2] for option in options]
+    if not all(values):
+        raise UserError("command line: --model.family: expected a value")
+    return values, others
 
 
 def configs_of_runs(folders: Sequence[Path], rest: Sequence[str], trust: bool) -> list[RunConfig]:

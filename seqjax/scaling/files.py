@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqjax import __version__
-from seqjax.disk import write_json
+from seqjax.disk import finite, write_json
 from seqjax.errors import UserError
 from seqjax.scaling.fitting import Fit
 from seqjax.scaling.laws import law_named
@@ -58,16 +58,7 @@ def to_dict(fit: Fit) -> dict[str, Any]:
         "seqjax": __version__,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    return _finite(found)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return finite(found)
 
 
 def from_dict(saved: Mapping[str, Any]) -> Fit:

@@ -28,7 +28,8 @@ from typing import Any
 
 from seqjax.config import RunConfig, dotted, run_id
 from seqjax.errors import UserError, did_you_mean
-from seqjax.overlay import TARGETS, Tree, beside, loaded, options_tree, overlay, read_file, read_tree, schema_of
+from seqjax.fields import TARGETS
+from seqjax.overlay import Tree, beside, loaded, options_tree, overlay, read_file, read_tree, schema_of
 from seqjax.targets import resolve
 
 AXES = ("list", "zip", "grid")

@@ -76,18 +76,19 @@ def prepare_data(planned: Iterable[Planned], say: Callable[[str], None], known: 
         config, name = run.config, task_name(run.config)
         module = task_module(name)
         key = _data_key(config)
-        if key not in known:
+        if new := key not in known:
             if isinstance(config, Config):
                 say(f"text: corpus {config.data.corpus}, tokenizer {config.data.tokenizer}")
             else:
                 say(f"data of the task {name}")
             known[key] = module.load(config)
-            for note in getattr(getattr(known[key], "corpus", None), "notes", ()):
+            notes = known[key].corpus.notes if isinstance(config, Config) else ()
+            for note in notes:
                 say(f"note: {note}")
         try:
             if isinstance(config, Config):
                 check_lengths(config, known[key])
-            else:
+            elif new:  # what can fail of a task depends on the sections that tell its data
                 module.make_task(config, known[key])
         except UserError as error:
             raise UserError(f"{run.label}: {error}") from None
@@ -96,8 +97,7 @@ def prepare_data(planned: Iterable[Planned], say: Callable[[str], None], known: 
 def _data_key(config: Any) -> str:
     """One text for all runs of the same data: what is loaded depends on the sections `data` and `task` alone."""
     tree = to_dict(config)
-    model = {} if isinstance(config, Config) else {"model": tree["model"]}  # some tasks keep their model with the data
-    return json.dumps({name: tree[name] for name in ("data", "task") if name in tree} | model, sort_keys=True)
+    return json.dumps({name: tree[name] for name in ("data", "task") if name in tree}, sort_keys=True)
 
 
 def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:

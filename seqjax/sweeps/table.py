@@ -19,7 +19,7 @@ from seqjax import disk, runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.families import own
-from seqjax.overlay import leaves
+from seqjax.fields import leaves
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.report import aligned
 from seqjax.table_file import read_cells, read_file, typed

@@ -100,9 +100,13 @@ def load(config: Config, where: Where = NOWHERE) -> Translation:
     texts = texts_of(pairs.splits["train"])
     kind = config.task.vocabulary
     vocabulary = word_vocabulary(texts) if kind == "words" else bpe_vocabulary(texts, kind)
-    dtype = config.train.compute_dtype
-    model = Seq2Seq(config.model, vocabulary.size, config.task.max_length, config.task.attention, dtype)
-    return Translation(config, pairs, vocabulary, model)
+    return Translation(config, pairs, vocabulary, make_model(config, vocabulary))
+
+
+def make_model(config: Config, vocabulary: Vocabulary) -> Seq2Seq:
+    """The encoder-decoder of a config."""
+    task, dtype = config.task, config.train.compute_dtype
+    return Seq2Seq(config.model, vocabulary.size, task.max_length, task.attention, dtype)
 
 
 def load_pairs(task: TranslationTask) -> Pairs:
@@ -150,8 +154,9 @@ def tokenized(pairs: Sequence[Pair], vocabulary: Vocabulary, longest: int | None
 
 def make_task(config: Config, data: Translation) -> Task:
     """The held-out loss is in nats per target token, with the end mark and without smoothing; in the end "test"."""
-    translation = replace(data, config=config)
-    model, vocabulary, splits, longest = data.model, data.vocabulary, data.pairs.splits, config.task.max_length
+    model = make_model(config, data.vocabulary)
+    translation = replace(data, config=config, model=model)
+    vocabulary, splits, longest = data.vocabulary, data.pairs.splits, config.task.max_length
     train = tokenized(splits["train"], vocabulary, longest)
     validation = tokenized(splits["validation"], vocabulary, longest)
     test_pairs = splits.get("test", ())

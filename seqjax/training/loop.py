@@ -237,7 +237,8 @@ class _Bundle:
                     raise UserError("the runs of this bundle have batches of different shapes; train them one by one")
                 break
             for lanes, batch in batches:
-                jax.tree.map(lambda all_RxK, x, lanes=lanes, k=k: all_RxK.__setitem__((lanes, k), x), filled, batch)
+                for all_RxK, x in zip(jax.tree.leaves(filled), jax.tree.leaves(batch), strict=True):
+                    all_RxK[lanes, k] = x
             count += 1
         return self.program.put(filled), count
 

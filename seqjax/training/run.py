@@ -189,7 +189,7 @@ class Run:
                 "steps": self.config.train.steps,
                 "validation": validation,
                 "best": {"step": best["step"], "validation_loss": best["validation_loss"]},
-                **finite(further),
+                **disk.finite(further),
             }
         )
 
@@ -235,15 +235,6 @@ class Run:
         }
         disk.write_json(self.folder / "result.json", self.result)
         self.mirror.finish(self.result)
-
-
-def finite(found: Any) -> Any:
-    """The same values with None in the place of floats that are not finite, which JSON does not have."""
-    if isinstance(found, dict):
-        return {key: finite(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [finite(value) for value in found]
-    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _mean(records: list[dict[str, float]], name: str) -> float:

@@ -14,7 +14,7 @@ from jax.profiler import ProfileData
 
 from seqjax.cli import main
 from seqjax.config import to_dict
-from seqjax.overlay import leaves
+from seqjax.fields import leaves
 
 
 @pytest.fixture
