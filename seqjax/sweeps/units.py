@@ -128,7 +128,9 @@ def _enough(lots: list[tuple[Planned, ...]], slots: int, speeds: Speeds | None) 
 
 
 def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
-    """Bytes that training needs; of text from above: states of all lanes, activations of those that are side by side.
+    """Bytes that training needs, from above: states of all lanes, activations of those that are side by side.
+
+    Of a task other than text it is `TASK_MEMORY` for each run.
 
     Measured against XLA's own figures in tests/sweeps/test_units.py: a step needs up to 2.1 times what the backward
     pass keeps, an evaluation up to half of that for each of its windows, or the logits twice. On a CPU, lanes that do
