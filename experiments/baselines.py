@@ -26,12 +26,12 @@ from common import writable
 
 from seqjax.config import Config, run_id
 from seqjax.data import load_corpus
-from seqjax.disk import write_atomically, write_json
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.overlay import load_config
+from seqjax.host.disk import write_atomically, write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.host.wording import with_error
+from seqjax.runs.config_file import load_config
 from seqjax.training.loop import train
-from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "baselines"

@@ -36,10 +36,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqjax.disk import write_json
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.plain import whole
+from seqjax.config.plain import whole
+from seqjax.host.disk import write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "bundles" / "results.json"
@@ -162,7 +162,7 @@ def sweep(path: Path, runs: Path, one_worker: bool, bundle: bool) -> int:
     """The sweep as the command trains it, but bundled wherever it can be, whether that is predicted to pay or not."""
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.machine import this_machine
-    from seqjax.sweeps.run import local_launch, run_sweep
+    from seqjax.sweeps.sweep import local_launch, run_sweep
 
     machine = this_machine()
     if one_worker:
@@ -179,9 +179,9 @@ def step_way(path: Path) -> dict[str, Any]:
     os.sched_setaffinity(0, {min(cores)})
     os.environ["NPROC"] = "1"
     from seqjax.config import to_dict
+    from seqjax.runs.targets import vocabulary_size
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.speed import measure
-    from seqjax.targets import vocabulary_size
 
     config = read_sweep(path).runs()[0].config
     times = {lanes: measure(to_dict(config), vocabulary_size(config), lanes)["step_seconds"] for lanes in (1, 4, 16)}

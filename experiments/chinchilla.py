@@ -25,15 +25,15 @@ from common import writable
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from seqjax.disk import write_json
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.plain import whole
-from seqjax.report.figures import check_name, draw_fits, save
-from seqjax.scaling import Points, fit, read_points
-from seqjax.scaling.laws import LAWS
-from seqjax.scaling.summary import describe
-from seqjax.table_file import read_file
+from seqjax.config.plain import whole
+from seqjax.host.disk import write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.laws import Points, fit, read_points
+from seqjax.laws.forms import LAWS
+from seqjax.laws.summary import describe
+from seqjax.laws.table_file import read_file
+from seqjax.plots.fits import check_name, draw_fits, save
 from seqjax.training.hardware import describe_hardware, describe_versions
 
 DELTA = 1e-3

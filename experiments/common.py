@@ -14,16 +14,16 @@ import pandas as pd
 from seqjax.cli import main as seqjax
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.commands.sweep import FAILED
-from seqjax.disk import storage_errors, write_json
 from seqjax.errors import UserError
-from seqjax.report.style import save
+from seqjax.host.disk import storage_errors, write_json
+from seqjax.laws.files import to_dict
+from seqjax.laws.fitting import Fit
+from seqjax.plots.style import save
 from seqjax.runs import read_result
-from seqjax.scaling.files import to_dict
-from seqjax.scaling.fitting import Fit
 from seqjax.sweeps.folder import state
 from seqjax.sweeps.grid import read_sweep
-from seqjax.sweeps.run import results_of
 from seqjax.sweeps.search import search
+from seqjax.sweeps.sweep import results_of
 from seqjax.sweeps.table import gather
 from seqjax.training.hardware import describe_hardware, describe_versions
 

@@ -17,10 +17,10 @@ from typing import Any
 import pandas as pd
 from common import run
 
-from seqjax.guard import guarded
-from seqjax.report.families import draw_contexts
-from seqjax.scaling.points import at_best_rates
-from seqjax.units import with_error
+from seqjax.comparison.figures import draw_contexts
+from seqjax.host.guard import guarded
+from seqjax.host.wording import with_error
+from seqjax.laws.points import at_best_rates
 
 T = "train.context_length"
 

@@ -24,15 +24,15 @@ import numpy as np
 from common import surroundings, writable
 
 import seqjax
+from seqjax.comparison.figures import draw_copies
 from seqjax.config import Config, DataConfig, EvaluationConfig, OptimizerConfig, TrainConfig
+from seqjax.config.plain import whole
 from seqjax.data.copies import UNIT, Copies
-from seqjax.disk import write_json
 from seqjax.families import GRU, LSTM, Transformer
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.plain import whole
-from seqjax.report.families import draw_copies
-from seqjax.report.style import save
+from seqjax.host.disk import write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.plots.style import save
 from seqjax.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent

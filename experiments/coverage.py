@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of `seqjax.scaling` hold the truth: many synthetic tables for each law.
+"""How often the 95 % intervals of `seqjax.laws` hold the truth: many synthetic tables for each law.
 
     python experiments/coverage.py                       # 400 tables, 200 refits each: about 20 minutes on two cores
     python experiments/coverage.py --laws kaplan-n --tables 1000
@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from common import writable
 
-from seqjax.disk import write_json
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.plain import whole
-from seqjax.scaling.fitting import DELTAS, deltas_to, refit, resamples, widened
-from seqjax.scaling.laws import LAWS
+from seqjax.config.plain import whole
+from seqjax.host.disk import write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.laws.fitting import DELTAS, deltas_to, refit, resamples, widened
+from seqjax.laws.forms import LAWS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"
@@ -37,7 +37,7 @@ SKIPPED = {("data-constrained", "lad"), ("chinchilla-outer", "lad")}  # for want
 @pinned()
 def main() -> int:
     """Measure, record after each law, print."""
-    parser = argparse.ArgumentParser(description="How often the 95%% intervals of seqjax.scaling hold the truth.")
+    parser = argparse.ArgumentParser(description="How often the 95%% intervals of seqjax.laws hold the truth.")
     parser.add_argument("--laws", nargs="+", default=list(LAWS), choices=list(LAWS))
     parser.add_argument("--objectives", nargs="+", default=["huber", "lad", "least-squares"], choices=list(DELTAS))
     parser.add_argument("--tables", type=whole(), default=400)

@@ -26,23 +26,24 @@ import pandas as pd
 from common import ROOT, surroundings, sweep_table, writable
 
 import seqjax
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import named_run_id
+from seqjax.config.plain import whole
 from seqjax.data import load_corpus
 from seqjax.data.lines import AUTHORS, split_words
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.opened import OpenRun
-from seqjax.overlay import load_as
-from seqjax.plain import whole
-from seqjax.report.generation import draw_generation
-from seqjax.report.style import save
-from seqjax.scaling.intervals import t_interval
+from seqjax.host import disk
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.host.wording import with_error
+from seqjax.laws.intervals import t_interval
+from seqjax.plots.generation import draw_generation
+from seqjax.plots.style import save
+from seqjax.runs.config_file import load_as
 from seqjax.sweeps.worker import share_compilations
 from seqjax.tasks.lines import Config, Judge, load, make_judges, make_model, make_task, share_right, write_lines
+from seqjax.trained.opened import OpenRun
 from seqjax.training.loop import train
-from seqjax.units import with_error
 
 RESULTS = ROOT / "experiments" / "results" / "generation"
 SWEEP, LINES = ROOT / "configs" / "sweeps" / "generation.yaml", ROOT / "configs" / "tasks" / "lines.yaml"

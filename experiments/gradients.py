@@ -31,20 +31,20 @@ from common import surroundings, writable
 import seqjax
 from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
 from seqjax.config import run_id as name_of
+from seqjax.config.plain import whole
 from seqjax.data import window_batch
-from seqjax.disk import storage_errors, write_json
 from seqjax.families import FAMILIES, Transformer
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.plain import whole
-from seqjax.report.gradients import draw_gradient_norms
-from seqjax.report.style import save
-from seqjax.scaling.intervals import t_interval
+from seqjax.host.disk import storage_errors, write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.host.wording import with_error
+from seqjax.laws.intervals import t_interval
+from seqjax.plots.gradients import draw_gradient_norms
+from seqjax.plots.style import save
 from seqjax.sweeps.worker import share_compilations
 from seqjax.tasks.text import load
 from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope, gradient_norms
 from seqjax.training.loop import train_bundle
-from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "gradients"

@@ -19,11 +19,11 @@ import pandas as pd
 from common import run
 
 from seqjax.errors import UserError
-from seqjax.guard import guarded
-from seqjax.report.figures import draw_isoflops
-from seqjax.scaling import read_points
-from seqjax.scaling.frontier import isoflops
-from seqjax.scaling.points import at_best_rates
+from seqjax.host.guard import guarded
+from seqjax.laws import read_points
+from seqjax.laws.frontier import isoflops
+from seqjax.laws.points import at_best_rates
+from seqjax.plots.fits import draw_isoflops
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,12 +17,12 @@ from typing import Any
 import pandas as pd
 from common import constants, run
 
-from seqjax.guard import guarded
-from seqjax.report.families import draw_learning_curves
+from seqjax.comparison.figures import draw_learning_curves
+from seqjax.host.guard import guarded
+from seqjax.laws import fit, make_points
+from seqjax.laws.points import at_best_rates
+from seqjax.laws.summary import describe
 from seqjax.runs import read_curve
-from seqjax.scaling import fit, make_points
-from seqjax.scaling.points import at_best_rates
-from seqjax.scaling.summary import describe
 
 
 def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -30,12 +30,12 @@ from seqjax.config import Config
 from seqjax.data import evaluation_windows, gather_windows, window_batch
 from seqjax.data.bigrams import cross_entropies, pairs_of
 from seqjax.errors import UserError
-from seqjax.guard import guarded
-from seqjax.report.recipe import draw_recipe
-from seqjax.scaling.intervals import t_interval
+from seqjax.host.guard import guarded
+from seqjax.host.wording import with_error
+from seqjax.laws.intervals import t_interval
+from seqjax.plots.recipe import draw_recipe
 from seqjax.tasks.text import load
 from seqjax.tasks.text_evaluation import shard_bits_per_byte
-from seqjax.units import with_error
 
 STEPS: dict[str, dict[str, Any]] = {
     "embedding, unembedding": {"model.n_layers": 0},

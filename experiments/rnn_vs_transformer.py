@@ -33,25 +33,25 @@ from pathlib import Path
 import pandas as pd
 from common import sweep_table, writable
 
-from seqjax.chains import Chains
 from seqjax.cli import main as seqjax
 from seqjax.commands.options import config_options, split_config_options
+from seqjax.comparison.collect import collect, to_measure
+from seqjax.comparison.measuring import chains_for, characters_per_token, measure_all
+from seqjax.comparison.page import write_report
+from seqjax.comparison.verdicts import claims_markdown, summary
 from seqjax.config import Config
-from seqjax.disk import write_atomically
 from seqjax.errors import UserError, did_you_mean
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.report.page import write_report
-from seqjax.report.verdicts import claims_markdown, summary
-from seqjax.stopping import STOPPED
-from seqjax.sweeps.collect import collect, to_measure
+from seqjax.host.disk import write_atomically
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.host.stopping import STOPPED
+from seqjax.host.wording import duration
 from seqjax.sweeps.grid import Sweep, read_sweep
 from seqjax.sweeps.machine import Machine, this_machine
-from seqjax.sweeps.positions import chains_for, characters_per_token, measure_all
-from seqjax.sweeps.report import describe_plan, flops_of
-from seqjax.sweeps.units import form_units
+from seqjax.sweeps.printed import describe_plan, flops_of
+from seqjax.sweeps.programs import form_units
+from seqjax.trained.chains import Chains
 from seqjax.training.hardware import PEAK_BFLOAT16
-from seqjax.units import duration
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, RESULTS = ROOT / "configs" / "figure7", ROOT / "experiments" / "results" / "figure7"

@@ -24,22 +24,22 @@ from common import surroundings, writable
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig, named_run_id
+from seqjax.config.plain import whole
 from seqjax.data.sentiment import Splits
-from seqjax.disk import storage_errors, write_json
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Transformer, Window
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.overlay import load_as
-from seqjax.plain import whole
-from seqjax.report.sentiment import draw_sentiment, show_model
-from seqjax.report.style import save
+from seqjax.host.disk import storage_errors, write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.host.wording import with_error
+from seqjax.laws.intervals import t_interval
+from seqjax.plots.sentiment import draw_sentiment, show_model
+from seqjax.plots.style import save
 from seqjax.runs import read_result
-from seqjax.scaling.intervals import t_interval
+from seqjax.runs.config_file import load_as
 from seqjax.sweeps.worker import share_compilations
 from seqjax.tasks.sentiment import Config, load, make_task
 from seqjax.training.loop import train
-from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "sentiment"

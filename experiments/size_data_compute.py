@@ -18,12 +18,12 @@ from typing import Any
 import pandas as pd
 from common import constants, run
 
-from seqjax.guard import guarded
-from seqjax.report.figures import draw_fits
-from seqjax.scaling import fit, read_points
-from seqjax.scaling.families import crossing, frontier
-from seqjax.scaling.points import at_best_rates
-from seqjax.scaling.summary import describe
+from seqjax.host.guard import guarded
+from seqjax.laws import fit, read_points
+from seqjax.laws.points import at_best_rates
+from seqjax.laws.ratios import crossing, frontier
+from seqjax.laws.summary import describe
+from seqjax.plots.fits import draw_fits
 
 N, D = "params_non_embedding", "tokens"
 

@@ -36,18 +36,18 @@ from common import surroundings, writable
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import named_run_id
+from seqjax.config.plain import whole
 from seqjax.data.blocks import block_edges
 from seqjax.data.driving import Drive
-from seqjax.disk import write_json
 from seqjax.errors import UserError
-from seqjax.folders import expanded
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.overlay import load_as
-from seqjax.plain import whole
-from seqjax.report.steering import draw_steering
-from seqjax.report.style import save
+from seqjax.host.disk import write_json
+from seqjax.host.folders import expanded
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.plots.steering import draw_steering
+from seqjax.plots.style import save
 from seqjax.runs import read_result
+from seqjax.runs.config_file import load_as
 from seqjax.tasks.block_errors import Draws, draw, interval, mean_errors, sum_by_block
 from seqjax.tasks.steering import Config, load, make_task, parts_of
 from seqjax.training.loop import train

@@ -32,17 +32,18 @@ from typing import Any
 from common import writable
 
 import seqjax
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.config import named_run_id
 from seqjax.errors import UserError
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.overlay import load_as
-from seqjax.report.style import save
-from seqjax.report.translation import draw_translation
+from seqjax.host import disk
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.host.wording import with_error
+from seqjax.plots.style import save
+from seqjax.plots.translation import draw_translation
+from seqjax.runs.config_file import load_as
 from seqjax.tasks.translation import Config, Translation, load, make_task, translate
 from seqjax.training.loop import train
-from seqjax.units import with_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "translation"

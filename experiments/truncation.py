@@ -32,14 +32,14 @@ from common import surroundings, writable
 
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.config import ModelConfig, named_run_id
-from seqjax.disk import storage_errors, write_json
+from seqjax.config.plain import whole
 from seqjax.families import Transformer
-from seqjax.guard import guarded
-from seqjax.numerics import pinned
-from seqjax.overlay import load_as
-from seqjax.plain import whole
-from seqjax.report.gradients import draw_truncation
-from seqjax.report.style import save
+from seqjax.host.disk import storage_errors, write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.plots.gradients import draw_truncation
+from seqjax.plots.style import save
+from seqjax.runs.config_file import load_as
 from seqjax.sweeps.worker import share_compilations
 from seqjax.tasks.delays import Config
 from seqjax.training.loop import train

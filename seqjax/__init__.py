@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from seqjax.opened import OpenRun
+    from seqjax.trained.opened import OpenRun
 
 __version__ = "0.1.0"
 
 
 def open(folder: str | Path, **how: Any) -> OpenRun:
-    """A trained run: see :func:`seqjax.opened.open_run`. JAX is imported when this is called, not before."""
-    from seqjax.opened import open_run
+    """A trained run: see :func:`seqjax.trained.opened.open_run`. JAX is imported when this is called, not before."""
+    from seqjax.trained.opened import open_run
 
     return open_run(folder, **how)

@@ -29,9 +29,9 @@ from seqjax.commands import (
 )
 from seqjax.commands.options import split_config_options
 from seqjax.errors import UserError
-from seqjax.guard import guarded
-from seqjax.memory import keep_freed_memory
-from seqjax.numerics import pinned
+from seqjax.host.guard import guarded
+from seqjax.host.memory import keep_freed_memory
+from seqjax.host.numerics import pinned
 
 COMMANDS = (
     train, sweep, plan, status, runs,

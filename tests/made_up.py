@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from seqjax.chains import Chains, make_chains
-from seqjax.scaling.comparison import Comparison, Measured, compare
+from seqjax.comparison.measured import Comparison, Measured, compare
+from seqjax.trained.chains import Chains, make_chains
 
 SIZES = (1e6, 1e7, 1e8, 1e9)
 CONSTANTS = ((4.0, 3.2, 0.47), (3.4, 4.0, 0.56), (2.7, 4.9, 0.60), (2.3, 5.4, 0.62))  # Kaplan et al. 2020, D.5

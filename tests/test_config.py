@@ -9,18 +9,11 @@ from typing import Any
 
 import pytest
 
-from seqjax.config import (
-    Config,
-    TrainConfig,
-    canonical_json,
-    program_key,
-    run_id,
-    to_dict,
-)
+from seqjax.config import Config, TrainConfig, canonical_json, program_key, run_id, to_dict
+from seqjax.config.fields import leaves
 from seqjax.errors import UserError
 from seqjax.families import GRU, LSTM, Elman, Transformer
-from seqjax.fields import leaves
-from seqjax.overlay import load_config
+from seqjax.runs.config_file import load_config
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -21,9 +21,11 @@ from seqjax.config import (
     run_id,
     to_dict,
 )
+from seqjax.config.plain import dump_yaml
+from seqjax.config.tree import Tree, options_tree, overlay, read_file
 from seqjax.families import FAMILIES, LSTM, Transformer, Window
 from seqjax.families.family import Impossible
-from seqjax.overlay import Tree, dump_yaml, load_config, options_tree, overlay, read_file, validate
+from seqjax.runs.config_file import load_config, validate
 from seqjax.sweeps.grid import read_sweep
 
 HOWEVER_SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seqjax.disk import need_room
 from seqjax.errors import UserError
+from seqjax.host.disk import need_room
 
 
 def disk_of(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Path], tuple[int, int, int]]) -> None:

@@ -19,17 +19,18 @@ from sweeping import write_sweep
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.commands.options import code_again, configs_of_runs
+from seqjax.comparison.figures import draw_against_time, draw_learning_curves
 from seqjax.config import run_id
+from seqjax.config.tree import options_tree, overlay
 from seqjax.errors import UserError
 from seqjax.families import GRU, family_of, hues_of, in_order, labels_of, own
 from seqjax.models import build_model, count_parameters
-from seqjax.overlay import load_config, options_tree, overlay, validate
-from seqjax.report.families import draw_against_time, draw_learning_curves
+from seqjax.runs.config_file import load_config, validate
+from seqjax.runs.targets import resolve
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.machine import this_machine
-from seqjax.sweeps.run import local_launch, run_sweep
+from seqjax.sweeps.sweep import local_launch, run_sweep
 from seqjax.sweeps.table import gather, read_table, render
-from seqjax.targets import resolve
 from seqjax.tasks.text import token_losses
 from seqjax.training.gradients import gradient_norms
 from seqjax.training.loop import train

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from seqjax.cli import main
 from seqjax.config import run_id
+from seqjax.config.plain import Unreadable, dump_yaml, load_yaml, number, scalar, whole
 from seqjax.errors import UserError
-from seqjax.overlay import load_config
-from seqjax.plain import Unreadable, dump_yaml, load_yaml, number, scalar, whole
+from seqjax.host.wording import parse_duration
+from seqjax.runs.config_file import load_config
 from seqjax.sweeps.grid import read_sweep
-from seqjax.units import parse_duration
 
 LSTM = "model: {family: lstm}\n"
 STEPS = {"0100": 100, "010": 10, "08": 8, "+3": 3, "1e3": 1000, "1E3": 1000, "100.0": 100, "5.": 5, "2.5e1": 25}

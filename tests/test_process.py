@@ -22,10 +22,10 @@ from seqjax.cli import main
 from seqjax.config import to_dict
 from seqjax.data import load_corpus
 from seqjax.errors import UserError
-from seqjax.folders import data_folder, expanded
-from seqjax.guard import guarded
-from seqjax.stopping import ASKS, Interrupted, exit_code, stop_signals
-from seqjax.streams import Forgiving, forgiving_streams, is_terminal, tell
+from seqjax.host.folders import data_folder, expanded
+from seqjax.host.guard import guarded
+from seqjax.host.stopping import ASKS, Interrupted, exit_code, stop_signals
+from seqjax.host.streams import Forgiving, forgiving_streams, is_terminal, tell
 from seqjax.training.progress import Progress
 
 SEQJAX = (sys.executable, "-m", "seqjax")

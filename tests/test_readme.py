@@ -11,7 +11,7 @@ import pytest
 from experiment import load
 
 from seqjax.config import run_id
-from seqjax.overlay import load_config
+from seqjax.runs.config_file import load_config
 
 REPOSITORY = Path(__file__).parent.parent
 RESULTS = REPOSITORY / "experiments" / "results" / "baselines"

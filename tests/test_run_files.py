@@ -14,10 +14,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.cli import main
 from seqjax.errors import UserError
-from seqjax.folders import replaced_atomically
+from seqjax.host import disk
+from seqjax.host.folders import replaced_atomically
 
 DAMAGED = [b"", b"\0" * 40, b'{"status": "fini', b"[]", b"null", b"\xff\xfe"]
 

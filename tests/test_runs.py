@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer
+from seqjax.host import disk
 
 CONFIG = Config(LSTM())
 

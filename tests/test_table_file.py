@@ -10,9 +10,9 @@ import pytest
 
 from seqjax.cli import main
 from seqjax.errors import UserError
-from seqjax.scaling.files import read_fits
-from seqjax.scaling.points import read_points
-from seqjax.table_file import number_of, read_file, typed
+from seqjax.laws.files import read_fits
+from seqjax.laws.points import read_points
+from seqjax.laws.table_file import number_of, read_file, typed
 
 HEAD = b"params,tokens,loss\n"
 ROW = b"1e6,2e9,3.1\n"

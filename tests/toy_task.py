@@ -16,8 +16,8 @@ import numpy as np
 from seqjax import runs
 from seqjax.config import OptimizerConfig, TaskTrain
 from seqjax.families import LSTM
-from seqjax.opened import _restored
 from seqjax.tasks.task import Found, Objective, Task, found
+from seqjax.trained.opened import _restored
 
 
 @dataclass(frozen=True)

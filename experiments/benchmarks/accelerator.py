@@ -54,7 +54,7 @@ def main() -> int:
     options = parser.parse_args()
     began = time.perf_counter()
     prepare()
-    from seqjax.disk import storage_errors
+    from seqjax.host.disk import storage_errors
 
     folder = options.out or ROOT / "report" / ("accelerator-tiny" if options.tiny else "accelerator")
     with storage_errors(folder):
@@ -199,6 +199,6 @@ def as_text(lines: list[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     prepare()
-    from seqjax.guard import guarded
+    from seqjax.host.guard import guarded
 
     sys.exit(guarded(main))

@@ -24,14 +24,14 @@ import numpy as np
 from jax import Array, lax
 
 from seqjax.config import TrainConfig
-from seqjax.disk import write_json
 from seqjax.families import FAMILIES, LSTM, Transformer
+from seqjax.host.disk import write_json
+from seqjax.host.memory import keep_freed_memory
 from seqjax.layers import native
 from seqjax.layers.attention import attend
 from seqjax.layers.blockwise import blockwise_attention
 from seqjax.layers.native.attention import causal_attention
 from seqjax.layers.precision import contract
-from seqjax.memory import keep_freed_memory
 from seqjax.through_time.gates import activate
 from seqjax.through_time.nonlinear import tabulate, unroll
 

@@ -18,8 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from seqjax.disk import write_json
 from seqjax.families import FAMILIES
+from seqjax.host.disk import write_json
 from seqjax.through_time.nonlinear import unroll
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))

@@ -11,7 +11,7 @@ Transformer, around the whole attention matrix); `flax`, Flax's `nn.RNN` over it
 `GRUCell`, `SimpleCell`); `torch`, its `nn.LSTM`, `nn.GRU`, `nn.RNN` and `scaled_dot_product_attention` with fused
 AdamW; `compiled`, the same model under `torch.compile` (which leaves recurrent modules as they are).
 
-All share a process that keeps freed memory, as seqjax's commands do (seqjax/memory.py); torch gains by it as well.
+All share a process that keeps freed memory, as seqjax's commands do (seqjax/host/memory.py); torch gains by it as well.
 Needs torch: pip install -e '.[bench]'.
 """
 
@@ -32,11 +32,11 @@ import jax
 import numpy as np
 
 from seqjax.config import Config, TrainConfig
-from seqjax.disk import write_json
+from seqjax.config.plain import whole
 from seqjax.families import FAMILIES
-from seqjax.memory import keep_freed_memory
+from seqjax.host.disk import write_json
+from seqjax.host.memory import keep_freed_memory
 from seqjax.models import count_parameters
-from seqjax.plain import whole
 from seqjax.tasks.text import make_objective
 from seqjax.training.lanes import make_bundle, make_program
 from seqjax.training.state import Hyper

@@ -11,11 +11,11 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.config import Config, OptimizerConfig, TrainConfig, check
+from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Family, family_of, own
 from seqjax.families.family import Impossible
-from seqjax.plain import whole
-from seqjax.units import si
+from seqjax.host.wording import si
 
 VOCABULARY = 256
 PROFILED_STEPS = 4

@@ -39,12 +39,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     tables.check(options)
     options.by = options.by or "family"
-    from seqjax.report.figures import check_name, draw_fits, draw_ratio
-    from seqjax.scaling.diagnostics import LETTERS
-    from seqjax.scaling.families import crossing, matched_ratio
-    from seqjax.scaling.fits import fit
-    from seqjax.scaling.laws import law_named
-    from seqjax.scaling.summary import describe
+    from seqjax.laws.diagnostics import LETTERS
+    from seqjax.laws.fits import fit
+    from seqjax.laws.forms import law_named
+    from seqjax.laws.ratios import crossing, matched_ratio
+    from seqjax.laws.summary import describe
+    from seqjax.plots.fits import check_name, draw_fits, draw_ratio
 
     for path in (options.plot, options.ratio):
         if path is not None:

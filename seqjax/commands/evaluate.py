@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import seqjax
-from seqjax import disk
 from seqjax.commands import options as shared
 from seqjax.config import Config
+from seqjax.config.plain import whole
 from seqjax.errors import UserError
-from seqjax.plain import whole
-from seqjax.units import with_error
+from seqjax.host import disk
+from seqjax.host.wording import with_error
 
 if TYPE_CHECKING:
-    from seqjax.opened import OpenRun
+    from seqjax.trained.opened import OpenRun
 
 
 def add_parser(commands: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import tables
-from seqjax.plain import number
+from seqjax.config.plain import number
 
 
 def add_parser(commands: Any) -> None:
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Read, fit, print, write."""
     shared.no_more(rest)
-    from seqjax.scaling.laws import LAWS, law_named
+    from seqjax.laws.forms import LAWS, law_named
 
     if options.laws:
         width = max(map(len, LAWS))
@@ -52,16 +52,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     tables.check(options)
     law = law_named(options.law)
     if options.json is not None:
-        from seqjax.scaling.files import check_place
+        from seqjax.laws.files import check_place
 
         check_place(options.json)
     if options.plot is not None:
-        from seqjax.report.figures import check_name
+        from seqjax.plots.fits import check_name
 
         check_name(options.plot)
-    from seqjax.scaling.files import write_fits
-    from seqjax.scaling.fits import fit
-    from seqjax.scaling.summary import checklist, describe
+    from seqjax.laws.files import write_fits
+    from seqjax.laws.fits import fit
+    from seqjax.laws.summary import checklist, describe
 
     fits = {}
     for group, points in tables.points_by_group(options, law.variables).items():
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         write_fits(options.json, fits)
         print(f"wrote {options.json}", file=sys.stderr)
     if options.plot:
-        from seqjax.report.figures import draw_fits
+        from seqjax.plots.fits import draw_fits
 
         shared.write_figure(draw_fits(fits), options.plot)
     return tables.exit_code(options)

@@ -9,7 +9,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.commands import tables
 from seqjax.errors import UserError
-from seqjax.units import si
+from seqjax.host.wording import si
 
 
 def add_parser(commands: Any) -> None:
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     tables.check(options)
     if options.plot:
-        from seqjax.report.figures import check_name
+        from seqjax.plots.fits import check_name
 
         check_name(options.plot)
     groups = tables.points_by_group(options, ("params", "tokens", "flops"))
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
-    from seqjax.scaling.frontier import isoflops
+    from seqjax.laws.frontier import isoflops
 
     found = isoflops(points, options.bootstrap, options.seed)
     print(f"  {'C':>11}{'runs':>6}{'best N':>11}{'Akima':>11}{'D/N':>9}{'loss':>9}")
@@ -74,13 +74,13 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
         flags.insert(0, f"isoflop: {len(without)} of {len(found.profiles)} budgets have no minimum, see above")
     print("\n".join(f"  FLAG {flag}" for flag in flags) or "  no flags", flush=True)
     if options.plot:
-        from seqjax.report.figures import draw_isoflops
+        from seqjax.plots.fits import draw_isoflops
 
         shared.write_figure(draw_isoflops(found, points.conventions.get("params", "as given")), options.plot)
 
 
 def _print_envelope(points: Any, options: argparse.Namespace) -> None:
-    from seqjax.scaling.frontier import envelope
+    from seqjax.laws.frontier import envelope
 
     curves = _curves(options.places, points)
     found = envelope(curves, bootstrap=options.bootstrap, seed=options.seed)
@@ -90,7 +90,7 @@ def _print_envelope(points: Any, options: argparse.Namespace) -> None:
     print(f"  N ~ C^a, a = {found.exponent:.3f}{sure}")
     print("  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it")
     if options.plot:
-        from seqjax.report.figures import draw_envelope
+        from seqjax.plots.fits import draw_envelope
 
         shared.write_figure(draw_envelope(curves, found, points.conventions.get("params", "")), options.plot)
 

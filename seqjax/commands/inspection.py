@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import seqjax
-from seqjax import disk
 from seqjax.commands import options as shared
+from seqjax.config.plain import whole
 from seqjax.errors import UserError
-from seqjax.plain import whole
+from seqjax.host import disk
 
 if TYPE_CHECKING:
     from seqjax.models.inside import Trace
-    from seqjax.opened import OpenRun
+    from seqjax.trained.opened import OpenRun
 
 
 def add_parser(commands: Any) -> None:
@@ -64,8 +64,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if options.layer is not None and not 1 <= options.layer <= run.config.model.n_layers:
             layers = run.config.model.n_layers
             raise UserError(f"command line: --layer {options.layer}: {run.folder} has layers 1 to {layers}")
-    from seqjax.report.inspection import draw_inspection
-    from seqjax.report.style import check_name, save
+    from seqjax.plots.inspection import draw_inspection
+    from seqjax.plots.style import check_name, save
 
     check_name(options.output)
     for run in runs:
@@ -112,7 +112,7 @@ def _pieces(run: OpenRun, one: Trace) -> list[str]:
 
 
 def _reading(name: str, one: Trace) -> Any:
-    from seqjax.report.inspection import Reading
+    from seqjax.plots.inspection import Reading
 
     return Reading(name, one.loss_T, *one.inside[1:])
 

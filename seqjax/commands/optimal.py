@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
-from seqjax.plain import number
-from seqjax.units import si
+from seqjax.config.plain import number
+from seqjax.host.wording import si
 
 
 def add_parser(commands: Any) -> None:
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     import numpy as np
 
-    from seqjax.scaling.files import read_fits
+    from seqjax.laws.files import read_fits
 
     for group, fit in read_fits(options.fit).items():
         found = fit.optimal(options.flops)

@@ -13,10 +13,11 @@ from typing import Any
 
 from seqjax import runs
 from seqjax.config import RunConfig
+from seqjax.config.fields import leaves
+from seqjax.config.tree import loaded, read_tree
 from seqjax.errors import UserError, did_you_mean
 from seqjax.families import own
-from seqjax.fields import leaves
-from seqjax.overlay import loaded, read_tree, validate, with_options
+from seqjax.runs.config_file import validate, with_options
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -95,7 +96,7 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
     tree = with_options(read_tree(file), config_options(rest))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
-    from seqjax.targets import resolve
+    from seqjax.runs.targets import resolve
 
     resolved = resolve(tree)
     for note in resolved.notes:
@@ -228,7 +229,7 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
 
 def write_figure(figure: Any, path: Path) -> None:
     """Save a figure and say where it is."""
-    from seqjax.report.style import save
+    from seqjax.plots.style import save
 
     save(figure, path)
     print(f"wrote {path}", file=sys.stderr)

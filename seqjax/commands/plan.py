@@ -10,10 +10,10 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import sweep as sweep_command
-from seqjax.disk import write_atomically
+from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
-from seqjax.plain import number, whole
-from seqjax.units import duration
+from seqjax.host.disk import write_atomically
+from seqjax.host.wording import duration
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     sweep_command.stay_off_accelerators()
     from seqjax.sweeps.budget import GridShape, as_yaml, probes, propose
     from seqjax.sweeps.grid import read_sweep
-    from seqjax.sweeps.run import measured_speeds
+    from seqjax.sweeps.sweep import measured_speeds
 
     over = shared.config_options(rest)
     sweep = read_sweep(options.sweep, over)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
+from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
-from seqjax.plain import number, whole
 
 
 def add_parser(commands: Any) -> None:
@@ -37,12 +37,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """One line a run, and the figure."""
     shared.no_more(rest)
     if options.plot:
-        from seqjax.report.figures import check_name
+        from seqjax.plots.fits import check_name
 
         check_name(options.plot)
     if not options.margin > 0 or options.bootstrap < 0:
         raise UserError("command line: --margin is above 0, and --bootstrap a count, 0 or more")
-    from seqjax.scaling.position import fit_position, late_gain, plateau
+    from seqjax.laws.position import fit_position, late_gain, plateau
 
     curves = _curves(options.places)
     width = max(map(len, curves))
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             where = f"from {found.position:.0f} on ({found.low:.0f} to {high})"
         print(f"{name:<{width}}  {law:<32}{gained:<34}{where}", flush=True)
     if options.plot:
-        from seqjax.report.figures import draw_positions
+        from seqjax.plots.fits import draw_positions
 
         shared.write_figure(draw_positions(curves, fits, plateaus), options.plot)
     return 0
@@ -74,8 +74,8 @@ def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
     """Losses by position and their errors of every finished run, by readable name."""
     import pandas as pd
 
+    from seqjax.laws.comparable import differences
     from seqjax.runs import read_result
-    from seqjax.scaling.comparable import differences
     from seqjax.sweeps.folder import read_plan, run_folders, state_to_show
     from seqjax.sweeps.table import row_of
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
+from seqjax.config.plain import number
 from seqjax.errors import UserError
-from seqjax.plain import number
-from seqjax.units import si
+from seqjax.host.wording import si
 
 VARIABLES = ("params", "tokens", "flops", "steps", "position", "unique_tokens")
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     import numpy as np
 
-    from seqjax.scaling.files import read_fits
+    from seqjax.laws.files import read_fits
 
     given = {name: getattr(options, name) for name in VARIABLES if getattr(options, name) is not None}
     lengths = {len(values) for values in given.values()} - {1}

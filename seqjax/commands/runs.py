@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
-from seqjax.disk import write_bytes_atomically
 from seqjax.errors import UserError
+from seqjax.host.disk import write_bytes_atomically
 
 
 def add_parser(commands: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import seqjax
 from seqjax.commands import options as shared
+from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
-from seqjax.plain import number, whole
 
 
 def add_parser(commands: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.config import Config, RunConfig, run_id, task_name, to_dict
-from seqjax.overlay import dump_yaml
-from seqjax.units import si
+from seqjax.config.plain import dump_yaml
+from seqjax.host.wording import si
 
 
 def add_parser(commands: Any) -> None:

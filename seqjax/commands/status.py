@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     from seqjax.sweeps import folder as folders
     from seqjax.sweeps.launch.jobs import in_queue
-    from seqjax.sweeps.report import describe_states
+    from seqjax.sweeps.printed import describe_states
 
     states = [folders.state_to_show(run_folder) for run_folder in folders.run_folders(options.folder)]
     queued = in_queue(options.folder)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
+from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
-from seqjax.plain import number, whole
-from seqjax.stopping import exit_code
-from seqjax.streams import tell
+from seqjax.host.stopping import exit_code
+from seqjax.host.streams import tell
 
 FAILED = 4
 
@@ -66,10 +66,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     stay_off_accelerators()
     from seqjax.sweeps.folder import refuse_others
     from seqjax.sweeps.grid import read_sweep
-    from seqjax.sweeps.report import describe_plan, predicted_seconds
-    from seqjax.sweeps.run import check_budget, measured_speeds, results_of
+    from seqjax.sweeps.printed import describe_plan, predicted_seconds
+    from seqjax.sweeps.programs import form_units
     from seqjax.sweeps.search import search
-    from seqjax.sweeps.units import form_units
+    from seqjax.sweeps.sweep import check_budget, measured_speeds, results_of
     from seqjax.training.tracking import choose_mode
 
     sweep = read_sweep(options.sweep, shared.config_options(rest))
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace, sweep: Any, folder: Path, machine: Any, speeds: Any, cluster: Any) -> int:
-    from seqjax.sweeps.run import local_launch, run_sweep
+    from seqjax.sweeps.sweep import local_launch, run_sweep
 
     if cluster is not None:
         from seqjax.sweeps.launch.jobs import slurm_launch
@@ -136,7 +136,7 @@ def _slurm_machine(cluster: Any) -> Any:
 def report(folder: Path, outcome: Any) -> int:
     """Say how the sweep stands; its exit code."""
     from seqjax.sweeps.folder import state_to_show
-    from seqjax.sweeps.report import describe_curves, describe_states
+    from seqjax.sweeps.printed import describe_curves, describe_states
 
     states = [state_to_show(folder / run.run_id) for run in outcome.planned]
     print()
@@ -163,7 +163,7 @@ def machine_of(options: argparse.Namespace) -> Any:
 
 def duration_option(name: str, text: str | None) -> float | None:
     """Seconds of an option such as 20m."""
-    from seqjax.units import parse_duration
+    from seqjax.host.wording import parse_duration
 
     try:
         return None if text is None else parse_duration(text)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
-from seqjax.plain import number, whole
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
 SHORT = {
@@ -67,10 +67,10 @@ def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared:
     Args:
         compared: the groups are compared with each other, so their losses have to compare.
     Raises:
-        UserError: see :func:`seqjax.scaling.points.read_points`.
+        UserError: see :func:`seqjax.laws.points.read_points`.
     """
-    from seqjax.scaling.comparable import refuse_incomparable
-    from seqjax.scaling.points import has_status, is_run_table, select
+    from seqjax.laws.comparable import refuse_incomparable
+    from seqjax.laws.points import has_status, is_run_table, select
 
     wanted = {*needs}
     wanted |= {"flops"} if options.frontier else set()
@@ -121,9 +121,9 @@ def exit_code(options: argparse.Namespace) -> int:
 
 
 def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: Any) -> Any:
-    from seqjax.scaling.families import frontier
-    from seqjax.scaling.kaplan import adjusted
-    from seqjax.scaling.points import read_points
+    from seqjax.laws.kaplan import adjusted
+    from seqjax.laws.points import read_points
+    from seqjax.laws.ratios import frontier
 
     columns = {name: getattr(options, name) for name in VARIABLES if getattr(options, name) is not None}
     points = read_points(
@@ -147,8 +147,8 @@ def _source(places: list[Path]) -> str:
 
 def _read(places: list[Path]) -> tuple[Any, Any]:
     """The run table of sweep folders, or any table in files; and its cells as they are written."""
+    from seqjax.laws.table_file import read_file
     from seqjax.sweeps.table import gather
-    from seqjax.table_file import read_file
 
     if any(place.is_dir() for place in places):
         table = gather(places)

@@ -11,10 +11,10 @@ import seqjax
 from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config, RunConfig, dotted, run_id
+from seqjax.config.plain import whole
 from seqjax.errors import UserError
-from seqjax.plain import whole
-from seqjax.stopping import Interrupted, exit_code
-from seqjax.units import with_error
+from seqjax.host.stopping import Interrupted, exit_code
+from seqjax.host.wording import with_error
 
 DIVERGED = 3
 

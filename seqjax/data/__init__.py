@@ -13,7 +13,7 @@ from seqjax.data.batches import (
 from seqjax.data.corpora import CORPORA, SPLITS, Corpus, Document, load_corpus
 from seqjax.data.tokenizers import Tokenizer, load_tokenizer
 from seqjax.data.tokens import TokenShard, prepare_shard
-from seqjax.folders import cache_folder, data_folder
+from seqjax.host.folders import cache_folder, data_folder
 
 __all__ = [
     "CORPORA",

@@ -16,12 +16,12 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from seqjax import folders
 from seqjax.data import downloads
 from seqjax.data.sources import Absent, TextFile, read_chunks, read_files
 from seqjax.data.split_names import SPLITS
 from seqjax.data.splits import split_texts
 from seqjax.errors import UserError, did_you_mean, printable
+from seqjax.host import folders
 
 CORPORA: Mapping[str, str] = {
     "english": "Shakespeare, Milton and the King James Bible, 10.3 MB, embedded; split by whole works",

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from seqjax.data.sources import TextFile, file_digest, read_files
 from seqjax.errors import UserError
-from seqjax.folders import make_folder
-from seqjax.pointers import refuse_pointer_file
+from seqjax.host.folders import make_folder
+from seqjax.host.pointers import refuse_pointer_file
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, did_you_mean
-from seqjax.pointers import refuse_pointer_file
+from seqjax.host.pointers import refuse_pointer_file
 
 FILE = "driving.npz"
 LOG = "driving_log.csv"

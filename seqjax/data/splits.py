@@ -18,7 +18,7 @@ from typing import NamedTuple
 from seqjax.data.sources import TextFile, cut_after
 from seqjax.data.split_names import SPLITS, Named, named_splits
 from seqjax.data.text import has_lone_returns, mark_length
-from seqjax.pointers import HEAD_BYTES
+from seqjax.host.pointers import HEAD_BYTES
 
 HELD_OUT = 0.05  # share of the bytes in validation, and in test
 _SANE = (0.01, 0.075)  # shares that whole files may make instead

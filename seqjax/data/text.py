@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from seqjax.errors import UserError
-from seqjax.pointers import refuse_pointer
+from seqjax.host.pointers import refuse_pointer
 
 BLOCK_BYTES = 1 << 22
 _OTHER_MARKS = (

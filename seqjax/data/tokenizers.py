@@ -30,7 +30,7 @@ import tiktoken
 from seqjax.data import bpe, ranks
 from seqjax.data.corpora import Corpus, Document, decoded
 from seqjax.errors import UserError, did_you_mean
-from seqjax.folders import replaced_atomically
+from seqjax.host.folders import replaced_atomically
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"

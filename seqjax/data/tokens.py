@@ -19,9 +19,9 @@ import numpy as np
 from seqjax.data.corpora import Corpus, Document, not_utf8
 from seqjax.data.sources import last_cut
 from seqjax.data.tokenizers import Coverage, Tokenizer
-from seqjax.disk import need_room
 from seqjax.errors import UserError
-from seqjax.folders import replaced_atomically, scratch
+from seqjax.host.disk import need_room
+from seqjax.host.folders import replaced_atomically, scratch
 
 MAGIC = b"seqjax-tokens-1\n"
 _ALIGNMENT = 4096

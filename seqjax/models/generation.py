@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from seqjax.numerics import pinned
+from seqjax.host.numerics import pinned
 
 Tree = Any
 COLDEST = 1e-20  # at lower temperatures logits overflow, and nothing but the likeliest token has any chance

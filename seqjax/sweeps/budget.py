@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.config import dotted
+from seqjax.config.plain import dump_yaml
+from seqjax.config.tree import RIVALS, options_tree, overlay, read_file
 from seqjax.errors import UserError
 from seqjax.families import own
-from seqjax.overlay import RIVALS, dump_yaml, options_tree, overlay, read_file
+from seqjax.host.wording import duration
+from seqjax.runs.targets import NoSuchWidth
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.report import predicted_seconds
+from seqjax.sweeps.printed import predicted_seconds
+from seqjax.sweeps.programs import form_units
 from seqjax.sweeps.speed import Speeds
-from seqjax.sweeps.units import form_units
-from seqjax.targets import NoSuchWidth
-from seqjax.units import duration
 
 FILL = 0.9  # of the budget; predictions are not exact
 LEAST, MOST = 200.0, 1e10  # non-embedding parameters of the largest model

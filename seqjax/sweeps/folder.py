@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
+from seqjax.host import disk
 from seqjax.sweeps.grid import Planned, Sweep
 
 STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "damaged")

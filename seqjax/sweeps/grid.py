@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.config import RunConfig, dotted, run_id
+from seqjax.config.fields import TARGETS
+from seqjax.config.tree import Tree, beside, loaded, options_tree, overlay, read_file, read_tree
 from seqjax.errors import UserError, did_you_mean
-from seqjax.fields import TARGETS
-from seqjax.overlay import Tree, beside, loaded, options_tree, overlay, read_file, read_tree, schema_of
-from seqjax.targets import resolve
+from seqjax.runs.config_file import schema_of
+from seqjax.runs.targets import resolve
 
 AXES = ("list", "zip", "grid")
 FAMILY, RATE, SEED = "model.family", "optimizer.learning_rate", "train.seed"
@@ -103,7 +104,7 @@ class Sweep:
         """The run at one point: its values over the base, resolved and validated.
 
         Raises:
-            UserError: as :func:`seqjax.targets.resolve`.
+            UserError: as :func:`seqjax.runs.targets.resolve`.
         """
         above = options_tree(point, self.tree.source, schema_of(self.tree))
         above.places.update({key: self.places[key] for key in point if key in self.places})

@@ -16,7 +16,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqjax.sweeps.limits import cores_of_quota, memory_left
+from seqjax.host.limits import cores_of_quota, memory_left
 
 SHARE_OF_MEMORY = 0.7  # of what is free; the rest is for compilation, checkpoints on their way, and others
 

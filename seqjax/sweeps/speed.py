@@ -16,10 +16,11 @@ import jax
 import numpy as np
 
 from seqjax.config import Config, RunConfig, run_id, to_dict
+from seqjax.config.tree import Tree
 from seqjax.errors import UserError
-from seqjax.numerics import pinned
-from seqjax.overlay import Tree, validate
-from seqjax.targets import training_flops_per_token, vocabulary_size
+from seqjax.host.numerics import pinned
+from seqjax.runs.config_file import validate
+from seqjax.runs.targets import training_flops_per_token, vocabulary_size
 
 TIMED_SECONDS = 0.6  # of steps, for each measurement
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
@@ -141,7 +142,7 @@ class Speeds:
         with contextlib.suppress(OSError):
             whole = self._read()
             whole.setdefault(self._machine, {}).update(self._measured)
-            from seqjax.disk import write_json
+            from seqjax.host.disk import write_json
 
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._file, whole)

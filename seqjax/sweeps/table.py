@@ -15,15 +15,16 @@ from typing import Any
 
 import pandas as pd
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.config import Config, run_id, to_dict
+from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.families import own
-from seqjax.fields import leaves
+from seqjax.host import disk
+from seqjax.host.wording import si
+from seqjax.laws.table_file import read_cells, read_file, typed
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.report import aligned
-from seqjax.table_file import read_cells, read_file, typed
-from seqjax.units import si
+from seqjax.sweeps.printed import aligned
 
 COLUMNS = {
     "run_id": "name of the run folder",

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from seqjax.streams import is_terminal, tell
+from seqjax.host.streams import is_terminal, tell
+from seqjax.host.wording import duration
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.units import Unit
-from seqjax.units import duration
+from seqjax.sweeps.programs import Unit
 
 LINE_EVERY = 20.0  # seconds between two plain lines
 REDRAW_EVERY = 0.5

@@ -28,13 +28,13 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
+from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.families import own
-from seqjax.memory import keep_freed_memory
-from seqjax.numerics import pinned
-from seqjax.plain import whole
-from seqjax.stopping import STOPPED, Interrupted
-from seqjax.streams import forgiving_streams
+from seqjax.host.memory import keep_freed_memory
+from seqjax.host.numerics import pinned
+from seqjax.host.stopping import STOPPED, Interrupted
+from seqjax.host.streams import forgiving_streams
 
 
 @forgiving_streams()
@@ -146,8 +146,8 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 def _positions(request: dict[str, Any]) -> dict[str, Any]:
     import jax
 
-    from seqjax.by_position import measure_positions
-    from seqjax.chains import Chains
+    from seqjax.trained.by_position import measure_positions
+    from seqjax.trained.chains import Chains
 
     share_compilations()
     try:

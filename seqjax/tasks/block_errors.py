@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqjax.scaling.intervals import bounds_of
+from seqjax.laws.intervals import bounds_of
 
 
 class Interval(NamedTuple):

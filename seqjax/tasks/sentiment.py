@@ -31,7 +31,7 @@ from seqjax.data.sentiment import (
     make_vocabulary,
 )
 from seqjax.families import GRU
-from seqjax.folders import cache_folder, data_folder
+from seqjax.host.folders import cache_folder, data_folder
 from seqjax.layers.heads import Classifier, SequenceModel, TokenEmbedding
 from seqjax.models.backbone import Backbone
 from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, count_parameters, digest, found

@@ -29,7 +29,7 @@ from seqjax.data.road import drive_road
 from seqjax.errors import UserError
 from seqjax.families import LSTM
 from seqjax.families.family import Impossible
-from seqjax.folders import data_folder, expanded
+from seqjax.host.folders import data_folder, expanded
 from seqjax.layers.heads import Regressor
 from seqjax.layers.vision import FrameEncoder, VideoRegressor
 from seqjax.models.backbone import Backbone

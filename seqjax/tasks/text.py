@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from seqjax import disk
 from seqjax.config import Config as Config
 from seqjax.config import check as check
 from seqjax.data import (
@@ -35,6 +34,7 @@ from seqjax.data import (
 )
 from seqjax.data.sources import Absent
 from seqjax.errors import UserError
+from seqjax.host import disk
 from seqjax.layers.cross_entropy import mean_cross_entropy, token_cross_entropy
 from seqjax.models import build_model
 from seqjax.models.accounting import count_parameters, flops_per_token

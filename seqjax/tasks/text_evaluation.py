@@ -12,8 +12,8 @@ import numpy as np
 
 from seqjax.config import Config
 from seqjax.data import TokenShard, evaluation_windows, gather_windows, segments_per_epoch, stream_batch
-from seqjax.numerics import pinned
-from seqjax.units import with_error
+from seqjax.host.numerics import pinned
+from seqjax.host.wording import with_error
 
 Tree = Any
 TokenLosses = Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]

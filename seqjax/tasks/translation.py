@@ -22,7 +22,7 @@ from seqjax.data.vocabulary import Vocabulary, bpe_vocabulary, word_vocabulary
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES
 from seqjax.families.family import Impossible
-from seqjax.folders import cache_folder, data_folder, expanded
+from seqjax.host.folders import cache_folder, data_folder, expanded
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
 from seqjax.models.beam import beam_search
 from seqjax.models.seq2seq import Seq2Seq

@@ -33,8 +33,8 @@ import numpy as np
 from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
-from seqjax.disk import storage_errors
 from seqjax.errors import UserError, printable
+from seqjax.host.disk import storage_errors
 from seqjax.runs import read_metrics
 
 Tree = Any

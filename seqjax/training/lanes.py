@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from seqjax.config import RunConfig, lane_keys, program_key
 from seqjax.errors import UserError
-from seqjax.numerics import pinned
+from seqjax.host.numerics import pinned
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
 from seqjax.training.optimizer import make_optimizer

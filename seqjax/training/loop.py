@@ -15,19 +15,20 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.config import RunConfig, task_name
 from seqjax.errors import UserError
 from seqjax.families.family import Impossible
-from seqjax.numerics import pinned
-from seqjax.overlay import check
-from seqjax.stopping import Interrupted, stop_signals
+from seqjax.host import disk
+from seqjax.host.numerics import pinned
+from seqjax.host.stopping import Interrupted, stop_signals
+from seqjax.runs.config_file import check
 from seqjax.tasks import task_module
 from seqjax.tasks.task import Found, Task, Where
 from seqjax.training.hardware import present_devices
 from seqjax.training.lanes import make_bundle
 from seqjax.training.progress import Progress
-from seqjax.training.run import Run
+from seqjax.training.record import Run
 from seqjax.training.state import Hyper, TrainState
 from seqjax.training.tracking import open_mirror
 

@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from seqjax.streams import is_terminal, tell
-from seqjax.units import duration, si
+from seqjax.host.streams import is_terminal, tell
+from seqjax.host.wording import duration, si
 
 LINE_EVERY = 10.0  # seconds between two progress lines that are not on a terminal
 REDRAW_EVERY = 0.2

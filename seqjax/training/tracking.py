@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError, printable
+from seqjax.host import disk
 
 MODES = ("online", "offline", "disabled")
 MEANINGS = {mode: mode for mode in MODES} | {"run": "online", "shared": "online", "dryrun": "offline"}  # of WANDB_MODE

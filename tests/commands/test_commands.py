@@ -14,7 +14,7 @@ from jax.profiler import ProfileData
 
 from seqjax.cli import main
 from seqjax.config import to_dict
-from seqjax.fields import leaves
+from seqjax.config.fields import leaves
 
 
 @pytest.fixture

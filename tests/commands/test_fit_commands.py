@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from seqjax.cli import main
-from seqjax.scaling import LAWS
-from seqjax.scaling.files import read_fits
+from seqjax.laws import LAWS
+from seqjax.laws.files import read_fits
 
 TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
 
@@ -189,8 +189,8 @@ def test_a_fit_that_was_changed_by_hand_is_refused(
 @pytest.fixture
 def saved_fit(tmp_path: Path) -> Path:
     """Written by hand of a fit to ten points, without the search."""
-    from seqjax.scaling import fit, make_points
-    from seqjax.scaling.files import write_fits
+    from seqjax.laws import fit, make_points
+    from seqjax.laws.files import write_fits
 
     flops = np.geomspace(1e15, 1e20, 10)
     points = make_points(2 + 50 / flops**0.1, flops=flops)

@@ -16,7 +16,7 @@ from seqjax.data.driving import load_log, load_recording
 from seqjax.data.pairs import read_pairs
 from seqjax.data.sentiment import load_splits
 from seqjax.errors import UserError
-from seqjax.table_file import read_file
+from seqjax.laws.table_file import read_file
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 LINES = b"1 a line of text\n" * 100

@@ -10,7 +10,7 @@ from pathlib import Path
 import experiment
 import pytest
 
-from seqjax.report.generation import draw_generation
+from seqjax.plots.generation import draw_generation
 
 RECORDED = experiment.RESULTS / "generation"
 TINY = Path(__file__).parent / "tiny-generation.yaml"

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from seqjax.config import to_dict
 from seqjax.data.bigrams import cross_entropies
-from seqjax.overlay import load_config
-from seqjax.report.recipe import draw_recipe
+from seqjax.plots.recipe import draw_recipe
+from seqjax.runs.config_file import load_config
 from seqjax.sweeps.grid import read_sweep
 
 CONFIGS = experiment.REPOSITORY / "configs"

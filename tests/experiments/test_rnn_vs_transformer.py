@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from seqjax.comparison.claims import CLAIMS
+from seqjax.comparison.judging import judge
+from seqjax.comparison.page import read_material, write_report
+from seqjax.comparison.verdicts import verdict_table
 from seqjax.errors import UserError
-from seqjax.report.page import read_material, write_report
-from seqjax.report.verdicts import verdict_table
-from seqjax.scaling.claims import CLAIMS
-from seqjax.scaling.judging import judge
-from seqjax.scaling.points import at_best_rates
+from seqjax.laws.points import at_best_rates
 
 RECORDED = experiment.RESULTS / "figure7"
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -150,7 +150,8 @@ gives the same bits, and between builds of XLA 0.002 were seen."""
 @pytest.mark.parametrize("shape", ["lstm-1x35", "transformer-2x20"])
 def test_a_second_person_gets_the_same_losses(shape: str, tmp_path: Path) -> None:
     """The smallest model of each main family once more, at its chosen rate, against the committed table."""
-    from seqjax.overlay import options_tree, validate
+    from seqjax.config.tree import options_tree
+    from seqjax.runs.config_file import validate
     from seqjax.sweeps.table import read_table
     from seqjax.training.loop import train
 

@@ -10,7 +10,7 @@ import pytest
 from experiment import load
 
 from seqjax.config import named_run_id
-from seqjax.overlay import load_as
+from seqjax.runs.config_file import load_as
 from seqjax.tasks.translation import Config
 
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.report import figures
-from seqjax.report.style import COLOURS, DASHES, MARKERS, save, ticks_between
-from seqjax.scaling import LAWS, envelope, fit, isoflops, make_points
-from seqjax.scaling.families import crossing, matched_ratio
-from seqjax.scaling.fitting import Fit
-from seqjax.scaling.position import fit_position, plateau
+from seqjax.laws import LAWS, envelope, fit, isoflops, make_points
+from seqjax.laws.fitting import Fit
+from seqjax.laws.position import fit_position, plateau
+from seqjax.laws.ratios import crossing, matched_ratio
+from seqjax.plots import fits as figures
+from seqjax.plots.style import COLOURS, DASHES, MARKERS, save, ticks_between
 
 
 def line(scale: float = 1e13, seed: int = 0) -> Fit:

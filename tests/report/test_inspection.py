@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqjax.report.inspection import Reading, draw_inspection, liveliest, visible
-from seqjax.report.style import save
+from seqjax.plots.inspection import Reading, draw_inspection, liveliest, visible
+from seqjax.plots.style import save
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.report.steering import draw_steering
-from seqjax.report.style import save
+from seqjax.plots.steering import draw_steering
+from seqjax.plots.style import save
 
 
 def entry(value: float) -> dict[str, float]:

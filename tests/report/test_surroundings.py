@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from seqjax.cli import main
-from seqjax.disk import write_bytes_atomically
 from seqjax.errors import UserError
-from seqjax.report import figures
-from seqjax.report.style import check_name, save, shown
-from seqjax.scaling import fit, make_points
-from seqjax.scaling.families import crossing, matched_ratio
-from seqjax.scaling.fitting import Fit
-from seqjax.scaling.position import fit_position
+from seqjax.host.disk import write_bytes_atomically
+from seqjax.laws import fit, make_points
+from seqjax.laws.fitting import Fit
+from seqjax.laws.position import fit_position
+from seqjax.laws.ratios import crossing, matched_ratio
+from seqjax.plots import fits as figures
+from seqjax.plots.style import check_name, save, shown
 
 
 def line(scale: float) -> Fit:
@@ -80,7 +80,7 @@ def test_the_users_settings_change_no_figure(settings: dict[str, object], tmp_pa
 def test_neither_a_broken_matplotlibrc_nor_an_absent_backend_stops_a_figure(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_bytes(b"text.usetex: True\n\xff\xfe\nnonsense\n")
     script = (
-        "from pathlib import Path; from seqjax.report.style import figure, save, styled;"
+        "from pathlib import Path; from seqjax.plots.style import figure, save, styled;"
         "made, axes = styled(figure)(3, 2); axes[0, 0].plot([1, 2]); save(made, Path('f.png'));"
         "import os; print(os.environ['MPLBACKEND'], Path('f.png').stat().st_size > 1000)"
     )

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from made_up import SIZES, as_published, runs, world
 
-from seqjax.chains import make_chains
-from seqjax.scaling.claims import CLAIMS
-from seqjax.scaling.comparison import compare
-from seqjax.scaling.judging import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED, Claim, Judged, Scale, judge
+from seqjax.comparison.claims import CLAIMS
+from seqjax.comparison.judging import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED, Claim, Judged, Scale, judge
+from seqjax.comparison.measured import compare
+from seqjax.trained.chains import make_chains
 
 
 def verdicts(comparison) -> dict[str, str]:

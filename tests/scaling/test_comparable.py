@@ -11,8 +11,8 @@ import pytest
 
 from seqjax.cli import main
 from seqjax.errors import UserError
-from seqjax.scaling.comparable import differences, refuse_incomparable
-from seqjax.scaling.points import read_points
+from seqjax.laws.comparable import differences, refuse_incomparable
+from seqjax.laws.points import read_points
 
 
 def runs_of(*groups: dict[str, Any], sizes: int = 6, **shared: Any) -> pd.DataFrame:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from made_up import as_published, difficulty, runs, world
 
-from seqjax.chains import Chains, make_chains
+from seqjax.comparison.measured import compare, load, save
 from seqjax.errors import UserError
-from seqjax.scaling.comparison import compare, load, save
-from seqjax.scaling.position import power_law
+from seqjax.laws.position import power_law
+from seqjax.trained.chains import Chains, make_chains
 
 
 @pytest.mark.parametrize(("context", "characters"), [(1024, 4.3), (512, 2.05), (512, 2.53), (1024, 2.9), (300, 4.0)])

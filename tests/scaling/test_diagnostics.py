@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from seqjax.scaling import LAWS, Fit, fit, make_points
+from seqjax.laws import LAWS, Fit, fit, make_points
 
 LAW = LAWS["chinchilla"]
 TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
@@ -136,7 +136,7 @@ def test_few_starts_that_agree_are_a_doubt() -> None:
     assert "starts" not in kinds(found)
     from dataclasses import replace
 
-    from seqjax.scaling.diagnostics import diagnosed
+    from seqjax.laws.diagnostics import diagnosed
 
     assert "starts" in kinds(diagnosed(replace(found, agreeing=0.01)))
 
@@ -150,7 +150,7 @@ def test_correlated_constants_are_named(clean: Fit) -> None:
 
 def test_nothing_here_needs_a_model() -> None:
     code = (
-        "import sys, seqjax.scaling, seqjax.report.figures\n"
+        "import sys, seqjax.laws, seqjax.plots.fits\n"
         "assert not [m for m in sys.modules if m.startswith(('flax', 'optax', 'orbax', 'seqjax.models', "
         "'seqjax.through_time', 'seqjax.training', 'seqjax.data', 'seqjax.sweeps'))]"
     )

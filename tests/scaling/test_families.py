@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.scaling import Fit, fit, make_points
-from seqjax.scaling.families import crossing, frontier, matched_ratio
+from seqjax.laws import Fit, fit, make_points
+from seqjax.laws.ratios import crossing, frontier, matched_ratio
 
 
 def power(scale: float, alpha: float, noise: float = 2e-3, seed: int = 0, low: float = 1e4, high: float = 1e8) -> Fit:

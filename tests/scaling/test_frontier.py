@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.scaling import LAWS, envelope, fit, isoflops, make_points
-from seqjax.scaling.frontier import _budgets
-from seqjax.scaling.points import Points
+from seqjax.laws import LAWS, envelope, fit, isoflops, make_points
+from seqjax.laws.frontier import _budgets
+from seqjax.laws.points import Points
 
 TRUTH = {"E": 1.8, "A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.34}  # alike, so that a parabola is not biased
 LAW = LAWS["chinchilla"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seqjax.scaling.intervals import t_interval
+from seqjax.laws.intervals import t_interval
 
 
 def test_t_interval_against_scipy() -> None:

@@ -7,9 +7,9 @@ import pytest
 from scipy import optimize
 
 from seqjax.errors import UserError
-from seqjax.scaling import kaplan
-from seqjax.scaling.points import make_points
-from seqjax.scaling.published import POSITION, PUBLISHED
+from seqjax.laws import kaplan
+from seqjax.laws.points import make_points
+from seqjax.laws.published import POSITION, PUBLISHED
 
 
 def test_converged_losses() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.scaling.position import binned, fit_position, late_gain, plateau
+from seqjax.laws.position import binned, fit_position, late_gain, plateau
 
 T = np.arange(1, 1025)
 SE = np.full(1024, 0.01)

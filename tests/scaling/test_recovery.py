@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seqjax.errors import UserError
-from seqjax.scaling import LAWS, Points, fit, make_points
-from seqjax.scaling.fitting import deltas_to, refit, resamples, widened
-from seqjax.scaling.published import PUBLISHED
+from seqjax.laws import LAWS, Points, fit, make_points
+from seqjax.laws.fitting import deltas_to, refit, resamples, widened
+from seqjax.laws.published import PUBLISHED
 
 TRUTH: dict[str, dict[str, float]] = {
     "kaplan-n": dict(PUBLISHED["kaplan-n"].constants),

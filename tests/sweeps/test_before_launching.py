@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from sweeping import write_sweep
 
-from seqjax import cli, disk
+from seqjax import cli
 from seqjax.config import Config
 from seqjax.errors import UserError
-from seqjax.sweeps import run as sweep_run
+from seqjax.host import disk
+from seqjax.sweeps import sweep as sweep_run
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.units import Unit
+from seqjax.sweeps.programs import Unit
 
 AXES = "model: {family: gru, d_model: 16, n_layers: 1}\ngrid: {train.context_length: [16, 50000]}"
 SEARCH = "model: {family: gru, d_model: 16, n_layers: 1}\nsearch: {rates: [1e-3, 3e-3, 1e-2], extend: 1}"

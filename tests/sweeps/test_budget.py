@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from closed_forms import matrices
 
-from seqjax import targets
 from seqjax.cli import main
 from seqjax.config import Config
 from seqjax.errors import UserError
-from seqjax.sweeps import units
+from seqjax.host.wording import parse_duration
+from seqjax.runs import targets
+from seqjax.sweeps import programs as units
 from seqjax.sweeps.budget import FILL, GridShape, Proposal, as_yaml, probes, propose
 from seqjax.sweeps.grid import Sweep, read_sweep
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.report import predicted_seconds
-from seqjax.sweeps.units import form_units
-from seqjax.units import parse_duration
+from seqjax.sweeps.printed import predicted_seconds
+from seqjax.sweeps.programs import form_units
 
 TWO_CORES = Machine((0, 1), (), 1e13)
 THREE_BY_TWO = GridShape()
@@ -197,7 +197,7 @@ def test_the_command_writes_a_sweep_file(
     file_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, output = file_of(FAMILIES + "search: {rates: [1e-3, 3e-3, 1e-2]}"), tmp_path / "mine.yaml"
-    monkeypatch.setattr("seqjax.sweeps.run.measured_speeds", lambda *_: MadeUp())
+    monkeypatch.setattr("seqjax.sweeps.sweep.measured_speeds", lambda *_: MadeUp())
     words = ["plan", str(path), "--budget", "20m", "--sizes", "2", "--lengths", "1", "--train.batch-size", "8"]
     assert main([*words, "--output", str(output)]) == 0
     assert f"seqjax sweep {output} --dry-run" in capsys.readouterr().err
@@ -251,7 +251,7 @@ def test_what_is_no_time(text: str) -> None:
 def test_a_sweep_longer_than_its_budget_is_refused(
     file_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("seqjax.sweeps.run.measured_speeds", lambda *_: MadeUp())
+    monkeypatch.setattr("seqjax.sweeps.sweep.measured_speeds", lambda *_: MadeUp())
     words = ["sweep", str(file_of(FAMILIES)), "--runs", str(tmp_path / "runs"), "--dry-run", "--budget"]
     assert main([*words, "10s"]) == 2
     captured = capsys.readouterr()

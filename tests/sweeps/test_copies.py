@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import run_id
 from seqjax.errors import UserError
+from seqjax.host import disk
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps import table
 

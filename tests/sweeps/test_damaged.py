@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import run_id
-from seqjax.scaling.points import read_points
+from seqjax.host import disk
+from seqjax.laws.points import read_points
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps import table
 

@@ -10,14 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqjax.config import (
-    Config,
-    DataConfig,
-    to_dict,
-)
+from seqjax.config import Config, DataConfig, to_dict
+from seqjax.config.plain import dump_yaml
 from seqjax.errors import UserError
 from seqjax.families import GRU, Window
-from seqjax.overlay import dump_yaml
 from seqjax.sweeps.grid import Sweep, read_sweep
 
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -20,7 +20,7 @@ from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned
 from seqjax.sweeps.launch import local
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.units import Unit
+from seqjax.sweeps.programs import Unit
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 DEAF = (

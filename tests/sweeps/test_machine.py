@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from seqjax.host.limits import cores_of_quota, memory_left
 from seqjax.sweeps import machine
-from seqjax.sweeps.limits import cores_of_quota, memory_left
 
 GIB = 2**30
 NONE = "9223372036854771712"  # how version 1 writes that there is no limit

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from seqjax.config import Config
 from seqjax.sweeps.grid import Planned, Sweep, read_sweep
-from seqjax.sweeps.report import describe_curves
+from seqjax.sweeps.printed import describe_curves
 from seqjax.sweeps.search import Curve, curves_json, search
 
 Loss = Callable[[Config], float | None]

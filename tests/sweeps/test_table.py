@@ -12,16 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
+from seqjax.host import disk
+from seqjax.host.wording import duration, si
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps import table
 from seqjax.sweeps.grid import Planned
-from seqjax.sweeps.units import Unit, keep_plan
+from seqjax.sweeps.programs import Unit, keep_plan
 from seqjax.training.loop import train_bundle
-from seqjax.units import duration, si
 
 
 def call(*words: object) -> int:
@@ -29,7 +30,7 @@ def call(*words: object) -> int:
 
 
 def made_up(loss: float = 3.0, **changes: Any) -> dict[str, Any]:
-    """A result.json as seqjax.training.run writes it."""
+    """A result.json as seqjax.training.record writes it."""
     return {
         "status": "finished",
         "steps": 20,

@@ -15,15 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqjax import cli, disk, runs
+from seqjax import cli, runs
 from seqjax.config import Config, program_key
 from seqjax.errors import UserError
+from seqjax.host import disk
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned, read_sweep
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.report import predicted_seconds
+from seqjax.sweeps.printed import predicted_seconds
+from seqjax.sweeps.programs import Unit, assign, form_units, makespan, memory_of
 from seqjax.sweeps.speed import Speeds, calibrate, shape_of
-from seqjax.sweeps.units import Unit, assign, form_units, makespan, memory_of
 from seqjax.tasks.text import make_objective
 from seqjax.training.lanes import make_bundle
 from seqjax.training.state import Hyper
@@ -434,7 +435,7 @@ def test_a_family_whose_runs_have_ended_is_measured_too(
         asked.extend(planned)
         return MadeUp()
 
-    monkeypatch.setattr("seqjax.sweeps.run.measured_speeds", measured_speeds)
+    monkeypatch.setattr("seqjax.sweeps.sweep.measured_speeds", measured_speeds)
     assert cli.main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--dry-run"]) == 0
     assert {run.config.model.family for run in asked} == {"lstm", "gru"}
     assert "6 runs, 3 of them ended" in capsys.readouterr().out

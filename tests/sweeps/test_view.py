@@ -12,7 +12,7 @@ import pytest
 from seqjax import runs
 from seqjax.sweeps import view as views
 from seqjax.sweeps.grid import Planned
-from seqjax.sweeps.units import Unit
+from seqjax.sweeps.programs import Unit
 
 
 class Terminal(io.StringIO):

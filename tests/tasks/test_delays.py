@@ -13,7 +13,7 @@ from held_out import evaluate
 from seqjax.config import OptimizerConfig, TaskTrain
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer
-from seqjax.overlay import load_as
+from seqjax.runs.config_file import load_as
 from seqjax.tasks.delays import Config, DelayTask, make_model, make_task
 from seqjax.training.loop import train
 

@@ -10,7 +10,7 @@ import pytest
 
 from seqjax import runs
 from seqjax.cli import main
-from seqjax.overlay import load_config
+from seqjax.runs.config_file import load_config
 
 TASKS = Path(__file__).parents[2] / "configs" / "tasks"
 SMALL = {

@@ -15,7 +15,7 @@ from seqjax.data.driving import Drive
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer, Window
-from seqjax.overlay import load_as
+from seqjax.runs.config_file import load_as
 from seqjax.tasks import steering
 from seqjax.tasks.steering import Config, EncoderConfig, SteeringData, SteeringTask
 from seqjax.training import loop

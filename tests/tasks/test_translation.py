@@ -12,17 +12,8 @@ import pytest
 from seqjax.data.buckets import pair_batch
 from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer, Window
-from seqjax.overlay import load_as
-from seqjax.tasks.translation import (
-    Config,
-    TranslationTask,
-    bleu,
-    load,
-    make_task,
-    tokenized,
-    translate,
-    weighted,
-)
+from seqjax.runs.config_file import load_as
+from seqjax.tasks.translation import Config, TranslationTask, bleu, load, make_task, tokenized, translate, weighted
 from seqjax.training.loop import train
 
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -12,19 +12,21 @@ import jax.numpy as jnp
 import pytest
 import toy_task
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import TaskTrain, to_dict
+from seqjax.config.plain import dump_yaml
 from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer
-from seqjax.overlay import dump_yaml, load_as
+from seqjax.host import disk
+from seqjax.host.wording import with_error
+from seqjax.runs.config_file import load_as
 from seqjax.sweeps.grid import read_sweep
-from seqjax.sweeps.run import prepare_data
+from seqjax.sweeps.sweep import prepare_data
 from seqjax.tasks import translation
 from seqjax.tasks.translation import Config as TranslationRun
 from seqjax.tasks.translation import TranslationTask
 from seqjax.training.loop import train
-from seqjax.units import with_error
 
 TINY = {"train.steps": 2, "evaluation.windows": 2, "evaluation.final_windows": 2}
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import seqjax
-from seqjax.numerics import PINNED, noted_environment, pinned
+from seqjax.host.numerics import PINNED, noted_environment, pinned
 from seqjax.training.loop import train
 
 OTHERS = {
@@ -91,7 +91,7 @@ sys.exit(main(["train", sys.argv[1], "--run", sys.argv[2], "--quiet", "--no-samp
 
 def test_variables_of_the_environment_do_not_change_a_run(make_config: Any, tmp_path: Path) -> None:
     from seqjax.config import to_dict
-    from seqjax.overlay import dump_yaml
+    from seqjax.config.plain import dump_yaml
     from seqjax.runs import read_result
 
     config = make_config("lstm", **SHORT)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import seqjax
-from seqjax.by_position import FILE, measure_positions, read_positions
-from seqjax.chains import Chains
 from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.models import build_model
+from seqjax.trained.by_position import FILE, measure_positions, read_positions
+from seqjax.trained.chains import Chains
 from seqjax.training.loop import train
 
 

@@ -11,7 +11,7 @@ import pytest
 from same_run import assert_same_run
 
 from seqjax import runs
-from seqjax.stopping import Interrupted
+from seqjax.host.stopping import Interrupted
 from seqjax.tasks import text_evaluation as evaluation
 from seqjax.training.loop import train, train_bundle
 

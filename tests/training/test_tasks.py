@@ -15,7 +15,7 @@ from toy_task import Config, best_params, lines, make_task
 from seqjax import runs
 from seqjax.config import canonical
 from seqjax.errors import UserError
-from seqjax.stopping import Interrupted
+from seqjax.host.stopping import Interrupted
 from seqjax.training.loop import train
 
 

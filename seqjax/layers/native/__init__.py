@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from seqjax.folders import cache_folder
+from seqjax.host.folders import cache_folder
 
 FOLDER = Path(__file__).parent
 SOURCES = ("recurrence.cc", "attention.cc")

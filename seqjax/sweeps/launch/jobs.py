@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from seqjax import disk, runs
+from seqjax import runs
 from seqjax.errors import UserError
+from seqjax.host import disk
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch import slurm, slurm_client
 from seqjax.sweeps.launch.local import families_for_workers
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.run import Launch
-from seqjax.sweeps.units import Unit
+from seqjax.sweeps.programs import Unit
+from seqjax.sweeps.sweep import Launch
 from seqjax.sweeps.view import View
 
 POLL_SECONDS = 5.0

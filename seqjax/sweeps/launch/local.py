@@ -28,7 +28,7 @@ from seqjax.families import own
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.units import Unit, keep_plan
+from seqjax.sweeps.programs import Unit, keep_plan
 
 SAVE_SECONDS = 120  # that a worker has to save its state when it is stopped
 TICK = 0.5

@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from seqjax.stopping import STOPPED
-from seqjax.streams import tell
+from seqjax.host.stopping import STOPPED
+from seqjax.host.streams import tell
 from seqjax.sweeps.launch.slurm_client import is_to_run_on
 
 WARN = signal.SIGUSR2

@@ -1,0 +1,1 @@
+"""Families against each other on the same held-out tokens: measured, judged, shown."""

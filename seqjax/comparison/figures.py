@@ -1,0 +1,316 @@
+"""Figures of families side by side: size, position, compute, wall clock, learning curves and learning rates.
+
+Tables are run tables (:mod:`seqjax.sweeps.table`); curves map a run id to (tokens, held-out loss) along its training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from seqjax.comparison.judging import LSTM, TRANSFORMER
+from seqjax.comparison.measured import Comparison, model_name, size_ranks
+from seqjax.families import hues_of, in_order, label_of
+from seqjax.host.wording import si
+from seqjax.plots.style import COLOURS, DASHES, HUES, MARKERS, NAMES, figure, log_axis, styled, widened
+
+SIZE, DEPTH, FAMILY = "params_non_embedding", "model.n_layers", "model.family"
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+@styled
+def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str) -> Figure:
+    """Kaplan et al. 2020, figure 7: left loss against parameters by depth, right loss against position in the context.
+
+    Args:
+        chosen: finished runs with the best learning rate of each model, all seeds, of the comparison's context.
+    """
+    made, axes = figure(10.4, 4.8, ncols=2)
+    _draw_sizes(axes[0, 0], chosen)
+    _draw_positions(axes[0, 1], comparison)
+    made.supxlabel(note, fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
+    hues = hues_of(chosen[FAMILY])
+    for family in _families(chosen):
+        of_family = chosen[chosen[FAMILY] == family]
+        for number, (depth, runs) in enumerate(of_family.groupby(DEPTH)):
+            means = runs.groupby(SIZE)["loss"].mean()
+            look = {"color": hues[family], "ls": DASHES[number], "marker": MARKERS[number], "lw": 1.4}
+            ax.plot(means.index, means.values, label=model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
+                    **look)  # fmt: skip
+            ax.plot(runs[SIZE], runs["loss"], ".", color=hues[family], ms=2.5)
+    log_axis(ax, "x", *widened(chosen[SIZE].to_numpy(float)))
+    low, high = widened(chosen["loss"].to_numpy(float), 0.1)
+    log_axis(ax, "y", low, high * (high / low) ** 0.2, plain=True)
+    ax.set_xlabel("non-embedding parameters N")
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title("loss against size; dots: single seeds")
+    ax.legend(loc="upper right", ncols=2)
+
+
+def _draw_positions(ax: Axes, c: Comparison) -> None:
+    centers = c.chains.centers()
+    shown = []
+    for family in (LSTM, TRANSFORMER):
+        sizes = sorted({c.models[i].size for i in c.of(family)})
+        for number, size in enumerate(dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else ())):
+            model = c.best(family, size)
+            curve_SxP = c.loss_SxMxP[:, model, :-1]
+            name = f"{c.models[model].label}, {si(c.models[model].params).strip()}"
+            ax.plot(centers, curve_SxP[0], ls=DASHES[number], color=HUES[family], lw=1.4, label=name)
+            shown.append(curve_SxP[0])
+    if c.chains.early:
+        for (first, last), what in ((c.chains.early, "early"), (c.chains.late, "late")):
+            ax.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.13, lw=0)
+            ax.text(math.sqrt(first * last), 0.01, what, transform=ax.get_xaxis_transform(), fontsize=7, ha="center")
+    log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
+    low, high = widened(np.concatenate(shown), 0.05)
+    log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
+    ax.set_xlabel(NAMES["position"])
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title("loss by position, best depth; smallest, middle and largest size")
+    ax.legend(loc="upper right")
+
+
+@styled
+def draw_lead(c: Comparison) -> Figure:
+    """LSTM minus Transformer of equal size by position, best depth of each, with 95 % bands."""
+    made, axes = figure(6.4, 4.2)
+    ax = axes[0, 0]
+    centers = c.chains.centers()
+    for number, size in enumerate(c.sizes(LSTM, TRANSFORMER)):
+        lstm, transformer = c.best(LSTM, size), c.best(TRANSFORMER, size)
+        gap_SxP = c.loss_SxMxP[:, lstm, :-1] - c.loss_SxMxP[:, transformer, :-1]
+        low, high = np.percentile(gap_SxP[1:], (2.5, 97.5), axis=0)
+        shade = COLOURS[number % len(COLOURS)]
+        label = f"N = {si(c.models[transformer].params).strip()}"
+        ax.plot(centers, gap_SxP[0], ls=DASHES[number], color=shade, lw=1.4, label=label)
+        ax.fill_between(centers, low, high, color=shade, alpha=0.13, lw=0)
+    ax.axhline(0, color="#555555", lw=0.9)
+    log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
+    ax.set_xlabel(NAMES["position"])
+    ax.set_ylabel("LSTM - Transformer (nats per token)")
+    ax.set_title("above 0 the Transformer is better; bands: 95 %")
+    ax.legend(loc="best")
+    return made
+
+
+@styled
+def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
+    """Held-out loss against exact FLOPs: along training for LSTMs and Transformers, and each family's frontier."""
+    made, axes = figure(10.4, 4.2, ncols=3, sharey=True)
+    shade_of = _shade_of_sizes(chosen[SIZE])
+    reached = []
+    for ax, family in zip(axes[0, :2], (LSTM, TRANSFORMER), strict=True):
+        of_family = chosen[chosen[FAMILY] == family]
+        for _, run in of_family.iterrows():
+            tokens, loss = curves[run["run_id"]]
+            flops = np.array(tokens) * float(run["flops_per_token"])
+            ax.plot(flops, loss, color=shade_of(run[SIZE]), lw=0.9, alpha=0.8)
+            reached.append(np.array(loss, float))
+        _legend_of_sizes(ax, of_family[SIZE], shade_of)
+        ax.set_title(f"{label_of(family)}: along training, by size")
+    hues = hues_of(chosen[FAMILY])
+    for family in _families(chosen):
+        ends = chosen[chosen[FAMILY] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
+        ends = ends.sort_values("flops_exact")
+        best = ends[ends["loss"] <= ends["loss"].cummin()]
+        reached.append(ends["loss"].to_numpy(float))
+        axes[0, 2].plot(ends["flops_exact"], ends["loss"], ".", color=hues[family], ms=5)
+        axes[0, 2].plot(best["flops_exact"], best["loss"], color=hues[family], lw=1.4, label=label_of(family))
+    axes[0, 2].set_title("ended runs, and the best for no more compute")
+    axes[0, 2].legend(loc="upper right")
+    flops = chosen["flops_exact"].to_numpy(float)
+    low, high = widened(np.concatenate(reached), 0.1)
+    for ax in axes[0]:
+        log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])))
+        log_axis(ax, "y", low, high * (high / low) ** 0.15, plain=True)
+        ax.set_xlabel(NAMES["flops"])
+    axes[0, 0].set_ylabel(NAMES["loss"])
+    made.supxlabel(
+        "inside a decaying schedule the loss lies above that of a run that ends there; FLOPs by the exact count",
+        fontsize=7, color="#555555", x=0.01, ha="left",
+    )  # fmt: skip
+    return made
+
+
+@styled
+def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
+    """Final loss against the seconds of one worker that training took; runs of one program share its seconds."""
+    made, axes = figure(6.4, 4.4)
+    ax = axes[0, 0]
+    rate = chosen["tokens_per_second"].astype(float) * chosen["runs_in_program"].astype(float)
+    seconds = chosen["tokens"].astype(float) / rate
+    hues = hues_of(chosen[FAMILY])
+    for family in _families(chosen):
+        here = chosen[FAMILY] == family
+        for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
+            ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=hues[family], ms=5, mfc="white", mew=1.2,
+                    label=model_name(family, int(depth)))  # fmt: skip
+    log_axis(ax, "x", *widened(seconds.to_numpy(float)))
+    low, high = widened(chosen["loss"].to_numpy(float), 0.1)
+    log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
+    ax.set_xlabel("seconds of one worker for a run's training, without compilation and evaluation")
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title(f"wall clock: {where}")
+    ax.legend(loc="upper right", ncols=2)
+    return made
+
+
+@styled
+def draw_contexts(best: pd.DataFrame) -> Figure:
+    """Loss against the context that models were trained and evaluated on, with standard errors."""
+    made, axes = figure(6.4, 4.2)
+    ax = axes[0, 0]
+    hues = hues_of(best[FAMILY])
+    for number, family in enumerate(_families(best)):
+        runs = best[best[FAMILY] == family].sort_values("train.context_length")
+        context, loss, error = (runs[name].to_numpy(float) for name in ("train.context_length", "loss", "loss_se"))
+        label = f"{model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
+        ax.errorbar(context, loss, 1.96 * error, color=hues[family], marker=MARKERS[number], ls=DASHES[number], lw=1.4,
+                    ms=5, mfc="white", mew=1.2, capsize=2, label=label)  # fmt: skip
+    log_axis(ax, "x", *widened(best["train.context_length"].to_numpy(float)), plain=True)
+    log_axis(ax, "y", *widened(best["loss"].to_numpy(float), 0.15), plain=True)
+    ax.set_xlabel("context length T (tokens)")
+    ax.set_ylabel(NAMES["loss"])
+    ax.set_title("each context with its own training and windows; bars: 95 % of the held-out text")
+    ax.legend(loc="upper right")
+    return made
+
+
+@styled
+def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
+    """Held-out loss against tokens seen, a panel a family, by size."""
+    made, panels = _panels(_families(chosen))
+    shade_of = _shade_of_sizes(chosen[SIZE])
+    losses, counts = [], []
+    for family, ax in panels.items():
+        for _, run in chosen[chosen[FAMILY] == family].iterrows():
+            tokens, loss = curves[run["run_id"]]
+            look = MARKERS[_depth_rank(chosen, family, run[DEPTH])]
+            ax.plot(tokens, loss, color=shade_of(run[SIZE]), lw=1.0, marker=look, ms=3, mfc="white", mew=0.8)
+            losses += list(loss)
+            counts += list(tokens)
+        ax.set_xlabel(NAMES["tokens"])
+    for ax in panels.values():
+        log_axis(ax, "x", *widened(np.array(counts, float)))
+        log_axis(ax, "y", *widened(np.array(losses, float), 0.08), plain=True)
+    _legend_of_sizes(made, chosen[SIZE], shade_of, depths=True)
+    return made
+
+
+@styled
+def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) -> Figure:
+    """Final loss against learning rate, a panel a family: the chosen rate starred, diverged ones crossed at the top.
+
+    Args:
+        curves: of search.json. sizes: run id -> non-embedding parameters.
+    """
+    by_family: dict[str, list[Mapping[str, Any]]] = {}
+    for curve in curves:
+        by_family.setdefault(curve["label"].split("-")[0], []).append(curve)
+    made, panels = _panels(in_order(by_family))
+    known = [t["loss"] for curve in curves for t in curve["trials"] if t["loss"] is not None]
+    rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]
+    counts = [sizes[curve["trials"][0]["runs"][0]] for curve in curves]
+    shade_of = _shade_of_sizes(counts)
+    low, high = widened(np.array(known, float), 0.1)
+    for family, ax in panels.items():
+        depths = sorted({_depth_of(curve) for curve in by_family[family]})
+        for curve in by_family[family]:
+            marker = MARKERS[depths.index(_depth_of(curve))]
+            shade = shade_of(sizes[curve["trials"][0]["runs"][0]])
+            good = [(t["learning_rate"], t["loss"]) for t in curve["trials"] if t["loss"] is not None]
+            lost = [t["learning_rate"] for t in curve["trials"] if t["status"] == "diverged"]
+            ax.plot(*zip(*good, strict=True) if good else ([], []), color=shade, lw=1.1, marker=marker, ms=3.5,
+                    mfc="white", mew=0.9)  # fmt: skip
+            if lost:
+                ax.plot(lost, [high] * len(lost), "x", color=shade, ms=6)
+            if best := [pair for pair in good if pair[0] == curve["chosen"]]:
+                ax.plot(*best[0], "*", color=shade, ms=10, mec="black", mew=0.5)
+        ax.set_xlabel("learning rate")
+        log_axis(ax, "x", *widened(np.array(rates), 0.1), plain=True)
+        log_axis(ax, "y", low, high * (high / low) ** 0.03, plain=True)
+    _legend_of_sizes(made, counts, shade_of, depths=True)
+    return made
+
+
+def _depth_of(curve: Mapping[str, Any]) -> int:
+    """Layers, from a label such as lstm-2x35."""
+    return int(curve["label"].split("-")[1].partition("x")[0])
+
+
+def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
+    """A panel for each family, two in a row."""
+    rows = math.ceil(len(families) / 2)
+    made, axes = figure(8.4, 0.6 + 2.9 * rows, nrows=rows, ncols=min(2, len(families)), sharey=True)
+    panels = dict(zip(families, axes.ravel(), strict=False))
+    for spare in axes.ravel()[len(families) :]:
+        spare.set_visible(False)
+    for family, ax in panels.items():
+        ax.set_title(label_of(family))
+    for row in axes:
+        row[0].set_ylabel(NAMES["loss"])
+    return made, panels
+
+
+def _families(table: pd.DataFrame) -> list[str]:
+    return in_order(table[FAMILY])
+
+
+def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:
+    """A shade for each parameter count, the same for models of one size."""
+    rank = size_ranks(map(float, sizes))
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, max(rank.values()) + 1))
+    return lambda size: shades[rank[float(size)]]
+
+
+def _depth_rank(runs: pd.DataFrame, family: str, depth: int) -> int:
+    return sorted(set(runs.loc[runs[FAMILY] == family, DEPTH])).index(depth)
+
+
+def _legend_of_sizes(
+    place: Axes | Figure, sizes: Iterable[float], shade_of: Callable[[float], Any], depths: bool = False
+) -> None:
+    first_of_rank = {rank: size for size, rank in reversed(size_ranks(map(float, sizes)).items())}
+    lines = [
+        Line2D([], [], color=shade_of(size), label=f"N = {float(f'{size:.2g}'):,.0f}")
+        for _, size in sorted(first_of_rank.items())
+    ]
+    if depths:
+        names = ("least depth", "more", "most")
+        lines += [
+            Line2D([], [], color="#555555", marker=marker, mfc="white", ls="", ms=4, label=name)
+            for marker, name in zip(MARKERS, names, strict=False)
+        ]
+    place.legend(handles=lines, loc="upper right" if isinstance(place, Axes) else "outside right upper")
+
+
+@styled
+def draw_copies(found: Mapping[str, np.ndarray], floor: np.ndarray, chance: float) -> Figure:
+    """Loss on copies against the unit of the window, over what is possible; ``chance``: knowing nothing."""
+    made, axes = figure(6.4, 4.2)
+    ax = axes[0, 0]
+    unit = np.arange(1, len(floor) + 1)
+    ax.plot(unit, floor, color="black", lw=2.2, label="the best possible")
+    ax.axhline(chance, color="#888888", lw=0.9, ls=":", label="knowing nothing")
+    for number, (name, loss) in enumerate(found.items()):
+        ax.plot(unit, loss, color=COLOURS[number], ls=DASHES[number], lw=1.4, label=name)
+    log_axis(ax, "x", 0.9, len(floor) * 1.1, plain=True)
+    ax.set_ylim(-0.05 * chance, 1.45 * chance)
+    ax.set_xlabel("units of three tokens since the window began")
+    ax.set_ylabel("loss on copies (nats)")
+    ax.set_title("copies over 1, 2, 4, ... units: loss falls as far as a model remembers")
+    ax.legend(loc="upper right", ncols=2)
+    return made

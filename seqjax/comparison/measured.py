@@ -1,0 +1,255 @@
+"""Models of several families on the same held-out tokens: loss by position, and draws of it under both kinds of noise.
+
+Two things make a measured loss uncertain: which text was held out, and which seed the run had. Every draw takes chains
+of windows with replacement, the same ones for every model, so that what is hard about the text cancels between models;
+and adds to each model the deviation of randomly chosen runs from the mean over their seeds, which is pooled over all
+models of its family, because one model has too few seeds to say. Any statistic of the curves has its interval from the
+draws.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.families import label_of
+from seqjax.host.disk import write_bytes_atomically
+from seqjax.trained.chains import KAPLAN_CHARACTERS, Chains
+
+LEAST_RUNS = 8  # with several seeds, for a family to have noise of its own
+SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor
+
+
+def model_name(family: str, layers: int) -> str:
+    """As in the paper's figure."""
+    return f"{label_of(family)} {layers} layer{'s' if layers > 1 else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a run is, but for its seed; params without embeddings."""
+
+    family: str
+    layers: int
+    params: float
+    tokens: float
+    flops: float
+    context: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Design):
+    """One run and its losses.
+
+    Attributes:
+        loss_CxP: mean loss of each chain in each of the chains' bins, nats per token; NaN beyond a shorter context.
+        late_Cx2: of the tokens that were read with little context and with much; NaN where there are none.
+    """
+
+    run_id: str
+    seed: int
+    loss_CxP: np.ndarray
+    late_Cx2: np.ndarray
+
+    @property
+    def design(self) -> Design:
+        """The same for all seeds."""
+        return Design(**{field.name: getattr(self, field.name) for field in fields(Design)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Design):
+    """The runs that differ in their seed alone. ``size`` is the rank of its parameter count, from 0."""
+
+    size: int
+    run_ids: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """As in the paper's figure."""
+        return model_name(self.family, self.layers)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All models on the same tokens. The first of the S samples is what was measured, the others are draws of it.
+
+    Attributes:
+        loss_SxMxP: by bin of positions, nats per token; the last bin holds all positions.
+        late_SxMx2: of the same tokens with little context and with much.
+        seeds: runs of the model with the most seeds; with one, seed noise is unknown and not in the draws.
+    """
+
+    chains: Chains
+    characters_per_token: float
+    models: tuple[Model, ...]
+    loss_SxMxP: np.ndarray
+    late_SxMx2: np.ndarray
+    seeds: int
+
+    @property
+    def per_kaplan_token(self) -> float:
+        """Nats per token of Kaplan et al. 2020 for a nat per token here: as much text in both."""
+        return KAPLAN_CHARACTERS / self.characters_per_token
+
+    @property
+    def mean_SxM(self) -> np.ndarray:
+        """Mean over all positions, nats per token."""
+        return self.loss_SxMxP[:, :, -1]
+
+    def of(self, *families: str, context: int | None = None) -> np.ndarray:
+        """Indices of the models of some families, by size and depth; of the chains' context unless another is asked."""
+        wanted = self.chains.context if context is None else context
+        chosen = [i for i, m in enumerate(self.models) if m.family in families and m.context == wanted]
+        return np.array(sorted(chosen, key=lambda i: (self.models[i].size, self.models[i].layers)), int)
+
+    def sizes(self, *families: str) -> list[int]:
+        """Ranks of size that all of these families have."""
+        return sorted(set.intersection(*({self.models[i].size for i in self.of(family)} for family in families)))
+
+    def best(self, family: str, size: int) -> int:
+        """The model with the lowest measured mean loss of a family and size, over its depths."""
+        here = [i for i in self.of(family) if self.models[i].size == size]
+        return int(here[np.argmin(self.mean_SxM[0, here])])
+
+    def at(self, first: int, last: int) -> np.ndarray:
+        """Mean loss over positions ``first`` to ``last``, [S, M], which must be whole bins."""
+        bins = self.chains.bins()[:-1]
+        inside = [p for p, (a, b) in enumerate(bins) if first <= a and b <= last]
+        width = np.array([bins[p][1] - bins[p][0] + 1 for p in inside], float)
+        if not inside or width.sum() != last - first + 1:
+            raise UserError(f"positions {first} to {last} are not whole bins")
+        return self.loss_SxMxP[:, :, inside] @ (width / width.sum())
+
+    @property
+    def gain_SxM(self) -> np.ndarray:
+        """Nats per token by which the same tokens become easier from the early span of context to the late one."""
+        return self.late_SxMx2[:, :, 0] - self.late_SxMx2[:, :, 1]
+
+    def interval(self, values_S: np.ndarray) -> tuple[float, float, float]:
+        """What was measured, and the 95 % interval over the draws."""
+        draws = values_S[1:]
+        if not len(draws) or np.isnan(draws).any() or np.isnan(values_S[0]):
+            return float(values_S[0]), np.nan, np.nan
+        low, high = np.percentile(draws, (2.5, 97.5), method="nearest")
+        return float(values_S[0]), float(low), float(high)
+
+
+def compare(
+    runs: Sequence[Measured], chains: Chains, characters_per_token: float, draws: int = 2000, seed: int = 0
+) -> Comparison:
+    """Pool runs to models and draw.
+
+    Raises:
+        UserError: no runs, or runs of other chains.
+    """
+    groups: dict[Design, list[Measured]] = {}
+    for run in runs:
+        groups.setdefault(run.design, []).append(run)
+    if not groups:
+        raise UserError("there are no runs to compare")
+    n_chains, n_bins = chains.chains, len(chains.bins())
+    if bad := [run.run_id for run in runs if run.loss_CxP.shape != (n_chains, n_bins)]:
+        raise UserError(f"{bad[0]}: was measured on other chains of windows")
+    for members in groups.values():
+        if len({run.seed for run in members}) < len(members):
+            named = " and ".join(run.run_id for run in members)
+            raise UserError(f"{named} are of one model and seed, but not the same run: compare one design at a time")
+    rank = size_ranks(design.params for design in groups)
+    models = tuple(
+        Model(**asdict(design), size=rank[design.params], run_ids=tuple(run.run_id for run in members))
+        for design, members in groups.items()
+    )
+    curves = [np.stack([np.hstack([run.loss_CxP, run.late_Cx2]) for run in members]) for members in groups.values()]
+    rng = np.random.default_rng(seed)
+    # a mean of C chains drawn from C varies (C - 1) / C as much as one of C new chains: widened, as fits are
+    widen = np.sqrt(n_chains / (n_chains - 1)) if n_chains > 1 else 1.0
+    shares_RxC = rng.multinomial(n_chains, np.full(n_chains, 1 / n_chains), draws) / n_chains
+    over_chains = [(model.family, curve.mean(axis=1)) for model, curve in zip(models, curves, strict=True)]
+    pools = {model.family: _deviations(over_chains, model.family) for model in models}
+    samples = []
+    for model, curve_NxCxP in zip(models, curves, strict=True):
+        deviations = pools[model.family]
+        over_seeds_CxP = curve_NxCxP.mean(axis=0)
+        measured_P = over_seeds_CxP.mean(axis=0)
+        drawn_RxP = measured_P + widen * (shares_RxC @ over_seeds_CxP - measured_P)
+        if len(deviations):
+            chosen = rng.integers(len(deviations), size=(draws, len(curve_NxCxP)))
+            signs = rng.choice((-1.0, 1.0), size=(*chosen.shape, 1))
+            drawn_RxP = drawn_RxP + (signs * deviations[chosen]).mean(axis=1)
+        samples.append(np.vstack([measured_P, drawn_RxP]))
+    samples_SxMxP = np.stack(samples, axis=1)
+    return Comparison(
+        chains,
+        characters_per_token,
+        models,
+        samples_SxMxP[:, :, :-2],
+        samples_SxMxP[:, :, -2:],
+        max(map(len, groups.values())),
+    )
+
+
+def size_ranks(params: Iterable[float]) -> dict[float, int]:
+    """Rank, from 0, of the size that each parameter count belongs to: models of one size differ a little in theirs."""
+    rank, before, ranks = -1, 0.0, {}
+    for count in sorted(set(params)):
+        rank += count > SAME_SIZE * before
+        ranks[count] = rank
+        before = count
+    return ranks
+
+
+def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> np.ndarray:
+    """Of runs from the mean over their seeds, [n, P], scaled to the variance of one run: those of a family, or of all
+    where it has fewer than `LEAST_RUNS`.
+
+    Models of a shorter context have no values at later positions, and are left out.
+    """
+    found = [
+        (of, np.sqrt(len(curve) / (len(curve) - 1)) * (curve - curve.mean(axis=0)))
+        for of, curve in curves_NxP
+        if len(curve) > 1 and not np.isnan(curve[:, :-2]).any()
+    ]
+    own = [deviation for of, deviation in found if of == family]
+    pool = own if sum(map(len, own)) >= LEAST_RUNS else [deviation for _, deviation in found]
+    return np.concatenate(pool) if pool else np.empty((0, 0))
+
+
+def save(path: Path, runs: Sequence[Measured], chains: Chains, characters_per_token: float) -> None:
+    """Write what :func:`compare` needs, without pickled objects."""
+    facts = [{key: value for key, value in vars(run).items() if not isinstance(value, np.ndarray)} for run in runs]
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        loss_NxCxP=np.stack([run.loss_CxP for run in runs]).astype(np.float32),
+        late_NxCx2=np.stack([run.late_Cx2 for run in runs]).astype(np.float32),
+        facts=json.dumps({"runs": facts, "chains": chains.as_fields(), "characters_per_token": characters_per_token}),
+    )
+    write_bytes_atomically(path, buffer.getvalue())
+
+
+def load(path: Path) -> tuple[list[Measured], Chains, float]:
+    """What :func:`save` wrote.
+
+    Raises:
+        UserError: no such file, or another kind of file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            facts = json.loads(str(saved["facts"]))
+            loss, late = saved["loss_NxCxP"].astype(np.float64), saved["late_NxCx2"].astype(np.float64)
+        chains = Chains.of_fields(facts["chains"])
+        runs = [
+            Measured(**of_run, loss_CxP=loss_CxP, late_Cx2=late_Cx2)
+            for of_run, loss_CxP, late_Cx2 in zip(facts["runs"], loss, late, strict=True)
+        ]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read as measured positions: {error}") from None
+    return runs, chains, float(facts["characters_per_token"])

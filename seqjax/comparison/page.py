@@ -1,0 +1,296 @@
+"""The report of a comparison of families: one HTML file that holds everything, made of the files of
+:mod:`seqjax.comparison.collect` alone, and its figures as SVG and PNG beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from seqjax.comparison import figures as draw
+from seqjax.comparison import judging
+from seqjax.comparison import measured as comparison
+from seqjax.comparison.claims import CLAIMS
+from seqjax.comparison.verdicts import claim_row, claims_json, summary
+from seqjax.errors import UserError
+from seqjax.families import in_order, label_of, labels_of
+from seqjax.host import disk
+from seqjax.host.wording import duration, si
+from seqjax.laws.files import write_fits
+from seqjax.laws.fits import fit
+from seqjax.laws.fitting import Fit
+from seqjax.laws.points import at_best_rates, read_points
+from seqjax.laws.ratios import crossing, frontier
+from seqjax.laws.summary import describe
+from seqjax.plots.fits import draw_fits
+from seqjax.plots.style import save
+
+MAIN = (judging.LSTM, judging.TRANSFORMER)
+
+
+@dataclass(frozen=True)
+class Material:
+    """The files of one comparison, read."""
+
+    table: pd.DataFrame
+    chosen: pd.DataFrame
+    comparison: comparison.Comparison
+    curves: dict[str, Any]
+    search: list[dict[str, Any]]
+    where: dict[str, Any]
+
+
+def read_material(folder: Path, draws: int = 2000) -> Material:
+    """Read what :func:`seqjax.comparison.collect.collect` wrote.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    from seqjax.sweeps.table import read_table
+
+    try:
+        curves, search, where = (
+            json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in ("curves.json", "search.json", "where.json")
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: is not a folder of collected results: {error}") from None
+    table = read_table(folder / "runs.csv")
+    of_runs, chains, characters = comparison.load(folder / "positions.npz")
+    found = comparison.compare(of_runs, chains, characters, draws)
+    chosen = at_best_rates(table)
+    main = (chosen["train.context_length"] == chains.context) & (chosen["data.batching"] == "windows")
+    return Material(table, chosen[main].reset_index(drop=True), found, curves, search, where)
+
+
+def write_report(folder: Path, target: Path, title: str) -> list[judging.Judged]:
+    """Judge, fit and draw what lies in ``folder``, and write ``index.html``, figures, fits and verdicts to ``target``.
+
+    Raises:
+        UserError: a file is missing or damaged, or a place cannot be written.
+    """
+    material = read_material(folder)
+    judged = judging.judge(material.comparison, CLAIMS)
+    fits, crossings = _fits(material)
+    figures = _figures(material, fits)
+    with disk.storage_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        for name, (made, _, _) in figures.items():
+            for kind in ("svg", "png"):
+                save(made, target / f"{name}.{kind}")
+        if fits:
+            write_fits(target / "fits.json", fits)
+        disk.write_json(target / "claims.json", claims_json(judged, material.where))
+        disk.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
+        context = _context(material, judged, fits, crossings, figures, target)
+        page = _template().render(title=title, **context)
+        disk.write_atomically(target / "index.html", page)
+    return judged
+
+
+def _template() -> jinja2.Template:
+    text = resources.files("seqjax.comparison").joinpath("templates/comparison.html").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
+
+
+def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
+    """L(N) of each family at the best depth of each size, and how the families cross in N and in C, in words."""
+    fits, on_frontier, said = {}, {}, []
+    families = in_order(m.chosen["model.family"])
+    for seed, family in enumerate(families):  # families are resampled independently
+        rows = m.chosen[m.chosen["model.family"] == family]
+        best = [m.comparison.models[m.comparison.best(family, size)] for size in m.comparison.sizes(family)]
+        at_best_depth = rows[rows["run_id"].isin([run_id for model in best for run_id in model.run_ids])]
+        try:
+            points = read_points(at_best_depth, {"params": "non-embedding"}, unique=False)
+            fits[family] = fit(points, "kaplan-n", bootstrap=1000, seed=seed)
+            points = frontier(read_points(rows, {"flops": "exact"}, unique=False))
+            on_frontier[family] = fit(points, "kaplan-c", bootstrap=1000, seed=seed, diagnose=False)
+        except UserError as error:
+            said.append(f"{label_of(family)}: {error}")
+    for name, found in (("parameters", fits), ("training compute", on_frontier)):
+        if all(family in found for family in MAIN):
+            names = tuple(label_of(family) for family in MAIN)
+            said.append(f"Laws over {name}: {crossing(found[MAIN[0]], found[MAIN[1]], names).verdict}.")
+    return fits, said
+
+
+def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, str, bool]]:
+    """name -> figure, caption, whether it is a small one."""
+    c = m.comparison
+    spans = ""
+    if c.chains.early:
+        spans = (
+            f" Grey: the same tokens, read with context of {c.chains.early[0]} to {c.chains.early[1]} tokens "
+            f"(100 to 128 of the paper's) and of {c.chains.late[0]} to {c.chains.late[1]}."
+        )
+    note = f"{_corpus(m)}; {_where(m)}"
+    usual = [curve for curve in m.search if _is_usual(m, curve)]
+    sizes = dict(zip(m.table["run_id"], m.table["params_non_embedding"].astype(float), strict=True))
+    made = {
+        "figure7": (
+            draw.draw_figure7(m.chosen, c, note),
+            "Left: held-out loss against non-embedding parameters, best learning rate of each model. Right: held-out "
+            "loss per token against its position in the context." + spans,
+            False,
+        ),
+        "lead": (
+            draw.draw_lead(c),
+            "The LSTM's loss minus that of the Transformer of the same size, on the same tokens, by position.",
+            True,
+        ),
+        "compute": (
+            draw.draw_against_compute(m.chosen, m.curves),
+            "Held-out loss against training compute.",
+            False,
+        ),
+        "time": (
+            draw.draw_against_time(m.chosen, _machine(m)),
+            "The same runs over the time that training took.",
+            True,
+        ),
+        "curves": (
+            draw.draw_learning_curves(m.chosen, m.curves),
+            "Held-out loss along training, best learning rate of each model; markers tell depths apart.",
+            False,
+        ),
+    }
+    if usual:
+        made["rates"] = (
+            draw.draw_rates(usual, sizes),
+            "Final held-out loss by learning rate; stars: chosen; crosses at the top: diverged.",
+            False,
+        )
+    if fits:
+        named = {name: fits[family] for family, name in labels_of(fits).items()}
+        made["fits"] = (
+            draw_fits(named),
+            "L(N) at the best depth of each size; the runs are far from convergence, so the exponents are of this "
+            "budget, not of the paper's.",
+            True,
+        )
+    return made
+
+
+def _is_usual(m: Material, curve: Mapping[str, Any]) -> bool:
+    """Whether a curve is of a model that is compared by size: the whole context, and of a known size."""
+    row = m.table[m.table["run_id"] == curve["trials"][0]["runs"][0]]
+    known = len(row) > 0 and bool(row["params_non_embedding"].notna().iloc[0])
+    return known and int(row["train.context_length"].iloc[0]) == m.comparison.chains.context
+
+
+def _context(
+    m: Material, judged: Sequence[judging.Judged], fits: Mapping[str, Fit], crossings: Sequence[str],
+    figures: Mapping[str, tuple[Figure, str, bool]], target: Path,
+) -> dict[str, Any]:  # fmt: skip
+    states = Counter(m.table["status"])
+    edges = [curve for curve in m.search if curve["edge"]]
+    return {
+        "summary": summary(judged),
+        "where": f"{_corpus(m)}. {_where(m)}.",
+        "characters_per_token": m.comparison.characters_per_token,
+        "draws": len(m.comparison.loss_SxMxP) - 1,
+        "seeds": m.comparison.seeds,
+        "figures": {
+            name: {
+                "file": name,
+                "alt": caption,
+                "caption": caption,
+                "small": small,
+                "data": _inline(target / f"{name}.svg"),
+            }
+            for name, (_, caption, small) in figures.items()
+        },
+        "claims": [claim_row(row) for row in judged],
+        "fits": [(label_of(family), describe(found)) for family, found in fits.items()],
+        "crossings": crossings,
+        "rates": ", ".join(f"{rate:g}" for rate in (m.where["sweep"]["search"] or {}).get("rates", [])),
+        "edges": _edges(edges),
+        "runs_summary": ", ".join(f"{count} {state}" for state, count in states.most_common()) + ".",
+        "columns": [name for name, _ in COLUMNS],
+        "rows": [[show(row) for _, show in COLUMNS] for _, row in _sorted(m.table).iterrows()],
+        "how": _how(m),
+        "command": m.where["command"],
+    }
+
+
+def _edges(edges: Sequence[Mapping[str, Any]]) -> str:
+    if not edges:
+        return "For no model does the best rate lie at an edge of what was tried."
+    named = ", ".join(sorted({curve["label"] for curve in edges}))
+    return (
+        f"For {named} the best rate lies at an edge of what was tried, so that their losses are bounds from above, and "
+        "verdicts that rest on them count with that."
+    )
+
+
+def _corpus(m: Material) -> str:
+    first = m.chosen.iloc[0]
+    budgets = sorted(set(m.chosen["tokens"].astype(float)))
+    spent = " and ".join(si(budget).strip() for budget in budgets)
+    return (
+        f"corpus '{first['data.corpus']}', tokenizer {first['data.tokenizer']} "
+        f"({m.comparison.characters_per_token:.2f} characters a token), context {m.comparison.chains.context} tokens, "
+        f"{spent} training tokens a run, zero state in every window"
+    )
+
+
+def _machine(m: Material) -> str:
+    hardware = m.where["hardware"]
+    on = "" if hardware["platform"] == "cpu" else f"{hardware['devices']} x {hardware['device']}, "
+    return f"{on}{hardware['processor']}, {m.where['cores']} cores"
+
+
+def _where(m: Material) -> str:
+    versions = m.where["versions"]
+    return f"{_machine(m)}; jax {versions['jax']}, seqjax {versions['seqjax']}; {m.where['ended'][:10]}"
+
+
+def _how(m: Material) -> str:
+    chains = m.comparison.chains
+    return (
+        f"{len(m.table)} runs took {duration(m.where['run_seconds'])} of workers' time in all. Loss by position: "
+        f"{chains.chains} chains of {chains.windows} windows of the validation split, {chains.stride} tokens apart; "
+        f"the first {chains.short} positions are measured on more and shorter windows of the same chains."
+    )
+
+
+def _inline(path: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    keys = ["model.family", "params_non_embedding", "model.n_layers", "optimizer.learning_rate", "train.seed"]
+    return table.sort_values(keys)
+
+
+def _cell(row: pd.Series, name: str, form: str) -> str:
+    value = row[name]
+    return "-" if pd.isna(value) else format(value, form)
+
+
+COLUMNS = (
+    ("model", lambda r: r["run_id"].rpartition("-")[0]),
+    ("N", lambda r: _cell(r, "params_non_embedding", ",.0f")),
+    ("all parameters", lambda r: _cell(r, "params_total", ",.0f")),
+    ("context", lambda r: _cell(r, "train.context_length", "d")),
+    ("tokens", lambda r: _cell(r, "tokens", ",.0f")),
+    ("FLOP", lambda r: _cell(r, "flops_exact", ".2e")),
+    ("rate", lambda r: _cell(r, "optimizer.learning_rate", "g")),
+    ("seed", lambda r: _cell(r, "train.seed", "d")),
+    ("nats/token", lambda r: _cell(r, "loss", ".4f")),
+    ("±", lambda r: _cell(r, "loss_se", ".4f")),
+    ("bits/byte", lambda r: _cell(r, "bits_per_byte", ".3f")),
+    ("tokens/s", lambda r: _cell(r, "tokens_per_second", ",.0f")),
+    ("status", lambda r: str(r["status"])),
+)

@@ -1,0 +1,42 @@
+"""What a run is: the sections of its config, and what tells it from other runs."""
+
+from seqjax.config.identity import (
+    LANE_KEYS,
+    WITHOUT_SEED,
+    canonical,
+    canonical_json,
+    canonical_model,
+    lane_keys,
+    named_run_id,
+    program_key,
+    run_id,
+    task_name,
+    to_dict,
+)
+from seqjax.config.plain import dotted
+from seqjax.config.sections import (
+    STRICT,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    Fraction,
+    HorizonConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SizeConfig,
+    TaskTrain,
+    TrainConfig,
+    check,
+    check_integers,
+    check_optimizer,
+    check_shared,
+    family_adapter,
+)
+
+__all__ = [
+    "LANE_KEYS", "STRICT", "WITHOUT_SEED", "Config", "DataConfig", "EvaluationConfig", "Fraction", "HorizonConfig",
+    "ModelConfig", "OptimizerConfig", "RunConfig", "SizeConfig", "TaskTrain", "TrainConfig", "canonical",
+    "canonical_json", "canonical_model", "check", "check_integers", "check_optimizer", "check_shared", "dotted",
+    "family_adapter", "lane_keys", "named_run_id", "program_key", "run_id", "task_name", "to_dict",
+]  # fmt: skip

@@ -1,0 +1,85 @@
+"""Every field of a config by its dotted key, with its type, default and meaning; `seqjax train --help` shows them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from dataclasses import field, make_dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from seqjax.config import STRICT, Config, HorizonConfig, SizeConfig, family_adapter
+from seqjax.families import FAMILIES, Family
+
+TARGETS = {"horizon": HorizonConfig, "size": SizeConfig}
+"""Sections that a file may have beside those of its config: `seqjax.runs.targets` resolves them."""
+
+
+@cache
+def adapter_of(schema: type) -> TypeAdapter[Any]:
+    """Reads a config with its targets, `horizon` and `size`, beside it."""
+    targets = [(name, kind, field(default_factory=kind)) for name, kind in TARGETS.items()]
+    namespace = {"__pydantic_config__": STRICT}
+    return TypeAdapter(make_dataclass("Request", targets, bases=(schema,), namespace=namespace, frozen=True))
+
+
+def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
+    """Every dotted key of a config, and of its targets, with its JSON schema.
+
+    That is ``description``, ``type`` or ``enum``, ``default``, and ``families``, which have it. A key of ``model``
+    stands once for all families of a kind that have it, and once more for each other kind.
+    """
+    schema = adapter_of(of).json_schema()
+    definitions = schema.get("$defs", {})
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name, entry in schema["properties"].items():
+        if name == "model":
+            found += _model_leaves()
+        else:
+            for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
+                found.append((f"{name}.{leaf}", {**leaf_schema, "families": list(FAMILIES)}))
+    return found
+
+
+def _model_leaves() -> list[tuple[str, dict[str, Any]]]:
+    kinds: dict[type, dict[str, dict[str, Any]]] = {}
+    for name, family in FAMILIES.items():
+        of_kind = kinds.setdefault(kind_of(family), {})
+        docs = _descriptions(family)
+        for leaf, schema in family_adapter(family).json_schema()["properties"].items():
+            entry = of_kind.setdefault(leaf, {**schema, "description": docs.get(leaf, ""), "families": []})
+            entry["families"].append(name)
+    found = []
+    for of_kind in kinds.values():
+        in_all = max(len(entry["families"]) for entry in of_kind.values())
+        order = sorted(of_kind.items(), key=lambda item: (item[0] != "family", in_all - len(item[1]["families"])))
+        for leaf, entry in order:
+            if leaf == "family" and len(entry["families"]) > 1:
+                del entry["const"]
+                entry |= {"enum": entry["families"], "description": "Recurrent cell."}
+                entry.pop("default", None)
+            found.append((f"model.{leaf}", entry))
+    return found
+
+
+@cache
+def _descriptions(family: type[Family]) -> dict[str, str]:
+    """The docstrings of a family's fields, those of its bases among them."""
+    found: dict[str, str] = {}
+    for base in reversed(family.__mro__[:-1]):
+        (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)
+        for field_node, doc in pairwise(body):
+            match field_node, doc:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = inspect.cleandoc(text)
+    return found
+
+
+def kind_of(family: type[Family]) -> type:
+    """What families with the same options share: the base below `Family`, which may be themselves."""
+    bases = family.__mro__
+    return bases[bases.index(Family) - 1]

@@ -1,0 +1,111 @@
+"""What tells runs apart: the canonical form of a config, its run id, and what the runs of one program share."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from seqjax.config.sections import Config, RunConfig
+from seqjax.families import history, own
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as plain nested dicts, every field written out."""
+    return dataclasses.asdict(config)
+
+
+def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The section `model` as it enters a run's id: as it was when the first runs of its family were recorded.
+
+    Fields that came later are left out at their default, and fields that are gone are put in (see `Family`).
+
+    Args:
+        recorded: of the fields that came later those that the first runs of this kind had already.
+    """
+    (later, retired), missing = history(model["family"]), object()
+    later = {key: value for key, value in later.items() if key not in recorded}
+    kept = {key: value for key, value in model.items() if later.get(key, missing) != value}
+    return {**retired, **kept}
+
+
+LATER_TEXT = {"train.bptt": None}
+LATER_TASKS = {
+    "train.accumulation": 1,
+    "train.compute_dtype": "float32",
+    "train.init_scale": 1.0,
+    "train.checkpoint_every": None,
+    "task.score_test": True,
+}
+"""Keys that came after the first recorded runs, with their defaults: at these they are no part of a run's id."""
+RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had
+
+
+def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of a config, new or read from config.json, as runs are told apart by."""
+    is_text = "evaluation" in tree
+    found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
+    if "family" in found.get("model", {}):
+        found["model"] = canonical_model(found["model"], () if is_text else RECORDED_TASKS)
+    found.get("task", {}).pop("name", None)  # its other keys tell the task
+    for key, default in (LATER_TEXT if is_text else LATER_TASKS).items():
+        section, _, name = key.partition(".")
+        if found.get(section, {}).get(name, default) == default:
+            found.get(section, {}).pop(name, None)
+    return found
+
+
+def canonical_json(config: RunConfig) -> str:
+    """One canonical text for each config: sorted keys, no spaces; floats by their shortest exact form."""
+    return json.dumps(canonical(to_dict(config)), sort_keys=True, separators=(",", ":"))
+
+
+LANE_KEYS = (
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "optimizer.final_fraction",
+    "optimizer.step_every",
+    "optimizer.step_factor",
+    "optimizer.weight_decay",
+    "train.seed",
+    "train.init_scale",
+)
+"""What may differ between the runs that one compiled program trains side by side: data of the step, not code."""
+
+
+WITHOUT_SEED = tuple(key for key in LANE_KEYS if key != "train.seed")
+"""`lane_keys` of a task whose shapes or held-out data depend on the seed."""
+
+
+def lane_keys(config: RunConfig) -> tuple[str, ...]:
+    """What may differ between the runs of a bundle: `LANE_KEYS`, or what the task's config says."""
+    return getattr(config, "lane_keys", LANE_KEYS)
+
+
+def program_key(config: RunConfig) -> str:
+    """One text for all configs that one compiled program can train as lanes of a bundle (see `lane_keys`)."""
+    tree = to_dict(config)
+    for key in lane_keys(config):
+        section, _, name = key.partition(".")
+        del tree[section][name]
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"))
+
+
+def run_id(config: RunConfig) -> str:
+    """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
+    task = task_name(config)
+    name = f"{own.class_of(config.model.family)}-{config.model.shape}"
+    return named_run_id(name if task == "text" else f"{task}-{name}", config)
+
+
+def named_run_id(name: str, config: RunConfig) -> str:
+    """As :func:`run_id`, with a name of the caller's choice."""
+    return f"{name}-{hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]}"
+
+
+def task_name(config: RunConfig) -> str:
+    """The name of a run's task."""
+    return "text" if isinstance(config, Config) else config.task.name

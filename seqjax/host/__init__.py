@@ -1,0 +1,1 @@
+"""The operating system: files, signals, memory, the screen, the settings of JAX."""

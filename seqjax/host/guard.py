@@ -1,0 +1,71 @@
+"""How a command or a script ends: mistakes in one line, and an exit code that tells what became of the work."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+from seqjax.errors import UserError, printable
+from seqjax.host.stopping import Asked, Interrupted, exit_code, leave_signals
+from seqjax.host.streams import Forgiving, forgiving_streams
+
+MISTAKE = 2
+
+
+def guarded(work: Callable[[], int], name: str = "", keeps: bool = True) -> int:
+    """Run `work` and return the exit code; a reader who goes, a full disk behind standard output, a closed terminal
+    or an encoding without our letters do not end it.
+
+    0: done; 2: a mistake of the user's, told in one line; 75: stopped by a signal, start it again; 130: stopped by
+    Ctrl-C; other codes are those of `work`.
+
+    Args:
+        name: of the command, for errors that name no file.
+        keeps: the work is kept in files, so it is done whether or not somebody reads what is printed. If not, output
+            that could not be written makes the code 141 (the reader of a pipe has gone) or 2.
+    """
+    with forgiving_streams() as output:
+        code = _outcome(work, name, keeps)
+        output.flush()
+        return code or (0 if keeps else _undelivered(output))
+
+
+def _outcome(work: Callable[[], int], name: str, keeps: bool) -> int:
+    try:
+        with leave_signals():
+            return work()
+    except UserError as error:
+        return _mistake(str(error))
+    except OSError as error:  # a full disk, a folder without permission: the surroundings, not a fault of the program
+        if error.errno is None:
+            raise
+        return _mistake(f"{printable(str(error.filename or name))}: {error.strerror}")
+    except Interrupted as stop:
+        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        return exit_code(stop.signal_number)
+    except KeyboardInterrupt as stop:
+        if keeps:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+        return exit_code(stop.signal_number if isinstance(stop, Asked) else signal.SIGINT)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = (str(error).splitlines() or [""])[0].removeprefix("RESOURCE_EXHAUSTED: ")
+        return _mistake(
+            f"out of memory{f' ({asked})' if asked else ''}: lower --train.batch-size, --train.context-length or "
+            "--evaluation.batch-size, or take a smaller model"
+        )
+
+
+def _mistake(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return MISTAKE
+
+
+def _undelivered(output: Forgiving) -> int:
+    if not output.lost:
+        return 0
+    if isinstance(output.lost[0], BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    return _mistake(f"standard output: {getattr(output.lost[0], 'strerror', None) or output.lost[0]}")

@@ -1,0 +1,321 @@
+"""Reasons to doubt a fit: what a sceptical reader would look for, looked for in every fit.
+
+Each flag is a line that begins with what kind of doubt it is:
+
+    starts      few starts reach the minimum, or it is no point of rest
+    points      few points for so many constants, or few different ones to resample
+    range       a variable hardly varies
+    collinear   two variables vary together, so their exponents cannot be told apart
+    floor       E is not determined: its interval reaches 0, or it lies above measured losses
+    exponent    the interval of an exponent includes 0
+    correlated  two constants are known only together
+    trend       the residuals rise, fall or bend with N, D, C or whatever the law is of
+    split       there is no compute-optimal split, or not in all refits
+    influence   one cluster of points moves a constant by more than two standard errors
+    hold-out    fitted to the rest, the law misses the runs with the most compute
+    rates       a best learning rate lies at the edge of its sweep
+    families    points of several families go into one law
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from seqjax.laws.fitting import Fit, deltas_to, refit
+from seqjax.laws.forms import Law
+from seqjax.laws.intervals import LEAST_DRAWS
+from seqjax.laws.points import Points
+
+FEW_AGREE = 0.05
+LEAST_RANGE = 10.0  # largest over smallest value of a variable
+COLLINEAR = 0.95  # correlation of two variables' logarithms
+CORRELATED = 0.99  # of two constants' thetas
+TREND_P = 0.01
+HELD_OUT = 0.1  # share of the clusters, those with the most compute
+MOST_LEFT_OUT = 400  # clusters that are left out one at a time
+SIDES = np.concatenate([np.linspace(0.25, 5.0, 20), [7, 10, 15, 25, 40]])  # standard errors, for a profile
+WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal, beyond which nothing is determined
+CHI2 = 3.841  # 95 % point of chi squared with one degree of freedom
+LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U"}
+
+
+def diagnosed(fit: Fit) -> Fit:
+    """The fit with its flags and with the numbers that they were decided on."""
+    details: dict[str, Any] = {
+        "scatter": float(np.std(fit.residuals)),
+        "correlations": correlations(fit),
+        "profiles": profiles(fit),
+        "trends": trends(fit),
+        "influence": influence(fit),
+        "hold_out": hold_out(fit),
+    }
+    fit = replace(fit, details=details)
+    return replace(fit, flags=tuple(_flags(fit)))
+
+
+def standard_errors(fit: Fit) -> np.ndarray:
+    """Of theta: half the width between the 16th and 84th percentiles of the refits, which wild ones do not move."""
+    if not len(fit.draws):
+        return np.full(len(fit.theta), np.nan)
+    low, high = np.percentile(fit.draws, (15.87, 84.13), axis=0)
+    return (high - low) / 2
+
+
+def correlations(fit: Fit) -> dict[str, float]:
+    """Rank correlation of each two constants over the refits: ``{"A, alpha": 0.99}``."""
+    if len(fit.draws) < LEAST_DRAWS:
+        return {}
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a constant that no refit moves there is none
+        matrix = np.corrcoef(stats.rankdata(fit.law.constants_of(fit.draws), axis=0).T)
+    names = fit.law.names
+    return {f"{names[i]}, {names[j]}": float(matrix[i, j]) for i, j in combinations(range(len(names)), 2)}
+
+
+def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
+    """95 % profile-likelihood interval of each constant: a second view beside the bootstrap.
+
+    Each constant is held at values around the best, the others are fitted again, and the interval is where
+
+        k n ln(F / F_best) <= 3.84,    k = 1 for least squares (normal residuals), 2 for small deltas (Laplace)
+
+    with the scale of the residuals fitted too, and n the number of clusters: what is resampled together counts once. An
+    end that is not reached is infinite (for a positive one: 0).
+    Constants that are no coordinate of the fit (N_c of a power law) have none.
+    """
+    errors = standard_errors(fit)
+    count, n = len(fit.theta), len(np.unique(fit.points.cluster))
+    if len(fit.draws) < LEAST_DRAWS or not (errors > 0).all() or fit.value <= 1e-15 * n:
+        return {}
+    spread = np.cov(fit.draws.T).reshape(count, count)
+    variance = np.maximum(np.diag(spread), 1e-300)
+    shifts = np.concatenate([-SIDES[::-1], SIDES])
+    held = np.repeat(np.arange(count), len(shifts))
+    moves = np.tile(shifts, count) * errors[held]
+    theta = fit.theta + np.clip(spread[held] / variance[held, None], -1e3, 1e3) * moves[:, None]
+    theta[np.arange(len(held)), held] = fit.theta[held] + moves
+    free = np.arange(count) != held[:, None]
+    found = refit(fit.law, fit.points, theta, deltas_to(fit.delta)[-2:], free_SxP=free)
+    factor = 1 if _is_quadratic(fit) else 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rise = factor * n * np.log(found.value_S / fit.value)
+    rise = np.where(np.isfinite(rise), rise, np.inf).reshape(count, len(shifts))
+    plain = fit.law.maps[0](fit.theta) == fit.theta if fit.law.maps else np.ones(count, bool)
+    names = [(j, name) for j, name in enumerate(fit.law.names) if plain[j]]
+    return {name: _profile_ends(fit, j, errors[j], shifts, rise[j]) for j, name in names}
+
+
+def _is_quadratic(fit: Fit) -> bool:
+    """Whether most residuals lie where the objective is a square."""
+    return bool(np.median(np.abs(fit.residuals)) <= fit.delta)
+
+
+def _profile_ends(fit: Fit, j: int, error: float, shifts: np.ndarray, rise: np.ndarray) -> tuple[float, float]:
+    half = len(shifts) // 2
+    ends = []
+    for sign, rises in ((-1, rise[:half][::-1]), (1, rise[half:])):
+        beyond = np.flatnonzero(rises > CHI2)
+        if not len(beyond):
+            ends.append(sign * np.inf)
+            continue
+        k = beyond[0]
+        before, there = (SIDES[k - 1], rises[k - 1]) if k else (0.0, 0.0)
+        share = (CHI2 - there) / (rises[k] - there) if np.isfinite(rises[k]) else 1.0
+        ends.append(sign * (before + share * (SIDES[k] - before)))
+    theta = fit.theta[j] + np.array(ends) * error
+    if fit.law.constants[j].positive:
+        theta = np.exp(theta)
+    return float(theta[0]), float(theta[1])
+
+
+def trends(fit: Fit) -> dict[str, dict[str, float]]:
+    """Of the residuals with each variable: Spearman's correlation with its p value, and the p value of a bend.
+
+    The bend is an F test of the ranks of the residuals: a parabola in the logarithm of the variable against a line.
+    """
+    found = {}
+    for name in dict.fromkeys((*fit.law.variables, *(("flops",) if "flops" in fit.points.variables else ()))):
+        values = fit.points.variables[name]
+        if len(np.unique(values)) > 2 and len(values) >= 6 and np.ptp(fit.residuals) > 1e-12:
+            result = stats.spearmanr(values, fit.residuals)
+            found[name] = {
+                "correlation": float(result.statistic),
+                "p": float(result.pvalue),
+                "p_bend": _p_of_a_bend(np.log(values), fit.residuals),
+            }
+    return found
+
+
+def _p_of_a_bend(x: np.ndarray, residuals: np.ndarray) -> float:
+    ranks = stats.rankdata(residuals)
+    z = (x - x.mean()) / x.std()
+    columns = np.column_stack([np.ones_like(z), z, z**2])
+    line, bent = (
+        float(((ranks - columns[:, :count] @ np.linalg.lstsq(columns[:, :count], ranks)[0]) ** 2).sum())
+        for count in (2, 3)
+    )
+    rest = len(z) - 3
+    return float(stats.f.sf((line - bent) / (bent / rest), 1, rest)) if bent > 0 else 0.0
+
+
+def influence(fit: Fit) -> list[dict[str, Any]]:
+    """The three clusters whose absence moves a constant most, in its standard errors."""
+    errors = standard_errors(fit)
+    clusters = np.unique(fit.points.cluster)
+    if len(fit.draws) < LEAST_DRAWS or not (errors > 0).all() or len(clusters) <= len(fit.theta) + 1:
+        return []
+    if len(clusters) > MOST_LEFT_OUT:  # those that lie farthest from the law, which move it most
+        sizes = [np.abs(fit.residuals[fit.points.cluster == c]).sum() for c in clusters]
+        clusters = clusters[np.argsort(sizes)[-MOST_LEFT_OUT:]]
+    weights = (fit.points.cluster[None, :] != clusters[:, None]).astype(np.float64)
+    found = refit(fit.law, fit.points, np.tile(fit.theta, (len(clusters), 1)), deltas_to(fit.delta)[-2:], weights)
+    moves = (found.theta_SxP - fit.theta) / errors
+    largest = np.nanmax(np.abs(moves), axis=1)
+    top = np.argsort(-largest)[:3]
+    return [
+        {
+            "points": _names_of(fit.points, clusters[i]),
+            "constant": fit.law.names[int(np.nanargmax(np.abs(moves[i])))],
+            "standard_errors": float(largest[i]),
+        }
+        for i in top
+    ]
+
+
+def _names_of(points: Points, cluster: int) -> str:
+    names = [row for row, c in zip(points.rows, points.cluster, strict=True) if c == cluster]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def hold_out(fit: Fit) -> dict[str, float]:
+    """The law fitted without the tenth of the clusters with the most compute (or of its variable), and its error there.
+
+    Returns:
+        ``points`` held out, ``from`` which compute on, ``mean_error`` and ``largest_error`` of the predicted loss as
+        shares of the measured one (mean of the absolute values, and with its sign); empty when too few points are left.
+    """
+    scale_name = "flops" if "flops" in fit.points.variables else fit.law.variables[-1]
+    scale = fit.points.variables[scale_name]
+    clusters = np.unique(fit.points.cluster)
+    largest = np.array([scale[fit.points.cluster == c].max() for c in clusters])
+    count = max(1, round(HELD_OUT * len(clusters)))
+    if len(clusters) - count <= len(fit.theta):
+        return {}
+    held = np.isin(fit.points.cluster, clusters[np.argsort(largest, kind="stable")[-count:]])
+    found = refit(fit.law, fit.points, fit.theta, deltas_to(fit.delta)[-3:], (~held).astype(np.float64)[None])
+    predicted = fit.law.loss(found.theta_SxP[0], {k: v[held] for k, v in fit.points.variables.items()})
+    errors = predicted / fit.points.loss[held] - 1
+    return {
+        "points": int(held.sum()),
+        "variable": scale_name,
+        "from": float(scale[held].min()),
+        "mean_error": float(np.abs(errors).mean()),
+        "largest_error": float(errors[np.abs(errors).argmax()]),
+    }
+
+
+def _flags(fit: Fit) -> list[str]:
+    return [
+        *_of_the_minimum(fit),
+        *_of_the_data(fit.points, fit.law),
+        *_of_the_constants(fit),
+        *_of_the_residuals(fit),
+        *_of_the_split(fit),
+        *(f"rates: {note}" for note in fit.points.notes if "learning rate" in note),
+        *(f"families: {note}" for note in fit.points.notes if "several families" in note),
+    ]
+
+
+def _of_the_minimum(fit: Fit) -> list[str]:
+    found = []
+    if not fit.rests:
+        found.append("starts: the best point is no point of rest; the constants are not determined, or the data exact")
+    if fit.agreeing < FEW_AGREE:
+        found.append(f"starts: only {fit.agreeing:.1%} of {fit.starts} starts reach this minimum")
+    share = fit.failed_draws / max(1, fit.failed_draws + len(fit.draws))
+    if share > 0.01:
+        found.append(f"starts: {share:.1%} of the bootstrap refits did not come to rest, and are left out")
+    return found
+
+
+def _of_the_split(fit: Fit) -> list[str]:
+    if {"params", "tokens"} != set(fit.law.variables) or "flops" not in fit.points.variables:
+        return []
+    slope, (low, _) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
+    if np.isnan(slope):
+        return ["split: the law falls for ever towards one side of N / D: there is no compute-optimal split"]
+    if np.isnan(low) and len(fit.draws) >= LEAST_DRAWS:
+        return ["split: more than 2.5% of the refits have no compute-optimal split"]
+    return []
+
+
+def _of_the_data(points: Points, law: Law) -> list[str]:
+    found = []
+    clusters = len(np.unique(points.cluster))
+    if clusters < 3 * len(law.constants):
+        found.append(f"points: {clusters} different points for {len(law.constants)} constants; the intervals are rough")
+    for name in law.variables:
+        values = points.variables[name]
+        if (ratio := values.max() / values.min()) < LEAST_RANGE:
+            found.append(f"range: {LETTERS[name]} varies by a factor {ratio:.3g} only")
+    for a, b in combinations(law.variables, 2):
+        x, y = np.log(points.variables[a]), np.log(points.variables[b])
+        if np.ptp(x) > 0 and np.ptp(y) > 0 and abs(r := np.corrcoef(x, y)[0, 1]) > COLLINEAR:
+            found.append(
+                f"collinear: {LETTERS[a]} and {LETTERS[b]} vary together (correlation {r:.3f}): what is due to which "
+                "cannot be told"
+            )
+    return found
+
+
+def _of_the_constants(fit: Fit) -> list[str]:
+    found = []
+    intervals, constants = fit.intervals, fit.constants
+    if fit.law.has_floor:
+        if constants["E"] >= fit.points.loss.min():
+            found.append(f"floor: E = {constants['E']:.4g} lies above the lowest loss, {fit.points.loss.min():.4g}")
+        elif ("E" in intervals and intervals["E"][0] < 0.01 * constants["E"]) or constants["E"] < 1e-3:
+            found.append("floor: E is not determined by these data; its interval reaches 0")
+    for constant in fit.law.constants:
+        low, high = intervals.get(constant.name, (1.0, 1.0))
+        if not constant.positive and low <= 0 <= high:
+            found.append(f"exponent: the interval of {constant.name} includes 0")
+    if fit.condition > WORST_CONDITION:
+        found.append(f"correlated: a combination of constants is not determined (condition {fit.condition:.1g})")
+    strong = [f"{pair} ({r:+.3f})" for pair, r in fit.details["correlations"].items() if abs(r) > CORRELATED]
+    if strong:
+        found.append(f"correlated: known only together: {'; '.join(strong)}")
+    return found
+
+
+def _of_the_residuals(fit: Fit) -> list[str]:
+    found = []
+    for name, trend in fit.details["trends"].items():
+        if min(trend["p"], trend["p_bend"]) >= TREND_P:
+            continue
+        if trend["p_bend"] < trend["p"]:
+            found.append(f"trend: the residuals bend with {LETTERS[name]} (p = {trend['p_bend']:.1g})")
+        else:
+            verb = "rise" if trend["correlation"] > 0 else "fall"
+            found.append(
+                f"trend: the residuals {verb} with {LETTERS[name]} (Spearman {trend['correlation']:+.2f}, "
+                f"p = {trend['p']:.1g})"
+            )
+    for top in fit.details["influence"][:1]:
+        if top["standard_errors"] > 2:
+            found.append(
+                f"influence: without {top['points']}, {top['constant']} moves by {top['standard_errors']:.1f} "
+                "standard errors"
+            )
+    held = fit.details["hold_out"]
+    usual = 1.4826 * float(np.median(np.abs(fit.residuals)))  # a standard deviation that a few misses do not raise
+    if held and held["mean_error"] > max(3 * usual, 0.005):
+        found.append(
+            f"hold-out: fitted without the {held['points']} point(s) with the most {LETTERS[held['variable']]}, the "
+            f"law misses them by {held['mean_error']:.1%} on average; residuals scatter by {fit.details['scatter']:.1%}"
+        )
+    return found

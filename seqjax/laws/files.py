@@ -1,0 +1,164 @@
+"""A fit as a JSON file, which has all that is needed to predict, to draw and to fit again; and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqjax import __version__
+from seqjax.errors import UserError
+from seqjax.host.disk import finite, write_json
+from seqjax.laws.fitting import Fit
+from seqjax.laws.forms import law_named
+from seqjax.laws.points import LeftOut, Points
+
+FORMAT = "seqjax fit 1"
+
+
+def to_dict(fit: Fit) -> dict[str, Any]:
+    """The fit as plain values; what is not finite becomes None."""
+    points = fit.points
+    found = {
+        "format": FORMAT,
+        "law": fit.law.name,
+        "equation": fit.law.equation,
+        "objective": fit.objective,
+        "delta": fit.delta,
+        "value": fit.value,
+        "params": fit.constants,
+        "intervals": {name: list(interval) for name, interval in fit.intervals.items()},
+        "theta": fit.theta.tolist(),
+        "starts": fit.starts,
+        "starts_agreeing": fit.agreeing,
+        "gradient": fit.gradient,
+        "condition": fit.condition,
+        "rests": fit.rests,
+        "flags": list(fit.flags),
+        "n_rows": len(points),
+        "n_clusters": len(np.unique(points.cluster)),
+        "left_out": [{"row": gone.row, "rule": gone.rule} for gone in points.left_out],
+        "conventions": points.conventions,
+        "notes": list(points.notes),
+        "details": fit.details,
+        "failed_draws": fit.failed_draws,
+        "points": {
+            **{name: values.tolist() for name, values in points.variables.items()},
+            "loss": points.loss.tolist(),
+            "cluster": points.cluster.tolist(),
+            "rows": list(points.rows),
+        },
+        "draws": fit.draws.tolist(),
+        "seqjax": __version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    return finite(found)
+
+
+def from_dict(saved: Mapping[str, Any]) -> Fit:
+    """The fit that :func:`to_dict` wrote."""
+    points = dict(saved["points"])
+    loss, cluster = np.array(points.pop("loss")), np.array(points.pop("cluster"), int)
+    rows = tuple(points.pop("rows"))
+    law = law_named(saved["law"])
+    return Fit(
+        law=law,
+        objective=saved["objective"],
+        delta=saved["delta"],
+        theta=np.array(saved["theta"], np.float64),
+        value=saved["value"],
+        points=Points(
+            {name: np.array(values) for name, values in points.items()},
+            loss,
+            cluster,
+            rows,
+            dict(saved["conventions"]),
+            tuple(LeftOut(**gone) for gone in saved["left_out"]),
+            tuple(saved["notes"]),
+        ),
+        draws=np.array(saved["draws"], np.float64) if saved["draws"] else np.empty((0, len(law.constants))),
+        starts=saved["starts"],
+        agreeing=saved["starts_agreeing"],
+        gradient=saved["gradient"],
+        condition=math.inf if saved["condition"] is None else saved["condition"],
+        rests=saved["rests"],
+        failed_draws=saved["failed_draws"],
+        flags=tuple(saved["flags"]),
+        details=saved["details"],
+    )
+
+
+def write_fits(path: Path, fits: Mapping[str, Fit]) -> None:
+    """One fit as it is; several, by group, under ``fits``.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    saved = {group: to_dict(fit) for group, fit in fits.items()}
+    check_place(path)
+    try:
+        write_json(path, saved[""] if list(saved) == [""] else {"format": FORMAT, "fits": saved})
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def read_fits(path: Path) -> dict[str, Fit]:
+    """The fits in a file by group; a single one has the group "".
+
+    Raises:
+        UserError: no such file, or not one of fits.
+    """
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path}: is not JSON; a fit is written by seqjax fit TABLE --json {path}") from None
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise UserError(f"{path}: is not a fit of seqjax; write one with seqjax fit TABLE --json FIT.json")
+    fits = saved.get("fits", {"": saved})
+    if not (isinstance(fits, dict) and fits and all(isinstance(fit, dict) for fit in fits.values())):
+        raise UserError(f"{path}: is damaged: it holds no fits")
+    found = {}
+    for group, fit in fits.items():
+        try:
+            found[group] = from_dict(fit)
+        except (KeyError, TypeError, ValueError, UserError) as error:
+            raise UserError(f"{path}: is damaged: {error}") from None
+        if damage := _damage(found[group], fit):
+            raise UserError(f"{path}: was changed by hand or is damaged: {damage}")
+    return found
+
+
+def _damage(fit: Fit, saved: Mapping[str, Any]) -> str:
+    """What does not fit together in a file, or ""."""
+    count, n = len(fit.law.constants), len(fit.points)
+    if fit.theta.shape != (count,) or not np.isfinite(fit.theta).all():
+        return f"theta must be {count} numbers for {fit.law.name}"
+    if fit.draws.ndim != 2 or fit.draws.shape[1] != count or not np.isfinite(fit.draws).all():
+        return f"draws must be lists of {count} numbers"
+    shapes = {name: np.shape(values) for name, values in fit.points.variables.items()}
+    if missing := [name for name in fit.law.variables if shapes.get(name) != (n,)]:
+        return f"points must have {n} values of {missing[0]}"
+    constants = [saved["params"].get(name) for name in fit.law.names]
+    if any(value is None for value in constants) or not np.allclose(list(fit.constants.values()), constants, rtol=1e-6):
+        return "params and theta are not the same constants"
+    return ""
+
+
+def check_place(path: Path) -> None:
+    """Refuse, before a long fit, a place that cannot be written.
+
+    Raises:
+        UserError: no such folder, or one that cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written: Permission denied")

@@ -1,0 +1,27 @@
+"""Fit a law and look for every reason to doubt it: the one call that the rest is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seqjax.laws.diagnostics import diagnosed
+from seqjax.laws.fitting import Fit, fit_constants
+from seqjax.laws.forms import Law
+from seqjax.laws.points import Points
+
+
+def fit(points: Points, law: Law | str, *, diagnose: bool = True, **options: Any) -> Fit:
+    """Fit a law to points.
+
+        sum_i rho(log L(x_i; theta) - log L_i)   from a grid of starts, then refits to resampled points
+
+    Args:
+        law: one of :data:`seqjax.laws.forms.LAWS`, or its name.
+        diagnose: look for doubts: see :mod:`seqjax.laws.diagnostics`.
+        options: ``objective``, ``delta``, ``bootstrap``, ``seed``, ``starts_SxP``, as
+            :func:`seqjax.laws.fitting.fit_constants` has them.
+    Raises:
+        UserError: an unknown law or objective, a variable that the points lack, fewer points than constants.
+    """
+    found = fit_constants(points, law, **options)
+    return diagnosed(found) if diagnose else found

@@ -1,0 +1,296 @@
+"""From points to a law: the minimum of a robust objective from many starts, and refits that say how sure it is.
+
+    sum_i w_i rho(log L(x_i; theta) - log L_i),    rho the Huber loss of seqjax.laws.minimise
+
+With delta = 1e-3 that is the objective of Hoffmann et al. 2022; with delta -> 0 it is least absolute deviations, with a
+large one least squares of log L. It is a sum, not a mean: with a mean, customary tolerances stop far from the minimum.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.laws.forms import Law, law_named
+from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
+from seqjax.laws.minimise import Minima, Residuals, minimise
+from seqjax.laws.points import Points
+from seqjax.laws.splitting import Optimum, best_split, split_exponent
+
+DELTAS = {"huber": 1e-3, "lad": 1e-6, "least-squares": 1e3}
+"""The delta of each objective where none is given. In log L, residuals of 1e3 do not occur."""
+COARSE, SHARPER = 0.1, 10.0  # a small delta is reached from a large one in steps of such a factor
+AGREE = 1e-6  # starts agree with the best when their values differ by less than this share
+SAME = 4  # decimals of theta to which two copies are at the same point
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law with constants, and how sure they are.
+
+    Attributes:
+        law, objective, delta: what was minimised; value: its minimum.
+        theta: of the law, float64 [P]; draws: thetas of the bootstrap refits, [R, P] (R may be 0), widened as
+            :func:`widened` says.
+        points: what was fitted, with what was left out.
+        starts: how many; agreeing: the share that reached the same minimum.
+        gradient: largest entry at the minimum; condition: of the Hessian there, scaled to a unit diagonal; rests:
+            whether the optimiser came to rest.
+        failed_draws: refits that did not come to rest, and are not in ``draws``.
+        flags: reasons for doubt, in words (see :mod:`seqjax.laws.diagnostics`).
+        details: what the flags were decided on: correlations, profiles, hold-out, influence.
+    """
+
+    law: Law
+    objective: str
+    delta: float
+    theta: np.ndarray
+    value: float
+    points: Points
+    draws: np.ndarray
+    starts: int
+    agreeing: float
+    gradient: float
+    condition: float
+    rests: bool = True
+    failed_draws: int = 0
+    flags: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The constants of the law by name."""
+        return dict(zip(self.law.names, self.law.constants_of(self.theta).tolist(), strict=True))
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap interval of each constant (percentiles of ``draws``); empty with fewer than 40 refits."""
+        if len(self.draws) < LEAST_DRAWS:
+            return {}
+        bounds = bounds_of(self.law.constants_of(self.draws))
+        return {name: (float(low), float(high)) for name, low, high in zip(self.law.names, *bounds, strict=True)}
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """log of measured over predicted loss, [n]."""
+        return np.log(self.points.loss / self.law.loss(self.theta, self.points.variables))
+
+    def predict(self, **variables: Any) -> Prediction:
+        """Loss where the variables of the law have these values: ``fit.predict(params=1e9, tokens=2e10)``.
+
+        Raises:
+            UserError: a variable is missing, unknown, or not positive.
+        """
+        return predict(self.law, self.theta, self.draws, variables)
+
+    def optimal(self, flops: float | np.ndarray) -> Optimum:
+        """The best N and D for budgets of C = 6 N D FLOPs (approach 3 of Hoffmann et al. 2022).
+
+        Raises:
+            UserError: a law of something else than N and D.
+        """
+        return best_split(self.law, self.theta, self.draws, flops)
+
+    def exponent(self, flops: float) -> tuple[float, tuple[float, float]]:
+        """a of N_opt ~ C^a at a budget: see :func:`seqjax.laws.splitting.split_exponent`."""
+        return split_exponent(self.law, self.theta, self.draws, flops)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Loss in nats with its 95 % interval, that of the law: single runs scatter around it. Each [n]."""
+
+    loss: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def predict(law: Law, theta: np.ndarray, draws: np.ndarray, variables: Mapping[str, Any]) -> Prediction:
+    """As :meth:`Fit.predict`; without draws the interval is not a number."""
+    for name in variables:
+        if name not in law.variables:
+            raise UserError(f"{law.name} has no variable '{name}'; it has {', '.join(law.variables)}")
+    if missing := [name for name in law.variables if name not in variables]:
+        raise UserError(f"{law.name} needs {' and '.join(law.variables)}: {' and '.join(missing)} is missing")
+    arrays = dict(
+        zip(variables, np.broadcast_arrays(*(np.atleast_1d(np.float64(v)) for v in variables.values())), strict=True)
+    )
+    for name, values in arrays.items():
+        if not (good := np.isfinite(values) & (values > 0)).all():
+            raise UserError(f"{name}: {values[~good][0]} is not a positive number")
+    loss = law.loss(theta, arrays)
+    return Prediction(loss, *bounds_of(law.loss(draws, arrays) if len(draws) else np.empty((0, len(loss)))))
+
+
+@cache
+def residuals_of(law: Law) -> Residuals:
+    """``residuals(theta, (logs, log loss))`` of log L; one function object for each law."""
+
+    def residuals(theta: jax.Array, shared: Any) -> jax.Array:
+        logs, log_loss = shared
+        return law.log_loss(theta, logs) - log_loss
+
+    return residuals
+
+
+def deltas_to(delta: float) -> list[float]:
+    """The deltas through which ``delta`` is approached: first a smooth objective, then sharper ones."""
+    found = [delta]
+    while found[0] * SHARPER <= COARSE * (1 + 1e-9):
+        found.insert(0, found[0] * SHARPER)
+    return found
+
+
+def refit(
+    law: Law,
+    points: Points,
+    theta_SxP: np.ndarray,
+    deltas: list[float],
+    weights_Sxn: np.ndarray | None = None,
+    free_SxP: np.ndarray | None = None,
+) -> Minima:
+    """Minima from each start, with weights of its own, through these deltas one after another."""
+    theta_SxP = np.array(theta_SxP, np.float64, ndmin=2)
+    weights = np.ones((len(theta_SxP), len(points))) if weights_Sxn is None else weights_Sxn
+    logs = {name: np.log(points.variables[name]) for name in law.variables}
+    for delta in deltas:
+        found = minimise(residuals_of(law), theta_SxP, weights, (logs, np.log(points.loss)), delta, free_SxP)
+        theta_SxP = found.theta_SxP
+    return found
+
+
+def best_of_many(law: Law, points: Points, delta: float, theta_SxP: np.ndarray) -> tuple[Minima, int, float]:
+    """The lowest minimum that the starts reach, and how many starts of what share reached it.
+
+    Starts that rest at the same point of the smooth objective go on as one to the sharper ones.
+    """
+    first, *sharper = deltas_to(delta)
+    found = refit(law, points, theta_SxP, [first])
+    good = np.isfinite(found.value_S) & np.isfinite(found.theta_SxP).all(axis=1)
+    if not good.any():
+        raise UserError(f"{law.name}: no start leads anywhere; are the variables what the law says they are?")
+    key = np.column_stack([np.round(found.theta_SxP, SAME), np.round(np.log(found.value_S + 1e-300), SAME)])
+    _, firsts, inverse = np.unique(key[good], axis=0, return_index=True, return_inverse=True)
+    places = np.flatnonzero(good)[firsts]
+    ends = refit(law, points, found.theta_SxP[places], sharper or [first])
+    best = np.nanargmin(ends.value_S)
+    slack = AGREE * ends.value_S[best] + 1e-18 * len(points)  # points that lie on the law have a value of almost 0
+    agree = ends.value_S - ends.value_S[best] <= slack
+    one = Minima(*(getattr(ends, name)[best : best + 1] for name in Minima.__dataclass_fields__))
+    return one, len(theta_SxP), float(agree[inverse.reshape(-1)].sum() / len(theta_SxP))
+
+
+def resamples(points: Points, count: int, seed: int, least: int = 1) -> np.ndarray:
+    """Weights [count, n] of bootstrap resamples: whole clusters, drawn with replacement.
+
+    Args:
+        least: draw again where fewer different clusters come up; a law cannot be fitted to fewer than its constants.
+    """
+    clusters = int(points.cluster.max()) + 1
+    rng, even = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
+    counts = rng.multinomial(clusters, even, size=count)
+    while (few := (counts > 0).sum(axis=1) < least).any():
+        counts[few] = rng.multinomial(clusters, even, size=int(few.sum()))
+    return counts[:, points.cluster].astype(np.float64)
+
+
+def fit_constants(
+    points: Points,
+    law: Law | str,
+    *,
+    objective: str = "huber",
+    delta: float | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    starts_SxP: np.ndarray | None = None,
+) -> Fit:
+    """Fit a law to points, without looking for doubts: see :func:`seqjax.laws.fits.fit` for the whole.
+
+    Args:
+        law: one of :data:`seqjax.laws.forms.LAWS`, or its name.
+        objective: ``huber``, ``lad`` or ``least-squares``, all of log L.
+        delta: of Huber, in log L; None: that of `DELTAS`.
+        bootstrap: refits to resampled clusters, from the best fit (see :func:`widened`); 0: none, and no intervals.
+        seed: of the resampling.
+        starts_SxP: thetas to start from; None: the law's own grid.
+    Raises:
+        UserError: an unknown law or objective, a variable that the points lack, fewer points than constants.
+    """
+    law = law_named(law) if isinstance(law, str) else law
+    if objective not in DELTAS:
+        raise UserError(f"there is no objective '{objective}'; there are {', '.join(DELTAS)}")
+    delta = DELTAS[objective] if delta is None else delta
+    if not delta > 0:
+        raise UserError(f"delta: {delta} is not a positive number")
+    if missing := [name for name in law.variables if name not in points.variables]:
+        raise UserError(f"{law.name} is a law of {' and '.join(law.variables)}: the points have no {missing[0]}")
+    if bootstrap and bootstrap < LEAST_DRAWS:
+        raise UserError(f"bootstrap: {bootstrap} refits have no 95 % interval; ask for {LEAST_DRAWS} or more, or none")
+    places = np.unique(np.column_stack([points.variables[name] for name in law.variables]), axis=0)
+    different = min(len(places), len(np.unique(points.cluster)))
+    if different <= len(law.constants):
+        raise UserError(
+            f"{law.name} has {len(law.constants)} constants ({', '.join(law.names)}): {different} different points of "
+            f"{' and '.join(law.variables)} are too few for a fit" + _why_few(points)
+        )
+    best, starts, agreeing = best_of_many(
+        law, points, delta, law.starts_SxP() if starts_SxP is None else np.asarray(starts_SxP)
+    )
+    draws, failed = _bootstrap(law, points, best.theta_SxP[0], delta, bootstrap, seed)
+    return Fit(
+        law=law,
+        objective=objective,
+        delta=delta,
+        theta=best.theta_SxP[0],
+        value=float(best.value_S[0]),
+        points=points,
+        draws=draws,
+        starts=starts,
+        agreeing=agreeing,
+        gradient=float(best.gradient_S[0]),
+        condition=_condition(best.hessian_SxPxP[0]),
+        rests=bool(best.rests_S[0]),
+        failed_draws=failed,
+    )
+
+
+def _why_few(points: Points) -> str:
+    rules = Counter(gone.rule for gone in points.left_out)
+    return f" (left out: {'; '.join(f'{count} x {rule}' for rule, count in rules.most_common(4))})" if rules else ""
+
+
+def _bootstrap(
+    law: Law, points: Points, theta: np.ndarray, delta: float, count: int, seed: int
+) -> tuple[np.ndarray, int]:
+    if count == 0:
+        return np.empty((0, len(theta))), 0
+    weights = resamples(points, count, seed, least=len(theta))
+    found = refit(law, points, np.tile(theta, (count, 1)), deltas_to(delta)[-4:], weights)
+    whole = found.rests_S & np.isfinite(found.theta_SxP).all(axis=1)
+    return widened(points, theta, found.theta_SxP[whole]), int((~whole).sum())
+
+
+def widened(points: Points, theta: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Refits moved away from the fit by k / (k - P), for k clusters and P constants.
+
+    A fit pulls itself towards each point, the more the fewer there are, so refits to resampled points spread too
+    little. The factor is what HC3 (MacKinnon & White 1985) does for points of equal leverage P / k; measured in
+    experiments/coverage.py.
+    """
+    clusters = len(np.unique(points.cluster))
+    return theta + clusters / (clusters - len(theta)) * (draws - theta)
+
+
+def _condition(hessian: np.ndarray) -> float:
+    """Condition number of the Hessian scaled to a unit diagonal; infinite where a constant is not determined."""
+    diagonal = np.diag(hessian)
+    if not (np.isfinite(hessian).all() and (diagonal > 0).all()):
+        return float("inf")
+    return float(np.linalg.cond(hessian / np.sqrt(np.outer(diagonal, diagonal))))

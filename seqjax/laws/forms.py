@@ -1,0 +1,329 @@
+"""The laws: how loss depends on parameters, tokens, compute, steps or position, each as one equation.
+
+A law is a pure function of theta and of the logarithms of its variables, and gives the logarithm of the loss. Theta are
+coordinates in which a fit is easy: logarithms of coefficients (E, A, N_c^alpha), so that no bound is ever needed, and
+exponents. The constants that papers print are functions of theta. Everything is float64; losses are in nats per token,
+N in parameters, D in tokens, C in FLOPs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn import logsumexp
+
+from seqjax.errors import UserError, did_you_mean
+from seqjax.host.numerics import pinned
+
+Logs = Mapping[str, jax.Array]
+"""Natural logarithms of the variables, each [n]."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of a law: its name, whether it is positive by its nature, and where fits start.
+
+    Attributes:
+        starts: values of its entry in theta.
+    """
+
+    name: str
+    positive: bool
+    starts: tuple[float, ...]
+
+
+Map = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law, with what is needed to fit it and to print it.
+
+    Attributes:
+        name: on the command line and in files.
+        equation: as it is printed; source: paper and equation.
+        variables: columns of a table that it needs (see :mod:`seqjax.laws.points`).
+        constants: in the order of theta.
+        log_loss: ``(theta_P, logs) -> log L`` [n].
+        maps: theta [..., P] to the logarithms of positive constants and the values of others, and back; None: they are
+            the same.
+    """
+
+    name: str
+    equation: str
+    source: str
+    variables: tuple[str, ...]
+    constants: tuple[Constant, ...]
+    log_loss: Callable[[jax.Array, Logs], jax.Array]
+    maps: tuple[Map, Map] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the constants."""
+        return tuple(constant.name for constant in self.constants)
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether one of the constants is E, the loss that is left in the limit."""
+        return "E" in self.names
+
+    def starts_SxP(self) -> np.ndarray:
+        """The grid of thetas that a fit starts from."""
+        return np.array(list(itertools.product(*(constant.starts for constant in self.constants))), np.float64)
+
+    def theta_P(self, constants: Mapping[str, float]) -> np.ndarray:
+        """The theta of these constants."""
+        values = np.array([np.log(constants[c.name]) if c.positive else constants[c.name] for c in self.constants])
+        return self.maps[1](values) if self.maps else values
+
+    def constants_of(self, theta: np.ndarray) -> np.ndarray:
+        """Constants [..., P] of thetas [..., P]; a floor too small for float64 is 0."""
+        positive = np.array([constant.positive for constant in self.constants])
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            values = self.maps[0](np.asarray(theta)) if self.maps else np.asarray(theta)
+            return np.where(positive, np.exp(np.where(positive, values, 0.0)), values)
+
+    def loss(self, theta: np.ndarray, variables: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Predicted loss, nats: theta [P] gives [n], theta [S, P] gives [S, n]."""
+        with pinned(), jax.enable_x64(True):
+            logs = {name: jnp.log(jnp.asarray(variables[name], jnp.float64)) for name in self.variables}
+            f = self.log_loss if np.ndim(theta) == 1 else jax.vmap(self.log_loss, in_axes=(0, None))
+            return np.exp(np.asarray(f(jnp.asarray(theta, jnp.float64), logs)))
+
+
+def _sum_of(*terms: jax.Array) -> jax.Array:
+    """log(exp a + exp b + ...), elementwise."""
+    return logsumexp(jnp.stack(jnp.broadcast_arrays(*terms)), axis=0)
+
+
+def _power(variable: str) -> Callable[[jax.Array, Logs], jax.Array]:
+    def log_loss(theta: jax.Array, logs: Logs) -> jax.Array:
+        a, alpha = theta
+        return a - alpha * logs[variable]
+
+    return log_loss
+
+
+def _scales(*pairs: tuple[int, int]) -> tuple[Map, Map]:
+    """Between a and log N_c = a / alpha, for each (place of a, place of its alpha)."""
+
+    def constants(theta: np.ndarray) -> np.ndarray:
+        found = np.array(theta, np.float64)
+        for scale, exponent in pairs:
+            found[..., scale] = theta[..., scale] / theta[..., exponent]
+        return found
+
+    def theta(constants: np.ndarray) -> np.ndarray:
+        found = np.array(constants, np.float64)
+        for scale, exponent in pairs:
+            found[..., scale] = constants[..., scale] * constants[..., exponent]
+        return found
+
+    return constants, theta
+
+
+def _offset_power(variable: str) -> Callable[[jax.Array, Logs], jax.Array]:
+    def log_loss(theta: jax.Array, logs: Logs) -> jax.Array:
+        e, a, alpha = theta
+        return _sum_of(e, a - alpha * logs[variable])
+
+    return log_loss
+
+
+def _kaplan_nd(theta: jax.Array, logs: Logs) -> jax.Array:
+    a, d_c, p, alpha_d = theta
+    return alpha_d * _sum_of(a - p * logs["params"], d_c - logs["tokens"])
+
+
+def _kaplan_nd_constants(theta: np.ndarray) -> np.ndarray:
+    """a = p log N_c and p = alpha_N / alpha_D."""
+    a, d_c, p, alpha_d = np.moveaxis(theta, -1, 0)
+    return np.stack([a / p, d_c, p * alpha_d, alpha_d], axis=-1)
+
+
+def _kaplan_nd_theta(constants: np.ndarray) -> np.ndarray:
+    n_c, d_c, alpha_n, alpha_d = np.moveaxis(constants, -1, 0)
+    return np.stack([n_c * alpha_n / alpha_d, d_c, alpha_n / alpha_d, alpha_d], axis=-1)
+
+
+def _kaplan_ns(theta: jax.Array, logs: Logs) -> jax.Array:
+    a_n, a_s, alpha_n, alpha_s = theta
+    return _sum_of(a_n - alpha_n * logs["params"], a_s - alpha_s * logs["steps"])
+
+
+def _chinchilla(theta: jax.Array, logs: Logs) -> jax.Array:
+    e, a, b, alpha, beta = theta
+    return _sum_of(e, a - alpha * logs["params"], b - beta * logs["tokens"])
+
+
+def _chinchilla_outer(theta: jax.Array, logs: Logs) -> jax.Array:
+    e, a, b, alpha, beta, gamma = theta
+    return _sum_of(e, gamma * _sum_of(a - alpha * logs["params"], b - beta * logs["tokens"]))
+
+
+def _over_training(theta: jax.Array, logs: Logs) -> jax.Array:
+    e, a, b, eta = theta
+    compute = jnp.log(6.0) + logs["params"] + logs["tokens"]
+    ratio = logs["tokens"] - logs["params"]
+    return _sum_of(e, a + eta * (ratio - compute), b - eta * (ratio + compute))
+
+
+def _data_constrained(theta: jax.Array, logs: Logs) -> jax.Array:
+    e, a, b, alpha, beta, r_n, r_d = theta
+    unique = jnp.minimum(logs["unique_tokens"], logs["tokens"])
+    # parameters that are compute-optimal for the unique tokens: N = G (C/6)^(beta/(alpha+beta)), D likewise, C/6 = N D
+    g = (jnp.log(alpha) - jnp.log(beta) + a - b) / (alpha + beta)
+    optimal = jnp.minimum(g + beta / alpha * (unique + g), logs["params"])
+    params = optimal + _repeated(logs["params"] - optimal, r_n)
+    tokens = unique + _repeated(logs["tokens"] - unique, r_d)
+    return _sum_of(e, a - alpha * params, b - beta * tokens)
+
+
+def _repeated(log_ratio: jax.Array, log_worth: jax.Array) -> jax.Array:
+    """log(1 + R* (1 - exp(-R / R*))), where 1 + R is the ratio."""
+    worth = jnp.exp(log_worth)
+    return jnp.log1p(-worth * jnp.expm1(-jnp.expm1(log_ratio) / worth))
+
+
+def _grid(first: float, last: float, count: int) -> tuple[float, ...]:
+    return tuple(np.linspace(first, last, count).tolist())
+
+
+FLOOR = Constant("E", True, _grid(-1.0, 1.0, 5))
+EXPONENTS = _grid(0.0, 2.0, 5)
+COEFFICIENTS = _grid(0.0, 25.0, 6)
+SMALL_COEFFICIENTS = (0.0, 1.0, 3.0, 8.0)
+SMALL_EXPONENTS = (0.05, 0.2, 0.5, 1.0)
+
+
+def _plain(name: str, variable: str, letter: str, equation: str) -> Law:
+    constants = (
+        Constant(f"{letter}_c", True, SMALL_COEFFICIENTS),
+        Constant(f"alpha_{letter}", False, SMALL_EXPONENTS),
+    )
+    text = f"L = ({letter}_c / {letter})^alpha_{letter}"
+    source = f"Kaplan et al. 2020, eq. {equation}"
+    return Law(name, text, source, (variable,), constants, _power(variable), _scales((0, 1)))
+
+
+def _offset(name: str, variable: str, letter: str, source: str) -> Law:
+    constants = (FLOOR, Constant("A", True, COEFFICIENTS), Constant("alpha", False, EXPONENTS))
+    return Law(name, f"L = E + A {letter}^-alpha", source, (variable,), constants, _offset_power(variable))
+
+
+_CHINCHILLA = (
+    FLOOR,
+    Constant("A", True, COEFFICIENTS),
+    Constant("B", True, COEFFICIENTS),
+    Constant("alpha", False, EXPONENTS),
+    Constant("beta", False, EXPONENTS),
+)
+
+LAWS = {
+    law.name: law
+    for law in (
+        _plain("kaplan-n", "params", "N", "1.1"),
+        _plain("kaplan-d", "tokens", "D", "1.2"),
+        _plain("kaplan-c", "flops", "C", "1.3, with the compute as spent or, for C_min, adjusted"),
+        Law(
+            "kaplan-nd",
+            "L = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D",
+            "Kaplan et al. 2020, eq. 1.5",
+            ("params", "tokens"),
+            (
+                Constant("N_c", True, (5.0, 15.0, 25.0, 40.0)),
+                Constant("D_c", True, (15.0, 25.0, 35.0)),
+                Constant("alpha_N", False, (0.4, 0.8, 1.6)),
+                Constant("alpha_D", False, SMALL_EXPONENTS),
+            ),
+            _kaplan_nd,
+            (_kaplan_nd_constants, _kaplan_nd_theta),
+        ),
+        Law(
+            "kaplan-ns",
+            "L = (N_c / N)^alpha_N + (S_c / S)^alpha_S",
+            "Kaplan et al. 2020, eq. 1.6, with S the steps, adjusted to S_min or not",
+            ("params", "steps"),
+            (
+                Constant("N_c", True, SMALL_COEFFICIENTS),
+                Constant("S_c", True, (0.0, 3.0, 6.0, 12.0)),
+                Constant("alpha_N", False, SMALL_EXPONENTS),
+                Constant("alpha_S", False, SMALL_EXPONENTS),
+            ),
+            _kaplan_ns,
+            _scales((0, 2), (1, 3)),
+        ),
+        Law(
+            "chinchilla",
+            "L = E + A / N^alpha + B / D^beta",
+            "Hoffmann et al. 2022, eq. 2 (approach 3)",
+            ("params", "tokens"),
+            _CHINCHILLA,
+            _chinchilla,
+        ),
+        Law(
+            "chinchilla-outer",
+            "L = E + (A / N^alpha + B / D^beta)^gamma",
+            "Beck et al. 2025 (arXiv 2510.02228); gamma = 1 is chinchilla, E = 0 and beta = 1 is kaplan-nd",
+            ("params", "tokens"),
+            (
+                FLOOR,
+                Constant("A", True, _grid(0.0, 25.0, 4)),
+                Constant("B", True, _grid(0.0, 25.0, 4)),
+                Constant("alpha", False, _grid(0.2, 1.4, 3)),
+                Constant("beta", False, _grid(0.2, 1.4, 3)),
+                Constant("gamma", False, (0.3, 1.0)),
+            ),
+            _chinchilla_outer,
+        ),
+        Law(
+            "over-training",
+            "L = E + (a M^eta + b M^-eta) C^-eta,  M = D / N,  C = 6 N D",
+            "Gadre et al. 2024 (arXiv 2403.08540); chinchilla with alpha = beta = 2 eta",
+            ("params", "tokens"),
+            (
+                FLOOR,
+                Constant("a", True, _grid(-5.0, 20.0, 6)),
+                Constant("b", True, _grid(-5.0, 20.0, 6)),
+                Constant("eta", False, _grid(0.05, 0.5, 4)),
+            ),
+            _over_training,
+        ),
+        Law(
+            "data-constrained",
+            "L = E + A / N'^alpha + B / D'^beta,  D' = U + U R_D (1 - exp(-(D/U - 1) / R_D)), N' alike",
+            "Muennighoff et al. 2023 (arXiv 2305.16264), N' with the parameters that are optimal for U tokens",
+            ("params", "tokens", "unique_tokens"),
+            (
+                FLOOR,
+                Constant("A", True, _grid(2.0, 12.0, 3)),
+                Constant("B", True, _grid(2.0, 12.0, 3)),
+                Constant("alpha", False, (0.2, 0.5, 1.0)),
+                Constant("beta", False, (0.2, 0.5, 1.0)),
+                Constant("R_N", True, (0.0, 3.0)),
+                Constant("R_D", True, (0.0, 3.0)),
+            ),
+            _data_constrained,
+        ),
+        _offset("offset-n", "params", "N", "a power law with a floor"),
+        _offset("offset-d", "tokens", "D", "a power law with a floor"),
+        _offset("offset-c", "flops", "C", "a power law with a floor; Pearce & Song 2024"),
+        _offset("position", "position", "T", "Kaplan et al. 2020, appendix D.5, at each position T of the context"),
+    )
+}
+
+
+def law_named(name: str) -> Law:
+    """The law of this name.
+
+    Raises:
+        UserError: there is none; the nearest is named.
+    """
+    if name not in LAWS:
+        raise UserError(f"there is no law '{name}'{did_you_mean(name, LAWS)}; there are {', '.join(LAWS)}")
+    return LAWS[name]

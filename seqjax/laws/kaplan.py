@@ -1,0 +1,145 @@
+"""What follows from Kaplan's laws in closed form: the critical batch, adjusted steps and compute, the best allocation.
+
+Kaplan et al. 2020 (arXiv 2001.08361); N counts non-embedding parameters, batches are in tokens, compute in FLOPs unless
+it is said to be in PF-days. The paper's own numbers differ from one another in the second digit (exponent of C_min:
+0.050 measured, 0.052 and 0.054 derived), and no more than that can be asked of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.laws.points import Points
+
+PF_DAY = 8.64e19  # FLOPs of 1e15 a second for a day
+B_STAR, ALPHA_B = 2.1e8, 0.21  # tokens; eq. 1.4, 5.3
+
+
+def critical_batch(loss: np.ndarray | float, b_star: float = B_STAR, alpha_b: float = ALPHA_B) -> np.ndarray | float:
+    """B_crit(L) = B* / L^(1 / alpha_B), in tokens (eq. 1.4): it doubles when the loss falls by 13 %."""
+    return b_star / np.asarray(loss, np.float64) ** (1.0 / alpha_b)
+
+
+@dataclass(frozen=True)
+class CriticalBatch:
+    """From runs to one loss at several batch sizes: S_min, E_min in tokens, and B_crit = E_min / S_min."""
+
+    steps: float
+    tokens: float
+    batch: float
+
+
+def measured_critical_batch(batch: np.ndarray, steps: np.ndarray) -> CriticalBatch:
+    """B_crit from the steps that runs with different batches (in tokens) took to the same loss (McCandlish et al. 2018,
+    arXiv 1812.06162): S = S_min + E_min / B, which is (S / S_min - 1) (E / E_min - 1) = 1; least squares of relative
+    errors.
+
+    Raises:
+        UserError: fewer than two batch sizes, or steps that do not fall as the batch grows.
+    """
+    batch, steps = np.asarray(batch, np.float64), np.asarray(steps, np.float64)
+    if len(np.unique(batch)) < 2:
+        raise UserError("the critical batch needs runs with at least two batch sizes")
+    columns = np.column_stack([1.0 / steps, 1.0 / (batch * steps)])
+    (least_steps, least_tokens), *_ = np.linalg.lstsq(columns, np.ones(len(steps)))
+    if not (least_steps > 0 and least_tokens > 0):
+        raise UserError("the steps do not fall as the batch grows the way they do around a critical batch")
+    return CriticalBatch(float(least_steps), float(least_tokens), float(least_tokens / least_steps))
+
+
+def fit_critical_batch(loss: np.ndarray, critical: np.ndarray) -> tuple[float, float]:
+    """(B*, alpha_B) of B_crit = B* / L^(1 / alpha_B) from critical batches measured at two losses or more."""
+    slope, intercept = np.polyfit(np.log(loss), np.log(critical), 1)
+    return float(np.exp(intercept)), float(-1.0 / slope)
+
+
+def minimal_steps(
+    steps: np.ndarray | float, batch: np.ndarray | float, critical: np.ndarray | float
+) -> np.ndarray | float:
+    """S_min = S / (1 + B_crit / B): steps that a batch far above B_crit would need (eq. 5.4)."""
+    return np.asarray(steps, np.float64) / (1.0 + np.asarray(critical, np.float64) / batch)
+
+
+def minimal_compute(
+    flops: np.ndarray | float, batch: np.ndarray | float, critical: np.ndarray | float
+) -> np.ndarray | float:
+    """C_min = C / (1 + B / B_crit): compute that a batch far below B_crit would need (eq. 5.5)."""
+    return np.asarray(flops, np.float64) / (1.0 + batch / np.asarray(critical, np.float64))
+
+
+def adjusted(points: Points, batch: np.ndarray | float, b_star: float = B_STAR, alpha_b: float = ALPHA_B) -> Points:
+    """Points with steps and FLOPs as they would be at the best batch size: S_min and C_min.
+
+    Args:
+        batch: tokens of each step, one number or one for each point.
+        b_star, alpha_b: of the critical batch; the paper's were measured on WebText2, another text has others.
+    """
+    if not (b_star > 0 and alpha_b > 0):
+        raise UserError(f"critical batch: {b_star:g} tokens and exponent {alpha_b:g} must be positive")
+    critical = critical_batch(points.loss, b_star, alpha_b)
+    variables, conventions = dict(points.variables), dict(points.conventions)
+    if "steps" in variables:
+        variables["steps"] = np.asarray(minimal_steps(variables["steps"], batch, critical))
+        conventions["steps"] = "S_min"
+    if "flops" in variables:
+        variables["flops"] = np.asarray(minimal_compute(variables["flops"], batch, critical))
+        conventions["flops"] = f"C_min, from {conventions.get('flops', 'C')}"
+    note = f"steps and FLOPs adjusted to the critical batch {b_star:.3g} / L^(1/{alpha_b:g}) tokens"
+    return replace(points, variables=variables, conventions=conventions, notes=(*points.notes, note))
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """How C_min is best spent: each quantity is ``scale * C_min^exponent``, with C_min in FLOPs (appendix B.3).
+
+    Attributes:
+        loss: exponent of the loss (negative), and its scale; likewise params, batch (tokens) and steps.
+    """
+
+    loss: tuple[float, float]
+    params: tuple[float, float]
+    batch: tuple[float, float]
+    steps: tuple[float, float]
+
+    def at(self, flops: float) -> dict[str, float]:
+        """Loss in nats, parameters, batch in tokens, and steps at a budget of C_min FLOPs."""
+        named = {"loss": self.loss, "params": self.params, "batch": self.batch, "steps": self.steps}
+        return {name: scale * flops**exponent for name, (scale, exponent) in named.items()}
+
+
+def allocation(
+    n_c: float, s_c: float, alpha_n: float, alpha_s: float, b_star: float = B_STAR, alpha_b: float = ALPHA_B
+) -> Allocation:
+    """The best N, B and S for L(N, S_min) = (N_c / N)^alpha_N + (S_c / S_min)^alpha_S, C_min = 6 N B_crit S_min.
+
+    Training stops where the step term is alpha_N / alpha_S of the other, about 10 % above convergence, and
+
+        1 / alpha_C = 1 / alpha_S + 1 / alpha_B + 1 / alpha_N
+        L = (C_c / C_min)^alpha_C,   N ~ C_min^(alpha_C / alpha_N), B ~ C_min^(alpha_C / alpha_B), S ~ C_min^(alpha_C /
+        alpha_S),    C_c = 6 N_c B* S_c (1 + alpha_N/alpha_S)^(1/alpha_N) (1 + alpha_S/alpha_N)^(1/alpha_S)
+    """
+    alpha_c = 1.0 / (1.0 / alpha_s + 1.0 / alpha_b + 1.0 / alpha_n)
+    over_n, over_s = (1.0 + alpha_n / alpha_s) ** (1.0 / alpha_n), (1.0 + alpha_s / alpha_n) ** (1.0 / alpha_s)
+    c_c = 6.0 * n_c * b_star * s_c * over_n * over_s
+    return Allocation(
+        loss=(c_c**alpha_c, -alpha_c),
+        params=(n_c * over_n * c_c ** (-alpha_c / alpha_n), alpha_c / alpha_n),
+        batch=(b_star * c_c ** (-alpha_c / alpha_b), alpha_c / alpha_b),
+        steps=(s_c * over_s * c_c ** (-alpha_c / alpha_s), alpha_c / alpha_s),
+    )
+
+
+def stopping_costs(f: float, g: float, alpha_n: float, alpha_s: float) -> dict[str, float]:
+    """To reach one loss, stopping at a share ``f`` above convergence against stopping at a share ``g`` (appendix B.4):
+    ratios of parameters, steps and compute."""
+    params = ((1.0 + f) / (1.0 + g)) ** (1.0 / alpha_n)
+    steps = ((1.0 + 1.0 / f) / (1.0 + 1.0 / g)) ** (1.0 / alpha_s)
+    return {"params": params, "steps": steps, "flops": params * steps}
+
+
+def suggested_learning_rate(params: np.ndarray | float) -> np.ndarray | float:
+    """Kaplan's rule for Transformers, 0.003239 - 0.0001395 ln N (eq. D.1); it breaks down above 1e10 parameters."""
+    return 0.003239 - 0.0001395 * np.log(params)

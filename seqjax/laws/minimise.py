@@ -1,0 +1,163 @@
+"""Minimise many copies of one robust sum of residuals at once: damped Newton with exact derivatives, in float64.
+
+    F(theta) = sum_i w_i rho(r_i(theta)),    rho(r) = r^2 / 2 for |r| <= delta, delta (|r| - delta / 2) beyond
+
+A fit of a law is not convex, and with a small delta its objective is nearly not smooth; what finds the minimum reliably
+is to start often and to sharpen slowly. So all starts, and all bootstrap resamples, go through Newton's method side by
+side (`vmap`), and those that have come to rest leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax.host.numerics import pinned
+
+Residuals = Callable[[jax.Array, Any], jax.Array]
+"""``residuals(theta_P, shared) -> r_n``, twice differentiable."""
+
+ROUND = 8  # iterations between two looks at which copies have come to rest
+CHUNKS = (16, 128, 512)  # copies that are computed side by side; few sizes, for each is compiled
+REST = 1e-13  # a copy rests when the next step promises to lower its value by less than this share
+STUCK = 1e14  # or when no damped step lowers it at all
+
+
+@dataclass(frozen=True)
+class Minima:
+    """Where S copies came to rest.
+
+    Attributes:
+        theta_SxP: float64; value_S: F there; gradient_S: largest entry of its gradient, in absolute value.
+        hessian_SxPxP: of F.
+        rests_S: whether the copy came to rest within the iterations allowed; not a promise that it is a minimum.
+    """
+
+    theta_SxP: np.ndarray
+    value_S: np.ndarray
+    gradient_S: np.ndarray
+    hessian_SxPxP: np.ndarray
+    rests_S: np.ndarray
+
+
+class _Copy(NamedTuple):
+    theta: jax.Array
+    value: jax.Array
+    gradient: jax.Array
+    hessian: jax.Array
+    bound: jax.Array
+    damping: jax.Array
+    rests: jax.Array
+
+
+def minimise(
+    residuals: Residuals,
+    theta_SxP: np.ndarray,
+    weights_Sxn: np.ndarray,
+    shared: Any,
+    delta: float,
+    free_SxP: np.ndarray | None = None,
+    iterations: int = 200,
+) -> Minima:
+    """Minima of F from S starts, each with weights of its own.
+
+        theta <- theta - (H + mu diag(|H| + M))^-1 g,    M = J^T diag(w min(1, delta / |r|)) J
+
+    with the exact Hessian H (Marquardt 1963 has its diagonal alone). M is the curvature of the parabolas that touch rho
+    from above, so a large mu lowers F however few residuals lie within delta, where H itself has hardly any curvature.
+    A step that does not lower F is not taken and multiplies mu; one that does divides it.
+
+    Args:
+        residuals: the same function object for the same law, so that it compiles once.
+        shared: a pytree of arrays that all copies see.
+        free_SxP: False for entries of theta that stay as they are; None: all are free.
+        iterations: at most so many for each copy.
+    """
+    with pinned(), jax.enable_x64(True):
+        theta_SxP = np.array(theta_SxP, np.float64, ndmin=2)
+        free = np.ones(theta_SxP.shape, bool) if free_SxP is None else np.asarray(free_SxP, bool)
+        common = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (shared, delta))
+        begin, advance = _compiled(residuals)
+        copies = _in_chunks(begin, (theta_SxP, free, weights_Sxn), common)
+        moving = np.flatnonzero(~copies.rests)
+        for _ in range(-(-iterations // ROUND)):
+            if not len(moving):
+                break
+            chosen = jax.tree.map(lambda x: np.asarray(x)[moving], (copies, free, weights_Sxn))  # noqa: B023
+            moved = _in_chunks(advance, chosen, common)
+            for whole, part in zip(copies, moved, strict=True):
+                whole[moving] = part
+            moving = moving[~moved.rests]
+    gradient = np.abs(copies.gradient).max(axis=1, initial=0.0, where=free)
+    return Minima(copies.theta, copies.value, gradient, copies.hessian, copies.rests)
+
+
+@cache
+def _compiled(residuals: Residuals) -> tuple[Callable, Callable]:
+    """(begin, advance) for these residuals, each vmapped over copies and jitted."""
+
+    def look(theta: jax.Array, free: jax.Array, weights: jax.Array, common: Any) -> tuple[jax.Array, ...]:
+        """F, its gradient and H, without the entries that are not free, and the diagonal of M."""
+        shared, delta = common
+        r, jacobian = residuals(theta, shared), jax.jacfwd(residuals)(theta, shared)
+        within = jnp.abs(r) <= delta
+        value = jnp.sum(weights * jnp.where(within, r * r / 2, delta * (jnp.abs(r) - delta / 2)))
+        slope = weights * jnp.clip(r, -delta, delta)
+        bends = jax.jacfwd(jax.grad(lambda t: slope @ residuals(t, shared)))(theta)
+        hessian = _squared(jacobian, weights * within) + bends
+        above = weights * jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(r), 1e-300))
+        bound = jnp.sum(above[:, None] * jacobian**2, axis=0)
+        gradient = jnp.where(free, jnp.sum(slope[:, None] * jacobian, axis=0), 0.0)
+        return value, gradient, jnp.where(free[:, None] & free, hessian, jnp.diag(~free).astype(r.dtype)), bound
+
+    def begin(own: tuple[jax.Array, ...], common: Any) -> _Copy:
+        value, *derivatives = look(*own, common)
+        return _Copy(own[0], value, *derivatives, jnp.float64(1e-2), ~jnp.isfinite(value))
+
+    def step(copy: _Copy, free: jax.Array, weights: jax.Array, common: Any) -> _Copy:
+        scale = jnp.abs(jnp.diag(copy.hessian)) + copy.bound
+        floor = 1e-12 * scale.max() + 1e-300
+        root = jnp.linalg.cholesky(copy.hessian + jnp.diag(copy.damping * (scale + floor)))  # NaN if not definite
+        move = jnp.nan_to_num(-jax.scipy.linalg.cho_solve((root, True), copy.gradient), nan=0.0)
+        value, gradient, hessian, bound = look(copy.theta + move, free, weights, common)
+        better = value < copy.value
+        promise = -jnp.vdot(copy.gradient, move)
+        damping = jnp.where(better, jnp.maximum(copy.damping / 8, 1e-14), copy.damping * 4)
+        near = jnp.all(jnp.isfinite(root)) & (promise <= REST * jnp.abs(copy.value)) & (copy.damping <= 1.0)
+        there = _Copy(copy.theta + move, value, gradient, hessian, bound, damping, copy.rests)
+        moved = jax.tree.map(partial(jnp.where, better), there, copy)
+        return moved._replace(damping=damping, rests=near | (damping > STUCK))
+
+    def advance(own: tuple[_Copy, jax.Array, jax.Array], common: Any) -> _Copy:
+        copy, free, weights = own
+
+        def unless_it_rests(_: int, copy: _Copy) -> _Copy:
+            return jax.tree.map(partial(jnp.where, copy.rests), copy, step(copy, free, weights, common))
+
+        return jax.lax.fori_loop(0, ROUND, unless_it_rests, copy)
+
+    return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(advance, in_axes=(0, None)))
+
+
+def _squared(jacobian: jax.Array, weights: jax.Array) -> jax.Array:
+    """J^T diag(w) J as a sum over elements, which XLA fuses; many tiny matrix products would be slower."""
+    return jnp.sum(weights[:, None, None] * jacobian[:, :, None] * jacobian[:, None, :], axis=0)
+
+
+def _in_chunks(f: Callable[[Any, Any], _Copy], own: Any, common: Any) -> _Copy:
+    """``f`` of all copies, a chunk at a time, filled up to one of the sizes in `CHUNKS`."""
+    count = len(jax.tree.leaves(own)[0])
+    parts = []
+    for first in range(0, count, CHUNKS[-1]):
+        size = min(CHUNKS[-1], count - first)
+        padded = next(chunk for chunk in CHUNKS if chunk >= size)
+        rows = np.minimum(first + np.arange(padded), count - 1)
+        found = f(jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), own), common)  # noqa: B023
+        parts.append([np.array(x)[:size] for x in found])
+    return _Copy(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

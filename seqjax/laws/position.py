@@ -1,0 +1,157 @@
+"""Loss per token against its position in the context: the law L(T) = E + A T^-p, the late gain, and the plateau.
+
+Positions count from 1. The losses come with standard errors over held-out windows; the gain and the plateau take the
+errors of different positions as independent. The law has its intervals from resampled bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.laws.fits import fit
+from seqjax.laws.fitting import Fit
+from seqjax.laws.intervals import LEVEL
+from seqjax.laws.points import make_points
+
+MARGIN = 0.02  # nats: less than this is no improvement
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Log-spaced bins of positions.
+
+    Attributes:
+        first, last: position of each bin, from 1, both inclusive.
+        center: geometric mean of its positions; loss: mean, nats; error: its standard error.
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+    center: np.ndarray
+    loss: np.ndarray
+    error: np.ndarray
+
+
+def binned(loss_T: Sequence[float], error_T: Sequence[float], per_decade: int = 8) -> Bins:
+    """Mean loss in log-spaced bins of positions: single positions at first, then wider and wider bins."""
+    loss, error = np.asarray(loss_T, np.float64), np.asarray(error_T, np.float64)
+    if loss.shape != error.shape or loss.ndim != 1 or not len(loss):
+        raise UserError(f"losses {loss.shape} and their errors {error.shape} must be lists of one length")
+    length = len(loss)
+    edges = np.unique(np.round(np.geomspace(1, length + 1, int(per_decade * np.log10(length + 1)) + 2)).astype(int))
+    first, last = edges[:-1], edges[1:] - 1
+    positions = np.log(np.arange(1, length + 1))
+    spans = [slice(a - 1, b) for a, b in zip(first, last, strict=True)]
+    return Bins(
+        first,
+        last,
+        np.exp([positions[span].mean() for span in spans]),
+        np.array([loss[span].mean() for span in spans]),
+        np.array([np.sqrt((error[span] ** 2).sum()) / len(error[span]) for span in spans]),
+    )
+
+
+def fit_position(loss_T: Sequence[float], error_T: Sequence[float], skip: int = 1, bootstrap: int = 1000) -> Fit:
+    """L(T) = E + A T^-alpha through binned positions, without the first ``skip``: the law misses the first token."""
+    bins = binned(loss_T, error_T)
+    keep = bins.first > skip
+    return fit(
+        make_points(bins.loss[keep], position=bins.center[keep]), "position", objective="lad", bootstrap=bootstrap
+    )
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Nats by which the loss falls between two positions, with its 95 % interval."""
+
+    nats: float
+    low: float
+    high: float
+
+
+def late_gain(loss_T: Sequence[float], error_T: Sequence[float], early: int, late: int) -> Gain:
+    """Loss around position ``early`` minus loss around ``late``; each is a mean over positions within 12 % of it.
+
+    Raises:
+        UserError: positions outside of the context, or in the wrong order.
+    """
+    loss, error = np.asarray(loss_T, np.float64), np.asarray(error_T, np.float64)
+    if not 1 <= early < late <= len(loss):
+        raise UserError(f"positions {early} and {late}: expected 1 <= early < late <= {len(loss)}, the context")
+    means, variances = [], []
+    for position in (early, late):
+        span = slice(int(np.ceil(position / 1.12)) - 1, min(len(loss), int(position * 1.12)))
+        means.append(loss[span].mean())
+        variances.append((error[span] ** 2).sum() / len(loss[span]) ** 2)
+    half = 1.96 * np.sqrt(sum(variances))
+    gain = means[0] - means[1]
+    return Gain(float(gain), float(gain - half), float(gain + half))
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Where the loss stops falling.
+
+    Attributes:
+        position: center of the first bin from which on less than ``margin`` nats are left to gain; None: there is none.
+        low, high: 95 % interval of that position; ``high`` is infinite where falling to the end is not excluded.
+        falls_to_the_end: share of the draws in which no such position was found.
+        margin: nats that count as no improvement.
+    """
+
+    position: float | None
+    low: float
+    high: float
+    falls_to_the_end: float
+    margin: float
+
+
+def plateau(
+    loss_T: Sequence[float], error_T: Sequence[float], margin: float = MARGIN, draws: int = 2000, seed: int = 0
+) -> Plateau:
+    """The first bin whose loss is within ``margin`` nats of the lowest that comes after it, except the last bins.
+
+    A plateau needs room to be seen: bins in the last factor 2 of the context cannot begin one. Under the noise of
+    each bin the search is repeated, which gives the interval.
+    """
+    bins = binned(loss_T, error_T)
+    may_begin = bins.last <= len(np.asarray(loss_T)) / 2
+    noise = np.random.default_rng(seed).standard_normal((draws, len(bins.loss)))
+    drawn = np.concatenate([bins.loss[None], bins.loss + noise * bins.error])
+    later = np.minimum.accumulate(drawn[:, ::-1], axis=1)[:, ::-1]
+    flat = (drawn - later <= margin) & may_begin
+    begins = np.where(flat.any(axis=1), bins.center[flat.argmax(axis=1)], np.inf)
+    low, high = np.percentile(begins[1:], LEVEL, method="nearest")
+    return Plateau(
+        position=float(begins[0]) if np.isfinite(begins[0]) else None,
+        low=float(low),
+        high=float(high),
+        falls_to_the_end=float(np.isinf(begins[1:]).mean()),
+        margin=margin,
+    )
+
+
+EXPONENTS = np.linspace(0.02, 2.5, 497)
+
+
+def power_law(position_P: np.ndarray, loss_SxP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """E + A T^-p through many curves at once: p [S] and the fitted losses [S, P], least squares.
+
+    For each p of a grid E and A have a closed form (variable projection); p is the minimum of the parabola through the
+    best grid point and its neighbours.
+    """
+    powers_GxP = np.asarray(position_P, np.float64)[None, :] ** -EXPONENTS[:, None]
+    centred_GxP = powers_GxP - powers_GxP.mean(axis=1, keepdims=True)
+    unit_GxP = centred_GxP / np.linalg.norm(centred_GxP, axis=1, keepdims=True)
+    loss = loss_SxP - loss_SxP.mean(axis=1, keepdims=True)
+    left_SxG = (loss**2).sum(axis=1, keepdims=True) - (loss @ unit_GxP.T) ** 2
+    best = np.clip(left_SxG.argmin(axis=1), 1, len(EXPONENTS) - 2)
+    before, here, after = (left_SxG[np.arange(len(best)), best + step] for step in (-1, 0, 1))
+    bend = before - 2 * here + after
+    step = np.where(bend > 0, 0.5 * (before - after) / np.where(bend > 0, bend, 1.0), 0.0)
+    fitted = (loss * unit_GxP[best]).sum(axis=1, keepdims=True) * unit_GxP[best] + loss_SxP.mean(axis=1, keepdims=True)
+    return EXPONENTS[best] + np.clip(step, -1, 1) * (EXPONENTS[1] - EXPONENTS[0]), fitted

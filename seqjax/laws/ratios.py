@@ -1,0 +1,179 @@
+"""Families against each other: how many times more one needs for the same loss, and where their laws cross."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.laws.fitting import Fit
+from seqjax.laws.intervals import LEAST_DRAWS, LEVEL
+from seqjax.laws.points import Points
+
+BEYOND = np.log(1e6)  # a crossing is looked for up to this far beyond the data of either family, in log x
+GRID = 4001
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """x of one family over x of another at the same loss, each [n]; NaN where one of them never reaches the loss.
+
+    Attributes:
+        low, high: 95 % interval; infinite ends where that share of the refits never reaches the loss.
+        within: whether the loss was measured in both families.
+    """
+
+    loss: np.ndarray
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    within: np.ndarray
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where the laws of two families give the same loss.
+
+    Attributes:
+        x: parameters or FLOPs at the crossing, or None when the laws do not cross.
+        low, high: 95 % interval over the refits that cross.
+        crossing: share of the refits that cross.
+        beyond: whether the crossing lies outside of what was measured in both families.
+        verdict: the same in words.
+    """
+
+    x: float | None
+    low: float
+    high: float
+    crossing: float
+    beyond: bool
+    verdict: str
+
+
+def frontier(points: Points) -> Points:
+    """The points that no other beats: no run with as little compute or less has a lower loss.
+
+    Runs that are not on it are left out; the law of what is left is L(C) at the best size for each compute, as far as
+    the sizes that were trained allow.
+    """
+    order = np.lexsort((points.loss, points.variables["flops"]))
+    lowest = np.minimum.accumulate(points.loss[order])
+    on_it = np.zeros(len(points), bool)
+    on_it[order] = points.loss[order] <= lowest
+    return points.chosen(on_it, "another run has a lower loss for no more compute")
+
+
+def _variable(a: Fit, b: Fit) -> str:
+    if a.law.variables != b.law.variables or len(a.law.variables) != 1:
+        raise UserError(
+            f"{a.law.name} and {b.law.name} cannot be compared along a line: fit laws of one and the same variable"
+        )
+    return a.law.variables[0]
+
+
+def _inverse(fit: Fit, thetas: np.ndarray, loss: np.ndarray, log_x: np.ndarray) -> np.ndarray:
+    """log x at which each theta's law reaches the loss, [S, n]; inf where it never does, -inf where it always has."""
+    curves = np.log(fit.law.loss(thetas, {fit.law.variables[0]: np.exp(log_x)}))
+    wanted = np.log(loss)
+    found = np.empty((len(thetas), len(loss)))
+    for curve, row in zip(curves, found, strict=True):
+        if (np.diff(curve) < 0).all():
+            row[:] = np.interp(-wanted, -curve, log_x, left=-np.inf, right=np.inf)
+        else:  # a law that does not fall reaches a lower loss nowhere
+            row[:] = np.inf
+    return found
+
+
+def matched_ratio(a: Fit, b: Fit, loss: np.ndarray | None = None) -> Ratio:
+    """How many times more parameters (or FLOPs) family ``a`` needs than ``b`` for the same loss.
+
+    Args:
+        a, b: laws of one variable, fitted to each family.
+        loss: nats; None: 25 between the lowest and the highest loss that both measured.
+    Raises:
+        UserError: laws of different variables, or no loss that both families reach.
+    """
+    name = _variable(a, b)
+    low, high = max(a.points.loss.min(), b.points.loss.min()), min(a.points.loss.max(), b.points.loss.max())
+    if loss is None:
+        if low >= high:
+            raise UserError("the two families have no loss in common; name the losses to compare at")
+        loss = np.linspace(low, high, 25)
+    loss = np.atleast_1d(np.float64(loss))
+    log_x = _line(a, b, name)
+    best = _inverse(a, a.theta[None], loss, log_x)[0] - _inverse(b, b.theta[None], loss, log_x)[0]
+    count = min(len(a.draws), len(b.draws))
+    bounds = np.full((2, len(loss)), np.nan)
+    if count >= LEAST_DRAWS:
+        with np.errstate(invalid="ignore"):
+            drawn = _inverse(a, a.draws[:count], loss, log_x) - _inverse(b, b.draws[:count], loss, log_x)
+        drawn = np.where(np.isnan(drawn), np.inf, drawn)
+        bounds = np.percentile(drawn, LEVEL, axis=0, method="nearest")
+    with np.errstate(over="ignore"):
+        ratio = np.where(np.isfinite(best), np.exp(best), np.nan)
+        return Ratio(loss, ratio, np.exp(bounds[0]), np.exp(bounds[1]), (loss >= low) & (loss <= high))
+
+
+def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
+    """Where two fitted laws of one variable cross, looked for up to a factor 1e6 beyond the data.
+
+    Of several crossings the one nearest to the middle of what both measured is given. The laws of the refits are
+    paired and crossed alike; the families were resampled independently of each other.
+    """
+    name = _variable(a, b)
+    log_x = _line(a, b, name)
+    inner = _common(a, b, name)
+    middle = float(np.mean(inner)) if inner[0] < inner[1] else float(np.mean([log_x[0], log_x[-1]]))
+    here = _crossings(a, b, a.theta[None], b.theta[None], log_x, middle)[0]
+    count = min(len(a.draws), len(b.draws))
+    drawn = _crossings(a, b, a.draws[:count], b.draws[:count], log_x, middle) if count else np.empty(0)
+    share = float(np.isfinite(drawn).mean()) if count else np.nan
+    crossed = drawn[np.isfinite(drawn)]
+    low, high = np.exp(np.percentile(crossed, LEVEL)) if len(crossed) >= LEAST_DRAWS else (np.nan, np.nan)
+    letter = {"params": "N", "flops": "C", "tokens": "D"}.get(name, name)
+    if not np.isfinite(here):
+        lower = names[0] if _difference(a, b, a.theta[None], b.theta[None], np.array([middle]))[0, 0] < 0 else names[1]
+        often = f"; {share:.0%} of the refits cross" if share > 0.025 else ""
+        return Crossing(
+            None, float(low), float(high), share, False, f"no crossing found: {lower} has the lower loss{often}"
+        )
+    beyond = not inner[0] <= here <= inner[1]
+    better_after = _difference(a, b, a.theta[None], b.theta[None], np.array([here + 0.5]))[0, 0] < 0
+    after = names[0] if better_after else names[1]
+    sure = f" (95 %: {low:.3g} to {high:.3g})" if np.isfinite(low) else ""
+    verdict = f"cross at {letter} = {np.exp(here):.3g}{sure}, beyond which {after} is better"
+    if beyond:
+        verdict += "; that lies outside of what both measured, and is extrapolated"
+    if share < 0.975:
+        verdict += f"; only {share:.0%} of the refits cross at all"
+    return Crossing(float(np.exp(here)), float(low), float(high), share, beyond, verdict)
+
+
+def _common(a: Fit, b: Fit, name: str) -> tuple[float, float]:
+    """The range of log x that both families measured."""
+    xs = [np.log(f.points.variables[name]) for f in (a, b)]
+    return max(x.min() for x in xs), min(x.max() for x in xs)
+
+
+def _line(a: Fit, b: Fit, name: str) -> np.ndarray:
+    xs = np.log(np.concatenate([f.points.variables[name] for f in (a, b)]))
+    return np.linspace(xs.min() - BEYOND, xs.max() + BEYOND, GRID)
+
+
+def _difference(a: Fit, b: Fit, of_a: np.ndarray, of_b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
+    at = np.exp(log_x)
+    one, other = (np.log(f.law.loss(t, {f.law.variables[0]: at})) for f, t in ((a, of_a), (b, of_b)))
+    return one - other
+
+
+def _crossings(a: Fit, b: Fit, of_a: np.ndarray, of_b: np.ndarray, log_x: np.ndarray, middle: float) -> np.ndarray:
+    """log x of the crossing nearest to ``middle`` for each pair of thetas, linear between grid points; inf: none."""
+    gap = _difference(a, b, of_a, of_b, log_x)
+    left, right = gap[:, :-1], gap[:, 1:]
+    changes = (np.sign(left) != np.sign(right)) & (left != right)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(changes, left / (left - right), 0.0)
+    at = np.where(changes, log_x[:-1] + share * np.diff(log_x), np.inf)
+    nearest = np.abs(at - middle).argmin(axis=1)
+    return at[np.arange(len(at)), nearest]

@@ -1,0 +1,148 @@
+"""A fit in words: the table that is printed, and the checklist of Li et al. 2025 filled in from the data."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from seqjax.laws.diagnostics import LETTERS
+from seqjax.laws.fitting import DELTAS, Fit
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A constant as people read it: 1.817, 477.8, 8.8e+13."""
+    if value != value:
+        return "?"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        rounded = float(f"{value:.{digits}g}")
+        return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}"
+    return f"{value:.{digits - 1}e}"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """Two ends, or a dash where there is no interval."""
+    return "-" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def describe(fit: Fit) -> str:
+    """The fit as a table with intervals, what it was fitted to, and every reason to doubt it."""
+    points, law = fit.points, fit.law
+    lines = [f"{law.name}: {law.equation}   [{law.source}]", *_data_lines(fit), ""]
+    profiles = {name: tuple(ends) for name, ends in fit.details.get("profiles", {}).items()}
+    rows = [("constant", "value", "95 % bootstrap", "95 % profile")]
+    for name, value in fit.constants.items():
+        rows.append((name, number(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name)))))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+              for row in rows]  # fmt: skip
+    lines.append("")
+    if split := _split_line(fit):
+        lines.append(split)
+    if "scatter" in fit.details:
+        lines.append(f"residuals scatter by {fit.details['scatter']:.2%} of the loss")
+    if not fit.intervals:
+        lines.append("no refits, so no intervals; floor, exponents, correlations and influence were not examined")
+    if held := fit.details.get("hold_out"):
+        lines.append(
+            f"hold-out: fitted without the {held['points']} point(s) of {LETTERS[held['variable']]} >= "
+            f"{held['from']:.3g}, it misses them by {held['mean_error']:.2%} on average, {held['largest_error']:+.2%} "
+            "at most"
+        )
+    lines += [f"note: {note}" for note in points.notes if not any(flag.endswith(note) for flag in fit.flags)]
+    lines += [f"FLAG {flag}" for flag in fit.flags] or ["no flags"]
+    lines += [f"left out: {count} x {rule}" for rule, count in Counter(g.rule for g in points.left_out).most_common()]
+    return "\n".join(lines)
+
+
+def _ends(ends: tuple[float | None, float | None] | None) -> tuple[float, float] | None:
+    if not ends:
+        return None
+    low, high = ends  # a fit that was read from a file has None for infinite ends
+    return (-math.inf if low is None else low, math.inf if high is None else high)
+
+
+def _data_lines(fit: Fit) -> list[str]:
+    points = fit.points
+    counted = "; ".join(
+        f"{LETTERS[name]}: {points.conventions[name]}" for name in fit.law.variables if name in points.conventions
+    )
+    rows = len(points) + len(points.left_out)
+    return [
+        f"{len(points)} points of {rows} rows, {len(np.unique(points.cluster))} different"
+        + f"; {counted}" * bool(counted),
+        f"{objective_words(fit)}: sum {fit.value:.6g}; {fit.agreeing:.0%} of {fit.starts:,} starts agree; largest "
+        f"gradient {fit.gradient:.1g}; {len(fit.draws):,} refits",
+    ]
+
+
+def objective_words(fit: Fit) -> str:
+    """The objective with its delta."""
+    if fit.objective == "least-squares":
+        return "least squares of log L"
+    name = "least absolute deviations of log L (Huber, delta 1e-6)" if fit.objective == "lad" else "Huber of log L"
+    return f"{name}, delta {fit.delta:g}" if fit.objective != "lad" or fit.delta != DELTAS["lad"] else name
+
+
+def _split_line(fit: Fit) -> str:
+    if not {"params", "tokens"} == set(fit.law.variables) or "flops" not in fit.points.variables:
+        return ""
+    slope, (low, high) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
+    if np.isnan(slope):
+        return ""
+    sure = f" (95 %: {low:.3f} to {high:.3f})" if np.isfinite(low) else ""
+    return f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}, for C = 6 N D"
+
+
+def checklist(fit: Fit) -> str:
+    """The questions of Li et al. 2025 ((Mis)Fitting, arXiv 2502.18969) that the data can answer, answered."""
+    points, details = fit.points, fit.details
+    counts = {name: len(np.unique(values)) for name, values in points.variables.items()}
+    spans = ", ".join(
+        f"{LETTERS[name]} {values.min():.3g} to {values.max():.3g} ({counts[name]} values)"
+        for name, values in points.variables.items()
+        if name in LETTERS
+    )
+    rules = "; ".join(f"{n} x {rule}" for rule, n in Counter(g.rule for g in points.left_out).items()) or "none"
+    held = details.get("hold_out") or {}
+    answers = [
+        ("Which form is fitted?", f"{fit.law.equation} ({fit.law.source})"),
+        ("What is the dependent variable?", "the loss column, taken as held-out loss in nats per token"),
+        ("How are N, D and C counted?",
+         "; ".join(f"{LETTERS.get(k, k)}: {v}" for k, v in points.conventions.items()) or "as given"),
+        ("How many models, over what range?",
+         f"{len(points)} points, {len(np.unique(points.cluster))} different; {spans}"),
+        ("Are N and D varied independently?", _independence(fit)),
+        ("Are checkpoints of one run used?",
+         "points with equal variables, or of one cluster, are resampled together: "
+         f"{len(points) - len(np.unique(points.cluster))} such repetitions"),
+        ("Which points are left out, by which rule?", rules),
+        ("How were learning rates chosen?",
+         "; ".join(note for note in points.notes if "rate" in note) or "the table does not say of every model"),
+        ("What is minimised, by which optimiser?", f"{objective_words(fit)}; damped Newton with exact derivatives"),
+        ("How is it initialised?", f"a grid of {fit.starts:,} starts, {fit.agreeing:.1%} of which agree with the best"),
+        ("How certain are the constants?",
+         f"{len(fit.draws):,} bootstrap refits of whole clusters, moved away from the fit by k / (k - P), percentiles; "
+         "and profile likelihood" if fit.intervals else "they are not: no refits were asked for"),
+        ("Is the fit validated on runs it has not seen?",
+         f"{held['points']} points with the most {LETTERS[held['variable']]}: {held['mean_error']:.2%} mean error"
+         if held else "no: too few points"),
+        ("Do the residuals show misfit?",
+         "; ".join(flag for flag in fit.flags if flag.startswith("trend"))
+         or (f"no trend or bend with {', '.join(LETTERS[name] for name in details['trends'])}"
+             if details.get("trends") else "not examined: too few points")),
+    ]  # fmt: skip
+    return "\n".join(f"- {question}\n  {answer}" for question, answer in answers)
+
+
+def _independence(fit: Fit) -> str:
+    variables = fit.points.variables
+    if not {"params", "tokens"} <= set(variables):
+        return "not asked: the law is of one of them"
+    x, y = np.log(variables["params"]), np.log(variables["tokens"])
+    if not (np.ptp(x) and np.ptp(y)):
+        return "no: one of them is the same everywhere"
+    return f"correlation of log N and log D: {np.corrcoef(x, y)[0, 1]:.2f}"

@@ -1,0 +1,321 @@
+"""Figures of fits: points, law, its 95 % band, its equation with intervals, what was left out, and the residuals."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from seqjax.host.wording import si
+from seqjax.laws.fitting import Fit
+from seqjax.laws.frontier import IsoFlops, PowerLaw
+from seqjax.laws.position import Plateau, binned
+from seqjax.laws.ratios import Crossing, Ratio
+from seqjax.laws.summary import number
+from seqjax.plots.style import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    NAMES,
+    check_name,
+    figure,
+    log_axis,
+    save,
+    shown,
+    styled,
+    ticks_between,
+    widened,
+)
+
+__all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_positions", "draw_ratio", "save"]
+
+
+@styled
+def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figure:
+    """Laws of one variable on shared axes, one for each group; or one law of N and D with its contours."""
+    first = next(iter(fits.values()))
+    if len(first.law.variables) == 1:
+        return _draw_lines(fits, crossing)
+    if len(fits) == 1:
+        return _draw_surface(first)
+    return _draw_measured_against_predicted(fits)
+
+
+def label_of(fit: Fit, group: str = "") -> str:
+    """Group, number of points, and the constants with their intervals."""
+    return f"{shown(group) + ': ' if group else ''}{len(fit.points)} points\n{constants_of(fit)}"
+
+
+def constants_of(fit: Fit) -> str:
+    """The constants with their intervals, three in a line."""
+    intervals = fit.intervals
+    parts = [
+        f"{name} = {number(value, 3)}"
+        + (f" ({number(intervals[name][0], 3)} to {number(intervals[name][1], 3)})" if name in intervals else "")
+        for name, value in fit.constants.items()
+    ]
+    return "\n".join(", ".join(parts[i : i + 3]) for i in range(0, len(parts), 3))
+
+
+def footnote(fits: Sequence[Fit]) -> str:
+    """How the axes were counted, what was left out, and the flags."""
+    fit = fits[0]
+    lines = []
+    if counted := [f"{NAMES[k].split()[-1] if k != 'flops' else 'C'}: {v}" for k, v in fit.points.conventions.items()
+                   if k in fit.law.variables]:  # fmt: skip
+        lines.append(shown("counted as " + "; ".join(counted), 160))
+    rules = Counter(gone.rule for f in fits for gone in f.points.left_out)
+    if rules:
+        named = [f"{count} x {shown(rule)}" for rule, count in rules.most_common(3)]
+        more = sum(rules.values()) - sum(count for _, count in rules.most_common(3))
+        lines.append("left out: " + "; ".join(named) + (f"; {more} more" if more else ""))
+    kinds = Counter(flag.partition(":")[0] for f in fits for flag in f.flags)
+    lines.append("flags: " + (", ".join(kinds) if kinds else "none") + "; bands and intervals: 95 %, bootstrap")
+    return "\n".join(lines)
+
+
+def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
+    first = next(iter(fits.values()))
+    name = first.law.variables[0]
+    made, axes = figure(6.4, 6.0, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    top, bottom = axes[:, 0]
+    xs = np.concatenate([fit.points.variables[name] for fit in fits.values()])
+    losses = np.concatenate([fit.points.loss for fit in fits.values()])
+    low, high = widened(xs)
+    line = np.geomspace(low, high, 200)
+    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+    for (group, fit), (colour, marker, dash) in zip(fits.items(), looks, strict=False):
+        x = fit.points.variables[name]
+        predicted = fit.predict(**{name: line})
+        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=label_of(fit, group))
+        top.fill_between(line, predicted.low, predicted.high, color=colour, alpha=0.15, lw=0)
+        top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
+        bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
+    if crossing is not None:
+        if crossing.x is not None and low < crossing.x < high:
+            top.axvline(crossing.x, color="#555555", lw=0.9, ls=":")
+        verdict = textwrap.fill(shown(crossing.verdict, 300), 90)  # matplotlib's own wrapping reads "$" as mathematics
+        top.text(0.01, 0.01, verdict, transform=top.transAxes, fontsize=7.5, va="bottom")
+    _loss_axis(top, losses, room=0.12 * len(fits))
+    log_axis(bottom, "x", low, high)
+    top.set_title(first.law.equation)
+    top.legend(loc="upper right")
+    _residual_axis(bottom)
+    bottom.set_xlabel(NAMES[name])
+    made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+def _loss_axis(axes: Axes, losses: np.ndarray, room: float = 0.0) -> None:
+    """Losses on a log axis, with more room above, as a share of their range, for a legend."""
+    low, high = widened(losses, 0.1)
+    log_axis(axes, "y", low, high * (high / low) ** room, plain=True)
+    axes.set_ylabel(NAMES["loss"])
+
+
+def _residual_axis(axes: Axes) -> None:
+    axes.axhline(0, color="#555555", lw=0.8)
+    axes.set_ylabel("measured /\npredicted - 1 (%)")
+
+
+def _draw_surface(fit: Fit) -> Figure:
+    """Contours of L(N, D) with the points and the compute-optimal line; measured against predicted; residuals."""
+    first, second = fit.law.variables[:2]
+    x, y = fit.points.variables[first], fit.points.variables[second]
+    made, axes = figure(9.6, 4.9, ncols=2, gridspec_kw={"width_ratios": [1.25, 1]})
+    plane, against = axes[0]
+    (x_low, x_high), (y_low, y_high) = widened(x), widened(y)
+    if len(fit.law.variables) == 2:
+        grid_x, grid_y = np.meshgrid(np.geomspace(x_low, x_high, 120), np.geomspace(y_low, y_high, 120))
+        loss = fit.law.loss(fit.theta, {first: grid_x.ravel(), second: grid_y.ravel()}).reshape(grid_x.shape)
+        levels = np.unique(np.round(np.geomspace(loss.min(), loss.max(), 12), 2))
+        lines = plane.contour(grid_x, grid_y, loss, levels, colors="#888888", linewidths=0.7)
+        plane.clabel(lines, fmt="%.2f", fontsize=7)
+    dots = plane.scatter(
+        x, y, c=fit.points.loss, cmap="viridis", norm=LogNorm(), s=16, edgecolor="#333333", lw=0.3, zorder=3
+    )
+    bar = made.colorbar(dots, ax=plane, label=NAMES["loss"], shrink=0.85)
+    bar.set_ticks(ticks_between(fit.points.loss.min(), fit.points.loss.max()))
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    bar.ax.minorticks_off()
+    if set(fit.law.variables) == {"params", "tokens"}:
+        budgets = 6.0 * np.geomspace(x_low * y_low, x_high * y_high, 40)
+        best = fit.optimal(budgets)
+        plane.plot(best.params, best.tokens, color=COLOURS[1], lw=1.6, ls="--", label="compute-optimal, C = 6 N D")
+        if np.isfinite(best.params_interval).all():
+            low, high = best.params_interval.T
+            around = np.concatenate([low, high[::-1]])
+            plane.fill(
+                around, np.concatenate([budgets, budgets[::-1]]) / 6.0 / around, color=COLOURS[1], alpha=0.15, lw=0
+            )
+        plane.legend(loc="upper left")
+    log_axis(plane, "x", x_low, x_high)
+    log_axis(plane, "y", y_low, y_high)
+    plane.set_xlabel(NAMES[first])
+    plane.set_ylabel(NAMES[second])
+    made.suptitle(f"{fit.law.equation}\n{label_of(fit)}", fontsize=9)
+    _against(against, {"": fit})
+    made.supxlabel(footnote([fit]), fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
+    """Residuals in percent over predicted loss; the legend has the constants."""
+    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    everything = []
+    for (group, fit), (colour, marker) in zip(fits.items(), looks, strict=False):
+        predicted = fit.law.loss(fit.theta, fit.points.variables)
+        everything.append(predicted)
+        axes.plot(predicted, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.0,
+                  label=label_of(fit, group))  # fmt: skip
+    _residual_axis(axes)
+    log_axis(axes, "x", *widened(np.concatenate(everything)), plain=True)
+    axes.set_xlabel(f"predicted {NAMES['loss']}")
+    if len(fits) > 1:
+        axes.legend(loc="upper left", handlelength=1)
+
+
+def _draw_measured_against_predicted(fits: Mapping[str, Fit]) -> Figure:
+    made, axes = figure(6.4, 4.2 + 0.4 * len(fits))
+    _against(axes[0, 0], fits)
+    axes[0, 0].set_title(next(iter(fits.values())).law.equation)
+    made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+@styled
+def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
+    """Left the profiles with their parabolas and minima, right N_opt = k C^a through the minima (approach 2)."""
+    made, axes = figure(9.6, 4.4, ncols=2)
+    left, right = axes[0]
+    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    for profile, (colour, marker) in zip(found.profiles, looks, strict=False):
+        left.plot(profile.params, profile.loss, marker, color=colour, ms=5, mfc="white", mew=1.2,
+                  label=f"{si(profile.flops)}FLOP")  # fmt: skip
+        if np.isfinite(profile.parabola).all():
+            line = np.geomspace(profile.params.min(), profile.params.max(), 100)
+            dash = "-" if not profile.problem else ":"
+            left.plot(line, np.polyval(profile.parabola, np.log(line)), dash, color=colour, lw=1.1)
+        if not profile.problem:
+            left.plot(profile.best_params, profile.best_loss, "*", color=colour, ms=11, mec="black", mew=0.6)
+            right.plot(profile.flops, profile.best_params, "*", color=colour, ms=11, mec="black", mew=0.6)
+            right.plot(profile.flops, profile.akima_params, "x", color="#555555", ms=6)
+    log_axis(left, "x", *widened(np.concatenate([p.params for p in found.profiles])))
+    left.set_xlabel(NAMES["params"])
+    left.set_ylabel(NAMES["loss"])
+    left.set_title("runs of equal compute, parabolas in log N, minima (stars)")
+    left.legend(loc="upper right")
+    low, high = widened(found.params.x, 0.15)
+    line = np.geomspace(low, high, 50)
+    a, (a_low, a_high) = found.params.exponent, found.params.interval
+    sure = f" ({a_low:.3f} to {a_high:.3f})" if np.isfinite(a_low) else ""
+    right.plot(line, found.params(line), color="#333333", lw=1.2, label=f"N = k C^a, a = {a:.3f}{sure}")
+    right.plot([], [], "x", color="#555555", label=f"by Akima splines: a = {found.akima_exponent:.3f}")
+    log_axis(right, "x", low, high)
+    log_axis(right, "y", *widened(np.concatenate([found.params.y, found.params(line)])))
+    right.set_xlabel(NAMES["flops"])
+    right.set_ylabel("compute-optimal N")
+    right.legend(loc="upper left")
+    flags = "; ".join(found.flags) if found.flags else "none"
+    made.supxlabel(f"N: {shown(counted)}; flags: {flags}", fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+@styled
+def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: PowerLaw, counted: str = "") -> Figure:
+    """Left training curves by size, right the size that is the best at each compute, and N_opt = k C^a (approach 1)."""
+    made, axes = figure(9.6, 4.4, ncols=2)
+    left, right = axes[0]
+    sizes = sorted(curves)
+    shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(sizes)))
+    named = range(len(sizes)) if len(sizes) <= 6 else (0, len(sizes) // 2, len(sizes) - 1)
+    for place, (size, shade) in enumerate(zip(sizes, shades, strict=True)):
+        label = f"N = {si(size).strip()}" if place in named else None
+        left.plot(*curves[size], color=shade, lw=1.2, marker=".", ms=3, label=label)
+    right.plot(found.x, found.y, "o", color=COLOURS[0], ms=4, mfc="white", mew=1.1, label="best size trained")
+    low, high = widened(found.x, 0.1)
+    line = np.geomspace(low, high, 50)
+    ends = f" ({found.interval[0]:.3f} to {found.interval[1]:.3f})" if np.isfinite(found.interval[0]) else ""
+    right.plot(line, found(line), color="#333333", lw=1.2, label=f"N = k C^a, a = {found.exponent:.3f}{ends}")
+    log_axis(left, "x", *widened(np.concatenate([flops for flops, _ in curves.values()])))
+    log_axis(right, "x", low, high)
+    log_axis(right, "y", *widened(np.concatenate([found.y, found(line)])))
+    left.set_xlabel(NAMES["flops"])
+    left.set_ylabel(NAMES["loss"])
+    left.legend(loc="upper right")
+    right.set_xlabel(NAMES["flops"])
+    right.set_ylabel("best N")
+    right.legend(loc="upper left")
+    note = "inside a decaying schedule the loss lies above that of a run that ends there; intervals: 95 %"
+    made.supxlabel((f"N: {counted}; " if counted else "") + note, fontsize=7, color="#555555", x=0.01, ha="left")
+    return made
+
+
+@styled
+def draw_positions(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    fits: Mapping[str, Fit] | None = None,
+    plateaus: Mapping[str, Plateau] | None = None,
+) -> Figure:
+    """Loss per token against its position in the context, with standard errors, laws and plateaus.
+
+    Args:
+        curves: name -> losses and standard errors at positions 1, 2, ...
+    """
+    made, axes = figure(6.4, 4.6)
+    ax = axes[0, 0]
+    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+    losses, length = [], 1
+    for (name, (loss, error)), (colour, marker, dash) in zip(curves.items(), looks, strict=False):
+        bins = binned(loss, error)
+        losses.append(bins.loss)
+        length = max(length, len(loss))
+        label = shown(name, 40)
+        if plateaus and name in plateaus:
+            label += f": {_plateau_words(plateaus[name])}"
+        ax.errorbar(bins.center, bins.loss, 1.96 * bins.error, fmt=marker, color=colour, ms=4, mfc="white", mew=1.1,
+                    lw=0.9, label=label)  # fmt: skip
+        if fits and name in fits:
+            line = np.geomspace(2, len(loss), 100)
+            fit = fits[name]
+            ax.plot(line, fit.law.loss(fit.theta, {"position": line}), ls=dash, color=colour, lw=1.2,
+                    label=f"{shown(name, 40)}: {constants_of(fit)}")  # fmt: skip
+    log_axis(ax, "x", 0.9, length * 1.15, plain=True)
+    _loss_axis(ax, np.concatenate(losses))
+    ax.set_xlabel(NAMES["position"])
+    ax.legend(loc="upper right")
+    return made
+
+
+def _plateau_words(found: Plateau) -> str:
+    if found.position is None:
+        return "falls to the end"
+    high = "the end" if np.isinf(found.high) else f"{found.high:.0f}"
+    return f"flat from {found.position:.0f} on ({found.low:.0f} to {high})"
+
+
+@styled
+def draw_ratio(ratio: Ratio, names: tuple[str, str], of: str = "params") -> Figure:
+    """How many times more the first family needs than the second, over the loss that both reach."""
+    made, axes = figure(6.0, 4.0)
+    ax = axes[0, 0]
+    good = np.isfinite(ratio.ratio)
+    ax.plot(ratio.loss[good], ratio.ratio[good], color=COLOURS[0], lw=1.5)
+    top = np.where(np.isfinite(ratio.high), ratio.high, np.nanmax(ratio.ratio[good]) * 1e3)
+    ax.fill_between(ratio.loss[good], ratio.low[good], top[good], color=COLOURS[0], alpha=0.18, lw=0, label="95 %")
+    ax.axhline(1, color="#555555", lw=0.9, ls=":")
+    bounds = np.concatenate([ratio.ratio[good], ratio.low[good], ratio.high[good & np.isfinite(ratio.high)], [1.0]])
+    log_axis(ax, "y", *widened(bounds, 0.1), plain=True)
+    ax.invert_xaxis()
+    ax.set_xlabel(f"{NAMES['loss']}, better to the right")
+    ax.set_ylabel(f"{NAMES[of].split(' (')[0]} of {shown(names[0], 16)} / {shown(names[1], 16)}")
+    ax.set_title(f"how many times more {shown(names[0], 16)} needs than {shown(names[1], 16)} for the same loss")
+    ax.legend(loc="best")
+    return made

@@ -1,0 +1,184 @@
+"""One text inside trained models: loss of each token, states and gates over time, attention of every head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure, SubFigure
+
+from seqjax.errors import printable
+from seqjax.plots.style import COLOURS, DASHES, MARKERS, shown, styled
+
+NAMES = {
+    "c": "cell state c",
+    "h": "state h",
+    "i": "input gate i",
+    "f": "forget gate f",
+    "g": "candidate g",
+    "o": "output gate o",
+    "r": "reset gate r",
+    "z": "update gate z",
+    "n": "candidate n",
+}
+SIGNED = ("c", "h", "g", "n")
+ORDER = "hcfigozrn"  # what goes out, what stays, then the gates
+LABEL_INCHES = 0.12  # that one label of an axis takes
+
+
+class Reading(NamedTuple):
+    """One model's reading of T tokens.
+
+    Attributes:
+        loss_T: nats; NaN where nothing was predicted.
+        attention_LxNxTxT: or None.
+        gates_LxTxH, states_LxTxH: by the names in `NAMES`; both may be empty.
+    """
+
+    label: str
+    loss_T: np.ndarray
+    attention_LxNxTxT: np.ndarray | None
+    gates_LxTxH: dict[str, np.ndarray]
+    states_LxTxH: dict[str, np.ndarray]
+
+
+def liveliest(h_TxH: np.ndarray, count: int) -> np.ndarray:
+    """The `count` units whose output h varies most over the text (largest variance), the liveliest first."""
+    return np.argsort(-h_TxH.astype(np.float64).var(axis=0), kind="stable")[:count]
+
+
+def visible(piece: str) -> str:
+    """A token with its blanks to be seen: a space as ␣, a line end as ↵, a tab as →."""
+    return printable(piece.replace(" ", "␣").replace("\n", "↵").replace("\t", "→").replace("\r", "←"))
+
+
+@styled
+def draw_inspection(
+    pieces: Sequence[str], readings: Sequence[Reading], layer: int | None = None, units: int = 12
+) -> Figure:
+    """Loss of each token at the top; below, on the same axis of tokens, states and gates; then the attention maps.
+
+    Args:
+        pieces: the T tokens as text.
+        layer: from 0; only this one. None: the last of recurrent models, all blocks of others.
+        units: at most so many units of a layer, those that `liveliest` chooses by h; states and gates are of the same
+            units, in the same order.
+    """
+    labels = [visible(piece) for piece in pieces]
+    width = float(np.clip(0.2 * len(labels) + 2.4, 7.5, 20.0))
+    stacks = [(reading, name) for reading in readings for name in ORDER if name in _arrays(reading)]
+    heads = [reading for reading in readings if reading.attention_LxNxTxT is not None]
+    heights = [0.16 * min(units, _arrays(reading)[name].shape[-1]) + 0.45 for reading, name in stacks]
+    top = [2.5 + 0.06 * max(map(len, labels)), *heights]
+    shapes = [_shape(reading, layer, width) for reading in heads]
+    parts = [sum(top), *(rows * size + 1.0 for rows, _, size in shapes)]
+    made = Figure(figsize=(width, sum(parts)), layout="constrained")
+    folders = made.subfigures(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]
+    _draw_over_time(folders[0], labels, readings, stacks, top, layer, units)
+    for folder, reading, (_, _, size) in zip(folders[1:], heads, shapes, strict=True):
+        _draw_heads(folder, labels, reading, layer, size)
+    return made
+
+
+def _arrays(reading: Reading) -> dict[str, np.ndarray]:
+    return reading.states_LxTxH | reading.gates_LxTxH
+
+
+def _shape(reading: Reading, layer: int | None, width: float) -> tuple[int, int, float]:
+    """Rows and columns of maps, and the inches that one takes."""
+    blocks, heads = reading.attention_LxNxTxT.shape[:2]
+    return (blocks if layer is None else 1), heads, min((width - 1.2) / heads, 4.5)
+
+
+def _draw_over_time(
+    place: SubFigure,
+    labels: Sequence[str],
+    readings: Sequence[Reading],
+    stacks: Sequence[tuple[Reading, str]],
+    heights: Sequence[float],
+    layer: int | None,
+    units: int,
+) -> None:
+    axes = place.subplots(
+        len(heights), 2, squeeze=False, gridspec_kw={"width_ratios": [60, 1], "height_ratios": heights}
+    )
+    axes[0, 1].axis("off")
+    _draw_losses(axes[0, 0], labels, readings)
+    for (ax, bar), (reading, name) in zip(axes[1:], stacks, strict=True):
+        _draw_units(ax, bar, reading, name, layer, units)
+        ax.set_xlim(-0.5, len(labels) - 0.5)
+        ax.set_xticks([])
+    if stacks:
+        _label_tokens(axes[-1, 0], "x", labels, axes[-1, 0].figure.figure.get_figwidth())
+
+
+def _draw_losses(ax: Axes, labels: Sequence[str], readings: Sequence[Reading]) -> None:
+    for number, reading in enumerate(readings):
+        mean = np.nanmean(reading.loss_T)
+        ax.plot(
+            reading.loss_T, color=COLOURS[number % len(COLOURS)], ls=DASHES[number % len(DASHES)],
+            marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.0, label=f"{shown(reading.label)}: mean {mean:.2f}",
+        )  # fmt: skip
+    ax.set_xlim(-0.5, len(labels) - 0.5)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("loss (nats)")
+    ax.set_title("loss of each token, given those before it (the first is given)")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.12), borderaxespad=0, ncols=2)
+    _label_tokens(ax, "x", labels, ax.figure.figure.get_figwidth())
+
+
+def _draw_units(ax: Axes, bar: Axes, reading: Reading, name: str, layer: int | None, units: int) -> None:
+    index = len(reading.states_LxTxH["h"]) - 1 if layer is None else layer
+    chosen = liveliest(reading.states_LxTxH["h"][index], units)
+    values_UxT = _arrays(reading)[name][index][:, chosen].T
+    if name in SIGNED:
+        reach = 1.0 if name != "c" else float(np.abs(values_UxT).max()) or 1.0
+        look = {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach}
+    else:
+        look = {"cmap": "cividis", "vmin": 0.0, "vmax": 1.0}
+    image = ax.imshow(values_UxT, aspect="auto", interpolation="nearest", **look)
+    ax.figure.colorbar(image, cax=bar)
+    bar.tick_params(labelsize=6)
+    ax.set_yticks(range(len(chosen)), [str(unit) for unit in chosen], fontsize=6)
+    ax.set_ylabel("unit")
+    ax.grid(False)
+    ax.set_title(f"{shown(reading.label)}, layer {index + 1}: {NAMES[name]}", loc="left", fontsize=8.5)
+
+
+def _draw_heads(place: SubFigure, labels: Sequence[str], reading: Reading, layer: int | None, size: float) -> None:
+    maps_LxNxTxT = reading.attention_LxNxTxT
+    blocks = range(len(maps_LxNxTxT)) if layer is None else [layer]
+    axes = place.subplots(len(blocks), maps_LxNxTxT.shape[1], squeeze=False, sharex=True, sharey=True)
+    seen_TxT = np.tril(np.ones(maps_LxNxTxT.shape[2:], bool))
+    shades = matplotlib.colormaps["cividis"].with_extremes(bad="#eeeeee")
+    scale = PowerNorm(0.5, 0.0, 1.0)  # small weights are most of them
+    for row, block in zip(axes, blocks, strict=True):
+        for head, ax in enumerate(row):
+            weights_TxT = np.where(seen_TxT, maps_LxNxTxT[block, head], np.nan)
+            ax.imshow(weights_TxT, cmap=shades, norm=scale, interpolation="nearest")
+            ax.set_title(f"block {block + 1}, head {head + 1}", fontsize=8)
+            ax.grid(False)
+    for ax in axes[-1]:
+        _label_tokens(ax, "x", labels, size)
+    for ax in axes[:, 0]:
+        _label_tokens(ax, "y", labels, size)
+    place.supxlabel("token looked at (key)", fontsize=8)
+    place.supylabel("token that looks (query)", fontsize=8)
+    place.suptitle(f"{shown(reading.label)}: attention; each row sums to 1, grey is what comes later", fontsize=9.5)
+    place.colorbar(
+        ScalarMappable(scale, "cividis"), ax=axes, shrink=min(1.0, 2.2 / (len(blocks) * size)), label="weight", pad=0.01
+    )
+
+
+def _label_tokens(ax: Axes, which: str, labels: Sequence[str], inches: float) -> None:
+    """Tokens as ticks, every k-th where all would not fit."""
+    every = int(np.ceil(len(labels) * LABEL_INCHES / inches))
+    places = range(0, len(labels), every)
+    shown = [labels[place] for place in places]
+    turned = {"rotation": 90} if which == "x" and max(map(len, shown)) > 1 else {}
+    (ax.set_xticks if which == "x" else ax.set_yticks)(places, shown, fontsize=7, family="monospace", **turned)

@@ -1,0 +1,165 @@
+"""One look for all figures: colours that the colour-blind tell apart, markers and dashes that grey keeps apart."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from seqjax.errors import UserError, printable
+from seqjax.families import FAMILIES
+from seqjax.host.disk import write_bytes_atomically
+from seqjax.host.wording import si
+
+HUES = {name: family.colour for name, family in FAMILIES.items()}
+LABELS = {name: family.label for name, family in FAMILIES.items()}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito 2008
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
+FORMATS = (".png", ".svg", ".pdf")
+RC = {
+    "figure.constrained_layout.use": True,
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "svg.hashsalt": "seqjax",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a name is a dollar
+}
+NAMES = {
+    "params": "parameters N",
+    "tokens": "training tokens D",
+    "flops": "training compute C (FLOP)",
+    "steps": "steps S",
+    "position": "position in the context T (tokens)",
+    "unique_tokens": "unique tokens U",
+    "loss": "loss (nats per token)",
+}
+
+
+@contextlib.contextmanager
+def _look() -> Iterator[None]:
+    """Our look over matplotlib's defaults; nothing of what the user has set."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def shown(name: str, most: int = 60) -> str:
+    """A name from outside as text of a figure: one line, not too long, and not hidden where it begins with ``_``."""
+    text = printable(name)
+    if len(text) > most:
+        text = f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+    return f"\u2060{text}" if text.startswith("_") else text  # legends leave out what begins with an underscore
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """``draw`` with our look for everything that it makes."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        with _look():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def figure(width: float, height: float, **grid: object) -> tuple[Figure, np.ndarray]:
+    """A figure with axes [rows, columns], without pyplot's global state."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, made.subplots(squeeze=False, **grid)
+
+
+def check_name(path: Path) -> None:
+    """Raise UserError for a name that says no format we write, or a place that cannot be written."""
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    for bad, reason in (
+        (path.is_dir(), "it is a folder"),
+        (not parent.is_dir(), f"{parent} is not a folder"),
+        (not os.access(parent, os.W_OK), "Permission denied"),
+    ):
+        if bad:
+            raise UserError(f"{path}: cannot be written: {reason}")
+
+
+def save(made: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        UserError: another format than png, svg or pdf, or a place that cannot be written.
+    """
+    check_name(path)
+    buffer = io.BytesIO()
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    with _look():
+        made.draw_without_rendering()
+        made.set_layout_engine("none")  # laid out once: a second layout would differ a little
+        made.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = False) -> None:
+    """A log axis with about three to eight labelled ticks: powers of ten, or 1-2-5 steps where few decades are shown.
+
+    Args:
+        plain: label 2.5, not 2.5 k: for losses.
+    """
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    axis.set_major_locator(FixedLocator(ticks_between(low, high)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}" if plain else si(value).strip()))
+
+
+def ticks_between(low: float, high: float) -> np.ndarray:
+    """Round numbers from ``low`` to ``high``, three to eight of them where that is possible."""
+    decades = np.log10(high / low)
+    if decades >= 2.5:
+        step = int(np.ceil(decades / 7))
+        exponents = np.arange(np.ceil(np.log10(low) - 1e-9), np.log10(high) + 1e-9)
+        return 10.0 ** exponents[::step]
+    every = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for mantissas in (
+        (1, 3),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 4, 5, 7),
+        tuple(np.arange(1, 10, 0.5)),
+        tuple(np.arange(1, 10, 0.2)),
+    ):
+        ticks = np.array([m * 10.0**e for e in every for m in mantissas])
+        ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
+        if len(ticks) >= 3:
+            return ticks
+    return np.linspace(low, high, 5)
+
+
+def widened(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:
+    """Ends of a log axis that holds these values with some room."""
+    logs = np.log(values[np.isfinite(values) & (values > 0)])
+    room = share * max(np.ptp(logs), 0.05)
+    return float(np.exp(logs.min() - room)), float(np.exp(logs.max() + room))

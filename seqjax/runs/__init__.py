@@ -1,0 +1,34 @@
+"""A run before it trains and after: its config file, its targets, its folder."""
+
+from seqjax.runs.folder import (
+    ENDED,
+    WRITTEN_UNDER_LOCK,
+    Locked,
+    bind_data,
+    check_data,
+    holds_records,
+    is_count,
+    is_locked,
+    is_number,
+    keep_code,
+    load_code,
+    lock,
+    open_run,
+    read_config,
+    read_result,
+)
+from seqjax.runs.metrics import (
+    append_metrics,
+    keep_metrics,
+    read_curve,
+    read_metrics,
+    restore_ended,
+    restore_metrics,
+    sync_metrics,
+)
+
+__all__ = [
+    "ENDED", "WRITTEN_UNDER_LOCK", "Locked", "append_metrics", "bind_data", "check_data", "holds_records",
+    "is_count", "is_locked", "is_number", "keep_code", "keep_metrics", "load_code", "lock", "open_run",
+    "read_config", "read_curve", "read_metrics", "read_result", "restore_ended", "restore_metrics", "sync_metrics",
+]  # fmt: skip

@@ -1,0 +1,226 @@
+"""From YAML files and dotted options to a checked :class:`~seqjax.config.Config`.
+
+One mechanism for files, command line and sweeps: a tree of plain values with the place each came from, overlaid from
+left to right (base file, file, axes of a sweep, dotted options), then validated once. An error names that place, the
+dotted key, what is allowed and what is near.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from seqjax.config import Config, RunConfig, check_shared
+from seqjax.config import check as check_text
+from seqjax.config.fields import TARGETS, adapter_of, leaves
+from seqjax.config.tree import Tree, family_in, options_tree, overlay, read_tree
+from seqjax.errors import UserError, did_you_mean
+from seqjax.families import FAMILIES, known, own
+from seqjax.families.family import Impossible
+from seqjax.tasks import TASKS, task_module
+
+FAMILY_NAMES = f"{', '.join(FAMILIES)}, or FILE.py:CLASS of your own"
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> RunConfig:
+    """The config of a run of any task.
+
+    A YAML or JSON file is read (with one level of ``base:``), dotted options are laid over it, and all is checked.
+
+    Args:
+        path: the file; ``base: other.yaml`` in it names a file, relative to it, that it overlays.
+        options: dotted keys (``model.d_model``) and their values; text is read as YAML.
+    Raises:
+        UserError: file absent or not YAML, unknown key, wrong type, impossible combination.
+    """
+    return validate(with_options(read_tree(Path(path)), options or {}))
+
+
+Schema = TypeVar("Schema")
+
+
+def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] | None = None) -> Schema:
+    """As :func:`load_config`, of the task with this ``Config``, which the file need not name.
+
+    Raises:
+        UserError: as :func:`load_config`; or the file is of another task.
+    """
+    name = schema.__module__.rpartition(".")[2]
+    tree = read_tree(Path(path))
+    if schema is not Config:
+        tree = overlay(Tree({"task": {"name": name}}, source=tree.source), tree)
+    found = validate(with_options(tree, options or {}))
+    if not isinstance(found, schema):
+        raise UserError(f"{path}: is of another task than {name}")
+    return found
+
+
+def with_options(tree: Tree, options: Mapping[str, Any]) -> Tree:
+    """A tree with dotted options over it."""
+    named = overlay(tree, Tree({"task": {"name": options["task.name"]}})) if "task.name" in options else tree
+    return overlay(tree, options_tree(options, schema=schema_of(named)))
+
+
+def schema_of(tree: Tree) -> type:
+    """The dataclass of a tree's values: that of the task it names, or of text where it has no section `task`.
+
+    Runs that were recorded before tasks had names are known by their keys.
+
+    Raises:
+        UserError: no task of this name.
+    """
+    section = tree.values.get("task")
+    if section is None:
+        return Config
+    name = section.get("name") if isinstance(section, Mapping) else None
+    if name is None:
+        name = _task_by_its_keys(tree.values)
+    if name not in TASKS[1:]:
+        said = "missing" if name is None else f"{name!r} is not allowed"
+        raise UserError(
+            f"{tree.place('task.name')}: task.name: {said}; allowed: {', '.join(TASKS[1:])}"
+            f"{did_you_mean(str(name), TASKS[1:])}; text has no section task"
+        )
+    return task_module(name).Config
+
+
+def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
+    """The one task whose config has all of these sections, and in `task` all of these keys."""
+    fitting = []
+    for name in TASKS[1:] if isinstance(values["task"], Mapping) else ():
+        sections = {part.name: part for part in fields(task_module(name).Config)}
+        known = {part.name for part in fields(sections["task"].default_factory)}
+        if values["task"] and {*values} <= {*sections, "horizon", "size"} and {*values["task"]} <= known:
+            fitting.append(name)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def parse(tree: Tree) -> Any:
+    """The values of a tree with their types: the config of its task, with `horizon` and `size` beside it.
+
+    Whether they can stand together is for :func:`checked`.
+
+    Raises:
+        UserError: one line for the first thing that is wrong, with its place, key, what is allowed and what is near.
+    """
+    schema = schema_of(tree)
+    adapter = adapter_of(schema)
+    try:
+        values = _whole(_without_retired(tree.values))
+        if own.is_own(name := tree.get("model.family")) and known(name) is None:
+            values["model"] = tree.values["model"]  # nobody says which of its numbers are whole: as they are written
+        # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
+        return adapter.validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise UserError(_describe(error, tree, schema)) from None
+
+
+def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
+    """Without the fields that recorded runs have and their family no longer has, where they say what always holds."""
+    family = family_in(values)
+    if family is None:
+        return values
+    missing = object()
+    model = {name: value for name, value in values["model"].items() if family.retired.get(name, missing) != value}
+    return {**values, "model": model}
+
+
+def _whole(value: Any) -> Any:
+    """The same values with whole floats, such as 1e3, as ints: fields of both kinds take them."""
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def check(config: RunConfig) -> None:
+    """Raise `Impossible` when values that are right one by one cannot stand together."""
+    if isinstance(config, Config):
+        check_text(config)
+        return
+    check_shared(config)
+    if config.task.name in TASKS:
+        task_module(config.task.name).check(config)
+
+
+def checked(config: RunConfig, tree: Tree) -> RunConfig:
+    """The config, once its values can stand together; an error names the place in the tree it came from."""
+    try:
+        check(config)
+    except Impossible as error:
+        raise UserError(f"{tree.place(error.key)}: {error.key}: {error}") from None
+    return config
+
+
+def validate(tree: Tree) -> RunConfig:
+    """The config of a tree without targets (`horizon`, `size`); :func:`seqjax.runs.targets.resolve` takes those too.
+
+    Raises:
+        UserError: as :func:`parse` and :func:`checked`.
+    """
+    request = parse(tree)
+    for section in TARGETS:
+        if tree.values.get(section):
+            raise UserError(
+                f"{tree.place(section)}: {section}: is resolved when a run is planned, and is no part of one"
+            )
+    return checked(without_targets(request), tree)
+
+
+def without_targets(request: Any) -> RunConfig:
+    """The config that was parsed, without `horizon` and `size`."""
+    schema = type(request).__bases__[0]
+    return schema(**{part.name: getattr(request, part.name) for part in fields(schema)})
+
+
+def _describe(error: ValidationError, tree: Tree, schema: type) -> str:
+    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    location = [str(part) for part in found["loc"]]
+    key = ".".join(location)
+    where = f"{tree.place(key)}: {key}"
+    match found["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            names = _siblings(location, tree, schema)
+            near = did_you_mean(location[-1], names) or _owners(location)
+            return f"{where}: unknown key; allowed: {', '.join(names)}{near}"
+        case "literal_error":
+            allowed = re.findall(r"'([^']*)'", found["ctx"]["expected"])
+            near = did_you_mean(str(found["input"]), allowed)
+            return f"{where}: {found['input']!r} is not allowed; allowed: {', '.join(allowed)}{near}"
+        case "union_tag_invalid":
+            near = did_you_mean(str(found["ctx"]["tag"]), FAMILIES)
+            where = f"{tree.place(f'{key}.family')}: {key}.family"
+            return f"{where}: {found['ctx']['tag']!r} is not allowed; allowed: {FAMILY_NAMES}{near}"
+        case "union_tag_not_found":
+            return f"{where}.family: missing; allowed: {FAMILY_NAMES}"
+        case "missing":
+            return f"{where}: missing"
+        case "bool_type":
+            return f"{where}: expected true or false, got {found['input']!r}"
+    is_word = found["type"] in ("int_type", "float_type") and isinstance(found["input"], str)
+    hint = "; numbers are decimal and finite: 100, 0.5, 3e-4" if is_word else ""
+    return f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}{hint}"
+
+
+def _owners(location: list[str]) -> str:
+    """Which other families have a field that this one does not have."""
+    owners = [name for name, family in FAMILIES.items() if location[-1] in {field.name for field in fields(family)}]
+    if location[:-1] != ["model"] or not owners:
+        return ""
+    return f"; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+
+
+def _siblings(location: list[str], tree: Tree, of: type) -> list[str]:
+    group = ".".join(location[:-1])
+    if group == "model" and (family := family_in(tree.values)):
+        return ["family", *(field.name for field in fields(family) if field.name != "family")]
+    prefix = f"{group}." if group else ""
+    names = [key[len(prefix) :].partition(".")[0] for key, _ in leaves(of) if key.startswith(prefix)]
+    return list(dict.fromkeys(names))

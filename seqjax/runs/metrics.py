@@ -1,0 +1,149 @@
+"""metrics.jsonl of a run folder: one JSON object a line, appended while a run trains, whole after any stop."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from seqjax.config import Config, RunConfig
+from seqjax.errors import UserError
+from seqjax.host import disk
+from seqjax.runs.folder import is_count, is_number, lock, read_config, read_result
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of metrics.jsonl, oldest first; a line that is torn or overwritten is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and _is_whole(record):
+                records.append(record)
+    return records
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    numbers = (record[key] for key in ("tokens", "loss", "validation_loss") if key in record)
+    return is_count(record.get("step")) and all(map(is_number, numbers))
+
+
+def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop the lines for which ``keep`` is false (and torn ones), so that a resumed run writes them once more."""
+    if (folder / "metrics.jsonl").is_file():
+        _write_metrics(folder, filter(keep, read_metrics(folder)))
+
+
+def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None) -> int:
+    """Bring metrics.jsonl back to how it was at a checkpoint; return how many lines had been lost or altered.
+
+    Args:
+        step: of the checkpoint; an evaluation at this step, written after the checkpoint, is kept.
+        saved: the lines that the checkpoint holds; None: it is of an earlier version and holds none.
+    """
+    there = [record for record in read_metrics(folder) if record["step"] <= step]
+    if saved is None or there[: len(saved)] == saved:
+        _write_metrics(folder, there)
+        return 0
+    _write_metrics(folder, saved)
+    return sum(record not in there for record in saved) or 1
+
+
+def restore_ended(folder: Path, say: Callable[[str], None]) -> None:
+    """Bring back lines of metrics.jsonl that a run which has ended has lost, from its last whole checkpoint.
+
+    That checkpoint is older than the last evaluation. Its line is made from the result, as far as that tells it.
+
+    Args:
+        say: told what was brought back.
+    Raises:
+        UserError: the folder cannot be written.
+        Locked: another process is in it.
+    """
+    result = read_result(folder)
+    saved = _saved_metrics(folder)
+    if result is None or not saved or read_metrics(folder)[: len(saved)] == saved:
+        return
+    with lock(folder):
+        there = read_metrics(folder)
+        known = {_place(record) for record in saved}
+        later = [r for r in there if _place(r) not in known and r["step"] >= saved[-1]["step"]]
+        if not any("validation_loss" in record for record in later):
+            later += _last_evaluation(read_config(folder), result, saved[-1]["step"])
+        _write_metrics(folder, [*saved, *later])
+        whole = set(map(json.dumps, there))
+        lost = sum(json.dumps(record) not in whole for record in saved) or 1
+        say(f"metrics.jsonl had lost or altered lines ({lost}); the last checkpoint's copy is taken")
+
+
+def _place(record: Mapping[str, Any]) -> tuple[int, bool]:
+    return record["step"], "validation_loss" in record
+
+
+def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that the newest checkpoint holds whose record is whole; none in earlier versions."""
+    for path in sorted(folder.glob("checkpoints/*/seqjax.json"), key=_step_of, reverse=True):
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+            digest, body, _ = path.read_bytes().split(b"\n")
+            if _step_of(path) >= 0 and hashlib.sha256(body).hexdigest().encode() == digest:
+                return list(filter(_is_whole, json.loads(body)["host"]["metrics"]))
+    return []
+
+
+def _step_of(record: Path) -> int:
+    name = record.parent.name
+    return int(name) if name.isascii() and name.isdigit() else -1  # else it is not complete, or damaged
+
+
+def _last_evaluation(config: RunConfig, result: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """The line of the evaluation at the last step; none where the result was measured on other windows."""
+    if result["status"] != "finished" or step != result["steps"]:
+        return []
+    final, best = result.get("validation") or {}, result.get("best") or {}
+    line = {key: result.get(key) for key in ("tokens", "seconds")}
+    if not isinstance(config, Config):  # a task whose result is about the best evaluation
+        numbers = {key: value for key, value in final.items() if key != "loss"}
+        line = {**numbers, "validation_loss": final.get("loss")} if best.get("step") == step else {}
+    elif config.data.batching == "streams" or config.evaluation.windows == config.evaluation.final_windows:
+        line |= {f"validation_{name}": final.get(name) for name in ("loss", "loss_se", "bits_per_byte")}
+    elif best.get("step") == step:
+        line |= {"validation_loss": best.get("validation_loss")}
+    return list(filter(_is_whole, [{"step": step, **line}])) if "validation_loss" in line else []
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl with a held-out loss.
+
+    Raises:
+        UserError: the run has ended, and the file is not there.
+    """
+    if not (folder / "metrics.jsonl").is_file() and read_result(folder) is not None:
+        raise UserError(
+            f"{folder}: metrics.jsonl is missing; `seqjax train {folder}` brings it back from the last checkpoint"
+        )
+    return [record for record in read_metrics(folder) if "validation_loss" in record]
+
+
+def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
+    disk.write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+
+def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add one line to metrics.jsonl and hand it to the operating system at once."""
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def sync_metrics(folder: Path) -> None:
+    """Return when metrics.jsonl is on disk, so that no checkpoint is ever newer than the lines before it."""
+    path = folder / "metrics.jsonl"
+    if path.is_file():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())

@@ -1,0 +1,168 @@
+"""Sizes and horizons by what they are for: so many parameters, so many tokens, so many FLOPs.
+
+A file, an option or an axis of a sweep may say ``size.non_embedding: 1e5`` and ``horizon.flops: 1e13``. Here that
+becomes a width and a number of steps, so that a run's config holds only what decides its numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from seqjax.config import Config, HorizonConfig, ModelConfig, RunConfig
+from seqjax.config.tree import RIVALS, Tree
+from seqjax.data import cache_folder, load_corpus, load_tokenizer
+from seqjax.data.tokenizers import known_size
+from seqjax.errors import UserError
+from seqjax.models.accounting import count_parameters, flops_per_token
+from seqjax.runs.config_file import checked, parse, without_targets
+
+TOLERANCE = 0.10  # of a size from its target
+MOST = 1e15  # parameters, tokens
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config, and in words which target decided what."""
+
+    config: RunConfig
+    notes: tuple[str, ...] = ()
+
+
+def resolve(tree: Tree) -> Resolved:
+    """The config of a tree, with ``size`` and ``horizon`` resolved into widths, steps, warmup and evaluations."""
+    request = parse(tree)
+    config = without_targets(request)
+    notes = list(tree.overruled)
+    if request.size.non_embedding is not None:
+        model = model_of_size(config.model, request.size.non_embedding, tree.place("size.non_embedding"))
+        config = dataclasses.replace(config, model=model)
+    steps, note = _steps(request, config, tree)
+    notes += [note] if note else []
+    config = _with(config, "train", steps=steps)
+    horizon, fraction = request.horizon, request.horizon.warmup_fraction
+    if fraction is not None and tree.get("optimizer.warmup_steps") is None:
+        config = _with(config, "optimizer", warmup_steps=max(1, round(fraction * steps)) if fraction else 0)
+    section, name = ("evaluation", "every") if isinstance(config, Config) else ("train", "evaluate_every")
+    if horizon.evaluations is not None and tree.get(f"{section}.{name}") is None:
+        every = math.ceil(steps / horizon.evaluations)
+        config = _with(config, section, **{name: every})
+        count = math.ceil(steps / every)
+        if count != horizon.evaluations:
+            notes.append(
+                f"horizon.evaluations {horizon.evaluations}: {steps} steps can be evaluated evenly {count} times"
+            )
+    for above, below in RIVALS[1:]:
+        if tree.get(above) is not None and tree.get(below) is not None:
+            notes.append(f"{above} {tree.get(above)} over {below}")
+    return Resolved(checked(config, tree), tuple(notes))
+
+
+def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+
+def _steps(request: Any, config: RunConfig, tree: Tree) -> tuple[int, str]:
+    """Optimizer steps, and in words what decided them where there was a choice."""
+    given = [key for key in RIVALS[0] if tree.get(key) is not None]
+    if not given or given[0] == "train.steps":
+        note = f"train.steps {config.train.steps} over {', '.join(given[1:])}" if given[1:] else ""
+        return config.train.steps, note
+    if not isinstance(config, Config):
+        raise UserError(f"{tree.place(given[0])}: {given[0]}: counts tokens of text; give train.steps")
+    name = given[0].partition(".")[2]
+    tokens_per_step = config.train.batch_size * config.train.context_length
+    tokens = _tokens(name, getattr(request.horizon, name), config, tree.place(given[0]))
+    steps = max(1, round(tokens / tokens_per_step))
+    note = f"{given[0]} over {', '.join(given[1:])}" if given[1:] else ""
+    most = next((m for m in (MOST, (2**31 - 1) * tokens_per_step) if steps * tokens_per_step > m), None)
+    if most is not None:
+        raise UserError(
+            f"{tree.place(given[0])}: {given[0]}: {tree.get(given[0])} is {tokens:.3g} tokens; "
+            f"at most {most:g} are allowed"
+        )
+    if abs(steps * tokens_per_step - tokens) > TOLERANCE * tokens:
+        found = (
+            f"{given[0]} {tree.get(given[0])} is {tokens:,.0f} tokens; {steps} step(s) are {steps * tokens_per_step:,}"
+        )
+        note = f"{note}; {found}" if note else found
+    return steps, note
+
+
+def _tokens(name: str, value: float, config: Config, place: str) -> float:
+    """The tokens that a horizon of this name means for a config."""
+    assert name in {field.name for field in dataclasses.fields(HorizonConfig)}
+    context = config.train.context_length
+    if name == "tokens":
+        return value
+    if name == "flops":
+        return value / training_flops_per_token(config.model, vocabulary_size(config), context)
+    non_embedding = non_embedding_parameters(config.model)
+    if non_embedding == 0:
+        raise UserError(
+            f"{place}: horizon.{name}: the model has no non-embedding parameters to count by; give horizon.tokens"
+        )
+    return value * non_embedding if name == "tokens_per_parameter" else value / (6 * non_embedding)
+
+
+@cache
+def _vocabulary_size(corpus: str, tokenizer: str) -> int:
+    return known_size(tokenizer) or load_tokenizer(tokenizer, load_corpus(corpus), cache_folder()).vocab_size
+
+
+def vocabulary_size(config: Config) -> int:
+    """V of a config's tokenizer; where its name does not tell, it is trained now, on the corpus."""
+    return _vocabulary_size(config.data.corpus, config.data.tokenizer)
+
+
+@cache
+def non_embedding_parameters(model: ModelConfig) -> int:
+    """N, the weights of recurrent layers and blocks, without embeddings, readout, biases and gains."""
+    return count_parameters(model, 1, 1)["non_embedding"]
+
+
+@cache
+def training_flops_per_token(model: ModelConfig, vocabulary: int, context: int) -> float:
+    """Exact count, forward and backward."""
+    return flops_per_token(model, vocabulary, context)["training"]
+
+
+def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
+    """The model at the width whose non-embedding parameters come nearest to ``target``; depth and proportions stay.
+
+    ``d_model`` is a multiple of the Transformer's heads (with rotary positions, of twice that). ``d_hidden`` and
+    ``d_ff``, where they are given, keep their ratio to it.
+
+    Raises:
+        NoSuchWidth: no width comes within 10 %.
+        UserError: the target is beyond all reason.
+    """
+    if target > MOST:
+        raise UserError(f"{place}: size.non_embedding: {target:g} is more than {MOST:g}")
+    grain = model.grain
+    low, high, multiple = 0, math.inf, max(1, round(model.d_model / grain))
+    while high - low > 1:  # N rises with the width, about as its square
+        size = non_embedding_parameters(model.widened(multiple * grain))
+        if size == 0:
+            raise UserError(f"{place}: size.non_embedding: the model has no layers whose width could be chosen")
+        low, high = (multiple, high) if size <= target else (low, multiple)
+        multiple = min(max(round(multiple * math.sqrt(target / size)), low + 1), high - 1)
+    sizes = {width: non_embedding_parameters(model.widened(width)) for width in (low * grain, high * grain) if width}
+    best = min(sizes, key=lambda width: abs(sizes[width] - target))
+    if abs(sizes[best] - target) > TOLERANCE * target:
+        offered = ", ".join(f"d_model {width} gives {size:,}" for width, size in sizes.items())
+        raise NoSuchWidth(
+            f"{place}: size.non_embedding: no width gives {target:,.0f} within {TOLERANCE:.0%} for the family "
+            f"'{model.family}' with n_layers {model.n_layers}"
+            + (f" and n_heads {model.n_heads}" if hasattr(model, "n_heads") else "")
+            + f"; {offered}. Change the size, the depth"
+            + (" or the heads" if grain > 1 else "")
+        )
+    return model.widened(best)
+
+
+class NoSuchWidth(UserError):
+    """No width of a model comes near enough to the size that was asked for."""

@@ -1,0 +1,176 @@
+"""The plan of a sweep, and how it stands, as text."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from seqjax.config import Config
+from seqjax.host.wording import duration, si
+from seqjax.models.accounting import count_parameters
+from seqjax.runs.targets import non_embedding_parameters, training_flops_per_token, vocabulary_size
+from seqjax.sweeps.folder import STATES, State
+from seqjax.sweeps.grid import Planned, Sweep
+from seqjax.sweeps.machine import Machine
+from seqjax.sweeps.programs import Unit, makespan
+from seqjax.sweeps.search import Curve, Trial
+from seqjax.sweeps.speed import Speeds
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table: the first ``left`` columns to the left, the others to the right; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def tokens_of(run: Planned) -> int:
+    """Training tokens."""
+    train = run.config.train
+    return train.steps * train.batch_size * train.context_length
+
+
+def flops_of(run: Planned) -> float:
+    """Training FLOPs, exact count."""
+    config = run.config
+    per_token = training_flops_per_token(config.model, vocabulary_size(config), config.train.context_length)
+    return per_token * tokens_of(run)
+
+
+def describe_plan(
+    sweep: Sweep, planned: Sequence[Planned], ended: int, units: Sequence[Unit], machine: Machine, speeds: Speeds | None
+) -> str:
+    """Runs by shape and length: parameters, tokens, FLOPs, and the predicted time on this machine."""
+    heading = f"sweep {sweep.name}: {len(planned)} runs" + (f", {ended} of them ended" if ended else "")
+    if all(isinstance(run.config, Config) for run in planned):
+        tokens, flops = sum(map(tokens_of, planned)), sum(map(flops_of, planned))
+        told = (
+            "N: non-embedding parameters; P: all parameters; T: context; "
+            f"in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)"
+        )
+        lines = [heading, "", _plan_table(planned, units), "", told]
+    else:
+        lines = [heading, "", _plan_of_tasks(planned)]
+    lines += _describe_search(sweep)
+    for note, count in Counter(note for run in planned for note in run.notes).items():
+        lines.append(f"note: {note}" + (f" ({count} runs)" if count < len(planned) else ""))
+    if units:
+        threads = "/".join(str(count) for count in sorted({unit.threads for unit in units}))
+        how = "one on each GPU" if machine.gpus else f"{threads} thread(s) each"
+        lines.append(f"machine: {machine.describe()}; {len(units)} program(s) to train, {how}")
+    if units and speeds is not None:
+        lines.append(f"predicted time: {duration(predicted_seconds(units, machine))}")
+    return "\n".join(lines)
+
+
+def _plan_table(planned: Sequence[Planned], units: Sequence[Unit]) -> str:
+    """One row for the runs of one shape and length."""
+    unit_of = {run_id: unit for unit in units for run_id in unit.run_ids}
+    groups: dict[tuple[str, int, int, int], list[Planned]] = {}
+    for run in planned:
+        shape, context = run.run_id.rpartition("-")[0], run.config.train.context_length
+        groups.setdefault((shape, non_embedding_parameters(run.config.model), context, tokens_of(run)), []).append(run)
+    rows = [("model", "N", "P", "T", "steps", "tokens", "FLOP", "runs", "together", "time")]
+    for (shape, size, context, tokens), members in groups.items():
+        config = members[0].config
+        total = count_parameters(config.model, vocabulary_size(config), context)["total"]
+        here = [unit_of[run.run_id] for run in members if run.run_id in unit_of]
+        lanes = sorted({len(unit.runs) for unit in here})
+        seconds = [unit.seconds for unit in here if unit.seconds is not None]
+        together = "ended" if not here else str(lanes[0]) if len(lanes) == 1 else f"{lanes[0]}-{lanes[-1]}"
+        rows.append(
+            (
+                shape,
+                _si(size),
+                _si(total),
+                f"{context:,}",
+                f"{config.train.steps:,}",
+                _si(tokens),
+                _si(flops_of(members[0])),
+                str(len(members)),
+                together,
+                duration(max(seconds)) if seconds else "-",
+            )
+        )
+    return aligned(rows)
+
+
+def _plan_of_tasks(planned: Sequence[Planned]) -> str:
+    """One row for the runs of one shape and length."""
+    counts = Counter((run.run_id.rpartition("-")[0], run.config.train.steps) for run in planned)
+    rows = [(shape, f"{steps:,}", str(count)) for (shape, steps), count in counts.items()]
+    return aligned([("task, model", "steps", "runs"), *rows])
+
+
+def _describe_search(sweep: Sweep) -> list[str]:
+    if sweep.search is None:
+        return []
+    rates = ", ".join(f"{rate:g}" for rate in sweep.search.rates)
+    lines = [f"learning rates {rates}; up to {sweep.search.extend} more for each model while a best one is at an edge"]
+    if sweep.search.seeds:
+        lines.append(f"then seeds {', '.join(map(str, sweep.search.seeds))} at the chosen rates")
+    return lines
+
+
+def _si(value: float) -> str:
+    return si(value).strip()
+
+
+def predicted_seconds(units: Sequence[Unit], machine: Machine) -> float:
+    """Wall seconds of a plan, the start of the workers included."""
+    return makespan(units, machine) + (5.0 if units else 0.0)
+
+
+def describe_curves(curves: Sequence[Curve]) -> str:
+    """The learning-rate search: one row a model, the loss at each of its rates, the chosen one marked."""
+    known = [curve for curve in curves if any(trial.loss is not None for trial in curve.trials)]
+    lines = ["held-out loss by learning rate (* chosen)"] if known else []
+    for curve in known:
+        axes = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in curve.axes.items())
+        trials = "  ".join(
+            f"{trial.rate:g}: {_loss(trial)}{'*' if trial.rate == curve.chosen else ''}" for trial in curve.trials
+        )
+        lines += [f"  {curve.label} ({axes})", f"      {trials}"]
+        if curve.settled and curve.edge:
+            lines.append(f"      the best lies at the {curve.edge} edge of the rates, and search.extend allows no more")
+    return "\n".join(lines)
+
+
+def _loss(trial: Trial) -> str:
+    if trial.loss is None:
+        return "open"
+    return f"{trial.loss:.4f}" if math.isfinite(trial.loss) else "diverged"
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = None) -> str:
+    """Counts, then a line for every run that is in training or in a queue, was stopped, or was given up.
+
+    Args:
+        queued: run id -> its Slurm job and that job's state.
+    """
+    queued = queued or {}
+    counts = Counter(state.name for state in states)
+    lines = [f"{len(states)} runs: " + ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])]
+    for state in sorted(states, key=lambda state: STATES.index(state.name)):
+        job = queued.get(state.run_id)
+        if state.name in ("finished", "planned") and job is None:
+            continue
+        place = f"  [Slurm {job}]" if job else ""
+        lines.append(f"  {state.name:<9} {state.run_id}  step {state.step:,} of {state.steps:,}  {state.label}{place}")
+        if state.name == "damaged":
+            lines.append(f"            {state.reason}")
+        elif state.reason and state.name != "diverged":
+            times = "once" if state.failures == 1 else f"{state.failures} times"
+            lines.append(f"            died {times}, last: {state.reason}")
+    return "\n".join(lines)

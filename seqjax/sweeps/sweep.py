@@ -1,0 +1,198 @@
+"""A sweep from its file to its last result: plan, train, extend the search, until nothing is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqjax import runs
+from seqjax.config import Config, task_name, to_dict
+from seqjax.data import cache_folder
+from seqjax.errors import UserError
+from seqjax.host import disk
+from seqjax.host.stopping import stop_signals
+from seqjax.host.wording import duration
+from seqjax.sweeps import folder as folders
+from seqjax.sweeps.grid import Planned, Sweep
+from seqjax.sweeps.launch.local import Pool
+from seqjax.sweeps.machine import Machine
+from seqjax.sweeps.programs import Unit, assign, form_units
+from seqjax.sweeps.search import Curve, curves_json, search
+from seqjax.sweeps.speed import Speeds, calibrate
+from seqjax.sweeps.view import View
+from seqjax.tasks import task_module
+from seqjax.tasks.text import check_lengths
+from seqjax.training.hardware import machine_key
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep stands when its launcher ends.
+
+    Attributes:
+        planned: all its runs.
+        curves: of the learning-rate search, if there is one.
+        failed: run ids that were given up.
+        signal_number: that stopped the launcher, or None.
+    """
+
+    planned: list[Planned]
+    curves: list[Curve]
+    failed: tuple[str, ...]
+    signal_number: int | None
+
+
+def measured_speeds(
+    planned: Sequence[Planned], machine: Machine, bundle: bool, say: Callable[[str], None], stopping: Sequence[int] = ()
+) -> Speeds | None:
+    """Times of steps on this machine: kept from earlier, or measured now in some seconds. None: not all is text."""
+    if not all(isinstance(run.config, Config) for run in planned):
+        return None
+    speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}")
+    programs = [(unit.runs[0].config, len(unit.runs)) for unit in form_units(planned, machine, None, bundle)]
+    missing = speeds.missing(programs)
+    if missing:
+        say(f"measuring {len(missing)} step time(s) on this machine, once")
+        pool = Pool(None, machine, stopping=stopping)
+        try:
+            calibrate(speeds, programs, 1 if machine.gpus else len(machine.cores), pool.ask_all)
+        finally:
+            pool.close()
+    return speeds
+
+
+def prepare_data(planned: Iterable[Planned], say: Callable[[str], None], known: dict[str, Any] | None = None) -> None:
+    """Read the data of all runs, once (of text its tokens are made), and see that each run can be made of it.
+
+    Args:
+        known: what is read already; the rest is added.
+    Raises:
+        UserError: data that is not there, or that a run cannot be trained on; the run is named.
+    """
+    known = {} if known is None else known
+    for run in planned:
+        config, name = run.config, task_name(run.config)
+        module = task_module(name)
+        key = _data_key(config)
+        if new := key not in known:
+            if isinstance(config, Config):
+                say(f"text: corpus {config.data.corpus}, tokenizer {config.data.tokenizer}")
+            else:
+                say(f"data of the task {name}")
+            known[key] = module.load(config)
+            notes = known[key].corpus.notes if isinstance(config, Config) else ()
+            for note in notes:
+                say(f"note: {note}")
+        try:
+            if isinstance(config, Config):
+                check_lengths(config, known[key])
+            elif new:  # what can fail of a task depends on the sections that tell its data
+                module.make_task(config, known[key])
+        except UserError as error:
+            raise UserError(f"{run.label}: {error}") from None
+
+
+def _data_key(config: Any) -> str:
+    """One text for all runs of the same data: what is loaded depends on the sections `data` and `task` alone."""
+    tree = to_dict(config)
+    return json.dumps({name: tree[name] for name in ("data", "task") if name in tree}, sort_keys=True)
+
+
+def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:
+    """A reader of results that remembers those it has seen: they do not change any more."""
+    seen: dict[str, dict[str, Any]] = {}
+
+    def read(run_id: str) -> dict[str, Any] | None:
+        if run_id not in seen and (result := runs.read_result(folder / run_id)) is not None:
+            seen[run_id] = result
+        return seen.get(run_id)
+
+    return read
+
+
+Launch = Callable[[Sequence[Unit], View, Sequence[int]], tuple[str, ...] | None]
+"""Trains units until all have ended or are given up, and returns the run ids that were given up; None: it has left
+them to others."""
+
+
+def run_sweep(
+    sweep: Sweep, folder: Path, machine: Machine, speeds: Speeds | None, *, bundle: bool, launch: Launch
+) -> Outcome:
+    """Train every run of the sweep that has not ended, and those that its search adds, round by round.
+
+    The texts of the runs are made here, whoever trains them: nothing is launched that cannot read its text.
+
+    Raises:
+        UserError: a text is absent or too short; the folder cannot be written, or holds something else.
+    """
+    results = results_of(folder)
+    failed: tuple[str, ...] = ()
+    known: dict[str, Any] = {}
+    planned, curves = search(sweep, results)
+    view = View(folder, [run.run_id for run in planned])
+
+    def prepare() -> None:
+        prepare_data([run for run in planned if results(run.run_id) is None], view.say, known)
+
+    prepare()  # which may take minutes: a signal ends it at once
+    with stop_signals() as stopping:
+        folders.make(folder, sweep, planned)
+        with folders.launcher(folder) as launchers:
+            while not stopping:
+                prepare()  # of runs that the search has added
+                folders.make(folder, sweep, planned)
+                _keep_curves(folder, curves)
+                waiting = [run for run in planned if run.run_id not in failed]
+                with folders.planning(folder):
+                    units = assign(waiting, folder, machine, speeds, bundle, folders.is_alone(launchers))
+                if not units:
+                    break
+                view.track([run.run_id for run in planned])
+                given_up = launch(units, view, stopping)
+                if given_up is None:
+                    break
+                failed = (*failed, *given_up)
+                planned, curves = search(sweep, results)
+            _keep_curves(folder, curves)
+            view.close()
+    return Outcome(planned, curves, failed, stopping[0] if stopping else None)
+
+
+def local_launch(folder: Path, machine: Machine, wandb_mode: str | None, retries: int) -> Launch:
+    """Train units in worker processes on this machine."""
+
+    def launch(units: Sequence[Unit], view: View, stopping: Sequence[int]) -> tuple[str, ...]:
+        pool = Pool(
+            folder,
+            machine,
+            wandb_mode=wandb_mode,
+            retries=retries,
+            tick=lambda busy, waiting: view.show(busy, waiting, pool.given_up),
+            say=view.say,
+            stopping=stopping,
+        )
+        pool.run(units)
+        return tuple(pool.given_up)
+
+    return launch
+
+
+def _keep_curves(folder: Path, curves: Sequence[Curve]) -> None:
+    if curves:
+        disk.write_json(folder / "search.json", curves_json(curves))
+
+
+def check_budget(seconds: float, budget: float | None) -> None:
+    """Refuse a plan that takes longer than it may.
+
+    Raises:
+        UserError: it does.
+    """
+    if budget is not None and seconds > budget:
+        raise UserError(
+            f"--budget {duration(budget)}: the plan is predicted to take {duration(seconds)}; take runs or tokens "
+            "away, or let `seqjax plan` propose sizes that fit"
+        )

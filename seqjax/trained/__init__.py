@@ -1,0 +1,1 @@
+"""Trained runs: opened, sampled, looked into, measured by position."""

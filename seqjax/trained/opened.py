@@ -1,0 +1,236 @@
+"""A trained run, opened: its config, its data, its parameters, and what can be asked of them.
+
+run = seqjax.open("runs/lstm/lstm-2x128-0123456789")
+run.config, run.params, run.losses("To be or not to be"), run.sample("To be", temperature=0.8)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import SingleDeviceSharding
+
+from seqjax import runs
+from seqjax.config import Config, RunConfig, task_name
+from seqjax.errors import UserError, utf8
+from seqjax.host.numerics import pinned
+from seqjax.models.generation import generate
+from seqjax.models.inside import Trace, look_inside, next_token_losses
+from seqjax.tasks import task_module, text
+from seqjax.tasks.task import Found, Objective, Task, Where
+from seqjax.tasks.text_evaluation import Evaluation, evaluate
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.hardware import present_devices
+from seqjax.training.optimizer import make_optimizer
+from seqjax.training.state import init_state
+
+Tree = Any
+
+
+def open_run(
+    folder: str | Path,
+    checkpoint: Literal["last", "best"] = "last",
+    *,
+    corpus: str | None = None,
+    data: Any = None,
+    say: Callable[[str], None] | None = None,
+) -> OpenRun:
+    """A trained run. What is read from its folder and its data is read when it is first asked for.
+
+    Args:
+        checkpoint: whose parameters: of the last step that was saved, or of the best evaluation.
+        corpus: where the data is now that the run began with; None: where the config says.
+        data: what the run's task loads, where it is at hand; None: it is loaded when it is needed.
+        say: told of a damaged checkpoint that is passed over; None: standard error.
+    Raises:
+        UserError: not a run folder.
+    """
+    say = say or partial(print, file=sys.stderr)
+    run = OpenRun(Path(folder), runs.read_config(Path(folder)), checkpoint, corpus, say)
+    if data is not None:
+        run.data = data
+    return run
+
+
+class OpenRun:
+    """See :func:`open_run`. The methods that take or give text are of runs on text."""
+
+    def __init__(
+        self, folder: Path, config: RunConfig, checkpoint: str, corpus: str | None, say: Callable[[str], None]
+    ) -> None:
+        self.folder, self.config, self.checkpoint = folder, config, checkpoint
+        self._corpus, self._say = corpus, say
+
+    @cached_property
+    def data(self) -> Any:
+        """What the run's task loads: of text a `seqjax.tasks.text.Text`; it is that which the run began with.
+
+        Raises:
+            UserError: it is not there, or is another one.
+        """
+        found = task_module(task_name(self.config)).load(self.config, Where(self.folder, self._corpus))
+        if isinstance(found, text.Text):
+            digests = {"corpus_sha256": found.corpus.sha256, "tokenizer_sha256": found.tokenizer.sha256}
+            runs.check_data(self.folder, digests)
+        return found
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of a run on text."""
+        self._of_text()
+        return self.data.tokenizer
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The functions that the run was trained with: parameters from a key, loss, score."""
+        if isinstance(self.config, Config):
+            return text.make_objective(self.config, self.tokenizer.vocab_size)
+        return self.task.objective
+
+    @cached_property
+    def task(self) -> Task:
+        """What the run was trained on, with its data."""
+        return task_module(task_name(self.config)).make_task(self.config, self.data)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The language model of a run on text."""
+        return text.make_model(self._of_text(), self.tokenizer.vocab_size)
+
+    @cached_property
+    def saved(self) -> tuple[int, Tree]:
+        """The step of the checkpoint, and its parameters.
+
+        Raises:
+            UserError: the run has no checkpoint.
+        """
+        return _restored(self.folder, self.config, self.objective, self.checkpoint, self._say)
+
+    @property
+    def step(self) -> int:
+        """Of the checkpoint."""
+        return self.saved[0]
+
+    @property
+    def params(self) -> Tree:
+        """Parameters, float32."""
+        return self.saved[1]
+
+    @pinned()
+    def initial_params(self) -> Tree:
+        """The parameters before the first step."""
+        train = self.config.train
+        make = jax.jit(lambda seed, scale: _state(self.config, self.objective, seed, scale).params)
+        return make(np.int32(train.seed), np.float32(train.init_scale))
+
+    @pinned()
+    def token_losses(self, tokens_BxT1: np.ndarray) -> np.ndarray:
+        """Cross-entropy of each next token of windows that stand alone: float32 [B, T], nats."""
+        return np.asarray(self._score(self.params, tokens_BxT1))
+
+    @cached_property
+    def _score(self) -> Callable[[Tree, Any], jax.Array]:
+        return jax.jit(lambda params, tokens_BxT1: text.token_losses(self.model, params, tokens_BxT1)[0])
+
+    def losses(self, words: str) -> np.ndarray:
+        """Cross-entropy of each token of a text but the first, nats, float32 [T - 1]."""
+        return self.token_losses(self._tokens(words, least=2)[None])[0]
+
+    @pinned()
+    def evaluate(self, split: str = "validation", windows: int | None = None) -> Evaluation:
+        """Loss on one split; ``windows``: how many, as in result.json where nothing is said."""
+        config = self._of_text()
+        shard, score, carry = self.data.shard(split), jax.jit(self.objective.score), self.objective.zero_carry()
+        windows = config.evaluation.final_windows if windows is None else windows
+        return evaluate(config, shard, split, score, self.params, carry, windows)
+
+    @pinned()
+    def held_out(self) -> Found:
+        """The evaluation of result.json, once more: of any task, on its validation data."""
+        score, carry, scores = jax.jit(self.objective.score), self.objective.zero_carry(), []
+        for batch in self.task.held_out(True):
+            found, carry = score(self.params, batch, carry)
+            scores.append(jax.device_get(found))
+        return self.task.summary(scores, True)
+
+    def sample(self, prompt: str = "\n", tokens: int = 300, *, samples: int | None = None, **how: Any) -> Any:
+        """``prompt`` and so many tokens more.
+
+        Args:
+            samples: how many texts; None: one, not in a list.
+            how: ``temperature``, ``top_k``, ``top_p``, ``seed``, see :func:`~seqjax.models.generation.generate`.
+        """
+        config, start = self._of_text(), self._tokens(prompt, least=1)
+        limit = config.train.context_length if config.model.context_limit else None
+        count = 1 if samples is None else samples
+        new = generate(self.model, self.params, np.tile(start, (count, 1)), tokens, max_context=limit, **how)
+        found = [self.tokenizer.decode(np.concatenate([start, row])) for row in new]
+        return found[0] if samples is None else found
+
+    @pinned()
+    def trace(self, words: str) -> Trace:
+        """What the model says of each token of a text, and what the family shows of its inside meanwhile."""
+        config, tokens_T = self._of_text(), self._tokens(words, least=2)
+        read = jax.jit(partial(look_inside, config.model, dtype=config.train.compute_dtype))
+        try:
+            inside = read(self.params, jnp.asarray(tokens_T))
+        except UserError as error:
+            raise UserError(f"{self.folder}: {error}; shorten the text") from None
+        losses = np.asarray(next_token_losses(inside.logits_TxV, jnp.asarray(tokens_T)), np.float64)
+        return Trace(tokens_T, np.concatenate([[np.nan], losses]), jax.tree.map(np.asarray, inside))
+
+    def _tokens(self, words: str, least: int) -> np.ndarray:
+        tokens_T = self.tokenizer.encode(utf8(words, "text")).astype(np.int32)
+        if len(tokens_T) < least:
+            count = "1 token" if len(tokens_T) else "no tokens"
+            raise UserError(f"the text {words!r} has {count}; at least {least} needed")
+        return tokens_T
+
+    def _of_text(self) -> Config:
+        if not isinstance(self.config, Config):
+            raise UserError(f"{self.folder}: is a run of the task '{task_name(self.config)}'; this is for runs on text")
+        return self.config
+
+
+def _state(config: RunConfig, objective: Objective, seed: Any, scale: Any) -> Any:
+    return init_state(objective.init, make_optimizer(config.optimizer), seed, scale, objective.zero_carry())
+
+
+@pinned()
+def _restored(
+    folder: Path, config: RunConfig, objective: Objective, which: str, say: Callable[[str], None]
+) -> tuple[int, Tree]:
+    restored = None
+    if (folder / "checkpoints").is_dir():
+        checkpoints = Checkpoints(folder, writable=False)
+        if which == "best":
+            runs.read_curve(folder)  # says so where it is missing
+        if which == "best" and checkpoints.steps() and checkpoints.best() is None:
+            raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
+        here = SingleDeviceSharding(present_devices()[0])
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+            jax.eval_shape(partial(_state, config, objective), np.int32(0), np.float32(1)),
+        )
+        restored = checkpoints.restore(like, say, checkpoints.best() if which == "best" else None)
+    if restored is None:
+        result = runs.read_result(folder)
+        if result is None:
+            raise UserError(f"{folder}: has no checkpoint yet; train it: seqjax train {folder}")
+        raise UserError(f"{folder}: has no checkpoint; the run has {result['status']} at step {result['steps']}")
+    step, state, _ = restored
+    best = (runs.read_result(folder) or {}).get("best")
+    if which == "best" and best and best["step"] != step:
+        raise UserError(
+            f"{folder}: the checkpoint of its best evaluation (step {best['step']}) is gone or damaged; bring it back, "
+            "or remove result.json to train the run again"
+        )
+    return step, jax.tree.map(jnp.asarray, state.params)

@@ -1,0 +1,242 @@
+"""The host's side of one run: the lines it writes, the checkpoints it keeps, the result it ends with.
+
+The loop in :mod:`seqjax.training.loop` drives one such run, or the lanes of a bundle, and calls it at each event.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqjax import runs
+from seqjax.config import RunConfig, run_id
+from seqjax.errors import UserError
+from seqjax.host import disk
+from seqjax.host.numerics import noted_environment
+from seqjax.layers import native
+from seqjax.tasks.task import Found, Task
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
+from seqjax.training.optimizer import learning_rates
+from seqjax.training.progress import Progress
+from seqjax.training.state import TrainState
+from seqjax.training.tracking import Mirror
+
+CHECKPOINTS = 3  # are kept: the last two and the best
+STATE_BYTES = 12  # of a parameter with its two moments in float32
+
+
+class Run:
+    """What one run remembers between its steps, beside the state on the device.
+
+    Attributes:
+        rates: learning rate of every step, float32 [steps].
+        result: the contents of ``result.json`` once the run has ended, else None.
+        start: the step that the loop gives this run its state at; 0, or that of ``saved``.
+        saved: the state of the last checkpoint, or None.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, task: Task, progress: Progress, lanes: int) -> None:
+        self.config, self.folder, self.task, self.progress = config, folder, task, progress
+        runs.bind_data(folder, task.digests, run_id(config))
+        self.rates = learning_rates(config.optimizer, config.train.steps)
+        self.checkpoints = Checkpoints(folder)
+        self.mirror = Mirror()
+        self.result: dict[str, Any] | None = runs.read_result(folder)
+        self.start, self.saved = 0, None
+        self._lanes = lanes
+        self._waiting: list[dict[str, float]] = []  # metrics of the steps since the last line of metrics.jsonl
+        self._started = time.monotonic()  # moved back on resume by the seconds of earlier processes
+        # seconds and steps of training, without compilation and evaluation: of earlier processes, and of all
+        self._trained_before: tuple[float, int] = (0.0, 0)
+        self._trained = self._trained_before
+        self._rate_since: tuple[float, int] | None = None
+
+    def restore(self, like: TrainState) -> None:
+        """Find the last whole checkpoint and go back to what was known then."""
+        restored = self.checkpoints.restore(like, self.progress.say)
+        if restored is None:
+            runs.keep_metrics(self.folder, lambda _: False)
+            self._announce()
+            return
+        self.start, self.saved, host = restored
+        self._waiting = host["waiting"]
+        self._started -= host["seconds"]
+        self._trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
+        if lost := runs.restore_metrics(self.folder, self.start, host.get("metrics")):
+            self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
+        self.progress.say(f"resuming at step {self.start}")
+        if (then := host.get("form")) is not None:
+            native.compiled()
+            if then != (now := native.form()):
+                self.progress.say(f"note: {then} computed until here, {now} from here on: last digits of losses differ")
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether metrics.jsonl has a validation loss at this step."""
+        return any(r["step"] == step and "validation_loss" in r for r in runs.read_metrics(self.folder))
+
+    def _announce(self) -> None:
+        n, task = self.task.parameters, self.task
+        disk.need_room(self.folder, CHECKPOINTS * STATE_BYTES * n["total"], f"{CHECKPOINTS} checkpoints")
+        others = f", one of {self._lanes} runs in one program" if self._lanes > 1 else ""
+        available = "" if task.available is None else f", {task.available:,} training {task.unit}"
+        self.progress.say(
+            f"{run_id(self.config)}: {n['total']:,} parameters ({n['non_embedding']:,} non-embedding), "
+            f"{self.config.train.steps:,} steps of {task.per_step:,} {task.unit}{available}{others}"
+        )
+
+    def _seen(self, step: int) -> dict[str, int]:
+        return {"step": step, self.task.unit: step * self.task.per_step}
+
+    def read(self, first: int, records: Sequence[dict[str, float]], devices: int) -> None:
+        """Take the metrics of the steps that led to ``first``, ``first`` + 1, ...; every ``log_every`` steps write
+        their mean."""
+        train = self.config.train
+        for step, values in enumerate(records, first):
+            self._waiting.append(values)
+            if (step % train.log_every == 0 or step == train.steps) and values["alive"]:
+                self._write(
+                    {
+                        **self._seen(step),
+                        "loss": _mean(self._waiting, "loss"),
+                        "grad_norm": _mean(self._waiting, "grad_norm"),
+                        "learning_rate": float(self.rates[step - 1]),
+                    }
+                )
+                self._waiting = []
+        self._show(first + len(records) - 1, records[-1]["loss"], devices)
+
+    def is_alive(self) -> bool:
+        """Whether everything read so far was finite."""
+        return not self._waiting or bool(self._waiting[-1]["alive"])
+
+    def _show(self, step: int, loss: float, devices: int) -> None:
+        now = time.monotonic()
+        if self._rate_since is None:
+            self._rate_since = (now, step)  # the first step, which compiles, is not part of the rate
+            return
+        since, first = self._rate_since
+        seconds, steps = self._trained_before
+        self._trained = (seconds + now - since, steps + step - first)
+        if not self.progress.is_due(step == self.config.train.steps):
+            return
+        rate = (step - first) / max(now - since, 1e-9)
+        units, steps = rate * self.task.per_step, self.config.train.steps
+        flops = units * self.task.flops["training"] if self.task.flops else None
+        self.progress.step(step, steps, loss, units, self.task.unit, flops, peak_flops(devices), (steps - step) / rate)
+
+    def not_training(self, seconds: float) -> None:
+        """So many seconds went into evaluation, and are no part of the training rate."""
+        if self._rate_since is not None:
+            self._rate_since = (self._rate_since[0] + seconds, self._rate_since[1])
+
+    def _write(self, record: dict[str, Any]) -> None:
+        record = {**record, "seconds": round(time.monotonic() - self._started, 3)}
+        runs.append_metrics(self.folder, record)
+        self.mirror.log(record)
+
+    def evaluated(self, step: int, found: Found) -> None:
+        """Write one point of the validation curve; a loss that is not finite ends the run, without its checkpoint."""
+        if not math.isfinite(found.loss):
+            self.checkpoints.discard(step)
+            self.diverged(step)
+            return
+        if step == self.config.train.steps:
+            # a process killed after this line but before the result is written left the last evaluation behind
+            runs.keep_metrics(self.folder, lambda r: not (r["step"] == step and "validation_loss" in r))
+        self._write({**self._seen(step), "validation_loss": found.loss, **found.curve})
+        self.progress.say(f"step {step}: validation {found.text}")
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Write a checkpoint of the host's copy of the state, in the background."""
+        if step not in self.checkpoints.steps():
+            runs.sync_metrics(self.folder)
+            seconds = time.monotonic() - self._started
+            host = {"waiting": self._waiting, "seconds": seconds, "trained": self._trained, "form": native.form()}
+            self.checkpoints.save(step, state, {**host, "metrics": runs.read_metrics(self.folder)})
+
+    def diverged(self, step: int) -> None:
+        """Write the result of a run whose loss or gradient was not finite; the last good checkpoint stays."""
+        good = next((r["step"] for r in reversed(runs.read_metrics(self.folder)) if "loss" in r), 0)
+        first = next((good + 1 + i for i, m in enumerate(self._waiting) if not m["alive"]), step)
+        self.progress.say(f"diverged: the loss or its gradient was not finite at step {first}")
+        self._end({"status": "diverged", "diverged_in_steps": [good + 1, first], "steps": first - 1})
+
+    def finished(self, final: Found | None, like: TrainState) -> None:
+        """Write the result of a run that took all its steps.
+
+        Args:
+            final: what was found with the last parameters; None: the result is about the best ones.
+            like: shapes of the state of one run.
+        """
+        scored = [r for r in runs.read_metrics(self.folder) if "validation_loss" in r]
+        best = min(scored, key=lambda r: (r["validation_loss"], r["step"]))
+        if final is not None:
+            validation, further = final.record, {}
+        else:
+            numbers = {name: value for name, value in best.items() if name not in ("step", "seconds", self.task.unit)}
+            validation = {"loss": numbers.pop("validation_loss"), **numbers}
+            self.checkpoints.wait()
+            further = self.task.final(self.params_at(best["step"], like))
+        self._end(
+            {
+                "status": "finished",
+                "steps": self.config.train.steps,
+                "validation": validation,
+                "best": {"step": best["step"], "validation_loss": best["validation_loss"]},
+                **disk.finite(further),
+            }
+        )
+
+    def params_at(self, step: int, like: TrainState) -> Any:
+        """The parameters of a checkpoint.
+
+        Raises:
+            UserError: it is not there any more, or damaged.
+        """
+        restored = self.checkpoints.restore(like, self.progress.say, step)
+        if restored is None or restored[0] != step:
+            raise UserError(
+                f"{self.folder}: the checkpoint of the best evaluation (step {step}) is gone or damaged; bring it back"
+            )
+        return jax.tree.map(jnp.asarray, restored[1].params)
+
+    def _end(self, outcome: dict[str, Any]) -> None:
+        self.checkpoints.wait()
+        task = self.task
+        seen = outcome["steps"] * task.per_step
+        losses = [r["loss"] for r in runs.read_metrics(self.folder) if "loss" in r]
+        counted = {task.unit: seen}
+        if task.available is not None:
+            counted |= {f"unique_{task.unit}": task.available, "epochs": seen / task.available}
+        if task.flops is not None:
+            flops = {"kaplan_6nd": task.flops["kaplan_6n"] * seen, "exact": task.flops["training"] * seen}
+            counted |= {"flops_per_token": task.flops, "training_flops": flops}
+        seconds, steps = self._trained
+        self.result = {
+            "run_id": run_id(self.config),
+            **outcome,
+            "train_loss": losses[-1] if losses else None,
+            **counted,
+            "parameters": task.parameters,
+            "seconds": round(time.monotonic() - self._started, 3),
+            f"{task.unit}_per_second": steps * task.per_step / seconds if steps else None,
+            "runs_in_program": self._lanes,
+            **task.digests,
+            "hardware": describe_hardware(),
+            "versions": describe_versions(),
+            "environment": noted_environment(),
+            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        disk.write_json(self.folder / "result.json", self.result)
+        self.mirror.finish(self.result)
+
+
+def _mean(records: list[dict[str, float]], name: str) -> float:
+    return math.fsum(record[name] for record in records) / len(records)
