@@ -1,0 +1,239 @@
+"""Runs that train side by side in one program: what the host does between two calls of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from seqjax.errors import UserError
+from seqjax.host.stopping import Interrupted
+from seqjax.tasks.task import Found
+from seqjax.training.lanes import make_bundle
+from seqjax.training.record import Run
+from seqjax.training.state import Hyper, TrainState
+
+Tree = Any
+READ = ("loss", "grad_norm", "alive")  # of each step's metrics; the learning rate is known
+CALL_SECONDS = 0.1, 0.4  # calls of the program that are shorter take more steps at once, longer ones fewer
+
+
+class Bundle:
+    """R runs that move together through one program, and all pause at the same steps.
+
+    Attributes:
+        members: the runs.
+        program: what is compiled.
+        last_step: the number of optimizer steps of every run.
+    """
+
+    def __init__(self, members: Sequence[Run], devices: int | None, stop: Sequence[int]) -> None:
+        self.members = members
+        self.config, self.task = members[0].config, members[0].task  # what may differ is read from each run
+        self.program = make_bundle([run.config for run in members], self.task.objective, devices)
+        self._checkpoint_every = self.config.train.checkpoint_every or self.task.evaluate_every
+        self._rates_RxS = np.stack([run.rates for run in members])
+        self._decay_R = np.array([run.config.optimizer.weight_decay for run in members], np.float32)
+        self._steps_at_once = 1
+        self._last_read = time.monotonic()
+        self.last_step = self.config.train.steps
+        self._stop = stop  # the signals that asked to end
+        self._unread: tuple[int, int, dict[str, jax.Array]] | None = None
+
+    def has_work(self) -> bool:
+        """Whether a run has not ended."""
+        return any(run.result is None for run in self.members)
+
+    def restore(self) -> tuple[TrainState, int]:
+        """Fresh states, and the step of the least advanced run; the others enter the program at theirs."""
+        state = self.program.init()
+        waiting = [run for run in self.members if run.result is None]
+        for run in waiting:
+            run.restore(_of_one(state))
+        return state, min(run.start for run in waiting)
+
+    def enter(self, step: int, state: TrainState) -> TrainState:
+        """The state, with the runs whose last checkpoint is of this step in their lanes and evaluated if that is due."""
+        for lane, run in enumerate(self.members):
+            if run.saved is not None and run.start == step:
+                state = _place(state, run.saved, lane)
+                run.saved = None
+        self._catch_up(step, state)
+        return state
+
+    def reached(self, step: int, count: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
+        """See to what is due after ``count`` steps up to this one: metrics, divergence, checkpoint, evaluation.
+
+        The metrics of a call are read while the next one runs, unless something is due.
+
+        Raises:
+            Interrupted: asked to stop; the state is saved.
+        """
+        asked, due = bool(self._stop), self._is_due(step)
+        if self._unread is not None:
+            self._read(*self._unread)
+        self._unread = (step - count, count, metrics)
+        if asked or due:
+            self._read(*self._unread)
+            self._unread = None
+        for run in self._active(step - 1):
+            if not run.is_alive():
+                run.diverged(step)
+        if step == self.last_step or not self.has_work():
+            return
+        if due:
+            self._pause(step, state)
+        if asked:
+            self._save(step, state)
+            raise Interrupted(self._stop[0], step)
+
+    def _catch_up(self, step: int, state: TrainState) -> None:
+        """Evaluate runs that resume here and were stopped between their checkpoint and its evaluation."""
+        if step > 0 and self._evaluates(step):
+            behind = [r for r in self.members if r.result is None and r.start == step and not r.is_evaluated(step)]
+            if behind:
+                self._evaluate(step, state, behind)
+
+    def _active(self, step: int) -> list[Run]:
+        """The runs that take this step: neither ended nor still waiting for the others."""
+        return [run for run in self.members if run.result is None and run.start <= step]
+
+    def batches(self, first: int) -> tuple[Tree, int]:
+        """The batches of the steps from ``first`` on, leaves [R, K, B, ...], and their number, at most K.
+
+        Lanes of one seed see the same data.
+        """
+        lanes_of_seed: dict[int, list[int]] = {}
+        for lane, run in enumerate(self.members):
+            lanes_of_seed.setdefault(run.config.train.seed, []).append(lane)
+        filled, count, shapes = None, 0, None
+        for k in range(min(self._steps_at_once, self._next_event(first) - first)):
+            batches = [(lanes, self.members[lanes[0]].task.batch(first + k)) for lanes in lanes_of_seed.values()]
+            found = [_shapes(batch) for _, batch in batches]
+            if shapes is None:
+                shapes, lead = found[0], (len(self.members), self.program.steps_at_once)
+                filled = jax.tree.map(lambda x, lead=lead: np.zeros((*lead, *x.shape), x.dtype), batches[0][1])
+            if any(shape != shapes for shape in found):
+                if k == 0:
+                    raise UserError("the runs of this bundle have batches of different shapes; train them one by one")
+                break
+            for lanes, batch in batches:
+                for all_RxK, x in zip(jax.tree.leaves(filled), jax.tree.leaves(batch), strict=True):
+                    all_RxK[lanes, k] = x
+            count += 1
+        return self.program.put(filled), count
+
+    def schedule(self, first: int, count: int) -> tuple[Hyper, np.ndarray]:
+        """Learning rates [R, K], weight decays [R], and before which of the steps [K] the carry is zeroed."""
+        capacity = self.program.steps_at_once
+        resets_K, rates_RxK = np.zeros(capacity, bool), np.zeros((len(self.members), capacity), np.float32)
+        rates_RxK[:, :count] = self._rates_RxS[:, first : first + count]
+        resets_K[:count] = [self.task.resets(first + k) for k in range(count)]
+        return Hyper(rates_RxK, self._decay_R), resets_K
+
+    def _next_event(self, step: int) -> int:
+        """The first step after this one at which something is due or a run enters."""
+        due = [step - step % every + every for every in (self._checkpoint_every, self.task.evaluate_every)]
+        return min(self.last_step, *due, *(run.start for run in self.members if run.start > step))
+
+    def _is_due(self, step: int) -> bool:
+        """Whether the device is waited for after this many steps: for an evaluation, a checkpoint or the end."""
+        return step % self._checkpoint_every == 0 or step == self.last_step or self._evaluates(step)
+
+    def _evaluates(self, step: int) -> bool:
+        return step % self.task.evaluate_every == 0 and step < self.last_step
+
+    def _read(self, first: int, count: int, metrics: dict[str, jax.Array]) -> None:
+        """Take the metrics of the ``count`` steps from ``first`` on off the device, and see how long they took."""
+        columns_RxK = jax.device_get([metrics[name] for name in READ])
+        for lane, run in enumerate(self.members):
+            if run.result is None and run.start <= first:
+                of_lane = [column[lane, :count].astype(float).tolist() for column in columns_RxK]
+                records = [dict(zip(READ, values, strict=True)) for values in zip(*of_lane, strict=True)]
+                run.read(first + 1, records, self.program.devices)
+        since, self._last_read = self._last_read, time.monotonic()
+        if self._last_read - since < CALL_SECONDS[0]:
+            self._steps_at_once = min(2 * self._steps_at_once, self.program.steps_at_once)
+        elif self._last_read - since > CALL_SECONDS[1]:
+            self._steps_at_once = max(self._steps_at_once // 2, 1)
+
+    def _pause(self, step: int, state: TrainState) -> None:
+        """Save, and evaluate if that is due at this step: an evaluation that fails costs no training."""
+        self._save(step, state)
+        if self._evaluates(step):
+            self._evaluate(step, state, self._active(step - 1))
+        self._last_read = time.monotonic()  # the time between two reads is to be that of training
+
+    def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Found]:
+        """One point of each of these runs' validation curve, on the same data at every step."""
+        found = self._held_out(step, state, final=False)
+        for run, of_run in zip(self.members, found, strict=True):
+            if run in members:
+                run.evaluated(step, of_run)
+        return found
+
+    def _held_out(self, step: int, state: TrainState, final: bool) -> list[Found]:
+        """What the held-out data says of every run.
+
+        Raises:
+            Interrupted: asked to stop between two batches; the state is saved, and a resumed run evaluates it.
+        """
+        began, carry, scores = time.monotonic(), self.program.zero_carry(), []
+        for batch in self.task.held_out(final):
+            if self._stop:
+                raise Interrupted(self._stop[0], step)
+            score_R, carry = self.program.score(state.params, batch, carry)
+            scores.append(jax.device_get(score_R))
+        found = [
+            run.task.summary([jax.tree.map(lambda x, lane=lane: x[lane], score) for score in scores], final)
+            for lane, run in enumerate(self.members)
+        ]
+        for run in self.members:
+            run.not_training(time.monotonic() - began)
+        return found
+
+    def _save(self, step: int, state: TrainState) -> None:
+        host = jax.device_get(state)
+        for lane, run in enumerate(self.members):
+            if run.result is None and run.start < step:
+                run.save(step, jax.tree.map(lambda x, lane=lane: x[lane], host))
+
+    def finish(self, state: TrainState) -> list[dict[str, Any]]:
+        """The results of all runs, finished or diverged; those that have not ended are saved, evaluated and end."""
+        steps, state = self.last_step, self.enter(self.last_step, state)
+        waiting = [run for run in self.members if run.result is None]
+        if waiting:
+            self._save(steps, state)
+            found = self._evaluate(steps, state, waiting)
+            if self.task.more_at_end:
+                found = self._held_out(steps, state, final=True)
+        for run in waiting:
+            final = found[self.members.index(run)]
+            if run.task.keeps == "last":
+                run.progress.say(f"held out: {final.text}")
+            run.finished(final if run.task.keeps == "last" else None, _of_one(state))
+        return [run.result for run in self.members]
+
+
+def _of_one(state_R: TrainState) -> TrainState:
+    """Shapes and shardings of the state of one run."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=NamedSharding(x.sharding.mesh, P())), state_R
+    )
+
+
+def _shapes(batch: Tree) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(batch)]
+
+
+@partial(jax.jit, donate_argnums=0)
+def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
+    """``state`` as lane number ``lane`` of the stacked states."""
+    return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)
