@@ -16,7 +16,7 @@ from seqjax import runs
 from seqjax.config import LANE_KEYS, program_key, to_dict
 from seqjax.errors import UserError
 from seqjax.tasks.text import make_objective
-from seqjax.training import loop
+from seqjax.training import bundle as bundles
 from seqjax.training.lanes import make_bundle, over_runs
 from seqjax.training.loop import train, train_bundle
 
@@ -101,7 +101,7 @@ def test_how_many_steps_go_into_a_call_changes_no_bit(
     """One at a time, and as many as there can be between two evaluations."""
     ends = []
     for name, seconds in (("one", (0.0, 0.0)), ("many", (1e9, 1e9))):
-        monkeypatch.setattr(loop, "CALL_SECONDS", seconds)
+        monkeypatch.setattr(bundles, "CALL_SECONDS", seconds)
         ends.append(bundle(make_config, family, tmp_path / name, LANES[:2], **{"train.log_every": 3}))
         train_bundle(ends[-1], devices=1, quiet=True)
     for (config, a), (_, b) in zip(*ends, strict=True):
@@ -112,10 +112,10 @@ def test_a_call_ends_where_something_is_due_or_a_run_enters(make_config: Any) ->
     config = make_config("lstm", **{"train.checkpoint_every": 9, "evaluation.every": 12, "train.steps": 20})
     task = SimpleNamespace(evaluate_every=12)
     members = [SimpleNamespace(start=0), SimpleNamespace(start=14)]
-    bundle = SimpleNamespace(config=config, task=task, checkpoint_every=9, members=members)
+    bundle = SimpleNamespace(config=config, task=task, last_step=20, _checkpoint_every=9, members=members)
     at = [0]
     while at[-1] < 20:
-        at.append(loop._Bundle._next_event(bundle, at[-1]))
+        at.append(bundles.Bundle._next_event(bundle, at[-1]))
     assert at == [0, 9, 12, 14, 18, 20]
 
 

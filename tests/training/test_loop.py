@@ -130,11 +130,11 @@ def test_other_text_under_the_same_name_is_refused(make_config: Any, tmp_path: P
 def test_a_validation_loss_that_is_not_finite_ends_the_run_as_diverged(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seqjax.training import loop
+    from seqjax.training import bundle as bundles
 
-    real = loop._Bundle._held_out
+    real = bundles.Bundle._held_out
     spoil = lambda *a, **how: [found._replace(loss=float("inf")) for found in real(*a, **how)]  # noqa: E731
-    monkeypatch.setattr(loop._Bundle, "_held_out", spoil)
+    monkeypatch.setattr(bundles.Bundle, "_held_out", spoil)
     result = train(make_config("window"), tmp_path / "run", devices=1, quiet=True)
     assert (result["status"], result["diverged_in_steps"][1]) == ("diverged", 10)
     assert runs.read_result(tmp_path / "run") == result

@@ -16,7 +16,7 @@ from seqjax import runs
 from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.tasks import text
-from seqjax.training import loop
+from seqjax.training import bundle as bundles
 from seqjax.training.loop import train, train_bundle
 
 
@@ -26,7 +26,7 @@ class Killed(Exception):
 
 def dies_at_evaluation(number: int, patch: pytest.MonkeyPatch) -> None:
     """The evaluation of that number (from 1) ends in Killed."""
-    real, calls = loop._Bundle._held_out, []
+    real, calls = bundles.Bundle._held_out, []
 
     def evaluate(*arguments: Any, **how: Any) -> Any:
         calls.append(None)
@@ -34,7 +34,7 @@ def dies_at_evaluation(number: int, patch: pytest.MonkeyPatch) -> None:
             raise Killed
         return real(*arguments, **how)
 
-    patch.setattr(loop._Bundle, "_held_out", evaluate)
+    patch.setattr(bundles.Bundle, "_held_out", evaluate)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,10 @@ def test_lost_lines_come_back_from_the_checkpoint(
 def test_a_state_whose_loss_is_not_finite_is_not_kept(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop._Bundle._held_out
-    monkeypatch.setattr(loop._Bundle, "_held_out", lambda *a, **how: [e._replace(loss=np.nan) for e in real(*a, **how)])
+    real = bundles.Bundle._held_out
+    monkeypatch.setattr(
+        bundles.Bundle, "_held_out", lambda *a, **how: [e._replace(loss=np.nan) for e in real(*a, **how)]
+    )
     result = train(make_config("gru", **{"train.checkpoint_every": 5}), tmp_path / "run", devices=1, quiet=True)
     assert result["status"] == "diverged"
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["5"]
