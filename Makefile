@@ -1,7 +1,7 @@
 # make train   set up, train a small model on the embedded corpus, print its held-out loss and a sample
 # make figure7 set up, train LSTMs and Transformers (PRESET=laptop, workstation), write report/index.html
 # make test    set up, run the tests
-# make lint    set up, run the linter
+# make lint    set up, run the linters (style, and which room may import which)
 # Setting up means: a virtual environment in .venv with seqjax and what it needs (by uv where it is there, else pip).
 # Another interpreter: make PYTHON=python3.12 ...; with a GPU: make EXTRAS=test,cuda12 ...
 
@@ -28,6 +28,7 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 setup: $(READY)
 

@@ -10,7 +10,9 @@ from seqjax.data.batches import (
     window_batch,
     windows_per_epoch,
 )
-from seqjax.data.corpora import CORPORA, SPLITS, Corpus, Document, load_corpus
+from seqjax.data.corpora import CORPORA, load_corpus
+from seqjax.data.corpus import Corpus, Document
+from seqjax.data.split_names import SPLITS
 from seqjax.data.tokenizers import Tokenizer, load_tokenizer
 from seqjax.data.tokens import TokenShard, prepare_shard
 from seqjax.host.folders import cache_folder, data_folder

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seqjax.data.corpora import SPLITS, Corpus, Document
+from seqjax.data.corpus import Corpus, Document
 from seqjax.data.sources import cut_chunks
+from seqjax.data.split_names import SPLITS
 from seqjax.errors import UserError
 
 HELD_OUT_EVERY = 100  # of each hundred pages the first is for validation and the second for test ...

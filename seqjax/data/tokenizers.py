@@ -28,7 +28,8 @@ import numpy as np
 import tiktoken
 
 from seqjax.data import bpe, ranks
-from seqjax.data.corpora import Corpus, Document, decoded
+from seqjax.data.corpora import decoded
+from seqjax.data.corpus import Corpus, Document
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.folders import replaced_atomically
 

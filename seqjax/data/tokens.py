@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from seqjax.data.corpora import Corpus, Document, not_utf8
+from seqjax.data.corpora import not_utf8
+from seqjax.data.corpus import Corpus, Document
 from seqjax.data.sources import last_cut
 from seqjax.data.tokenizers import Coverage, Tokenizer
 from seqjax.errors import UserError

@@ -17,6 +17,7 @@ from seqjax.host.stopping import stop_signals
 from seqjax.host.wording import duration
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned, Sweep
+from seqjax.sweeps.launch import Launch
 from seqjax.sweeps.launch.local import Pool
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, assign, form_units
@@ -111,11 +112,6 @@ def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:
         return seen.get(run_id)
 
     return read
-
-
-Launch = Callable[[Sequence[Unit], View, Sequence[int]], tuple[str, ...] | None]
-"""Trains units until all have ended or are given up, and returns the run ids that were given up; None: it has left
-them to others."""
 
 
 def run_sweep(

@@ -60,7 +60,7 @@ class Bundle:
         return state, min(run.start for run in waiting)
 
     def enter(self, step: int, state: TrainState) -> TrainState:
-        """The state, with the runs whose last checkpoint is of this step in their lanes and evaluated if that is due."""
+        """The state, with the runs whose last checkpoint is of this step in their lanes, evaluated if that is due."""
         for lane, run in enumerate(self.members):
             if run.saved is not None and run.start == step:
                 state = _place(state, run.saved, lane)

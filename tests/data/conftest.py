@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjax.data.corpora import Corpus, Document
+from seqjax.data.corpus import Corpus, Document
 
 
 @pytest.fixture(autouse=True)

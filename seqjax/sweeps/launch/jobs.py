@@ -17,12 +17,11 @@ from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.launch import slurm, slurm_client
+from seqjax.sweeps.launch import Launch, slurm, slurm_client
 from seqjax.sweeps.launch.local import families_for_workers
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit
-from seqjax.sweeps.sweep import Launch
 from seqjax.sweeps.view import View
 
 POLL_SECONDS = 5.0
