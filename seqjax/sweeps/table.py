@@ -20,6 +20,7 @@ from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.families import own
 from seqjax.fields import leaves
+from seqjax.optional import need
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.report import aligned
 from seqjax.table_file import read_cells, read_file, typed
@@ -265,10 +266,8 @@ def render(table: pd.DataFrame, form: str) -> bytes:
         return table.to_csv(index=False).encode()
     if form == "parquet":
         buffer = io.BytesIO()
-        try:
-            table.to_parquet(buffer, index=False)
-        except ImportError:
-            raise UserError("--format parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
+        need("pyarrow", "--format parquet")
+        table.to_parquet(buffer, index=False)
         return buffer.getvalue()
     return (as_text(table.to_dict("records")) + "\n").encode()
 

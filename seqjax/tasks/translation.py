@@ -26,6 +26,7 @@ from seqjax.folders import cache_folder, data_folder, expanded
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
 from seqjax.models.beam import beam_search
 from seqjax.models.seq2seq import Seq2Seq
+from seqjax.optional import need
 from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, count_parameters, digest, found
 
 Tree = Any
@@ -334,8 +335,4 @@ def bleu(answers: Sequence[str], references: Sequence[str], resamples: int = 100
 
 def _sacrebleu() -> Any:
     """The class of the metric; UserError where sacrebleu is not installed."""
-    try:
-        from sacrebleu.metrics import BLEU
-    except ImportError:
-        raise UserError("BLEU needs sacrebleu: pip install 'seqjax[translation]'") from None
-    return BLEU
+    return need("sacrebleu", "BLEU").BLEU

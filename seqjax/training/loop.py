@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from seqjax import disk, runs
-from seqjax.config import RunConfig, task_name
+from seqjax.config import RunConfig, dotted, task_name, to_dict
 from seqjax.errors import UserError
 from seqjax.families.family import Impossible
 from seqjax.numerics import pinned
+from seqjax.out_of_memory import EVALUATION, TRAINING, memory_errors
 from seqjax.overlay import check
 from seqjax.stopping import Interrupted, stop_signals
 from seqjax.tasks import task_module
@@ -119,7 +120,9 @@ def train_bundle(
                 say = run.progress.say
                 run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, say, name))
         stop = stack.enter_context(stop_signals())
-        return _Bundle(members, devices).to_the_end(stop)
+        bundle = _Bundle(members, devices)
+        with bundle.memory_errors(TRAINING):
+            return bundle.to_the_end(stop)
 
 
 def _check(config: RunConfig) -> None:
@@ -156,6 +159,12 @@ class _Bundle:
         self.steps_at_once = 1
         self.last_read = time.monotonic()
         self.stop: Sequence[int] = ()
+
+    def memory_errors(self, keys: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Memory that runs out within is told in one line, with the keys that make the run fit."""
+        lead = self.members[0]
+        values = dict(dotted(to_dict(self.config)))
+        return memory_errors(lead.folder, values, keys, len(self.members), lead.checkpoints.last)
 
     def to_the_end(self, stop: Sequence[int]) -> list[dict[str, Any]]:
         """Train from the last checkpoints on; the results of all runs, finished or diverged."""
@@ -298,11 +307,12 @@ class _Bundle:
             Interrupted: asked to stop between two batches; the state is saved, and a resumed run evaluates it.
         """
         began, carry, scores = time.monotonic(), self.program.zero_carry(), []
-        for batch in self.task.held_out(final):
-            if self.stop:
-                raise Interrupted(self.stop[0], step)
-            score_R, carry = self.program.score(state.params, batch, carry)
-            scores.append(jax.device_get(score_R))
+        with self.memory_errors(EVALUATION):
+            for batch in self.task.held_out(final):
+                if self.stop:
+                    raise Interrupted(self.stop[0], step)
+                score_R, carry = self.program.score(state.params, batch, carry)
+                scores.append(jax.device_get(score_R))
         found = [
             run.task.summary([jax.tree.map(lambda x, lane=lane: x[lane], score) for score in scores], final)
             for lane, run in enumerate(self.members)

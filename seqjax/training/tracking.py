@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from seqjax import disk, runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError, printable
+from seqjax.optional import look_for
 
 MODES = ("online", "offline", "disabled")
 MEANINGS = {mode: mode for mode in MODES} | {"run": "online", "shared": "online", "dryrun": "offline"}  # of WANDB_MODE
@@ -234,6 +235,7 @@ def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     """Replay a run's metrics.jsonl and result.json into a wandb run; return the number of lines."""
     config = runs.read_config(folder)
     runs.read_curve(folder)  # says so where the file is missing
+    look_for("wandb", "export-wandb")
     records = runs.read_metrics(folder)
     mode = choose_mode(flag, say)
     if mode == "disabled":
