@@ -65,7 +65,7 @@ class _Wandb(Mirror):
             "job_type": config.model.family,
             "config": to_dict(config),
             "mode": mode,
-            "dir": str(folder),
+            "dir": str(folder if os.access(folder, os.W_OK) else Path.cwd()),
             "resume": "allow",
             "reinit": "create_new",  # the lanes of a bundle are runs side by side
         }
@@ -240,6 +240,8 @@ def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     mode = choose_mode(flag, say)
     if mode == "disabled":
         raise UserError("wandb is disabled (--wandb or WANDB_MODE), so nothing can be replayed into it")
+    if not os.access(folder, os.W_OK):
+        say(f"note: {folder} cannot be written: wandb's own files go to {Path.cwd() / 'wandb'}")
     mirror = _Wandb(config, folder, mode, say, secrets.token_hex(4))
     for record in records:
         mirror.log(record)
