@@ -217,3 +217,13 @@ def test_a_damaged_config_is_named_in_one_line(content: bytes, tmp_path: Path, c
         assert "config.json" in line
     assert main(["status", str(tmp_path)]) == 0
     assert "1 damaged" in (shown := capsys.readouterr().out) and "config.json" in shown
+
+
+def test_json_that_is_nested_too_deep_is_damage(tmp_path: Path) -> None:
+    """Python's reader ends in a RecursionError there."""
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "result.json").write_text(deep)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n' + deep + "\n")
+    with pytest.raises(UserError, match=r"result\.json: is damaged \(it is nested too deep\)"):
+        runs.read_result(tmp_path)
+    assert [record["step"] for record in runs.read_metrics(tmp_path)] == [1]

@@ -10,6 +10,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
+from seqjax.host.optional import need, need_parquet
 
 
 def add_parser(commands: Any) -> None:
@@ -49,6 +50,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"command line: --output {options.output}: say --format csv, parquet or table")
     if form == "parquet" and options.output is None and sys.stdout.isatty():
         raise UserError("command line: --format parquet is not for a terminal; name a file with --output")
+    need_parquet(options.places)
+    if form == "parquet":
+        need("pyarrow", "--format parquet")
     found = table.gather(options.places)
     if halved := int(found["halved_from"].notna().sum()):
         print(

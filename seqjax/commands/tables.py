@@ -11,6 +11,7 @@ from typing import Any
 
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
+from seqjax.host.optional import need_parquet
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
 SHORT = {
@@ -53,6 +54,7 @@ def check(options: argparse.Namespace) -> None:
     """Refuse what no table can mend."""
     if not options.places:
         raise UserError("command line: expected a TABLE or DIR, such as runs/first or table.csv")
+    need_parquet(options.places)
     if options.bootstrap < 0 or options.drop_highest < 0:
         raise UserError("command line: --bootstrap and --drop-highest are counts, 0 or more")
     if not 0 <= options.seed < 2**32:

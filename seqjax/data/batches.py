@@ -95,8 +95,21 @@ def _epoch_shape(n_tokens: int, context_length: int) -> tuple[int, int]:
     return n_windows, n_tokens - n_windows * context_length
 
 
-@lru_cache(maxsize=32)  # a bundle of runs has a seed each
 def _epoch_order(n_windows: int, n_phases: int, seed: int, epoch: int) -> tuple[int, np.ndarray]:
+    """Phase and order of an epoch. The last two epochs of each seed are kept: a bundle of runs has many seeds."""
+    slot = _slot(n_windows, n_phases, seed, epoch % 2)
+    if (found := slot.get(epoch)) is None:
+        slot.clear()
+        found = slot[epoch] = _draw_order(n_windows, n_phases, seed, epoch)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _slot(n_windows: int, n_phases: int, seed: int, parity: int) -> dict[int, tuple[int, np.ndarray]]:
+    return {}
+
+
+def _draw_order(n_windows: int, n_phases: int, seed: int, epoch: int) -> tuple[int, np.ndarray]:
     rng = np.random.default_rng([seed, epoch])
     phase = int(rng.integers(n_phases))
     order = rng.permutation(np.arange(n_windows, dtype=np.uint32 if n_windows < 1 << 32 else np.int64))

@@ -16,6 +16,7 @@ from seqjax.data.corpus import Corpus, Document
 from seqjax.data.sources import cut_chunks
 from seqjax.data.split_names import SPLITS
 from seqjax.errors import UserError
+from seqjax.host.optional import need
 
 HELD_OUT_EVERY = 100  # of each hundred pages the first is for validation and the second for test ...
 HELD_OUT_WITHIN = 100_000  # ... among so many pages at the head of the stream: their splits end there
@@ -105,10 +106,7 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 
 
 def _rows(request: Request) -> Iterator[dict[str, Any]]:
-    try:
-        import datasets
-    except ImportError:
-        raise UserError("streaming needs the package datasets: pip install 'seqjax[hub]'") from None
+    datasets = need("datasets", f"the stream hf:{request.name}")
     try:
         rows: Iterable = datasets.load_dataset(
             request.name, request.config, split="train", streaming=True, revision=request.revision

@@ -330,7 +330,9 @@ def _read_vocabulary(path: Path, name: str, corpus: Corpus) -> list[str] | None:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, NotADirectoryError):
+            raise UserError(f"{path}: cannot be made there ({error.strerror}): set SEQJAX_CACHE to a folder") from None
         raise UserError(f"the tokenizer {path} cannot be read: delete it and it is trained again") from None
     bound = {"format": _FORMAT, "name": name, "corpus_sha256": corpus.sha256}
     if not isinstance(data, dict) or any(data.get(key) != value for key, value in bound.items()):

@@ -60,6 +60,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
         if isinstance(value, kind):
             return value
         reason = f"it holds a {type(value).__name__} where a {kind.__name__} belongs"
+    except RecursionError:
+        reason = "it is nested too deep"
     except ValueError as error:  # JSON and UTF-8
         reason = "it is empty" if not path.stat().st_size else str(error)
     except PermissionError as error:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from seqjax.errors import UserError, printable
+from seqjax.host.out_of_memory import is_out_of_memory, reason
 from seqjax.host.stopping import Asked, Interrupted, exit_code, leave_signals
 from seqjax.host.streams import Forgiving, forgiving_streams
 
@@ -49,13 +50,9 @@ def _outcome(work: Callable[[], int], name: str, keeps: bool) -> int:
             print("stopped; the same command goes on from here", file=sys.stderr)
         return exit_code(stop.signal_number if isinstance(stop, Asked) else signal.SIGINT)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
-        asked = (str(error).splitlines() or [""])[0].removeprefix("RESOURCE_EXHAUSTED: ")
-        return _mistake(
-            f"out of memory{f' ({asked})' if asked else ''}: lower --train.batch-size, --train.context-length or "
-            "--evaluation.batch-size, or take a smaller model"
-        )
+        return _mistake(f"{f'{name}: ' if name else ''}{reason(error)}: give it less at once, or a smaller model")
 
 
 def _mistake(text: str) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError
+from seqjax.host.optional import need
 from seqjax.host.pointers import refuse_pointer_file
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -146,12 +147,11 @@ def _read_parquet(path: Path, what: str) -> pd.DataFrame:
     if path.suffix.lower() != ".parquet":
         raise UserError(f"{path}: not {what}: expected a name that ends in .csv or .parquet")
     refuse_pointer_file(path)
+    need("pyarrow", f"{path}: parquet")
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such table") from None
-    except ImportError:
-        raise UserError(f"{path}: reading parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
     except (ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: cannot be read as {what}: {reason}") from None

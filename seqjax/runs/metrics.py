@@ -23,7 +23,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return []
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
             record = json.loads(line)
             if isinstance(record, dict) and _is_whole(record):
                 records.append(record)

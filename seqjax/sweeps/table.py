@@ -21,6 +21,7 @@ from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.families import own
 from seqjax.host import disk
+from seqjax.host.optional import need
 from seqjax.host.wording import si
 from seqjax.laws.table_file import read_cells, read_file, typed
 from seqjax.sweeps import folder as folders
@@ -266,10 +267,8 @@ def render(table: pd.DataFrame, form: str) -> bytes:
         return table.to_csv(index=False).encode()
     if form == "parquet":
         buffer = io.BytesIO()
-        try:
-            table.to_parquet(buffer, index=False)
-        except ImportError:
-            raise UserError("--format parquet needs pyarrow: pip install 'seqjax[parquet]'") from None
+        need("pyarrow", "--format parquet")
+        table.to_parquet(buffer, index=False)
         return buffer.getvalue()
     return (as_text(table.to_dict("records")) + "\n").encode()
 

@@ -33,6 +33,7 @@ from seqjax.errors import UserError
 from seqjax.families import own
 from seqjax.host.memory import keep_freed_memory
 from seqjax.host.numerics import pinned
+from seqjax.host.out_of_memory import OutOfMemory, is_out_of_memory, reason
 from seqjax.host.stopping import STOPPED, Interrupted
 from seqjax.host.streams import forgiving_streams
 
@@ -98,13 +99,15 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         if "train" in request:
             return _train(request)
         return _measure(request) if "measure" in request else _positions(request)
+    except OutOfMemory as error:  # perhaps others beside it took the memory: it is tried again
+        return {"outcome": "error", "reason": str(error)}
     except UserError as error:  # such as JAX_PLATFORMS of what is not here: another try would end the same
         traceback.print_exc()  # into output.txt
         sys.stderr.flush()
         return {"outcome": "error", "reason": str(error), "user": True}
-    except MemoryError:
-        return {"outcome": "error", "reason": "out of memory"}
     except Exception as error:
+        if is_out_of_memory(error):
+            return {"outcome": "error", "reason": reason(error)}
         traceback.print_exc()
         sys.stderr.flush()
         text = (str(error).splitlines() or [""])[0][:300]
@@ -162,9 +165,11 @@ def share_compilations() -> None:
     import jax
 
     from seqjax.data import cache_folder
+    from seqjax.sweeps.program_cache import trim
     from seqjax.training.hardware import machine_key
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        trim(cache_folder() / "xla")
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / machine_key()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

@@ -23,6 +23,7 @@ from seqjax.errors import UserError
 from seqjax.families import FAMILIES
 from seqjax.families.family import Impossible
 from seqjax.host.folders import cache_folder, data_folder, expanded
+from seqjax.host.optional import need
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
 from seqjax.models.beam import beam_search
 from seqjax.models.seq2seq import Seq2Seq
@@ -334,8 +335,4 @@ def bleu(answers: Sequence[str], references: Sequence[str], resamples: int = 100
 
 def _sacrebleu() -> Any:
     """The class of the metric; UserError where sacrebleu is not installed."""
-    try:
-        from sacrebleu.metrics import BLEU
-    except ImportError:
-        raise UserError("BLEU needs sacrebleu: pip install 'seqjax[translation]'") from None
-    return BLEU
+    return need("sacrebleu", "BLEU").BLEU

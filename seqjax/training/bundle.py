@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from seqjax.config import dotted, to_dict
 from seqjax.errors import UserError
+from seqjax.host.out_of_memory import EVALUATION, memory_errors
 from seqjax.host.stopping import Interrupted
 from seqjax.tasks.task import Found
 from seqjax.training.lanes import make_bundle
@@ -50,6 +53,12 @@ class Bundle:
     def has_work(self) -> bool:
         """Whether a run has not ended."""
         return any(run.result is None for run in self.members)
+
+    def memory_errors(self, keys: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Memory that runs out within is told in one line, with the keys that make the run fit."""
+        lead = self.members[0]
+        values = dict(dotted(to_dict(self.config)))
+        return memory_errors(lead.folder, values, keys, len(self.members), lead.checkpoints.last)
 
     def restore(self) -> tuple[TrainState, int]:
         """Fresh states, and the step of the least advanced run; the others enter the program at theirs."""
@@ -186,11 +195,12 @@ class Bundle:
             Interrupted: asked to stop between two batches; the state is saved, and a resumed run evaluates it.
         """
         began, carry, scores = time.monotonic(), self.program.zero_carry(), []
-        for batch in self.task.held_out(final):
-            if self._stop:
-                raise Interrupted(self._stop[0], step)
-            score_R, carry = self.program.score(state.params, batch, carry)
-            scores.append(jax.device_get(score_R))
+        with self.memory_errors(EVALUATION):
+            for batch in self.task.held_out(final):
+                if self._stop:
+                    raise Interrupted(self._stop[0], step)
+                score_R, carry = self.program.score(state.params, batch, carry)
+                scores.append(jax.device_get(score_R))
         found = [
             run.task.summary([jax.tree.map(lambda x, lane=lane: x[lane], score) for score in scores], final)
             for lane, run in enumerate(self.members)

@@ -122,6 +122,11 @@ class Checkpoints:
         found = (name for name in names if re.fullmatch("0|[1-9][0-9]*", name, re.ASCII))
         return sorted(int(name) for name in found if (self._folder / name).is_dir())
 
+    def last(self) -> int | None:
+        """The newest step that is there, once what is being written is."""
+        self._settle()
+        return max(self.steps(), default=None)
+
     def best(self, steps: Sequence[int] | None = None) -> int | None:
         """Of ``steps`` (all that are there), the one of the lowest validation loss; None when none was measured."""
         losses = {r["step"]: r["validation_loss"] for r in read_metrics(self._run_folder) if "validation_loss" in r}

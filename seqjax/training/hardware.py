@@ -72,6 +72,13 @@ def describe_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
 
+def made_by() -> dict[str, str]:
+    """What decides the last digits of a run's numbers: another version or device may round otherwise."""
+    device, versions = describe_hardware(), describe_versions()
+    what = device["processor"] if device["platform"] == "cpu" else device["device"]
+    return {**{name: versions[name] for name in ("seqjax", "jax", "jaxlib")}, "device": str(what)}
+
+
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)

@@ -13,6 +13,7 @@ from seqjax.errors import UserError
 from seqjax.families.family import Impossible
 from seqjax.host import disk
 from seqjax.host.numerics import pinned
+from seqjax.host.out_of_memory import TRAINING
 from seqjax.host.stopping import stop_signals
 from seqjax.runs.config_file import check
 from seqjax.tasks import task_module
@@ -107,6 +108,7 @@ def train_bundle(
                 say = run.progress.say
                 run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, say, name))
         bundle = Bundle(members, devices, stack.enter_context(stop_signals()))
+        stack.enter_context(bundle.memory_errors(TRAINING))
         state, step = bundle.restore()
         while step < bundle.last_step:
             state = bundle.enter(step, state)

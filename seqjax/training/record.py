@@ -22,7 +22,7 @@ from seqjax.host.numerics import noted_environment
 from seqjax.layers import native
 from seqjax.tasks.task import Found, Task
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
+from seqjax.training.hardware import describe_hardware, describe_versions, made_by, peak_flops
 from seqjax.training.optimizer import learning_rates
 from seqjax.training.progress import Progress
 from seqjax.training.state import TrainState
@@ -57,10 +57,14 @@ class Run:
         self._trained_before: tuple[float, int] = (0.0, 0)
         self._trained = self._trained_before
         self._rate_since: tuple[float, int] | None = None
+        # by which versions and device the steps were taken, from which on
+        self._makers: list[dict[str, Any]] = [{"from_step": 0, **made_by()}]
+        self._mirrored: set[tuple[int, bool]] = set()  # lines that the mirror has of a process that was killed
 
     def restore(self, like: TrainState) -> None:
         """Find the last whole checkpoint and go back to what was known then."""
         restored = self.checkpoints.restore(like, self.progress.say)
+        self._find_mirrored(0 if restored is None else restored[0])
         if restored is None:
             runs.keep_metrics(self.folder, lambda _: False)
             self._announce()
@@ -69,6 +73,7 @@ class Run:
         self._waiting = host["waiting"]
         self._started -= host["seconds"]
         self._trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
+        self._take_over(host.get("makers") or [])
         if lost := runs.restore_metrics(self.folder, self.start, host.get("metrics")):
             self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
         self.progress.say(f"resuming at step {self.start}")
@@ -76,6 +81,23 @@ class Run:
             native.compiled()
             if then != (now := native.form()):
                 self.progress.say(f"note: {then} computed until here, {now} from here on: last digits of losses differ")
+
+    def _take_over(self, makers: Sequence[dict[str, Any]]) -> None:
+        """Go on from steps that these versions and devices took (of an earlier seqjax: unknown ones), and say what
+        has changed."""
+        if not makers:
+            return
+        now, then = made_by(), makers[-1]
+        self._makers = list(makers)
+        if changed := [name for name in now if then.get(name) != now[name]]:
+            self._makers.append({"from_step": self.start, **now})
+            told = ", ".join(f"{name} {then.get(name, 'unknown')} until here and {now[name]} now" for name in changed)
+            self.progress.say(f"note: {told}: last digits of losses may differ")
+
+    def _find_mirrored(self, step: int) -> None:
+        """Lines after the checkpoint are written once more, and were mirrored already: a mirror has no way back."""
+        if type(self.mirror) is not Mirror:
+            self._mirrored = {_place(r) for r in runs.read_metrics(self.folder) if r["step"] > step}
 
     def is_evaluated(self, step: int) -> bool:
         """Whether metrics.jsonl has a validation loss at this step."""
@@ -139,7 +161,10 @@ class Run:
     def _write(self, record: dict[str, Any]) -> None:
         record = {**record, "seconds": round(time.monotonic() - self._started, 3)}
         runs.append_metrics(self.folder, record)
-        self.mirror.log(record)
+        if _place(record) in self._mirrored:
+            self._mirrored.discard(_place(record))
+        else:
+            self.mirror.log(record)
 
     def evaluated(self, step: int, found: Found) -> None:
         """Write one point of the validation curve; a loss that is not finite ends the run, without its checkpoint."""
@@ -159,6 +184,7 @@ class Run:
             runs.sync_metrics(self.folder)
             seconds = time.monotonic() - self._started
             host = {"waiting": self._waiting, "seconds": seconds, "trained": self._trained, "form": native.form()}
+            host["makers"] = self._makers
             self.checkpoints.save(step, state, {**host, "metrics": runs.read_metrics(self.folder)})
 
     def diverged(self, step: int) -> None:
@@ -231,11 +257,16 @@ class Run:
             **task.digests,
             "hardware": describe_hardware(),
             "versions": describe_versions(),
+            **({"made_by": self._makers} if len(self._makers) > 1 else {}),
             "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         disk.write_json(self.folder / "result.json", self.result)
         self.mirror.finish(self.result)
+
+
+def _place(record: dict[str, Any]) -> tuple[int, bool]:
+    return record["step"], "validation_loss" in record
 
 
 def _mean(records: list[dict[str, float]], name: str) -> float:

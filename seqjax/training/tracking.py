@@ -21,6 +21,7 @@ from seqjax import runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError, printable
 from seqjax.host import disk
+from seqjax.host.optional import look_for
 
 MODES = ("online", "offline", "disabled")
 MEANINGS = {mode: mode for mode in MODES} | {"run": "online", "shared": "online", "dryrun": "offline"}  # of WANDB_MODE
@@ -65,7 +66,7 @@ class _Wandb(Mirror):
             "job_type": config.model.family,
             "config": to_dict(config),
             "mode": mode,
-            "dir": str(folder),
+            "dir": str(folder if os.access(folder, os.W_OK) else Path.cwd()),
             "resume": "allow",
             "reinit": "create_new",  # the lanes of a bundle are runs side by side
         }
@@ -235,10 +236,13 @@ def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     """Replay a run's metrics.jsonl and result.json into a wandb run; return the number of lines."""
     config = runs.read_config(folder)
     runs.read_curve(folder)  # says so where the file is missing
+    look_for("wandb", "export-wandb")
     records = runs.read_metrics(folder)
     mode = choose_mode(flag, say)
     if mode == "disabled":
         raise UserError("wandb is disabled (--wandb or WANDB_MODE), so nothing can be replayed into it")
+    if not os.access(folder, os.W_OK):
+        say(f"note: {folder} cannot be written: wandb's own files go to {Path.cwd() / 'wandb'}")
     mirror = _Wandb(config, folder, mode, say, secrets.token_hex(4))
     for record in records:
         mirror.log(record)

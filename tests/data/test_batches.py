@@ -19,7 +19,7 @@ from seqjax.data import (
     window_batch,
     windows_per_epoch,
 )
-from seqjax.data.batches import _epoch_order
+from seqjax.data.batches import _slot
 from seqjax.errors import UserError
 
 TOKENS = np.arange(1000, dtype=np.uint16)
@@ -27,7 +27,7 @@ TOKENS = np.arange(1000, dtype=np.uint16)
 
 def test_window_batch_is_pure_in_seed_and_step() -> None:
     first = [window_batch(TOKENS, 3, step, 4, 16) for step in range(40)]
-    _epoch_order.cache_clear()
+    _slot.cache_clear()
     for step in (39, 0, 17):
         np.testing.assert_array_equal(window_batch(TOKENS, 3, step, 4, 16), first[step])
     assert not np.array_equal(window_batch(TOKENS, 4, 0, 4, 16), first[0])

@@ -159,7 +159,7 @@ def test_held_out_pairs_that_are_all_too_long_are_found_before_training(tmp_path
 
 
 def test_sacrebleu_is_looked_for_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "sacrebleu.metrics", None)
+    monkeypatch.setitem(__import__("sys").modules, "sacrebleu", None)
     config = pairs(tmp_path / "p", train=3, validation=3, test=3)
     with pytest.raises(UserError, match="BLEU needs sacrebleu"):
         translation.make_task(config, translation.load(config))

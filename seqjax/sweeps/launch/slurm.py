@@ -20,7 +20,6 @@ What became of a job is read from the run folders and from squeue, never from su
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax.errors import UserError
+from seqjax.host.optional import look_for
 from seqjax.sweeps.launch.slurm_client import absent, one_line
 from seqjax.sweeps.launch.slurm_task import WARN, Task
 
@@ -96,8 +96,7 @@ def parse_time(text: str) -> int:
 
 def check_present() -> None:
     """Raise UserError where submitit or Slurm is absent: before anything is prepared for them."""
-    if importlib.util.find_spec("submitit") is None:  # not imported: that configures the logging of this process
-        raise UserError("--launcher slurm needs submitit: pip install 'seqjax[slurm]'")
+    look_for("submitit", "--launcher slurm")  # not imported: that configures the logging of this process
     if not (shutil.which("sbatch") and shutil.which("srun")):
         raise absent("sbatch")
 
