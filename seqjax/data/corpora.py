@@ -1,8 +1,7 @@
 """Corpora: named or local text, as documents in three splits.
 
-Splits keep held-out text unseen: by whole works (`english`), by the published files or offsets (public corpora), by
-document number (streams), and for local text by the names of files, by whole files or by position
-(`seqjax.data.splits`).
+Held-out text is cut off by whole works (`english`), by the published files or offsets (public corpora), or by document
+number (streams). Local text is split by file names, by whole files or by position (`seqjax.data.splits`).
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ CORPORA: Mapping[str, str] = {
 class Document:
     """One work. ``chunks()`` yields its bytes in chunks of at most 4 MiB cut at line ends.
 
-    ``n_bytes`` is its length (None where only reading it tells), ``start`` where it begins in the file whose name it
-    bears.
+    ``n_bytes`` is its length, None if it is unknown before reading. ``start`` is its offset in the file ``name``.
     """
 
     name: str
@@ -52,9 +50,9 @@ class Document:
 class Corpus:
     """A text with its splits.
 
-    ``sha256`` identifies the content: of the raw bytes, or for a remote stream of the request. ``splits`` maps "train",
-    "validation" and "test" (as far as the corpus has them) to documents; a stream gives them afresh at each iteration.
-    ``notes`` say what was left out and what is held out, each in one line.
+    ``sha256`` is the digest of the raw bytes; for a remote stream, of the request. ``splits`` maps "train",
+    "validation" and "test" (those that the corpus has) to documents. A stream reads them again at each iteration.
+    ``notes`` are lines for the user: files left out, text held out.
     """
 
     name: str
@@ -64,12 +62,12 @@ class Corpus:
 
     @property
     def label(self) -> str:
-        """A name for files: the end of the corpus's name and, where that says more, a digest of the whole."""
+        """A name for files: the last part of the corpus's name, with a digest of the whole name if they differ."""
         last = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name.rstrip("/").rpartition("/")[2])[:48].strip(".-") or "corpus"
         return last if last == self.name else f"{last}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
     def documents(self, split: str) -> Iterable[Document]:
-        """The documents of one split; UserError when the corpus has no such split."""
+        """The documents of one split. Raises UserError if the corpus has no such split."""
         if split not in self.splits:
             raise UserError(
                 f"the corpus {self.name} has no split '{split}': it has {', '.join(self.splits)}"
@@ -83,9 +81,9 @@ def load_corpus(spec: str, data_folder: Path | None = None) -> Corpus:
 
     ``spec`` is a name in `CORPORA`; a path (also relative to the data folder) to a text file, plain or .gz, .bz2, .xz,
     to a folder of text files, or to an archive of these (.tar, .tar.gz, .tar.bz2, .tar.xz, .zip); or
-    ``hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]`` for a stream (see `seqjax.data.streaming`). A name in the table
-    wins over a file of that name: write ``./english`` for the file. `seqjax.data.trees` says which files of a folder
-    are text, `seqjax.data.splits` how they are split.
+    ``hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]`` for a stream (see `seqjax.data.streaming`). A name in `CORPORA`
+    has precedence over a file of that name: write ``./english`` for the file. `seqjax.data.trees` decides which files
+    of a folder are text; `seqjax.data.splits` splits them.
 
     Raises:
         Absent: unknown name or missing path.
@@ -106,7 +104,7 @@ def load_corpus(spec: str, data_folder: Path | None = None) -> Corpus:
 
 
 def decoded(corpus: Corpus, document: Document) -> Iterator[str]:
-    """The chunks of a document as text; UserError with file and byte offset where it is not UTF-8."""
+    """The chunks of a document as text. Raises UserError with file and byte offset if a byte is not UTF-8."""
     at = document.start
     for chunk in document.chunks():
         try:
@@ -198,7 +196,7 @@ def _corpus(
     rule: str = "",
     notes: tuple[str, ...] = (),
 ) -> Corpus:
-    """``rule`` tells apart the ways of splitting one text."""
+    """A corpus of files. ``rule`` names the way of splitting: it is part of the digest."""
     digest = hashlib.sha256()
     for label, file in files:
         digest.update(f"{label}\0{file.sha256}\n".encode())
