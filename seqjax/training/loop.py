@@ -32,8 +32,8 @@ from seqjax.training.state import Hyper, TrainState
 from seqjax.training.tracking import open_mirror
 
 Tree = Any
-READ = ("loss", "grad_norm", "alive")  # of each step's metrics; the learning rate is known
-CALL_SECONDS = 0.1, 0.4  # calls of the program that are shorter take more steps at once, longer ones fewer
+READ = ("loss", "grad_norm", "alive")  # metrics taken from the device; the host knows the learning rate
+CALL_SECONDS = 0.1, 0.4  # shorter calls of the program take more steps at once, longer calls fewer
 
 
 def train(
@@ -46,17 +46,17 @@ def train(
     quiet: bool = False,
     corpus: str | None = None,
 ) -> dict[str, Any]:
-    """Train a run to its end, from where it stands, and return the contents of its ``result.json``.
+    """Train a run to its end and return the contents of its ``result.json``.
 
-    A finished run is not repeated; an interrupted one goes on from its last whole checkpoint and ends with the same
-    parameters and metrics as if nothing had happened.
+    A finished run is not repeated. An interrupted run resumes from its last whole checkpoint and ends with the same
+    parameters and metrics as an uninterrupted one.
 
     Args:
-        folder: the run folder; made if it is not there.
-        task: what is learnt, where it is at hand; None: what the config says, with its data read here.
-        devices: how many devices share each batch; None: all, of a CPU 1.
+        folder: the run folder; created if missing.
+        task: the task with its data; None: loaded as the config says.
+        devices: number of devices that share each batch; None: all, or 1 on a CPU.
         wandb_mode: ``online``, ``offline``, ``disabled`` or None (see :mod:`seqjax.training.tracking`).
-        corpus: where the data of a run that has begun is now; None: where the config says.
+        corpus: new place of the data of a run that has begun; None: the place in the config.
     Raises:
         UserError: another config in the folder, another process on it, damaged data, a full disk.
         Interrupted: asked to stop; the state is saved.
@@ -77,14 +77,14 @@ def train_bundle(
     quiet: bool = False,
     corpus: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Train runs that differ in nothing but their `lane_keys` side by side in one program; each as :func:`train` would.
+    """Train runs that differ only in their `lane_keys` in one program, each as by :func:`train`.
 
-    Every run has its own folder, checkpoints and result. A lane that diverges keeps its last finite state. Lanes that
-    have ended, or whose last checkpoint is of a later step than the others', keep their place in the program (so that
-    the others' numbers do not depend on it) and wait.
+    Every run has its own folder, checkpoints and result. A diverged run keeps its last finite state. A lane that has
+    ended, or whose last checkpoint is of a later step than the others', keeps its place in the program and waits. So
+    the numbers of the other lanes do not depend on it.
 
     Args:
-        names: what wandb calls the runs; None: by their run ids.
+        names: names of the runs in wandb; None: their run ids.
     Returns:
         The contents of each ``result.json``, in the order of the lanes.
     Raises:
@@ -101,7 +101,7 @@ def train_bundle(
     with ExitStack() as stack:
         for _, folder in lanes:
             stack.enter_context(runs.lock(folder))
-        if (results := _all_results(lanes)) is not None:  # another process ended them while we came for the locks
+        if (results := _all_results(lanes)) is not None:  # another process ended them before we had the locks
             return results
         stack.enter_context(disk.storage_errors(lanes[0][1]))
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
@@ -123,7 +123,7 @@ def train_bundle(
 
 
 def _check(config: RunConfig) -> None:
-    """A config that was made in Python is checked as one from a file is."""
+    """Check a config made in Python as one from a file."""
     try:
         check(config)
     except Impossible as error:
@@ -148,7 +148,7 @@ class _Bundle:
 
     def __init__(self, members: Sequence[Run], devices: int | None) -> None:
         self.members = members
-        self.config, self.task = members[0].config, members[0].task  # what may differ is read from each run
+        self.config, self.task = members[0].config, members[0].task  # values that may differ are read from each run
         self.program = make_bundle([run.config for run in members], self.task.objective, devices)
         self.checkpoint_every = self.config.train.checkpoint_every or self.task.evaluate_every
         self.rates_RxS = np.stack([run.rates for run in members])
@@ -158,7 +158,7 @@ class _Bundle:
         self.stop: Sequence[int] = ()
 
     def to_the_end(self, stop: Sequence[int]) -> list[dict[str, Any]]:
-        """Train from the last checkpoints on; the results of all runs, finished or diverged."""
+        """Train from the last checkpoints; return the results of all runs, finished or diverged."""
         self.stop = stop
         state, step = self._restore()
         steps = self.config.train.steps
@@ -171,7 +171,7 @@ class _Bundle:
             batches, count = self._batches(step, min(self.steps_at_once, self._next_event(step) - step))
             state, metrics = self.program.steps(state, batches, *self._schedule(step, count), count)
             if unread is not None:
-                self._read(*unread)  # the metrics of the call before, while this one runs
+                self._read(*unread)  # the metrics of the previous call, while this one runs
             unread = (step, count, metrics)
             step += count
             asked = stop[0] if stop else None
@@ -192,7 +192,7 @@ class _Bundle:
         return [run.result for run in self.members]
 
     def _restore(self) -> tuple[TrainState, int]:
-        """Fresh states, and the step of the least advanced run; the others enter the program at theirs."""
+        """Fresh states, and the first step of the least advanced run; each other run enters at its own step."""
         state = self.program.init()
         waiting = [run for run in self.members if run.result is None]
         for run in waiting:
@@ -207,20 +207,20 @@ class _Bundle:
         return state
 
     def _catch_up(self, step: int, state: TrainState) -> None:
-        """Evaluate runs that resume here and were stopped between their checkpoint and its evaluation."""
+        """Evaluate runs that resume here and were stopped between the checkpoint and the evaluation of this step."""
         if step > 0 and self._evaluates(step):
             behind = [r for r in self.members if r.result is None and r.start == step and not r.is_evaluated(step)]
             if behind:
                 self._evaluate(step, state, behind)
 
     def _active(self, step: int) -> list[Run]:
-        """The runs that take this step: neither ended nor still waiting for the others."""
+        """The runs that take this step: not ended and not waiting for the others."""
         return [run for run in self.members if run.result is None and run.start <= step]
 
     def _batches(self, first: int, most: int) -> tuple[Tree, int]:
-        """The batches of the steps from ``first`` on, leaves [R, K, B, ...], and their number, at most so many.
+        """The batches of the steps from ``first`` on, leaves [R, K, B, ...], and their number, at most ``most``.
 
-        Lanes of one seed see the same data.
+        Lanes with the same seed have the same data.
         """
         lanes_of_seed: dict[int, list[int]] = {}
         for lane, run in enumerate(self.members):
@@ -243,7 +243,7 @@ class _Bundle:
         return self.program.put(filled), count
 
     def _schedule(self, first: int, count: int) -> tuple[Hyper, np.ndarray]:
-        """Learning rates [R, K], weight decays [R], and before which of the steps [K] the carry is zeroed."""
+        """Learning rates [R, K], weight decays [R], and whether to zero the carry before each step, bool [K]."""
         capacity = self.program.steps_at_once
         resets_K, rates_RxK = np.zeros(capacity, bool), np.zeros((len(self.members), capacity), np.float32)
         rates_RxK[:, :count] = self.rates_RxS[:, first : first + count]
@@ -251,19 +251,19 @@ class _Bundle:
         return Hyper(rates_RxK, self.decay_R), resets_K
 
     def _next_event(self, step: int) -> int:
-        """The first step after this one at which something is due or a run enters."""
+        """The next step with a checkpoint, an evaluation, the end, or a run that enters."""
         due = [step - step % every + every for every in (self.checkpoint_every, self.task.evaluate_every)]
         return min(self.config.train.steps, *due, *(run.start for run in self.members if run.start > step))
 
     def _is_due(self, step: int) -> bool:
-        """Whether the device is waited for after this many steps: for an evaluation, a checkpoint or the end."""
+        """Whether this step has an evaluation, a checkpoint or the end: then the host waits for the device."""
         return step % self.checkpoint_every == 0 or step == self.config.train.steps or self._evaluates(step)
 
     def _evaluates(self, step: int) -> bool:
         return step % self.task.evaluate_every == 0 and step < self.config.train.steps
 
     def _read(self, first: int, count: int, metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of the ``count`` steps from ``first`` on off the device, and see how long they took."""
+        """Fetch the metrics of ``count`` steps from ``first`` on; adapt ``steps_at_once`` to the time they took."""
         columns_RxK = jax.device_get([metrics[name] for name in READ])
         for lane, run in enumerate(self.members):
             if run.result is None and run.start <= first:
@@ -277,14 +277,14 @@ class _Bundle:
             self.steps_at_once = max(self.steps_at_once // 2, 1)
 
     def _pause(self, step: int, state: TrainState) -> None:
-        """Save, and evaluate if that is due at this step: an evaluation that fails costs no training."""
+        """Save first, then evaluate if it is due: a failed evaluation loses no training."""
         self._save(step, state)
         if self._evaluates(step):
             self._evaluate(step, state, self._active(step - 1))
-        self.last_read = time.monotonic()  # the time between two reads is to be that of training
+        self.last_read = time.monotonic()  # so that only training counts between two reads
 
     def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Found]:
-        """One point of each of these runs' validation curve, on the same data at every step."""
+        """Add a point to the validation curve of each of these runs, on the same data at every step."""
         found = self._held_out(step, state, final=False)
         for run, of_run in zip(self.members, found, strict=True):
             if run in members:
@@ -292,10 +292,10 @@ class _Bundle:
         return found
 
     def _held_out(self, step: int, state: TrainState, final: bool) -> list[Found]:
-        """What the held-out data says of every run.
+        """Evaluate every run on the held-out data.
 
         Raises:
-            Interrupted: asked to stop between two batches; the state is saved, and a resumed run evaluates it.
+            Interrupted: asked to stop between two batches. The state is saved; a resumed run evaluates it.
         """
         began, carry, scores = time.monotonic(), self.program.zero_carry(), []
         for batch in self.task.held_out(final):
@@ -345,5 +345,5 @@ def _shapes(batch: Tree) -> list[tuple[int, ...]]:
 
 @partial(jax.jit, donate_argnums=0)
 def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
-    """``state`` as lane number ``lane`` of the stacked states."""
+    """The stacked states with ``state`` as lane number ``lane``."""
     return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)

@@ -210,4 +210,4 @@ def test_repeats_between_training_and_held_out_pairs_are_said_and_kept(tmp_path:
     config = pairs(tmp_path / "p", train=3, validation=3, test=3)
     result = train(config, tmp_path / "run", quiet=True)
     assert result["repeats"] == {"validation": 6, "test": 6}
-    assert "note: 6 of 6 test sentences stand in the training set too" in (tmp_path / "run" / "log.txt").read_text()
+    assert "note: 6 of 6 test sentences are in the training set too" in (tmp_path / "run" / "log.txt").read_text()
