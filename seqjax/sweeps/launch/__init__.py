@@ -1,1 +1,1 @@
-"""One module a way to start the runs of a sweep."""
+"""Ways to start the runs of a sweep, on this machine or by Slurm."""
