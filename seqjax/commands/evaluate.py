@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _of_task(run: OpenRun, options: argparse.Namespace) -> int:
-    """Of a task other than text: its own numbers."""
+    """Print the numbers of a run of another task than text."""
     if options.windows is not None:
         raise UserError(f"command line: --windows {options.windows} is for runs on text")
     if options.split == "train":

@@ -1,4 +1,4 @@
-"""`seqjax positions`: loss per token against its position in the context, and where it stops falling."""
+"""`seqjax positions`: loss per token by position in the context, and the position where it stops falling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "positions",
-        "loss per token against its position: the law E + A / T^alpha, the late gain, the plateau",
+        "loss per token by position: the law E + A / T^alpha, the late gain, the plateau",
         """
         seqjax positions runs/first/lstm-1x27-9d3c4b8c1e runs/first/transformer-2x16-05a1d2f0aa --plot positions.png
         seqjax positions runs/first --late 16 64
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """One line a run, and the figure."""
+    """Print one line per run; draw the figure."""
     shared.no_more(rest)
     if options.plot:
         from seqjax.report.figures import check_name

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """One line for each value and each fit in the file."""
+    """Print a line per value, for each fit in the file."""
     shared.no_more(rest)
     import numpy as np
 
