@@ -1,7 +1,7 @@
-"""What a run is: frozen dataclasses, their cross checks, their canonical form and the run id.
+"""The config of a run: frozen dataclasses, cross checks, canonical form and run id.
 
-A :class:`Config` says everything that decides a run's numbers and nothing else: paths, devices and tracking are
-options of the command. Files and command-line options are read by :mod:`seqjax.overlay`; here is only the schema.
+A :class:`Config` holds everything that determines a run's numbers and nothing else: paths, devices and tracking are
+options of the command. :mod:`seqjax.overlay` reads files and command-line options; this file is only the schema.
 The attribute docstrings are the help texts of ``seqjax train --help``.
 """
 
@@ -38,12 +38,12 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 @cache
 def family_adapter(family: type[Family]) -> TypeAdapter[Any]:
-    """Reads the section `model` of one family."""
+    """An adapter that reads the section `model` of one family."""
     return TypeAdapter(family)
 
 
 def _read_model(section: Any) -> Family:
-    """The section `model`, by the family that it names; without code where the family's is not loaded."""
+    """The family in a section `model`; an `own.Absent` if it is a user's own and its code is not loaded."""
     if not isinstance(section, dict):
         raise PydanticKnownError("model_attributes_type")
     if "family" not in section:
@@ -64,7 +64,7 @@ ModelConfig = Annotated[Family, PlainValidator(_read_model), WithJsonSchema({"ty
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Text, its tokens and how they become batches."""
+    """Text, its tokens and its batches."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     corpus: str = "english"
@@ -118,7 +118,7 @@ class TrainConfig:
     context_length: PositiveInt = 128
     """T, tokens of context in one sequence."""
     bptt: PositiveInt | None = None
-    """Truncated back-propagation through time: gradients stay within pieces of so many steps; null: not truncated."""
+    """Truncated back-propagation through time: the steps of a piece, between which no gradient passes; null: none."""
     accumulation: PositiveInt = 1
     """Micro-batches into which one batch is cut; divides batch_size."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -166,7 +166,7 @@ class EvaluationConfig:
     every: PositiveInt = 500
     """Steps between two evaluations; the last step is always evaluated."""
     windows: PositiveInt = 256
-    """Evenly spread, non-overlapping windows (all there are, if fewer). Streams are always read whole."""
+    """Number of evenly spread, non-overlapping windows (fewer if fewer fit). Streams are always read completely."""
     final_windows: PositiveInt = 2048
     """Windows of the last evaluation, the one in result.json."""
     batch_size: PositiveInt = 64
@@ -174,7 +174,7 @@ class EvaluationConfig:
 
 
 class RunConfig(Protocol):
-    """What every run's config has, whatever its task: `Config` for text, and the `Config` of each file in
+    """The part that the configs of all tasks share: `Config` for text, and the `Config` of each file in
     `seqjax.tasks`. All are frozen dataclasses."""
 
     @property
@@ -187,7 +187,7 @@ class RunConfig(Protocol):
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of one run on text."""
+    """Everything that determines the numbers of a run on text."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: ModelConfig
@@ -199,7 +199,7 @@ class Config:
 
 @dataclass(frozen=True)
 class HorizonConfig:
-    """How long to train, by what it is for; resolved into train.steps (see :mod:`seqjax.targets`)."""
+    """Length of training by tokens or FLOPs; resolved into train.steps (see :mod:`seqjax.targets`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     tokens: PositiveFloat | None = None
@@ -209,7 +209,7 @@ class HorizonConfig:
     kaplan_flops: PositiveFloat | None = None
     """Training FLOPs as 6 N D, with non-embedding parameters N and tokens D (Kaplan et al. 2020)."""
     tokens_per_parameter: PositiveFloat | None = None
-    """Training tokens for each non-embedding parameter."""
+    """Training tokens per non-embedding parameter."""
     warmup_fraction: Fraction | None = None
     """Share of the steps that are warmup; resolved into optimizer.warmup_steps."""
     evaluations: PositiveInt | None = None
@@ -218,7 +218,7 @@ class HorizonConfig:
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """How large a model, by what it is for; resolved into widths (see :mod:`seqjax.targets`)."""
+    """Size of a model by its parameters; resolved into widths (see :mod:`seqjax.targets`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     non_embedding: PositiveFloat | None = None
@@ -226,7 +226,7 @@ class SizeConfig:
 
 
 def check(config: Config) -> None:
-    """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
+    """Raise :class:`Impossible` for an impossible combination of valid values."""
     train = config.train
     check_shared(config)
     if train.bptt is not None:
@@ -239,7 +239,7 @@ def check(config: Config) -> None:
 
 
 def check_shared(config: RunConfig) -> None:
-    """The part of :func:`check` that is the same for every task."""
+    """The part of :func:`check` for all tasks."""
     train = config.train
     check_integers(config)
     config.model.check()
@@ -254,14 +254,14 @@ def check_shared(config: RunConfig) -> None:
 
 
 def check_integers(config: Any) -> None:
-    """The part of :func:`check` that is about the range of int32."""
+    """The part of :func:`check` on the range of int32."""
     for key, value in dotted(dataclasses.asdict(config)):
         if isinstance(value, int) and value >= 2**31:
             raise Impossible(key, f"{value:,} is too large; at most {2**31 - 1:,} is allowed")
 
 
 def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
-    """The part of :func:`check` that is about an optimizer and its number of steps."""
+    """The part of :func:`check` on an optimizer and its number of steps."""
     for name in ("learning_rate", "epsilon"):
         _check_float32(f"optimizer.{name}", getattr(optimizer, name))
     if optimizer.warmup_steps > steps:
@@ -294,7 +294,7 @@ def _divisors(n: int) -> str:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain nested dicts, every field written out."""
+    """The config as plain nested dicts with every field."""
     return dataclasses.asdict(config)
 
 
@@ -308,12 +308,12 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The section `model` as it enters a run's id: as it was when the first runs of its family were recorded.
+    """The section `model` in the form for run ids: as when the first runs of its family were recorded.
 
-    Fields that came later are left out at their default, and fields that are gone are put in (see `Family`).
+    Later fields are left out at their defaults, and retired fields are added (see `Family`).
 
     Args:
-        recorded: of the fields that came later those that the first runs of this kind had already.
+        recorded: later fields that the first runs of this kind of task already had.
     """
     (later, retired), missing = history(model["family"]), object()
     later = {key: value for key, value in later.items() if key not in recorded}
@@ -329,12 +329,12 @@ LATER_TASKS = {
     "train.checkpoint_every": None,
     "task.score_test": True,
 }
-"""Keys that came after the first recorded runs, with their defaults: at these they are no part of a run's id."""
+"""Keys added after the first recorded runs, with their defaults: at these values they do not change a run's id."""
 RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had
 
 
 def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of a config, new or read from config.json, as runs are told apart by."""
+    """The tree of a config, new or from config.json, in the form that identifies runs."""
     is_text = "evaluation" in tree
     found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
     if "family" in found.get("model", {}):
@@ -348,7 +348,7 @@ def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical_json(config: RunConfig) -> str:
-    """One canonical text for each config: sorted keys, no spaces; floats by their shortest exact form."""
+    """The canonical text of a config: sorted keys, no spaces, floats in their shortest exact form."""
     return json.dumps(canonical(to_dict(config)), sort_keys=True, separators=(",", ":"))
 
 
@@ -363,7 +363,7 @@ LANE_KEYS = (
     "train.seed",
     "train.init_scale",
 )
-"""What may differ between the runs that one compiled program trains side by side: data of the step, not code."""
+"""Keys that may differ between the runs of one compiled program: they are traced values, not code."""
 
 
 WITHOUT_SEED = tuple(key for key in LANE_KEYS if key != "train.seed")
@@ -371,12 +371,12 @@ WITHOUT_SEED = tuple(key for key in LANE_KEYS if key != "train.seed")
 
 
 def lane_keys(config: RunConfig) -> tuple[str, ...]:
-    """What may differ between the runs of a bundle: `LANE_KEYS`, or what the task's config says."""
+    """Keys that may differ between the runs of a bundle: `lane_keys` of the task's config, else `LANE_KEYS`."""
     return getattr(config, "lane_keys", LANE_KEYS)
 
 
 def program_key(config: RunConfig) -> str:
-    """One text for all configs that one compiled program can train as lanes of a bundle (see `lane_keys`)."""
+    """The same text for all configs that can be lanes of one bundle (see `lane_keys`)."""
     tree = to_dict(config)
     for key in lane_keys(config):
         section, _, name = key.partition(".")
@@ -385,14 +385,14 @@ def program_key(config: RunConfig) -> str:
 
 
 def run_id(config: RunConfig) -> str:
-    """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
+    """A readable name with 10 hex digits of the config's sha256; equal configs have equal ids."""
     task = task_name(config)
     name = f"{own.class_of(config.model.family)}-{config.model.shape}"
     return named_run_id(name if task == "text" else f"{task}-{name}", config)
 
 
 def named_run_id(name: str, config: RunConfig) -> str:
-    """As :func:`run_id`, with a name of the caller's choice."""
+    """As :func:`run_id`, with another readable name."""
     return f"{name}-{hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]}"
 
 

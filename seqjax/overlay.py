@@ -1,8 +1,8 @@
 """From YAML files and dotted options to a checked :class:`~seqjax.config.Config`.
 
-One mechanism for files, command line and sweeps: a tree of plain values with the place each came from, overlaid from
-left to right (base file, file, axes of a sweep, dotted options), then validated once. An error names that place, the
-dotted key, what is allowed and what is near.
+Files, command line and sweeps use one mechanism: trees of plain values with their places. They are overlaid in order
+(base file, file, axes of a sweep, dotted options), then validated once. An error has the place, the dotted key, what is
+allowed, and a similar name.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ RIVALS = (
     ("evaluation.every", "horizon.evaluations"),
     ("train.evaluate_every", "horizon.evaluations"),
 )
-"""Keys that say the same thing in different ways: what lies above takes away all that lies below. Of two in one file
-the first in this order is taken."""
+"""Alternative keys for one value. A key in an upper tree removes all its alternatives below. Of two in one file the
+first in this order is used."""
 _TAKES_AWAY = (
     *((rivals, rivals) for rivals in RIVALS),
     (("size.non_embedding", "model.d_model"), ("size.non_embedding",)),
 )
-"""The first of these keys that is given above takes away those below. A width takes away a size, but not the other way
-round: the size needs the width for the proportions."""
+"""(winners, losers): the first winner in an upper tree removes the losers below. A width removes a size, but a size
+does not remove a width, which it needs for the proportions."""
 
 
 _FAMILIES = f"{', '.join(FAMILIES)}, or FILE.py:CLASS of your own"
@@ -49,13 +49,13 @@ _FAMILIES = f"{', '.join(FAMILIES)}, or FILE.py:CLASS of your own"
 
 @dataclass
 class Tree:
-    """Nested plain values and, for each dotted key, the place (``file:line`` or ``command line``) it came from."""
+    """Nested plain values, and the place (``file:line`` or ``command line``) of each dotted key."""
 
     values: dict[str, Any]
     places: dict[str, str] = field(default_factory=dict)
     source: str = ""
     overruled: tuple[str, ...] = ()
-    """Rivals that gave way, in words."""
+    """Alternative keys that were removed, in words."""
 
     def get(self, key: str) -> Any:
         """The value of a dotted key, or None."""
@@ -65,7 +65,7 @@ class Tree:
         return value
 
     def place(self, key: str) -> str:
-        """The place of a dotted key or of its nearest written ancestor."""
+        """The place of a dotted key, or of its nearest ancestor with a place."""
         while key:
             if key in self.places:
                 return self.places[key]
@@ -76,13 +76,13 @@ class Tree:
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> RunConfig:
     """The config of a run of any task.
 
-    A YAML or JSON file is read (with one level of ``base:``), dotted options are laid over it, and all is checked.
+    A YAML or JSON file is read (with one level of ``base:``), dotted options override it, and all is checked.
 
     Args:
-        path: the file; ``base: other.yaml`` in it names a file, relative to it, that it overlays.
+        path: the file. ``base: other.yaml`` in it names a file, relative to it, whose values it overrides.
         options: dotted keys (``model.d_model``) and their values; text is read as YAML.
     Raises:
-        UserError: file absent or not YAML, unknown key, wrong type, impossible combination.
+        UserError: file missing or not YAML, unknown key, wrong type, impossible combination.
     """
     return validate(with_options(read_tree(Path(path)), options or {}))
 
@@ -91,7 +91,7 @@ Schema = TypeVar("Schema")
 
 
 def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] | None = None) -> Schema:
-    """As :func:`load_config`, of the task with this ``Config``, which the file need not name.
+    """As :func:`load_config`, for the task with this ``Config``; the file need not name the task.
 
     Raises:
         UserError: as :func:`load_config`; or the file is of another task.
@@ -107,18 +107,18 @@ def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] |
 
 
 def with_options(tree: Tree, options: Mapping[str, Any]) -> Tree:
-    """A tree with dotted options over it."""
+    """A tree with dotted options overlaid."""
     named = overlay(tree, Tree({"task": {"name": options["task.name"]}})) if "task.name" in options else tree
     return overlay(tree, options_tree(options, schema=schema_of(named)))
 
 
 def schema_of(tree: Tree) -> type:
-    """The dataclass of a tree's values: that of the task it names, or of text where it has no section `task`.
+    """The config class of a tree: of the task it names, or of text if it has no section `task`.
 
-    Runs that were recorded before tasks had names are known by their keys.
+    Runs that were recorded before tasks had names are recognized by their keys.
 
     Raises:
-        UserError: no task of this name.
+        UserError: no task with this name.
     """
     section = tree.values.get("task")
     if section is None:
@@ -136,7 +136,7 @@ def schema_of(tree: Tree) -> type:
 
 
 def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
-    """The one task whose config has all of these sections, and in `task` all of these keys."""
+    """The only task whose config has all of these sections and keys of `task`; None if there is not exactly one."""
     fitting = []
     for name in TASKS[1:] if isinstance(values["task"], Mapping) else ():
         sections = {part.name: part for part in fields(task_module(name).Config)}
@@ -147,7 +147,7 @@ def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
 
 
 def read_tree(path: Path, may_have_base: bool = True) -> Tree:
-    """The tree of a file, overlaid on that of its ``base:`` if it names one."""
+    """The tree of a file, overlaid on the tree of its ``base:`` if it names one."""
     tree = read_file(path)
     base = tree.values.pop("base", None)
     if base is None:
@@ -160,7 +160,7 @@ def read_tree(path: Path, may_have_base: bool = True) -> Tree:
 
 
 def beside(path: Path, name: str) -> Path:
-    """The file that ``name`` means in the file ``path``."""
+    """The path of a file ``name`` that is given in the file ``path``."""
     return Path(os.path.normpath(path.parent / name))
 
 
@@ -187,10 +187,10 @@ def read_file(path: Path) -> Tree:
 
 
 def loaded(name: Any, place: str) -> Any:
-    """The name of a family in configs; one of the user's own, ``FILE.py:CLASS``, is loaded, and named by its text.
+    """The name of a family in configs. A user's own family, ``FILE.py:CLASS``, is loaded and named by its text.
 
     Raises:
-        UserError: there is no such family of the user's own, or its code fails.
+        UserError: there is no such family, or its code fails.
     """
     if not (isinstance(name, str) and ":" in name):
         return name
@@ -201,7 +201,7 @@ def loaded(name: Any, place: str) -> Any:
 
 
 def options_tree(options: Mapping[str, Any], source: str = "command line", schema: type = Config) -> Tree:
-    """The tree of dotted options; text is read as YAML where the field is not itself text."""
+    """The tree of dotted options; values are read as YAML unless the field is text."""
     tree = Tree({}, {}, source)
     texts = _text_fields(schema)
     for key, value in options.items():
@@ -221,7 +221,7 @@ def options_tree(options: Mapping[str, Any], source: str = "command line", schem
 
 
 def _value(text: str, source: str, key: str) -> Any:
-    """The value of an option: a word, or a list or mapping as YAML writes them."""
+    """The value of an option: a word, or a list or mapping in YAML."""
     try:
         return load_yaml(text) if text.lstrip()[:1] in ("[", "{", '"', "'") else scalar(text.strip())
     except Unreadable as error:
@@ -234,10 +234,10 @@ def _text_fields(of: type) -> frozenset[str]:
 
 
 def overlay(below: Tree, above: Tree) -> Tree:
-    """``above`` laid over ``below``, key by key.
+    """``above`` overlaid on ``below``, key by key.
 
-    A ``model`` section of another kind of family replaces the one below: the options of one kind mean nothing to
-    another. Among recurrent families the section below stays, without the options that the new family does not have.
+    A ``model`` section of another kind of family replaces the one below, since their options differ. Within a kind, the
+    section below is kept, without the options that the new family does not have.
     """
     below, overruled = _without_rivals(below, above)
     values = dict(below.values)
@@ -255,7 +255,7 @@ def overlay(below: Tree, above: Tree) -> Tree:
 
 
 def _without_rivals(below: Tree, above: Tree) -> tuple[Tree, tuple[str, ...]]:
-    """``below`` without the keys whose rivals ``above`` gives."""
+    """``below`` without the keys whose alternatives are in ``above``."""
     overruled = []
     values = below.values
     for winners, losers in _TAKES_AWAY:
@@ -284,27 +284,27 @@ def _merge(below: Any, above: Any) -> Any:
 
 
 def parse(tree: Tree) -> Any:
-    """The values of a tree with their types: the config of its task, with `horizon` and `size` beside it.
+    """The typed values of a tree: the config of its task, with `horizon` and `size`.
 
-    Whether they can stand together is for :func:`checked`.
+    Combinations of values are checked by :func:`checked`.
 
     Raises:
-        UserError: one line for the first thing that is wrong, with its place, key, what is allowed and what is near.
+        UserError: one line for the first mistake, with its place, key, what is allowed and a similar name.
     """
     schema = schema_of(tree)
     adapter = adapter_of(schema)
     try:
         values = _whole(_without_retired(tree.values))
         if own.is_own(name := tree.get("model.family")) and known(name) is None:
-            values["model"] = tree.values["model"]  # nobody says which of its numbers are whole: as they are written
-        # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
+            values["model"] = tree.values["model"]  # unconverted: the types of its fields are unknown
+        # JSON in strict mode: lists become tuples and whole numbers floats, but text never becomes a number.
         return adapter.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree, schema)) from None
 
 
 def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
-    """Without the fields that recorded runs have and their family no longer has, where they say what always holds."""
+    """The values without fields of recorded runs that their family no longer has, if they have the only value left."""
     family = _family(values)
     if family is None:
         return values
@@ -314,7 +314,7 @@ def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """The same values with whole floats, such as 1e3, as ints: fields of both kinds take them."""
+    """The same values with whole floats, such as 1e3, as ints: int and float fields accept them."""
     if isinstance(value, Mapping):
         return {key: _whole(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -323,7 +323,7 @@ def _whole(value: Any) -> Any:
 
 
 def check(config: RunConfig) -> None:
-    """Raise `Impossible` when values that are right one by one cannot stand together."""
+    """Raise `Impossible` for an impossible combination of valid values."""
     if isinstance(config, Config):
         check_text(config)
         return
@@ -333,7 +333,7 @@ def check(config: RunConfig) -> None:
 
 
 def checked(config: RunConfig, tree: Tree) -> RunConfig:
-    """The config, once its values can stand together; an error names the place in the tree it came from."""
+    """The config, if its combination of values is possible; an error has the place in the tree."""
     try:
         check(config)
     except Impossible as error:
@@ -342,7 +342,7 @@ def checked(config: RunConfig, tree: Tree) -> RunConfig:
 
 
 def validate(tree: Tree) -> RunConfig:
-    """The config of a tree without targets (`horizon`, `size`); :func:`seqjax.targets.resolve` takes those too.
+    """The config of a tree without targets (`horizon`, `size`); :func:`seqjax.targets.resolve` handles those.
 
     Raises:
         UserError: as :func:`parse` and :func:`checked`.
@@ -392,7 +392,7 @@ def _describe(error: ValidationError, tree: Tree, schema: type) -> str:
 
 
 def _owners(location: list[str]) -> str:
-    """Which other families have a field that this one does not have."""
+    """A hint on the other families that have this field, or ""."""
     owners = [name for name, family in FAMILIES.items() if location[-1] in {field.name for field in fields(family)}]
     if location[:-1] != ["model"] or not owners:
         return ""

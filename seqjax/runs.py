@@ -1,15 +1,15 @@
-"""The run folder: files that anyone can read without seqjax, and that are never half true.
+"""The run folder: files that can be read without seqjax.
 
     config.json      the complete, canonical config
-    family.py        the text of the model's family, where that is a file of the user's own
-    data.json        sha256 of the corpus and of the tokenizer the run began with, and its run id
-    metrics.jsonl    one object a line, the source of truth for curves
+    family.py        the source text of the model's family, if it is a user's own file
+    data.json        sha256 of the run's corpus and tokenizer, and its run id
+    metrics.jsonl    one object per line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
     checkpoints/     see seqjax.training.checkpoints; a damaged one is renamed, not deleted
-    log.txt          what was printed
+    log.txt          the printed lines
     lock             held by the process that trains
 
-Small files are replaced atomically. A line of metrics.jsonl that a killed process left torn is dropped on resume.
+Small files are replaced atomically. A resumed run drops an incomplete last line of metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 
 def open_run(folder: Path, config: RunConfig) -> None:
-    """Make the run folder, or check that the one that is there is of the same config.
+    """Make the run folder, or check that an existing one has the same config.
 
     Raises:
-        UserError: the folder holds a run of another config (the first key that differs is named), or is not a folder.
+        UserError: the folder holds a run of another config (with the first different key), or is not a folder.
     """
     with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
-        records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
+        records = holds_records(folder)  # before the next line: another launcher may be writing config.json now
         if path.exists():
             _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
             keep_code(folder, config.model.family)
@@ -56,7 +56,7 @@ def open_run(folder: Path, config: RunConfig) -> None:
 
 
 def keep_code(folder: Path, family: str) -> None:
-    """Write ``family.py``, where the family is one of the user's own and its text is not there yet."""
+    """Write ``family.py`` if the family is a user's own and the file does not have its text yet."""
     path, text = folder / "family.py", own.text_of(family)
     if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
         disk.write_atomically(path, text)
@@ -66,7 +66,7 @@ def load_code(folder: Path, family: str) -> None:
     """Run ``family.py`` of a run folder, so that its family is known in this process.
 
     Raises:
-        UserError: it is absent or not the text that the family is named by, or it fails.
+        UserError: the file is missing, its digest is not the one in the family's name, or it fails.
     """
     path = folder / "family.py"
     try:
@@ -77,16 +77,16 @@ def load_code(folder: Path, family: str) -> None:
 
 
 def holds_records(folder: Path) -> bool:
-    """Whether there are JSON files in a folder, apart from those that are just being written."""
+    """Whether there are complete JSON files in a folder."""
     return any(file.suffix in (".json", ".jsonl") for file in folder.iterdir())
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The config saved with a run; no code of a family is run."""
+    """The config saved with a run. It runs no code of a family."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
-    saved = disk.read_json(path)  # says what to do where it is damaged
+    saved = disk.read_json(path)  # raises with what to do if it is damaged
     model = saved.get("model") if isinstance(saved, dict) else None
     if isinstance(model, dict) and ":" in str(model.get("family")):
         raise UserError(f"{path}: model.family: {model['family']!r} names a file; a run names its family by its text")
@@ -94,19 +94,19 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def bind_data(folder: Path, digests: Mapping[str, str], run_id: str) -> None:
-    """Note the data and config that a run begins with, or check that they are still the same.
+    """Record the data and config of a run at its start; later check that they are the same.
 
     Args:
         digests: name -> sha256, such as "corpus_sha256".
     Raises:
-        UserError: the data or the config is not what the run began with.
+        UserError: the data or the config has changed.
     """
     path = folder / "data.json"
     if not path.is_file():
         disk.write_json(path, {**digests, "run_id": run_id})
         return
     check_data(folder, digests)
-    then = disk.read_json(path).get("run_id", run_id)  # earlier versions did not note it
+    then = disk.read_json(path).get("run_id", run_id)  # earlier versions did not record it
     if then != run_id:
         raise UserError(
             f"{folder}: config.json was edited after this run began ({then} then, {run_id} now); undo that, or train "
@@ -115,10 +115,10 @@ def bind_data(folder: Path, digests: Mapping[str, str], run_id: str) -> None:
 
 
 def check_data(folder: Path, digests: Mapping[str, str]) -> None:
-    """Check, without writing, that the data is what a run began with.
+    """Check, without writing, that the data is the same as at the start of a run.
 
     Raises:
-        UserError: it is not.
+        UserError: it has changed.
     """
     path = folder / "data.json"
     then = disk.read_json(path) if path.is_file() else {}
@@ -132,7 +132,7 @@ def check_data(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def _compare(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
-    """Both are trees of configs, as JSON has them."""
+    """Raise UserError if two configs, as trees of JSON, differ."""
     there, here = canonical(there), canonical(here)
     if there == here:
         return
@@ -148,7 +148,7 @@ def _compare(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the lock goes with the process, however it ends. What a killed one left half-written goes.
+    """Hold the lock of the run folder, until the process ends at the latest; delete incomplete files of a killed one.
 
     Raises:
         Locked: another process is training this run.
@@ -158,7 +158,7 @@ def lock(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:  # perhaps only `is_locked`, which looks for a moment
+            except BlockingIOError:  # perhaps only `is_locked`, which takes the lock for a moment
                 if attempt == 9:
                     raise Locked(f"{folder}: another process is training this run") from None
                 time.sleep(0.02)
@@ -173,7 +173,7 @@ class Locked(UserError):
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is seen to train this run now; where the lock cannot be looked at, none is."""
+    """Whether a process is training this run; False if the lock cannot be read."""
     try:
         with open(folder / "lock", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -186,7 +186,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl, oldest first; a line that is torn or overwritten is left out."""
+    """The complete lines of metrics.jsonl, oldest first; incomplete or damaged lines are left out."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
@@ -205,17 +205,17 @@ def _is_whole(record: dict[str, Any]) -> bool:
 
 
 def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drop the lines for which ``keep`` is false (and torn ones), so that a resumed run writes them once more."""
+    """Drop the lines for which ``keep`` is false, and incomplete ones, so that a resumed run writes them again."""
     if (folder / "metrics.jsonl").is_file():
         _write_metrics(folder, filter(keep, read_metrics(folder)))
 
 
 def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None) -> int:
-    """Bring metrics.jsonl back to how it was at a checkpoint; return how many lines had been lost or altered.
+    """Restore metrics.jsonl to its contents at a checkpoint; return the number of lost or altered lines.
 
     Args:
         step: of the checkpoint; an evaluation at this step, written after the checkpoint, is kept.
-        saved: the lines that the checkpoint holds; None: it is of an earlier version and holds none.
+        saved: the lines in the checkpoint; None: it is of an earlier version and has none.
     """
     there = [record for record in read_metrics(folder) if record["step"] <= step]
     if saved is None or there[: len(saved)] == saved:
@@ -226,15 +226,15 @@ def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None)
 
 
 def restore_ended(folder: Path, say: Callable[[str], None]) -> None:
-    """Bring back lines of metrics.jsonl that a run which has ended has lost, from its last whole checkpoint.
+    """Restore lost lines of metrics.jsonl of an ended run from its last whole checkpoint.
 
-    That checkpoint is older than the last evaluation. Its line is made from the result, as far as that tells it.
+    The checkpoint is older than the last evaluation. The line of that evaluation is made from the result, if possible.
 
     Args:
-        say: told what was brought back.
+        say: called with a line about restored lines.
     Raises:
         UserError: the folder cannot be written.
-        Locked: another process is in it.
+        Locked: another process holds the folder.
     """
     result = read_result(folder)
     saved = _saved_metrics(folder)
@@ -257,7 +257,7 @@ def _place(record: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that the newest checkpoint holds whose record is whole; none in earlier versions."""
+    """The lines of metrics.jsonl in the newest checkpoint with an undamaged record; [] for earlier versions."""
     for path in sorted(folder.glob("checkpoints/*/seqjax.json"), key=_step_of, reverse=True):
         with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
             digest, body, _ = path.read_bytes().split(b"\n")
@@ -268,16 +268,16 @@ def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _step_of(record: Path) -> int:
     name = record.parent.name
-    return int(name) if name.isascii() and name.isdigit() else -1  # else it is not complete, or damaged
+    return int(name) if name.isascii() and name.isdigit() else -1  # -1: incomplete or damaged
 
 
 def _last_evaluation(config: RunConfig, result: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
-    """The line of the evaluation at the last step; none where the result was measured on other windows."""
+    """The line of the evaluation at the last step; [] if the result was measured on other windows."""
     if result["status"] != "finished" or step != result["steps"]:
         return []
     final, best = result.get("validation") or {}, result.get("best") or {}
     line = {key: result.get(key) for key in ("tokens", "seconds")}
-    if not isinstance(config, Config):  # a task whose result is about the best evaluation
+    if not isinstance(config, Config):  # a task whose result is of the best evaluation
         numbers = {key: value for key, value in final.items() if key != "loss"}
         line = {**numbers, "validation_loss": final.get("loss")} if best.get("step") == step else {}
     elif config.data.batching == "streams" or config.evaluation.windows == config.evaluation.final_windows:
@@ -291,7 +291,7 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl with a held-out loss.
 
     Raises:
-        UserError: the run has ended, and the file is not there.
+        UserError: the run has ended, and the file is missing.
     """
     if not (folder / "metrics.jsonl").is_file() and read_result(folder) is not None:
         raise UserError(
@@ -305,13 +305,13 @@ def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
-    """Add one line to metrics.jsonl and hand it to the operating system at once."""
+    """Append one line to metrics.jsonl and flush it to the operating system."""
     with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def sync_metrics(folder: Path) -> None:
-    """Return when metrics.jsonl is on disk, so that no checkpoint is ever newer than the lines before it."""
+    """Flush metrics.jsonl to disk, so that no checkpoint is newer than the lines before it."""
     path = folder / "metrics.jsonl"
     if path.is_file():
         with open(path, "rb") as file:
@@ -319,10 +319,10 @@ def sync_metrics(folder: Path) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The contents of result.json, or None while the run has not ended.
+    """The contents of result.json; None if the run has not ended.
 
     Raises:
-        UserError: it is damaged: no JSON, no status or step, or a value of another type.
+        UserError: the file is damaged: no JSON, no status or step, or a value of another type.
     """
     path = folder / "result.json"
     if not path.is_file():
@@ -339,7 +339,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def _of_today(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of a task as it was written before tasks had the loop of text, in today's form."""
+    """Convert a result of a task, written before tasks had the loop of text, to the current form."""
     step, validation = result.pop("best_step"), result.get("validation")
     if validation is not None:
         result["best"] = {"step": step, "validation_loss": validation["validation_loss"]}
