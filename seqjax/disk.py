@@ -18,12 +18,12 @@ from seqjax.units import si
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 MEND = {  # file name -> what to do if it is damaged
-    "result.json": "remove it, and the run ends once more from its last checkpoint",
-    "plan.json": "remove it, and the sweep writes it once more",
-    "data.json": "remove it if the text is still the one that the run began with",
-    "config.json": "bring it back from a copy; a sweep writes it once more where it is removed",
-    "search.json": "remove it, and the sweep writes it once more",
-    "sweep.json": "start the sweep once more, which writes it",
+    "result.json": "remove it, and the run is finished again from its last checkpoint",
+    "plan.json": "remove it, and the sweep writes it again",
+    "data.json": "remove it if the data is still the same as at the start of the run",
+    "config.json": "bring it back from a copy; a sweep writes it again if it is removed",
+    "search.json": "remove it, and the sweep writes it again",
+    "sweep.json": "start the sweep again, which writes it",
     "arrays.json": "remove it once no job of this sweep runs",
 }
 
@@ -122,5 +122,5 @@ def storage_errors(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"{error.filename or folder}: {reason} ({os.strerror(error.errno or 0)}); what is in {folder} is intact: "
-            "mend this and start the same command again"
+            "fix this and start the same command again"
         ) from error

@@ -42,11 +42,11 @@ def _outcome(work: Callable[[], int], name: str, keeps: bool) -> int:
             raise
         return _mistake(f"{printable(str(error.filename or name))}: {error.strerror}")
     except Interrupted as stop:
-        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        print(f"{stop}; the same command resumes from here", file=sys.stderr)
         return exit_code(stop.signal_number)
     except KeyboardInterrupt as stop:
         if keeps:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            print("stopped; the same command resumes from here", file=sys.stderr)
         return exit_code(stop.signal_number if isinstance(stop, Asked) else signal.SIGINT)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):

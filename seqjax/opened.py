@@ -214,7 +214,7 @@ def _restored(
         if which == "best":
             runs.read_curve(folder)  # raises if the file is missing
         if which == "best" and checkpoints.steps() and checkpoints.best() is None:
-            raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
+            raise UserError(f"{folder}: no saved checkpoint was evaluated, so there is no best one; take the last")
         here = SingleDeviceSharding(present_devices()[0])
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),

@@ -351,7 +351,7 @@ def validate(tree: Tree) -> RunConfig:
     for section in TARGETS:
         if tree.values.get(section):
             raise UserError(
-                f"{tree.place(section)}: {section}: is resolved when a run is planned, and is no part of one"
+                f"{tree.place(section)}: {section}: is resolved when a run is planned; a run does not have it"
             )
     return checked(without_targets(request), tree)
 

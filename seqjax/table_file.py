@@ -122,7 +122,7 @@ def _check_separator(where: str, names: Sequence[str]) -> None:
     for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if any(separator in name for name in names) and (len(names) == 1 or separator == "\t"):
             raise UserError(
-                f"{where}: its columns are apart by {called}; save it with commas, and numbers with a point"
+                f"{where}: its columns are separated by {called}; save it with commas, and numbers with a point"
             )
 
 

@@ -71,8 +71,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for run in runs:
         if run.tokenizer.sha256 != runs[0].tokenizer.sha256:
             raise UserError(
-                f"{run.folder}: its tokenizer '{run.tokenizer.name}' is not that of {runs[0].folder}, "
-                f"'{runs[0].tokenizer.name}'; one axis of tokens needs one tokenizer"
+                f"{run.folder}: its tokenizer '{run.tokenizer.name}' differs from '{runs[0].tokenizer.name}' of "
+                f"{runs[0].folder}; one axis of tokens needs one tokenizer"
             )
     found = [run.trace(options.text) for run in runs]
     names = _names(runs)

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             )
         measured = fit.points.variables["params"] * fit.points.variables["tokens"] * 6.0
         if np.max(found.flops) > measured.max():
-            print(f"  beyond {si(measured.max())}FLOP, the most that was measured, this is extrapolated")
+            print(f"  beyond {si(measured.max())}FLOP, the largest measured, this is extrapolated")
     return 0
 
 

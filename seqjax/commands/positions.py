@@ -95,7 +95,7 @@ def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
                 validation["by_position_se"],
             )
     if not found:
-        raise UserError(f"{places[0]}: has no finished run, and only those say the loss at each position")
+        raise UserError(f"{places[0]}: has no finished run with losses by position")
     for column, values in differences(pd.DataFrame(rows)).items():
         print(f"note: losses that cannot be compared: {column} is {', '.join(values)}", file=sys.stderr)
     return found

@@ -145,7 +145,7 @@ def report(folder: Path, outcome: Any) -> int:
         print(curves)
     print(f"table: seqjax runs {folder}")
     if outcome.signal_number is not None:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return exit_code(outcome.signal_number)
     return FAILED if outcome.failed else 0
 

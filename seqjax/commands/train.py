@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         )
     except Interrupted as stop:
         again = f"seqjax train {folder}{shared.code_again(config)}"
-        print(f"stopped at step {stop.step}, state saved; go on with: {again}", file=sys.stderr)
+        print(f"stopped at step {stop.step}, state saved; resume with: {again}", file=sys.stderr)
         return exit_code(stop.signal_number)
     if repeated:
         print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)
@@ -103,7 +103,7 @@ def _note_bundle(folder: Path, ended: bool) -> None:
     if lanes > 1 and not ended:
         print(
             f"note: this run is one of {lanes} in a bundle; alone its last digits may differ. "
-            "`seqjax sweep` with its sweep file goes on with the bundle",
+            "`seqjax sweep` with its sweep file resumes the bundle",
             file=sys.stderr,
         )
 

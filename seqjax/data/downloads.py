@@ -149,7 +149,7 @@ def fetch(file: str, addresses: tuple[str, ...], sha256: str, folders: tuple[Pat
         except Exception as error:  # the network layers raise many kinds; each means that the download failed
             reasons.append(f"{address}: {type(error).__name__}")
     raise UserError(
-        f"{file} is not at hand and could not be downloaded ({'; '.join(reasons)}): "
+        f"{file} is missing and could not be downloaded ({'; '.join(reasons)}): "
         f"fetch it from {addresses[0]} and put it at {folders[0] / file}"
     )
 

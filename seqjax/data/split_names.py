@@ -133,10 +133,10 @@ def _one_text(words: Mapping[str, Sequence[str]]) -> str:
     """Why the files are one text although some are named after splits."""
     twice = [name for name, found in words.items() if len(found) > 1]
     if twice:
-        return f"one text: {twice[0]} bears the names of two splits ({', '.join(words[twice[0]])})"
+        return f"one text: {twice[0]} has the names of two splits ({', '.join(words[twice[0]])})"
     without = next(name for name, found in words.items() if not found)
     bearer = next(name for name, found in words.items() if found)
-    return f"one text: {bearer} bears the name of a split, and {without} does not"
+    return f"one text: {bearer} has the name of a split, and {without} does not"
 
 
 def _notes(splits: Mapping[str, str], names: Sequence[str]) -> Iterable[str]:

@@ -65,7 +65,7 @@ def parse_request(spec: str) -> Request:
     """The parts of ``spec``. Raises UserError if it is malformed."""
     match = re.fullmatch(r"hf:([^:#@]+)(?:#([^:@]+))?(?::([^:@]*))?(?::([^:@]+))?(?:@([0-9]+)([A-Za-z]*))?", spec)
     if not match:
-        raise UserError(f"'{spec}' is no dataset to stream: the form is {_FORM}, as in hf:Skylion007/openwebtext@2GB")
+        raise UserError(f"'{spec}' cannot be streamed: the form is {_FORM}, as in hf:Skylion007/openwebtext@2GB")
     name, revision, config, column, number, unit = match.groups()
     if number is not None and (unit not in _UNITS or not int(number)):
         raise UserError(f"'{spec}': the limit is a number of pages, or of bytes with kB, MB or GB, above 0")

@@ -61,7 +61,7 @@ def has_lone_returns(path: Path) -> bool:
 
 def _decoded(line: bytes, where: str) -> str:
     if (at := line.find(b"\0")) >= 0:
-        raise UserError(f"{where}: a NUL byte at column {at + 1}: no plain text; if it is UTF-16, {_convert('UTF-16')}")
+        raise UserError(f"{where}: a NUL byte at column {at + 1}: not text; if it is UTF-16, {_convert('UTF-16')}")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -85,7 +85,7 @@ def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> Non
         if _kind(runs.read_config(path), sweep) not in own:
             raise UserError(
                 f"{folder}: holds runs that are not of this sweep, such as {path.name}: it was another sweep, or had "
-                "other options; choose another --runs or file name, or say --extend to add to them"
+                "other options; choose another --runs or file name, or add to them with --extend"
             )
 
 

@@ -129,9 +129,7 @@ class Sweep:
         for run in planned:
             if run.run_id in first:
                 points = f"{_point(first[run.run_id].axes)} and {_point(run.axes)}"
-                raise UserError(
-                    f"{self.tree.source}: two points are the same run {run.run_id}: {points}; take one away"
-                )
+                raise UserError(f"{self.tree.source}: two points are the same run {run.run_id}: {points}; remove one")
             first[run.run_id] = run
         return planned
 
@@ -245,7 +243,7 @@ class _Axes:
             raise UserError(f"{place}: search.seeds: expected a list of whole numbers below 2**31, got {seeds!r}")
         for key in (RATE, *([SEED] if seeds else [])):
             if key in self.places:
-                raise UserError(f"{self.places[key]}: {key}: the search has an axis over it already")
+                raise UserError(f"{self.places[key]}: {key}: the search already has an axis over it")
         self.places[RATE] = self.file.place("search.rates")
         return SearchOptions(tuple(sorted(float(rate) for rate in set(rates))), extend, tuple(seeds))
 

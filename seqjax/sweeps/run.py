@@ -192,6 +192,6 @@ def check_budget(seconds: float, budget: float | None) -> None:
     """
     if budget is not None and seconds > budget:
         raise UserError(
-            f"--budget {duration(budget)}: the plan is predicted to take {duration(seconds)}; take runs or tokens "
-            "away, or let `seqjax plan` propose sizes that fit"
+            f"--budget {duration(budget)}: the plan is predicted to take {duration(seconds)}; remove runs "
+            "or tokens, or let `seqjax plan` propose sizes that fit"
         )

@@ -280,7 +280,7 @@ def _read_old_record(path: Path, name: str) -> dict[str, Any]:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     reason = " ".join(f"{type(error).__name__}: {error} {error.__cause__ or ''}".split())[:200]
-    return UserError(f"{path}: this checkpoint cannot be read here ({reason}); nothing says it is damaged: it stays")
+    return UserError(f"{path}: this checkpoint cannot be read here ({reason}); it may be undamaged and is kept")
 
 
 def _compare_shapes(path: Path, saved: Tree, wanted: Tree) -> None:
@@ -292,8 +292,8 @@ def _compare_shapes(path: Path, saved: Tree, wanted: Tree) -> None:
     for key in sorted({**there, **here}):
         if there.get(key) != here.get(key):
             raise UserError(
-                f"{path}: is of another config or setting of JAX: {key} is {there.get(key, 'absent')} in it and "
-                f"{here.get(key, 'absent')} here; go on with those that the run began with"
+                f"{path}: has another config or setting of JAX: {key} is {there.get(key, 'absent')} in it and "
+                f"{here.get(key, 'absent')} here; use the ones that the run began with"
             )
 
 
@@ -365,6 +365,6 @@ def _storage_failures(folder: Path) -> Iterator[None]:
         if (found := OF_THE_MACHINE.search(text)) is None:
             raise
         raise UserError(
-            f"{folder}: cannot write a checkpoint ({found[0]}); what is on disk is intact: mend this "
+            f"{folder}: cannot write a checkpoint ({found[0]}); what is on disk is intact: fix this "
             "and start the same command again"
         ) from error

@@ -82,7 +82,7 @@ def make_bundle(
         UserError: as :func:`make_program`, or configs that need different programs.
     """
     if len({program_key(config) for config in configs}) != 1:
-        raise UserError(f"a bundle is of runs that differ in nothing but {', '.join(lane_keys(configs[0]))}")
+        raise UserError(f"the runs of a bundle may differ only in {', '.join(lane_keys(configs[0]))}")
     runs, carry = len(configs), objective.zero_carry
     init, steps = _pure_parts(configs[0], objective)
     seeds = np.array([config.train.seed for config in configs], np.int32)

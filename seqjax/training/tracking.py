@@ -106,7 +106,7 @@ class _Wandb(Mirror):
         if self._failure is not None and not self._told:
             self._told = True
             self._say(
-                f"wandb stopped mirroring ({self._failure}); the run goes on, and "
+                f"wandb stopped mirroring ({self._failure}); the run continues, and "
                 "`seqjax export-wandb` replays it later"
             )
 

@@ -53,7 +53,7 @@ def test_one_run_that_kills_its_worker_takes_no_other_with_it(tmp_path: Path, sm
     )
     assert ill.end() == 4, ill.said()
     assert "3 runs: 2 finished, 1 failed" in ill.said()
-    assert "go on in two halves" in ill.said() and "given up after 2 tries" in ill.said()
+    assert "continue in two halves" in ill.said() and "given up after 2 tries" in ill.said()
     states = {state.name: state for state in map(folders.state, folders.run_folders(ill.folder))}
     assert "exit code 9" in states["failed"].reason and states["failed"].step == 20  # what was trained is there
     rows = numbers(ill.folder)

@@ -63,7 +63,7 @@ def compiled() -> bool:
         told = getattr(error, "stderr", None) or str(error)  # bytes after a timeout
         told = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
         reason = told.strip().rpartition("\n")[2]
-        print(f"note: recurrences and attention run without their C++ form: {reason}", file=sys.stderr)
+        print(f"note: recurrences and attention run without C++: {reason}", file=sys.stderr)
         return False
     return True
 

@@ -52,7 +52,7 @@ def slurm_launch(
             view.show(jobs.training(), jobs.queued(), jobs.given_up)
             _sleep(POLL_SECONDS, stopping)
         if stopping:
-            view.say("the jobs go on in Slurm; the same command watches them again, `scancel` ends them")
+            view.say("the jobs continue in Slurm; the same command watches them again, `scancel` ends them")
         return tuple(jobs.given_up)
 
     return launch

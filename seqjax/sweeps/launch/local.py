@@ -291,10 +291,10 @@ class Pool:
             self.given_up.update(ids)
             self.say(f"{task.unit.label}: given up after {task.tries + 1} tries: {reason}")
         elif halved:
-            self.say(f"{task.unit.label}: {reason}; its runs go on in two halves")
+            self.say(f"{task.unit.label}: {reason}; its runs continue in two halves")
             self._halve(task.unit)
         else:
-            self.say(f"{task.unit.label}: {reason}; it goes on from its last checkpoint")
+            self.say(f"{task.unit.label}: {reason}; it resumes from its last checkpoint")
             self.waiting.insert(0, _Task(task.unit, 0 if moved else task.tries + 1))
 
     def _halve(self, unit: Unit) -> None:

@@ -83,7 +83,7 @@ def parse_time(text: str) -> int:
     """
     match = TIME.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"{text!r} is no time of Slurm's: write minutes (90), H:M:S (4:00:00) or D-H:M:S (1-12:00:00)")
+        raise UserError(f"{text!r} is not a time limit: write minutes (90), H:M:S (4:00:00) or D-H:M:S (1-12:00:00)")
     days, *rest = match.groups()
     parts = [int(part) for part in rest if part is not None]
     if days is None and len(parts) < 3:
