@@ -1,7 +1,7 @@
 """Lines of the embedded corpus with their author as the class.
 
 Shakespeare, Milton and the King James Bible as words and punctuation in lower case. A line is a fixed number of
-consecutive words, all in the vocabulary. Milton's Latin poems are left out. Splits are those of the corpus, by works.
+consecutive words, all in the vocabulary. Milton's Latin poems are left out. The splits are the corpus's, by works.
 """
 
 from __future__ import annotations

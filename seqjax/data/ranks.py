@@ -82,7 +82,7 @@ def load_encoding(name: str, cache: Path) -> tiktoken.Encoding:
 
 
 def _provide(name: str, file: RankFile, own: Path) -> None:
-    """Put a checked copy of the file into our folder under tiktoken's name for it."""
+    """Put a checked copy of the file into the folder ``own`` under tiktoken's name for it."""
     target = own / file.cache_name
     places = [own, folders.data_folder() / "tiktoken_cache"]
     if os.environ.get("TIKTOKEN_CACHE_DIR"):

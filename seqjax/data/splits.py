@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The pieces of each split; ``rule`` names the way of cutting ("" for whole files); notes for the user."""
+    """The pieces of each split; ``rule`` names an unusual way of cutting, or is ""; notes for the user."""
 
     pieces: dict[str, list[Piece]]
     rule: str = ""

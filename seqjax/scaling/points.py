@@ -262,7 +262,7 @@ def has_status(table: pd.DataFrame, status: str) -> np.ndarray:
 
 
 def _worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple[dict[Any, str], list[str]]:
-    """Among runs that differ only in rate and seed: those whose rate does not have the best mean loss.
+    """Among runs that differ only in rate and seed: the runs at rates without the best mean loss.
 
     Rates are compared on the seeds that all rates have: a search trains further seeds only at the chosen rate.
     A diverged rate counts as tried: the best rate beside it is not at the edge.

@@ -65,8 +65,8 @@ def form_units(planned: Iterable[Planned], machine: Machine, speeds: Speeds | No
     """Bundle runs, largest unit first.
 
     Args:
-        speeds: measured times; without them runs are bundled wherever they can be.
-        bundle: False: every run alone.
+        speeds: measured times; None: all runs that can share a program are bundled.
+        bundle: False: every run has its own program.
     """
     groups: dict[str, list[Planned]] = {}
     for run in planned:

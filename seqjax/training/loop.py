@@ -101,7 +101,7 @@ def train_bundle(
     with ExitStack() as stack:
         for _, folder in lanes:
             stack.enter_context(runs.lock(folder))
-        if (results := _all_results(lanes)) is not None:  # another process ended them before we had the locks
+        if (results := _all_results(lanes)) is not None:  # another process ended them before this one had the locks
             return results
         stack.enter_context(disk.storage_errors(lanes[0][1]))
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
