@@ -69,7 +69,7 @@ def bpe_vocabulary(texts: Sequence[str], size: int) -> Vocabulary:
     """
     ranks = bpe.train_bpe(texts, size - 256)
     if len(ranks) < size:
-        raise UserError(f"task.vocabulary: {size} tokens; the training text gives at most {len(ranks)}")
+        raise UserError(f"task.vocabulary: {size} tokens; the training text gives only {len(ranks)} tokens")
     encoding = tiktoken.Encoding("pairs", pat_str=bpe.PATTERN, mergeable_ranks=ranks, special_tokens={})
     return Vocabulary("bpe", encoding, ())
 
