@@ -127,7 +127,7 @@ def test_a_mistake_of_the_users_is_reported_and_not_tried_again(tmp_path: Path, 
     (["--budget", "1s"], "the plan is predicted to take"),
     (["--train.seed", "4"], "train.seed: the sweep has an axis over it"),
     (["--train.sed", "4"], "did you mean 'seed'"),
-    (["--launcher", "slurm", "--time", "soon"], "no time of Slurm's"),
+    (["--launcher", "slurm", "--time", "soon"], "not a time limit"),
     (["--wandb", "sometimes"], "wandb mode 'sometimes' is not allowed"),
 ])  # fmt: skip
 def test_mistakes_are_told_before_anything_starts(

@@ -86,7 +86,7 @@ def test_best_is_refused_where_nothing_was_evaluated(one_window: Path, capsys: p
     runs.keep_metrics(one_window, lambda record: "validation_loss" not in record)
     for command in ("eval", "sample"):
         assert main([command, str(one_window), "--checkpoint", "best"]) == 2
-        assert "none is the best" in capsys.readouterr().err
+        assert "there is no best one" in capsys.readouterr().err
     assert main(["sample", str(one_window), "--tokens", "3"]) == 0
     assert "last checkpoint, step 2" in capsys.readouterr().err
 
