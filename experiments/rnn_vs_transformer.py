@@ -149,7 +149,7 @@ def measure(folder: Path, table: pd.DataFrame, chains: Chains) -> int:
     signal_number = measure_all(places, chains, this_machine(), lambda text: print(text, file=sys.stderr, flush=True))
     if signal_number is None:
         return 0
-    print("stopped; the same command goes on from here", file=sys.stderr)
+    print("stopped; the same command resumes from here", file=sys.stderr)
     return 128 + signal.SIGINT if signal_number == signal.SIGINT else STOPPED
 
 

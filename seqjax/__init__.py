@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def open(folder: str | Path, **how: Any) -> OpenRun:
-    """A trained run: see :func:`seqjax.trained.opened.open_run`. JAX is imported when this is called, not before."""
+    """Open a trained run: see :func:`seqjax.trained.opened.open_run`. JAX is imported at the first call."""
     from seqjax.trained.opened import open_run
 
     return open_run(folder, **how)

@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        del sys.path[0]  # the working directory, where a queue.py would come before the standard library's
+        del sys.path[0]  # the working directory: a queue.py there would hide the standard library's
 
     from seqjax.cli import main
 

@@ -38,7 +38,7 @@ COMMANDS = (
     fit, predict, optimal, frontier, compare, positions,
     evaluate, sample, inspection, data, show, bench, export,
 )  # fmt: skip
-ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "show")  # whatever else there is
+ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "show")  # never on an accelerator
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 
@@ -46,10 +46,10 @@ DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with par
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    0: done; 2: a mistake of the user's, told in one line; 3: the run diverged; 4: runs of a sweep were given up; 75:
+    0: done; 2: a user's mistake, reported in one line; 3: the run diverged; 4: runs of a sweep were given up; 75:
     stopped by a signal (SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU) with its state saved, start it again; 130: stopped
-    by Ctrl-C with its state saved; 141: nobody read the output. `train` and `sweep` go on without a reader, and their
-    code is that of the training.
+    by Ctrl-C with its state saved; 141: the reader of the output has ended. `train` and `sweep` continue without a
+    reader and keep the exit code of the training.
     """
     words, config_words = split_config_options(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in words if not word.startswith("-")), "seqjax")
@@ -70,7 +70,7 @@ def _run(words: Sequence[str], config_words: Sequence[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Mistakes on the command line are told like all others, in one line."""
+    """Raises UserError for mistakes on the command line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"command line: {message.removeprefix('argument ')}")

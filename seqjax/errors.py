@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line, exit code 2, no traceback."""
+"""Errors that the user can fix: one line, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in a file, an option or the surroundings that the user can mend.
+    """A mistake in a file, an option or the environment that the user can fix.
 
-    The message is one line: what was wrong, where (file, key path, line), what is allowed and what is near.
+    The message is one line: what was wrong, where (file, key path, line), what is allowed, and a similar name.
     The command line prints it after ``error:`` and exits with code 2.
     """
 
 
 def printable(name: str) -> str:
-    r"""A file name as text that any UTF-8 file holds and one line shows: its other bytes and controls as ``\xe9``."""
+    r"""A file name as one line of valid UTF-8: invalid bytes and control characters become ``\xe9`` and the like."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", lambda c: c[0].encode("unicode_escape").decode(), text)
 
 
 def utf8(text: str, where: str) -> bytes:
-    """Text of the command line as UTF-8; UserError where it came as other bytes, as some file names do."""
+    """Text of the command line as UTF-8. Raises UserError if it has invalid bytes, as some file names do."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -32,6 +32,6 @@ def utf8(text: str, where: str) -> bytes:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest choice, or ``""`` when none is near."""
+    """Return ``"; did you mean 'x'?"`` for the most similar choice, or ``""`` if none is similar."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""

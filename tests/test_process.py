@@ -259,7 +259,7 @@ def test_a_signal_before_the_first_step(
     """While text is made into tokens, say: the exit code is ours, and the same command goes on."""
     monkeypatch.setattr("seqjax.tasks.text.load", lambda *_: signal.raise_signal(number))
     assert main(["train", str(config), "--run", str(tmp_path / "run")]) == exit_code(number)
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     monkeypatch.undo()
 
 

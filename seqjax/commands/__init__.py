@@ -1,1 +1,1 @@
-"""One file a command: its options, its help, and the call that does the work."""
+"""One file per command: its options, its help, and the call that does the work."""

@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _model(name: str, width: int) -> Family:
-    """A family at its default proportions, of at most two layers."""
+    """A family at its default proportions, with at most two layers."""
     family = family_of(name)().widened(width)
     return dataclasses.replace(family, n_layers=min(2, family.n_layers))
 

@@ -1,4 +1,4 @@
-"""`seqjax compare`: two families along one axis: loss-matched ratio, and where they cross."""
+"""`seqjax compare`: compares families by laws of one variable: ratio at matched loss, and crossing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "compare",
-        "families against each other: how many times more one needs, and where they cross",
+        "compare families: the ratio of their needs at the same loss, and the crossing of their laws",
         """
         seqjax compare runs/first --law kaplan-n --by family
         seqjax compare runs/first --law offset-c --flops exact --frontier --by family --plot families.png
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
     )
     tables.add_options(parser)
     parser.add_argument(
-        "--law", default="kaplan-n", help="of one variable: kaplan-n, kaplan-c, offset-n ... [kaplan-n]"
+        "--law", default="kaplan-n", help="a law of one variable: kaplan-n, kaplan-c, offset-n ... [kaplan-n]"
     )
     parser.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="[huber]")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw points, laws and the crossing (png, svg, pdf)")
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Fit each group, then compare each two."""
+    """Fit each group, then compare each pair."""
     shared.no_more(rest)
     tables.check(options)
     options.by = options.by or "family"

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     listing.set_defaults(run=_list)
     for name, summary, run in (
         ("prepare", "fetch a corpus, train its tokenizer and write its token shards", _prepare),
-        ("stats", "size of each split in bytes and tokens, beside what bz2 makes of it", _stats),
+        ("stats", "size of each split in bytes and tokens, and its size after bz2", _stats),
     ):
         part = parts.add_parser(name, help=summary, description=summary)
         part.add_argument("corpus", help="a named corpus, a text file, a folder or an archive of text files")

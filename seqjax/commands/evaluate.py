@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if not isinstance(run.config, Config):
         return _of_task(run, options)
     if options.windows is not None and (options.windows < 1 or run.config.data.batching == "streams"):
-        reason = "must be at least 1" if options.windows < 1 else "means nothing to streams, which are read whole"
+        reason = "must be at least 1" if options.windows < 1 else "does not apply to streams, which are read completely"
         raise UserError(f"command line: --windows {options.windows} {reason}")
     from seqjax.tasks.text_evaluation import unknown_note
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _of_task(run: OpenRun, options: argparse.Namespace) -> int:
-    """Of a task other than text: its own numbers."""
+    """Print the numbers of a run of another task than text."""
     if options.windows is not None:
         raise UserError(f"command line: --windows {options.windows} is for runs on text")
     if options.split == "train":

@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Replay and say how much."""
+    """Replay and print the number of lines."""
     shared.no_more(rest)
     from seqjax.training.tracking import export
 

@@ -1,4 +1,4 @@
-"""`seqjax fit`: a scaling law through a table of runs, with intervals and every reason to doubt it."""
+"""`seqjax fit`: fits a scaling law to a table of runs, with intervals and reasons to doubt it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--json", type=Path, metavar="FILE", help="write the fit(s): for seqjax predict and optimal")
     out.add_argument("--plot", type=Path, metavar="FILE", help="draw points, law and residuals (png, svg, pdf)")
-    out.add_argument("--checklist", action="store_true", help="print the checklist of Li et al. 2025, filled in")
+    out.add_argument("--checklist", action="store_true", help="print the checklist of Li et al. 2025 with answers")
     parser.set_defaults(run=run)
 
 

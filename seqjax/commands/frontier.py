@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Profiles and their minima, and the power laws through them."""
+    """Print the profiles, their minima, and the power laws through them."""
     shared.no_more(rest)
     tables.check(options)
     if options.plot:
@@ -96,7 +96,7 @@ def _print_envelope(points: Any, options: argparse.Namespace) -> None:
 
 
 def _curves(places: list[Path], points: Any) -> dict[float, Any]:
-    """The validation curve of each run that is among the points: size -> (FLOPs, loss)."""
+    """The validation curves of the runs of these points: size -> (FLOPs, loss)."""
     import numpy as np
 
     from seqjax.runs import read_curve

@@ -1,4 +1,4 @@
-"""`seqjax inspect`: what happens inside trained runs while they read a text."""
+"""`seqjax inspect`: the inside of trained runs on a text."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "inspect",
-        "look inside trained runs: attention, gates, states and the loss of each token of a text",
+        "draw the inside of trained runs on a text: attention, gates, states, and the loss of each token",
         """
         seqjax inspect runs/transformer/transformer-4x128-0123456789 --text "To be, or not to be"
         seqjax inspect TRANSFORMER LSTM --text "To be, or not to be" --output inside.svg --json inside.json
         seqjax inspect RUN --text "To be, or not to be" --layer 1 --units 20 --checkpoint best
         """,
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="run folders, all of one tokenizer")
-    parser.add_argument("--text", required=True, help="what the runs read, from its first token on")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="run folders with the same tokenizer")
+    parser.add_argument("--text", required=True, help="the text to read")
     parser.add_argument(
         "--output", type=Path, default=Path("inspection.png"), metavar="FILE",
         help="figure: .png, .svg or .pdf [inspection.png, here]",
@@ -39,11 +39,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--layer",
         type=whole(),
-        help="draw this layer alone, from 1 [the last recurrent layer; every block's attention]",
+        help="draw only this layer, from 1 [the last recurrent layer; every block's attention]",
     )
     parser.add_argument(
         "--units", type=whole(), default=12,
-        help="draw at most so many units of a layer, those whose output h varies most over the text [12]",
+        help="maximal number of units to draw of a layer: those whose output h varies most over the text [12]",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, of all layers and units")
     shared.add_corpus(parser)
@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Print the table of tokens, write the figure and the numbers."""
+    """Print the table of tokens; write the figure and the numbers."""
     if options.units < 1:
         raise UserError(f"command line: --units {options.units} is out of range; at least 1 is needed")
     if not options.text:
@@ -71,8 +71,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for run in runs:
         if run.tokenizer.sha256 != runs[0].tokenizer.sha256:
             raise UserError(
-                f"{run.folder}: its tokenizer '{run.tokenizer.name}' is not that of {runs[0].folder}, "
-                f"'{runs[0].tokenizer.name}'; one axis of tokens needs one tokenizer"
+                f"{run.folder}: its tokenizer '{run.tokenizer.name}' differs from '{runs[0].tokenizer.name}' of "
+                f"{runs[0].folder}; one axis of tokens needs one tokenizer"
             )
     found = [run.trace(options.text) for run in runs]
     names = _names(runs)
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _names(runs: list[OpenRun]) -> list[str]:
-    """The family and shape of each run, with the digits of its folder where that does not tell them apart."""
+    """The family and shape of each run; if they are not unique, also the last digits of its folder."""
     short = [f"{run.config.model.family} {run.config.model.n_layers}x{_width(run)}" for run in runs]
     if len(set(short)) == len(short):
         return short
@@ -118,7 +118,7 @@ def _reading(name: str, one: Trace) -> Any:
 
 
 def _table(names: list[str], runs: list[OpenRun], found: list[Trace]) -> str:
-    """Each token with its loss, and what the model holds likeliest to come after it."""
+    """Each token with its loss, and the likeliest token after it."""
     heads = [f"  {name}: loss, likeliest next" for name in names]
     lines = [f"{'token':<12}" + "".join(f"{head:<34}" for head in heads).rstrip()]
     guesses = [one.likeliest() for one in found]
@@ -139,7 +139,7 @@ def _shown(piece: str) -> str:
 
 
 def _record(run: OpenRun, one: Trace) -> dict[str, Any]:
-    """For the JSON file; what is not there is null or empty."""
+    """The record of a run in the JSON file; missing parts are null or empty."""
     token_T, p_T = one.likeliest()
     inside = one.inside
     return {

@@ -1,4 +1,4 @@
-"""`seqjax optimal`: how a budget of compute is best split between parameters and tokens."""
+"""`seqjax optimal`: the best split of a compute budget between parameters and tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "optimal",
-        "how compute is best split between parameters and tokens, by a fitted law of both",
+        "the best split of compute between parameters and tokens, by a fitted law",
         """
         seqjax optimal fit.json --flops 1e21
         seqjax optimal fit.json --flops 1e18 1e19 1e20
@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """A table with a row for each budget and each fit in the file."""
+    """Print a table with a row per budget, for each fit in the file."""
     shared.no_more(rest)
     import numpy as np
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             )
         measured = fit.points.variables["params"] * fit.points.variables["tokens"] * 6.0
         if np.max(found.flops) > measured.max():
-            print(f"  beyond {si(measured.max())}FLOP, the most that was measured, this is extrapolated")
+            print(f"  beyond {si(measured.max())}FLOP, the largest measured, this is extrapolated")
     return 0
 
 

@@ -21,16 +21,16 @@ from seqjax.runs.config_file import validate, with_options
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take the options that overlay a config (``--train.steps 500``), known by their dot, from the rest of the words.
+    """Split off the options that override a config (``--train.steps 500``): they have a dot in the name.
 
-    argparse does not know them, and would take their values for arguments of its own.
+    argparse does not know them and would take their values for its own arguments. Returns the other words first.
     """
     rest, taken = _split(words, lambda name: name.startswith("--") and "." in name)
     return rest, [word for option in taken for word in option]
 
 
 def _split(words: Sequence[str], wanted: Callable[[str], bool]) -> tuple[list[str], list[list[str]]]:
-    """The words without the options of wanted names; and these options, each with its value if it has one."""
+    """The words without the wanted options; and these options, each with its value if it has one."""
     rest: list[str] = []
     taken: list[list[str]] = []
     waiting = list(words)
@@ -77,20 +77,20 @@ def _near(name: str) -> str:
 
 
 def no_more(rest: Sequence[str]) -> None:
-    """Refuse words that a command does not know."""
+    """Raise UserError if there are unknown words."""
     if rest:
         raise UserError(f"command line: {rest[0]}: unknown option")
 
 
 def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig:
-    """The config in a file, or of a run folder, with the dotted options over it; targets are resolved and told.
+    """The config in a file or run folder, with dotted options. Targets are resolved, with notes on standard error.
 
     Args:
-        trust: run the copy of a family's code in the run folder.
+        trust: run the copy of the family's code in the run folder.
     """
     file = path / "config.json" if (path / "config.json").is_file() else path
     if file != path:
-        model = runs.read_config(path).model  # refuses what no run has written
+        model = runs.read_config(path).model  # raises if the file was not written by a run
         if trust and isinstance(model, own.Absent):
             runs.load_code(path, model.family)
     tree = with_options(read_tree(file), config_options(rest))
@@ -105,17 +105,17 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
 
 
 def add_code(parser: argparse.ArgumentParser) -> None:
-    """The option that lets the code in a run folder be run, for commands that need the model of a run."""
+    """Add the option to run the code in a run folder, for commands that need the model of a run."""
     parser.add_argument(
         "--trust-code",
         action="store_true",
-        help="where the family is a file of somebody's own: run the copy in the run folder "
+        help="if the family is a user's own file: run the copy in the run folder "
         "(or name the file: --model.family FILE.py:CLASS)",
     )
 
 
 def code_again(config: RunConfig) -> str:
-    """The words that make the code of a run's family known to another command; none for the package's families."""
+    """The options that make the code of a run's family known to another command; "" for the package's families."""
     family = config.model.family
     if not own.is_own(family):
         return ""
@@ -135,7 +135,7 @@ def configs_of_runs(folders: Sequence[Path], rest: Sequence[str], trust: bool) -
     """The configs of run folders, with the code of their families.
 
     Args:
-        rest: may hold ``--model.family FILE.py:CLASS``, once for each family of the user's own.
+        rest: may hold ``--model.family FILE.py:CLASS``, once per own family of the user.
         trust: run the copies of the code in the run folders.
     Raises:
         UserError: code of a family is not named, was changed, or fails; another option.
@@ -177,7 +177,7 @@ def _with_code(folder: Path, named: Sequence[str], trust: bool) -> RunConfig:
 
 
 def fields_help() -> str:
-    """Every config field with its type, default and meaning, as the epilog of a help text."""
+    """Every config field with its type, default and meaning, for the end of a help text."""
     width = min(shutil.get_terminal_size().columns, 110)
     lines = ["config fields (each is an option, over the values of CONFIG):"]
     heading = None
@@ -223,12 +223,12 @@ def add_parser(commands: Any, name: str, summary: str, examples: str, fields: bo
 
 
 def add_corpus(parser: argparse.ArgumentParser) -> None:
-    """The option that says where the text of a run has gone."""
-    parser.add_argument("--corpus", metavar="PATH", help="where the text that the run began with is now [as it was]")
+    """Add the option for a moved corpus."""
+    parser.add_argument("--corpus", metavar="PATH", help="the text of the run, if it has moved [data.corpus]")
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Save a figure and say where it is."""
+    """Save a figure and print its path."""
     from seqjax.plots.style import save
 
     save(figure, path)

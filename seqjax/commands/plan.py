@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Measure, search for the largest sizes that fit, print the sweep file."""
+    """Measure step times, search for the largest sizes that fit, print the sweep file."""
     seconds = sweep_command.duration_option("--budget", options.budget)
     for name in ("sizes", "lengths", "ratio"):
         if not getattr(options, name) > 0:

@@ -1,4 +1,4 @@
-"""`seqjax positions`: loss per token against its position in the context, and where it stops falling."""
+"""`seqjax positions`: loss per token by position in the context, and the position where it stops falling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "positions",
-        "loss per token against its position: the law E + A / T^alpha, the late gain, the plateau",
+        "loss per token by position: the law E + A / T^alpha, the late gain, the plateau",
         """
         seqjax positions runs/first/lstm-1x27-9d3c4b8c1e runs/first/transformer-2x16-05a1d2f0aa --plot positions.png
         seqjax positions runs/first --late 16 64
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """One line a run, and the figure."""
+    """Print one line per run; draw the figure."""
     shared.no_more(rest)
     if options.plot:
         from seqjax.plots.fits import check_name
@@ -95,7 +95,7 @@ def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
                 validation["by_position_se"],
             )
     if not found:
-        raise UserError(f"{places[0]}: has no finished run, and only those say the loss at each position")
+        raise UserError(f"{places[0]}: has no finished run with losses by position")
     for column, values in differences(pd.DataFrame(rows)).items():
         print(f"note: losses that cannot be compared: {column} is {', '.join(values)}", file=sys.stderr)
     return found

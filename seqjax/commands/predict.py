@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """One line for each value and each fit in the file."""
+    """Print a line per value, for each fit in the file."""
     shared.no_more(rest)
     import numpy as np
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     given = {name: getattr(options, name) for name in VARIABLES if getattr(options, name) is not None}
     lengths = {len(values) for values in given.values()} - {1}
     if len(lengths) > 1:
-        raise UserError(f"command line: {', '.join(given)}: give each as many values, or one")
+        raise UserError(f"command line: {', '.join(given)}: give each the same number of values, or one")
     for group, fit in read_fits(options.fit).items():
         found = fit.predict(**{name: np.array(values) for name, values in given.items()})
         at = np.broadcast_arrays(*(np.array(given[name]) for name in fit.law.variables))

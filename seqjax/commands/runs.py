@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "runs",
-        "one table of all runs in sweep folders, from the folders alone",
+        "one table of all runs in sweep folders",
         """
         seqjax runs runs/first
         seqjax runs runs/first runs/second --format csv --output runs.csv
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("places", type=Path, nargs="*", metavar="DIR|TABLE", help="sweep or run folders, saved tables")
     parser.add_argument("--format", choices=("table", "csv", "parquet"), help="[by the name of --output, else table]")
     parser.add_argument("--output", type=Path, metavar="FILE", help="[standard output]")
-    parser.add_argument("--columns", action="store_true", help="say what each column means")
+    parser.add_argument("--columns", action="store_true", help="print the meaning of each column")
     parser.set_defaults(run=run)
 
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _tell_damaged(found: Any) -> int:
-    """A line for each run of the table that has a damaged file; 2 if there is one, else 0."""
+    """Print a line for each run with a damaged file; return 2 if there is one, else 0."""
     reasons = found.loc[found["status"] == "damaged", "reason"]
     for reason in reasons:
         print(f"error: {reason}", file=sys.stderr)

@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--top-p", type=number(), default=1.0, help="choose among the likeliest tokens of total probability p [1.0]"
     )
-    parser.add_argument("--samples", type=whole(), default=1, help="how many texts [1]")
+    parser.add_argument("--samples", type=whole(), default=1, help="number of texts [1]")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the sampling [0]")
     shared.add_corpus(parser)
     shared.add_code(parser)

@@ -1,4 +1,4 @@
-"""`seqjax show`: what a config says, before anything is trained."""
+"""`seqjax show`: the resolved config, parameter counts and costs, without training."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _show_task(config: RunConfig) -> int:
-    """Of a task other than text."""
+    """Print the config and counts of a run of another task than text."""
     from seqjax.tasks import task_module
 
     module = task_module(task_name(config))

@@ -1,4 +1,4 @@
-"""`seqjax status`: how the runs of a sweep stand, from their folders alone."""
+"""`seqjax status`: the states of the runs of a sweep."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "status",
-        "how the runs of a sweep stand: finished, running, stopped, failed",
+        "the states of the runs of a sweep: finished, running, stopped, failed",
         """
         seqjax status runs/first
         seqjax status runs/first --json
         """,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a sweep folder, or one run folder")
-    parser.add_argument("--json", action="store_true", help="print JSON, one entry a run")
+    parser.add_argument("--json", action="store_true", help="print JSON, one entry per run")
     parser.set_defaults(run=run)
 
 

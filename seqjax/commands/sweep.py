@@ -1,4 +1,4 @@
-"""`seqjax sweep`: train every run of a sweep file, as fast as this machine or a cluster allows."""
+"""`seqjax sweep`: trains every run of a sweep file, in parallel on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "sweep",
-        "train every run of a sweep file; the same command goes on with what was stopped",
+        "train every run of a sweep file; the same command resumes a stopped sweep",
         """
         seqjax sweep configs/sweeps/first.yaml --dry-run
         seqjax sweep configs/sweeps/first.yaml --budget 20m
@@ -36,13 +36,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all sweep folders [runs]")
     parser.add_argument("--extend", action="store_true", help="add to a folder with runs of another sweep")
     parser.add_argument(
-        "--retries", type=whole(), default=2, help="tries more for a run that dies without progress [2]"
+        "--retries", type=whole(), default=2, help="further tries of a run that dies without progress [2]"
     )
     parser.add_argument("--wandb", metavar="MODE", help="online, offline or disabled [as for train]")
     slurm = parser.add_argument_group("Slurm (--launcher slurm)")
     slurm.add_argument("--launcher", choices=("local", "slurm"), default="local", help="[local]")
     slurm.add_argument("--partition", help="[the cluster's default]")
-    slurm.add_argument("--time", default="4:00:00", help="limit of one job; it is requeued and goes on [4:00:00]")
+    slurm.add_argument("--time", default="4:00:00", help="limit of a job; then it is requeued and resumes [4:00:00]")
     slurm.add_argument("--gpus-per-run", type=whole(), default=0, help="[0]")
     slurm.add_argument("--cpus-per-run", type=whole(), default=1, help="[1]")
     slurm.add_argument("--memory-gb", type=number(), help="[the cluster's default]")
@@ -54,11 +54,11 @@ def add_parser(commands: Any) -> None:
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `sweep` and `plan` share."""
+    """Add the options that `sweep` and `plan` share."""
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a sweep file, such as configs/sweeps/first.yaml")
-    parser.add_argument("--no-bundle", action="store_true", help="train every run in a program of its own")
-    parser.add_argument("--workers", type=whole(), help="workers side by side [one a core, or one a GPU]")
-    parser.add_argument("--threads", type=whole(), help="cores of each worker [1; more when there are cores to spare]")
+    parser.add_argument("--no-bundle", action="store_true", help="train every run in its own program")
+    parser.add_argument("--workers", type=whole(), help="number of workers [one per core, or one per GPU]")
+    parser.add_argument("--threads", type=whole(), help="cores of each worker [1; more if there are spare cores]")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     waiting = [run for run in planned if results(run.run_id) is None]
     speeds = None
     if cluster is None:
-        # of ended runs too: a search may add to them
+        # for ended runs too: a search may add runs of the same shapes
         speeds = measured_speeds(planned if waiting else [], machine, not options.no_bundle, _say)
     units = form_units(waiting, machine, speeds, not options.no_bundle)
     print(describe_plan(sweep, planned, len(planned) - len(waiting), units, machine, speeds), flush=True)
@@ -123,7 +123,7 @@ def _slurm_options(options: argparse.Namespace) -> Any:
         max_parallel=options.max_parallel,
         account=options.account,
         qos=options.qos,
-        retries=0,  # a job that ends without a result is submitted again, and its runs say so
+        retries=0,  # not within a job: the launcher submits a failed job again and records the failure
     )
 
 
@@ -134,7 +134,7 @@ def _slurm_machine(cluster: Any) -> Any:
 
 
 def report(folder: Path, outcome: Any) -> int:
-    """Say how the sweep stands; its exit code."""
+    """Print the state of the sweep; return the exit code."""
     from seqjax.sweeps.folder import state_to_show
     from seqjax.sweeps.printed import describe_curves, describe_states
 
@@ -145,13 +145,13 @@ def report(folder: Path, outcome: Any) -> int:
         print(curves)
     print(f"table: seqjax runs {folder}")
     if outcome.signal_number is not None:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return exit_code(outcome.signal_number)
     return FAILED if outcome.failed else 0
 
 
 def machine_of(options: argparse.Namespace) -> Any:
-    """The part of this machine that may be used."""
+    """The part of this machine that the options allow."""
     from seqjax.sweeps.machine import this_machine
 
     if options.workers is not None and options.workers < 1:
@@ -172,7 +172,7 @@ def duration_option(name: str, text: str | None) -> float | None:
 
 
 def stay_off_accelerators() -> None:
-    """Counting parameters needs no device, and the workers need all the memory of theirs."""
+    """Use only the CPU in this process: the workers need all the memory of the accelerators."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")

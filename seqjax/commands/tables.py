@@ -1,4 +1,4 @@
-"""Options with which several commands read points from tables and sweep folders."""
+"""Options of commands that read points from tables and sweep folders."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ SHORT = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Places, columns, rows and resampling."""
+    """Add options for places, columns, rows and resampling."""
     parser.add_argument("places", type=Path, nargs="*", metavar="TABLE|DIR", help="CSV, parquet, or sweep folders")
     columns = parser.add_argument_group(
         "columns (of a run table: also non-embedding, with-readout, total; kaplan, exact)"
     )
     for name in VARIABLES:
         columns.add_argument(f"--{name.replace('_', '-')}", metavar="COLUMN")
-    columns.add_argument("--cluster", metavar="COLUMN", help="what is resampled together [rows with equal variables]")
-    columns.add_argument("--by", metavar="COLUMN", help="apart for each value of it, such as family")
+    columns.add_argument("--cluster", metavar="COLUMN", help="rows to resample together [rows with equal variables]")
+    columns.add_argument("--by", metavar="COLUMN", help="separately for each value of it, such as family")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--where", metavar="EXPRESSION", help="keep the rows for which it is true")
     rows.add_argument(
         "--drop-highest", type=whole(0), default=0, metavar="K", help="leave out the K highest losses [0]"
     )
-    rows.add_argument("--frontier", action="store_true", help="keep runs that no run with less compute beats")
+    rows.add_argument("--frontier", action="store_true", help="keep only runs that are best for their compute")
     rows.add_argument(
         "--critical-batch",
         type=number(),
@@ -47,11 +47,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="turn C into C_min and steps into S_min, with B_crit = B / L^(1 / ALPHA) tokens (Kaplan: 2.1e8 0.21)",
     )
     parser.add_argument("--bootstrap", type=whole(0), default=1000, metavar="R", help="refits for the intervals [1000]")
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the resampling [0]")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the resampling [0]")
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse what no table can mend."""
+    """Check the options before any table is read."""
     if not options.places:
         raise UserError("command line: expected a TABLE or DIR, such as runs/first or table.csv")
     need_parquet(options.places)
@@ -62,12 +62,12 @@ def check(options: argparse.Namespace) -> None:
 
 
 def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared: bool = False) -> dict[str, Any]:
-    """The points that the options ask for, by the value of ``--by``, or under "".
+    """The points that the options select, by the value of ``--by``; without it under "".
 
-    Of several groups, one that has no points to fit is left out; see :func:`apart`.
+    A group without points to fit is left out if there are others; see :func:`apart`.
 
     Args:
-        compared: the groups are compared with each other, so their losses have to compare.
+        compared: the groups are compared with each other, so their losses must be comparable.
     Raises:
         UserError: see :func:`seqjax.laws.points.read_points`.
     """
@@ -78,7 +78,7 @@ def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared:
     wanted |= {"flops"} if options.frontier else set()
     wanted |= {"tokens", "steps"} if options.critical_batch else set()
     table, written = _read(options.places)
-    # the condition has to be true for some row of the whole table
+    # the condition must be true for some row of the whole table
     keep, _ = select(table, options.where, _source(options.places))
     if compared:
         ended = has_status(table, "finished") if is_run_table(table) else keep
@@ -105,9 +105,9 @@ def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared:
 
 @contextlib.contextmanager
 def apart(options: argparse.Namespace, group: str) -> Iterator[None]:
-    """Tell of a group that cannot be fitted, so that the others still are; the exit code will be 2.
+    """Report an error of a group and continue with the others; the exit code will be 2.
 
-    Without groups it is an error like any other."""
+    Without groups (``group`` is "") the error is raised."""
     try:
         yield
     except UserError as error:
@@ -118,7 +118,7 @@ def apart(options: argparse.Namespace, group: str) -> Iterator[None]:
 
 
 def exit_code(options: argparse.Namespace) -> int:
-    """0, or 2 when a group was refused."""
+    """0, or 2 if a group was refused."""
     return 2 if getattr(options, "refused", False) else 0
 
 
@@ -148,7 +148,7 @@ def _source(places: list[Path]) -> str:
 
 
 def _read(places: list[Path]) -> tuple[Any, Any]:
-    """The run table of sweep folders, or any table in files; and its cells as they are written."""
+    """The run table of sweep folders, or any table in files; and its cells as text."""
     from seqjax.laws.table_file import read_file
     from seqjax.sweeps.table import gather
 

@@ -1,4 +1,4 @@
-"""`seqjax train`: from a config, or an interrupted run folder, to a trained model."""
+"""`seqjax train`: trains a model from a config, or resumes a run folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "train",
-        "train a model, or go on with a run that was stopped",
+        "train a model, or resume a run that was stopped",
         """
         seqjax train configs/english/lstm.yaml
         seqjax train configs/english/lstm.yaml --model.d-model 128 --train.steps 500
@@ -37,19 +37,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
     shared.add_corpus(parser)
     shared.add_code(parser)
-    parser.add_argument("--devices", type=whole(), help="devices that share each batch [all; of a CPU 1]")
+    parser.add_argument("--devices", type=whole(), help="number of devices that share each batch [all; 1 on a CPU]")
     parser.add_argument(
         "--wandb",
         metavar="MODE",
         help="online, offline or disabled [WANDB_MODE; else online if a key is found, else offline]",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress on the screen (log.txt has it)")
+    parser.add_argument("--quiet", action="store_true", help="no progress on the terminal (log.txt has it)")
     parser.add_argument("--no-sample", action="store_true", help="do not print a sample of text at the end")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Train, then say what came of it."""
+    """Train, then print the result."""
     config, folder = _config_and_folder(options, rest)
     from seqjax.training.loop import train
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         )
     except Interrupted as stop:
         again = f"seqjax train {folder}{shared.code_again(config)}"
-        print(f"stopped at step {stop.step}, state saved; go on with: {again}", file=sys.stderr)
+        print(f"stopped at step {stop.step}, state saved; resume with: {again}", file=sys.stderr)
         return exit_code(stop.signal_number)
     if repeated:
         print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)
@@ -103,7 +103,7 @@ def _note_bundle(folder: Path, ended: bool) -> None:
     if lanes > 1 and not ended:
         print(
             f"note: this run is one of {lanes} in a bundle; alone its last digits may differ. "
-            "`seqjax sweep` with its sweep file goes on with the bundle",
+            "`seqjax sweep` with its sweep file resumes the bundle",
             file=sys.stderr,
         )
 

@@ -1,6 +1,6 @@
 """The claims of Kaplan et al. 2020 about LSTMs and Transformers, each with a test that was fixed before the runs.
 
-Thresholds are of the published figures and laws; none depends on a result of ours.
+Thresholds come from the published figures and laws, not from results of this package.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a comparison of families needs of finished sweeps, as a few small files that can be kept beside its figures.
+"""Small files of a finished sweep for a comparison of families, to keep beside its figures.
 
-runs.csv        the run table, every run, diverged ones too
+runs.csv        the run table with every run, also diverged ones
 search.json     the learning-rate curves
-curves.json     run id -> tokens seen and held-out loss along training, of the runs at the chosen rates
-positions.npz   loss by position on the same tokens for all of these (`seqjax.comparison.measured`)
+curves.json     run id -> training tokens and held-out loss, for the runs at the chosen rates
+positions.npz   loss by position of these runs on the same tokens (`seqjax.comparison.measured`)
 where.json      the sweep file, the command, hardware and versions of the run that ended last
 """
 
@@ -30,7 +30,7 @@ from seqjax.trained.chains import Chains
 
 
 def to_measure(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose loss by position is compared: finished, at the best rate of their model, zero state per window."""
+    """The runs for loss by position: finished, at the best rate of their model, with batches of windows."""
     chosen = at_best_rates(table)
     return chosen[chosen["data.batching"] == "windows"]
 
@@ -38,14 +38,14 @@ def to_measure(table: pd.DataFrame) -> pd.DataFrame:
 def collect(
     folder: Path, table: pd.DataFrame, target: Path, chains: Chains, characters_per_token: float, command: str
 ) -> None:
-    """Write the files of one sweep into ``target``, each whole or not at all.
+    """Write the files of one sweep into ``target``, each atomically.
 
     Args:
-        table: the runs of the sweep, and no others that lie in its folder.
-        command: that trained them, for the report.
+        table: the runs of the sweep, without other runs of its folder.
+        command: the command that trained them, for the report.
 
     Raises:
-        UserError: a run without its loss by position, or a place that cannot be written.
+        UserError: no finished run, a run without loss by position, or a folder that cannot be written.
     """
     chosen = to_measure(table)
     if chosen.empty:
@@ -84,7 +84,7 @@ def collect(
 
 
 def _curve(place: Path) -> tuple[list[float], list[float]]:
-    """Tokens and held-out loss, each point on the same windows."""
+    """Tokens and held-out loss along training, all on the same windows."""
     points = [(r["tokens"], r["validation_loss"]) for r in runs.read_curve(place)]
     return [tokens for tokens, _ in points], [loss for _, loss in points]
 
@@ -95,7 +95,7 @@ def _search(folder: Path) -> Sequence[Any]:
 
 
 def _where(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
-    """Of the run that ended last."""
+    """The contents of where.json, of the run that ended last."""
     last = table.dropna(subset=["ended"]).sort_values("ended")["run_id"].iloc[-1]
     result = runs.read_result(folders_by_id(folder)[last]) or {}
     return {

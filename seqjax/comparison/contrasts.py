@@ -1,7 +1,7 @@
-"""Contrasts between families: each a number of the measured curves, [S]: measured first, then the draws.
+"""Contrasts between families: each a statistic of the measured curves, [S]: the measured value, then the draws.
 
 Losses are in nats per 4.3 characters, the text of one token of Kaplan et al. 2020: with a smaller vocabulary a token
-holds less text and fewer nats. Which depth is the best of a size is decided once, by the measured mean loss.
+holds less text and fewer nats. The best depth of a size is chosen once, by the measured mean loss.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from seqjax.comparison.judging import LSTM, TRANSFORMER, Unmeasured
 from seqjax.comparison.measured import Comparison
 from seqjax.laws.position import power_law
 
-RESIDUAL = 0.03  # nats: the law of position is to hold that closely
+RESIDUAL = 0.03  # nats: largest allowed deviation from the law of position
 
 
 def _both(c: Comparison) -> list[int]:
@@ -25,7 +25,7 @@ def _both(c: Comparison) -> list[int]:
 
 
 def _best_pair(c: Comparison) -> tuple[int, int]:
-    """The best LSTM and the best Transformer of the largest size of both."""
+    """The best LSTM and the best Transformer of the largest common size."""
     size = _both(c)[-1]
     return c.best(LSTM, size), c.best(TRANSFORMER, size)
 
@@ -45,20 +45,20 @@ def _slope(x_K: np.ndarray, y_SxK: np.ndarray) -> np.ndarray:
 
 
 def lead(c: Comparison) -> np.ndarray:
-    """Loss of the best LSTM minus that of the best Transformer, largest size."""
+    """Loss of the best LSTM minus loss of the best Transformer, largest size."""
     lstm, transformer = _best_pair(c)
     return (c.mean_SxM[:, lstm] - c.mean_SxM[:, transformer]) * c.per_kaplan_token
 
 
 def early_difference(c: Comparison) -> np.ndarray:
-    """The same over the first 16 positions."""
+    """Loss of the best LSTM minus loss of the best Transformer over the first 16 positions, largest size."""
     lstm, transformer = _best_pair(c)
     first = c.at(1, 16)
     return (first[:, lstm] - first[:, transformer]) * c.per_kaplan_token
 
 
 def lead_growth(c: Comparison) -> np.ndarray:
-    """By how much the lead grows for ten times the parameters."""
+    """Growth of the lead for ten times the parameters."""
     sizes = _both(c)
     log_n, lstm = _envelope(c, LSTM, sizes)
     _, transformer = _envelope(c, TRANSFORMER, sizes)
@@ -75,7 +75,7 @@ def _depths(c: Comparison) -> np.ndarray:
 
 
 def depth_difference(c: Comparison) -> np.ndarray:
-    """Loss of the deeper minus that of the shallower of the two depths that lie furthest apart, largest size."""
+    """Of the two depths with the largest difference: loss of the deeper minus loss of the shallower, largest size."""
     losses = _depths(c)
     measured = losses[0]
     shallow, deep = sorted((int(measured.argmin()), int(measured.argmax())))
@@ -83,18 +83,18 @@ def depth_difference(c: Comparison) -> np.ndarray:
 
 
 def depth_helps(c: Comparison) -> np.ndarray:
-    """Loss with one layer minus that of the best depth of more, largest size."""
+    """Loss with one layer minus loss of the best larger depth, largest size."""
     losses = _depths(c)
     return losses[:, 0] - losses[:, 1 + int(losses[0, 1:].argmin())]
 
 
 def lstm_gain(c: Comparison) -> np.ndarray:
-    """By how much the best LSTM's loss falls on the same tokens, from context of 430 to 550 characters to the end."""
+    """Fall of the best LSTM's loss on the same tokens, from 430 to 550 characters of context to the end."""
     return c.gain_SxM[:, _best_pair(c)[0]] * c.per_kaplan_token
 
 
 def transformer_gain(c: Comparison) -> np.ndarray:
-    """The same for the best Transformer."""
+    """Fall of the best Transformer's loss on the same tokens, from 430 to 550 characters of context to the end."""
     return c.gain_SxM[:, _best_pair(c)[1]] * c.per_kaplan_token
 
 
@@ -104,7 +104,7 @@ def gain_difference(c: Comparison) -> np.ndarray:
 
 
 def gain_ratio(c: Comparison) -> np.ndarray:
-    """The LSTM's late gain over the Transformer's, which must be above 0 beyond doubt."""
+    """The LSTM's late gain over the Transformer's, if the Transformer's interval is above 0."""
     transformer = transformer_gain(c)
     if not c.interval(transformer)[1] > 0:
         raise Unmeasured("the Transformer's own gain is not above 0 beyond doubt")
@@ -112,7 +112,7 @@ def gain_ratio(c: Comparison) -> np.ndarray:
 
 
 def short_context(c: Comparison) -> np.ndarray:
-    """Loss over the first 8 positions of the long-context Transformer minus that of one trained on 8, largest size."""
+    """Loss over the first 8 positions: Transformer with long context minus one trained on 8 tokens, largest size."""
     short = c.of(TRANSFORMER, context=8)
     pairs = [
         (i, j)
@@ -129,7 +129,7 @@ def short_context(c: Comparison) -> np.ndarray:
 
 def _position_law(c: Comparison, model: int) -> tuple[np.ndarray, np.ndarray]:
     """Exponent and largest residual of E + A T^-p through the bins from the second position on, [S] each."""
-    loss_SxP = c.loss_SxMxP[:, model, 1:-1]  # the first bin is the first position, the last one all of them
+    loss_SxP = c.loss_SxMxP[:, model, 1:-1]  # the first bin is position 1, the last bin all positions
     exponent, fitted = power_law(c.chains.centers()[1:], loss_SxP)
     return exponent, np.abs(fitted - loss_SxP).max(axis=1)
 
@@ -140,7 +140,7 @@ def exponent(c: Comparison) -> np.ndarray:
 
 
 def exponent_growth(c: Comparison) -> np.ndarray:
-    """p of the best Transformer of the largest size minus that of the smallest."""
+    """p of the best Transformer of the largest size minus p of the smallest."""
     sizes = _both(c)
     if len(sizes) < 2:
         raise Unmeasured("needs two sizes of both families")
@@ -149,7 +149,7 @@ def exponent_growth(c: Comparison) -> np.ndarray:
 
 
 def law_residual(c: Comparison) -> np.ndarray:
-    """Largest distance of the best Transformer's curve from its law; the text alone must not make one as large."""
+    """Largest deviation of the best Transformer's curve from its law, if the noise of the text is small enough."""
     transformer = _best_pair(c)[1]
     curve_RxP = c.loss_SxMxP[1:, transformer, 1:-1]
     noise = (curve_RxP - curve_RxP.mean(axis=1, keepdims=True)).std(axis=0).max() * c.per_kaplan_token
@@ -165,7 +165,7 @@ def transformer_slope(c: Comparison) -> np.ndarray:
 
 
 def slope_difference(c: Comparison) -> np.ndarray:
-    """alpha of the Transformer minus that of the LSTM over the upper half of the sizes."""
+    """alpha of the Transformer minus alpha of the LSTM over the upper half of the sizes."""
     sizes = _both(c)
     upper = sizes[min(len(sizes) // 2, len(sizes) - 2) :]
     slopes = []
@@ -176,7 +176,7 @@ def slope_difference(c: Comparison) -> np.ndarray:
 
 
 def lead_at_equal_compute(c: Comparison) -> np.ndarray:
-    """Loss of the LSTM minus that of the Transformer for as much compute as the largest of both families had."""
+    """Loss of the LSTM minus loss of the Transformer at the largest compute that both families reach."""
     _both(c)
     ends = {}
     for family in (LSTM, TRANSFORMER):

@@ -1,6 +1,6 @@
-"""Figures of families side by side: size, position, compute, wall clock, learning curves and learning rates.
+"""Figures that compare families: size, position, compute, wall clock, learning curves and learning rates.
 
-Tables are run tables (:mod:`seqjax.sweeps.table`); curves map a run id to (tokens, held-out loss) along its training.
+Tables are run tables (:mod:`seqjax.sweeps.table`). Curves map a run id to (tokens, held-out loss) along training.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def draw_lead(c: Comparison) -> Figure:
 
 @styled
 def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
-    """Held-out loss against exact FLOPs: along training for LSTMs and Transformers, and each family's frontier."""
+    """Held-out loss against exact FLOPs: along training for LSTM and Transformer, and the frontier of each family."""
     made, axes = figure(10.4, 4.2, ncols=3, sharey=True)
     shade_of = _shade_of_sizes(chosen[SIZE])
     reached = []
@@ -147,7 +147,7 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
 
 @styled
 def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
-    """Final loss against the seconds of one worker that training took; runs of one program share its seconds."""
+    """Final loss against training seconds of one worker; runs of one program share its seconds."""
     made, axes = figure(6.4, 4.4)
     ax = axes[0, 0]
     rate = chosen["tokens_per_second"].astype(float) * chosen["runs_in_program"].astype(float)
@@ -170,7 +170,7 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
 
 @styled
 def draw_contexts(best: pd.DataFrame) -> Figure:
-    """Loss against the context that models were trained and evaluated on, with standard errors."""
+    """Loss against the context length of training and evaluation, with 95 % intervals."""
     made, axes = figure(6.4, 4.2)
     ax = axes[0, 0]
     hues = hues_of(best[FAMILY])
@@ -191,7 +191,7 @@ def draw_contexts(best: pd.DataFrame) -> Figure:
 
 @styled
 def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
-    """Held-out loss against tokens seen, a panel a family, by size."""
+    """Held-out loss against training tokens, by size; a panel per family."""
     made, panels = _panels(_families(chosen))
     shade_of = _shade_of_sizes(chosen[SIZE])
     losses, counts = [], []
@@ -212,10 +212,10 @@ def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
 
 @styled
 def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) -> Figure:
-    """Final loss against learning rate, a panel a family: the chosen rate starred, diverged ones crossed at the top.
+    """Final loss against learning rate, a panel per family. Stars: chosen rates; crosses at the top: diverged.
 
     Args:
-        curves: of search.json. sizes: run id -> non-embedding parameters.
+        curves: from search.json. sizes: run id -> non-embedding parameters.
     """
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for curve in curves:
@@ -247,12 +247,12 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) 
 
 
 def _depth_of(curve: Mapping[str, Any]) -> int:
-    """Layers, from a label such as lstm-2x35."""
+    """The number of layers in a label such as lstm-2x35."""
     return int(curve["label"].split("-")[1].partition("x")[0])
 
 
 def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
-    """A panel for each family, two in a row."""
+    """A panel per family, two in a row."""
     rows = math.ceil(len(families) / 2)
     made, axes = figure(8.4, 0.6 + 2.9 * rows, nrows=rows, ncols=min(2, len(families)), sharey=True)
     panels = dict(zip(families, axes.ravel(), strict=False))
@@ -270,7 +270,7 @@ def _families(table: pd.DataFrame) -> list[str]:
 
 
 def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:
-    """A shade for each parameter count, the same for models of one size."""
+    """A function parameter count -> shade, equal for models of one size."""
     rank = size_ranks(map(float, sizes))
     shades = colormaps["viridis"](np.linspace(0.0, 0.85, max(rank.values()) + 1))
     return lambda size: shades[rank[float(size)]]
@@ -299,7 +299,7 @@ def _legend_of_sizes(
 
 @styled
 def draw_copies(found: Mapping[str, np.ndarray], floor: np.ndarray, chance: float) -> Figure:
-    """Loss on copies against the unit of the window, over what is possible; ``chance``: knowing nothing."""
+    """Loss on copies against the unit of the window, with the lowest possible loss and the loss by chance."""
     made, axes = figure(6.4, 4.2)
     ax = axes[0, 0]
     unit = np.arange(1, len(floor) + 1)

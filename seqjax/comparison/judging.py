@@ -1,8 +1,8 @@
-"""Verdicts: a claim has a statistic of the measured curves, and a region fixed beforehand in which its value is to lie.
+"""Verdicts: a claim has a statistic of the measured curves, and a region for its value that was fixed beforehand.
 
-reproduced                  the value and its whole 95 % interval lie in the region
-not reproduced              the whole interval lies outside of it
-not resolved at this scale  anything else: the interval crosses the border, or the runs are too small, too short,
+reproduced                  the value and its whole 95 % interval are in the region
+not reproduced              the whole interval is outside the region
+not resolved at this scale  otherwise: the interval crosses the border, or the runs are too small, too short,
                             or have too little context for the claim
 """
 
@@ -22,11 +22,11 @@ TRANSFORMER, LSTM = "transformer", "lstm"
 
 @dataclass(frozen=True)
 class Scale:
-    """From where on a claim can be judged: the least of what the largest Transformers have.
+    """The smallest scale at which a claim can be judged: lower bounds for the largest Transformers.
 
     Attributes:
-        params: non-embedding parameters; tokens: of training; sizes: how many, with both families.
-        late: whether tokens are needed that are read with little context and with much.
+        params: non-embedding parameters; tokens: training tokens; sizes: number of sizes of both families.
+        late: whether losses of the same tokens with short and with long context are needed.
         context: in characters.
     """
 
@@ -42,11 +42,11 @@ class Claim:
     """One claim and its test.
 
     Attributes:
-        name: short, unique; says: the claim as a sentence; tests: what is computed; source: where it is made.
-        statistic: of a comparison, [S]: measured first, then the draws; may raise `Unmeasured`.
-        region: in which the value is to lie, open ends included.
-        within: in which the whole interval is to lie; None: in the same region.
-        needs: the scale from which on it is judged.
+        name: short, unique; says: the claim as a sentence; tests: the test in words; source: paper and section.
+        statistic: comparison -> [S]: the measured value, then the draws; may raise `Unmeasured`.
+        region: allowed range of the value, ends included.
+        within: allowed range of the whole interval; None: the same region.
+        needs: the smallest scale at which it is judged.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Claim:
 
 
 class Unmeasured(Exception):
-    """What a claim is about was not measured."""
+    """The quantities of a claim were not measured."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with what was measured. ``value``, ``low`` and ``high`` are NaN where nothing was."""
+    """A claim with its measured value, 95 % interval and verdict; NaN if nothing was measured."""
 
     claim: Claim
     value: float
@@ -99,7 +99,7 @@ def _judge(claim: Claim, comparison: Comparison) -> Judged:
 
 
 def _lacking(needs: Scale, c: Comparison) -> str:
-    """What the runs are too small for, or ""."""
+    """What the runs lack for a claim, or ""."""
     sizes = c.sizes(TRANSFORMER, LSTM)
     if len(sizes) < needs.sizes:
         return f"needs {needs.sizes} sizes of both families; there are {len(sizes)}"

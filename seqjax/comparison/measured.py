@@ -1,10 +1,9 @@
-"""Models of several families on the same held-out tokens: loss by position, and draws of it under both kinds of noise.
+"""Models of several families on the same held-out tokens: loss by position, and draws of it under two kinds of noise.
 
-Two things make a measured loss uncertain: which text was held out, and which seed the run had. Every draw takes chains
-of windows with replacement, the same ones for every model, so that what is hard about the text cancels between models;
-and adds to each model the deviation of randomly chosen runs from the mean over their seeds, which is pooled over all
-models of its family, because one model has too few seeds to say. Any statistic of the curves has its interval from the
-draws.
+A measured loss is uncertain because of the held-out text and because of the seed. Every draw resamples chains of
+windows with replacement, the same chains for every model, so that the difficulty of the text cancels between models. It
+also adds to each model deviations of random runs from the mean over their seeds. These are pooled over the models of a
+family, since one model has too few seeds. The draws give the interval of any statistic of the curves.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from seqjax.families import label_of
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.trained.chains import KAPLAN_CHARACTERS, Chains
 
-LEAST_RUNS = 8  # with several seeds, for a family to have noise of its own
-SAME_SIZE = 1.6  # a step from one size to the next is larger than this factor
+LEAST_RUNS = 8  # runs of models with several seeds, for a family to have its own noise
+SAME_SIZE = 1.6  # smallest factor between two sizes
 
 
 def model_name(family: str, layers: int) -> str:
-    """As in the paper's figure."""
+    """The name of a model as in the paper's figure."""
     return f"{label_of(family)} {layers} layer{'s' if layers > 1 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What a run is, but for its seed; params without embeddings."""
+    """The properties of a run without its seed; params are non-embedding."""
 
     family: str
     layers: int
@@ -49,8 +48,8 @@ class Measured(Design):
     """One run and its losses.
 
     Attributes:
-        loss_CxP: mean loss of each chain in each of the chains' bins, nats per token; NaN beyond a shorter context.
-        late_Cx2: of the tokens that were read with little context and with much; NaN where there are none.
+        loss_CxP: mean loss of each chain in each bin of positions, nats per token; NaN beyond a shorter context.
+        late_Cx2: mean loss of the same tokens with short and with long context; NaN if there are none.
     """
 
     run_id: str
@@ -60,31 +59,31 @@ class Measured(Design):
 
     @property
     def design(self) -> Design:
-        """The same for all seeds."""
+        """The design, equal for all seeds."""
         return Design(**{field.name: getattr(self, field.name) for field in fields(Design)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Design):
-    """The runs that differ in their seed alone. ``size`` is the rank of its parameter count, from 0."""
+    """Runs that differ only in their seed. ``size`` is the rank of the parameter count, from 0."""
 
     size: int
     run_ids: tuple[str, ...]
 
     @property
     def label(self) -> str:
-        """As in the paper's figure."""
+        """The name as in the paper's figure."""
         return model_name(self.family, self.layers)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All models on the same tokens. The first of the S samples is what was measured, the others are draws of it.
+    """All models on the same tokens. The first of the S samples is the measured value, the others are draws.
 
     Attributes:
-        loss_SxMxP: by bin of positions, nats per token; the last bin holds all positions.
-        late_SxMx2: of the same tokens with little context and with much.
-        seeds: runs of the model with the most seeds; with one, seed noise is unknown and not in the draws.
+        loss_SxMxP: by bin of positions, nats per token; the last bin is all positions.
+        late_SxMx2: of the same tokens with short and with long context.
+        seeds: largest number of seeds of a model; if it is 1, the noise of seeds is unknown and not in the draws.
     """
 
     chains: Chains
@@ -96,7 +95,7 @@ class Comparison:
 
     @property
     def per_kaplan_token(self) -> float:
-        """Nats per token of Kaplan et al. 2020 for a nat per token here: as much text in both."""
+        """Factor from nats per token here to nats per token of Kaplan et al. 2020, for the same text."""
         return KAPLAN_CHARACTERS / self.characters_per_token
 
     @property
@@ -105,17 +104,17 @@ class Comparison:
         return self.loss_SxMxP[:, :, -1]
 
     def of(self, *families: str, context: int | None = None) -> np.ndarray:
-        """Indices of the models of some families, by size and depth; of the chains' context unless another is asked."""
+        """Indices of the models of these families, by size and depth; ``context`` None: the chains' context."""
         wanted = self.chains.context if context is None else context
         chosen = [i for i, m in enumerate(self.models) if m.family in families and m.context == wanted]
         return np.array(sorted(chosen, key=lambda i: (self.models[i].size, self.models[i].layers)), int)
 
     def sizes(self, *families: str) -> list[int]:
-        """Ranks of size that all of these families have."""
+        """Ranks of the sizes that all of these families have."""
         return sorted(set.intersection(*({self.models[i].size for i in self.of(family)} for family in families)))
 
     def best(self, family: str, size: int) -> int:
-        """The model with the lowest measured mean loss of a family and size, over its depths."""
+        """The model of a family and size whose depth has the lowest measured mean loss."""
         here = [i for i in self.of(family) if self.models[i].size == size]
         return int(here[np.argmin(self.mean_SxM[0, here])])
 
@@ -130,11 +129,11 @@ class Comparison:
 
     @property
     def gain_SxM(self) -> np.ndarray:
-        """Nats per token by which the same tokens become easier from the early span of context to the late one."""
+        """Fall of the loss on the same tokens from short to long context, nats per token."""
         return self.late_SxMx2[:, :, 0] - self.late_SxMx2[:, :, 1]
 
     def interval(self, values_S: np.ndarray) -> tuple[float, float, float]:
-        """What was measured, and the 95 % interval over the draws."""
+        """The measured value, and the 95 % interval over the draws."""
         draws = values_S[1:]
         if not len(draws) or np.isnan(draws).any() or np.isnan(values_S[0]):
             return float(values_S[0]), np.nan, np.nan
@@ -145,10 +144,10 @@ class Comparison:
 def compare(
     runs: Sequence[Measured], chains: Chains, characters_per_token: float, draws: int = 2000, seed: int = 0
 ) -> Comparison:
-    """Pool runs to models and draw.
+    """Group runs by model and draw.
 
     Raises:
-        UserError: no runs, or runs of other chains.
+        UserError: no runs, runs of other chains, or two runs of one model and seed.
     """
     groups: dict[Design, list[Measured]] = {}
     for run in runs:
@@ -169,7 +168,7 @@ def compare(
     )
     curves = [np.stack([np.hstack([run.loss_CxP, run.late_Cx2]) for run in members]) for members in groups.values()]
     rng = np.random.default_rng(seed)
-    # a mean of C chains drawn from C varies (C - 1) / C as much as one of C new chains: widened, as fits are
+    # the variance of a resampled mean of C chains is (C - 1) / C of the variance with new chains: corrected here
     widen = np.sqrt(n_chains / (n_chains - 1)) if n_chains > 1 else 1.0
     shares_RxC = rng.multinomial(n_chains, np.full(n_chains, 1 / n_chains), draws) / n_chains
     over_chains = [(model.family, curve.mean(axis=1)) for model, curve in zip(models, curves, strict=True)]
@@ -197,7 +196,7 @@ def compare(
 
 
 def size_ranks(params: Iterable[float]) -> dict[float, int]:
-    """Rank, from 0, of the size that each parameter count belongs to: models of one size differ a little in theirs."""
+    """Parameter count -> rank of its size, from 0. Counts of one size differ a little."""
     rank, before, ranks = -1, 0.0, {}
     for count in sorted(set(params)):
         rank += count > SAME_SIZE * before
@@ -207,10 +206,10 @@ def size_ranks(params: Iterable[float]) -> dict[float, int]:
 
 
 def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> np.ndarray:
-    """Of runs from the mean over their seeds, [n, P], scaled to the variance of one run: those of a family, or of all
-    where it has fewer than `LEAST_RUNS`.
+    """Deviations of runs from the mean over their seeds, [n, P], scaled to the variance of one run: of a family, or of
+    all families if it has fewer than `LEAST_RUNS`.
 
-    Models of a shorter context have no values at later positions, and are left out.
+    Models with a shorter context are left out: they have no values at later positions.
     """
     found = [
         (of, np.sqrt(len(curve) / (len(curve) - 1)) * (curve - curve.mean(axis=0)))
@@ -223,7 +222,7 @@ def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> np
 
 
 def save(path: Path, runs: Sequence[Measured], chains: Chains, characters_per_token: float) -> None:
-    """Write what :func:`compare` needs, without pickled objects."""
+    """Write the arguments of :func:`compare` to a file, without pickled objects."""
     facts = [{key: value for key, value in vars(run).items() if not isinstance(value, np.ndarray)} for run in runs]
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -236,7 +235,7 @@ def save(path: Path, runs: Sequence[Measured], chains: Chains, characters_per_to
 
 
 def load(path: Path) -> tuple[list[Measured], Chains, float]:
-    """What :func:`save` wrote.
+    """Read a file of :func:`save`.
 
     Raises:
         UserError: no such file, or another kind of file.

@@ -1,4 +1,4 @@
-"""Loss by position of the runs of a sweep, on the same chains of windows for all, measured side by side."""
+"""Loss by position of the runs of a sweep, on the same chains of windows, measured in parallel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def chains_for(config: Config, chains: int, windows: int) -> Chains:
     """Chains of windows over the validation split of a config's text.
 
     Raises:
-        UserError: the split is too short for so many.
+        UserError: the split is too short.
     """
     found = make_chains(config.train.context_length, characters_per_token(config), chains, windows)
     found.starts(len(load(config).shard("validation").tokens))
@@ -29,13 +29,13 @@ def chains_for(config: Config, chains: int, windows: int) -> Chains:
 
 
 def characters_per_token(config: Config) -> float:
-    """Of the validation split, bytes taken for characters: the corpora are ASCII but for a few letters."""
+    """Bytes per token of the validation split; the corpora are almost pure ASCII, so bytes are characters."""
     shard = load(config).shard("validation")
     return shard.n_bytes / len(shard.tokens)
 
 
 def measure_all(folders: Sequence[Path], chains: Chains, machine: Machine, say: Callable[[str], None]) -> int | None:
-    """Write ``positions.npz`` in every run folder that has none of these chains; the signal that stopped it, or None.
+    """Write ``positions.npz`` for these chains in every run folder without it. Returns the signal that stopped it.
 
     Raises:
         UserError: a run that cannot be evaluated.

@@ -1,5 +1,6 @@
-"""The report of a comparison of families: one HTML file that holds everything, made of the files of
-:mod:`seqjax.comparison.collect` alone, and its figures as SVG and PNG beside it.
+"""The report of a comparison of families: one self-contained HTML file, and its figures as SVG and PNG beside it.
+
+It is made only from the files of :mod:`seqjax.comparison.collect`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MAIN = (judging.LSTM, judging.TRANSFORMER)
 
 @dataclass(frozen=True)
 class Material:
-    """The files of one comparison, read."""
+    """The contents of the files of one comparison."""
 
     table: pd.DataFrame
     chosen: pd.DataFrame
@@ -51,7 +52,7 @@ class Material:
 
 
 def read_material(folder: Path, draws: int = 2000) -> Material:
-    """Read what :func:`seqjax.comparison.collect.collect` wrote.
+    """Read the files of :func:`seqjax.comparison.collect.collect`.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -74,10 +75,10 @@ def read_material(folder: Path, draws: int = 2000) -> Material:
 
 
 def write_report(folder: Path, target: Path, title: str) -> list[judging.Judged]:
-    """Judge, fit and draw what lies in ``folder``, and write ``index.html``, figures, fits and verdicts to ``target``.
+    """Judge, fit and draw the results in ``folder``; write ``index.html``, figures, fits and verdicts to ``target``.
 
     Raises:
-        UserError: a file is missing or damaged, or a place cannot be written.
+        UserError: a file is missing or damaged, or ``target`` cannot be written.
     """
     material = read_material(folder)
     judged = judging.judge(material.comparison, CLAIMS)
@@ -104,7 +105,7 @@ def _template() -> jinja2.Template:
 
 
 def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
-    """L(N) of each family at the best depth of each size, and how the families cross in N and in C, in words."""
+    """L(N) of each family at the best depth of each size, and lines on the crossings of families in N and in C."""
     fits, on_frontier, said = {}, {}, []
     families = in_order(m.chosen["model.family"])
     for seed, family in enumerate(families):  # families are resampled independently
@@ -126,7 +127,7 @@ def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
 
 
 def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, str, bool]]:
-    """name -> figure, caption, whether it is a small one."""
+    """name -> figure, caption, whether it is small."""
     c = m.comparison
     spans = ""
     if c.chains.early:
@@ -183,7 +184,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
 
 
 def _is_usual(m: Material, curve: Mapping[str, Any]) -> bool:
-    """Whether a curve is of a model that is compared by size: the whole context, and of a known size."""
+    """Whether a curve is of a model that is compared by size: with the whole context and a known size."""
     row = m.table[m.table["run_id"] == curve["trials"][0]["runs"][0]]
     known = len(row) > 0 and bool(row["params_non_embedding"].notna().iloc[0])
     return known and int(row["train.context_length"].iloc[0]) == m.comparison.chains.context

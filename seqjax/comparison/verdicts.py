@@ -1,4 +1,4 @@
-"""Verdicts on claims as text: rows of the report, JSON to keep, tables in Markdown."""
+"""Verdicts on claims as rows of the report, as JSON, and as tables in Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqjax.comparison.judging import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED, 
 
 
 def summary(judged: Sequence[Judged]) -> str:
-    """How many claims have which verdict, in a sentence."""
+    """A sentence with the number of claims for each verdict."""
     counts = Counter(row.verdict for row in judged)
     parts = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED) if counts[v]]
     return f"Of {len(judged)} claims of Kaplan et al. 2020 about LSTMs and Transformers: {', '.join(parts)}."
@@ -41,7 +41,7 @@ def _number(value: float) -> str:
 
 
 def claims_json(judged: Sequence[Judged], where: Mapping[str, Any]) -> dict[str, Any]:
-    """The verdicts with their numbers: null for none, "inf" and "-inf" for infinite ones."""
+    """The verdicts with their numbers: null for NaN, "inf" and "-inf" for infinite numbers."""
     return {
         "claims": [
             {

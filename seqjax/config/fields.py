@@ -16,12 +16,12 @@ from seqjax.config import STRICT, Config, HorizonConfig, SizeConfig, family_adap
 from seqjax.families import FAMILIES, Family
 
 TARGETS = {"horizon": HorizonConfig, "size": SizeConfig}
-"""Sections that a file may have beside those of its config: `seqjax.runs.targets` resolves them."""
+"""Further sections that a config file may have: `seqjax.runs.targets` resolves them."""
 
 
 @cache
 def adapter_of(schema: type) -> TypeAdapter[Any]:
-    """Reads a config with its targets, `horizon` and `size`, beside it."""
+    """An adapter that reads a config with its targets, `horizon` and `size`."""
     targets = [(name, kind, field(default_factory=kind)) for name, kind in TARGETS.items()]
     namespace = {"__pydantic_config__": STRICT}
     return TypeAdapter(make_dataclass("Request", targets, bases=(schema,), namespace=namespace, frozen=True))
@@ -30,8 +30,8 @@ def adapter_of(schema: type) -> TypeAdapter[Any]:
 def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
     """Every dotted key of a config, and of its targets, with its JSON schema.
 
-    That is ``description``, ``type`` or ``enum``, ``default``, and ``families``, which have it. A key of ``model``
-    stands once for all families of a kind that have it, and once more for each other kind.
+    The schema has ``description``, ``type`` or ``enum``, ``default``, and ``families`` (which have the key). A key of
+    ``model`` is listed once for each kind of family.
     """
     schema = adapter_of(of).json_schema()
     definitions = schema.get("$defs", {})
@@ -68,7 +68,7 @@ def _model_leaves() -> list[tuple[str, dict[str, Any]]]:
 
 @cache
 def _descriptions(family: type[Family]) -> dict[str, str]:
-    """The docstrings of a family's fields, those of its bases among them."""
+    """The docstrings of a family's fields, including its bases."""
     found: dict[str, str] = {}
     for base in reversed(family.__mro__[:-1]):
         (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)
@@ -80,6 +80,6 @@ def _descriptions(family: type[Family]) -> dict[str, str]:
 
 
 def kind_of(family: type[Family]) -> type:
-    """What families with the same options share: the base below `Family`, which may be themselves."""
+    """The kind of a family: its base directly below `Family`, which may be the family itself."""
     bases = family.__mro__
     return bases[bases.index(Family) - 1]

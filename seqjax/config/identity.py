@@ -13,17 +13,17 @@ from seqjax.families import history, own
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain nested dicts, every field written out."""
+    """The config as plain nested dicts with every field."""
     return dataclasses.asdict(config)
 
 
 def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The section `model` as it enters a run's id: as it was when the first runs of its family were recorded.
+    """The section `model` in the form for run ids: as when the first runs of its family were recorded.
 
-    Fields that came later are left out at their default, and fields that are gone are put in (see `Family`).
+    Later fields are left out at their defaults, and retired fields are added (see `Family`).
 
     Args:
-        recorded: of the fields that came later those that the first runs of this kind had already.
+        recorded: later fields that the first runs of this kind of task already had.
     """
     (later, retired), missing = history(model["family"]), object()
     later = {key: value for key, value in later.items() if key not in recorded}
@@ -39,12 +39,12 @@ LATER_TASKS = {
     "train.checkpoint_every": None,
     "task.score_test": True,
 }
-"""Keys that came after the first recorded runs, with their defaults: at these they are no part of a run's id."""
+"""Keys added after the first recorded runs, with their defaults: at these values they do not change a run's id."""
 RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had
 
 
 def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of a config, new or read from config.json, as runs are told apart by."""
+    """The tree of a config, new or from config.json, in the form that identifies runs."""
     is_text = "evaluation" in tree
     found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
     if "family" in found.get("model", {}):
@@ -58,7 +58,7 @@ def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical_json(config: RunConfig) -> str:
-    """One canonical text for each config: sorted keys, no spaces; floats by their shortest exact form."""
+    """The canonical text of a config: sorted keys, no spaces, floats in their shortest exact form."""
     return json.dumps(canonical(to_dict(config)), sort_keys=True, separators=(",", ":"))
 
 
@@ -73,7 +73,7 @@ LANE_KEYS = (
     "train.seed",
     "train.init_scale",
 )
-"""What may differ between the runs that one compiled program trains side by side: data of the step, not code."""
+"""Keys that may differ between the runs of one compiled program: they are traced values, not code."""
 
 
 WITHOUT_SEED = tuple(key for key in LANE_KEYS if key != "train.seed")
@@ -81,12 +81,12 @@ WITHOUT_SEED = tuple(key for key in LANE_KEYS if key != "train.seed")
 
 
 def lane_keys(config: RunConfig) -> tuple[str, ...]:
-    """What may differ between the runs of a bundle: `LANE_KEYS`, or what the task's config says."""
+    """Keys that may differ between the runs of a bundle: `lane_keys` of the task's config, else `LANE_KEYS`."""
     return getattr(config, "lane_keys", LANE_KEYS)
 
 
 def program_key(config: RunConfig) -> str:
-    """One text for all configs that one compiled program can train as lanes of a bundle (see `lane_keys`)."""
+    """The same text for all configs that can be lanes of one bundle (see `lane_keys`)."""
     tree = to_dict(config)
     for key in lane_keys(config):
         section, _, name = key.partition(".")
@@ -95,14 +95,14 @@ def program_key(config: RunConfig) -> str:
 
 
 def run_id(config: RunConfig) -> str:
-    """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
+    """A readable name with 10 hex digits of the config's sha256; equal configs have equal ids."""
     task = task_name(config)
     name = f"{own.class_of(config.model.family)}-{config.model.shape}"
     return named_run_id(name if task == "text" else f"{task}-{name}", config)
 
 
 def named_run_id(name: str, config: RunConfig) -> str:
-    """As :func:`run_id`, with a name of the caller's choice."""
+    """As :func:`run_id`, with another readable name."""
     return f"{name}-{hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]}"
 
 

@@ -1,7 +1,7 @@
-"""What a number, a truth value and a YAML file say: one rule for files, options and sweeps.
+"""Reading of numbers, truth values and YAML: one rule for files, options and sweeps.
 
-Numbers are decimal, in ASCII digits: 100, 0.5, 3e-4. Truth is true or false. Whatever else is text, so that a field for
-numbers refuses it: 0x1F, 1_000, 1:30, yes. This is the core of YAML 1.2, without its other bases, .inf and .nan.
+Numbers are decimal, in ASCII digits: 100, 0.5, 3e-4. Truth values are true and false. Everything else is text, which a
+field for numbers refuses: 0x1F, 1_000, 1:30, yes. It is the core of YAML 1.2 without other bases, .inf and .nan.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _WORDS = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
 }
-_MOST_DIGITS = 300  # of a whole number; a float holds no more
-_MOST_VALUES = 100_000  # in one file, with what its aliases repeat
+_MOST_DIGITS = 300  # of a whole number; larger numbers exceed a float
+_MOST_VALUES = 100_000  # in one file, repeated aliases included
 _TEXT, _PLAIN, _MERGE = "tag:yaml.org,2002:str", "plain", "<<"
 _DEFAULT_TAGS = (_TEXT, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", _PLAIN)
 
 Note = Callable[[tuple[str, ...], int], None]
-"""Told of each key with those above it, and of its line."""
+"""Called with each key (and the keys above it) and its line."""
 
 
 class Unreadable(ValueError):
-    """A value that cannot be read; the message says where and why."""
+    """A value that cannot be read; the message has the place and the reason."""
 
 
 def scalar(text: str) -> Any:
-    """The int, float, bool or None that a word stands for; else the word itself.
+    """A word as int, float, bool or None; else the word itself.
 
     Raises:
-        Unreadable: a number that no float holds.
+        Unreadable: a number too large for a float.
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -55,7 +55,7 @@ def scalar(text: str) -> Any:
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
-    """The type of an argparse option for whole numbers within these bounds; 1e3 is one."""
+    """The type of an argparse option for whole numbers within these bounds; 1e3 is allowed."""
     return _argument("a whole number", lambda value: value == int(value), int, least, most)
 
 
@@ -92,14 +92,14 @@ def _argument(
 
 
 class _Loader(yaml.SafeLoader):
-    """Marks the scalars that are written without quotes and without a tag; :func:`scalar` says what they mean."""
+    """Marks plain scalars (without quotes and tag); :func:`scalar` reads them."""
 
 
 _Loader.yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))], "": [(_PLAIN, re.compile(""))]}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text that this module, or another reader of YAML, takes for something else is quoted; short lists on one line."""
+    """Quotes text that this module or another reader of YAML would read as something else; flat lists on one line."""
 
 
 _Dumper.yaml_implicit_resolvers = {
@@ -116,18 +116,18 @@ _Dumper.add_representer(
 
 
 def dump_yaml(values: Any) -> str:
-    """Plain values as YAML that :func:`load_yaml` reads back as they are."""
+    """Plain values as YAML; :func:`load_yaml` is the inverse."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=110)
 
 
 def load_yaml(text: str, source: str = "", note: Note = lambda keys, line: None) -> Any:
-    """The plain values of one YAML document: dicts with text keys, lists, and what :func:`scalar` gives.
+    """The plain values of one YAML document: dicts with text keys, lists, and results of :func:`scalar`.
 
     Args:
         source: the file, for messages.
-        note: told of every key in mappings, not of those in lists.
+        note: called with every key in mappings, except within lists.
     Raises:
-        Unreadable: not YAML, a key written twice, a tag, an alias to what it is part of, or too much of it.
+        Unreadable: not YAML, a key written twice, a tag, a recursive alias, or too many values.
     """
     reader = _Reader(source, note)
     try:
@@ -152,15 +152,15 @@ class _Reader:
         self.open: list[yaml.Node] = []
 
     def place(self, line: int) -> str:
-        """File and line; 0: the file alone."""
+        """File and line; line 0: only the file."""
         return f"{self.source}:{line}" if self.source and line else self.source or f"line {line or 1}"
 
     def error(self, line: int, message: str) -> Unreadable:
-        """What is wrong, with its place if there is a file."""
+        """An error, with its place if there is a file."""
         return Unreadable(f"{self.place(line)}: {message}" if self.source else message)
 
     def value(self, node: yaml.Node, keys: tuple[str, ...] | None) -> Any:
-        """The plain value of a node below these keys; None: within a list."""
+        """The plain value of a node below these keys; ``keys`` is None within a list."""
         line = node.start_mark.line + 1
         self.count += 1
         if self.count > _MOST_VALUES:

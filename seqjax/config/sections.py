@@ -37,12 +37,12 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 @cache
 def family_adapter(family: type[Family]) -> TypeAdapter[Any]:
-    """Reads the section `model` of one family."""
+    """An adapter that reads the section `model` of one family."""
     return TypeAdapter(family)
 
 
 def _read_model(section: Any) -> Family:
-    """The section `model`, by the family that it names; without code where the family's is not loaded."""
+    """The family in a section `model`; an `own.Absent` if it is a user's own and its code is not loaded."""
     if not isinstance(section, dict):
         raise PydanticKnownError("model_attributes_type")
     if "family" not in section:
@@ -63,7 +63,7 @@ ModelConfig = Annotated[Family, PlainValidator(_read_model), WithJsonSchema({"ty
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Text, its tokens and how they become batches."""
+    """Text, its tokens and its batches."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     corpus: str = "english"
@@ -117,7 +117,7 @@ class TrainConfig:
     context_length: PositiveInt = 128
     """T, tokens of context in one sequence."""
     bptt: PositiveInt | None = None
-    """Truncated back-propagation through time: gradients stay within pieces of so many steps; null: not truncated."""
+    """Truncated back-propagation through time: the steps of a piece, between which no gradient passes; null: none."""
     accumulation: PositiveInt = 1
     """Micro-batches into which one batch is cut; divides batch_size."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -165,7 +165,7 @@ class EvaluationConfig:
     every: PositiveInt = 500
     """Steps between two evaluations; the last step is always evaluated."""
     windows: PositiveInt = 256
-    """Evenly spread, non-overlapping windows (all there are, if fewer). Streams are always read whole."""
+    """Number of evenly spread, non-overlapping windows (fewer if fewer fit). Streams are always read completely."""
     final_windows: PositiveInt = 2048
     """Windows of the last evaluation, the one in result.json."""
     batch_size: PositiveInt = 64
@@ -173,7 +173,7 @@ class EvaluationConfig:
 
 
 class RunConfig(Protocol):
-    """What every run's config has, whatever its task: `Config` for text, and the `Config` of each file in
+    """The part that the configs of all tasks share: `Config` for text, and the `Config` of each file in
     `seqjax.tasks`. All are frozen dataclasses."""
 
     @property
@@ -186,7 +186,7 @@ class RunConfig(Protocol):
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of one run on text."""
+    """Everything that determines the numbers of a run on text."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: ModelConfig
@@ -198,7 +198,7 @@ class Config:
 
 @dataclass(frozen=True)
 class HorizonConfig:
-    """How long to train, by what it is for; resolved into train.steps (see :mod:`seqjax.runs.targets`)."""
+    """Length of training by tokens or FLOPs; resolved into train.steps (see :mod:`seqjax.runs.targets`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     tokens: PositiveFloat | None = None
@@ -208,7 +208,7 @@ class HorizonConfig:
     kaplan_flops: PositiveFloat | None = None
     """Training FLOPs as 6 N D, with non-embedding parameters N and tokens D (Kaplan et al. 2020)."""
     tokens_per_parameter: PositiveFloat | None = None
-    """Training tokens for each non-embedding parameter."""
+    """Training tokens per non-embedding parameter."""
     warmup_fraction: Fraction | None = None
     """Share of the steps that are warmup; resolved into optimizer.warmup_steps."""
     evaluations: PositiveInt | None = None
@@ -217,7 +217,7 @@ class HorizonConfig:
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """How large a model, by what it is for; resolved into widths (see :mod:`seqjax.runs.targets`)."""
+    """Size of a model by its parameters; resolved into widths (see :mod:`seqjax.runs.targets`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     non_embedding: PositiveFloat | None = None
@@ -225,7 +225,7 @@ class SizeConfig:
 
 
 def check(config: Config) -> None:
-    """Raise :class:`Impossible` when values that are right one by one cannot stand together."""
+    """Raise :class:`Impossible` for an impossible combination of valid values."""
     train = config.train
     check_shared(config)
     if train.bptt is not None:
@@ -238,7 +238,7 @@ def check(config: Config) -> None:
 
 
 def check_shared(config: RunConfig) -> None:
-    """The part of :func:`check` that is the same for every task."""
+    """The part of :func:`check` for all tasks."""
     train = config.train
     check_integers(config)
     config.model.check()
@@ -253,14 +253,14 @@ def check_shared(config: RunConfig) -> None:
 
 
 def check_integers(config: Any) -> None:
-    """The part of :func:`check` that is about the range of int32."""
+    """The part of :func:`check` on the range of int32."""
     for key, value in dotted(dataclasses.asdict(config)):
         if isinstance(value, int) and value >= 2**31:
             raise Impossible(key, f"{value:,} is too large; at most {2**31 - 1:,} is allowed")
 
 
 def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
-    """The part of :func:`check` that is about an optimizer and its number of steps."""
+    """The part of :func:`check` on an optimizer and its number of steps."""
     for name in ("learning_rate", "epsilon"):
         _check_float32(f"optimizer.{name}", getattr(optimizer, name))
     if optimizer.warmup_steps > steps:

@@ -21,25 +21,25 @@ RIVALS = (
     ("evaluation.every", "horizon.evaluations"),
     ("train.evaluate_every", "horizon.evaluations"),
 )
-"""Keys that say the same thing in different ways: what lies above takes away all that lies below. Of two in one file
-the first in this order is taken."""
+"""Alternative keys for one value. A key in an upper tree removes all its alternatives below. Of two in one file the
+first in this order is used."""
 _TAKES_AWAY = (
     *((rivals, rivals) for rivals in RIVALS),
     (("size.non_embedding", "model.d_model"), ("size.non_embedding",)),
 )
-"""The first of these keys that is given above takes away those below. A width takes away a size, but not the other way
-round: the size needs the width for the proportions."""
+"""(winners, losers): the first winner in an upper tree removes the losers below. A width removes a size, but a size
+does not remove a width, which it needs for the proportions."""
 
 
 @dataclass
 class Tree:
-    """Nested plain values and, for each dotted key, the place (``file:line`` or ``command line``) it came from."""
+    """Nested plain values, and the place (``file:line`` or ``command line``) of each dotted key."""
 
     values: dict[str, Any]
     places: dict[str, str] = field(default_factory=dict)
     source: str = ""
     overruled: tuple[str, ...] = ()
-    """Rivals that gave way, in words."""
+    """Alternative keys that were removed, in words."""
 
     def get(self, key: str) -> Any:
         """The value of a dotted key, or None."""
@@ -49,7 +49,7 @@ class Tree:
         return value
 
     def place(self, key: str) -> str:
-        """The place of a dotted key or of its nearest written ancestor."""
+        """The place of a dotted key, or of its nearest ancestor with a place."""
         while key:
             if key in self.places:
                 return self.places[key]
@@ -58,7 +58,7 @@ class Tree:
 
 
 def read_tree(path: Path, may_have_base: bool = True) -> Tree:
-    """The tree of a file, overlaid on that of its ``base:`` if it names one."""
+    """The tree of a file, overlaid on the tree of its ``base:`` if it names one."""
     tree = read_file(path)
     base = tree.values.pop("base", None)
     if base is None:
@@ -71,7 +71,7 @@ def read_tree(path: Path, may_have_base: bool = True) -> Tree:
 
 
 def beside(path: Path, name: str) -> Path:
-    """The file that ``name`` means in the file ``path``."""
+    """The path of a file ``name`` that is given in the file ``path``."""
     return Path(os.path.normpath(path.parent / name))
 
 
@@ -98,10 +98,10 @@ def read_file(path: Path) -> Tree:
 
 
 def loaded(name: Any, place: str) -> Any:
-    """The name of a family in configs; one of the user's own, ``FILE.py:CLASS``, is loaded, and named by its text.
+    """The name of a family in configs. A user's own family, ``FILE.py:CLASS``, is loaded and named by its text.
 
     Raises:
-        UserError: there is no such family of the user's own, or its code fails.
+        UserError: there is no such family, or its code fails.
     """
     if not (isinstance(name, str) and ":" in name):
         return name
@@ -112,7 +112,7 @@ def loaded(name: Any, place: str) -> Any:
 
 
 def options_tree(options: Mapping[str, Any], source: str = "command line", schema: type = Config) -> Tree:
-    """The tree of dotted options; text is read as YAML where the field is not itself text."""
+    """The tree of dotted options; values are read as YAML unless the field is text."""
     tree = Tree({}, {}, source)
     texts = _text_fields(schema)
     for key, value in options.items():
@@ -132,7 +132,7 @@ def options_tree(options: Mapping[str, Any], source: str = "command line", schem
 
 
 def _value(text: str, source: str, key: str) -> Any:
-    """The value of an option: a word, or a list or mapping as YAML writes them."""
+    """The value of an option: a word, or a list or mapping in YAML."""
     try:
         return load_yaml(text) if text.lstrip()[:1] in ("[", "{", '"', "'") else scalar(text.strip())
     except Unreadable as error:
@@ -145,10 +145,10 @@ def _text_fields(of: type) -> frozenset[str]:
 
 
 def overlay(below: Tree, above: Tree) -> Tree:
-    """``above`` laid over ``below``, key by key.
+    """``above`` overlaid on ``below``, key by key.
 
-    A ``model`` section of another kind of family replaces the one below: the options of one kind mean nothing to
-    another. Among recurrent families the section below stays, without the options that the new family does not have.
+    A ``model`` section of another kind of family replaces the one below, since their options differ. Within a kind, the
+    section below is kept, without the options that the new family does not have.
     """
     below, overruled = _without_rivals(below, above)
     values = dict(below.values)
@@ -166,7 +166,7 @@ def overlay(below: Tree, above: Tree) -> Tree:
 
 
 def _without_rivals(below: Tree, above: Tree) -> tuple[Tree, tuple[str, ...]]:
-    """``below`` without the keys whose rivals ``above`` gives."""
+    """``below`` without the keys whose alternatives are in ``above``."""
     overruled = []
     values = below.values
     for winners, losers in _TAKES_AWAY:

@@ -1,6 +1,6 @@
-"""Batches as pure functions of (seed, step): nothing is carried over, so a run resumes from its step alone.
+"""Batches as pure functions of (seed, step): there is no other state, so a run resumes from its step alone.
 
-B sequences of T inputs come as T + 1 tokens each: inputs are all but the last, targets all but the first.
+Each of the B sequences has T + 1 tokens: inputs are all but the last, targets all but the first.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from seqjax.errors import UserError
 
 
 def window_batch(tokens: np.ndarray, seed: int, step: int, batch_size: int, context_length: int) -> np.ndarray:
-    """Random windows without replacement: int32 [B, T+1], batch ``step`` of the order that ``seed`` gives.
+    """Random windows without replacement: int32 [B, T+1], batch ``step`` of the order given by ``seed``.
 
-    An epoch cuts the tokens into windows that predict no token twice, from a random place on, and takes them in random
-    order; both are drawn anew from (seed, epoch). Example i = step B + row belongs to epoch i // W, where W is the
-    number of windows, so a batch may lie in two epochs. Any slice of the rows can be taken alone.
+    An epoch cuts the tokens into windows that predict no token twice. The start of the first window and the order are
+    drawn from (seed, epoch). Example i = step B + row belongs to epoch i // W, where W is the number of windows, so a
+    batch may span epochs.
 
-    ``seed`` and ``step`` are at least 0. Raises UserError when there are fewer than T + 1 tokens.
+    ``seed`` and ``step`` are at least 0. Raises UserError if there are fewer than T + 1 tokens.
     """
     n_windows, n_phases = _epoch_shape(len(tokens), context_length)
     examples = step * batch_size + np.arange(batch_size)
@@ -33,18 +33,17 @@ def window_batch(tokens: np.ndarray, seed: int, step: int, batch_size: int, cont
 
 
 def windows_per_epoch(n_tokens: int, context_length: int) -> int:
-    """W, the number of windows that `window_batch` draws in one epoch."""
+    """W, the number of windows of `window_batch` in one epoch."""
     return _epoch_shape(n_tokens, context_length)[0]
 
 
 def stream_batch(tokens: np.ndarray, step: int, batch_size: int, context_length: int) -> tuple[np.ndarray, bool]:
     """Contiguous streams for carried recurrent state (Zaremba et al. 2014): int32 [B, T+1], and whether to reset it.
 
-    The tokens are cut into B equal streams; row b of batch ``step`` continues where row b of the batch before ended.
-    After the last whole segment the streams begin again, and the flag is True: the state is to be reset before that
-    batch, as before the first.
+    The tokens are cut into B equal streams. Row b of batch ``step`` continues row b of the batch before. After the last
+    whole segment the streams begin again. The flag is True for the first batch of each pass: reset the state before it.
 
-    Raises UserError when a stream is shorter than T + 1 tokens.
+    Raises UserError if a stream is shorter than T + 1 tokens.
     """
     length = (len(tokens) - 1) // batch_size
     segment = step % segments_per_epoch(len(tokens), batch_size, context_length)
@@ -64,9 +63,9 @@ def segments_per_epoch(n_tokens: int, batch_size: int, context_length: int) -> i
 
 
 def evaluation_windows(tokens: np.ndarray, count: int, context_length: int) -> np.ndarray:
-    """Starts (int64) of ``count`` fixed windows, evenly spread, no token predicted twice; all that fit when fewer do.
+    """Starts (int64) of ``count`` fixed windows, evenly spread, no token predicted twice; fewer if fewer fit.
 
-    Raises UserError when not one window of T + 1 tokens fits.
+    Raises UserError if ``count`` is below 1 or no window of T + 1 tokens fits.
     """
     fitting = (len(tokens) - 1) // context_length
     if fitting < 1:
@@ -79,15 +78,15 @@ def evaluation_windows(tokens: np.ndarray, count: int, context_length: int) -> n
 
 
 def gather_windows(tokens: np.ndarray, starts: np.ndarray, context_length: int) -> np.ndarray:
-    """The T + 1 tokens from each start on: int32 [len(starts), T+1]."""
+    """The T + 1 tokens from each start: int32 [len(starts), T+1]."""
     at = np.asarray(starts)[:, None] + np.arange(context_length + 1)
-    return np.asarray(tokens)[at].astype(np.int32)  # a plain array: a memmap's own indexing is slow
+    return np.asarray(tokens)[at].astype(np.int32)  # asarray: the indexing of a memmap is slow
 
 
 def _epoch_shape(n_tokens: int, context_length: int) -> tuple[int, int]:
-    """Number of windows in every epoch, and number of places at which the first may begin.
+    """Number of windows in every epoch, and number of possible starts of the first.
 
-    One window less than would fit leaves room for T places and more, so that every token can be in an epoch.
+    One window fewer than would fit leaves at least T starts, so that every token can be in an epoch.
     """
     if n_tokens < context_length + 1:
         raise _too_few(n_tokens, context_length)

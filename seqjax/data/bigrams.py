@@ -1,4 +1,4 @@
-"""Unigrams and bigrams of tokens by counting: what a model of the current token alone can come to."""
+"""Unigrams and bigrams of tokens by counting. The bigram's loss is the best for a model that sees one token."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def unigram(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
 def bigram(pairs_Px2: np.ndarray, vocab_size: int) -> np.ndarray:
     """p(b | a) = (c(a b) + k(a) p(b)) / (c(a) + k(a)), with k(a) the number of different followers of a.
 
-    Interpolated with the unigram of the second tokens; nothing is left to tune (Witten & Bell 1991, IEEE Trans.
-    Information Theory 37(4), method C). For a that was never seen, p(b).
+    Interpolated with the unigram of the second tokens, without a parameter to tune (Witten & Bell 1991, IEEE Trans.
+    Information Theory 37(4), method C). If a was never seen, p(b).
 
     Args:
         pairs_Px2: token and follower, below ``vocab_size``.
@@ -31,7 +31,7 @@ def bigram(pairs_Px2: np.ndarray, vocab_size: int) -> np.ndarray:
 
 
 def pairs_of(windows_WxT1: np.ndarray) -> np.ndarray:
-    """Every token of the windows with the one after it: [W T, 2]."""
+    """Every token of the windows with its follower: [W T, 2]."""
     return np.stack([windows_WxT1[:, :-1].ravel(), windows_WxT1[:, 1:].ravel()], axis=1)
 
 

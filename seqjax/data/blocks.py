@@ -1,11 +1,11 @@
-"""A recording cut by time: contiguous blocks dealt to training, validation and test, with a gap between the parts.
+"""A recording cut by time: contiguous blocks for training, validation and test, with a gap between the parts.
 
-Neighbouring frames of a recording are nearly equal, so that shuffled frames would put copies of the training set into
-the test set; and one tail as the test set would be one piece of road. Blocks are dealt in turn, as cards are:
+Neighbouring frames of a recording are nearly equal, so shuffled frames would put copies of the training set into the
+test set. And one tail as the test set would be one piece of road. Blocks go to the parts in turn:
 
     fold 0 of 5, blocks 0, 1, 2 ...   T V R R R T V R R R ...      T test, V validation, R training
 
-Over all folds every block is in the test part once.
+Over all folds every block is tested once.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from seqjax.errors import UserError
 
 
 class Stretch(NamedTuple):
-    """Frames ``start`` to ``stop`` - 1 of a recording, all of one part."""
+    """Frames ``start`` to ``stop`` - 1 of a recording, all in one part."""
 
     start: int
     stop: int
 
 
 class Parts(NamedTuple):
-    """The stretches of each part, in the order of time."""
+    """The stretches of each part, in time order."""
 
     train: tuple[Stretch, ...]
     validation: tuple[Stretch, ...]
@@ -33,20 +33,20 @@ class Parts(NamedTuple):
 
 
 def block_edges(length: int, blocks: int) -> list[int]:
-    """Where each of ``blocks`` nearly equal blocks begins, and the end of the last: [blocks + 1]."""
+    """The starts of ``blocks`` nearly equal blocks, and the end of the last: [blocks + 1]."""
     return [i * length // blocks for i in range(blocks + 1)]
 
 
 def deal(length: int, blocks: int, folds: int, fold: int, gap: int) -> Parts:
-    """Deal ``length`` frames to the parts of one fold.
+    """Distribute ``length`` frames to the parts of one fold.
 
     Block i is test if i mod folds = fold, validation if it is the block after a test block, else training.
-    Neighbouring blocks of one part are one stretch. Every stretch but the first loses its first ``gap`` frames, so that
-    between frames of two parts there are always at least so many that no part has.
+    Neighbouring blocks of one part are one stretch. Every stretch but the first loses its first ``gap`` frames. So
+    frames of two parts are more than ``gap`` frames apart.
 
     Raises:
-        UserError: fewer than three folds, fewer blocks than folds, a fold that is none, or blocks not longer than twice
-            the gap.
+        UserError: fewer than three folds, fewer blocks than folds, no such fold, or blocks not longer than twice the
+            gap.
     """
     if folds < 3 or blocks < folds or not 0 <= fold < folds:
         raise UserError(
@@ -70,6 +70,6 @@ def deal(length: int, blocks: int, folds: int, fold: int, gap: int) -> Parts:
 
 
 def window_ends(stretches: tuple[Stretch, ...], length: int) -> np.ndarray:
-    """The last frame of every window of ``length`` frames that lies within one stretch, int64 [n]."""
+    """The last frame of every window of ``length`` frames within one stretch, int64 [n]."""
     ends = [np.arange(stretch.start + length - 1, stretch.stop) for stretch in stretches]
     return np.concatenate(ends) if ends else np.zeros(0, np.int64)

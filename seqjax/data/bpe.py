@@ -8,24 +8,24 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-# GPT-2's rule for what is merged with what: contractions, words, numbers and signs, each with the blank before it. Of a
-# run of blanks before a word the last stands apart. GPT-2 writes that as \s+(?!\S)|\s+, which exhausts the stack of
-# tiktoken's engine on long runs; written as here, without going back, they only fall into pieces of 1024.
+# GPT-2's pieces: contractions, words, numbers and signs, each with the space before it. In a run of blanks before a
+# word, the last blank belongs to the word. GPT-2 writes that as \s+(?!\S)|\s+, which exhausts the stack of tiktoken's
+# engine on long runs. This pattern does not backtrack; it only cuts long runs into pieces of 1024.
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s++(?!\S)|(?:\s(?=\s)){1,1024}+|\s"""
-_SHIFT = 32  # a pair (a, b) is the integer a << 32 | b, which sorts as the pair does
+_SHIFT = 32  # the pair (a, b) is the integer a << 32 | b, which keeps the order of pairs
 
 
 def train_bpe(texts: Iterable[str], n_merges: int, pattern: str = PATTERN) -> dict[bytes, int]:
     """Ranks of the 256 bytes and of up to ``n_merges`` merged tokens, in the order of the merges.
 
-    Each step joins the most frequent pair of neighbouring tokens inside the pieces that ``pattern`` cuts; among equals
-    the pair with the smallest ids. Fewer merges come back when the pieces have no pair left to join.
+    Each step joins the most frequent pair of neighbouring tokens inside the pieces of ``pattern``. Ties go to the pair
+    with the smallest ids. There are fewer merges if no pair is left to join.
     """
     return merge_words(count_pieces(texts, pattern), n_merges)
 
 
 def count_pieces(texts: Iterable[str], pattern: str = PATTERN) -> Counter[str]:
-    """How often each piece that ``pattern`` cuts occurs in the texts."""
+    """The count of each piece of ``pattern`` in the texts."""
     import regex
 
     find = regex.compile(pattern).findall
@@ -36,11 +36,11 @@ def count_pieces(texts: Iterable[str], pattern: str = PATTERN) -> Counter[str]:
 
 
 def merge_words(counts: Mapping[str, int], n_merges: int) -> dict[bytes, int]:
-    """The merging part of `train_bpe`: pieces with their counts in, ranks out.
+    """The merging part of `train_bpe`: from the counts of pieces to ranks.
 
-    All distinct pieces lie behind one another in one linked list of tokens. A pair knows the places where it began when
-    it came into being; a place that has changed since is passed over. So the whole training touches each token of the
-    distinct pieces a few times, whatever the size of the corpus.
+    All distinct pieces are stored in one linked list of tokens. ``places`` holds the places of each pair; places that
+    have changed since they were listed are skipped. So training visits each token of the distinct pieces a few times,
+    independent of the size of the corpus.
     """
     tokens = [bytes([i]) for i in range(256)]
     ranks = {token: i for i, token in enumerate(tokens)}
@@ -58,7 +58,7 @@ def merge_words(counts: Mapping[str, int], n_merges: int) -> dict[bytes, int]:
             continue
         a, b = pair >> _SHIFT, pair & ((1 << _SHIFT) - 1)
         merged = tokens[a] + tokens[b]
-        new = ranks.setdefault(merged, len(tokens))  # two pairs can spell one token: it keeps its id
+        new = ranks.setdefault(merged, len(tokens))  # two pairs can give the same token: it keeps its id
         if new == len(tokens):
             tokens.append(merged)
         grown = set()
@@ -91,7 +91,7 @@ def merge_words(counts: Mapping[str, int], n_merges: int) -> dict[bytes, int]:
 
 
 def _linked(counts: Mapping[str, int]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids of all bytes of all pieces, count of the piece they are in, and index of the next and previous (-1: none)."""
+    """For all bytes of all pieces: id, count of their piece, index of the next and of the previous byte (-1: none)."""
     pieces = [(piece.encode("utf-8"), count) for piece, count in counts.items()]
     lengths = np.array([len(piece) for piece, _ in pieces], np.int64)
     ids = np.frombuffer(b"".join(piece for piece, _ in pieces), np.uint8)
@@ -105,7 +105,7 @@ def _linked(counts: Mapping[str, int]) -> tuple[list[int], list[int], list[int],
 
 
 def _initial_pairs(ids: list[int], weights: list[int], following: list[int]) -> tuple[defaultdict, defaultdict]:
-    """Count of every pair, and the places where it begins."""
+    """Count of every pair, and the places of its first tokens."""
     pair_counts: defaultdict[int, int] = defaultdict(int)
     places: defaultdict[int, list[int]] = defaultdict(list)
     for i, (left, weight, j) in enumerate(zip(ids, weights, following, strict=True)):

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-PIECE = 8  # lengths are padded to a multiple of this: every shape is one more program
+PIECE = 8  # lengths are padded to a multiple of this: every shape compiles another program
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class TokenPairs:
     """Sentence pairs as token ids.
 
     Attributes:
-        sources, targets: int32 arrays; a source ends with the end mark, a target begins and ends with its marks.
+        sources, targets: int32 arrays. A source ends with the end mark; a target has the begin and the end mark.
     """
 
     sources: tuple[np.ndarray, ...]
@@ -27,7 +27,7 @@ class TokenPairs:
 
 
 def padded(rows: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows filled up with zeros: int32 [B, length], and the mask of what is there, bool [B, length]."""
+    """Rows padded with zeros: int32 [B, length], and the mask of their tokens, bool [B, length]."""
     tokens_BxT = np.zeros((len(rows), length), np.int32)
     for row, tokens in zip(tokens_BxT, rows, strict=True):
         row[: len(tokens)] = tokens
@@ -40,10 +40,10 @@ def rounded(length: int) -> int:
 
 
 def pair_batch(pairs: TokenPairs, indices: Sequence[int], size: int | None = None) -> dict[str, np.ndarray]:
-    """Pairs side by side: "source", "source_mask" [B, S], "target", "target_mask" [B, T + 1], both sides as long.
+    """A padded batch of pairs: "source", "source_mask" [B, S], "target", "target_mask" [B, T + 1].
 
-    S = T is the longest of the batch, rounded up, so that few shapes occur. With ``size`` the batch is filled up to so
-    many rows, whose target masks are false.
+    S = T is the longest length of the batch, rounded up, so that few shapes occur. With ``size``, rows whose target
+    mask is false are added up to B = ``size``.
     """
     sources = [pairs.sources[i] for i in indices]
     targets = [pairs.targets[i] for i in indices]
@@ -55,7 +55,7 @@ def pair_batch(pairs: TokenPairs, indices: Sequence[int], size: int | None = Non
 
 
 def training_batches(pairs: TokenPairs, seed: int, size: int) -> Callable[[int], dict[str, np.ndarray]]:
-    """Step -> batch, pure: every pair once an epoch (but for what is over a whole batch), neighbours of like length."""
+    """Step -> batch, a pure function. Batches hold pairs of similar length. Each epoch drops an incomplete batch."""
     lengths = np.array([rounded(max(len(s), len(t) - 1)) for s, t in zip(pairs.sources, pairs.targets, strict=True)])
     size = min(size, len(pairs))
     count, over = divmod(len(pairs), size)
@@ -73,7 +73,7 @@ def training_batches(pairs: TokenPairs, seed: int, size: int) -> Callable[[int],
 
 
 def ordered_batches(pairs: TokenPairs, size: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """All pairs once, those of like length together: their indices, and the batch, filled up to ``size`` rows."""
+    """All pairs once, sorted by length: their indices, and the batch, padded to ``size`` rows."""
     order = np.argsort(
         [max(len(s), len(t) - 1) for s, t in zip(pairs.sources, pairs.targets, strict=True)], kind="stable"
     )

@@ -1,12 +1,12 @@
-"""A generated text with copies at log-uniform distances, whose best possible loss at every position is known.
+"""A generated text with copies at log-uniform distances. Its lowest possible loss at every position is known.
 
-Units of three characters follow one another: a symbol, a distance, and a copy of the symbol that many units back.
+The text is a sequence of units of three characters: a symbol, a distance j, a copy of the symbol 2^j units back.
 
     x_n ~ uniform over V symbols,   j_n ~ uniform over 0 .. J-1,   y_n = x_{n - 2^j_n}
 
-Distances 2^j are log-uniform. Symbols and distances cannot be foreseen. A copy can, once its original, or an earlier
-copy of the same original, has come in the context; before that nothing can be known. So the loss of a perfect reader
-falls until the context holds the longest distance, and that of one who forgets stops falling where it forgets.
+Distances 2^j are log-uniform. Symbols and distances are not predictable. A copy is predictable if the context holds its
+original or an earlier copy of the same original. So the loss of a perfect model falls until the context covers the
+longest distance. The loss of a model that forgets stops falling at the distance where it forgets.
 
     G1cA0gC2b...    c is the symbol two units before G, g is G, b the symbol four units before C
 """
@@ -39,7 +39,7 @@ class Copies:
             )
 
     def text(self, units: int, seed: int) -> str:
-        """A sample of so many units; the first of them copy symbols that came before it."""
+        """A sample of ``units`` units. Its first copies are of symbols before the sample."""
         rng = np.random.default_rng(seed)
         longest = 2 ** (self.distances - 1)
         symbols = rng.integers(self.symbols, size=longest + units)
@@ -50,7 +50,7 @@ class Copies:
         )
 
     def write(self, folder: Path, units: int, files: int = 40, seed: int = 0) -> Path:
-        """A corpus of so many units in equal files, which split it into training and held-out text."""
+        """Write a corpus of ``units`` units as ``files`` equal files: whole files are held out."""
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(files):
             (folder / f"{number:03d}.txt").write_text(self.text(units // files, seed * files + number))
@@ -60,8 +60,8 @@ class Copies:
         """The lowest possible expected loss at each position of a window that begins with a unit, nats, [T].
 
         Position t, from 1, predicts the token after t tokens. A copy over 2^j units in unit n is certain if n >= 2^j.
-        Else its original lies before the window, and it is uncertain, ln V, unless an earlier unit of the window copied
-        the same original: unit n - 2^j + 2^i, for an i < j, which has that distance with probability 1 / J.
+        Else its original lies before the window. Then the loss is ln V unless an earlier unit of the window copied the
+        same original. Such a unit is n - 2^j + 2^i with i < j; it has distance 2^i with probability 1 / J.
         """
         of_kind = np.array([np.log(self.symbols), np.log(self.distances), 0.0])
         token = np.arange(1, context + 1)
@@ -70,7 +70,7 @@ class Copies:
         return np.where(place == UNIT - 1, np.log(self.symbols) * uncertain[unit], of_kind[place])
 
     def _uncertain(self, unit: int) -> float:
-        """Probability that the copy of unit n cannot be known."""
+        """Probability that the copy of unit n is not predictable."""
         total = 0.0
         for j in range(self.distances):
             if unit < 2**j:
@@ -79,5 +79,5 @@ class Copies:
         return total / self.distances
 
     def copies_of(self, loss_T: np.ndarray) -> np.ndarray:
-        """The losses of the copies alone, one a unit."""
+        """The losses of the copies alone, one per unit."""
         return np.asarray(loss_T)[..., UNIT - 2 :: UNIT]

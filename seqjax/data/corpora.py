@@ -1,8 +1,7 @@
 """Corpora: named or local text, as documents in three splits.
 
-Splits keep held-out text unseen: by whole works (`english`), by the published files or offsets (public corpora), by
-document number (streams), and for local text by the names of files, by whole files or by position
-(`seqjax.data.splits`).
+Held-out text is cut off by whole works (`english`), by the published files or offsets (public corpora), or by document
+number (streams). Local text is split by file names, by whole files or by position (`seqjax.data.splits`).
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ def load_corpus(spec: str, data_folder: Path | None = None) -> Corpus:
 
     ``spec`` is a name in `CORPORA`; a path (also relative to the data folder) to a text file, plain or .gz, .bz2, .xz,
     to a folder of text files, or to an archive of these (.tar, .tar.gz, .tar.bz2, .tar.xz, .zip); or
-    ``hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]`` for a stream (see `seqjax.data.streaming`). A name in the table
-    wins over a file of that name: write ``./english`` for the file. `seqjax.data.trees` says which files of a folder
-    are text, `seqjax.data.splits` how they are split.
+    ``hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]`` for a stream (see `seqjax.data.streaming`). A name in `CORPORA`
+    has precedence over a file of that name: write ``./english`` for the file. `seqjax.data.trees` decides which files
+    of a folder are text; `seqjax.data.splits` splits them.
 
     Raises:
         Absent: unknown name or missing path.
@@ -60,7 +59,7 @@ def load_corpus(spec: str, data_folder: Path | None = None) -> Corpus:
 
 
 def decoded(corpus: Corpus, document: Document) -> Iterator[str]:
-    """The chunks of a document as text; UserError with file and byte offset where it is not UTF-8."""
+    """The chunks of a document as text. Raises UserError with file and byte offset if a byte is not UTF-8."""
     at = document.start
     for chunk in document.chunks():
         try:
@@ -152,7 +151,7 @@ def _corpus(
     rule: str = "",
     notes: tuple[str, ...] = (),
 ) -> Corpus:
-    """``rule`` tells apart the ways of splitting one text."""
+    """A corpus of files. ``rule`` names the way of splitting: it is part of the digest."""
     digest = hashlib.sha256()
     for label, file in files:
         digest.update(f"{label}\0{file.sha256}\n".encode())

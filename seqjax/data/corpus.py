@@ -14,8 +14,7 @@ from seqjax.errors import UserError, did_you_mean
 class Document:
     """One work. ``chunks()`` yields its bytes in chunks of at most 4 MiB cut at line ends.
 
-    ``n_bytes`` is its length (None where only reading it tells), ``start`` where it begins in the file whose name it
-    bears.
+    ``n_bytes`` is its length, None if it is unknown before reading. ``start`` is its offset in the file ``name``.
     """
 
     name: str
@@ -29,9 +28,9 @@ class Document:
 class Corpus:
     """A text with its splits.
 
-    ``sha256`` identifies the content: of the raw bytes, or for a remote stream of the request. ``splits`` maps "train",
-    "validation" and "test" (as far as the corpus has them) to documents; a stream gives them afresh at each iteration.
-    ``notes`` say what was left out and what is held out, each in one line.
+    ``sha256`` is the digest of the raw bytes; for a remote stream, of the request. ``splits`` maps "train",
+    "validation" and "test" (those that the corpus has) to documents. A stream reads them again at each iteration.
+    ``notes`` are lines for the user: files left out, text held out.
     """
 
     name: str
@@ -41,12 +40,12 @@ class Corpus:
 
     @property
     def label(self) -> str:
-        """A name for files: the end of the corpus's name and, where that says more, a digest of the whole."""
+        """A name for files: the last part of the corpus's name, with a digest of the whole name if they differ."""
         last = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name.rstrip("/").rpartition("/")[2])[:48].strip(".-") or "corpus"
         return last if last == self.name else f"{last}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
     def documents(self, split: str) -> Iterable[Document]:
-        """The documents of one split; UserError when the corpus has no such split."""
+        """The documents of one split. Raises UserError if the corpus has no such split."""
         if split not in self.splits:
             raise UserError(
                 f"the corpus {self.name} has no split '{split}': it has {', '.join(self.splits)}"

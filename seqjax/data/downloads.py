@@ -1,7 +1,7 @@
-"""Public corpora: their addresses and digests, and the way from a name to verified files.
+"""Public corpora: their addresses and digests, and how a name becomes verified files.
 
-A file already in the data folder is used without any network, in the form of the public address or repacked. Downloads
-go through pooch and are checked against the sha256 of the file at the address; repacked files are checked text by text.
+A file in the data folder is used without a network, as published or repacked. Downloads go through pooch and are
+checked against the sha256 of the published file. Every text inside is checked against its own digest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from seqjax.host.pointers import refuse_pointer_file
 
 @dataclass(frozen=True)
 class Text:
-    """One text of a public corpus: its names inside an archive, its size in bytes and ``algorithm:digest``."""
+    """One text of a public corpus: its possible names in an archive, its size in bytes and ``algorithm:digest``."""
 
     names: tuple[str, ...]
     n_bytes: int | None
@@ -28,7 +28,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Download:
-    """A public file: name, addresses (the later ones are mirrors), sha256, other forms accepted in the data folder."""
+    """A public file: name, addresses (the first, then mirrors), sha256, other names accepted in the data folder."""
 
     file: str
     addresses: tuple[str, ...]
@@ -110,8 +110,8 @@ DOWNLOADS: Mapping[str, Download] = {
 def public_files(name: str, data: Path, cache: Path) -> dict[str, TextFile]:
     """Verified texts of a public corpus by part ("all", or "train", "validation" and "test").
 
-    Looks in the data folder, then among earlier downloads, then on the network. Raises UserError when the file is
-    nowhere (naming it, its address and where to put it) and when its content is not the published one.
+    Looks in the data folder, then among earlier downloads, then on the network. Raises UserError if the file is not
+    found (with its name, its address and where to put it) or its content is not the published one.
     """
     download = DOWNLOADS[name]
     path = find_file((download.file, *download.also), (data, cache / "corpora"))
@@ -121,7 +121,7 @@ def public_files(name: str, data: Path, cache: Path) -> dict[str, TextFile]:
 
 
 def find_file(names: tuple[str, ...], folders: tuple[Path, ...]) -> Path | None:
-    """The first of ``names`` that exists in the first of ``folders`` that has one; UserError where it is a pointer."""
+    """The first of ``names`` in the first of ``folders`` that has one. Raises UserError for a pointer of Git LFS."""
     path = next((folder / name for folder in folders for name in names if (folder / name).exists()), None)
     if path is not None:
         refuse_pointer_file(path)
@@ -129,9 +129,9 @@ def find_file(names: tuple[str, ...], folders: tuple[Path, ...]) -> Path | None:
 
 
 def fetch(file: str, addresses: tuple[str, ...], sha256: str, folders: tuple[Path, ...]) -> Path:
-    """Download ``file`` from the first address that answers into the first folder that can be written to.
+    """Download ``file`` from the first address that answers into the first writable folder.
 
-    Raises UserError naming the file, its addresses and the folder where it may be put by hand.
+    Raises UserError with the file, its addresses and the folder to put it in by hand.
     """
     import pooch
 
@@ -146,10 +146,10 @@ def fetch(file: str, addresses: tuple[str, ...], sha256: str, folders: tuple[Pat
             if "hash" not in str(error):
                 raise
             reasons.append(f"{address}: its content is not the published one (sha256 {sha256[:12]}...)")
-        except Exception as error:  # whatever the network layers raise: every one means the file could not be had
+        except Exception as error:  # the network layers raise many kinds; each means that the download failed
             reasons.append(f"{address}: {type(error).__name__}")
     raise UserError(
-        f"{file} is not at hand and could not be downloaded ({'; '.join(reasons)}): "
+        f"{file} is missing and could not be downloaded ({'; '.join(reasons)}): "
         f"fetch it from {addresses[0]} and put it at {folders[0] / file}"
     )
 

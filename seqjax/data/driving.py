@@ -1,12 +1,12 @@
-"""Frames of a road and how the car was steered: a packed recording, or the log folder of a driving simulator.
+"""Frames of a road and the steering of the car: a packed recording, or the log folder of a driving simulator.
 
-The recording `driving.npz` has no licence and no public address with a digest, so it is used where it is at hand and
-never fetched. A log folder is what simulators in the manner of Udacity's write: `driving_log.csv` without header
+The recording `driving.npz` has no licence and no public address with a digest, so it is never downloaded. A log folder
+has the format of Udacity's simulator: `driving_log.csv` without header
 
     centre image, left image, right image, steering, throttle, brake, speed
 
-and the images beside it in IMG/. Paths in the CSV are often those of another machine, with backslashes: only the name
-of the file counts. Steering lies in [-1, 1], negative to the left.
+and the images beside it in IMG/. The CSV often holds paths of another machine, with backslashes: only the file's name
+is used. Steering lies in [-1, 1], negative to the left.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Drive(NamedTuple):
 
     Attributes:
         frames_TxYxX: uint8, grey.
-        steer_T: float32, what the driver did while the frame was taken.
+        steer_T: float32, the steering at the time of the frame.
         speed_T: float32, in the units of the source.
         source: for messages.
     """
@@ -50,7 +50,7 @@ def load_recording(folder: Path) -> Drive:
     """The packed recording `driving.npz`: "frames" uint8 [T, 32, 64] and "controls" [T, 4], steering first, speed last.
 
     Raises:
-        UserError: it is absent, is no such archive, or holds a value that is not finite.
+        UserError: the file is missing, has another format, or holds a control that is not finite.
     """
     path = folder / FILE
     if not path.is_file():
@@ -76,11 +76,11 @@ def load_recording(folder: Path) -> Drive:
 
 
 def load_log(folder: Path) -> Drive:
-    """A simulator's log folder: the centre camera's images, grey, road rows cropped, resized to 32 x 64.
+    """A simulator's log folder: the centre camera's images, grey, cropped to the road, resized to 32 x 64.
 
     Raises:
-        UserError: no log or no images; a row with another number of columns; a number that is none or not finite; an
-            image that is missing, cannot be read, or is not of the size of the first. Rows are named file:line.
+        UserError: no log or no images; a row with another number of columns; a number that is malformed or not finite;
+            an image that is missing, unreadable, or of another size than the first. Rows are named file:line.
     """
     path = folder / LOG
     if not path.is_file():
@@ -110,7 +110,7 @@ def load_log(folder: Path) -> Drive:
 
 
 def prepare(image: Any) -> np.ndarray:
-    """A camera image (PIL) as uint8 [32, 64]: grey, the rows of the road, resized by averaging (box filter)."""
+    """A camera image (PIL) as uint8 [32, 64]: grey, cropped to the rows of the road, resized with a box filter."""
     from PIL import Image
 
     width, height = image.size

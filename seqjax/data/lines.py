@@ -1,7 +1,7 @@
-"""Lines of the embedded corpus with the author they are of: text whose class is known.
+"""Lines of the embedded corpus with their author as the class.
 
-Shakespeare, Milton and the King James Bible as words and marks in small letters; a line is so many of them in a row,
-all of them in the vocabulary. Milton's Latin poems are left out. Splits are those of the corpus, by whole works.
+Shakespeare, Milton and the King James Bible as words and punctuation in lower case. A line is a fixed number of
+consecutive words, all in the vocabulary. Milton's Latin poems are left out. The splits are the corpus's, by works.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Lines = dict[str, np.ndarray]
 
 
 class Vocabulary(NamedTuple):
-    """The words known and the authors: in this order the ids of tokens."""
+    """Known words, then authors; a token's id is its place in this order."""
 
     words: tuple[str, ...]
 
     @property
     def size(self) -> int:
-        """V, with the authors."""
+        """V, the authors included."""
         return len(self.words) + len(AUTHORS)
 
     def author(self, name: str) -> int:
@@ -37,19 +37,19 @@ class Vocabulary(NamedTuple):
         return len(self.words) + AUTHORS.index(name)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Words with blanks between them; an author's token, which has no business in a line, is a #."""
+        """Words joined by spaces. An author's token, which no line should contain, is a #."""
         names = (*self.words, *("#" for _ in AUTHORS))
         return " ".join(names[token] for token in tokens)
 
 
 def split_words(text: str) -> list[str]:
-    """Runs of letters, with apostrophes inside, and single marks, in small letters."""
+    """Runs of letters, with apostrophes inside, and single punctuation marks, in lower case."""
     return re.findall(r"[a-z]+(?:'[a-z]+)*|[,.;:?!]", text.lower())
 
 
 @lru_cache(maxsize=3)
 def load_words(split: str) -> dict[str, tuple[str, ...]]:
-    """The words of each author in a split ("train", "validation" or "test"), one work after the other.
+    """The words of each author in a split ("train", "validation" or "test"), work by work.
 
     Raises:
         UserError: the corpus has no such split, or its file is damaged.
@@ -62,7 +62,7 @@ def load_words(split: str) -> dict[str, tuple[str, ...]]:
 
 
 def make_vocabulary(words: dict[str, tuple[str, ...]], size: int) -> Vocabulary:
-    """The ``size`` words of the largest mean share of the authors' texts: a short text counts as much as a long one."""
+    """The ``size`` words with the largest mean share in the authors' texts: each author has the same weight."""
     shares: Counter[str] = Counter()
     for own in words.values():
         for word, count in Counter(own).items():
@@ -71,7 +71,7 @@ def make_vocabulary(words: dict[str, tuple[str, ...]], size: int) -> Vocabulary:
 
 
 def set_in_lines(words: dict[str, tuple[str, ...]], vocabulary: Vocabulary, width: int) -> Lines:
-    """Every author's words cut into lines of ``width``; those with an unknown word are left out."""
+    """Every author's words cut into lines of ``width`` words. Lines with an unknown word are left out."""
     ids = {word: token for token, word in enumerate(vocabulary.words)}
     lines = {}
     for author, own in words.items():

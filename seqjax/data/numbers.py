@@ -1,9 +1,9 @@
-"""Numbers in words and in digits: a translation task that needs no data, whose every answer is known.
+"""Numbers in words and in digits: a generated translation task with known answers.
 
     three hundred and four thousand and twenty one  ->  3 0 4 0 2 1
 
-The two sides do not go word by word: zeros are not spoken, "and" and "hundred" have no digit, and the place of a digit
-depends on words that come later. Numbers below a million, some of them held out.
+The translation is not word by word: zeros are not spoken, "and" and "hundred" have no digit, and the place of a digit
+depends on later words. Numbers are below a million; some are held out.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def in_words(number: int) -> str:
 
 
 def number_pairs(train: int, held_out: int, seed: int = 0) -> Pairs:
-    """Distinct numbers for training, validation and test (``held_out`` each), none in two of them.
+    """Distinct numbers: ``train`` for training, ``held_out`` each for validation and test, without overlap.
 
-    Digits are apart, so that each is a word. The number of digits is uniform from 1 to 6, as far as there are enough
-    short numbers, so that short and long ones occur.
+    Digits are separated by spaces, so each is a word. The number of digits is drawn uniformly from 1 to 6; repeated
+    numbers are dropped, so short numbers are rarer.
 
     Raises:
-        ValueError: more numbers than there are.
+        ValueError: more than half a million numbers.
     """
     count = train + 2 * held_out
     if count > LIMIT // 2:

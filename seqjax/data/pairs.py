@@ -1,4 +1,4 @@
-"""Parallel text: pairs of sentences, in two files with as many lines, and Multi30k (Elliott et al. 2016)."""
+"""Parallel text: pairs of sentences in two files, line by line, and Multi30k (Elliott et al. 2016)."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Pairs:
 
     @property
     def repeats(self) -> dict[str, int]:
-        """Held-out split -> how many of its source sentences stand in the training set too."""
+        """Held-out split -> number of its source sentences that are in the training set too."""
         return count_repeats(self.inputs)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The same in words, a line for each split that has any."""
+        """`repeats` in words, a line for each split with repeats."""
         return repeats_said(self.inputs)
 
 
@@ -48,7 +48,7 @@ def read_pairs(source: Path, target: Path) -> tuple[Pair, ...]:
     """Line n of ``source`` with line n of ``target``; both UTF-8, plain or packed as .gz or .xz.
 
     Raises:
-        UserError: a file is absent, a pointer of Git LFS or not UTF-8, the numbers of lines differ, or a sentence is
+        UserError: a file is missing, a pointer of Git LFS or not UTF-8; the numbers of lines differ; a sentence is
             empty (with its line).
     """
     return _paired(source, _content(source), target, _content(target))
@@ -97,11 +97,11 @@ MULTI30K = {  # parts, and the sha256 of their German and English files
 def load_multi30k(data: Path, cache: Path) -> Pairs:
     """German to English captions: 29,000 training pairs, 1,014 for validation, the 1,000 of the Flickr test of 2016.
 
-    From ``multi30k.tar.xz`` or the published files in the data folder, else downloaded and checked. Non-commercial
-    research and education only (see github.com/multi30k/dataset).
+    From ``multi30k.tar.xz`` or the published files in the data folder, else downloaded; checked by sha256. For
+    non-commercial research and education only (see github.com/multi30k/dataset).
 
     Raises:
-        UserError: nowhere to be had; not the published files.
+        UserError: a failed download; not the published files.
     """
     archive = find_file(("multi30k.tar.xz", "multi30k.tar.gz", "multi30k.tar"), (data,))
     splits = {}
@@ -144,7 +144,7 @@ def lowercased(pairs: Pairs) -> Pairs:
 
 
 def first_pairs(pairs: Pairs, count: int) -> Pairs:
-    """At most so many training pairs, from the start."""
+    """Only the first ``count`` training pairs."""
     return Pairs(pairs.name, {**pairs.splits, "train": pairs.splits["train"][:count]})
 
 

@@ -1,15 +1,15 @@
-"""A generated language of opinions in which the order of the words decides: negation and contrast.
+"""A generated language of opinions whose label depends on the order of the words: negation and contrast.
 
-    clause    = subject "is" [negation] [degree] adjective       its sign: the adjective's, turned round by a negation
+    clause    = subject "is" [negation] [degree] adjective       its sign: the adjective's, reversed by a negation
     sentence  = clause                                           its sign
               | clause "but" clause'                             the sign of the second; the two are opposite
               | clause "although" clause'                        the sign of the first; the two are opposite
               | "although" clause "," clause'                    the sign of the second; the two are opposite
               | subject "is" "not" adjective "but" adjective'    the sign of the second; the two are opposite
 
-Every sentence follows from these rules, so that accuracy 1 can be reached. A model that adds up weights of words cannot
-reach it: the two clauses of a contrast can change places, with the same words and the other label, and of "good",
-"bad", "not good" and "not bad" a sum gets at most three right.
+Every label follows from these rules, so accuracy 1 is possible. A model that adds up weights of words cannot reach it.
+Exchanging the two clauses of a contrast keeps the words and reverses the label. And a sum gets at most three of "good",
+"bad", "not good" and "not bad" right.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LABELS = ("0", "1")  # negative, positive
 
 
 def phrases(count: int, seed: int) -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
-    """So many different sentences as words, and the label of each, 0 or 1, int32; half of them positive on average."""
+    """``count`` different sentences as words, and their labels 0 or 1, int32; half are positive on average."""
     rng = np.random.default_rng(seed)
     found: dict[tuple[str, ...], int] = {}
     while len(found) < count:

@@ -1,7 +1,7 @@
-"""Published rank files (gpt2, cl100k_base): found, checked, and only then given to tiktoken.
+"""Published rank files (gpt2, cl100k_base), checked before tiktoken reads them.
 
-tiktoken deletes a cached rank file whose sha256 is wrong and goes to the web; so the files are checked here first, and
-tiktoken sees a folder of ours that holds nothing but checked copies.
+tiktoken deletes a cached rank file with a wrong sha256 and downloads it again. So the files are checked here first, and
+tiktoken reads a folder that holds only checked copies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class RankFile:
-    """A rank file: its address, and the sha256 of its content."""
+    """A rank file: its address and the sha256 of its content."""
 
     address: str
     sha256: str
@@ -62,9 +62,9 @@ FILES: dict[str, tuple[RankFile, ...]] = {
 def load_encoding(name: str, cache: Path) -> tiktoken.Encoding:
     """The published encoding, from rank files in ``cache``, data folder/tiktoken_cache or TIKTOKEN_CACHE_DIR.
 
-    A file may bear its own name or the one tiktoken gives it. What is nowhere is downloaded.
+    A file may have its own name or tiktoken's name for it. A missing file is downloaded.
 
-    Raises UserError: a file with other content, a file that is nowhere and cannot be downloaded.
+    Raises UserError: a file with other content; a failed download.
     """
     own = folders.make_folder(cache / "tiktoken")
     for file in FILES[name]:
@@ -82,7 +82,7 @@ def load_encoding(name: str, cache: Path) -> tiktoken.Encoding:
 
 
 def _provide(name: str, file: RankFile, own: Path) -> None:
-    """Put a checked copy of the file into our folder under tiktoken's name for it."""
+    """Put a checked copy of the file into the folder ``own`` under tiktoken's name for it."""
     target = own / file.cache_name
     places = [own, folders.data_folder() / "tiktoken_cache"]
     if os.environ.get("TIKTOKEN_CACHE_DIR"):

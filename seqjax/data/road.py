@@ -1,20 +1,20 @@
-"""A drawn road with a driver whose steering is known: the same frames from the same seed, without any file.
+"""A drawn road and a driver with a known steering rule. The same seed gives the same frames; no file is needed.
 
-The car goes v metres a frame along a road of smooth random curvature kappa. Offset e from the middle (metres, to the
+The car moves v metres a frame along a road of smooth random curvature kappa. Offset e from the middle (metres, to the
 right), heading psi against the road (radians) and steering s follow
 
-    goal_t = kappa(x_t + L) / g - k_e e_t - k_psi psi_t                what the driver wants
-    s_t    = s_{t-1} + (goal_t - s_{t-1}) / tau                        what the hands do: a lag of tau frames
-    psi_{t+1} = psi_t + v (g s_t - kappa(x_t)) + gust                  gusts push the car out of line
+    goal_t = kappa(x_t + L) / g - k_e e_t - k_psi psi_t                the driver's goal
+    s_t    = s_{t-1} + (goal_t - s_{t-1}) / tau                        the hands: a lag of tau frames
+    psi_{t+1} = psi_t + v (g s_t - kappa(x_t)) + gust                  gusts turn the car
     e_{t+1}   = e_t + v psi_t
 
 A frame shows the road z metres ahead at the row h f / z below the horizon, with the road's middle at column f c(z) / z,
 
     c(z) = -e - psi z + kappa(x) z^2 / 2
 
-with noise in every pixel and a camera that shakes sideways. So one frame tells the goal badly, and of the lag nothing:
-the steering is a weighted mean of past goals, with weights that fall as (1 - 1 / tau)^j, and more frames must help,
-with gains that diminish after a few tau.
+with noise in every pixel and a camera that shakes sideways. One frame shows the goal with noise, and does not show the
+lag. The steering is a weighted mean of past goals, with weights that fall as (1 - 1 / tau)^j. So more frames help, and
+the gain diminishes after a few tau.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHAKE, NOISE = 1.0, 25.0  # standard deviations: pixels, grey levels
 
 
 def drive_road(n_frames: int, seed: int = 0) -> Drive:
-    """``n_frames`` frames of 32 x 64 and the steering of each, float32 in [-1, 1]."""
+    """``n_frames`` frames of 32 x 64 pixels, and the steering at each, float32 in [-1, 1]."""
     rng = np.random.default_rng(seed)
     curvature_T = _curvature(n_frames + int(np.ceil(PREVIEW / SPEED)) + 1, rng)
     states_Tx3, steer_T = simulate(curvature_T, n_frames, GUST * rng.standard_normal(n_frames))
@@ -43,10 +43,10 @@ def drive_road(n_frames: int, seed: int = 0) -> Drive:
 
 
 def simulate(curvature_T: np.ndarray, n_frames: int, gust_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Offset, heading and curvature [T, 3] as each frame shows them, and the steering [T]; see the module's equations.
+    """Offset, heading and curvature [T, 3] at each frame, and the steering [T]; see the module's equations.
 
     Args:
-        curvature_T: kappa at x = 0, v, 2 v, ...; as far as the last frame's preview.
+        curvature_T: kappa at x = 0, v, 2 v, ..., up to the preview of the last frame.
         gust_T: radians, added to the heading after each frame.
     """
     places_T = SPEED * np.arange(len(curvature_T))
@@ -64,13 +64,13 @@ def simulate(curvature_T: np.ndarray, n_frames: int, gust_T: np.ndarray) -> tupl
 
 
 def render(state_3: np.ndarray, shake: float, rng: np.random.Generator | None) -> np.ndarray:
-    """The frame of a car at (offset, heading, curvature), uint8 [32, 64]; ``rng`` draws the noise, None draws none."""
+    """The frame of a car at (offset, heading, curvature), uint8 [32, 64]. ``rng`` draws the noise; None: no noise."""
     offset, heading, curvature = state_3
     z_Yx1 = CAMERA_HEIGHT * FOCAL / (np.arange(HEIGHT)[:, None] + 0.5 - HORIZON)
     middle_Yx1 = -offset - heading * z_Yx1 + curvature * z_Yx1**2 / 2
     column_1xX = np.arange(WIDTH)[None, :] + 0.5 - WIDTH / 2 - shake
     from_middle_YxX = np.abs(column_1xX * z_Yx1 / FOCAL - middle_Yx1)
-    pixel_Yx1 = z_Yx1 / FOCAL  # metres: edges are as soft as a pixel is wide
+    pixel_Yx1 = z_Yx1 / FOCAL  # metres: the width of a soft edge
 
     def within(metres: float) -> np.ndarray:
         return np.clip((metres - from_middle_YxX) / pixel_Yx1 + 0.5, 0.0, 1.0)

@@ -1,7 +1,7 @@
-"""Labelled sentences: SST-2, a generated language, or one's own file; their vocabulary; batches of like lengths.
+"""Labelled sentences: SST-2, a generated language, or a user's file; their vocabulary; batches of similar lengths.
 
-SST-2 is the binary task of the Stanford Sentiment Treebank (Socher et al. 2013, EMNLP) as whole sentences, in the split
-of 6,920, 872 and 1,821 that Kim (2014) used. A file of one's own has one example a line: label, space or tab, text.
+SST-2 is the binary task of the Stanford Sentiment Treebank (Socher et al. 2013, EMNLP) on whole sentences, split into
+6,920, 872 and 1,821 as by Kim (2014). A user's file has one example a line: label, space or tab, text.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ PAD, UNKNOWN = "<pad>", "<unk>"
 
 
 class Sentences(NamedTuple):
-    """Words of N sentences, and their labels, int32 [N]: places in the list of classes."""
+    """Words of N sentences, and their labels, int32 [N]: indices into the classes."""
 
     words: tuple[tuple[str, ...], ...]
     labels: np.ndarray
 
 
 class Splits(NamedTuple):
-    """What is learned from, what hyper-parameters and the best step are chosen on, and what is scored once."""
+    """Sentences for training, for choosing hyper-parameters and the best step, and for the final score."""
 
     train: Sentences
     validation: Sentences
@@ -59,23 +59,23 @@ class Splits(NamedTuple):
 
     @property
     def repeats(self) -> dict[str, int]:
-        """Held-out split -> how many of its sentences stand in the training set too."""
+        """Held-out split -> number of its sentences that are in the training set too."""
         return count_repeats(self.inputs)
 
 
 def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
-    """The splits of "sst2", of "phrases", or of a file of one's own.
+    """The splits of "sst2", of "phrases", or of a user's file.
 
-    Held-out sentences that stand in the training set too are counted on standard error, and stay.
+    Held-out sentences that are in the training set too are kept. Their number is written to standard error.
 
     Args:
-        name: sst2; phrases (3,000 generated sentences to learn from, 500 and 2,000 held out); or the path of a file,
-            folder or archive. Files that bear the names of splits are these (see `seqjax.data.split_names`); otherwise
-            all examples are split in 8 : 1 : 1 in an order that depends on their number alone.
-        classes: the labels that may stand in a file.
-        data, cache: folders of raw files, and of unpacked ones.
+        name: sst2; phrases (3,000 generated sentences for training, 500 and 2,000 held out); or the path of a file,
+            folder or archive. Files named after splits are these splits (see `seqjax.data.split_names`). Otherwise all
+            examples are split 8 : 1 : 1, in an order that depends only on their number.
+        classes: the labels allowed in a file.
+        data, cache: folders of raw files, and of unpacked files.
     Raises:
-        UserError: as `parse`; no such file; or the download failed and the file is not at hand.
+        UserError: as `parse`; no such file; a failed download.
     """
     splits = _load(name, classes, data, cache)
     for note in repeats_said(splits.inputs):
@@ -108,7 +108,7 @@ def _load(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
 
 
 def _completed(parts: dict[str, Sentences], name: str) -> Splits:
-    """Held-out parts that are absent are each a tenth of the training examples."""
+    """Take a tenth of the training examples for each missing held-out part."""
     absent = [split for split in SPLITS[1:] if not len(parts[split].labels)]
     n = len(parts["train"].labels)
     if not n or (absent and n < 10):
@@ -123,21 +123,21 @@ def _completed(parts: dict[str, Sentences], name: str) -> Splits:
 
 
 def joined(first: Sentences, second: Sentences) -> Sentences:
-    """One after the other."""
+    """The sentences of both, in this order."""
     return Sentences(first.words + second.words, np.concatenate([first.labels, second.labels]))
 
 
 def split_at(sentences: Sentences, first: int, second: int) -> Splits:
-    """Three pieces, cut at two places."""
+    """Three pieces, cut before the indices ``first`` and ``second``."""
     cuts = (slice(0, first), slice(first, second), slice(second, None))
     return Splits(*(Sentences(sentences.words[cut], sentences.labels[cut]) for cut in cuts))
 
 
 def load_sst2(data: Path) -> Splits:
-    """SST-2, verified by sha256, from the data folder (the three files, or the archive sentconv.tar.xz) or its address.
+    """SST-2, verified by sha256, from the data folder (the three files, or the archive sentconv.tar.xz) or downloaded.
 
     Raises:
-        UserError: not at hand and not to be downloaded (with where to put it), damaged, or not the published text.
+        UserError: a failed download (with the folder to put the file in), a damaged file, not the published text.
     """
     return Splits(*(parse(_sst2_bytes(file, data), ("0", "1"), file) for file in _SST2))
 
@@ -175,7 +175,7 @@ def parse(data: bytes, classes: Sequence[str], where: str) -> Sentences:
     """Sentences of a file with one example a line: label, space or tab, words with spaces between them.
 
     Raises:
-        UserError: with file and line: not UTF-8, a line without a label, a label that is no class, an empty sentence.
+        UserError: with file and line: not UTF-8, a line without a label, an unknown label, an empty sentence.
     """
     words, labels = [], []
     for number, line in enumerate(lines_of(data, where), 1):
@@ -199,7 +199,7 @@ def _parse_line(text: str, classes: Sequence[str], where: str) -> tuple[int, tup
 
 
 class Vocabulary(NamedTuple):
-    """Ids of words: 0 is padding, 1 every word that is not known."""
+    """Ids of words: 0 is padding, 1 is every unknown word."""
 
     ids: dict[str, int]
 
@@ -214,14 +214,14 @@ class Vocabulary(NamedTuple):
 
 
 def make_vocabulary(sentences: Sequence[Sequence[str]], least_count: int) -> Vocabulary:
-    """Words that are there at least so many times, the most frequent first, ties in the order of the alphabet."""
+    """Words that occur at least ``least_count`` times, the most frequent first, ties in alphabetical order."""
     counts = Counter(word for words in sentences for word in words)
     kept = sorted((word for word, n in counts.items() if n >= least_count), key=lambda word: (-counts[word], word))
     return Vocabulary({word: i for i, word in enumerate(dict.fromkeys((PAD, UNKNOWN, *kept)))})
 
 
 class Batch(NamedTuple):
-    """B sentences padded to one length T: int32 [B, T], bool [B, T], int32 [B], and float32 [B] weights, 0 or 1."""
+    """B sentences padded to one length T: int32 [B, T], bool [B, T], int32 [B], and weights 0 or 1, float32 [B]."""
 
     tokens_BxT: np.ndarray
     mask_BxT: np.ndarray
@@ -230,13 +230,13 @@ class Batch(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """Encoded sentences, sorted into classes of like length, so that batches have few shapes and little padding.
+    """Encoded sentences in buckets of similar length, so that batches have few shapes and little padding.
 
     Attributes:
         tokens: ids of each sentence.
         labels: int32 [N].
-        bounds: longest sentence of each bucket, words.
-        members: the sentences of each bucket.
+        bounds: longest allowed sentence of each bucket, in words.
+        members: indices of the sentences of each bucket.
     """
 
     tokens: tuple[np.ndarray, ...]
@@ -246,13 +246,13 @@ class Buckets(NamedTuple):
 
 
 def length_bounds(lengths: Sequence[int], n_buckets: int) -> tuple[int, ...]:
-    """Quantiles of the lengths, rounded up to multiples of four: at most so many bounds, the last holds them all."""
+    """Quantiles of the lengths, rounded up to multiples of four: at most ``n_buckets`` bounds; the last holds all."""
     quantiles = np.quantile(lengths, np.arange(1, n_buckets + 1) / n_buckets)
     return tuple(sorted({int(4 * np.ceil(q / 4)) for q in quantiles}))
 
 
 def into_buckets(sentences: Sentences, vocabulary: Vocabulary, bounds: Sequence[int]) -> Buckets:
-    """Encode and sort. Of a sentence longer than the last bound the first words are kept."""
+    """Encode sentences and sort them into buckets. A sentence longer than the last bound is cut at its end."""
     tokens = tuple(vocabulary.encode(words[: bounds[-1]]) for words in sentences.words)
     place = np.searchsorted(bounds, [len(ids) for ids in tokens])
     members = tuple(np.flatnonzero(place == b) for b in range(len(bounds)))
@@ -260,11 +260,11 @@ def into_buckets(sentences: Sentences, vocabulary: Vocabulary, bounds: Sequence[
 
 
 def batch_at(buckets: Buckets, seed: int, step: int, batch_size: int) -> Batch:
-    """Batch ``step`` of the order that ``seed`` gives: a pure function, so that a run resumes from its step alone.
+    """Batch ``step`` of the order given by ``seed``: a pure function, so a run resumes from its step alone.
 
-    In an epoch every sentence comes once. Sentences of a bucket are cut into batches in random order, and the batches
-    of all buckets are mixed; both are drawn anew from (seed, epoch). The last batch of a bucket may have too few: it is
-    filled up with sentences of its own that weigh nothing.
+    An epoch has every sentence once. Sentences of a bucket are cut into batches in random order, and the batches of all
+    buckets are shuffled; both orders are drawn from (seed, epoch). The last batch of a bucket may be short: it is
+    filled up by repeating its sentences with weight 0.
     """
     sizes = tuple(map(len, buckets.members))
     epoch, place = divmod(step, steps_per_epoch(sizes, batch_size))
@@ -280,7 +280,7 @@ def in_order(buckets: Buckets, batch_size: int) -> Iterator[Batch]:
 
 
 def steps_per_epoch(sizes: Sequence[int], batch_size: int) -> int:
-    """Batches in which every sentence of buckets of these sizes comes once."""
+    """Number of batches of an epoch, for buckets of these sizes."""
     return sum(-(-size // batch_size) for size in sizes)
 
 

@@ -1,7 +1,7 @@
-"""Text files on disk, however they are packed: plain, .gz, .bz2, .xz, .zip, a tar archive, or a folder of these.
+"""Text files on disk: plain, .gz, .bz2, .xz, .zip, a tar archive, or a folder of these.
 
-Packed text is unpacked once into the cache (in blocks, so memory stays bounded), and from then on every text is a plain
-file that can be read from any offset.
+Packed text is unpacked once into the cache, in blocks of bounded memory. After that every text is a plain file that can
+be read from any offset.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from seqjax.host.pointers import HEAD_BYTES, refuse_pointer, refuse_pointer_file
 CHUNK_BYTES = 4 << 20
 UNREADABLE_SUFFIXES = (".zst", ".7z", ".rar", ".parquet", ".lz4", ".br")
 _DAMAGE = (EOFError, OSError, LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
-_STRANGE = (NotImplementedError, RuntimeError, ValueError)  # a method or a name that zipfile and tarfile do not know
-_FORMAT = 2  # of unpacked folders: which texts are in them, and under which names
+_STRANGE = (NotImplementedError, RuntimeError, ValueError)  # a method or a name that zipfile or tarfile cannot handle
+_FORMAT = 2  # of unpacked folders: changes with the rule for texts and their names
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """One text: its name inside what the user named, a plain file with its bytes, their number and sha256."""
+    """One text: its name in the file, folder or archive; a plain file with its bytes; their number and sha256."""
 
     name: str
     path: Path
@@ -45,14 +45,14 @@ class TextFile:
 
 
 class Found(NamedTuple):
-    """The texts of a file, folder or archive, in the order of their paths, and in words what was left out."""
+    """The texts of a file, folder or archive, in the order of their paths, and a description of files left out."""
 
     files: tuple[TextFile, ...]
     left_out: str = ""
 
 
 class Absent(UserError):
-    """There is no such file, folder or corpus."""
+    """No such file, folder or corpus."""
 
 
 def read_files(path: Path, cache: Path) -> Found:
@@ -60,7 +60,7 @@ def read_files(path: Path, cache: Path) -> Found:
 
     Raises:
         Absent: a missing path (with the nearest existing name).
-        UserError: a file that may not be read, a pipe or device, a damaged or unknown packing, no text.
+        UserError: an unreadable file, a pipe or device, a damaged or unknown packing, no text.
     """
     try:
         return _read(path, cache)
@@ -84,7 +84,7 @@ def _read(path: Path, cache: Path) -> Found:
 
 
 def _read_file(name: str, path: Path, cache: Path) -> TextFile:
-    """One text that lies in a file, plain or packed."""
+    """The text of one file, plain or packed."""
     if path.name.lower().endswith(tuple(PACKED_SUFFIXES)):
         (file,) = _unpacked(path, cache).files
         return TextFile(name.removesuffix(path.suffix), file.path, file.n_bytes, file.sha256)
@@ -101,8 +101,7 @@ def read_chunks(path: Path, start: int, n_bytes: int) -> Iterator[bytes]:
 def cut_chunks(file: BinaryIO, n_bytes: int, where: Path) -> Iterator[bytes]:
     """The next ``n_bytes`` of an open file in chunks of at most 4 MiB.
 
-    A chunk ends after a line; where none ends, before a space (so that a word keeps the space in front of it); where
-    there is neither, before a character.
+    A chunk ends at the end of a line; else before a space (a word keeps the space before it); else between characters.
     """
     rest = b""
     while n_bytes:
@@ -120,9 +119,9 @@ def cut_chunks(file: BinaryIO, n_bytes: int, where: Path) -> Iterator[bytes]:
 
 
 def last_cut(data: bytes) -> int:
-    r"""Where to cut the end off so that what stays ends with a line; else before a space; else after a character.
+    r"""The last place to cut: at the end of a line; else before a space; else between characters.
 
-    A \r ends a line where there is no newline. The last byte may be the first half of a \r\n.
+    A \r ends a line if there is no newline. A \r at the very end may be half of a \r\n, so it does not count.
     """
     line_end = data.rfind(b"\n")
     if line_end < 0:
@@ -139,14 +138,14 @@ def last_cut(data: bytes) -> int:
 
 
 def cut_after(path: Path, at: int, n_bytes: int, marks: tuple[bytes, ...] = (b"\n", b" ")) -> int:
-    r"""The first offset from ``at`` on, at most ``n_bytes``, where a line ends; else a word; else a character.
+    r"""The first offset from ``at`` to ``n_bytes`` at the end of a line; else of a word; else of a character.
 
-    ``marks`` are the ends that count; b"\n" stands for every end of a line: \n, \r\n, and \r alone.
+    ``marks`` are the ends to look for. b"\n" means every end of a line: \n, \r\n, and \r alone.
     """
     with path.open("rb") as file:
         file.seek(max(at - 1, 0))
         previous = file.read(1) if at else b"\n"
-        block = file.read(min(CHUNK_BYTES, n_bytes - at) + 1)  # one more: it tells \r from \r\n
+        block = file.read(min(CHUNK_BYTES, n_bytes - at) + 1)  # one more byte distinguishes \r from \r\n
     block, following = block[: n_bytes - at][:CHUNK_BYTES], block
     if previous == b"\n" or (previous == b"\r" and following[:1] != b"\n"):
         return at
@@ -155,7 +154,7 @@ def cut_after(path: Path, at: int, n_bytes: int, marks: tuple[bytes, ...] = (b"\
             if (found := LINE_END.search(following)) and found.start() < len(block):
                 return min(at + found.end(), n_bytes)
         elif (place := block.find(mark)) >= 0:
-            return at + place  # a word keeps the blank in front of it
+            return at + place  # a word keeps the space before it
     step = 0
     while step < len(block) and 0x80 <= block[step] < 0xC0:
         step += 1
@@ -163,13 +162,13 @@ def cut_after(path: Path, at: int, n_bytes: int, marks: tuple[bytes, ...] = (b"\
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal digest of a file, of its content each time: times and sizes can stay when a text changes."""
+    """Hexadecimal digest of a file. It is computed each time: a changed text can keep its time and size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _nearest(path: Path) -> str:
-    """Hint at an existing neighbour with a name like the missing one."""
+    """Hint: an existing file beside the missing one, with a similar name."""
     if path.parent.is_dir():
         return did_you_mean(printable(path.name), [printable(near.name) for near in path.parent.iterdir()])
     return f": there is no folder {printable(str(path.parent))} either"
@@ -189,7 +188,7 @@ def _no_text(what: str, path: Path, left_out: str) -> UserError:
 
 
 def _unpacked(path: Path, cache: Path) -> Found:
-    """The texts of a packed file, from the cache when it was unpacked before."""
+    """The texts of a packed file, from the cache if it was unpacked before."""
     refuse_pointer_file(path)
     packing = next(s for s in (*ARCHIVE_SUFFIXES[::-1], *PACKED_SUFFIXES) if path.name.lower().endswith(s))
     folder = cache / "unpacked" / f"{file_digest(path)[:32]}-{_FORMAT}{packing}"
@@ -200,7 +199,7 @@ def _unpacked(path: Path, cache: Path) -> Found:
 
 
 def _read_index(folder: Path) -> Found | None:
-    """The texts unpacked in ``folder``, or None when it is absent, incomplete or altered."""
+    """The texts unpacked in ``folder``; None if it is absent, incomplete or altered."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if index["sha256"] != _index_sha256(index):
@@ -235,14 +234,14 @@ def _unpack(path: Path, folder: Path) -> Found:
 
 
 def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
-    """Write the texts of a packed file as 000000.txt, 000001.txt, ...; their index."""
+    """Write the texts of a packed file as 000000.txt, 000001.txt, ...; return their index."""
     shown = printable(str(path))
     try:
         with opened_archive(path) as (entries, open_entry):
             texts, left_out = choose(entries) if path.name.lower().endswith(ARCHIVE_SUFFIXES) else _sole(entries)
             numbers = {id(entry): (number, name) for number, (name, entry) in enumerate(texts.items())}
             files: list[Any] = [None] * len(texts)
-            for entry in entries:  # in the order of the archive: going back in a packed one unpacks it from the start
+            for entry in entries:  # in the archive's order: seeking back in a packed archive unpacks it from the start
                 if id(entry) in numbers:
                     number, name = numbers[id(entry)]
                     target, packing = f"{number:06d}.txt", PurePosixPath(entry.name).suffix.lower()
@@ -252,7 +251,7 @@ def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
                     with open_entry(entry) as file:
                         files[number] = [name, target, *_copy(file, packing, folder / target)]
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # no space, not allowed: not the file's fault
+        if isinstance(error, OSError) and error.errno is not None:  # no space, no permission: not the file's fault
             raise UserError(f"cannot unpack {shown} into {folder.parent}: {error.strerror}") from None
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{shown} is damaged or is not what its name says ({reason})") from None
@@ -266,7 +265,7 @@ def _sole(entries: Sequence[Entry]) -> tuple[dict[str, Entry], str]:
 
 
 def _copy(file: BinaryIO, packing: str, target: Path) -> tuple[int, str]:
-    """Write a file, unpacked where its suffix says so; its size and sha256."""
+    """Write a file, unpacked according to its suffix; return its size and sha256."""
     digest, size = hashlib.sha256(), 0
     with PACKED_SUFFIXES[packing](file, "rb") if packing in PACKED_SUFFIXES else file as text, target.open("wb") as out:
         while block := text.read(1 << 20):

@@ -1,15 +1,15 @@
-"""Names of files that say to which split a file belongs.
+"""Splits by the names of files.
 
-A word such as "train" or "valid" names a split. It stands alone between separators (``.``, ``-``, ``_``, a space) in
-the name without its suffix, once; digits may follow. Or a folder has such a name; the topmost such folder decides.
+A word such as "train" or "valid" names a split. It is a part of the file's name between separators (``.``, ``-``,
+``_``, a space), without the suffix; digits may follow. Or it is the name of a folder; the topmost such folder decides.
 
 1. If every file has one such word, the words are the splits: ``wiki.train.tokens``, ``data_valid_en.txt``.
-2. If some files hold out text by such a word alone (``valid.txt``, ``test/a.txt``) or set between dots after one other
-   (``wiki.valid.tokens``), the files without a word are training text where no file is named so, and else left out. So
-   held-out text is never trained on.
+2. Else, if some file is held out by a word that is the whole name (``valid.txt``, ``test/a.txt``) or that follows one
+   other word after a dot (``wiki.valid.tokens``), files without a word are training text if no file is named so; else
+   they are left out. So held-out text is never trained on.
 3. Else the files are one text.
 
-A name with two words (``train_test.txt``) counts as neither: it is left out in case 2, and leads to case 3 else. Files
+A name with two words (``train_test.txt``) names no split: it is left out in case 2, otherwise case 3 applies. Files
 about the text (``README.md``, ``LICENSE.txt``) are left out in cases 1 and 2.
 """
 
@@ -35,9 +35,9 @@ _LISTED = 3
 
 
 class Named(NamedTuple):
-    """The split of each file by its name, or None where the files are one text; in words what was taken and left out.
+    """The split of each file by its name, or None if the files are one text; notes on the files taken and left out.
 
-    ``as_before`` is false where earlier versions took other files by name.
+    ``as_before`` is false if earlier versions chose other files by name.
     """
 
     splits: dict[str, str] | None
@@ -78,7 +78,7 @@ def named_splits(names: Iterable[str]) -> Named:
 
 
 def _words_of(name: str) -> list[str]:
-    """The words of splits in a path: that of the topmost folder with such a name, else all in the name of the file."""
+    """The words of splits in a path: the topmost folder with such a name, else all such words of the file's name."""
     for folder in PurePosixPath(_joined(name)).parts[:-1]:
         if folder in _WORDS:
             return [folder]
@@ -92,12 +92,12 @@ def _stem(name: str) -> str:
 
 
 def _joined(name: str) -> str:
-    """In small letters, with held_out, held-out and held out as one word."""
+    """The name in lower case, with held_out, held-out and held out as one word."""
     return re.sub(r"held[._\- ]out(?![^\W\d_])", "heldout", name.lower())
 
 
 def _is_alone(name: str) -> bool:
-    """Whether a folder names the split, or the word stands alone, or between dots after one other word."""
+    """Whether a folder names the split, the word is the whole name, or it follows one other word after a dot."""
     if _in_folder(name):
         return True
     first, *others = _stem(name).split(".")
@@ -120,7 +120,7 @@ def _resolved(words: Mapping[str, str]) -> dict[str, str]:
 
 
 def _was_named(name: str) -> bool:
-    """Whether earlier versions saw this one word: one of the first list, at an end of the name or between dots."""
+    """Whether earlier versions recognized this word: in `_FIRST_WORDS`, at an end of the name or between dots."""
     (word,) = _words_of(name)
     if _in_folder(name):
         return word in _FIRST_WORDS
@@ -130,13 +130,13 @@ def _was_named(name: str) -> bool:
 
 
 def _one_text(words: Mapping[str, Sequence[str]]) -> str:
-    """Why files of which some bear names of splits are one text."""
+    """Why the files are one text although some are named after splits."""
     twice = [name for name, found in words.items() if len(found) > 1]
     if twice:
-        return f"one text: {twice[0]} bears the names of two splits ({', '.join(words[twice[0]])})"
+        return f"one text: {twice[0]} has the names of two splits ({', '.join(words[twice[0]])})"
     without = next(name for name, found in words.items() if not found)
     bearer = next(name for name, found in words.items() if found)
-    return f"one text: {bearer} bears the name of a split, and {without} does not"
+    return f"one text: {bearer} has the name of a split, and {without} does not"
 
 
 def _notes(splits: Mapping[str, str], names: Sequence[str]) -> Iterable[str]:

@@ -1,10 +1,8 @@
-"""Training, validation and test parts of local text.
+"""Training, validation and test parts of local text. The first of these rules that applies:
 
-In this order, what fits first:
-
-1. Files, or the folders they lie in, that bear the names of splits (`train.txt`, `wiki.valid.tokens`, `test/a.txt`) are
-   these splits; `seqjax.data.split_names` has the rule.
-2. Whole files are held out, drawn by the sha256 of their names, where that gives about 5 % of the bytes to each part.
+1. Files and folders named after splits (`train.txt`, `wiki.valid.tokens`, `test/a.txt`) are these splits; see
+   `seqjax.data.split_names`.
+2. Whole files are held out, drawn by the sha256 of their names, if each part gets about 5 % of the bytes.
 3. The end of each file is held out: 90/5/5 by position.
 """
 
@@ -21,7 +19,7 @@ from seqjax.data.text import has_lone_returns, mark_length
 from seqjax.host.pointers import HEAD_BYTES
 
 HELD_OUT = 0.05  # share of the bytes in validation, and in test
-_SANE = (0.01, 0.075)  # shares that whole files may make instead
+_SANE = (0.01, 0.075)  # allowed shares of whole files
 
 
 class Piece(NamedTuple):
@@ -33,7 +31,7 @@ class Piece(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The pieces of each split; ``rule``, empty for the plainest, tells the ways of cutting apart; notes for people."""
+    """The pieces of each split; ``rule`` names an unusual way of cutting, or is ""; notes for the user."""
 
     pieces: dict[str, list[Piece]]
     rule: str = ""
@@ -43,11 +41,11 @@ class Parts(NamedTuple):
 def split_texts(files: Sequence[TextFile]) -> Parts:
     r"""The splits of the texts of a file, folder or archive.
 
-    A byte order mark is no part of them. A line may end in \r alone: the rule says so, for earlier versions saw no end
-    of a line there, and cut the same bytes elsewhere.
+    A byte order mark is not part of a text. If a \r alone ends a line, ``rule`` records it: earlier versions did not
+    count it as an end of a line, and cut elsewhere.
 
     Raises:
-        UserError: UTF-16 or UTF-32; a pointer of Git LFS; files that all are held out by their names.
+        UserError: UTF-16 or UTF-32; a pointer of Git LFS; all files held out by their names.
     """
     starts = {file.name: _body(file) for file in files}
     named = named_splits(file.name for file in files)
@@ -60,7 +58,7 @@ def split_texts(files: Sequence[TextFile]) -> Parts:
 
 
 def _by_name(files: Sequence[TextFile], starts: Mapping[str, int], named: Named) -> Parts:
-    """The pieces where names say the splits."""
+    """The pieces of files named after splits."""
     of_split = {split: [f for f in files if named.splits.get(f.name) == split] for split in SPLITS}
     notes = list(named.notes)
     if of_split["validation"]:
@@ -73,7 +71,7 @@ def _by_name(files: Sequence[TextFile], starts: Mapping[str, int], named: Named)
 
 
 def _unnamed(files: Sequence[TextFile], starts: Mapping[str, int], held_out: Sequence[str]) -> Parts:
-    """Whole files where these give sane shares, else the ends of files."""
+    """Whole files if their shares are allowed, else the ends of files."""
     if len(files) > 2:
         chosen = _draw(files, held_out)
         pieces: dict[str, list[Piece]] = {split: [] for split in ("train", *held_out)}
@@ -97,7 +95,7 @@ def _shares(pieces: Mapping[str, list[Piece]], splits: Iterable[str]) -> list[fl
 def _ends(
     files: Sequence[TextFile], starts: Mapping[str, int], held_out: Sequence[str], inside_lines: bool = False
 ) -> dict[str, list[Piece]]:
-    """The end of each file held out, 5 % for each part, cut at line ends, or where a line ends too late inside it."""
+    """Hold out the end of each file, 5 % for each part. Cuts are at line ends, or ``inside_lines`` of long lines."""
     pieces: dict[str, list[Piece]] = {split: [] for split in ("train", *held_out)}
     for file in files:
         n, cuts = file.n_bytes, [starts[file.name]]
@@ -114,7 +112,7 @@ def _ends(
 
 
 def _draw(files: Sequence[TextFile], held_out: Sequence[str]) -> dict[str, str]:
-    """File name -> held-out split: in the order of the sha256 of the names, up to 5 % of the bytes, at least one."""
+    """File name -> held-out split, by the order of the names' sha256: up to 5 % of the bytes, at least one file."""
     order = sorted(files, key=lambda f: hashlib.sha256(f.name.encode()).hexdigest())
     budget = HELD_OUT * sum(f.n_bytes for f in files)
     chosen: dict[str, str] = {}
@@ -131,7 +129,7 @@ def _draw(files: Sequence[TextFile], held_out: Sequence[str]) -> dict[str, str]:
 
 
 def _body(file: TextFile) -> int:
-    """Where the text begins, after its byte order mark."""
+    """The offset of the text after its byte order mark."""
     with file.path.open("rb") as opened:
         return min(mark_length(opened.read(HEAD_BYTES), file.name), file.n_bytes)
 

@@ -18,15 +18,15 @@ from seqjax.data.split_names import SPLITS
 from seqjax.errors import UserError
 from seqjax.host.optional import need
 
-HELD_OUT_EVERY = 100  # of each hundred pages the first is for validation and the second for test ...
-HELD_OUT_WITHIN = 100_000  # ... among so many pages at the head of the stream: their splits end there
+HELD_OUT_EVERY = 100  # the first page of each hundred is for validation and the second for test ...
+HELD_OUT_WITHIN = 100_000  # ... within the first 100,000 pages of the stream
 _UNITS = {"": None, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _FORM = "hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to stream: the dataset, its revision and configuration, the column with the text, how much of it."""
+    """A stream: the dataset, its revision and configuration, the column of the text, limits in pages and bytes."""
 
     name: str
     revision: str | None
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True)
 class _Pages:
-    """The pages of one split, streamed anew at each iteration."""
+    """The pages of one split, streamed again at each iteration."""
 
     pages: Callable[[], Iterator[Document]]
 
@@ -47,16 +47,16 @@ class _Pages:
 
 
 def load_stream(spec: str) -> Corpus:
-    """The corpus behind ``hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]``, as in ``hf:Skylion007/openwebtext@2GB``.
+    """The corpus of ``hf:NAME[#REVISION][:CONFIG][:COLUMN][@LIMIT]``, as in ``hf:Skylion007/openwebtext@2GB``.
 
-    Pages come from the dataset's "train" split and its column "text", if none is named; a single name after the dataset
-    is the configuration. LIMIT is a number of pages (``@50000``) or of bytes (``@500MB``, ``@2GB``), counted over all
-    splits. Each split streams anew from the network; of each hundred pages the first is validation and the second test,
-    within the first 100,000 pages, so these splits do not depend on a larger limit. The corpus's sha256 is that of the
-    request: name a revision where the dataset may change.
+    Pages come from the dataset's "train" split. The default column is "text". A single name after the dataset is the
+    configuration. LIMIT is a number of pages (``@50000``) or of bytes (``@500MB``, ``@2GB``), counted over all splits.
+    Each split is streamed from the network by itself. Within the first 100,000 pages, the first page of each hundred is
+    for validation and the second for test, so these splits do not depend on a larger limit. The corpus's sha256 is the
+    digest of the request: name a revision if the dataset may change.
 
-    Raises UserError: malformed request, and on reading: `datasets` not installed, dataset, configuration or column not
-    there, no network.
+    Raises UserError: malformed request; on reading: `datasets` not installed, no such dataset, configuration or column,
+    no network.
     """
     request = parse_request(spec)
     sha256 = hashlib.sha256(json.dumps(["hf", *vars(request).values()]).encode()).hexdigest()
@@ -64,10 +64,10 @@ def load_stream(spec: str) -> Corpus:
 
 
 def parse_request(spec: str) -> Request:
-    """The request that ``spec`` spells; UserError when it is none."""
+    """The parts of ``spec``. Raises UserError if it is malformed."""
     match = re.fullmatch(r"hf:([^:#@]+)(?:#([^:@]+))?(?::([^:@]*))?(?::([^:@]+))?(?:@([0-9]+)([A-Za-z]*))?", spec)
     if not match:
-        raise UserError(f"'{spec}' is no dataset to stream: the form is {_FORM}, as in hf:Skylion007/openwebtext@2GB")
+        raise UserError(f"'{spec}' cannot be streamed: the form is {_FORM}, as in hf:Skylion007/openwebtext@2GB")
     name, revision, config, column, number, unit = match.groups()
     if number is not None and (unit not in _UNITS or not int(number)):
         raise UserError(f"'{spec}': the limit is a number of pages, or of bytes with kB, MB or GB, above 0")
@@ -112,6 +112,6 @@ def _rows(request: Request) -> Iterator[dict[str, Any]]:
             request.name, request.config, split="train", streaming=True, revision=request.revision
         )
         yield from rows
-    except Exception as error:  # datasets passes on whatever its many layers raise
+    except Exception as error:  # datasets raises many kinds of errors
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(f"cannot stream {request.name}: {reason}") from None

@@ -11,7 +11,7 @@ from seqjax.host.pointers import refuse_pointer
 
 BLOCK_BYTES = 1 << 22
 _OTHER_MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),  # begins with the mark of UTF-16: it is looked for first
+    (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
@@ -21,7 +21,7 @@ _LONE_RETURN = re.compile(rb"\r[^\n]")
 
 
 def mark_length(head: bytes, where: str) -> int:
-    """Bytes of the byte order mark with which UTF-8 text begins: 3 or 0. ``head``: `HEAD_BYTES` of it, if there are.
+    """Length of the UTF-8 byte order mark: 3 or 0 bytes. ``head``: the first `HEAD_BYTES` of the text, or all of it.
 
     Raises:
         UserError: the mark of UTF-16 or UTF-32; a pointer of Git LFS.
@@ -36,10 +36,10 @@ def mark_length(head: bytes, where: str) -> int:
 def lines_of(data: bytes, where: str) -> list[str]:
     r"""The lines of a UTF-8 file without their ends, which may be \n, \r\n or \r, and without a byte order mark.
 
-    The end of the last line may be absent. Nothing else ends a line: no form feed, no U+2028.
+    The last line may lack its end. Nothing else ends a line: no form feed, no U+2028.
 
     Raises:
-        UserError: UTF-16 or UTF-32; a pointer of Git LFS; with the line, a byte that is not UTF-8 or is NUL.
+        UserError: UTF-16 or UTF-32; a pointer of Git LFS; a byte that is NUL or not UTF-8 (with its line).
     """
     lines = LINE_END.split(data[mark_length(data, where) :])
     if not lines[-1]:
@@ -61,7 +61,7 @@ def has_lone_returns(path: Path) -> bool:
 
 def _decoded(line: bytes, where: str) -> str:
     if (at := line.find(b"\0")) >= 0:
-        raise UserError(f"{where}: a NUL byte at column {at + 1}: no plain text; if it is UTF-16, {_convert('UTF-16')}")
+        raise UserError(f"{where}: a NUL byte at column {at + 1}: not text; if it is UTF-16, {_convert('UTF-16')}")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Tokenizers: text to token ids and back. Each holds a tiktoken encoding, and none needs the network.
+"""Tokenizers: text to token ids and back. Each holds a tiktoken encoding.
 
 | name          | vocabulary V                                                          | end of text   |
 |---------------|-----------------------------------------------------------------------|---------------|
@@ -36,7 +36,7 @@ from seqjax.host.folders import replaced_atomically
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 ANY_CHARACTER = r"(?s:.)"
-# What str.split takes for blanks, in the regular expressions of tiktoken; a newline is a word of its own.
+# The blanks of str.split as a regular expression of tiktoken. A newline is a word.
 WORD = r"\n|[^\s\x1c-\x1f]+"
 BPE_SAMPLE_BYTES = 16 << 20
 NAMES = ("bytes", "chars", "words", "words-V", "bpe-V", *ranks.FILES)
@@ -44,12 +44,12 @@ _FORMAT = 1
 
 
 class Coverage(NamedTuple):
-    """How far tokens code a text.
+    """The bytes of a text that its tokens encode.
 
     Attributes:
-        n_spelled: UTF-8 bytes that the tokens stand for: all, but for blanks that `words` does not keep.
-        n_unknown: how many tokens are `<unk>` in the place of other text.
-        n_unknown_bytes: bytes of that text, a word's with the blank that ends it.
+        n_spelled: UTF-8 bytes encoded by the tokens: all, except for blanks that `words` does not keep.
+        n_unknown: number of `<unk>` tokens that replace other text.
+        n_unknown_bytes: bytes of the replaced text; a word counts with the blank after it.
     """
 
     n_spelled: int
@@ -61,8 +61,8 @@ class Coverage(NamedTuple):
 class Tokenizer:
     """A named map from text to token ids.
 
-    ``encoding`` is usable on its own; ``vocab_size`` is V; ``end_of_text`` is put after each document (None: nothing
-    is); ``sha256`` identifies the vocabulary with its rule for cutting text.
+    ``encoding`` can be used alone. ``vocab_size`` is V. ``end_of_text`` follows each document (None: nothing does).
+    ``sha256`` is the digest of the vocabulary and of its rule for cutting text.
     """
 
     name: str
@@ -76,22 +76,22 @@ class Tokenizer:
 
     @property
     def dtype(self) -> np.dtype:
-        """uint16 where it holds every id, else uint32."""
+        """uint16 if it holds every id, else uint32."""
         return token_dtype(self.vocab_size)
 
     def encode(self, text: bytes) -> np.ndarray:
-        """Ids of UTF-8 text, in `dtype`. Special tokens are never read from text.
+        """Ids of UTF-8 text, in `dtype`. Special tokens are never recognized in text.
 
         Raises UnicodeDecodeError for bytes that are not UTF-8, except with `bytes`.
         """
         return self._encode(text)
 
     def coverage(self, text: bytes) -> Coverage:
-        """How far the tokens of a text, `encode(text)`, code it."""
+        """The bytes of ``text`` that its tokens, `encode(text)`, encode."""
         return Coverage(len(text), 0, 0) if self._coverage is None else self._coverage(text)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """Text of the ids; bytes that are not UTF-8 come out as U+FFFD."""
+        """Text of the ids; bytes that are not UTF-8 become U+FFFD."""
         return self._decode(np.asarray(tokens, np.int64).tolist())
 
 
@@ -101,10 +101,10 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 def load_tokenizer(name: str, corpus: Corpus, cache: Path) -> Tokenizer:
-    """The tokenizer of that name; `chars`, `words` and `bpe` are trained on the training split and kept in ``cache``.
+    """The tokenizer ``name``; `chars`, `words` and `bpe` are trained on the training split and kept in ``cache``.
 
-    Raises UserError: unknown name, vocabulary too large or too small for the corpus, text that is not UTF-8, a cached
-    file that was altered, rank files that are nowhere.
+    Raises UserError: unknown name, vocabulary too large or too small for the corpus, text that is not UTF-8, an altered
+    cached file, rank files that are missing and cannot be downloaded.
     """
     kind, size = _parse(name)
     if kind == "bytes":
@@ -122,16 +122,16 @@ def load_tokenizer(name: str, corpus: Corpus, cache: Path) -> Tokenizer:
 
 
 def known_size(name: str) -> int | None:
-    """V, where the name of a tokenizer tells it; None where the corpus decides (chars, words).
+    """V by the name of a tokenizer; None if it depends on the corpus (chars, words).
 
-    Raises UserError when there is no such tokenizer.
+    Raises UserError if there is no such tokenizer.
     """
     kind, size = _parse(name)
     return {"bytes": 257, **ranks.SIZES}.get(kind, size)
 
 
 def _parse(name: str) -> tuple[str, int | None]:
-    """Kind and vocabulary size of a name; UserError when there is no such tokenizer."""
+    """Kind and vocabulary size of a name. Raises UserError if there is no such tokenizer."""
     if name in ("bytes", "chars", "words", *ranks.FILES):
         return name, None
     match = re.fullmatch(r"(bpe|words)-([0-9]{1,9})", name)
@@ -296,9 +296,9 @@ def _training_text(corpus: Corpus) -> Iterator[tuple[Document, str]]:
 
 
 def _sample(corpus: Corpus, limit: int) -> Iterator[str]:
-    """Training text of about ``limit`` bytes: the same share of the head of each chunk of each document, to a line end.
+    """Training text of about ``limit`` bytes: the same share of each chunk, from its start to a line end.
 
-    Of a stream, whose length nobody knows, the first ``limit`` bytes.
+    The length of a stream is unknown: its sample is the first ``limit`` bytes.
     """
     documents = corpus.documents("train")
     known = isinstance(documents, tuple) and all(d.n_bytes is not None for d in documents)
@@ -325,7 +325,7 @@ def _cache_file(name: str, corpus: Corpus, cache: Path) -> Path:
 
 
 def _read_vocabulary(path: Path, name: str, corpus: Corpus) -> list[str] | None:
-    """The cached vocabulary; None when it is absent or belongs to other text; UserError when it was altered."""
+    """The cached vocabulary; None if it is absent or of other text. Raises UserError if it was altered."""
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

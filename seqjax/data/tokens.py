@@ -1,7 +1,7 @@
-"""Token shards: the tokens of one split on disk, bound to the text and the tokenizer they came from.
+"""Token shards: the tokens of one split on disk, with the digests of their text and tokenizer.
 
-A shard file is the magic word, the length of its header (8 bytes), the header (JSON, blanks up to a multiple of 4096
-bytes), and the tokens, little-endian uint16 or uint32.
+A shard file holds the magic bytes, the length of the header (8 bytes, little-endian), the header (JSON, padded with
+spaces to a multiple of 4096 bytes), and the tokens (little-endian uint16 or uint32).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from seqjax.host.folders import replaced_atomically, scratch
 
 MAGIC = b"seqjax-tokens-1\n"
 _ALIGNMENT = 4096
-_PIECE_BYTES = 1 << 18  # text given to a tokenizer at once; tiktoken gives up on runs of blanks of about a million
+_PIECE_BYTES = 1 << 18  # text tokenized at once; tiktoken fails on runs of about a million spaces
 _LISTED_DOCUMENTS = 4096
-_SAMPLES, _SAMPLE_BYTES = 8, 1 << 13  # for the room that tokens need
+_SAMPLES, _SAMPLE_BYTES = 8, 1 << 13  # to estimate the disk space of the tokens
 
 Progress = Callable[[int, int | None], None]
 
@@ -37,10 +37,10 @@ Progress = Callable[[int, int | None], None]
 class TokenShard:
     """Tokens of one split.
 
-    ``tokens`` is a read-only memory map; ``n_bytes`` counts the UTF-8 bytes of the text without separators;
-    ``coverage`` says how far the tokens code it, for losses in bits per byte; ``header`` holds corpus, corpus_sha256,
-    split, tokenizer, tokenizer_sha256, vocab_size, dtype, n_tokens, n_bytes, coverage, tokens_sha256 and documents, a
-    list of [name, source, first token].
+    ``tokens`` is a read-only memory map. ``n_bytes`` counts the UTF-8 bytes of the text without separators.
+    ``coverage`` counts the bytes that the tokens encode, for losses in bits per byte. ``header`` holds corpus,
+    corpus_sha256, split, tokenizer, tokenizer_sha256, vocab_size, dtype, n_tokens, n_bytes, coverage, tokens_sha256 and
+    documents, a list of [name, source, first token].
     """
 
     tokens: np.ndarray
@@ -55,14 +55,14 @@ class TokenShard:
 def prepare_shard(
     corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Path, progress: Progress | None = None
 ) -> TokenShard:
-    """The tokens of one split of a corpus, built when the cache has none that match.
+    """The tokens of one split of a corpus, from the cache if it has a matching shard, else built.
 
-    After each document comes the tokenizer's end of text, if it has one. Building streams through the text in bounded
-    memory and calls ``progress(bytes done, bytes in total or None)``. A shard of other text or of another tokenizer is
-    replaced. Several processes may build the same shard at once.
+    The tokenizer's end-of-text token, if it has one, follows each document. Building streams through the text in
+    bounded memory and calls ``progress(bytes done, bytes in total or None)``. A shard of other text or of another
+    tokenizer is replaced. Several processes may build the same shard at once.
 
-    Raises UserError: no such split, a split without text, text that is not UTF-8, a shard truncated or altered, a disk
-    with too little room.
+    Raises UserError: no such split, a split without text, text that is not UTF-8, a truncated or altered shard, too
+    little disk space.
     """
     documents = corpus.documents(split)
     path = cache / "tokens" / f"{corpus.label}.{split}.{tokenizer.name}.tokens"
@@ -94,7 +94,7 @@ def prepare_shard(
 
 
 def _bytes_to_write(corpus: Corpus, documents: Any, tokenizer: Tokenizer) -> float:
-    """About what building a shard writes, the tokens twice; judged by samples. 0 where the length is not known."""
+    """Estimated bytes that building a shard writes (the tokens twice), from samples. 0 if the length is unknown."""
     if not isinstance(documents, tuple) or any(document.n_bytes is None for document in documents):
         return 0
     sampled = n_tokens = 0
@@ -110,7 +110,7 @@ def _bytes_to_write(corpus: Corpus, documents: Any, tokenizer: Tokenizer) -> flo
 def _encode_documents(
     corpus: Corpus, documents: Any, tokenizer: Tokenizer, payload: BinaryIO, progress: Progress | None
 ) -> dict[str, Any]:
-    """Write the tokens of all documents; return what the header says of them."""
+    """Write the tokens of all documents; return their entries of the header."""
     sizes = [d.n_bytes for d in documents] if isinstance(documents, tuple) else [None]
     total = None if None in sizes else sum(sizes)
     digest, n_tokens, n_bytes, covered = hashlib.sha256(), 0, 0, Coverage(0, 0, 0)
@@ -124,7 +124,7 @@ def _encode_documents(
         n_tokens += len(tokens)
 
     for document in documents:
-        # Of a stream of millions of pages the header keeps the first, and each change of source.
+        # A stream has millions of pages: the header lists the first ones and each change of source.
         if len(listed) < _LISTED_DOCUMENTS or listed[-1][1] != document.source:
             listed.append((document.name, document.source, n_tokens))
         at = document.start

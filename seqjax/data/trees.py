@@ -1,11 +1,11 @@
 """Which files of a folder or an archive are text: one rule for all of them.
 
-- Hidden and platform files are left out (``.git/``, ``._x.txt``, ``__MACOSX/``), with all that lies in them.
-- The rest is text if its suffix says so (`TEXT_SUFFIXES`, also packed); else, if it is the only file, and is no picture
-  or program by its suffix.
-- In a folder links are followed, each file is read once. An archive holds the name of a link only: it is left out.
-- Names are paths from the deepest folder that holds all the text, without the suffix of a packing. Of two files of one
-  name the last is read, as unpacking would leave it, and a plain file rather than a packed one.
+- Hidden and platform files and folders are left out (``.git/``, ``._x.txt``, ``__MACOSX/``).
+- Files with a suffix of text are text (`TEXT_SUFFIXES`, also packed). A single file with another suffix is text too,
+  unless its suffix is of a picture or program.
+- In a folder, links are followed and each file is read once. In an archive, links are left out.
+- Names are paths from the deepest folder that holds all the text, without the suffix of a packing. Of two files with
+  one name, a plain file has precedence over a packed one; else the last is read, as unpacking would leave it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TEXT_SUFFIXES = (".txt", ".text", ".md", ".tokens", ".raw")
 PACKED_SUFFIXES: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".zip")
 PLATFORM_NAMES = ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir")
-_TYPES = mimetypes.MimeTypes()  # Python's own table, whatever is installed
+_TYPES = mimetypes.MimeTypes()  # Python's own table, independent of the system
 _SHOWN = 3
 
 
 class Entry(NamedTuple):
-    """One thing in a folder or archive: its path there, "file", "link" or "other", and how its owner finds it."""
+    """One entry of a folder or archive: its path; "file", "link" or "other"; a handle to open it."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The texts by name, in the order of the paths, and in words what was left out ("" for nothing)."""
+    """The texts by name, in the order of the paths, and a description of files left out ("": none)."""
 
     texts: dict[str, Entry]
     left_out: str
@@ -86,7 +86,7 @@ def choose(entries: Iterable[Entry]) -> Choice:
 
 
 def is_text(name: str) -> bool:
-    """Whether the suffix is that of text, plain or packed."""
+    """Whether the suffix is one of text, plain or packed."""
     return _unpacked_name(name).lower().endswith(TEXT_SUFFIXES)
 
 
@@ -106,7 +106,7 @@ def _may_be_text(name: str) -> bool:
 
 
 def _hidden(name: str) -> str | None:
-    """The hidden file or folder that a path leads to or through."""
+    """The first hidden file or folder in a path; None if there is none."""
     parts = name.split("/")
     for i, part in enumerate(parts):
         if part.startswith(".") or part.lower() in PLATFORM_NAMES:
@@ -124,7 +124,7 @@ def _describe(left: dict[str, list[str]]) -> str:
 def walk(root: Path) -> list[Entry]:
     """Everything below a folder; the handle of a file is its path. Links are followed, each file and folder once.
 
-    A link that leads nowhere, to what is read anyway, or to a folder around ``root`` stays a link.
+    A link stays a link if it is broken, or if its target is read anyway or contains ``root``.
     """
     found: list[Entry] = []
     links: deque[tuple[str, Path]] = deque()
@@ -159,7 +159,7 @@ def walk(root: Path) -> list[Entry]:
         name, path = links.popleft()
         try:
             status = path.stat()
-        except OSError:  # it leads nowhere, or round in a circle
+        except OSError:  # it is broken or circular
             found.append(Entry(name, "link"))
             continue
         if stat.S_ISREG(status.st_mode):
@@ -178,9 +178,9 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 @contextmanager
 def opened_archive(path: Path) -> Iterator[tuple[Sequence[Entry], Callable[[Entry], BinaryIO]]]:
-    """What is in an archive or packed file, and how to open one of its files.
+    """The entries of an archive or packed file, and a function that opens one of them.
 
-    Raises what gzip, bz2, lzma, tarfile and zipfile do, and UserError for a file under a password.
+    Raises the errors of gzip, bz2, lzma, tarfile and zipfile, and UserError for a file with a password.
     """
     name = path.name.lower()
     if name.endswith(".zip"):
@@ -206,7 +206,7 @@ def _tar_entries(archive: tarfile.TarFile) -> list[Entry]:
 def _zip_entries(archive: zipfile.ZipFile) -> list[Entry]:
     entries = []
     for member in archive.infolist():
-        # names without the flag of UTF-8 are bytes of whatever encoding, as in a folder; some tools write backslashes
+        # Names without the flag of UTF-8 are bytes of an unknown encoding, as in a folder; some tools write backslashes
         flagged = member.flag_bits & 0x800
         name = member.filename if flagged else os.fsdecode(member.filename.encode("cp437", "replace"))
         name = name.replace("\\", "/")
@@ -224,5 +224,5 @@ def _open_zipped(archive: zipfile.ZipFile, entry: Entry, path: Path) -> Any:
 
 
 def _member_name(name: str) -> str:
-    """A path in an archive, whatever leads out of it taken away: ``./a``, ``/a`` and ``../a`` are ``a``."""
+    """A path inside the archive: ``./a``, ``/a`` and ``../a`` become ``a``."""
     return posixpath.normpath("/./" + name).lstrip("/")

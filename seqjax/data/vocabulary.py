@@ -17,10 +17,10 @@ UNKNOWN = "<unk>"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Byte pair encoding, or whole words; two ids more than it has tokens.
+    """Byte pair encoding, or whole words, and two marks.
 
     Attributes:
-        size: V, with the two marks.
+        size: V, the two marks included.
         begin, end: ids of the marks.
         name: "bpe" or "words".
     """
@@ -42,7 +42,7 @@ class Vocabulary:
         return self.begin + 1
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a sentence, without marks; a word that is not among the words is `UNKNOWN`."""
+        """Ids of a sentence, without marks. An unknown word becomes `UNKNOWN`."""
         if self.encoding is not None:
             return self.encoding.encode_ordinary(text)
         return [self._index.get(word, 0) for word in text.split()]
@@ -52,7 +52,7 @@ class Vocabulary:
         return {word: i for i, word in enumerate(self.words)}
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """Text of the ids up to the mark of the end."""
+        """Text of the ids before the end mark."""
         ids = [int(t) for t in tokens]
         ids = ids[: ids.index(self.end)] if self.end in ids else ids
         ids = [t for t in ids if t < self.begin]
@@ -62,19 +62,19 @@ class Vocabulary:
 
 
 def bpe_vocabulary(texts: Sequence[str], size: int) -> Vocabulary:
-    """Byte pair encoding of ``size`` tokens (the 256 bytes among them), trained on the texts.
+    """Byte pair encoding of ``size`` tokens (the 256 bytes included), trained on the texts.
 
     Raises:
-        UserError: the texts do not have so many pairs to merge.
+        UserError: the texts have too few pairs to merge.
     """
     ranks = bpe.train_bpe(texts, size - 256)
     if len(ranks) < size:
-        raise UserError(f"task.vocabulary: the training text gives only {len(ranks)} tokens; ask for at most so many")
+        raise UserError(f"task.vocabulary: {size} tokens; the training text gives only {len(ranks)} tokens")
     encoding = tiktoken.Encoding("pairs", pat_str=bpe.PATTERN, mergeable_ranks=ranks, special_tokens={})
     return Vocabulary("bpe", encoding, ())
 
 
 def word_vocabulary(texts: Sequence[str]) -> Vocabulary:
-    """`UNKNOWN`, and every word of the texts in alphabetical order."""
+    """`UNKNOWN` and every word of the texts in alphabetical order."""
     words = {word for text in texts for word in text.split()} - {UNKNOWN}
     return Vocabulary("words", None, (UNKNOWN, *sorted(words)))

@@ -1,4 +1,4 @@
-"""Files on disk that are never half true: replaced as a whole, read with a reason, errors in one line."""
+"""Files on disk: replaced atomically, read with checks, errors in one line."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from seqjax.host.folders import swapped
 from seqjax.host.wording import si
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-MEND = {  # what to do where such a file is damaged
-    "result.json": "remove it, and the run ends once more from its last checkpoint",
-    "plan.json": "remove it, and the sweep writes it once more",
-    "data.json": "remove it if the text is still the one that the run began with",
-    "config.json": "bring it back from a copy; a sweep writes it once more where it is removed",
-    "search.json": "remove it, and the sweep writes it once more",
-    "sweep.json": "start the sweep once more, which writes it",
+MEND = {  # file name -> what to do if it is damaged
+    "result.json": "remove it, and the run is finished again from its last checkpoint",
+    "plan.json": "remove it, and the sweep writes it again",
+    "data.json": "remove it if the data is still the same as at the start of the run",
+    "config.json": "bring it back from a copy; a sweep writes it again if it is removed",
+    "search.json": "remove it, and the sweep writes it again",
+    "sweep.json": "start the sweep again, which writes it",
     "arrays.json": "remove it once no job of this sweep runs",
 }
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``: a reader, or a crash, sees the old file or the new one, nothing between."""
+    """Replace ``path`` by ``text`` atomically: after a crash it is the old file or the new one."""
     write_bytes_atomically(path, text.encode("utf-8"))
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """As :func:`write_atomically`, for bytes. Of a link its target is replaced; a pipe or a device is written to."""
+    """As :func:`write_atomically`, for bytes. The target of a link is replaced; a pipe or a device is written to."""
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():
         with open(path, "wb") as file:  # a folder is an error here
@@ -45,15 +45,15 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` atomically by indented JSON; NaN and infinity are refused."""
+    """Replace ``path`` atomically by indented JSON. Raises ValueError for NaN and infinity."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """The object (or the list, if that is the kind) in a JSON file of a run or sweep.
+    """The value of type ``kind`` in a JSON file of a run or sweep.
 
     Raises:
-        UserError: the file is empty, cut short, holds something else, or may not be read.
+        UserError: the file is empty, truncated, of another type, or must not be read.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -70,13 +70,13 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """What to say of a damaged file: where it is, what is wrong with it, what to do."""
+    """The error for a damaged file: its path, what is wrong, what to do."""
     what = MEND.get(path.name, "bring it back from a copy, or remove it")
     return UserError(f"{path}: is damaged ({reason}); {what}")
 
 
 def finite(found: Any) -> Any:
-    """The same values with None in the place of floats that are not finite, which JSON does not have."""
+    """The same values with None instead of floats that are not finite, which JSON does not have."""
     if isinstance(found, Mapping):
         return {key: finite(value) for key, value in found.items()}
     if isinstance(found, list | tuple):
@@ -85,9 +85,9 @@ def finite(found: Any) -> Any:
 
 
 def need_room(folder: Path, n_bytes: float, what: str) -> None:
-    """See that the disk of a folder, which need not be there yet, has room for so many bytes more.
+    """Check that the disk of a folder, which need not exist yet, has ``n_bytes`` free.
 
-    A file system that cannot tell, or says that it has no size, is taken to have room.
+    A file system that does not report its size passes.
 
     Raises:
         UserError: ``what`` needs more than is free.
@@ -106,7 +106,7 @@ def need_room(folder: Path, n_bytes: float, what: str) -> None:
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn an unwritable or full disk into one clear line: what is on disk stays valid."""
+    """Turn errors of an unwritable or full disk into UserError."""
     try:
         yield
     except OSError as error:
@@ -124,5 +124,5 @@ def storage_errors(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"{error.filename or folder}: {reason} ({os.strerror(error.errno or 0)}); what is in {folder} is intact: "
-            "mend this and start the same command again"
+            "fix this and start the same command again"
         ) from error

@@ -1,4 +1,4 @@
-"""Where raw corpora lie and where derived files (unpacked text, tokenizers, token shards) go."""
+"""Folders of raw corpora and of derived files (unpacked text, tokenizers, token shards)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seqjax.errors import UserError
 
 
 def _user_cache() -> Path | None:
-    """Where the system keeps a user's cache; None without a home, as in containers and for cron."""
+    """The user's cache folder of the system; None without a home folder, as in containers and for cron."""
     import pooch
 
     try:
@@ -24,7 +24,7 @@ def _user_cache() -> Path | None:
 
 
 def expanded(name: str) -> Path:
-    """A path, with ``~`` for the home of a user; of a user without one it stays as it is."""
+    """A path with ``~`` expanded to the home folder; unchanged if there is none."""
     return Path(os.path.expanduser(name))
 
 
@@ -48,7 +48,7 @@ def cache_folder() -> Path:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create the folder and its parents; a UserError says how to choose another one when that is not allowed."""
+    """Create the folder and its parents. Raises UserError, with how to choose another folder, if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,7 +58,7 @@ def make_folder(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def replaced_atomically(path: Path) -> Iterator[BinaryIO]:
-    """As :func:`swapped`, for a file of the cache: makes its folder, and tells how to choose another cache."""
+    """As :func:`swapped`, for a file of the cache: makes its folder; errors say how to choose another cache."""
     make_folder(path.parent)
     try:
         with swapped(path) as file:
@@ -69,13 +69,13 @@ def replaced_atomically(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[BinaryIO]:
-    """A file without a name in a folder of the cache, for reading and writing; it tells how to choose another cache."""
+    """A temporary file in a folder of the cache, for reading and writing; errors say how to choose another cache."""
     try:
         with tempfile.TemporaryFile(dir=make_folder(folder)) as file:
             yield file
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise  # whoever uses the file may have met others
+            raise  # an error of the caller's block
         raise _unwritable("write in", folder, error) from None
 
 
@@ -83,8 +83,8 @@ def scratch(folder: Path) -> Iterator[BinaryIO]:
 def swapped(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` for writing; on success flush it to disk and move it over ``path``.
 
-    Readers see the old file or the new one, never a half; two writers at once leave the file of the last. The file
-    may be read and written as the umask says, where the file system keeps such modes.
+    Readers see the old file or the new one. With two writers at once, the file of the last one remains. The mode of the
+    file follows the umask, if the file system supports modes.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:

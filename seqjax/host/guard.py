@@ -1,4 +1,4 @@
-"""How a command or a script ends: mistakes in one line, and an exit code that tells what became of the work."""
+"""The end of a command or script: mistakes in one line, and the exit code."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MISTAKE = 2
 
 
 def guarded(work: Callable[[], int], name: str = "", keeps: bool = True) -> int:
-    """Run `work` and return the exit code; a reader who goes, a full disk behind standard output, a closed terminal
-    or an encoding without our letters do not end it.
+    """Run `work` and return the exit code. Errors of standard output (a closed pipe or terminal, a full disk, a missing
+    letter of the encoding) do not end it.
 
-    0: done; 2: a mistake of the user's, told in one line; 75: stopped by a signal, start it again; 130: stopped by
-    Ctrl-C; other codes are those of `work`.
+    0: done; 2: a user's mistake, reported in one line; 75: stopped by a signal, start it again; 130: stopped by Ctrl-C;
+    other codes are returned by `work`.
 
     Args:
-        name: of the command, for errors that name no file.
-        keeps: the work is kept in files, so it is done whether or not somebody reads what is printed. If not, output
-            that could not be written makes the code 141 (the reader of a pipe has gone) or 2.
+        name: of the command, for errors without a file.
+        keeps: the results are in files, so lost output does not matter. If False, lost output makes the code 141 (the
+            reader of a pipe has ended) or 2.
     """
     with forgiving_streams() as output:
         code = _outcome(work, name, keeps)
@@ -38,16 +38,16 @@ def _outcome(work: Callable[[], int], name: str, keeps: bool) -> int:
             return work()
     except UserError as error:
         return _mistake(str(error))
-    except OSError as error:  # a full disk, a folder without permission: the surroundings, not a fault of the program
+    except OSError as error:  # a full disk, a folder without permission: not a fault of the program
         if error.errno is None:
             raise
         return _mistake(f"{printable(str(error.filename or name))}: {error.strerror}")
     except Interrupted as stop:
-        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        print(f"{stop}; the same command resumes from here", file=sys.stderr)
         return exit_code(stop.signal_number)
     except KeyboardInterrupt as stop:
         if keeps:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            print("stopped; the same command resumes from here", file=sys.stderr)
         return exit_code(stop.signal_number if isinstance(stop, Asked) else signal.SIGINT)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

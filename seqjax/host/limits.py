@@ -1,7 +1,7 @@
-"""What a container or a job may use of its machine: limits of control groups (cgroups), version 1 and 2.
+"""Memory and processor limits of a container or job: control groups (cgroups), version 1 and 2.
 
-The kernel counts memory in bytes and processor time in microseconds of each period. A process is held by the limits of
-its own group and of all groups above it. Files that are absent or cannot be read limit nothing.
+The kernel counts memory in bytes and processor time in microseconds per period. The limits of a process's own group and
+of all groups above it apply. A missing or unreadable file means no limit.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path, PurePosixPath
 
 MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
 MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
-GIVEN_BACK = ("inactive_file", "total_inactive_file")  # files kept in memory, which the kernel drops when it is short
+GIVEN_BACK = ("inactive_file", "total_inactive_file")  # cached files, which the kernel drops when memory is short
 
 
 def memory_left(root: Path = Path("/")) -> float:
-    """Bytes that may still be taken under the limits; infinite without limits.
+    """Bytes that can still be allocated under the limits; infinite without limits.
 
     Args:
-        root: where ``proc`` and ``sys`` are found.
+        root: the folder of ``proc`` and ``sys``.
     """
     return min((_left(group) for group in _groups(root, "memory")), default=math.inf)
 
 
 def cores_of_quota(root: Path = Path("/")) -> float:
-    """Processor cores whose whole time may be used under the quotas; infinite without quotas."""
+    """Number of processor cores that the quotas allow; infinite without quotas."""
     return min((_quota(group) for group in _groups(root, "cpu")), default=math.inf)
 
 
@@ -47,7 +47,7 @@ def _quota(group: Path) -> float:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of this process's groups for a controller, each with the groups above it, as far as they are mounted."""
+    """Folders of this process's groups for a controller, and of the groups above them, if they are mounted."""
     paths = {}  # controller, or "" of version 2 -> path of the group
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
@@ -66,7 +66,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
         place = root / fields[4].lstrip("/")
         yield place
         below = PurePosixPath(path or "/")
-        if below.is_relative_to(fields[3]):  # else the mount shows another part of the tree: its top is all we see
+        if below.is_relative_to(fields[3]):  # else the mount shows another part of the tree: only its top is known
             for name in below.relative_to(fields[3]).parts:
                 place = place / name
                 yield place
@@ -80,6 +80,6 @@ def _text(path: Path) -> str:
 
 
 def _number(text: str) -> float | None:
-    """A count of the kernel's; None for ``max``, -1 and what is none."""
+    """A count of the kernel; None for ``max``, -1 and other texts."""
     text = text.strip()
     return float(text) if text.isascii() and text.isdigit() else None

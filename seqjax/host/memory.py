@@ -1,4 +1,4 @@
-"""How the process keeps its memory."""
+"""A setting of the C library's memory allocator."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next allocation, instead of giving it back to the kernel.
+    """Let glibc keep freed memory for the next allocation, instead of returning it to the kernel.
 
-    On a CPU XLA allocates the temporary arrays of a program at every call. Given back and taken again, each of their
-    pages is a page fault and a page of zeros: a third of the time of a single step of a Transformer of 0.8 M parameters
-    (`experiments/benchmarks/pieces.py`). The price is that the process stays as large as it once was. To be called
-    before threads start; elsewhere than on glibc it does nothing.
+    On a CPU XLA allocates the temporary arrays of a program at every call. If memory is returned, each page costs a
+    page fault and is filled with zeros: a third of the time of a step of a Transformer with 0.8 M parameters
+    (`experiments/benchmarks/pieces.py`). The price: the process never shrinks. Call it before threads start. Without
+    glibc it does nothing.
     """
     if sys.platform != "linux":
         return

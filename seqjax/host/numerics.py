@@ -1,7 +1,7 @@
-"""Settings of JAX that change numbers, held at their defaults: a run id means one run, whatever the environment says.
+"""Settings of JAX that change numbers are pinned to their defaults, so that a run id does not depend on them.
 
-The variables of the environment (JAX_ENABLE_X64, ...), `jax.config.update` and context managers such as
-`jax.enable_x64` are all overruled, and are what they were afterwards. What cannot be held is noted in result.json.
+Environment variables (JAX_ENABLE_X64, ...), `jax.config.update` and context managers such as `jax.enable_x64` are all
+overridden, and restored afterwards. Variables that cannot be pinned are recorded in result.json.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PINNED: dict[str, Any] = {
     "jax_disable_jit": False,
     "jax_no_tracing": False,
     "jax_no_execution": False,
-    # these end a program where numbers are as they have to be: a run that diverges, a matrix that is not definite
+    # these would raise errors for expected numbers: a run that diverges, a matrix that is not definite
     "jax_debug_nans": False,
     "jax_debug_infs": False,
     "jax_debug_key_reuse": False,
@@ -48,7 +48,7 @@ PINNED: dict[str, Any] = {
     "jax_error_checking_behavior_divide": "ignore",
     "jax_error_checking_behavior_oob": "ignore",
 }
-"""Name of a setting -> its default in the JAX with which the recorded runs were made."""
+"""Name of a setting -> its default in the version of JAX of the recorded runs."""
 
 NOTED = (
     "XLA_FLAGS",
@@ -56,12 +56,12 @@ NOTED = (
     "NVIDIA_TF32_OVERRIDE",
     "SEQJAX_NATIVE",
 )
-"""Variables of the environment that may change numbers and cannot be held once a device is in use."""
+"""Environment variables that may change numbers and cannot be pinned once a device is in use."""
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Hold the settings of JAX within; also a decorator. Costs nothing where they are at their defaults."""
+    """Pin the settings of JAX in the block; also a decorator. It costs nothing if they are at their defaults."""
     if "jax" not in sys.modules and not any(name.upper() in os.environ for name in PINNED):
         yield
         return
@@ -75,7 +75,7 @@ def pinned() -> Iterator[None]:
                 continue
             manager = getattr(jax, name.removeprefix("jax_"), None)
             if manager is not None:
-                stack.enter_context(manager(value))  # whether it is this thread's setting or the process's
+                stack.enter_context(manager(value))  # for settings of this thread and of the process
             else:
                 stack.callback(settings.update, name, now)
                 settings.update(name, value)

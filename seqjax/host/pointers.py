@@ -1,4 +1,4 @@
-"""Pointers of Git LFS: three lines of text that stand in a clone where a large file was not fetched."""
+"""Pointers of Git LFS: three lines of text in a clone instead of a large file that was not fetched."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _BEGIN = b"version https://git-lfs.github.com/spec/v1"
 
 
 def refuse_pointer(head: bytes, where: str) -> None:
-    """Raise UserError where the first bytes of a file, `HEAD_BYTES` or more, are those of a pointer."""
+    """Raise UserError if the first bytes of a file, `HEAD_BYTES` or more, are of a pointer."""
     if head.startswith((_BEGIN + b"\n", _BEGIN + b"\r\n")):
         raise UserError(f"{where} is a pointer of Git LFS and not the file itself: run `git lfs pull` where it lies")
 
 
 def refuse_pointer_file(path: Path) -> None:
-    """As :func:`refuse_pointer`, for a file on disk; one that cannot be read is for its reader to tell."""
+    """As :func:`refuse_pointer`, for a file on disk; an unreadable file passes."""
     head = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         head = file.read(HEAD_BYTES)

@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, by the system, by a terminal that closes."""
+"""Signals to stop: Ctrl-C, the system, a terminal that closes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STOPPED = 75  # exit code of a process that saved its state and wants to be started again
+STOPPED = 75  # exit code of a process that saved its state and should be started again
 ASKS = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)
 )
-"""Signals that ask a process to stop; SIGUSR1 and SIGUSR2 are how Slurm warns, SIGHUP tells of a closed terminal."""
+"""Signals that ask a process to stop. Slurm warns by SIGUSR1 or SIGUSR2; SIGHUP means a closed terminal."""
 _left: list[int] = []  # signals that `leave_signals` has raised for
-ONE_PRESS = 1.0  # seconds in which a wrapper may forward the Ctrl-C that the process got from the terminal itself
+ONE_PRESS = 1.0  # seconds: a second Ctrl-C within them may be the same one, forwarded by a wrapper
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; the state is saved, and the same command goes on from there."""
+    """Training was asked to stop; the state is saved, and the same command resumes it."""
 
     def __init__(self, signal_number: int, step: int) -> None:
         super().__init__(f"stopped at step {step}")
@@ -30,7 +30,7 @@ class Interrupted(Exception):
 
 
 class Asked(KeyboardInterrupt):
-    """Asked to stop where nothing needs to be saved; as with Ctrl-C, everything is left at once."""
+    """A signal to stop while nothing needs to be saved: the process ends at once, as by Ctrl-C."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__()
@@ -38,16 +38,16 @@ class Asked(KeyboardInterrupt):
 
 
 def exit_code(signal_number: int) -> int:
-    """130 after Ctrl-C, as shells have it; 75 after every other signal: start the command again."""
+    """130 after Ctrl-C, as in shells; 75 after every other signal: start the command again."""
     return 128 + signal.SIGINT if signal_number == signal.SIGINT else STOPPED
 
 
 @contextmanager
 def leave_signals() -> Iterator[None]:
-    """Raise `Asked` at a signal, so that temporary files are removed and the exit code is ours.
+    """Raise `Asked` at a signal, so that temporary files are removed and the exit code is set.
 
-    Python drops an exception that a handler raises inside a callback, such as the one JAX has for garbage collection.
-    So the signal is also kept for `stop_signals`, and another one more than `ONE_PRESS` later raises again.
+    Python drops an exception that a handler raises inside a callback, such as JAX's callback for garbage collection.
+    So the signal is also kept for `stop_signals`, and a signal more than `ONE_PRESS` later raises again.
     """
     raised: list[float] = []
 
@@ -67,11 +67,11 @@ def leave_signals() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that signals of `ASKS` fill, to be looked at where it is safe to stop; another Ctrl-C stops at once.
+    """A list to which signals of `ASKS` are added, to check where it is safe to stop. A second Ctrl-C stops at once.
 
-    Only the main thread can be asked; elsewhere the list stays empty.
+    In other threads than the main thread the list stays empty.
     """
-    asked = list(_left)  # what asked before, and was not heard
+    asked = list(_left)  # earlier signals whose exception was dropped
     pressed: list[float] = []
 
     def ask(number: int, _frame: Any) -> None:
@@ -87,7 +87,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Install a handler for the signals that may be taken, and put back what was there."""
+    """Install a handler for the signals that may be handled, and restore the earlier handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,7 +101,7 @@ def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 def _may_be_taken(number: int) -> bool:
-    """Not one that the parent had ignored, as nohup and `&` do; nor a handler of others, such as submitit's."""
+    """False for a signal that the parent ignores (nohup, `&`), or that has another handler, such as submitit's."""
     now = signal.getsignal(number)
     if number in (signal.SIGTERM, signal.SIGINT):
         return now not in (signal.SIG_IGN, None)

@@ -1,4 +1,4 @@
-"""Standard streams that no work ends by: closed, full, without a reader, or unable to say a letter."""
+"""Standard streams whose errors (closed, full, no reader, a missing letter) do not end the work."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-WAIT = 60.0  # seconds that a stream that does not block is waited for
+WAIT = 60.0  # seconds to wait for a non-blocking stream
 
 
 class Forgiving:
-    """A stream around another: what cannot be written is dropped, and `lost` has the reason.
+    """A wrapper of a stream: output that cannot be written is dropped.
 
-    Letters that the encoding does not have are written as escapes. Once a write has failed, nothing more is tried.
+    Letters that the encoding does not have are written as escapes. After a failed write, all output is dropped.
 
     Attributes:
-        lost: the error of the first write that failed.
+        lost: the error of the first failed write, or empty.
     """
 
     def __init__(self, stream: IO[Any], lost: list[BaseException]) -> None:
@@ -31,7 +31,7 @@ class Forgiving:
         return len(data)
 
     def writelines(self, lines: Any) -> None:
-        """Write each."""
+        """Write each line."""
         for line in lines:
             self.write(line)
 
@@ -41,7 +41,7 @@ class Forgiving:
             self._try(self._stream.flush)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal; a stream that is closed is none."""
+        """Whether it is an open terminal."""
         try:
             return not self.lost and self._stream.isatty()
         except (OSError, ValueError, AttributeError):
@@ -49,7 +49,7 @@ class Forgiving:
 
     @property
     def buffer(self) -> Forgiving:
-        """The bytes beneath."""
+        """The binary stream below."""
         return Forgiving(self._stream.buffer, self.lost)
 
     def __getattr__(self, name: str) -> Any:
@@ -68,7 +68,7 @@ class Forgiving:
     def _try(self, action: Any) -> None:
         try:
             action()
-        except BlockingIOError:  # shared with a program that set it so; the bytes are kept in the buffer
+        except BlockingIOError:  # another program made the shared stream non-blocking; the buffer keeps the bytes
             self._wait(WAIT)
         except (OSError, ValueError) as error:  # ValueError: closed
             self._lose(error)
@@ -85,7 +85,7 @@ class Forgiving:
         self.lost.append(error)
         if self._stream not in (sys.__stdout__, sys.__stderr__):
             return
-        with suppress(OSError, ValueError):  # what is in the buffer must not fail at the end of Python
+        with suppress(OSError, ValueError):  # so that the buffer does not fail at the end of Python
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -94,7 +94,7 @@ class Forgiving:
 
 @contextmanager
 def forgiving_streams() -> Iterator[Forgiving]:
-    """Make standard output and error forgiving within; yields standard output."""
+    """Wrap standard output and error in `Forgiving` within the block; yields standard output."""
     _open_all()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _forgiving(sys.stdout), _forgiving(sys.stderr)  # type: ignore[assignment]
@@ -107,7 +107,7 @@ def forgiving_streams() -> Iterator[Forgiving]:
 
 
 def tell(text: str, stream: Any = None) -> None:
-    """Write to a stream (standard error) and flush, whatever has become of it."""
+    """Write to a stream (None: standard error) and flush; never raises."""
     stream = stream or sys.stderr
     if stream is not None:
         forgiving = _forgiving(stream)
@@ -116,7 +116,7 @@ def tell(text: str, stream: Any = None) -> None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether a person sees it; not one that is closed."""
+    """Whether a stream is an open terminal."""
     return stream is not None and _forgiving(stream).isatty()
 
 
@@ -127,7 +127,7 @@ def _forgiving(stream: Any) -> Forgiving:
 
 
 def _open_all() -> None:
-    """Open descriptors 0 to 2 if the parent closed them: else the next files would get them, and what C++ logs."""
+    """Open descriptors 0 to 2 if the parent closed them: else the next opened files would get them, and C++'s logs."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)

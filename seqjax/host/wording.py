@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and durations as readable text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def si(value: float) -> str:
 
 
 def with_error(value: float, error: float | None, digits: int = 4) -> str:
-    """A number and its error, 1.2345 ± 0.0012; the number alone where the error is unknown (None or not finite)."""
+    """A number and its error, 1.2345 ± 0.0012; only the number if the error is None or not finite."""
     bar = "" if error is None or not math.isfinite(error) else f" ± {error:.{digits}f}"
     return f"{value:.{digits}f}{bar}"
 

@@ -1,4 +1,4 @@
-"""Scaling laws: points in, laws out, with honest uncertainty; nothing here needs a model or a training run.
+"""Scaling laws: fits of laws to points, with intervals and reasons to doubt. Nothing here needs a model or a run.
 
 points = make_points(loss, params=N, tokens=D)          # arrays; read_points for a table
 found = fit(points, "chinchilla")                       # constants, intervals, flags

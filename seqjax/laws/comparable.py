@@ -1,6 +1,6 @@
-"""Which losses may be compared: those on one text, in the same tokens, held out in the same way.
+"""Losses can be compared if they have the same text, tokens, batching and task.
 
-Context length is not part of it: experiments compare contexts on purpose. But it must be known of all rows or of none.
+Contexts may differ: experiments compare them on purpose. But the context must be known for all rows or for none.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ IDENTITY = {
     "task": ("task.name", None),
     "data of the task": ("task.corpus", "data_sha256"),
 }
-"""What a loss depends on, and the columns of a run table that name it and hold its digest."""
+"""A property that losses depend on -> its columns of a run table: its name and its digest."""
 ANY_TOKENS = "bits_per_byte"
-"""The column of losses that compare between tokenizers."""
+"""The column of losses that can be compared between tokenizers."""
 
 
 CONTEXT = ("train.context_length", "context")
@@ -29,11 +29,10 @@ _LISTED = 4
 
 
 def differences(table: pd.DataFrame, loss: str = "loss") -> dict[str, list[str]]:
-    """What makes the losses of these rows incomparable: its column -> its values. Empty where they compare.
+    """Columns that make the losses of these rows incomparable -> their values. Empty if they can be compared.
 
-    Texts and tokenizers are told apart by their digests where all rows have one, else by name and digest. Columns
-    that a table does not have, or that are empty in all rows, are not compared. A column that is empty in some rows
-    only has the value "(empty)" there.
+    Texts and tokenizers are compared by digest if all rows have one, else by name and digest. Columns that are missing,
+    or empty in all rows, are not compared. A column that is empty in some rows has the value "(empty)" there.
     """
     found = {}
     for what, name, digest in _columns(table, loss):
@@ -50,9 +49,9 @@ def differences(table: pd.DataFrame, loss: str = "loss") -> dict[str, list[str]]
 
 
 def unknown(table: pd.DataFrame, loss: str = "loss") -> dict[str, pd.Series]:
-    """Columns that say of some rows alone what their losses depend on -> whether each row lacks it.
+    """Columns that are known for some rows only -> whether each row lacks it.
 
-    A digest of every row is enough, and so is a name of every row.
+    A digest in every row is enough, and so is a name in every row.
     """
     found = {}
     for _, name, digest in _columns(table, loss):
@@ -64,14 +63,14 @@ def unknown(table: pd.DataFrame, loss: str = "loss") -> dict[str, pd.Series]:
 
 
 def _columns(table: pd.DataFrame, loss: str) -> Iterator[tuple[str, str, str | None]]:
-    """What a loss depends on, the column of this table that names it, and that of its digest."""
+    """The properties that a loss depends on, each with its columns of this table for the name and the digest."""
     for what, (name, digest) in (IDENTITY | {"context": (CONTEXT[0], None)}).items():
         if what != "tokenizer" or loss != ANY_TOKENS:
             yield what, what if name not in table.columns and what in table.columns else name, digest
 
 
 def _written(table: pd.DataFrame, column: str | None) -> pd.Series:
-    """The cells of a column as text; missing where they are empty or blank, or where there is no such column."""
+    """The cells of a column as text; missing if they are empty or blank, or if there is no such column."""
     if column not in table.columns:
         return pd.Series(None, index=table.index, dtype="string")
     cells = table[column].astype("string")
@@ -81,7 +80,7 @@ def _written(table: pd.DataFrame, column: str | None) -> pd.Series:
 
 
 def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "the table") -> None:
-    """Raise UserError where the losses of these rows cannot be compared."""
+    """Raise UserError if the losses of these rows cannot be compared."""
     lacking = unknown(table, loss)
     for column, values in differences(table, loss).items():
         known = [value for value in values if value != EMPTY]
@@ -97,7 +96,7 @@ def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "
 
 
 def _rows(table: pd.DataFrame, lack: pd.Series) -> str:
-    """How many rows lack something, and the first of them."""
+    """The number of rows that lack something, and the first of them, in words."""
     rows = [row if isinstance(row, str) else f"row {row + 1}" for row in table.index[lack]]
     more = ", ..." * (len(rows) > _LISTED)
     return f"{len(rows)} of {len(table)} rows ({', '.join(rows[:_LISTED])}{more})"

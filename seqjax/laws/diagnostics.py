@@ -1,20 +1,20 @@
-"""Reasons to doubt a fit: what a sceptical reader would look for, looked for in every fit.
+"""Reasons to doubt a fit. Every fit is checked for all of them.
 
-Each flag is a line that begins with what kind of doubt it is:
+Each flag is a line that begins with its kind:
 
-    starts      few starts reach the minimum, or it is no point of rest
-    points      few points for so many constants, or few different ones to resample
+    starts      few starts reach the minimum, or the minimiser did not converge
+    points      few different points for the number of constants
     range       a variable hardly varies
-    collinear   two variables vary together, so their exponents cannot be told apart
-    floor       E is not determined: its interval reaches 0, or it lies above measured losses
+    collinear   two variables vary together, so their exponents cannot be separated
+    floor       E is not determined: its interval reaches 0, or it is above measured losses
     exponent    the interval of an exponent includes 0
-    correlated  two constants are known only together
-    trend       the residuals rise, fall or bend with N, D, C or whatever the law is of
+    correlated  two constants are strongly correlated over the refits
+    trend       the residuals rise, fall or bend with a variable of the law or with C
     split       there is no compute-optimal split, or not in all refits
     influence   one cluster of points moves a constant by more than two standard errors
     hold-out    fitted to the rest, the law misses the runs with the most compute
-    rates       a best learning rate lies at the edge of its sweep
-    families    points of several families go into one law
+    rates       a best learning rate is at the edge of its sweep
+    families    one law is fitted to points of several families
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from seqjax.laws.points import Points
 FEW_AGREE = 0.05
 LEAST_RANGE = 10.0  # largest over smallest value of a variable
 COLLINEAR = 0.95  # correlation of two variables' logarithms
-CORRELATED = 0.99  # of two constants' thetas
+CORRELATED = 0.99  # rank correlation of two constants
 TREND_P = 0.01
-HELD_OUT = 0.1  # share of the clusters, those with the most compute
+HELD_OUT = 0.1  # share of the clusters, by most compute
 MOST_LEFT_OUT = 400  # clusters that are left out one at a time
 SIDES = np.concatenate([np.linspace(0.25, 5.0, 20), [7, 10, 15, 25, 40]])  # standard errors, for a profile
-WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal, beyond which nothing is determined
+WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal; above it the constants are not determined
 CHI2 = 3.841  # 95 % point of chi squared with one degree of freedom
 LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U"}
 
 
 def diagnosed(fit: Fit) -> Fit:
-    """The fit with its flags and with the numbers that they were decided on."""
+    """The fit with its flags and with the numbers that they are based on."""
     details: dict[str, Any] = {
         "scatter": float(np.std(fit.residuals)),
         "correlations": correlations(fit),
@@ -59,7 +59,7 @@ def diagnosed(fit: Fit) -> Fit:
 
 
 def standard_errors(fit: Fit) -> np.ndarray:
-    """Of theta: half the width between the 16th and 84th percentiles of the refits, which wild ones do not move."""
+    """Standard errors of theta: half the distance of the 16th and 84th percentiles of the refits, which is robust."""
     if not len(fit.draws):
         return np.full(len(fit.theta), np.nan)
     low, high = np.percentile(fit.draws, (15.87, 84.13), axis=0)
@@ -70,22 +70,22 @@ def correlations(fit: Fit) -> dict[str, float]:
     """Rank correlation of each two constants over the refits: ``{"A, alpha": 0.99}``."""
     if len(fit.draws) < LEAST_DRAWS:
         return {}
-    with np.errstate(invalid="ignore", divide="ignore"):  # of a constant that no refit moves there is none
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN for a constant that is equal in all refits
         matrix = np.corrcoef(stats.rankdata(fit.law.constants_of(fit.draws), axis=0).T)
     names = fit.law.names
     return {f"{names[i]}, {names[j]}": float(matrix[i, j]) for i, j in combinations(range(len(names)), 2)}
 
 
 def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
-    """95 % profile-likelihood interval of each constant: a second view beside the bootstrap.
+    """95 % profile-likelihood interval of each constant, to compare with the bootstrap.
 
-    Each constant is held at values around the best, the others are fitted again, and the interval is where
+    Each constant is fixed at values around the best, the others are fitted again, and the interval is where
 
         k n ln(F / F_best) <= 3.84,    k = 1 for least squares (normal residuals), 2 for small deltas (Laplace)
 
-    with the scale of the residuals fitted too, and n the number of clusters: what is resampled together counts once. An
-    end that is not reached is infinite (for a positive one: 0).
-    Constants that are no coordinate of the fit (N_c of a power law) have none.
+    with the scale of the residuals fitted too. n is the number of clusters, since their points are not independent. An
+    end that is not reached is infinite (the lower end of a positive constant: 0).
+    Constants that are not coordinates of the fit (N_c of a power law) have no profile.
     """
     errors = standard_errors(fit)
     count, n = len(fit.theta), len(np.unique(fit.points.cluster))
@@ -110,7 +110,7 @@ def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
 
 
 def _is_quadratic(fit: Fit) -> bool:
-    """Whether most residuals lie where the objective is a square."""
+    """Whether most residuals are in the quadratic part of the objective."""
     return bool(np.median(np.abs(fit.residuals)) <= fit.delta)
 
 
@@ -133,9 +133,9 @@ def _profile_ends(fit: Fit, j: int, error: float, shifts: np.ndarray, rise: np.n
 
 
 def trends(fit: Fit) -> dict[str, dict[str, float]]:
-    """Of the residuals with each variable: Spearman's correlation with its p value, and the p value of a bend.
+    """Trends of the residuals with each variable: Spearman's correlation with its p value, and the p value of a bend.
 
-    The bend is an F test of the ranks of the residuals: a parabola in the logarithm of the variable against a line.
+    The bend is an F test on the ranks of the residuals: a parabola in the logarithm of the variable against a line.
     """
     found = {}
     for name in dict.fromkeys((*fit.law.variables, *(("flops",) if "flops" in fit.points.variables else ()))):
@@ -163,12 +163,12 @@ def _p_of_a_bend(x: np.ndarray, residuals: np.ndarray) -> float:
 
 
 def influence(fit: Fit) -> list[dict[str, Any]]:
-    """The three clusters whose absence moves a constant most, in its standard errors."""
+    """The three clusters whose removal moves a constant most, in its standard errors."""
     errors = standard_errors(fit)
     clusters = np.unique(fit.points.cluster)
     if len(fit.draws) < LEAST_DRAWS or not (errors > 0).all() or len(clusters) <= len(fit.theta) + 1:
         return []
-    if len(clusters) > MOST_LEFT_OUT:  # those that lie farthest from the law, which move it most
+    if len(clusters) > MOST_LEFT_OUT:  # only the clusters farthest from the law
         sizes = [np.abs(fit.residuals[fit.points.cluster == c]).sum() for c in clusters]
         clusters = clusters[np.argsort(sizes)[-MOST_LEFT_OUT:]]
     weights = (fit.points.cluster[None, :] != clusters[:, None]).astype(np.float64)
@@ -192,11 +192,11 @@ def _names_of(points: Points, cluster: int) -> str:
 
 
 def hold_out(fit: Fit) -> dict[str, float]:
-    """The law fitted without the tenth of the clusters with the most compute (or of its variable), and its error there.
+    """Fit without the tenth of the clusters with the most compute (or of the last variable); the error on them.
 
     Returns:
-        ``points`` held out, ``from`` which compute on, ``mean_error`` and ``largest_error`` of the predicted loss as
-        shares of the measured one (mean of the absolute values, and with its sign); empty when too few points are left.
+        ``points`` (number held out), ``variable`` and ``from`` (its lowest value there), ``mean_error`` (mean absolute)
+        and ``largest_error`` (with sign) of the predicted loss over the measured loss; empty if too few points remain.
     """
     scale_name = "flops" if "flops" in fit.points.variables else fit.law.variables[-1]
     scale = fit.points.variables[scale_name]
@@ -312,7 +312,7 @@ def _of_the_residuals(fit: Fit) -> list[str]:
                 "standard errors"
             )
     held = fit.details["hold_out"]
-    usual = 1.4826 * float(np.median(np.abs(fit.residuals)))  # a standard deviation that a few misses do not raise
+    usual = 1.4826 * float(np.median(np.abs(fit.residuals)))  # a robust standard deviation
     if held and held["mean_error"] > max(3 * usual, 0.005):
         found.append(
             f"hold-out: fitted without the {held['points']} point(s) with the most {LETTERS[held['variable']]}, the "

@@ -1,4 +1,4 @@
-"""A fit as a JSON file, which has all that is needed to predict, to draw and to fit again; and back."""
+"""Fits as JSON files. A file is complete: it suffices to predict, to draw and to fit again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMAT = "seqjax fit 1"
 
 
 def to_dict(fit: Fit) -> dict[str, Any]:
-    """The fit as plain values; what is not finite becomes None."""
+    """The fit as plain values; numbers that are not finite become None."""
     points = fit.points
     found = {
         "format": FORMAT,
@@ -62,7 +62,7 @@ def to_dict(fit: Fit) -> dict[str, Any]:
 
 
 def from_dict(saved: Mapping[str, Any]) -> Fit:
-    """The fit that :func:`to_dict` wrote."""
+    """The inverse of :func:`to_dict`."""
     points = dict(saved["points"])
     loss, cluster = np.array(points.pop("loss")), np.array(points.pop("cluster"), int)
     rows = tuple(points.pop("rows"))
@@ -95,7 +95,7 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
 
 
 def write_fits(path: Path, fits: Mapping[str, Fit]) -> None:
-    """One fit as it is; several, by group, under ``fits``.
+    """Write one fit (group "") as it is, or several, by group, under ``fits``.
 
     Raises:
         UserError: the file cannot be written.
@@ -109,10 +109,10 @@ def write_fits(path: Path, fits: Mapping[str, Fit]) -> None:
 
 
 def read_fits(path: Path) -> dict[str, Fit]:
-    """The fits in a file by group; a single one has the group "".
+    """The fits in a file by group; a single fit has the group "".
 
     Raises:
-        UserError: no such file, or not one of fits.
+        UserError: the file cannot be read, is not a file of fits, or is damaged.
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +137,7 @@ def read_fits(path: Path) -> dict[str, Fit]:
 
 
 def _damage(fit: Fit, saved: Mapping[str, Any]) -> str:
-    """What does not fit together in a file, or ""."""
+    """What is inconsistent in a file, or ""."""
     count, n = len(fit.law.constants), len(fit.points)
     if fit.theta.shape != (count,) or not np.isfinite(fit.theta).all():
         return f"theta must be {count} numbers for {fit.law.name}"
@@ -153,10 +153,10 @@ def _damage(fit: Fit, saved: Mapping[str, Any]) -> str:
 
 
 def check_place(path: Path) -> None:
-    """Refuse, before a long fit, a place that cannot be written.
+    """Check before a long fit that ``path`` can be written.
 
     Raises:
-        UserError: no such folder, or one that cannot be written.
+        UserError: its folder does not exist or cannot be written.
     """
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot be written: there is no folder {path.parent}")

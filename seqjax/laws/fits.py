@@ -1,4 +1,4 @@
-"""Fit a law and look for every reason to doubt it: the one call that the rest is for."""
+"""Fit a law and check it for reasons to doubt it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def fit(points: Points, law: Law | str, *, diagnose: bool = True, **options: Any
 
     Args:
         law: one of :data:`seqjax.laws.forms.LAWS`, or its name.
-        diagnose: look for doubts: see :mod:`seqjax.laws.diagnostics`.
-        options: ``objective``, ``delta``, ``bootstrap``, ``seed``, ``starts_SxP``, as
-            :func:`seqjax.laws.fitting.fit_constants` has them.
+        diagnose: check for reasons to doubt: see :mod:`seqjax.laws.diagnostics`.
+        options: ``objective``, ``delta``, ``bootstrap``, ``seed``, ``starts_SxP`` of
+            :func:`seqjax.laws.fitting.fit_constants`.
     Raises:
         UserError: an unknown law or objective, a variable that the points lack, fewer points than constants.
     """

@@ -1,9 +1,8 @@
-"""The laws: how loss depends on parameters, tokens, compute, steps or position, each as one equation.
+"""The laws: loss as a function of parameters, tokens, compute, steps or position, each as one equation.
 
-A law is a pure function of theta and of the logarithms of its variables, and gives the logarithm of the loss. Theta are
-coordinates in which a fit is easy: logarithms of coefficients (E, A, N_c^alpha), so that no bound is ever needed, and
-exponents. The constants that papers print are functions of theta. Everything is float64; losses are in nats per token,
-N in parameters, D in tokens, C in FLOPs.
+A law is a pure function from theta and the logarithms of its variables to the logarithm of the loss. Theta holds
+exponents and logarithms of coefficients (E, A, N_c^alpha), so that a fit needs no bounds. The constants in papers are
+functions of theta. Everything is float64. Losses are in nats per token, N in parameters, D in tokens, C in FLOPs.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Logs = Mapping[str, jax.Array]
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant of a law: its name, whether it is positive by its nature, and where fits start.
+    """A constant of a law: its name, whether it must be positive, and the starts of fits.
 
     Attributes:
         starts: values of its entry in theta.
@@ -42,16 +41,16 @@ Map = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Law:
-    """A law, with what is needed to fit it and to print it.
+    """A law.
 
     Attributes:
         name: on the command line and in files.
-        equation: as it is printed; source: paper and equation.
+        equation: as text; source: paper and equation.
         variables: columns of a table that it needs (see :mod:`seqjax.laws.points`).
         constants: in the order of theta.
         log_loss: ``(theta_P, logs) -> log L`` [n].
-        maps: theta [..., P] to the logarithms of positive constants and the values of others, and back; None: they are
-            the same.
+        maps: from theta [..., P] to logarithms of positive constants and values of the others, and back; None: these
+            are theta.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Law:
 
     @property
     def has_floor(self) -> bool:
-        """Whether one of the constants is E, the loss that is left in the limit."""
+        """Whether one of the constants is E, the loss in the limit."""
         return "E" in self.names
 
     def starts_SxP(self) -> np.ndarray:
@@ -176,7 +175,7 @@ def _over_training(theta: jax.Array, logs: Logs) -> jax.Array:
 def _data_constrained(theta: jax.Array, logs: Logs) -> jax.Array:
     e, a, b, alpha, beta, r_n, r_d = theta
     unique = jnp.minimum(logs["unique_tokens"], logs["tokens"])
-    # parameters that are compute-optimal for the unique tokens: N = G (C/6)^(beta/(alpha+beta)), D likewise, C/6 = N D
+    # compute-optimal parameters for the unique tokens: N = G (C/6)^(beta/(alpha+beta)), D likewise, C/6 = N D
     g = (jnp.log(alpha) - jnp.log(beta) + a - b) / (alpha + beta)
     optimal = jnp.minimum(g + beta / alpha * (unique + g), logs["params"])
     params = optimal + _repeated(logs["params"] - optimal, r_n)
@@ -319,10 +318,10 @@ LAWS = {
 
 
 def law_named(name: str) -> Law:
-    """The law of this name.
+    """The law with this name.
 
     Raises:
-        UserError: there is none; the nearest is named.
+        UserError: there is none (with the nearest name).
     """
     if name not in LAWS:
         raise UserError(f"there is no law '{name}'{did_you_mean(name, LAWS)}; there are {', '.join(LAWS)}")

@@ -1,4 +1,4 @@
-"""How compute is best spent: from IsoFLOP profiles, and from the envelope of training curves.
+"""Compute-optimal sizes from IsoFLOP profiles, and from the envelope of training curves.
 
 These are approaches 2 and 1 of Hoffmann et al. 2022 (arXiv 2203.15556), section 3: N_opt = k C^a and D_opt = k C^b,
 with the C of the points. Approach 3, by a fitted law, is :meth:`seqjax.laws.fitting.Fit.optimal`.
@@ -16,19 +16,19 @@ from seqjax.errors import UserError
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.points import Points
 
-SAME_BUDGET = 0.1  # runs have the same budget when their log FLOPs all lie within so much
-APART = 1.5  # factor between the minima of a parabola and of a spline from which neither is to be trusted
+SAME_BUDGET = 0.1  # largest difference in log FLOPs of runs with the same budget
+APART = 1.5  # largest trusted factor between the minima of a parabola and of a spline
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One IsoFLOP profile: runs of one budget, and the size at which their loss is lowest.
+    """One IsoFLOP profile: runs of one budget, and the size with the lowest loss.
 
     Attributes:
         flops: geometric mean of the runs' compute; params, tokens, loss: of the runs, by rising size.
-        best_params, best_loss: of the parabola in log N (NaN where there is no minimum among the runs); best_tokens: at
-            that size, between those of the runs beside it.
-        akima_params: of an Akima spline through the runs: how much the kind of curve decides.
+        best_params, best_loss: minimum of the parabola in log N (NaN if it is not within the sizes); best_tokens: at
+            that size, interpolated between the runs beside it.
+        akima_params: minimum of an Akima spline, to see how much the kind of curve matters.
         parabola: coefficients, highest power first, in log N.
         problem: why the profile has no minimum, or "".
     """
@@ -61,7 +61,7 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class IsoFlops:
-    """Approach 2: the profiles, N_opt = k C^a and D_opt = k C^b through their minima, and what to doubt."""
+    """Approach 2: the profiles, N_opt = k C^a and D_opt = k C^b through their minima, and reasons to doubt."""
 
     profiles: tuple[Profile, ...]
     params: PowerLaw
@@ -73,9 +73,9 @@ class IsoFlops:
 def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0) -> IsoFlops:
     """N_opt and D_opt from the minima of parabolas through runs of equal compute (approach 2).
 
-    Each refit puts residuals, drawn from those of all profiles, on the parabolas. Even without noise a parabola is
-    biased where the sizes lie far apart or off the minimum, or alpha and beta differ (Xu et al. 2026, arXiv
-    2603.22339): the exponent by an Akima spline instead is given beside it.
+    Each refit adds residuals, drawn from all profiles, to the parabolas. Even without noise a parabola is biased if the
+    sizes are far apart or off the minimum, or if alpha and beta differ (Xu et al. 2026, arXiv 2603.22339). So the
+    exponent by an Akima spline is given too.
 
     Raises:
         UserError: fewer than two budgets with a minimum among at least three sizes.
@@ -110,7 +110,7 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0) -> IsoFlops:
 
 
 def _budgets(flops: np.ndarray) -> np.ndarray:
-    """A label for each run; those whose log compute lies within `SAME_BUDGET` of the least of them share one."""
+    """A label for each run; runs whose log compute is within `SAME_BUDGET` of their lowest share one."""
     labels = np.empty(len(flops), int)
     label, least = -1, -np.inf
     for run in np.argsort(flops, kind="stable"):
@@ -143,12 +143,12 @@ def _profile(points: Points, chosen: np.ndarray) -> Profile:
 
 
 def _between(size: float, params: np.ndarray, tokens: np.ndarray) -> float:
-    """Tokens of a run of this size and the budget of these: they fall with N, as log D does with log N."""
+    """Tokens for this size at the budget of these runs, by linear interpolation of log D over log N."""
     return float(np.exp(np.interp(np.log(size), np.log(params), np.log(tokens))))
 
 
 def _vertex(params: np.ndarray, loss: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """N and loss at the minimum of a parabola in log N (NaN where it is not among the sizes), and its coefficients."""
+    """N and loss at the minimum of a parabola in log N (NaN if it is not within the sizes), and its coefficients."""
     x = np.log(params)
     if len(np.unique(x)) < 3:
         return np.nan, np.nan, np.full(3, np.nan)
@@ -171,10 +171,10 @@ def _akima(params: np.ndarray, loss: np.ndarray) -> float:
 def _refitted_slopes(
     profiles: Sequence[Profile], count: int, rng: np.random.Generator
 ) -> list[tuple[float, float]] | None:
-    """Exponents of N_opt and D_opt after residuals, drawn from those of all profiles, are put on the parabolas.
+    """Exponents of N_opt and D_opt after adding residuals, drawn from all profiles, to the parabolas.
 
-    Residuals of a parabola through k runs are too small by sqrt((k - 3) / k), which is made good; None where no
-    profile has residuals.
+    Residuals of a parabola through k runs are too small by sqrt((k - 3) / k); this is corrected. None if no profile has
+    residuals.
     """
     fitted = [np.polyval(p.parabola, np.log(p.params)) for p in profiles]
     pairs = list(zip(profiles, fitted, strict=True))
@@ -202,13 +202,13 @@ def envelope(
 ) -> PowerLaw:
     """N_opt = k C^a from training curves: at each compute, the size of the run with the lowest loss (approach 1).
 
-    Budgets at which the smallest or the largest run is the best are left out: there the envelope is not seen.
+    Budgets at which the smallest or the largest run is the best are left out: there the envelope is unknown.
 
     Args:
-        curves: size N -> (FLOPs, loss) along its training, rising FLOPs.
-        budgets: how many, equally spaced in log FLOPs over the range in which at least two curves run.
+        curves: size N -> (FLOPs, loss) along training, rising FLOPs.
+        budgets: number of budgets, equally spaced in log FLOPs over the range of at least two curves.
     Raises:
-        UserError: fewer than three curves, or none of the sizes between is ever the best.
+        UserError: fewer than three curves, or fewer than two inner sizes are ever the best.
     """
     sizes = np.array(sorted(curves))
     if len(sizes) < 3:
@@ -235,6 +235,6 @@ def envelope(
 
 
 def _along(flops: np.ndarray, loss: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The curve at these budgets, linear in log FLOPs; infinite beyond its ends."""
+    """The loss of a curve at these budgets, linear in log FLOPs; infinite beyond its ends."""
     found = np.interp(np.log(at), np.log(flops), loss)
     return np.where((at < flops[0]) | (at > flops[-1]), np.inf, found)

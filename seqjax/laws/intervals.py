@@ -1,4 +1,4 @@
-"""Intervals: from refits percentiles, where there are enough of them; from a few seeds Student's t."""
+"""Intervals: percentiles of refits, and Student's t for a few seeds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 LEVEL = (2.5, 97.5)  # percentiles of an interval
-LEAST_DRAWS = 40  # fewer refits have no such percentiles
-LOST = 0.025  # share of the refits that may have no value
+LEAST_DRAWS = 40  # smallest number of refits for these percentiles
+LOST = 0.025  # largest share of refits without a value
 
 
 def bounds_of(drawn: np.ndarray) -> np.ndarray:
-    """95 % intervals [2, n] of values [R, n]; NaN with too few refits, or where more than 2.5 % have no value."""
+    """95 % intervals [2, n] of values [R, n]; NaN for too few refits, or if more than 2.5 % have no value."""
     if len(drawn) < LEAST_DRAWS:
         return np.full((2, drawn.shape[1]), np.nan)
     lost = np.isnan(drawn).mean(axis=0) > LOST
@@ -23,7 +23,7 @@ def bounds_of(drawn: np.ndarray) -> np.ndarray:
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean of n independent runs, and half the width of its 95 % interval: t_{0.975, n-1} s / sqrt(n).
 
-    s is the standard deviation with n - 1 (Student 1908, Biometrika 6). NaN for half the width of one value.
+    s is the standard deviation with n - 1 (Student 1908, Biometrika 6). For one value the half width is NaN.
     """
     from scipy.special import stdtrit
 

@@ -1,8 +1,8 @@
-"""What follows from Kaplan's laws in closed form: the critical batch, adjusted steps and compute, the best allocation.
+"""Consequences of Kaplan's laws in closed form: the critical batch, adjusted steps and compute, the best allocation.
 
-Kaplan et al. 2020 (arXiv 2001.08361); N counts non-embedding parameters, batches are in tokens, compute in FLOPs unless
-it is said to be in PF-days. The paper's own numbers differ from one another in the second digit (exponent of C_min:
-0.050 measured, 0.052 and 0.054 derived), and no more than that can be asked of these.
+Kaplan et al. 2020 (arXiv 2001.08361). N counts non-embedding parameters, batches are in tokens, compute is in FLOPs.
+The paper's own numbers differ in the second digit (exponent of C_min: 0.050 measured, 0.052 and 0.054 derived); these
+agree with it to that precision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.laws.points import Points
 
-PF_DAY = 8.64e19  # FLOPs of 1e15 a second for a day
+PF_DAY = 8.64e19  # FLOPs: 1e15 per second for a day
 B_STAR, ALPHA_B = 2.1e8, 0.21  # tokens; eq. 1.4, 5.3
 
 
@@ -25,7 +25,7 @@ def critical_batch(loss: np.ndarray | float, b_star: float = B_STAR, alpha_b: fl
 
 @dataclass(frozen=True)
 class CriticalBatch:
-    """From runs to one loss at several batch sizes: S_min, E_min in tokens, and B_crit = E_min / S_min."""
+    """S_min, E_min in tokens, and B_crit = E_min / S_min of one loss."""
 
     steps: float
     tokens: float
@@ -33,9 +33,9 @@ class CriticalBatch:
 
 
 def measured_critical_batch(batch: np.ndarray, steps: np.ndarray) -> CriticalBatch:
-    """B_crit from the steps that runs with different batches (in tokens) took to the same loss (McCandlish et al. 2018,
-    arXiv 1812.06162): S = S_min + E_min / B, which is (S / S_min - 1) (E / E_min - 1) = 1; least squares of relative
-    errors.
+    """B_crit from the steps to the same loss with different batches in tokens, by least squares of relative errors.
+
+    S = S_min + E_min / B, or (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018, arXiv 1812.06162).
 
     Raises:
         UserError: fewer than two batch sizes, or steps that do not fall as the batch grows.
@@ -51,7 +51,7 @@ def measured_critical_batch(batch: np.ndarray, steps: np.ndarray) -> CriticalBat
 
 
 def fit_critical_batch(loss: np.ndarray, critical: np.ndarray) -> tuple[float, float]:
-    """(B*, alpha_B) of B_crit = B* / L^(1 / alpha_B) from critical batches measured at two losses or more."""
+    """(B*, alpha_B) of B_crit = B* / L^(1 / alpha_B) from critical batches at two or more losses."""
     slope, intercept = np.polyfit(np.log(loss), np.log(critical), 1)
     return float(np.exp(intercept)), float(-1.0 / slope)
 
@@ -59,23 +59,26 @@ def fit_critical_batch(loss: np.ndarray, critical: np.ndarray) -> tuple[float, f
 def minimal_steps(
     steps: np.ndarray | float, batch: np.ndarray | float, critical: np.ndarray | float
 ) -> np.ndarray | float:
-    """S_min = S / (1 + B_crit / B): steps that a batch far above B_crit would need (eq. 5.4)."""
+    """S_min = S / (1 + B_crit / B): steps with a batch far above B_crit (eq. 5.4)."""
     return np.asarray(steps, np.float64) / (1.0 + np.asarray(critical, np.float64) / batch)
 
 
 def minimal_compute(
     flops: np.ndarray | float, batch: np.ndarray | float, critical: np.ndarray | float
 ) -> np.ndarray | float:
-    """C_min = C / (1 + B / B_crit): compute that a batch far below B_crit would need (eq. 5.5)."""
+    """C_min = C / (1 + B / B_crit): compute with a batch far below B_crit (eq. 5.5)."""
     return np.asarray(flops, np.float64) / (1.0 + batch / np.asarray(critical, np.float64))
 
 
 def adjusted(points: Points, batch: np.ndarray | float, b_star: float = B_STAR, alpha_b: float = ALPHA_B) -> Points:
-    """Points with steps and FLOPs as they would be at the best batch size: S_min and C_min.
+    """Points with steps and FLOPs replaced by S_min and C_min.
 
     Args:
-        batch: tokens of each step, one number or one for each point.
-        b_star, alpha_b: of the critical batch; the paper's were measured on WebText2, another text has others.
+        batch: tokens per step, one number or one per point.
+        b_star, alpha_b: constants of the critical batch; the defaults were measured on WebText2.
+
+    Raises:
+        UserError: a constant that is not positive.
     """
     if not (b_star > 0 and alpha_b > 0):
         raise UserError(f"critical batch: {b_star:g} tokens and exponent {alpha_b:g} must be positive")
@@ -93,10 +96,10 @@ def adjusted(points: Points, batch: np.ndarray | float, b_star: float = B_STAR, 
 
 @dataclass(frozen=True)
 class Allocation:
-    """How C_min is best spent: each quantity is ``scale * C_min^exponent``, with C_min in FLOPs (appendix B.3).
+    """The best use of C_min: each quantity is ``scale * C_min^exponent``, with C_min in FLOPs (appendix B.3).
 
     Attributes:
-        loss: exponent of the loss (negative), and its scale; likewise params, batch (tokens) and steps.
+        loss, params, batch (tokens), steps: (scale, exponent); the exponent of the loss is negative.
     """
 
     loss: tuple[float, float]
@@ -115,7 +118,7 @@ def allocation(
 ) -> Allocation:
     """The best N, B and S for L(N, S_min) = (N_c / N)^alpha_N + (S_c / S_min)^alpha_S, C_min = 6 N B_crit S_min.
 
-    Training stops where the step term is alpha_N / alpha_S of the other, about 10 % above convergence, and
+    Training stops when the step term is alpha_N / alpha_S of the other, about 10 % above convergence, and
 
         1 / alpha_C = 1 / alpha_S + 1 / alpha_B + 1 / alpha_N
         L = (C_c / C_min)^alpha_C,   N ~ C_min^(alpha_C / alpha_N), B ~ C_min^(alpha_C / alpha_B), S ~ C_min^(alpha_C /
@@ -133,13 +136,13 @@ def allocation(
 
 
 def stopping_costs(f: float, g: float, alpha_n: float, alpha_s: float) -> dict[str, float]:
-    """To reach one loss, stopping at a share ``f`` above convergence against stopping at a share ``g`` (appendix B.4):
-    ratios of parameters, steps and compute."""
+    """Ratios of parameters, steps and compute to reach one loss, stopping at a share ``f`` above convergence over
+    stopping at a share ``g`` (appendix B.4)."""
     params = ((1.0 + f) / (1.0 + g)) ** (1.0 / alpha_n)
     steps = ((1.0 + 1.0 / f) / (1.0 + 1.0 / g)) ** (1.0 / alpha_s)
     return {"params": params, "steps": steps, "flops": params * steps}
 
 
 def suggested_learning_rate(params: np.ndarray | float) -> np.ndarray | float:
-    """Kaplan's rule for Transformers, 0.003239 - 0.0001395 ln N (eq. D.1); it breaks down above 1e10 parameters."""
+    """Kaplan's rule for Transformers, 0.003239 - 0.0001395 ln N (eq. D.1); not valid above 1e10 parameters."""
     return 0.003239 - 0.0001395 * np.log(params)

@@ -2,9 +2,9 @@
 
     F(theta) = sum_i w_i rho(r_i(theta)),    rho(r) = r^2 / 2 for |r| <= delta, delta (|r| - delta / 2) beyond
 
-A fit of a law is not convex, and with a small delta its objective is nearly not smooth; what finds the minimum reliably
-is to start often and to sharpen slowly. So all starts, and all bootstrap resamples, go through Newton's method side by
-side (`vmap`), and those that have come to rest leave.
+A fit of a law is not convex, and with a small delta the objective is almost not smooth. Many starts and slowly falling
+deltas find the minimum reliably. So Newton's method runs for all starts, or all bootstrap resamples, at once (`vmap`);
+converged copies are removed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from seqjax.host.numerics import pinned
 Residuals = Callable[[jax.Array, Any], jax.Array]
 """``residuals(theta_P, shared) -> r_n``, twice differentiable."""
 
-ROUND = 8  # iterations between two looks at which copies have come to rest
-CHUNKS = (16, 128, 512)  # copies that are computed side by side; few sizes, for each is compiled
-REST = 1e-13  # a copy rests when the next step promises to lower its value by less than this share
-STUCK = 1e14  # or when no damped step lowers it at all
+ROUND = 8  # iterations between two checks for converged copies
+CHUNKS = (16, 128, 512)  # numbers of copies computed at once; few, since each is compiled
+REST = 1e-13  # a copy has converged if the next step would lower its value by less than this share
+STUCK = 1e14  # or if the damping exceeds this: no step lowers it
 
 
 @dataclass(frozen=True)
 class Minima:
-    """Where S copies came to rest.
+    """The end points of S copies.
 
     Attributes:
-        theta_SxP: float64; value_S: F there; gradient_S: largest entry of its gradient, in absolute value.
+        theta_SxP: float64; value_S: F there; gradient_S: largest absolute entry of its gradient.
         hessian_SxPxP: of F.
-        rests_S: whether the copy came to rest within the iterations allowed; not a promise that it is a minimum.
+        rests_S: whether the copy converged within the allowed iterations; it need not be a minimum.
     """
 
     theta_SxP: np.ndarray
@@ -65,19 +65,19 @@ def minimise(
     free_SxP: np.ndarray | None = None,
     iterations: int = 200,
 ) -> Minima:
-    """Minima of F from S starts, each with weights of its own.
+    """Minima of F from S starts, each with its own weights.
 
         theta <- theta - (H + mu diag(|H| + M))^-1 g,    M = J^T diag(w min(1, delta / |r|)) J
 
-    with the exact Hessian H (Marquardt 1963 has its diagonal alone). M is the curvature of the parabolas that touch rho
-    from above, so a large mu lowers F however few residuals lie within delta, where H itself has hardly any curvature.
-    A step that does not lower F is not taken and multiplies mu; one that does divides it.
+    with the exact Hessian H (Marquardt 1963 damps with its diagonal alone). M is the curvature of parabolas that touch
+    rho from above. So a large mu always lowers F, even if few residuals are within delta and H has little curvature.
+    A step that does not lower F is rejected and multiplies mu; an accepted step divides it.
 
     Args:
         residuals: the same function object for the same law, so that it compiles once.
-        shared: a pytree of arrays that all copies see.
-        free_SxP: False for entries of theta that stay as they are; None: all are free.
-        iterations: at most so many for each copy.
+        shared: a pytree of arrays for all copies.
+        free_SxP: False for fixed entries of theta; None: all are free.
+        iterations: maximal number per copy.
     """
     with pinned(), jax.enable_x64(True):
         theta_SxP = np.array(theta_SxP, np.float64, ndmin=2)
@@ -103,7 +103,7 @@ def _compiled(residuals: Residuals) -> tuple[Callable, Callable]:
     """(begin, advance) for these residuals, each vmapped over copies and jitted."""
 
     def look(theta: jax.Array, free: jax.Array, weights: jax.Array, common: Any) -> tuple[jax.Array, ...]:
-        """F, its gradient and H, without the entries that are not free, and the diagonal of M."""
+        """F, its gradient and H (fixed entries of theta removed), and the diagonal of M."""
         shared, delta = common
         r, jacobian = residuals(theta, shared), jax.jacfwd(residuals)(theta, shared)
         within = jnp.abs(r) <= delta
@@ -146,12 +146,12 @@ def _compiled(residuals: Residuals) -> tuple[Callable, Callable]:
 
 
 def _squared(jacobian: jax.Array, weights: jax.Array) -> jax.Array:
-    """J^T diag(w) J as a sum over elements, which XLA fuses; many tiny matrix products would be slower."""
+    """J^T diag(w) J as a sum of products, which XLA fuses; many tiny matrix products would be slower."""
     return jnp.sum(weights[:, None, None] * jacobian[:, :, None] * jacobian[:, None, :], axis=0)
 
 
 def _in_chunks(f: Callable[[Any, Any], _Copy], own: Any, common: Any) -> _Copy:
-    """``f`` of all copies, a chunk at a time, filled up to one of the sizes in `CHUNKS`."""
+    """``f`` of all copies, in chunks, padded to one of the sizes in `CHUNKS`."""
     count = len(jax.tree.leaves(own)[0])
     parts = []
     for first in range(0, count, CHUNKS[-1]):

@@ -1,8 +1,8 @@
-"""The points that a law is fitted to: rows of a table, checked, in float64, with what was left out and why.
+"""The points of a fit: rows of a table, checked, in float64, with the rows left out and the reasons.
 
-Any table with columns for parameters, tokens and loss will do, a published one or the run table of
-:mod:`seqjax.sweeps.table`, whose column names are the defaults. How N, D and C were counted is noted with the points,
-and goes from there into the fit and onto the figure: the same runs give other exponents under another count.
+Any table with columns for parameters, tokens and loss can be used: a published one, or the run table of
+:mod:`seqjax.sweeps.table`, whose column names are the defaults. The points, the fit and the figure say how N, D and C
+were counted: the same runs give different exponents under another count.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONVENTIONS = {
     },
     "flops": {"kaplan": "flops_kaplan", "exact": "flops_exact"},
 }
-"""Short names for ways to count, and the columns of a run table that they mean."""
+"""Short names for ways to count, and their columns of a run table."""
 DEFAULTS = {
     "params": ("params_non_embedding", "params"),
     "tokens": ("tokens",),
@@ -36,7 +36,7 @@ DEFAULTS = {
     "position": ("position",),
     "unique_tokens": ("unique_tokens",),
 }
-"""The columns of each variable where none is named: the first that there is."""
+"""The default columns of each variable: the first that exists."""
 RATE, SEED = "optimizer.learning_rate", "train.seed"
 
 
@@ -50,17 +50,17 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Points:
-    """What a law is fitted to.
+    """The points of a fit.
 
     Attributes:
-        variables: ``params`` N, ``tokens`` D, ``flops`` C, ``steps``, ``position``, ``unique_tokens``, as far as they
-            are known; float64 [n], all above 0.
+        variables: ``params`` N, ``tokens`` D, ``flops`` C, ``steps``, ``position``, ``unique_tokens``, if known;
+            float64 [n], all above 0.
         loss: nats per token, float64 [n].
         cluster: int [n]; points of one cluster (seeds of one model, checkpoints of one run) are resampled together.
-        rows: what each point is called in its table.
+        rows: the name of each point in its table.
         conventions: variable -> how it was counted, in words.
-        left_out: rows of the table that are not here.
-        notes: what a reader of the fit has to know about the points.
+        left_out: rows of the table that are not fitted.
+        notes: remarks on the points for a reader of the fit.
     """
 
     variables: dict[str, np.ndarray]
@@ -75,7 +75,7 @@ class Points:
         return len(self.loss)
 
     def chosen(self, keep: np.ndarray, rule: str) -> Points:
-        """The points where ``keep`` is true; the others are noted as left out by the rule."""
+        """The points with ``keep`` true; the others are listed as left out by ``rule``."""
         gone = tuple(LeftOut(row, rule) for row, kept in zip(self.rows, keep, strict=True) if not kept)
         rows = tuple(row for row, kept in zip(self.rows, keep, strict=True) if kept)
         variables = {name: values[keep] for name, values in self.variables.items()}
@@ -94,7 +94,7 @@ def make_points(loss: Any, cluster: Any = None, **variables: Any) -> Points:
     """Points from arrays: ``make_points(loss, params=N, tokens=D)``.
 
     Args:
-        cluster: labels of what is resampled together; None: points with equal variables.
+        cluster: labels of points that are resampled together; None: points with equal variables.
     Raises:
         UserError: a value that is not a positive, finite number, or arrays of different lengths.
     """
@@ -122,24 +122,24 @@ def read_points(
 ) -> Points:
     """The points in a table.
 
-    Runs of a run table that did not finish are left out, and of one model trained with several learning rates all but
-    the best. D is C / (6 N) where the table does not give it, and a note says so; C is 6 N D likewise.
+    Runs of a run table that did not finish are left out. If a model was trained with several learning rates, only the
+    best one is kept. If the table lacks D, it is C / (6 N), with a note; if it lacks C, it is 6 N D.
 
     Args:
-        columns: variable -> name of its column, or a short name of `CONVENTIONS`; others are looked for under their
+        columns: variable -> name of its column, or a short name of `CONVENTIONS`; other variables have the columns in
             `DEFAULTS`.
-        needs: variables that a law cannot do without.
+        needs: variables that the law needs.
         where: an expression over the columns; rows for which it is false are left out.
-        drop_highest: leave out so many rows with the highest losses.
-        cluster: column of what is resampled together, or its labels, one for each row; None: points with equal
-            variables.
+        drop_highest: number of rows with the highest losses to leave out.
+        cluster: column of clusters, or one label per row; None: points with equal variables.
         unique: whether two equal rows are an error.
-        source: what to call the table in errors.
+        source: name of the table in errors.
     Raises:
-        UserError: no such column, a value that is not a positive finite number, equal rows, a variable that is missing.
+        UserError: no such column, a value that is not a positive finite number, equal rows, a missing variable, losses
+            that cannot be compared.
     """
     if not table.index.is_unique:
-        table = table.reset_index(drop=True)  # else rows keep the numbers of the table they were taken from
+        table = table.reset_index(drop=True)  # otherwise rows keep the numbers of their original table
     named = {name: _column(table, name, given, source) for name, given in (columns or {}).items()}
     for name, defaults in DEFAULTS.items():
         if name not in named and (present := [column for column in defaults if column in table.columns]):
@@ -155,7 +155,7 @@ def read_points(
         keep[table.index.isin(list(rules))] = False
 
     leave_out(_not_finished(table[keep]))
-    # a loss that is no number is told, before a better one hides it
+    # report a loss that is not a number before its row is left out for a better one
     _numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
     rules, notes = _worse_rates(table[keep], named["loss"], diverged)
     leave_out(rules)
@@ -169,7 +169,7 @@ def read_points(
             values[name] = _numbers(table.loc[keep, column], column, kept_labels, source)
         except UserError:
             if name in wanted:
-                raise  # of a column that nobody asked for, other things may be in it
+                raise  # a column that is not needed may hold other things
     conventions = {name: _counted(name, column) for name, column in named.items() if name in values and name != "loss"}
     _derive(values, conventions, notes)
     if missing := [name for name in needs if name not in values]:
@@ -216,7 +216,7 @@ def _labels(table: pd.DataFrame) -> list[str]:
 
 
 def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndarray, list[LeftOut]]:
-    """Which rows an expression keeps, and the others as left out.
+    """Whether an expression keeps each row, and the other rows as left out.
 
     Raises:
         UserError: it cannot be evaluated, is not true or false, or is true for no row.
@@ -225,7 +225,7 @@ def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndar
         return np.ones(len(table), bool), []
     try:
         found = table.eval(where, engine="python")
-    except Exception as error:  # whatever pandas makes of it
+    except Exception as error:  # pandas raises many kinds of errors
         reason = str(error).partition("\n")[0]
         hint = "columns with dots or spaces go in `backticks`; equality is ==, text goes in quotes"
         raise UserError(f"--where {where!r}: {reason}; {hint}") from None
@@ -243,8 +243,8 @@ def _kept(labels: Sequence[str], keep: np.ndarray) -> list[str]:
 
 
 def is_run_table(table: pd.DataFrame) -> bool:
-    """Whether a table says of each run how it ended."""
-    return {"status", "run_id"} <= set(table.columns)  # another table's status may say other things
+    """Whether a table has the status of each run."""
+    return {"status", "run_id"} <= set(table.columns)  # in another table, status may mean something else
 
 
 def _not_finished(table: pd.DataFrame) -> dict[Any, str]:
@@ -255,17 +255,17 @@ def _not_finished(table: pd.DataFrame) -> dict[Any, str]:
 
 
 def has_status(table: pd.DataFrame, status: str) -> np.ndarray:
-    """Which runs have it; none in another table."""
+    """Whether each run has this status; all False if it is not a run table."""
     if not is_run_table(table):
         return np.zeros(len(table), bool)
     return np.asarray(table["status"].astype("string").fillna("") == status, bool)
 
 
 def _worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple[dict[Any, str], list[str]]:
-    """Of runs that differ in nothing but rate and seed, those whose rate has not the best mean loss.
+    """Among runs that differ only in rate and seed: the runs at rates without the best mean loss.
 
-    Rates are compared on the seeds that all of them have: a search trains further seeds at the chosen rate alone.
-    A rate that diverged was tried: the best rate beside it does not lie at the edge.
+    Rates are compared on the seeds that all rates have: a search trains further seeds only at the chosen rate.
+    A diverged rate counts as tried: the best rate beside it is not at the edge.
     """
     if RATE not in table.columns:
         return {}, []
@@ -304,7 +304,7 @@ def _keys(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def at_best_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs of a run table whose learning rate is the best that was tried for their model, all seeds."""
+    """The finished runs of a run table at the best learning rate of their model, all seeds."""
     finished = table[table["status"] == "finished"]
     return finished.drop(index=list(_worse_rates(finished, "loss", table[:0])[0]))
 
@@ -315,7 +315,7 @@ def _several_families(table: pd.DataFrame) -> list[str]:
 
 
 def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -> np.ndarray:
-    """Positive finite float64, before any product is taken: 6 N D of large runs overflows int64."""
+    """A column as positive finite float64, before products are formed: 6 N D of large runs overflows int64."""
     found = np.empty(len(column))
     integers = pd.api.types.is_integer_dtype(column.dtype)
     for place, (label, value) in enumerate(zip(labels, column, strict=True)):
@@ -358,7 +358,7 @@ def _named(convention: str) -> str:
 
 
 def _telling_apart(table: pd.DataFrame) -> list[Any]:
-    """The columns that make two rows of equal numbers two runs: the run id, else seeds and whatever is text."""
+    """The columns that distinguish runs with equal numbers: the run id, else seeds and text columns."""
     if "run_id" in table.columns:
         return ["run_id"]
     return [name for name in table.columns if str(name).rpartition(".")[2] == "seed" or table[name].dtype.kind in "OT"]

@@ -1,7 +1,7 @@
-"""Loss per token against its position in the context: the law L(T) = E + A T^-p, the late gain, and the plateau.
+"""Loss per token by position in the context: the law L(T) = E + A T^-p, the late gain, and the plateau.
 
-Positions count from 1. The losses come with standard errors over held-out windows; the gain and the plateau take the
-errors of different positions as independent. The law has its intervals from resampled bins.
+Positions count from 1. Losses have standard errors over held-out windows. The gain and the plateau treat the errors of
+different positions as independent. Resampled bins give the intervals of the law.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import LEVEL
 from seqjax.laws.points import make_points
 
-MARGIN = 0.02  # nats: less than this is no improvement
+MARGIN = 0.02  # nats: less is no improvement
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Bins:
 
 
 def binned(loss_T: Sequence[float], error_T: Sequence[float], per_decade: int = 8) -> Bins:
-    """Mean loss in log-spaced bins of positions: single positions at first, then wider and wider bins."""
+    """Mean loss in log-spaced bins of positions: single positions first, then wider bins."""
     loss, error = np.asarray(loss_T, np.float64), np.asarray(error_T, np.float64)
     if loss.shape != error.shape or loss.ndim != 1 or not len(loss):
         raise UserError(f"losses {loss.shape} and their errors {error.shape} must be lists of one length")
@@ -56,7 +56,7 @@ def binned(loss_T: Sequence[float], error_T: Sequence[float], per_decade: int = 
 
 
 def fit_position(loss_T: Sequence[float], error_T: Sequence[float], skip: int = 1, bootstrap: int = 1000) -> Fit:
-    """L(T) = E + A T^-alpha through binned positions, without the first ``skip``: the law misses the first token."""
+    """L(T) = E + A T^-alpha through binned positions after the first ``skip``: the law does not hold for the first."""
     bins = binned(loss_T, error_T)
     keep = bins.first > skip
     return fit(
@@ -74,10 +74,10 @@ class Gain:
 
 
 def late_gain(loss_T: Sequence[float], error_T: Sequence[float], early: int, late: int) -> Gain:
-    """Loss around position ``early`` minus loss around ``late``; each is a mean over positions within 12 % of it.
+    """Loss around position ``early`` minus loss around ``late``; each is a mean over positions within 12 %.
 
     Raises:
-        UserError: positions outside of the context, or in the wrong order.
+        UserError: positions outside the context, or in the wrong order.
     """
     loss, error = np.asarray(loss_T, np.float64), np.asarray(error_T, np.float64)
     if not 1 <= early < late <= len(loss):
@@ -94,12 +94,12 @@ def late_gain(loss_T: Sequence[float], error_T: Sequence[float], early: int, lat
 
 @dataclass(frozen=True)
 class Plateau:
-    """Where the loss stops falling.
+    """The position where the loss stops falling.
 
     Attributes:
-        position: center of the first bin from which on less than ``margin`` nats are left to gain; None: there is none.
-        low, high: 95 % interval of that position; ``high`` is infinite where falling to the end is not excluded.
-        falls_to_the_end: share of the draws in which no such position was found.
+        position: center of the first bin after which the loss falls by at most ``margin`` nats; None: there is none.
+        low, high: 95 % interval of that position; ``high`` is infinite if falling to the end is not excluded.
+        falls_to_the_end: share of the draws without such a position.
         margin: nats that count as no improvement.
     """
 
@@ -113,10 +113,10 @@ class Plateau:
 def plateau(
     loss_T: Sequence[float], error_T: Sequence[float], margin: float = MARGIN, draws: int = 2000, seed: int = 0
 ) -> Plateau:
-    """The first bin whose loss is within ``margin`` nats of the lowest that comes after it, except the last bins.
+    """The first bin whose loss is within ``margin`` nats of the lowest loss after it.
 
-    A plateau needs room to be seen: bins in the last factor 2 of the context cannot begin one. Under the noise of
-    each bin the search is repeated, which gives the interval.
+    A plateau cannot begin in the second half of the context. Repeating the search under the noise of each bin gives the
+    interval.
     """
     bins = binned(loss_T, error_T)
     may_begin = bins.last <= len(np.asarray(loss_T)) / 2
@@ -139,10 +139,10 @@ EXPONENTS = np.linspace(0.02, 2.5, 497)
 
 
 def power_law(position_P: np.ndarray, loss_SxP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """E + A T^-p through many curves at once: p [S] and the fitted losses [S, P], least squares.
+    """Least-squares fits of E + A T^-p to many curves at once: p [S] and the fitted losses [S, P].
 
-    For each p of a grid E and A have a closed form (variable projection); p is the minimum of the parabola through the
-    best grid point and its neighbours.
+    For each p of a grid, E and A have a closed form (variable projection). p is the minimum of the parabola through the
+    best grid point and its neighbours. The fitted losses are for the best grid point.
     """
     powers_GxP = np.asarray(position_P, np.float64)[None, :] ** -EXPONENTS[:, None]
     centred_GxP = powers_GxP - powers_GxP.mean(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Constants of published laws, under the names of :mod:`seqjax.laws.forms`, with where they stand."""
+"""Constants of published laws, under the names of :mod:`seqjax.laws.forms`, with their sources."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from seqjax.laws.kaplan import PF_DAY
 
 @dataclass(frozen=True)
 class Published:
-    """A law with the constants that a paper gives it.
+    """A law with the constants of a paper.
 
     Attributes:
         law: its name in :data:`~seqjax.laws.forms.LAWS`.
-        counting: what N and C mean in it.
+        counting: the meaning of N and C in it.
         source: paper, table or equation.
     """
 
@@ -95,5 +95,5 @@ POSITION = (
     {"E": 2.4, "A": 5.1, "alpha": 0.61},
     {"E": 2.3, "A": 5.4, "alpha": 0.62},
 )
-"""Loss per token against its position, E + A T^-alpha, for Transformers of 1e6 to 774e6 parameters, smallest first:
-Kaplan et al. 2020, appendix D.5, figure 20. Of the first, fourth and fifth not every constant was read in the paper."""
+"""Loss per token by position, E + A T^-alpha, for Transformers of 1e6 to 774e6 parameters, smallest first: Kaplan et
+al. 2020, appendix D.5, figure 20. Not every constant of the first, fourth and fifth was read in the paper."""

@@ -1,4 +1,4 @@
-"""Families against each other: how many times more one needs for the same loss, and where their laws cross."""
+"""Comparison of two families by their laws: the ratio of their needs for the same loss, and their crossing."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import LEAST_DRAWS, LEVEL
 from seqjax.laws.points import Points
 
-BEYOND = np.log(1e6)  # a crossing is looked for up to this far beyond the data of either family, in log x
+BEYOND = np.log(1e6)  # search range of a crossing beyond the data of both families, in log x
 GRID = 4001
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """x of one family over x of another at the same loss, each [n]; NaN where one of them never reaches the loss.
+    """x of one family over x of another at the same loss, each [n]; NaN if one of them never reaches the loss.
 
     Attributes:
-        low, high: 95 % interval; infinite ends where that share of the refits never reaches the loss.
-        within: whether the loss was measured in both families.
+        low, high: 95 % interval; an end is infinite if that share of the refits never reaches the loss.
+        within: whether the loss is in the measured range of both families.
     """
 
     loss: np.ndarray
@@ -33,14 +33,14 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where the laws of two families give the same loss.
+    """The point where the laws of two families give the same loss.
 
     Attributes:
-        x: parameters or FLOPs at the crossing, or None when the laws do not cross.
+        x: parameters, FLOPs or tokens at the crossing; None if the laws do not cross.
         low, high: 95 % interval over the refits that cross.
         crossing: share of the refits that cross.
-        beyond: whether the crossing lies outside of what was measured in both families.
-        verdict: the same in words.
+        beyond: whether the crossing is outside the range measured in both families.
+        verdict: the result in words.
     """
 
     x: float | None
@@ -52,10 +52,9 @@ class Crossing:
 
 
 def frontier(points: Points) -> Points:
-    """The points that no other beats: no run with as little compute or less has a lower loss.
+    """The points on the frontier: no run with the same or less compute has a lower loss.
 
-    Runs that are not on it are left out; the law of what is left is L(C) at the best size for each compute, as far as
-    the sizes that were trained allow.
+    The other runs are left out. A law of the frontier is L(C) at the best trained size for each compute.
     """
     order = np.lexsort((points.loss, points.variables["flops"]))
     lowest = np.minimum.accumulate(points.loss[order])
@@ -73,26 +72,26 @@ def _variable(a: Fit, b: Fit) -> str:
 
 
 def _inverse(fit: Fit, thetas: np.ndarray, loss: np.ndarray, log_x: np.ndarray) -> np.ndarray:
-    """log x at which each theta's law reaches the loss, [S, n]; inf where it never does, -inf where it always has."""
+    """log x at which each theta's law reaches the loss, [S, n]; inf if it never does, -inf if it is always lower."""
     curves = np.log(fit.law.loss(thetas, {fit.law.variables[0]: np.exp(log_x)}))
     wanted = np.log(loss)
     found = np.empty((len(thetas), len(loss)))
     for curve, row in zip(curves, found, strict=True):
         if (np.diff(curve) < 0).all():
             row[:] = np.interp(-wanted, -curve, log_x, left=-np.inf, right=np.inf)
-        else:  # a law that does not fall reaches a lower loss nowhere
+        else:  # a law that does not fall never reaches a lower loss
             row[:] = np.inf
     return found
 
 
 def matched_ratio(a: Fit, b: Fit, loss: np.ndarray | None = None) -> Ratio:
-    """How many times more parameters (or FLOPs) family ``a`` needs than ``b`` for the same loss.
+    """Parameters (or FLOPs) of family ``a`` over those of ``b`` for the same loss.
 
     Args:
         a, b: laws of one variable, fitted to each family.
-        loss: nats; None: 25 between the lowest and the highest loss that both measured.
+        loss: nats; None: 25 values over the range measured in both families.
     Raises:
-        UserError: laws of different variables, or no loss that both families reach.
+        UserError: laws of different variables, or no common range of losses.
     """
     name = _variable(a, b)
     low, high = max(a.points.loss.min(), b.points.loss.min()), min(a.points.loss.max(), b.points.loss.max())
@@ -116,10 +115,10 @@ def matched_ratio(a: Fit, b: Fit, loss: np.ndarray | None = None) -> Ratio:
 
 
 def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
-    """Where two fitted laws of one variable cross, looked for up to a factor 1e6 beyond the data.
+    """The crossing of two fitted laws of one variable, searched up to a factor 1e6 beyond the data.
 
-    Of several crossings the one nearest to the middle of what both measured is given. The laws of the refits are
-    paired and crossed alike; the families were resampled independently of each other.
+    Of several crossings it is the one nearest to the middle of the common measured range. Pairs of refits give its
+    interval; the families are resampled independently.
     """
     name = _variable(a, b)
     log_x = _line(a, b, name)

@@ -1,4 +1,4 @@
-"""How a law of N and D says that compute is best spent: the lowest loss along C = 6 N D, N as the points count it."""
+"""The compute-optimal N and D by a fitted law: the lowest loss along C = 6 N D, with N counted as in the points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqjax.host.numerics import pinned
 from seqjax.laws.forms import Law
 from seqjax.laws.intervals import bounds_of
 
-WIDEST = 60.0  # an optimum is looked for between e^-60 and e^60 tokens for each parameter
+WIDEST = 60.0  # the optimum is searched between e^-60 and e^60 tokens per parameter
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Optimum:
 
 
 def best_split(law: Law, theta: np.ndarray, draws: np.ndarray, flops: float | np.ndarray) -> Optimum:
-    """N, D and loss of the compute-optimal run by a law of N and D, with draws of its thetas for the intervals.
+    """N, D and loss of the compute-optimal run by a law of N and D. ``draws`` of theta give the intervals.
 
     Raises:
-        UserError: a law of something else.
+        UserError: a law of other variables, or a budget that is not positive.
     """
     budgets = np.atleast_1d(np.float64(flops))
     if not (np.isfinite(budgets) & (budgets > 0)).all():
@@ -46,8 +46,8 @@ def best_split(law: Law, theta: np.ndarray, draws: np.ndarray, flops: float | np
 
 
 def split_exponent(law: Law, theta: np.ndarray, draws: np.ndarray, flops: float) -> tuple[float, tuple[float, float]]:
-    """a of N_opt ~ C^a at a budget, with its 95 % interval: beta / (alpha + beta) for chinchilla, at every budget; NaN
-    where the law has no best split."""
+    """a of N_opt ~ C^a at a budget, with its 95 % interval; beta / (alpha + beta) for chinchilla. NaN if the law has no
+    best split."""
     nearby = flops * np.exp([-0.5, 0.5])
 
     def slopes(thetas: np.ndarray) -> np.ndarray:
@@ -58,8 +58,8 @@ def split_exponent(law: Law, theta: np.ndarray, draws: np.ndarray, flops: float)
 
 
 def _minima(law: Law, thetas: np.ndarray, budgets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """N_opt and loss, each [S, n], by a grid over log N that closes in on the minimum of every theta and budget; NaN
-    where the loss falls to the end of the grid, so that there is no best split."""
+    """N_opt and loss, each [S, n], by a grid over log N that is refined around the minimum of every theta and budget.
+    NaN if the loss falls to the end of the grid: there is no best split."""
     if not {"params", "tokens"} <= set(law.variables):
         raise UserError(f"{law.name} is no law of N and D, so it does not say how compute is best spent")
     if "unique_tokens" in law.variables:
@@ -68,7 +68,7 @@ def _minima(law: Law, thetas: np.ndarray, budgets: np.ndarray) -> tuple[np.ndarr
     width = np.full_like(center, WIDEST / 2)
     steps = np.linspace(-1.0, 1.0, 33)
     none = np.zeros(center.shape, bool)
-    for closer in range(10):  # each closes in by a factor 16 / 1.5
+    for closer in range(10):  # each time finer by a factor 16 / 1.5
         grid = center[..., None] + width[..., None] * steps
         loss = _losses(law, thetas, np.exp(grid), budgets)
         best = loss.argmin(axis=-1)
@@ -86,5 +86,5 @@ def _losses(law: Law, thetas: np.ndarray, params: np.ndarray, budgets: np.ndarra
         logs = {"params": jnp.log(params), "tokens": jnp.log(budgets[None, :, None] / 6.0 / params)}
         flat = {name: values.reshape(len(thetas), -1) for name, values in logs.items()}
         found = np.asarray(jax.vmap(law.log_loss)(jnp.asarray(thetas), flat)).reshape(params.shape)
-    with np.errstate(over="ignore"):  # of a refit far out, at the ends of the grid
+    with np.errstate(over="ignore"):  # extreme refits at the ends of the grid
         return np.exp(found)

@@ -1,4 +1,4 @@
-"""A fit in words: the table that is printed, and the checklist of Li et al. 2025 filled in from the data."""
+"""A fit in words: its table, and the checklist of Li et al. 2025 answered from the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqjax.laws.fitting import DELTAS, Fit
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A constant as people read it: 1.817, 477.8, 8.8e+13."""
+    """A constant as readable text: 1.817, 477.8, 8.8e+13."""
     if value != value:
         return "?"
     if math.isinf(value):
@@ -24,12 +24,12 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
-    """Two ends, or a dash where there is no interval."""
+    """Two ends, or a dash if there is no interval."""
     return "-" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
 
 
 def describe(fit: Fit) -> str:
-    """The fit as a table with intervals, what it was fitted to, and every reason to doubt it."""
+    """The fit as a table with intervals, its points, and every reason to doubt it."""
     points, law = fit.points, fit.law
     lines = [f"{law.name}: {law.equation}   [{law.source}]", *_data_lines(fit), ""]
     profiles = {name: tuple(ends) for name, ends in fit.details.get("profiles", {}).items()}
@@ -61,7 +61,7 @@ def describe(fit: Fit) -> str:
 def _ends(ends: tuple[float | None, float | None] | None) -> tuple[float, float] | None:
     if not ends:
         return None
-    low, high = ends  # a fit that was read from a file has None for infinite ends
+    low, high = ends  # a fit from a file has None for infinite ends
     return (-math.inf if low is None else low, math.inf if high is None else high)
 
 
@@ -98,7 +98,7 @@ def _split_line(fit: Fit) -> str:
 
 
 def checklist(fit: Fit) -> str:
-    """The questions of Li et al. 2025 ((Mis)Fitting, arXiv 2502.18969) that the data can answer, answered."""
+    """Answers to questions of Li et al. 2025 ((Mis)Fitting, arXiv 2502.18969) that the data can answer."""
     points, details = fit.points, fit.details
     counts = {name: len(np.unique(values)) for name, values in points.variables.items()}
     spans = ", ".join(

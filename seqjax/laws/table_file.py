@@ -1,7 +1,7 @@
-"""Reading a table from a CSV or parquet file: nothing is guessed that could change a number or a name.
+"""Reading a table from a CSV or parquet file, without guesses that could change a number or a name.
 
-A CSV file is UTF-8 text with commas and one line of column names. A cell is kept as it is written (`Cells`) until
-`typed` decides the type of its column. What cannot be read without doubt is refused with its line.
+A CSV file is UTF-8 text with commas and one line of column names. Cells are kept as text until `typed` decides the
+type of their column. Ambiguous input is refused with its line.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from seqjax.host.pointers import refuse_pointer_file
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 SPECIAL = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
 MISSING = {"", "na", "n/a", "null", "none", "-"}
-"""How a missing number is written; in a column of text only the empty cell is missing."""
+"""Spellings of a missing number; in a column of text only the empty cell is missing."""
 TRUTH = {"true": True, "false": False}
 
 
 def read_file(paths: Path | Sequence[Path], what: str = "a table") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Any tables in CSV or parquet files, one below the other.
+    """The tables in CSV or parquet files, one below the other.
 
     Args:
-        what: the caller expects, for errors.
+        what: a name of the expected table, for errors.
     Returns:
-        The table with typed columns, and the same cells as text, as they are written. The index of both names the
-        place of each row, such as ``line 3``, with the file where there are several.
+        The table with typed columns, and the same cells as text. The index of both is the place of each row, such as
+        ``line 3``, with the file if there are several.
     Raises:
-        UserError: no such file, another kind of file, a pointer of Git LFS, or one that cannot be read.
+        UserError: no such file, another kind of file, a pointer of Git LFS, or an unreadable file.
     """
     paths = [paths] if isinstance(paths, Path) else list(paths)
     text, frames = [], []
@@ -52,10 +52,10 @@ def read_file(paths: Path | Sequence[Path], what: str = "a table") -> tuple[pd.D
 
 
 def read_cells(path: Path, what: str = "a table") -> pd.DataFrame:
-    """The cells of a CSV file as text, spaces around them taken off; None where a cell is empty.
+    """The cells of a CSV file as text without surrounding spaces; None for an empty cell.
 
     Raises:
-        UserError: no such file, or one that is not CSV; the line is named.
+        UserError: no such file, or not CSV (with the line).
     """
     refuse_pointer_file(path)
     text = _decoded(path, what)
@@ -123,12 +123,12 @@ def _check_separator(where: str, names: Sequence[str]) -> None:
     for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if any(separator in name for name in names) and (len(names) == 1 or separator == "\t"):
             raise UserError(
-                f"{where}: its columns are apart by {called}; save it with commas, and numbers with a point"
+                f"{where}: its columns are separated by {called}; save it with commas, and numbers with a point"
             )
 
 
 def _kept_columns(where: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Places of the columns with names; a first column without one holds row names, an empty one holds nothing."""
+    """Indices of the named columns. An unnamed first column holds row names; other unnamed columns must be empty."""
     kept = [place for place, name in enumerate(names) if name]
     for place in set(range(1, len(names))) - set(kept):
         if any(fields[place] for fields in rows):
@@ -166,13 +166,12 @@ def _read_parquet(path: Path, what: str) -> pd.DataFrame:
 
 
 def typed(cells: pd.DataFrame, kinds: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Cells as columns of the kinds that are given: string, Int64, Float64, boolean; of the others by what they hold.
+    """Cells as typed columns: of the given kinds (string, Int64, Float64, boolean), else by their contents.
 
-    A column is of numbers or of truth values when all of its cells are; everything else stays text as it is written.
-    A run id is always text.
+    A column is of numbers or truth values if all of its cells are; otherwise it stays text. A run id is always text.
 
     Raises:
-        UserError: a cell that is not of the kind given.
+        UserError: a cell that is not of the given kind.
     """
     kinds = {"run_id": "string", **(kinds or {})}
     columns = {}
@@ -206,10 +205,10 @@ def _is_number(cell: str) -> bool:
 
 
 def number_of(cell: str) -> float:
-    """A number as it is written, spaces around it aside.
+    """The number in a cell, without surrounding spaces.
 
     Raises:
-        ValueError: it is not a number; the message says how numbers are written.
+        ValueError: not a number; the message may say how to write it.
     """
     text = cell.strip()
     if not _is_number(text):

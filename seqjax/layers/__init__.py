@@ -1,1 +1,1 @@
-"""What the families share: products, norms, attention, readouts, heads; each a pure function of arrays."""
+"""Layers that families share: products, norms, attention, readouts, heads."""

@@ -25,7 +25,7 @@ def attend(q_TxK: Array, k_SxK: Array, v_SxK: Array, mask_TxS: Array, dtype: DTy
 
     Args:
       q_TxK: queries. k_SxK: keys. v_SxK: values.
-      mask_TxS: which keys each query may see; every query must see at least one.
+      mask_TxS: true for keys that a query may use; each query needs at least one.
       dtype: dtype of the two matmuls; the softmax is float32 (or wider).
 
     Returns:
@@ -35,7 +35,7 @@ def attend(q_TxK: Array, k_SxK: Array, v_SxK: Array, mask_TxS: Array, dtype: DTy
 
 
 def attention_weights(q_TxK: Array, k_SxK: Array, mask_TxS: Array, dtype: DTypeLike = "float32") -> Array:
-    """How much each query takes from each key, softmax(Q K^T / sqrt(d_k)), float32 TxS; arguments as for `attend`."""
+    """Attention weights softmax(Q K^T / sqrt(d_k)), float32 TxS; arguments as for `attend`."""
     scores_TxS = contract("TK,SK->TS", q_TxK, k_SxK, dtype) / math.sqrt(q_TxK.shape[-1])
     scores_TxS = jnp.where(mask_TxS, scores_TxS, jnp.finfo(scores_TxS.dtype).min)
     return jax.nn.softmax(scores_TxS, axis=-1)
@@ -60,7 +60,7 @@ def _over_heads(of_head: Callable[..., Array], mask_BxTxS: Array, *arrays_BxN: A
 
 
 def init_attention(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
-    """{"W_qkv": Dx3xNxK, "W_o": NxKxD} normal with `std` and `std_out`, and zeros {"b_qkv": 3xNxK, "b_o": D}."""
+    """{"W_qkv": Dx3xNxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias`, zeros "b_qkv" 3xNxK, "b_o" D."""
     d_head = d_model // n_heads
     params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
     if bias:
@@ -71,7 +71,7 @@ def init_attention(key: Array, d_model: int, n_heads: int, bias: bool, std: floa
 def queries_keys_values(
     params: Params, x_BxTxD: Array, angles_TxK: Array | None, dtype: DTypeLike
 ) -> tuple[Array, Array, Array]:
-    """Q, K and V of every head, each BxNxTxK in `dtype`; queries and keys turned by the rotary angles, if any."""
+    """Q, K and V of every head, each BxNxTxK in `dtype`; queries and keys rotated by `angles_TxK`, if given."""
     qkv_cxBxNxTxK = contract("BTD,DcNK->cBNTK", x_BxTxD, params["W_qkv"], dtype)
     if "b_qkv" in params:
         qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
@@ -98,15 +98,15 @@ def self_attention(
     Args:
       start: position of the first of the T tokens, 0 without a cache.
       angles_TxK: rotary angles of the T positions, or None.
-      cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`; start + T must not exceed S (not checked: `start` is
-        traced, and writes beyond the end would overwrite the last entries).
-      kernel: "whole", the scores of all T positions at once; "blocks", see `seqjax.layers.blockwise`; "auto", without a
-        cache and on a CPU: compiled C++ where it is there, else blocks for T > 128; elsewhere whole. A cache is always
-        whole, and so is what has a mask or is not causal.
-      mask_BxT: bool, which of the T positions may be seen (no cache then); a query that may see none sees all alike,
-        so that its output, which nobody should use, is finite.
-      causal: no query sees what comes after it.
-      watched: also return the attention weights, which are then computed once more, apart.
+      cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`. start + T must not exceed S. This is not checked, since
+        `start` is traced: writes beyond the end would overwrite the last entries.
+      kernel: "whole": the scores of all T positions at once. "blocks": see `seqjax.layers.blockwise`. "auto": on a CPU
+        compiled C++ if available, else blocks for T > 128; elsewhere whole. With a cache, with a mask, or not causal:
+        always whole.
+      mask_BxT: bool, true for positions that may be used (without a cache). A query that may use none has equal
+        weights, so that its output, which must not be used, is finite.
+      causal: a query uses only keys up to its own position.
+      watched: also return the attention weights, which are computed separately.
 
     Returns:
       float32 BxTxD; the cache with the T new keys and values; the weights BxNxTxS, None unless `watched`.
@@ -130,14 +130,14 @@ def self_attention(
 
 
 def _visible(q: Array, k: Array, start: int | Array, mask_BxT: Array | None, causal: bool) -> Array:
-    """Which keys each query may see: BxTxS, or 1xTxS where it is the same in all rows."""
+    """True for keys that a query may use: BxTxS, or 1xTxS if all rows are equal."""
     times_Tx1 = (start + jnp.arange(q.shape[2]))[:, None]
     mask_TxS = times_Tx1 >= jnp.arange(k.shape[2])[None, :] if causal else jnp.ones((1, k.shape[2]), bool)
     return mask_TxS[None] if mask_BxT is None else mask_TxS[None] & mask_BxT[:, None, :]
 
 
 def init_cross(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
-    """As `init_attention`, with queries apart: {"W_q": DxNxK, "W_kv": Dx2xNxK, "W_o"}, {"b_q", "b_kv", "b_o"}."""
+    """As `init_attention`, with separate queries: {"W_q": DxNxK, "W_kv": Dx2xNxK, "W_o"}, {"b_q", "b_kv", "b_o"}."""
     d_head = d_model // n_heads
     params = draw_normal(
         key,

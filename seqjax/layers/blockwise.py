@@ -1,9 +1,9 @@
 """Causal attention that never holds the whole T x T matrix: one head at a time, rows in blocks, its own backward pass.
 
-A block of rows sees the keys up to its own end and no others, so that the half above the diagonal is neither computed
-nor stored; the backward pass computes the weights once more from the logarithm of their sum, as FlashAttention does
-(Dao et al. 2022, arXiv 2205.14135, section 3.1). On a CPU the blocks of one head stay in the cache: on one core of an
-AMD EPYC, forward and backward, 3.5 times as fast as the whole matrix at T = 512, 4.4 times at T = 1024.
+A block of rows uses the keys up to its own end, so the half above the diagonal is neither computed nor stored. The
+backward pass recomputes the weights from the logarithm of their sum, as FlashAttention does (Dao et al. 2022, arXiv
+2205.14135, section 3.1). On a CPU the blocks of one head stay in the cache. Measured on one core of an AMD EPYC,
+forward and backward: 3.5 times faster than the whole matrix at T = 512, 4.4 times at T = 1024.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ blockwise_attention.defvjp(_forward, _backward)
 
 
 def _over_heads(of_head: Callable[..., tuple[Array, ...]], *xs_BxNx: Array) -> tuple[Array, ...]:
-    """Apply to one head after another: what a head works on should fit into the cache."""
+    """Apply to one head after another, so that the arrays of a head fit into the cache."""
     shape = xs_BxNx[0].shape[:2]
     heads = tuple(x.reshape(-1, *x.shape[2:]) for x in xs_BxNx)
     return tuple(y.reshape(*shape, *y.shape[1:]) for y in lax.map(lambda head: of_head(*head), heads))
 
 
 def _scores(q_RxK: Array, k_SxK: Array, first: int, dtype: DTypeLike) -> Array:
-    """Scaled scores of the rows from ``first`` on, minus infinity (as good as) where the key comes after the query."""
+    """Scaled scores of the rows from ``first`` on; the lowest finite number where the key comes after the query."""
     scores_RxS = contract("RK,SK->RS", q_RxK, k_SxK, dtype) / math.sqrt(q_RxK.shape[-1])
     seen_RxS = (first + jnp.arange(q_RxK.shape[0]))[:, None] >= jnp.arange(k_SxK.shape[0])[None, :]
     return jnp.where(seen_RxS, scores_RxS, jnp.finfo(scores_RxS.dtype).min)
@@ -83,7 +83,7 @@ def _head_forward(q_TxK: Array, k_TxK: Array, v_TxK: Array, dtype: DTypeLike) ->
 def _head_backward(
     q_TxK: Array, k_TxK: Array, v_TxK: Array, y_TxK: Array, log_sum_T: Array, dy_TxK: Array, dtype: DTypeLike
 ) -> tuple[Array, Array, Array]:
-    """Gradients of one head: with weights P and dP = dY V^T, the scores' are P (dP - sum_s P dP), as sums of dY Y."""
+    """Gradients of one head. With weights P and dP = dY V^T, dscores = P (dP - sum_s P dP), and sum_s P dP = dY . Y."""
     scale = 1.0 / math.sqrt(q_TxK.shape[-1])
     dot_T = (dy_TxK * y_TxK).sum(axis=-1)
     dqs, dk_TxK, dv_TxK = [], jnp.zeros(k_TxK.shape, dot_T.dtype), jnp.zeros(v_TxK.shape, dot_T.dtype)

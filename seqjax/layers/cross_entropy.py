@@ -1,9 +1,8 @@
 """Cross-entropy from the last hidden states, without logits of all tokens at once.
 
-The gradient of a weighted sum of losses is known as soon as the logits are: w_n (softmax(logits_n) - onehot(y_n)). So
-tokens are taken in chunks, and where a gradient is asked for, each chunk's share of it is made while its logits are
-there. Nothing is computed twice, and no array of tokens x vocabulary outlives a chunk (as in Liger, Hsu et al. 2024,
-arXiv 2410.10989, section 3.2).
+The gradient of a weighted sum of losses with respect to the logits is w_n (softmax(logits_n) - onehot(y_n)). So tokens
+are taken in chunks, and the forward pass computes each chunk's gradients from its logits. Nothing is computed twice.
+No array of tokens x vocabulary outlives a chunk (as in Liger, Hsu et al. 2024, arXiv 2410.10989, section 3.2).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype, contract
 from seqjax.layers.readout import readout_weights
 
-CPU_LOGITS, LOGITS = 2**20, 2**26  # of a chunk; on a CPU they should stay in the cache
+CPU_LOGITS, LOGITS = 2**20, 2**26  # logits of a chunk; on a CPU they should fit into the cache
 
 
 def mean_cross_entropy(x_BxTxD: Array, params: Params, dtype: DTypeLike, targets_BxT: Array) -> Array:
@@ -36,10 +35,10 @@ def mean_cross_entropy(x_BxTxD: Array, params: Params, dtype: DTypeLike, targets
 def weighted_cross_entropy(
     x_BxTxD: Array, params: Params, dtype: DTypeLike, targets_BxT: Array, weights_BxT: Array, smoothing: float = 0.0
 ) -> Array:
-    """sum_n w_n - sum_v q_v log softmax(x_n W + b)[v], nats, float32 scalar.
+    """- sum_n w_n sum_v q_v log softmax(x_n W + b)[v], nats, float32 scalar.
 
     Args:
-      weights_BxT: w, constants; zero where there is no token.
+      weights_BxT: w, constants; zero for padding.
       smoothing: epsilon of q_v = (1 - epsilon) [v = target] + epsilon / V (Szegedy et al. 2016, arXiv 1512.00567,
         section 7).
     """
@@ -76,7 +75,7 @@ def _at(logits_NxV: Array, targets_N: Array) -> Array:
 
 
 def _chunks(n_tokens: int, vocab_size: int) -> tuple[Any, Any]:
-    """Functions that cut an array N... into equal chunks cxn..., the last filled up with zeros, and join it again."""
+    """Functions that cut an array N... into equal chunks cxn..., padded with zeros, and join them again."""
     most = CPU_LOGITS if jax.default_backend() == "cpu" else LOGITS
     count = -(-n_tokens * vocab_size // most)
     length = -(-n_tokens // count)
@@ -113,7 +112,7 @@ def _weighted_forward(
     targets_N: Array,
     weights_N: Array,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """The loss, and as what the backward pass needs its gradients."""
+    """The loss, and its gradients as residuals of the backward pass."""
     cut, join = _chunks(len(x_NxD), W.shape[letters.index("V")])
 
     def add(totals: tuple[Array, ...], chunk: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:

@@ -25,8 +25,8 @@ def normal_init(std: float, *shape: int) -> Callable[[Array], Array]:
 def draw_normal(key: Array, **arrays: tuple[float, tuple[int, ...]]) -> Params:
     """Normal float32 arrays of the given (standard deviation, shape), all from one draw.
 
-    Every call of the random generator adds a few hundred instructions to a program, so one call for all the arrays of a
-    layer compiles in a fraction of the time.
+    Each call of the random generator adds a few hundred instructions to a program. One call for all arrays of a layer
+    compiles much faster.
     """
     sizes = [math.prod(shape) for _, shape in arrays.values()]
     parts = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
@@ -39,10 +39,10 @@ def stack_init(init: Callable[[Array], Params], n_layers: int) -> Callable[[Arra
 
 
 def scan_layers(run_layer: Callable[[Array, Any], tuple[Array, Any]], x: Array, layers: Any) -> tuple[Array, Any]:
-    """Run equal layers one after the other: `lax.scan` over their stacked parameters, four to a turn of the loop.
+    """Run equal layers one after the other: `lax.scan` over their stacked parameters, unrolled by four.
 
-    The program, and with it compile time, does not grow with depth beyond the first few layers. Four to a turn spare
-    shallow models the copies that a loop makes of what the backward pass needs (measured on CPU: 1.15 times faster).
+    So the size of the program and its compile time do not grow with depth beyond four layers. Unrolling spares shallow
+    models the loop's copies of the residuals of the backward pass (1.15 times faster on a CPU).
     """
     return lax.scan(run_layer, x, layers, unroll=4)
 
@@ -56,7 +56,7 @@ def linear(x_BxTxD: Array, W_DxF: Array, b_F: Array | None, dtype: DTypeLike) ->
 def dropout(x: Array, key: Array | None, layer: int | Array, rate: float) -> Array:
     """Zero each element with probability `rate` and scale the others by 1 / (1 - rate) (Srivastava et al. 2014).
 
-    The mask is a pure function of (`key`, `layer`), so that a scan over layers draws another mask in each.
+    The mask is a pure function of (`key`, `layer`): a scan over layers draws a different mask in each.
     No key means no dropout.
     """
     if key is None:

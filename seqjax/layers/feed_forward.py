@@ -11,7 +11,7 @@ from seqjax.layers.dense import Params, draw_normal, linear
 
 
 def init_feed_forward(key: Array, kind: str, d_model: int, d_ff: int, bias: bool, std: float, std_out: float) -> Params:
-    """{"W_in": DxF, "W_out": FxD} normal with `std` and `std_out`, zeros {"b_in", "b_out"}; swiglu also "W_gate"."""
+    """{"W_in": DxF, "W_out": FxD}, normal with `std` and `std_out`; zeros "b_in", "b_out"; swiglu adds "W_gate"."""
     gate = {"W_gate": (std, (d_model, d_ff))} if kind == "swiglu" else {}
     params = draw_normal(key, W_in=(std, (d_model, d_ff)), W_out=(std_out, (d_ff, d_model)), **gate)
     if bias:

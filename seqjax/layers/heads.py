@@ -30,7 +30,7 @@ class SequenceModel(nn.Module):
     head: nn.Module
 
     def __call__(self, inputs: Array, mask_BxT: Array | None = None, train: bool = False) -> Array:
-        """What the head makes of ``inputs`` (tokens_BxT, or what else the embedding takes)."""
+        """The output of the head for ``inputs`` (tokens_BxT, or another input of the embedding)."""
         x_BxTxD = self.embedding(inputs, train)
         return self.head(self.backbone(x_BxTxD, mask_BxT, train), mask_BxT, train)
 
@@ -56,10 +56,10 @@ class TokenEmbedding(nn.Module):
 class Classifier(nn.Module):
     """One class of C from a sequence: logits = W pool(h_1 .. h_T) + b.
 
-    Parameters: "W" HxC, "b" C; with attention pooling also "W_pool" HxH, "b_pool" H, "u_pool" H.
+    Parameters: "out" {"W" HxC, "b" C}; with attention pooling also "W_pool" HxH, "b_pool" H, "u_pool" H.
 
     Attributes:
-      pool: the last state, the mean of all, or a weighted mean whose weights are learned.
+      pool: the last state, the mean of all, or a weighted mean with learned weights.
     """
 
     n_classes: int
@@ -82,9 +82,9 @@ class Classifier(nn.Module):
 
 
 class Regressor(nn.Module):
-    """Numbers from every state of a sequence: y_t = W h_t + b; what is asked of the last one alone is y_T.
+    """Numbers from every state of a sequence: y_t = W h_t + b.
 
-    Parameters: "W" HxO, "b" O.
+    Parameters: "out" {"W" HxO, "b" O}.
     """
 
     n_outputs: int = 1
@@ -98,7 +98,7 @@ class Regressor(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Logits of the next token after each element: W h_t + b. Parameters: "W" HxV, "b" V."""
+    """Logits of the next token after each element: W h_t + b. Parameters: "out" {"W" HxV, "b" V}."""
 
     vocab_size: int
     dropout: float = 0.0

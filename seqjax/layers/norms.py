@@ -12,7 +12,7 @@ NORM_EPSILON = 1e-5
 
 
 def init_norm(kind: str, d_model: int, bias: bool) -> Params:
-    """{"gain": D ones} and, for a layernorm with `bias`, {"bias": D zeros}; kind is "layernorm" or "rmsnorm"."""
+    """{"gain": D ones}; a layernorm with `bias` adds {"bias": D zeros}. Kind is "layernorm" or "rmsnorm"."""
     params = {"gain": jnp.ones(d_model)}
     if bias and kind == "layernorm":
         params["bias"] = jnp.zeros(d_model)

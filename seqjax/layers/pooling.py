@@ -1,4 +1,4 @@
-"""One vector of a sequence: its last state, the mean of all, or a weighted mean."""
+"""One vector from a sequence: its last state, the mean of all, or a weighted mean."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from seqjax.layers.precision import contract
 
 
 def pool_last(h_BxTxH: Array, mask_BxT: Array) -> Array:
-    """h at the last element that is there: BxH."""
+    """h at the last element that the mask keeps: BxH."""
     last_B = mask_BxT.shape[1] - 1 - jnp.argmax(mask_BxT[:, ::-1], axis=1)
     return jnp.take_along_axis(h_BxTxH, last_B[:, None, None], axis=1)[:, 0]
 
 
 def pool_mean(h_BxTxH: Array, mask_BxT: Array) -> Array:
-    """Mean of h over the elements that are there: BxH."""
+    """Mean of h over the elements that the mask keeps: BxH."""
     count_Bx1 = jnp.maximum(mask_BxT.sum(axis=1, keepdims=True), 1)
     return jnp.where(mask_BxT[:, :, None], h_BxTxH, 0.0).sum(axis=1) / count_Bx1
 

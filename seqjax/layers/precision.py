@@ -15,15 +15,14 @@ from jax.typing import DTypeLike
 def contract(spec: str, a: Array, b: Array, dtype: DTypeLike) -> Array:
     """Two-operand einsum: operands rounded to `dtype`, products summed and returned in float32 or wider.
 
-    The gradients (reverse mode) are written out, for two reasons. In a narrow dtype they keep the same promise: the
-    cotangent is rounded for its matmul and each gradient is summed in float32 (plain differentiation would multiply the
-    float32 cotangent with a bfloat16 operand, which is a slow float32 matmul on an accelerator). And in float32 the
-    order of a product's axes decides how it runs: JAX's own rule has the gradient of a weight matrix come out
-    transposed, which on a CPU costs a copy of the cotangent and about twice the time of this form
+    The gradients (reverse mode) are written out for two reasons. First, precision: the cotangent is rounded to `dtype`
+    for its matmul, and each gradient is summed in float32. JAX's own rule would multiply the float32 cotangent with a
+    bfloat16 operand: a slow float32 matmul on an accelerator. Second, the order of axes: JAX's own rule gives the
+    gradient of a weight matrix transposed, which on a CPU costs a copy of the cotangent and about twice the time
     (`experiments/benchmarks/pieces.py`).
 
     Args:
-      spec: einsum of two operands without ellipsis, every letter of which appears in two of its three terms.
+      spec: einsum of two operands without ellipsis; every letter appears in two of its three terms.
       a, b: floating-point operands of any dtype.
       dtype: compute dtype.
     """
@@ -55,11 +54,11 @@ def _backward(spec: str, dtype: DTypeLike, residuals: tuple[Array, ...], d_out: 
 
 
 def _weight_gradient(in_a: str, out: str, in_b: str, dtype: DTypeLike, a: Array, d_out: Array) -> Array:
-    """einsum(a, d_out -> b): both operands are long in what is summed over, and the one with fewer columns goes first.
+    """einsum(a, d_out -> b), with the operand that has fewer columns first.
 
-    The first operand of such a product is copied into its transpose. The barrier keeps XLA from turning the product
-    round again. Under `vmap` the product stays as it is written: XLA's CPU compiler aborts on some small batched
-    products that are turned round (jax 0.10.2, dot_op_emitter.cc).
+    XLA copies the first operand of this product into its transpose, so the smaller one should be first. The barrier
+    keeps XLA from swapping the operands back. Under `vmap` they are not swapped: XLA's CPU compiler aborts on some
+    small batched products with swapped operands (jax 0.10.2, dot_op_emitter.cc).
     """
     size = dict(zip(in_a + out, a.shape + d_out.shape, strict=True))
     from_a = [letter for letter in in_b if letter not in out]
@@ -78,7 +77,7 @@ def _weight_gradient(in_a: str, out: str, in_b: str, dtype: DTypeLike, a: Array,
     def over_runs(axis_size: int, batched: list[bool], a: Array, d_out: Array) -> tuple[Array, bool]:
         return jax.vmap(as_written, in_axes=[0 if one else None for one in batched])(a, d_out), True
 
-    product = jax.custom_vjp(turned)  # whose own gradient is that of the product as it is written
+    product = jax.custom_vjp(turned)  # its gradient is the gradient of `as_written`
     product.defvjp(lambda *args: (turned(*args), args), lambda args, d_b: jax.vjp(as_written, *args)[1](d_b))
     wide_a = math.prod(size[letter] for letter in from_a) > math.prod(size[letter] for letter in from_out)
     return product(a, d_out) if wide_a else as_written(a, d_out)
@@ -88,5 +87,5 @@ _contract.defvjp(_forward, _backward)
 
 
 def carry_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype in which state is carried: float32, or `dtype` where that is wider."""
+    """The dtype of carried state: float32, or `dtype` if that is wider."""
     return jnp.promote_types(dtype, jnp.float32)

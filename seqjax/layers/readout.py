@@ -12,14 +12,14 @@ from seqjax.layers.dense import Params
 from seqjax.layers.precision import contract
 
 Readout = Callable[[Array, Params, DTypeLike], Any]
-"""(x_BxTxD, parameters of the model, compute dtype) -> what the model is asked for: logits, or a loss."""
+"""(x_BxTxD, parameters of the model, compute dtype) -> the output of the model: logits, or a loss."""
 
 
 def readout_weights(params: Params) -> tuple[str, Array, Array | None]:
-    """The readout as (letters of its matrix, DV or VD; the matrix; its bias if any).
+    """The readout: axes of its matrix, "DV" or "VD"; the matrix; its bias or None.
 
-    `params` holds either "readout" (DxV) or, tied, only "embedding" (VxD), which is then the readout too
-    (Press & Wolf 2017, arXiv 1608.05859); and "readout_bias" V if any.
+    The matrix is "readout" (DxV) if `params` has it, else "embedding" (VxD): tied (Press & Wolf 2017, arXiv
+    1608.05859). The bias is "readout_bias" V.
     """
     letters, name = ("DV", "readout") if "readout" in params else ("VD", "embedding")
     return letters, params[name], params.get("readout_bias")

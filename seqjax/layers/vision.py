@@ -4,8 +4,8 @@
     a_l = relu(W_l * a_{l-1} + b_l)            convolution with stride
     x   = W flatten(a_L) + b
 
-A sequence model then runs over x_1 .. x_T, one vector a frame. Frames can instead be stacked as channels of one input,
-and then the first convolution sees all of them at once (Heylen et al. 2018, "From pixels to actions").
+A sequence model then runs over x_1 .. x_T, one vector a frame. Frames can instead be stacked as channels of one input:
+then the first convolution sees all of them at once (Heylen et al. 2018, "From pixels to actions").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from seqjax.layers.dense import dropout, normal_init
 from seqjax.layers.heads import Affine
 
 PIXEL_EPSILON = 1.0
-"""Grey levels squared, added to a frame's variance: a frame of one colour gives zeros, not noise blown up."""
+"""Added to a frame's variance, grey levels squared: a frame of one colour gives zeros, not amplified noise."""
 
 
 def normalize_pixels(frames_BxTxYxXxC: Array) -> Array:
@@ -32,7 +32,7 @@ def normalize_pixels(frames_BxTxYxXxC: Array) -> Array:
 def convolve(a_NxYxXxC: Array, W_IxJxCxO: Array, b_O: Array, stride: int) -> Array:
     """relu(W * a + b), a convolution with zero padding: N x ceil(Y / stride) x ceil(X / stride) x O.
 
-    N are frames here. As usual "convolution" is a cross-correlation: W is not turned round.
+    N are frames here. As usual "convolution" is a cross-correlation: W is not flipped.
     """
     y_NxYxXxO = lax.conv_general_dilated(
         a_NxYxXxC, W_IxJxCxO, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -47,8 +47,8 @@ class FrameEncoder(nn.Module):
     (2 / fan-in)^0.5 (He et al. 2015, equation 10), and "b_conv{l}" O, zero; "out" {"W", "b"}.
 
     Attributes:
-      channels, kernels, strides: of each convolution, O, I and its step in pixels.
-      dropout: on what the convolutions found.
+      channels, kernels, strides: O, I and the stride in pixels of each convolution.
+      dropout: rate after the last convolution.
     """
 
     width: int
@@ -75,9 +75,9 @@ class FrameEncoder(nn.Module):
 class VideoRegressor(nn.Module):
     """Numbers from every frame of a video: head(backbone([encoder(frame_t), known_t])).
 
-    `known` are numbers that are given with the frames (P of them a frame, such as the steering before it), which stand
-    beside the encoding: the encoder's width is D - P. Encoding and reading are apart, since windows that overlap
-    need each frame encoded once.
+    `known` are P numbers given with each frame, such as the steering before it. They are concatenated to the encoding:
+    the encoder's width is D - P. `encode` and `read` are separate, so that frames of overlapping windows are encoded
+    once.
     """
 
     encoder: nn.Module

@@ -1,7 +1,7 @@
 """Parameters by group and FLOPs per token, from the family alone.
 
-Published laws differ because they count differently: the same runs give other exponents for Kaplan's non-embedding N,
-for N with the readout and for all parameters. Every count is kept, so that the choice is made when a law is fitted.
+Published laws count parameters differently. The same runs give different exponents for Kaplan's non-embedding N, for N
+with the readout and for all parameters. Every count is kept, so that the choice is made when a law is fitted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def group_of(path: Sequence[Any]) -> str:
     "vectors": their biases and norm gains; "readout" and "readout_bias".
 
     Args:
-      path: of the leaf from the root of the tree, as jax.tree_util gives it or as names.
+      path: from the root of the tree to the leaf, keys of jax.tree_util or names.
     """
     names = [getattr(entry, "key", entry) for entry in path]
     if names[0] == "positions":
@@ -37,14 +37,14 @@ def group_of(path: Sequence[Any]) -> str:
 
 
 def count_parameters(family: Family, vocab_size: int, context_length: int) -> dict[str, int]:
-    """Number of parameters under every convention, without making any.
+    """Number of parameters under every convention; no parameters are allocated.
 
     Returns:
       One entry for each of `GROUPS` (they sum to "total"), and
-      "total": all of them;
-      "non_embedding": the matrices alone, the N of Kaplan et al. 2020 (arXiv 2001.08361, table 1), without
+      "total": all parameters;
+      "non_embedding": only the matrices, the N of Kaplan et al. 2020 (arXiv 2001.08361, table 1), without
         embeddings, positions, readout, biases and norm gains;
-      "with_readout": matrices and the readout's V D weights, which are counted whether tied or not.
+      "with_readout": the matrices and the V D weights of the readout, tied or not.
     """
     counts = dict(_by_group(family, vocab_size, context_length))
     readout = counts["embedding"] if family.tied_embeddings else counts["readout"]
@@ -55,7 +55,7 @@ def count_parameters(family: Family, vocab_size: int, context_length: int) -> di
     }
 
 
-@cache  # a trace of the model takes as long as many of its steps
+@cache  # tracing the model takes as long as many train steps
 def _by_group(family: Family, vocab_size: int, context_length: int) -> tuple[tuple[str, int], ...]:
     model = build_model(family, vocab_size, context_length)
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
@@ -69,10 +69,10 @@ def _by_group(family: Family, vocab_size: int, context_length: int) -> tuple[tup
 def flops_per_token(family: Family, vocab_size: int, context_length: int) -> dict[str, float]:
     """Floating-point operations of the matmuls per token, averaged over a context of `context_length` tokens.
 
-    A multiplication and an addition are two operations; elementwise work (gates, softmax, norms) is left out, as is
-    customary. Every weight of a matrix acts once on every token, in every family, so the matrices cost 2 N. What else
-    there is, such as attention, a family says itself (`extra_flops`). The backward pass is twice the forward pass:
-    one product for the gradient of each operand.
+    A multiplication and an addition are two operations. Elementwise work (gates, softmax, norms) is left out, as usual.
+    In every family each matrix weight is used once per token, so the matrices cost 2 N. A family adds other operations,
+    such as attention, by `extra_flops`. The backward pass costs twice the forward pass: one product for the gradient of
+    each operand.
 
     Returns:
       "kaplan_6n": 6 N with the non-embedding N, the training compute of Kaplan et al. 2020;

@@ -1,9 +1,9 @@
-"""Any family as a map of sequences, from embedded inputs to hidden states: what heads stand on.
+"""Any family as a map from embedded inputs to hidden states.
 
-    h_1 .. h_T = backbone(x_1 .. x_T)         x_t of width D, h_t of width `hidden_width`
+    h_1 .. h_T = backbone(x_1 .. x_T)         x_t of width D, h_t of width H
 
-Tokens, frames or numbers have become vectors before, and what is asked of the hidden states is for a head. Sequences of
-unequal length are padded, and a mask says what is there: what is not there changes nothing.
+An embedding before it maps tokens, frames or numbers to vectors; a head after it uses the hidden states. Sequences of
+unequal length are padded and masked: padding does not change the other hidden states.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from seqjax.families.family import Family
 class Backbone(nn.Module):
     """The layers of a family, without embedding and readout.
 
-    With `causal` h_t depends on x_1 .. x_t. Without, on all of the sequence: attention sees both sides, and a recurrent
-    family has a second stack of layers from the last element to the first. A window always looks back.
+    With `causal` h_t depends on x_1 .. x_t. Without it, h_t depends on the whole sequence: attention uses both sides,
+    and a recurrent family has a second stack of layers from the last element to the first. A window always looks back.
 
-    Parameters (float32): those of `family.init`.
+    Parameters (float32): from `family.init`.
 
     Attributes:
-      max_length: of a sequence; the number of learned positions.
-      bptt: truncated back-propagation through time in recurrent families, the steps in a piece, counted from where each
-        direction starts; None: not truncated.
+      max_length: longest sequence; the number of learned positions.
+      bptt: steps in a piece of truncated back-propagation through time (recurrent families), counted from the start of
+        each direction; None: not truncated.
     """
 
     family: Family
@@ -43,12 +43,12 @@ class Backbone(nn.Module):
 
         Args:
           x_BxTxD: with D = `family.d_model`.
-          mask_BxT: bool, which elements are there; None: all. Positions are counted from the first column, so that
-            padding belongs after the sequence.
+          mask_BxT: bool, false for padding; None: no padding. Positions are counted from the first column, so padding
+            belongs after the sequence.
           train: dropout on (needs the rng "dropout" when the family's rate is above 0).
 
         Raises:
-          UserError: inputs of another width, or more of them than positions; or `bptt` without recurrence.
+          UserError: inputs of another width, more inputs than positions, or `bptt` without recurrence.
         """
         family = self.family
         if x_BxTxD.shape[-1] != family.d_model:

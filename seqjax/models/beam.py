@@ -1,4 +1,4 @@
-"""Beam search: the likeliest sequences, found by keeping the K best beginnings."""
+"""Beam search: likely sequences, found by keeping the K best prefixes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jax import Array, lax
 Tree = Any
 Step = Callable[[Tree, Array], tuple[Array, Tree]]
 """``(state, token_N) -> (logits_NxV, state)``; all leaves of the state have a leading axis N."""
-NONE = -1e30  # log-probability of what cannot be
+NONE = -1e30  # log-probability of impossible sequences
 
 
 class Found(NamedTuple):
     """The K best sequences of each row, best first.
 
     Attributes:
-        tokens_BxKxT: with the end mark, and it again after the end; without the mark of the beginning.
+        tokens_BxKxT: without the begin mark, with the end mark, padded with end marks.
         log_p_BxK: sum of the log-probabilities, nats.
         score_BxK: log_p over the length penalty.
     """
@@ -32,15 +32,15 @@ class Found(NamedTuple):
 def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length: int, penalty: float = 0.6) -> Found:
     """Sequences y of high score = sum_t log p(y_t | y_<t) / ((5 + |y|) / 6)^penalty (Wu et al. 2016, equation 14).
 
-    |y| counts the end mark. In each step a beginning ends if that is among the K best continuations of all beginnings;
-    the K best open ones and the K best ended ones are kept. The search stops at `length` tokens, or when no open
-    beginning can become better than the worst of the K ended ones. What is still open at `length` counts only where
-    fewer than K have ended.
+    |y| counts the end mark. In each step a prefix ends if its end mark is among the K best continuations of all
+    prefixes. The K best open and the K best ended sequences are kept. The search stops at `length` tokens, or when no
+    open prefix can become better than the worst of the K ended sequences. Prefixes still open at `length` are used only
+    if fewer than K have ended.
 
     Args:
         state: leading axis B, before the first token.
         beam: K; 1 with penalty 0 is greedy search.
-        length: most tokens of a sequence, the end mark among them.
+        length: maximal number of tokens of a sequence, the end mark included.
         penalty: at least 0.
     """
     rows = jax.tree.leaves(state)[0].shape[0]
@@ -55,7 +55,7 @@ def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length
 
     def goes_on(carried: Tree) -> Array:
         t, (log_p_BxK, *_), (score_BxK, *_) = carried
-        hope_B = log_p_BxK[:, 0] / weight(length)  # log p only falls, and the longest sequence divides it by most
+        hope_B = log_p_BxK[:, 0] / weight(length)  # upper bound: log p only falls, and the weight grows with length
         return (t < length) & jnp.any(hope_B > score_BxK[:, -1])
 
     def grow(carried: Tree) -> Tree:
@@ -63,7 +63,7 @@ def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length
         logits, state = step(state, last_BxK.reshape(-1))
         log_q = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).reshape(rows, beam, -1)
         total = log_p_BxK[:, :, None] + log_q
-        # those that end here; with K = 1 only where the end mark is the likeliest token
+        # sequences that end here; with K = 1 only if the end mark is the likeliest token
         least_Bx1 = lax.top_k(total.reshape(rows, -1), beam)[0][:, -1:]
         end_log_p = total[:, :, end]
         ends = (end_log_p >= least_Bx1) & (end_log_p > 0.01 * NONE)
@@ -73,7 +73,7 @@ def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length
             jnp.concatenate([ended_tokens, tokens], axis=1),
         )
         ended = _best(pool, beam)
-        # those that go on
+        # open prefixes
         vocabulary = total.shape[-1]
         log_p_BxK, place = lax.top_k(total.at[:, :, end].set(NONE).reshape(rows, -1), beam)
         parent, token_BxK = place // vocabulary, (place % vocabulary).astype(jnp.int32)
@@ -84,7 +84,7 @@ def beam_search(step: Step, state: Tree, begin: int, end: int, beam: int, length
     _, (log_p_BxK, tokens, _, _), (score_BxK, ended_log_p, ended_tokens) = lax.while_loop(
         goes_on, grow, (jnp.int32(0), open_, ended)
     )
-    after_all_ended = 0.1 * NONE * (1.0 + jnp.arange(beam) / beam)  # in the order they have, best first
+    after_all_ended = 0.1 * NONE * (1.0 + jnp.arange(beam) / beam)  # in their order, best first
     pool = (
         jnp.concatenate([score_BxK, jnp.broadcast_to(after_all_ended[None], score_BxK.shape)], axis=1),
         jnp.concatenate([ended_log_p, log_p_BxK], axis=1),

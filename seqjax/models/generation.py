@@ -1,7 +1,7 @@
 """Text from a trained model: greedy, temperature, top-k and top-p sampling under one jitted loop.
 
-Recurrent models carry their state, the Transformer its key-value cache, the window model its last tokens; the loop is
-the same. A prompt is read in one call, then each new token is one call on one token.
+The loop is the same for all families. Its state is the recurrent state, the Transformer's key-value cache, or the last
+tokens of the window model. A prompt is read in one call; each new token is one call on one token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flax import linen as nn
 from seqjax.host.numerics import pinned
 
 Tree = Any
-COLDEST = 1e-20  # at lower temperatures logits overflow, and nothing but the likeliest token has any chance
+COLDEST = 1e-20  # below this logits would overflow: take the likeliest token
 
 
 def keep_top(logits_BxV: jax.Array, top_k: int, top_p: float) -> jax.Array:
@@ -25,9 +25,9 @@ def keep_top(logits_BxV: jax.Array, top_k: int, top_p: float) -> jax.Array:
 
     Args:
         logits_BxV: float32, already divided by the temperature.
-        top_k: how many tokens stay (Fan et al. 2018); 0: all.
-        top_p: the smallest set of likeliest tokens whose probability reaches p stays (Holtzman et al. 2020, eq. 2);
-            1: all. At least one token always stays; of equal logits at the edge, all stay.
+        top_k: number of tokens to keep (Fan et al. 2018); 0: all.
+        top_p: keep the smallest set of likeliest tokens whose probability reaches p (Holtzman et al. 2020, eq. 2);
+            1: all. At least one token is kept. Ties at the edge are all kept.
     """
     sorted_BxV = jnp.flip(jnp.sort(logits_BxV, axis=-1), axis=-1)
     last_Bx1 = sorted_BxV[:, -1:]
@@ -36,7 +36,7 @@ def keep_top(logits_BxV: jax.Array, top_k: int, top_p: float) -> jax.Array:
         sorted_BxV = jnp.where(sorted_BxV >= last_Bx1, sorted_BxV, -jnp.inf)
     if top_p < 1.0:
         p_BxV = jax.nn.softmax(sorted_BxV, axis=-1)
-        before_BxV = jnp.cumsum(p_BxV, axis=-1) - p_BxV  # probability of the tokens that are likelier
+        before_BxV = jnp.cumsum(p_BxV, axis=-1) - p_BxV  # total probability of the likelier tokens
         edge_BxV = jnp.where(before_BxV < top_p, sorted_BxV, jnp.inf)
         last_Bx1 = jnp.maximum(last_Bx1, edge_BxV.min(axis=-1, keepdims=True))
     return jnp.where(logits_BxV >= last_Bx1, logits_BxV, -jnp.inf)
@@ -97,10 +97,10 @@ def generate(
     Args:
         prompt_BxT: int32, at least one token.
         temperature: 0 takes the likeliest token.
-        max_context: T for a model whose memory is that long (the Transformer's cache); when it is full, the last T // 2
-            tokens become the new prompt. None: no such limit.
+        max_context: T, the size of the Transformer's cache. When it is full, the last (T + 1) // 2 tokens become the
+            new prompt. None: no limit.
     Returns:
-        int32 [B, count], the new tokens alone.
+        int32 [B, count], only the new tokens.
     """
     tokens = np.asarray(prompt_BxT, np.int32)
     start, key = tokens.shape[1], jax.random.key(seed)

@@ -1,6 +1,6 @@
-"""What happens inside a trained model while it reads a text: attention, gates, states, and what it says of each token.
+"""The inside of a trained model on one text: attention, gates, states, and the logits of each token.
 
-The family's own forward pass, watched. One text, no dropout; the logits are those of the model.
+It is the forward pass of the family, without dropout; so the logits equal the model's.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Inside(NamedTuple):
 
     Attributes:
       logits_TxV: of the token after each given one, float32.
-      attention_LxNxTxT: [l, n, t, s], how much head n of block l takes from position s at position t; each row sums to
-        1 and is zero after t. None for a model without attention.
-      gates_LxTxH: by the names of the family's equations, after their activation; {} for families without gates.
+      attention_LxNxTxT: [l, n, t, s], the weight of position s at position t in head n of block l. Each row sums to 1
+        and is zero after t. None for a model without attention.
+      gates_LxTxH: by the names in the family's equations, after activation; {} for families without gates.
       states_LxTxH: "h" and the other arrays of the state, after each step; {} for families without a state.
     """
 
@@ -57,7 +57,7 @@ class Trace(NamedTuple):
 
     Attributes:
       tokens_T: the text.
-      loss_T: nats; NaN for the first token, which is given.
+      loss_T: nats; NaN for the first token, which is not predicted.
     """
 
     tokens_T: np.ndarray
@@ -73,6 +73,6 @@ class Trace(NamedTuple):
 
 
 def next_token_losses(logits_TxV: Array, tokens_T: Array) -> Array:
-    """- log softmax(logits_t)[token_{t+1}] in nats, T - 1 of them: the first token is given, not predicted."""
+    """- log softmax(logits_t)[token_{t+1}] in nats, [T - 1]: the first token is not predicted."""
     log_p_TxV = jax.nn.log_softmax(logits_TxV[:-1].astype(jnp.float32), axis=-1)
     return -jnp.take_along_axis(log_p_TxV, tokens_T[1:, None], axis=-1)[:, 0]

@@ -21,12 +21,12 @@ from seqjax.layers.readout import Readout, unembed
 class LanguageModel(nn.Module):
     """Logits of the next token after each given one.
 
-    Parameters (float32): "embedding" VxD; those of the family; "readout" HxV unless tied; "readout_bias" V if the
+    Parameters (float32): "embedding" VxD; parameters of the family; "readout" HxV unless tied; "readout_bias" V if the
     family has one.
 
     Attributes:
-      context_length: the number of learned positions and the size of a key-value cache, in families that have these.
-      bptt: truncated back-propagation through time, the steps in a piece; None: not truncated.
+      context_length: the number of learned positions and the size of a key-value cache, in families with these.
+      bptt: steps in a piece of truncated back-propagation through time; None: not truncated.
     """
 
     family: Family
@@ -45,16 +45,16 @@ class LanguageModel(nn.Module):
     ) -> tuple[Array, State]:
         """Logits for the token after each given one.
 
-        Without a state the T tokens stand alone. With a state, which starts as `initial_state`, a call consumes any
-        number of tokens and continues where the last one ended: a whole prompt and a single token are the same code.
+        Without a state the T tokens are the whole sequence. With a state, first `initial_state`, a call reads any
+        number of tokens and continues where the last call ended: a prompt and a single token use the same code.
 
         Args:
           tokens_BxT: integer token ids.
           train: dropout on (needs the rng "dropout" when the family's rate is above 0).
-          readout: what to make of the last hidden states.
+          readout: function of the last hidden states.
 
         Returns:
-          logits_BxTxV float32 (what `readout` returns), and the state after the last token.
+          logits_BxTxV float32 (the output of `readout`), and the state after the last token.
         """
         family, params = self.family, self._params()
         key = self.make_rng("dropout") if train and family.dropout > 0 else None
@@ -84,7 +84,7 @@ def embedded(family: Family, params: Params, tokens_BxT: Array) -> Lookup:
 def watched(
     family: Family, params: Params, tokens_BxT: Array, dtype: DTypeLike = "float32", nudges: object = None
 ) -> tuple[Array, dict[str, Array]]:
-    """Logits BxTxV of a trained model without dropout, and what the family shows of its inside (`Watch`)."""
+    """Logits BxTxV of a trained model without dropout, and the inside of the family (`Watch`)."""
     out = family.run(params, embedded(family, params, tokens_BxT), dtype=dtype, watch=Watch(nudges))
     return unembed(out.h_BxTxH, params, dtype), out.seen
 

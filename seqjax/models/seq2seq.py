@@ -1,14 +1,13 @@
-"""Sequence to sequence: an encoder that reads, a decoder that writes, any family in both.
+"""Sequence to sequence: an encoder and a decoder of any family.
 
     m_1 .. m_S = encoder(x_1 .. x_S)                    both directions
     p(y_t | y_<t, x) = softmax(W o_t + b)               o_t from y_<t and m
 
-Which o_t a family makes of y_<t and m is said in its file: attention to m in the Transformer and, by choice, in
-recurrent families.
+The family's file gives the equation of o_t: the Transformer attends to m; recurrent families can.
 
-One vocabulary serves both sides. Each side has its own embedding, and the readout its own matrix, unless
-`tied_embeddings`: then one table does all three. A table that is also the readout is moved in all its rows by every
-step of Adam, those of words that have not occurred too: small models learn far more slowly with it (compare
+Both sides share one vocabulary. Each side has its own embedding, and the readout its own matrix, unless
+`tied_embeddings`: then one table serves all three. Every step of Adam then changes all rows of the table, also for
+words that have not occurred, and small models learn far more slowly (compare
 `experiments/translation.py --set model.tied_embeddings true`).
 """
 
@@ -38,9 +37,9 @@ class Seq2Seq(nn.Module):
     tied), "readout_bias" V; "encoder", see `Backbone`; "decoder", see `init_decoder` of the family.
 
     Attributes:
-      family: of both sides; `n_layers` each.
-      max_length: of a sequence on either side.
-      attention: of a recurrent decoder to the memory; a Transformer always has it.
+      family: of both sides, each with `n_layers`.
+      max_length: longest sequence on either side.
+      attention: whether a recurrent decoder attends to the memory; a Transformer always does.
     """
 
     family: Family
@@ -69,17 +68,17 @@ class Seq2Seq(nn.Module):
         train: bool = False,
         readout: Readout = unembed,
     ) -> Any:
-        """logits_BxTxV of the token after each of the target's (what `readout` returns).
+        """logits_BxTxV of the token after each target token (the output of `readout`).
 
         Args:
-          target_BxT: begins with the mark of the beginning; what is padded at its end is seen by nobody before it.
-          train: dropout on (needs the rng "dropout" when `config.dropout` > 0).
+          target_BxT: begins with the begin mark. Padding at its end does not change earlier logits.
+          train: dropout on (needs the rng "dropout" when the family's rate is above 0).
         """
         memory = self.encode(source_BxS, source_mask_BxS, train)
         return self.decode(memory, self.start(memory), target_BxT, train, readout)[0]
 
     def encode(self, source_BxS: Array, mask_BxS: Array, train: bool = False) -> Memory:
-        """What the decoder reads (`memory` of the family), all with a leading axis B."""
+        """The memory for the decoder (`memory` of the family); all arrays have a leading axis B."""
         table = self.embedding if self.family.tied_embeddings else self.source_embedding
         m_BxSxM = self.encoder(self._embed(table, source_BxS, train), mask_BxS, train)
         return batch_first(self.family.memory(self.decoder, m_BxSxM, mask_BxS, self.compute_dtype), MEMORY_AXES)
@@ -99,15 +98,15 @@ class Seq2Seq(nn.Module):
         readout: Readout = unembed,
         keep_state: bool = False,
     ) -> tuple[Any, State]:
-        """Logits of the token after each given one (what `readout` returns), and with `keep_state` the state after.
+        """Logits of the token after each given one (the output of `readout`), and the state after, with `keep_state`.
 
-        Without `keep_state` the tokens are all there are, from the first one on; with it they go on where `state` ends,
-        all rows at the same place.
+        Without `keep_state` the tokens are the whole sequence. With it they continue from `state`, all rows at the same
+        position.
         """
         family, dtype = self.family, self.compute_dtype
         key = self.make_rng("dropout") if train and family.dropout > 0 else None
         y_BxTxD = self._embed(self.embedding, tokens_BxT, train)
-        needed = keep_state or family.recurrent  # a cache of keys is needed only to go on
+        needed = keep_state or family.recurrent  # a cache of keys is needed only to continue
         out = family.run(
             self.decoder,
             y_BxTxD,
@@ -127,17 +126,17 @@ class Seq2Seq(nn.Module):
     def _embed(self, embedding_VxD: Array, tokens_BxT: Array, train: bool) -> Array:
         family = self.family
         if not family.recurrent:
-            return family.embedding_scale * embedding_VxD[tokens_BxT]  # dropout falls on it with the positions
+            return family.embedding_scale * embedding_VxD[tokens_BxT]  # the family applies dropout with the positions
         key = self.make_rng("dropout") if train and family.dropout > 0 else None
         return dropout(family.embedding_scale * embedding_VxD[tokens_BxT], key, 0, family.dropout)
 
 
 MEMORY_AXES = {"kv": 2}
-"""Where the batch is in the arrays of a memory; elsewhere first."""
+"""The batch axis of the arrays of a memory; 0 if not listed."""
 
 
 def batch_first(memory: Memory, axes: Mapping[str, int]) -> Memory:
-    """The arrays with the batch as their first axis, so that rows can be chosen, repeated and reordered."""
+    """The arrays with the batch as the first axis, so that rows can be selected, repeated and reordered."""
     return {name: jnp.moveaxis(leaf, axes.get(name, 0), 0) for name, leaf in memory.items()}
 
 

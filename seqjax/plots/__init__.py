@@ -1,7 +1,7 @@
-"""Figures and reports, and their look.
+"""Figures and reports, and their style.
 
-matplotlib is imported here first: with its own defaults, whatever ``matplotlibrc`` lies about, and for files alone,
-whatever ``MPLBACKEND`` says. Both would change figures, and a broken one stops the import.
+matplotlib is imported here first, without the user's ``matplotlibrc`` and ``MPLBACKEND``: both would change figures,
+and a broken one would stop the import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def _import_matplotlib() -> None:
-    """Import it from the folder of its default ``matplotlibrc``: the working folder's is the one that it reads."""
+    """Import it in the folder of its default ``matplotlibrc``, since it reads the one of the working folder."""
     package = importlib.util.find_spec("matplotlib")
     if package is None or "matplotlib" in sys.modules:
         return

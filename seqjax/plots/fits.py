@@ -1,4 +1,4 @@
-"""Figures of fits: points, law, its 95 % band, its equation with intervals, what was left out, and the residuals."""
+"""Figures of fits: points, law, 95 % band, equation with intervals, rows left out, and residuals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_po
 
 @styled
 def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figure:
-    """Laws of one variable on shared axes, one for each group; or one law of N and D with its contours."""
+    """Laws of one variable on shared axes, one per group; or one law of N and D with its contours."""
     first = next(iter(fits.values()))
     if len(first.law.variables) == 1:
         return _draw_lines(fits, crossing)
@@ -54,7 +54,7 @@ def label_of(fit: Fit, group: str = "") -> str:
 
 
 def constants_of(fit: Fit) -> str:
-    """The constants with their intervals, three in a line."""
+    """The constants with their intervals, three per line."""
     intervals = fit.intervals
     parts = [
         f"{name} = {number(value, 3)}"
@@ -65,7 +65,7 @@ def constants_of(fit: Fit) -> str:
 
 
 def footnote(fits: Sequence[Fit]) -> str:
-    """How the axes were counted, what was left out, and the flags."""
+    """The conventions of the axes, the rows left out, and the flags."""
     fit = fits[0]
     lines = []
     if counted := [f"{NAMES[k].split()[-1] if k != 'flops' else 'C'}: {v}" for k, v in fit.points.conventions.items()
@@ -114,7 +114,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
 
 
 def _loss_axis(axes: Axes, losses: np.ndarray, room: float = 0.0) -> None:
-    """Losses on a log axis, with more room above, as a share of their range, for a legend."""
+    """A log axis for losses; ``room`` above them, as a share of their range, is for a legend."""
     low, high = widened(losses, 0.1)
     log_axis(axes, "y", low, high * (high / low) ** room, plain=True)
     axes.set_ylabel(NAMES["loss"])
@@ -192,7 +192,7 @@ def _draw_measured_against_predicted(fits: Mapping[str, Fit]) -> Figure:
 
 @styled
 def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
-    """Left the profiles with their parabolas and minima, right N_opt = k C^a through the minima (approach 2)."""
+    """Left: the profiles with parabolas and minima. Right: N_opt = k C^a through the minima (approach 2)."""
     made, axes = figure(9.6, 4.4, ncols=2)
     left, right = axes[0]
     looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
@@ -230,7 +230,7 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
 
 @styled
 def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: PowerLaw, counted: str = "") -> Figure:
-    """Left training curves by size, right the size that is the best at each compute, and N_opt = k C^a (approach 1)."""
+    """Left: training curves by size. Right: the best size at each compute, and N_opt = k C^a (approach 1)."""
     made, axes = figure(9.6, 4.4, ncols=2)
     left, right = axes[0]
     sizes = sorted(curves)
@@ -303,7 +303,7 @@ def _plateau_words(found: Plateau) -> str:
 
 @styled
 def draw_ratio(ratio: Ratio, names: tuple[str, str], of: str = "params") -> Figure:
-    """How many times more the first family needs than the second, over the loss that both reach."""
+    """The ratio of the first family's need to the second's, over the losses that both reach."""
     made, axes = figure(6.0, 4.0)
     ax = axes[0, 0]
     good = np.isfinite(ratio.ratio)

@@ -1,4 +1,4 @@
-"""Figures of generated text: how much of it is words, and whether it is of the class that was asked for."""
+"""Figures of generated text: the share of known words, and the share of lines in the requested class."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Curve = Sequence[tuple[float, float, float]]
 def draw_generation(
     words: Mapping[str, Curve], real_words: float, right: Mapping[str, Curve], real_right: Mapping[str, float]
 ) -> Figure:
-    """Left: share of known words by family. Right: lines given to the author asked for, by classifier.
+    """Left: share of known words by family. Right: share of lines classified as the requested author, by classifier.
 
     Args:
-        words: of each family, in [0, 1]. real_words: of held-out text.
-        right: of each classifier; real_right: of real held-out lines.
+        words: family -> curve in [0, 1]; real_words: share in held-out text.
+        right: classifier -> curve; real_right: share of real held-out lines.
     """
     made, axes = figure(10.4, 4.2, ncols=2)
     for number, (family, curve) in enumerate(words.items()):
@@ -51,7 +51,7 @@ def draw_generation(
 
 
 def _draw(ax: Axes, curve: Curve, label: str, colour: str, number: int, aside: float) -> None:
-    """A curve with its intervals, moved a little aside so that those of several curves can be told apart."""
+    """A curve with its intervals, shifted a little so that several curves can be distinguished."""
     temperatures, means, halves = (np.array(column) for column in zip(*curve, strict=True))
     reach = 100 * np.minimum(halves, [means, 1 - means])
     ax.errorbar(

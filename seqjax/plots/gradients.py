@@ -1,4 +1,4 @@
-"""Figures of back-propagation through time: gradients by distance, and what is remembered by distance."""
+"""Figures of back-propagation through time: gradients and memory by distance."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from seqjax.plots.style import DASHES, HUES, LABELS, MARKERS, figure, log_axis, 
 
 OF = {"h": "state h", "c": "cell c (h held)", "x": "residual stream x, before block 1"}
 SHOWN = 0.75
-"""Distances up to so many contexts: of longer ones there are few pairs in a context."""
+"""Largest distance, as a share of the context: longer distances have few pairs."""
 
 
 @styled
 def draw_gradient_norms(families: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A panel a family: mean norm of d loss_t / d state_k against t - k, with 95 % bands over seeds.
+    """A panel per family: mean norm of d loss_t / d state_k against t - k, with 95 % bands over seeds.
 
     Args:
-        families: name -> {"initial", "trained": {array: norms [S][T]}} and, of the Elman network, {"bound": {"initial",
-            "trained": largest singular value of each seed}, "mean_slope": factor of a step of each seed}.
+        families: name -> {"initial", "trained": {array: norms [S][T]}} and, for the Elman network, {"bound":
+            {"initial", "trained": largest singular value per seed}, "mean_slope": factor of a step per seed}.
     """
     made, axes = figure(9.2, 6.6, nrows=2, ncols=2, sharex=True)
     for ax, (family, found) in zip(axes.ravel(), families.items(), strict=False):
@@ -51,7 +51,7 @@ def draw_gradient_norms(families: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def _draw_band(ax: Axes, norms_SxT: np.ndarray, hue: str, dashes: Any, label: str) -> float:
-    """From distance 1 on; the lowest value drawn."""
+    """Draw from distance 1 on; return the lowest value."""
     distances = np.arange(1, int(SHOWN * norms_SxT.shape[1]) + 1)
     logs_SxK = np.log(np.maximum(norms_SxT[:, distances], np.finfo(np.float32).tiny))
     middle, half = np.array([t_interval(column) for column in logs_SxK.T]).T
@@ -62,7 +62,7 @@ def _draw_band(ax: Axes, norms_SxT: np.ndarray, hue: str, dashes: Any, label: st
 
 
 def _draw_theory(ax: Axes, found: Mapping[str, Any]) -> None:
-    """The bound s^(t-k) of the singular value, and the factor of the mean slope, from the norm at distance 0."""
+    """Draw the bound s^(t-k) and the power of the mean slope, both from the norm at distance 0."""
     length = int(SHOWN * len(found["initial"]["h"][0]))
     distances = np.arange(1, length + 1)
     for when, hue, name in (("initial", "#777777", "at initialisation"), ("trained", HUES["elman"], "trained")):
@@ -77,10 +77,10 @@ def _draw_theory(ax: Axes, found: Mapping[str, Any]) -> None:
 
 @styled
 def draw_truncation(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
-    """Test accuracy of delayed copies against the distance: left every family, then each truncated one by k.
+    """Test accuracy of delayed copies against the distance. Left: every family. Then each truncated family, by k.
 
     Args:
-        rows: {"family", "distance", "bptt": k or None, "accuracy": [S]}; the line is the mean, dots are seeds.
+        rows: {"family", "distance", "bptt": k or None, "accuracy": [S]}; lines are means, dots are seeds.
     """
     cut = list(dict.fromkeys(row["family"] for row in rows if row["bptt"]))
     made, axes = figure(3.6 * (1 + len(cut)), 3.9, ncols=1 + len(cut), sharey=True)
@@ -116,7 +116,7 @@ def _draw_accuracy(
     chosen = sorted(
         (row for row in rows if (row["family"], row["bptt"]) == (family, bptt)), key=lambda row: row["distance"]
     )
-    aside = 1.03**number  # so that equal values are seen
+    aside = 1.03**number  # so that equal values are visible
     at = [row["distance"] * aside for row in chosen]
     ax.plot(at, [np.mean(row["accuracy"]) for row in chosen], color=hue, ls=DASHES[number], lw=1.4,
             marker=MARKERS[number], ms=5, mfc="white", mew=1.2, label=label)  # fmt: skip

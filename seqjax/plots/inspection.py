@@ -1,4 +1,4 @@
-"""One text inside trained models: loss of each token, states and gates over time, attention of every head."""
+"""The inside of trained models on one text: loss of each token, states and gates over time, attention of every head."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ NAMES = {
     "n": "candidate n",
 }
 SIGNED = ("c", "h", "g", "n")
-ORDER = "hcfigozrn"  # what goes out, what stays, then the gates
-LABEL_INCHES = 0.12  # that one label of an axis takes
+ORDER = "hcfigozrn"  # output, cell state, gates
+LABEL_INCHES = 0.12  # of one label of an axis
 
 
 class Reading(NamedTuple):
     """One model's reading of T tokens.
 
     Attributes:
-        loss_T: nats; NaN where nothing was predicted.
-        attention_LxNxTxT: or None.
+        loss_T: nats; NaN for tokens without a prediction.
+        attention_LxNxTxT: attention weights, or None.
         gates_LxTxH, states_LxTxH: by the names in `NAMES`; both may be empty.
     """
 
@@ -48,12 +48,12 @@ class Reading(NamedTuple):
 
 
 def liveliest(h_TxH: np.ndarray, count: int) -> np.ndarray:
-    """The `count` units whose output h varies most over the text (largest variance), the liveliest first."""
+    """The `count` units whose output h has the largest variance over the text, in this order."""
     return np.argsort(-h_TxH.astype(np.float64).var(axis=0), kind="stable")[:count]
 
 
 def visible(piece: str) -> str:
-    """A token with its blanks to be seen: a space as ␣, a line end as ↵, a tab as →."""
+    """A token with visible blanks: a space as ␣, a line end as ↵, a tab as →."""
     return printable(piece.replace(" ", "␣").replace("\n", "↵").replace("\t", "→").replace("\r", "←"))
 
 
@@ -61,13 +61,12 @@ def visible(piece: str) -> str:
 def draw_inspection(
     pieces: Sequence[str], readings: Sequence[Reading], layer: int | None = None, units: int = 12
 ) -> Figure:
-    """Loss of each token at the top; below, on the same axis of tokens, states and gates; then the attention maps.
+    """Top: loss of each token. Below, on the same axis: states and gates. Then the attention maps.
 
     Args:
         pieces: the T tokens as text.
-        layer: from 0; only this one. None: the last of recurrent models, all blocks of others.
-        units: at most so many units of a layer, those that `liveliest` chooses by h; states and gates are of the same
-            units, in the same order.
+        layer: show only this layer, from 0. None: the last one of recurrent models, all blocks of others.
+        units: maximal number of units of a layer, chosen by `liveliest`; states and gates show the same units.
     """
     labels = [visible(piece) for piece in pieces]
     width = float(np.clip(0.2 * len(labels) + 2.4, 7.5, 20.0))
@@ -90,7 +89,7 @@ def _arrays(reading: Reading) -> dict[str, np.ndarray]:
 
 
 def _shape(reading: Reading, layer: int | None, width: float) -> tuple[int, int, float]:
-    """Rows and columns of maps, and the inches that one takes."""
+    """Rows and columns of maps, and the width of a map in inches."""
     blocks, heads = reading.attention_LxNxTxT.shape[:2]
     return (blocks if layer is None else 1), heads, min((width - 1.2) / heads, 4.5)
 
@@ -156,7 +155,7 @@ def _draw_heads(place: SubFigure, labels: Sequence[str], reading: Reading, layer
     axes = place.subplots(len(blocks), maps_LxNxTxT.shape[1], squeeze=False, sharex=True, sharey=True)
     seen_TxT = np.tril(np.ones(maps_LxNxTxT.shape[2:], bool))
     shades = matplotlib.colormaps["cividis"].with_extremes(bad="#eeeeee")
-    scale = PowerNorm(0.5, 0.0, 1.0)  # small weights are most of them
+    scale = PowerNorm(0.5, 0.0, 1.0)  # most weights are small
     for row, block in zip(axes, blocks, strict=True):
         for head, ax in enumerate(row):
             weights_TxT = np.where(seen_TxT, maps_LxNxTxT[block, head], np.nan)
@@ -176,7 +175,7 @@ def _draw_heads(place: SubFigure, labels: Sequence[str], reading: Reading, layer
 
 
 def _label_tokens(ax: Axes, which: str, labels: Sequence[str], inches: float) -> None:
-    """Tokens as ticks, every k-th where all would not fit."""
+    """Tokens as ticks; every k-th if not all fit."""
     every = int(np.ceil(len(labels) * LABEL_INCHES / inches))
     places = range(0, len(labels), every)
     shown = [labels[place] for place in places]

@@ -1,4 +1,4 @@
-"""The recipe step by step: the loss after each step, and what the step was worth."""
+"""The recipe step by step: the loss after each step, and the gain of each step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from seqjax.plots.style import COLOURS, DASHES, MARKERS, figure, styled
 
 @styled
 def draw_recipe(steps: Sequence[str], found: Mapping[str, Mapping[str, Any]], bz2_bits: float) -> Figure:
-    """Left: held-out loss after each step, beside the closed form of its first. Right: what each step took off it.
+    """Left: held-out loss after each step, and the loss of counted bigrams. Right: the gain of each step.
 
     Args:
         steps: names, in order.
-        found: tokenizer -> {"steps": rows with "bits_per_byte" and, but for the first, "gain_bits_per_byte", each a
-            (mean, half the width of the interval); "bigram_bits_per_byte": of counting}.
+        found: tokenizer -> {"steps": rows with "bits_per_byte" and, except the first, "gain_bits_per_byte", each a
+            (mean, half the width of the interval); "bigram_bits_per_byte": loss of counted bigrams}.
         bz2_bits: bits per byte of the compressor.
     """
     made, axes = figure(10.4, 4.6, ncols=2)
@@ -51,5 +51,5 @@ def draw_recipe(steps: Sequence[str], found: Mapping[str, Mapping[str, Any]], bz
 
 
 def _label(step: str) -> str:
-    """In two lines, but for a + and one word."""
+    """The name in two lines, except for "+" and one word."""
     return step if step.startswith("+") and step.count(" ") == 1 else "\n".join(step.rsplit(" ", 1))

@@ -16,17 +16,17 @@ HEADS = {"last": "last state", "mean": "mean of states", "attention": "attention
 
 
 def show_model(row: Mapping[str, Any]) -> str:
-    """Name of a row's model; the bidirectional ones are told apart."""
+    """Name of a row's model, with "both directions" if it is not causal."""
     return NAMES[row["family"]] + ("" if row["causal"] else ", both directions")
 
 
 @styled
 def draw_sentiment(corpora: Mapping[str, Mapping[str, Any]], published: Mapping[str, float]) -> Figure:
-    """A panel a corpus: test accuracy of each model, a marker a head, bars 95 % intervals over seeds.
+    """A panel per corpus: test accuracy of each model and head, with 95 % intervals over seeds.
 
     Args:
         corpora: name -> {"rows": [{"family", "pool", "causal", "mean", "half_width"}], "guess"}, in per cent.
-        published: name -> accuracy on SST-2; rows and lines in its panel.
+        published: name -> published accuracy on SST-2, shown in its panel.
     """
     made, axes = figure(5.6 * len(corpora), 5.0, ncols=len(corpora))
     for ax, (name, found) in zip(axes[0], corpora.items(), strict=True):

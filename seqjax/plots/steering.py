@@ -1,4 +1,4 @@
-"""The figure of steering from video: error against number of frames, and models that see past steering."""
+"""The figure of steering from video: error against number of frames, with and without past steering as input."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LOOKS = {name: {"color": COLOURS[i], "marker": MARKERS[i], "ls": DASHES[i]} for 
 
 @styled
 def draw_steering(found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A row for each set of frames; bars are 95 % intervals over blocks of time and seeds.
+    """A row per recording; bars are 95 % intervals over blocks of time and seeds.
 
-    Left: error of models that see frames alone. Middle: the same as a share of the error of one frame, paired. Right:
-    models that also see past steering, as a share of the error of repeating the last value, paired.
+    Left: error of models with only frames as input. Middle: its ratio to the error with one frame, paired. Right: ratio
+    of models that also have past steering to the error of repeating the last value, paired.
 
     Args:
         found: name -> {"errors": {model: {frames: {"mse", "ratio_to_one_frame", "ratio_to_persistence"}}}}, each with
@@ -50,7 +50,7 @@ def draw_steering(found: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def _draw(ax: Axes, errors: Mapping[str, Any], measure: str, suffix: str) -> None:
-    """Lines with bars of the models of ORDER, named with a suffix; those at one place stand a little apart."""
+    """Lines with bars of the models in `ORDER`, named with ``suffix``, shifted a little to be distinguished."""
     shown, places = [], []
     for number, name in enumerate(ORDER):
         by_k = errors.get(name + suffix, {})

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that the colour-blind tell apart, markers and dashes that grey keeps apart."""
+"""The style of all figures: colours for colour-blind readers; markers and dashes that differ without colour."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NAMES = {
 
 @contextlib.contextmanager
 def _look() -> Iterator[None]:
-    """Our look over matplotlib's defaults; nothing of what the user has set."""
+    """This style over matplotlib's defaults, without the user's settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
@@ -63,15 +63,15 @@ def _look() -> Iterator[None]:
 
 
 def shown(name: str, most: int = 60) -> str:
-    """A name from outside as text of a figure: one line, not too long, and not hidden where it begins with ``_``."""
+    """A user's name as text of a figure: one line, at most ``most`` characters, shown even if it begins with ``_``."""
     text = printable(name)
     if len(text) > most:
         text = f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
-    return f"\u2060{text}" if text.startswith("_") else text  # legends leave out what begins with an underscore
+    return f"\u2060{text}" if text.startswith("_") else text  # legends leave out names that begin with an underscore
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """``draw`` with our look for everything that it makes."""
+    """``draw`` with this style."""
 
     @wraps(draw)
     def drawn(*args: Any, **kwargs: Any) -> Figure:
@@ -88,7 +88,7 @@ def figure(width: float, height: float, **grid: object) -> tuple[Figure, np.ndar
 
 
 def check_name(path: Path) -> None:
-    """Raise UserError for a name that says no format we write, or a place that cannot be written."""
+    """Raise UserError for an unknown format, or a path that cannot be written."""
     if path.suffix not in FORMATS:
         raise UserError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
@@ -102,17 +102,17 @@ def check_name(path: Path) -> None:
 
 
 def save(made: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all; the same figure gives the same bytes.
+    """Write a figure atomically; the same figure gives the same bytes.
 
     Raises:
-        UserError: another format than png, svg or pdf, or a place that cannot be written.
+        UserError: another format than png, svg or pdf, or a path that cannot be written.
     """
     check_name(path)
     buffer = io.BytesIO()
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
     with _look():
         made.draw_without_rendering()
-        made.set_layout_engine("none")  # laid out once: a second layout would differ a little
+        made.set_layout_engine("none")  # a second layout would differ a little
         made.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,10 +122,10 @@ def save(made: Figure, path: Path) -> None:
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = False) -> None:
-    """A log axis with about three to eight labelled ticks: powers of ten, or 1-2-5 steps where few decades are shown.
+    """A log axis with about three to eight labelled ticks: powers of ten, or 1-2-5 steps for few decades.
 
     Args:
-        plain: label 2.5, not 2.5 k: for losses.
+        plain: labels without SI prefixes, for losses.
     """
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
@@ -137,7 +137,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = Fals
 
 
 def ticks_between(low: float, high: float) -> np.ndarray:
-    """Round numbers from ``low`` to ``high``, three to eight of them where that is possible."""
+    """Round numbers from ``low`` to ``high``, three to eight if possible."""
     decades = np.log10(high / low)
     if decades >= 2.5:
         step = int(np.ceil(decades / 7))
@@ -159,7 +159,7 @@ def ticks_between(low: float, high: float) -> np.ndarray:
 
 
 def widened(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:
-    """Ends of a log axis that holds these values with some room."""
+    """Ends of a log axis for these values with a margin of ``share``."""
     logs = np.log(values[np.isfinite(values) & (values > 0)])
     room = share * max(np.ptp(logs), 0.05)
     return float(np.exp(logs.min() - room)), float(np.exp(logs.max() + room))

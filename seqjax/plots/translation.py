@@ -12,12 +12,12 @@ from seqjax.plots.style import COLOURS, DASHES, MARKERS, figure, log_axis, style
 
 @styled
 def draw_translation(rows: Mapping[str, Mapping[str, Any]], published: Mapping[str, float], measure: str) -> Figure:
-    """Left the validation loss along training, right the final measure with its 95 % interval.
+    """Left: the validation loss along training. Right: the final measure with its 95 % interval.
 
     Args:
-        rows: by name: "curve" [(step, loss)], "test" {"beam": {"bleu", "bleu_95", "exact", "exact_95"},
+        rows: name -> "curve" [(step, loss)], "test" {"beam": {"bleu", "bleu_95", "exact", "exact_95"},
             "greedy": ...}, "parameters".
-        published: BLEU of models that others trained, by name, drawn as marks.
+        published: name -> published BLEU of other models, drawn as marks.
         measure: "bleu" (percent) or "exact" (share of right answers, drawn in percent).
     """
     made, axes = figure(9.6, 3.6, ncols=2, width_ratios=(1.1, 1.0))

@@ -1,8 +1,8 @@
 """From YAML files and dotted options to a checked :class:`~seqjax.config.Config`.
 
-One mechanism for files, command line and sweeps: a tree of plain values with the place each came from, overlaid from
-left to right (base file, file, axes of a sweep, dotted options), then validated once. An error names that place, the
-dotted key, what is allowed and what is near.
+Files, command line and sweeps use one mechanism: trees of plain values with their places. They are overlaid in order
+(base file, file, axes of a sweep, dotted options), then validated once. An error has the place, the dotted key, what is
+allowed, and a similar name.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ FAMILY_NAMES = f"{', '.join(FAMILIES)}, or FILE.py:CLASS of your own"
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> RunConfig:
     """The config of a run of any task.
 
-    A YAML or JSON file is read (with one level of ``base:``), dotted options are laid over it, and all is checked.
+    A YAML or JSON file is read (with one level of ``base:``), dotted options override it, and all is checked.
 
     Args:
-        path: the file; ``base: other.yaml`` in it names a file, relative to it, that it overlays.
+        path: the file. ``base: other.yaml`` in it names a file, relative to it, whose values it overrides.
         options: dotted keys (``model.d_model``) and their values; text is read as YAML.
     Raises:
-        UserError: file absent or not YAML, unknown key, wrong type, impossible combination.
+        UserError: file missing or not YAML, unknown key, wrong type, impossible combination.
     """
     return validate(with_options(read_tree(Path(path)), options or {}))
 
@@ -46,7 +46,7 @@ Schema = TypeVar("Schema")
 
 
 def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] | None = None) -> Schema:
-    """As :func:`load_config`, of the task with this ``Config``, which the file need not name.
+    """As :func:`load_config`, for the task with this ``Config``; the file need not name the task.
 
     Raises:
         UserError: as :func:`load_config`; or the file is of another task.
@@ -62,18 +62,18 @@ def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] |
 
 
 def with_options(tree: Tree, options: Mapping[str, Any]) -> Tree:
-    """A tree with dotted options over it."""
+    """A tree with dotted options overlaid."""
     named = overlay(tree, Tree({"task": {"name": options["task.name"]}})) if "task.name" in options else tree
     return overlay(tree, options_tree(options, schema=schema_of(named)))
 
 
 def schema_of(tree: Tree) -> type:
-    """The dataclass of a tree's values: that of the task it names, or of text where it has no section `task`.
+    """The config class of a tree: of the task it names, or of text if it has no section `task`.
 
-    Runs that were recorded before tasks had names are known by their keys.
+    Runs that were recorded before tasks had names are recognized by their keys.
 
     Raises:
-        UserError: no task of this name.
+        UserError: no task with this name.
     """
     section = tree.values.get("task")
     if section is None:
@@ -91,7 +91,7 @@ def schema_of(tree: Tree) -> type:
 
 
 def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
-    """The one task whose config has all of these sections, and in `task` all of these keys."""
+    """The only task whose config has all of these sections and keys of `task`; None if there is not exactly one."""
     fitting = []
     for name in TASKS[1:] if isinstance(values["task"], Mapping) else ():
         sections = {part.name: part for part in fields(task_module(name).Config)}
@@ -102,27 +102,27 @@ def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
 
 
 def parse(tree: Tree) -> Any:
-    """The values of a tree with their types: the config of its task, with `horizon` and `size` beside it.
+    """The typed values of a tree: the config of its task, with `horizon` and `size`.
 
-    Whether they can stand together is for :func:`checked`.
+    Combinations of values are checked by :func:`checked`.
 
     Raises:
-        UserError: one line for the first thing that is wrong, with its place, key, what is allowed and what is near.
+        UserError: one line for the first mistake, with its place, key, what is allowed and a similar name.
     """
     schema = schema_of(tree)
     adapter = adapter_of(schema)
     try:
         values = _whole(_without_retired(tree.values))
         if own.is_own(name := tree.get("model.family")) and known(name) is None:
-            values["model"] = tree.values["model"]  # nobody says which of its numbers are whole: as they are written
-        # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
+            values["model"] = tree.values["model"]  # unconverted: the types of its fields are unknown
+        # JSON in strict mode: lists become tuples and whole numbers floats, but text never becomes a number.
         return adapter.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree, schema)) from None
 
 
 def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
-    """Without the fields that recorded runs have and their family no longer has, where they say what always holds."""
+    """The values without fields of recorded runs that their family no longer has, if they have the only value left."""
     family = family_in(values)
     if family is None:
         return values
@@ -132,7 +132,7 @@ def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """The same values with whole floats, such as 1e3, as ints: fields of both kinds take them."""
+    """The same values with whole floats, such as 1e3, as ints: int and float fields accept them."""
     if isinstance(value, Mapping):
         return {key: _whole(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -141,7 +141,7 @@ def _whole(value: Any) -> Any:
 
 
 def check(config: RunConfig) -> None:
-    """Raise `Impossible` when values that are right one by one cannot stand together."""
+    """Raise `Impossible` for an impossible combination of valid values."""
     if isinstance(config, Config):
         check_text(config)
         return
@@ -151,7 +151,7 @@ def check(config: RunConfig) -> None:
 
 
 def checked(config: RunConfig, tree: Tree) -> RunConfig:
-    """The config, once its values can stand together; an error names the place in the tree it came from."""
+    """The config, if its combination of values is possible; an error has the place in the tree."""
     try:
         check(config)
     except Impossible as error:
@@ -160,7 +160,7 @@ def checked(config: RunConfig, tree: Tree) -> RunConfig:
 
 
 def validate(tree: Tree) -> RunConfig:
-    """The config of a tree without targets (`horizon`, `size`); :func:`seqjax.runs.targets.resolve` takes those too.
+    """The config of a tree without targets (`horizon`, `size`); :func:`seqjax.runs.targets.resolve` handles those.
 
     Raises:
         UserError: as :func:`parse` and :func:`checked`.
@@ -169,7 +169,7 @@ def validate(tree: Tree) -> RunConfig:
     for section in TARGETS:
         if tree.values.get(section):
             raise UserError(
-                f"{tree.place(section)}: {section}: is resolved when a run is planned, and is no part of one"
+                f"{tree.place(section)}: {section}: is resolved when a run is planned; a run does not have it"
             )
     return checked(without_targets(request), tree)
 
@@ -210,7 +210,7 @@ def _describe(error: ValidationError, tree: Tree, schema: type) -> str:
 
 
 def _owners(location: list[str]) -> str:
-    """Which other families have a field that this one does not have."""
+    """A hint on the other families that have this field, or ""."""
     owners = [name for name, family in FAMILIES.items() if location[-1] in {field.name for field in fields(family)}]
     if location[:-1] != ["model"] or not owners:
         return ""

@@ -1,15 +1,15 @@
-"""The run folder: files that anyone can read without seqjax, and that are never half true.
+"""The run folder: files that can be read without seqjax.
 
     config.json      the complete, canonical config
-    family.py        the text of the model's family, where that is a file of the user's own
-    data.json        sha256 of the corpus and of the tokenizer the run began with, and its run id
-    metrics.jsonl    one object a line, the source of truth for curves
+    family.py        the source text of the model's family, if it is a user's own file
+    data.json        sha256 of the run's corpus and tokenizer, and its run id
+    metrics.jsonl    one object per line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
     checkpoints/     see seqjax.training.checkpoints; a damaged one is renamed, not deleted
-    log.txt          what was printed
+    log.txt          the printed lines
     lock             held by the process that trains
 
-Small files are replaced atomically. A line of metrics.jsonl that a killed process left torn is dropped on resume.
+Small files are replaced atomically. A resumed run drops an incomplete last line of metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 
 def open_run(folder: Path, config: RunConfig) -> None:
-    """Make the run folder, or check that the one that is there is of the same config.
+    """Make the run folder, or check that an existing one has the same config.
 
     Raises:
-        UserError: the folder holds a run of another config (the first key that differs is named), or is not a folder.
+        UserError: the folder holds a run of another config (with the first different key), or is not a folder.
     """
     with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
-        records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
+        records = holds_records(folder)  # before the next line: another launcher may be writing config.json now
         if path.exists():
             _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
             keep_code(folder, config.model.family)
@@ -54,7 +54,7 @@ def open_run(folder: Path, config: RunConfig) -> None:
 
 
 def keep_code(folder: Path, family: str) -> None:
-    """Write ``family.py``, where the family is one of the user's own and its text is not there yet."""
+    """Write ``family.py`` if the family is a user's own and the file does not have its text yet."""
     path, text = folder / "family.py", own.text_of(family)
     if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
         disk.write_atomically(path, text)
@@ -64,7 +64,7 @@ def load_code(folder: Path, family: str) -> None:
     """Run ``family.py`` of a run folder, so that its family is known in this process.
 
     Raises:
-        UserError: it is absent or not the text that the family is named by, or it fails.
+        UserError: the file is missing, its digest is not the one in the family's name, or it fails.
     """
     path = folder / "family.py"
     try:
@@ -75,16 +75,16 @@ def load_code(folder: Path, family: str) -> None:
 
 
 def holds_records(folder: Path) -> bool:
-    """Whether there are JSON files in a folder, apart from those that are just being written."""
+    """Whether there are complete JSON files in a folder."""
     return any(file.suffix in (".json", ".jsonl") for file in folder.iterdir())
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The config saved with a run; no code of a family is run."""
+    """The config saved with a run. It runs no code of a family."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
-    saved = disk.read_json(path)  # says what to do where it is damaged
+    saved = disk.read_json(path)  # raises with what to do if it is damaged
     model = saved.get("model") if isinstance(saved, dict) else None
     if isinstance(model, dict) and ":" in str(model.get("family")):
         raise UserError(f"{path}: model.family: {model['family']!r} names a file; a run names its family by its text")
@@ -92,19 +92,19 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def bind_data(folder: Path, digests: Mapping[str, str], run_id: str) -> None:
-    """Note the data and config that a run begins with, or check that they are still the same.
+    """Record the data and config of a run at its start; later check that they are the same.
 
     Args:
         digests: name -> sha256, such as "corpus_sha256".
     Raises:
-        UserError: the data or the config is not what the run began with.
+        UserError: the data or the config has changed.
     """
     path = folder / "data.json"
     if not path.is_file():
         disk.write_json(path, {**digests, "run_id": run_id})
         return
     check_data(folder, digests)
-    then = disk.read_json(path).get("run_id", run_id)  # earlier versions did not note it
+    then = disk.read_json(path).get("run_id", run_id)  # earlier versions did not record it
     if then != run_id:
         raise UserError(
             f"{folder}: config.json was edited after this run began ({then} then, {run_id} now); undo that, or train "
@@ -113,10 +113,10 @@ def bind_data(folder: Path, digests: Mapping[str, str], run_id: str) -> None:
 
 
 def check_data(folder: Path, digests: Mapping[str, str]) -> None:
-    """Check, without writing, that the data is what a run began with.
+    """Check, without writing, that the data is the same as at the start of a run.
 
     Raises:
-        UserError: it is not.
+        UserError: it has changed.
     """
     path = folder / "data.json"
     then = disk.read_json(path) if path.is_file() else {}
@@ -130,7 +130,7 @@ def check_data(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def _compare(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
-    """Both are trees of configs, as JSON has them."""
+    """Raise UserError if two configs, as trees of JSON, differ."""
     there, here = canonical(there), canonical(here)
     if there == here:
         return
@@ -146,7 +146,7 @@ def _compare(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the lock goes with the process, however it ends. What a killed one left half-written goes.
+    """Hold the lock of the run folder, until the process ends at the latest; delete incomplete files of a killed one.
 
     Raises:
         Locked: another process is training this run.
@@ -156,7 +156,7 @@ def lock(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:  # perhaps only `is_locked`, which looks for a moment
+            except BlockingIOError:  # perhaps only `is_locked`, which takes the lock for a moment
                 if attempt == 9:
                     raise Locked(f"{folder}: another process is training this run") from None
                 time.sleep(0.02)
@@ -171,7 +171,7 @@ class Locked(UserError):
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is seen to train this run now; where the lock cannot be looked at, none is."""
+    """Whether a process is training this run; False if the lock cannot be read."""
     try:
         with open(folder / "lock", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -184,10 +184,10 @@ def is_locked(folder: Path) -> bool:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The contents of result.json, or None while the run has not ended.
+    """The contents of result.json; None if the run has not ended.
 
     Raises:
-        UserError: it is damaged: no JSON, no status or step, or a value of another type.
+        UserError: the file is damaged: no JSON, no status or step, or a value of another type.
     """
     path = folder / "result.json"
     if not path.is_file():
@@ -204,7 +204,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def _of_today(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of a task as it was written before tasks had the loop of text, in today's form."""
+    """Convert a result of a task, written before tasks had the loop of text, to the current form."""
     step, validation = result.pop("best_step"), result.get("validation")
     if validation is not None:
         result["best"] = {"step": step, "validation_loss": validation["validation_loss"]}

@@ -17,7 +17,7 @@ from seqjax.runs.folder import is_count, is_number, lock, read_config, read_resu
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl, oldest first; a line that is torn or overwritten is left out."""
+    """The complete lines of metrics.jsonl, oldest first; incomplete or damaged lines are left out."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
@@ -36,17 +36,17 @@ def _is_whole(record: dict[str, Any]) -> bool:
 
 
 def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drop the lines for which ``keep`` is false (and torn ones), so that a resumed run writes them once more."""
+    """Drop the lines for which ``keep`` is false, and incomplete ones, so that a resumed run writes them again."""
     if (folder / "metrics.jsonl").is_file():
         _write_metrics(folder, filter(keep, read_metrics(folder)))
 
 
 def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None) -> int:
-    """Bring metrics.jsonl back to how it was at a checkpoint; return how many lines had been lost or altered.
+    """Restore metrics.jsonl to its contents at a checkpoint; return the number of lost or altered lines.
 
     Args:
         step: of the checkpoint; an evaluation at this step, written after the checkpoint, is kept.
-        saved: the lines that the checkpoint holds; None: it is of an earlier version and holds none.
+        saved: the lines in the checkpoint; None: it is of an earlier version and has none.
     """
     there = [record for record in read_metrics(folder) if record["step"] <= step]
     if saved is None or there[: len(saved)] == saved:
@@ -57,15 +57,15 @@ def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None)
 
 
 def restore_ended(folder: Path, say: Callable[[str], None]) -> None:
-    """Bring back lines of metrics.jsonl that a run which has ended has lost, from its last whole checkpoint.
+    """Restore lost lines of metrics.jsonl of an ended run from its last whole checkpoint.
 
-    That checkpoint is older than the last evaluation. Its line is made from the result, as far as that tells it.
+    The checkpoint is older than the last evaluation. The line of that evaluation is made from the result, if possible.
 
     Args:
-        say: told what was brought back.
+        say: called with a line about restored lines.
     Raises:
         UserError: the folder cannot be written.
-        Locked: another process is in it.
+        Locked: another process holds the folder.
     """
     result = read_result(folder)
     saved = _saved_metrics(folder)
@@ -88,7 +88,7 @@ def _place(record: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that the newest checkpoint holds whose record is whole; none in earlier versions."""
+    """The lines of metrics.jsonl in the newest checkpoint with an undamaged record; [] for earlier versions."""
     for path in sorted(folder.glob("checkpoints/*/seqjax.json"), key=_step_of, reverse=True):
         with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
             digest, body, _ = path.read_bytes().split(b"\n")
@@ -99,16 +99,16 @@ def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _step_of(record: Path) -> int:
     name = record.parent.name
-    return int(name) if name.isascii() and name.isdigit() else -1  # else it is not complete, or damaged
+    return int(name) if name.isascii() and name.isdigit() else -1  # -1: incomplete or damaged
 
 
 def _last_evaluation(config: RunConfig, result: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
-    """The line of the evaluation at the last step; none where the result was measured on other windows."""
+    """The line of the evaluation at the last step; [] if the result was measured on other windows."""
     if result["status"] != "finished" or step != result["steps"]:
         return []
     final, best = result.get("validation") or {}, result.get("best") or {}
     line = {key: result.get(key) for key in ("tokens", "seconds")}
-    if not isinstance(config, Config):  # a task whose result is about the best evaluation
+    if not isinstance(config, Config):  # a task whose result is of the best evaluation
         numbers = {key: value for key, value in final.items() if key != "loss"}
         line = {**numbers, "validation_loss": final.get("loss")} if best.get("step") == step else {}
     elif config.data.batching == "streams" or config.evaluation.windows == config.evaluation.final_windows:
@@ -122,7 +122,7 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl with a held-out loss.
 
     Raises:
-        UserError: the run has ended, and the file is not there.
+        UserError: the run has ended, and the file is missing.
     """
     if not (folder / "metrics.jsonl").is_file() and read_result(folder) is not None:
         raise UserError(
@@ -136,13 +136,13 @@ def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
-    """Add one line to metrics.jsonl and hand it to the operating system at once."""
+    """Append one line to metrics.jsonl and flush it to the operating system."""
     with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def sync_metrics(folder: Path) -> None:
-    """Return when metrics.jsonl is on disk, so that no checkpoint is ever newer than the lines before it."""
+    """Flush metrics.jsonl to disk, so that no checkpoint is newer than the lines before it."""
     path = folder / "metrics.jsonl"
     if path.is_file():
         with open(path, "rb") as file:

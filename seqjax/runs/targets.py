@@ -1,7 +1,7 @@
-"""Sizes and horizons by what they are for: so many parameters, so many tokens, so many FLOPs.
+"""Targets: sizes given by parameters, and horizons given by tokens or FLOPs.
 
-A file, an option or an axis of a sweep may say ``size.non_embedding: 1e5`` and ``horizon.flops: 1e13``. Here that
-becomes a width and a number of steps, so that a run's config holds only what decides its numbers.
+A file, an option or an axis of a sweep may have ``size.non_embedding: 1e5`` and ``horizon.flops: 1e13``. They are
+resolved here into a width and a number of steps, so that the config of a run holds only values that determine it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from seqjax.errors import UserError
 from seqjax.models.accounting import count_parameters, flops_per_token
 from seqjax.runs.config_file import checked, parse, without_targets
 
-TOLERANCE = 0.10  # of a size from its target
-MOST = 1e15  # parameters, tokens
+TOLERANCE = 0.10  # largest relative deviation from a target
+MOST = 1e15  # largest allowed number of parameters or tokens
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A config, and in words which target decided what."""
+    """A config, and notes on the values that targets decided."""
 
     config: RunConfig
     notes: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:
 
 
 def _steps(request: Any, config: RunConfig, tree: Tree) -> tuple[int, str]:
-    """Optimizer steps, and in words what decided them where there was a choice."""
+    """Optimizer steps, and a note if several keys could decide them."""
     given = [key for key in RIVALS[0] if tree.get(key) is not None]
     if not given or given[0] == "train.steps":
         note = f"train.steps {config.train.steps} over {', '.join(given[1:])}" if given[1:] else ""
@@ -93,7 +93,7 @@ def _steps(request: Any, config: RunConfig, tree: Tree) -> tuple[int, str]:
 
 
 def _tokens(name: str, value: float, config: Config, place: str) -> float:
-    """The tokens that a horizon of this name means for a config."""
+    """The training tokens of a horizon with this name and value."""
     assert name in {field.name for field in dataclasses.fields(HorizonConfig)}
     context = config.train.context_length
     if name == "tokens":
@@ -114,7 +114,7 @@ def _vocabulary_size(corpus: str, tokenizer: str) -> int:
 
 
 def vocabulary_size(config: Config) -> int:
-    """V of a config's tokenizer; where its name does not tell, it is trained now, on the corpus."""
+    """V of a config's tokenizer; if its name does not tell it, the tokenizer is trained now on the corpus."""
     return _vocabulary_size(config.data.corpus, config.data.tokenizer)
 
 
@@ -126,19 +126,19 @@ def non_embedding_parameters(model: ModelConfig) -> int:
 
 @cache
 def training_flops_per_token(model: ModelConfig, vocabulary: int, context: int) -> float:
-    """Exact count, forward and backward."""
+    """Training FLOPs per token: exact count, forward and backward."""
     return flops_per_token(model, vocabulary, context)["training"]
 
 
 def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
-    """The model at the width whose non-embedding parameters come nearest to ``target``; depth and proportions stay.
+    """The model at the width whose non-embedding parameters are nearest to ``target``; depth and proportions are kept.
 
-    ``d_model`` is a multiple of the Transformer's heads (with rotary positions, of twice that). ``d_hidden`` and
-    ``d_ff``, where they are given, keep their ratio to it.
+    ``d_model`` is a multiple of the Transformer's heads (of twice the heads with rotary positions). ``d_hidden`` and
+    ``d_ff``, if given, keep their ratio to it.
 
     Raises:
-        NoSuchWidth: no width comes within 10 %.
-        UserError: the target is beyond all reason.
+        NoSuchWidth: no width is within 10 %.
+        UserError: the target is above 1e15, or the model has no layers.
     """
     if target > MOST:
         raise UserError(f"{place}: size.non_embedding: {target:g} is more than {MOST:g}")
@@ -165,4 +165,4 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
 
 
 class NoSuchWidth(UserError):
-    """No width of a model comes near enough to the size that was asked for."""
+    """No width of a model is near enough to the target size."""

@@ -1,1 +1,1 @@
-"""Grids of runs: planned, trained many at once, survived, and gathered into a table."""
+"""Grids of runs: planning, training in parallel, recovery, and the run table."""

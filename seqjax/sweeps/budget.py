@@ -1,8 +1,7 @@
 """A grid of sizes and tokens that fits a time budget on this machine.
 
-The sizes are a factor apart, up to the largest N that fits; each is trained on several numbers of tokens, the largest
-of which gives the largest model ``ratio`` tokens for each of its parameters. N and D vary independently of each other,
-as a fit of L(N, D) needs them to.
+The sizes differ by a factor, up to the largest N that fits. Each size is trained on several numbers of tokens D. The
+largest D is ``ratio`` tokens per parameter of the largest model. N and D vary independently, as a fit of L(N, D) needs.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from seqjax.sweeps.printed import predicted_seconds
 from seqjax.sweeps.programs import form_units
 from seqjax.sweeps.speed import Speeds
 
-FILL = 0.9  # of the budget; predictions are not exact
+FILL = 0.9  # share of the budget to use; predictions are not exact
 LEAST, MOST = 200.0, 1e10  # non-embedding parameters of the largest model
 REPLACED = ("size.", "model.d_model", *RIVALS[0])
-ANY_LENGTH = 10**9  # steps of runs that are planned for their shape alone: no warmup is longer
+ANY_LENGTH = 10**9  # steps of runs that are planned only for their shape: no warmup is longer
 
 
 @dataclass(frozen=True)
 class GridShape:
-    """What a proposal looks like: how many sizes, a factor apart, and how many lengths, a factor apart."""
+    """The numbers of sizes and of lengths of a proposal, their factors, and tokens per parameter of the largest run."""
 
     sizes: int = 3
     lengths: int = 2
@@ -47,7 +46,7 @@ class GridShape:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Sizes (non-embedding parameters) and tokens, rising, the runs they make, and their predicted seconds."""
+    """Sizes (non-embedding parameters) and tokens, rising; their runs, and predicted seconds."""
 
     sizes: tuple[float, ...]
     tokens: tuple[float, ...]
@@ -59,7 +58,7 @@ def propose(sweep: Sweep, seconds: float, shape: GridShape, machine: Machine, sp
     """The proposal with the largest models that fits.
 
     Raises:
-        UserError: not even the smallest fits, or there is none.
+        UserError: the smallest grid does not fit, or no grid was found.
     """
     models = _kept(sweep.points)
     reason = ""
@@ -68,7 +67,7 @@ def propose(sweep: Sweep, seconds: float, shape: GridShape, machine: Machine, sp
         nonlocal reason
         try:
             return _proposal(sweep, models, largest, shape, machine, speeds, bundle)
-        except UserError as error:  # no such sizes, or too few steps for a warmup or to tell two lengths apart
+        except UserError as error:  # no such sizes, or too few steps for a warmup or for two different lengths
             reason = str(error)
             return None
 
@@ -99,7 +98,7 @@ def propose(sweep: Sweep, seconds: float, shape: GridShape, machine: Machine, sp
 
 
 def probes(sweep: Sweep, seconds: float, shape: GridShape) -> list[Planned]:
-    """Runs whose steps are worth measuring for such a budget: each model at a small and at a large size."""
+    """Runs whose step times to measure for such a budget: each model at a small and at a large size."""
     guess = (seconds * 1e10 / (6 * shape.ratio * max(1, len(sweep.points)))) ** 0.5  # at 10 GFLOP/s
     found = []
     for model in _kept(sweep.points):
@@ -112,7 +111,7 @@ def probes(sweep: Sweep, seconds: float, shape: GridShape) -> list[Planned]:
 
 
 def _kept(points: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Points without what a proposal decides, each once."""
+    """Points without the keys that a proposal sets, without duplicates."""
     kept = [{k: v for k, v in point.items() if not k.startswith(REPLACED)} for point in points]
     return list({json.dumps(point, sort_keys=True, default=str): point for point in kept}.values())
 
@@ -126,7 +125,7 @@ def _proposal(
     speeds: Speeds,
     bundle: bool,
 ) -> Proposal:
-    """The proposal whose largest models have about so many parameters."""
+    """The proposal whose largest models have about ``largest`` parameters."""
     sizes = []
     for step in reversed(range(shape.sizes)):
         size = _common_size(sweep, models, largest / shape.size_factor**step)
@@ -175,10 +174,10 @@ def _two_digits(value: float) -> float:
 def as_yaml(
     path: Path, options: Mapping[str, Any], proposal: Proposal, heading: Sequence[str], output: Path | None
 ) -> str:
-    """The sweep file, with the options over it, and the proposal's sizes and tokens in the place of its own.
+    """The sweep file as YAML, with the options, and with the proposal's sizes and tokens instead of its own.
 
     Args:
-        output: where it will lie; the name of its base is made relative to that.
+        output: path of the new file; the name of its base is made relative to it.
     """
     kept = {key: value for key, value in options.items() if not key.startswith(REPLACED)}
     values = overlay(read_file(path), options_tree(kept)).values

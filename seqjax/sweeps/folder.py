@@ -1,14 +1,14 @@
-"""The sweep folder: run folders, and what each of them says about the state of its run.
+"""The sweep folder: run folders, and the state of each run.
 
     runs/<sweep>/<run id>/      a run folder (see seqjax.runs), and in it
-        plan.json               label and axes; with which runs it shares a program, on how many threads
-        failures.jsonl          one line for each time that a process with this run died
-        output.txt              what the worker printed besides log.txt
+        plan.json               label, axes, the lanes of its program, threads
+        failures.jsonl          one line each time that a process with this run died
+        output.txt              other output of the worker than log.txt
     runs/<sweep>/sweep.json     the sweep as it was read: base and overrides, points, search; before: earlier versions
     runs/<sweep>/search.json    the learning-rate curve of each model, and the chosen rates
     runs/<sweep>/launchers      a lock that launchers share
 
-A run's state is read from its folder alone, so it is true whoever trains it, on whatever machine shares the disk.
+The state of a run is read only from its folder. So it is correct for any launcher on any machine that shares the disk.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "da
 
 @dataclass(frozen=True)
 class State:
-    """What a run folder says.
+    """The state of a run.
 
     Attributes:
-        run_id: name of the folder; label: readable.
-        name: ``finished`` and ``diverged`` have ended; ``running`` is held by a process; ``stopped`` began, and will
-            go on from its checkpoint; ``planned`` has not begun; ``failed`` was given up after its process died again
-            and again, until the sweep is started anew; ``damaged`` has a file that cannot be read.
-        step, steps: how far, of how many.
-        failures: how many times its process died; reason: of the last one.
+        run_id: name of the folder; label: readable name.
+        name: ``finished`` and ``diverged`` have ended; ``running`` is locked by a process; ``stopped`` has begun and
+            can be resumed; ``planned`` has not begun; ``failed`` was given up after its process died several times,
+            until the sweep is started again; ``damaged`` has a file that cannot be read.
+        step, steps: steps taken, and in total.
+        failures: number of times its process died; reason: of the last death.
     """
 
     run_id: str
@@ -57,10 +57,10 @@ class State:
 
 
 def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
-    """Make the folders of all runs, so that none can be missing from a table, and note the sweep itself.
+    """Make the folders of all runs, so that the run table has all of them, and write sweep.json.
 
     Raises:
-        UserError: a folder that cannot be written, or that holds something else.
+        UserError: a folder that cannot be written, or holds something else.
     """
     with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,12 +72,12 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
 
 
 def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
-    """Refuse a folder with runs that are not of this sweep: its table would mix two experiments.
+    """Refuse a folder with runs of another sweep: its table would mix two experiments.
 
-    A sweep may grow: points, seeds and rates that are new are no reason. Of a search any rate is the sweep's own.
+    A sweep may get new points, seeds and rates. With a search, a run at any learning rate is of this sweep.
 
     Raises:
-        UserError: a run of something else is in the folder.
+        UserError: a run of another sweep is in the folder.
     """
     if not folder.is_dir():
         return
@@ -86,12 +86,12 @@ def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> Non
         if _kind(runs.read_config(path), sweep) not in own:
             raise UserError(
                 f"{folder}: holds runs that are not of this sweep, such as {path.name}: it was another sweep, or had "
-                "other options; choose another --runs or file name, or say --extend to add to them"
+                "other options; choose another --runs or file name, or add to them with --extend"
             )
 
 
 def _kind(config: Config, sweep: Sweep) -> str:
-    """What a run is, but for the rates and seeds that a search adds."""
+    """A text for the config of a run, without the rates and seeds that a search adds."""
     values = to_dict(config)
     if sweep.search is not None:
         values["optimizer"].pop("learning_rate")
@@ -106,9 +106,9 @@ def _as_json(sweep: Sweep) -> dict[str, Any]:
 
 
 def _with_those_before(path: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The sweep, and under ``before`` the other sweeps that the folder has been of."""
+    """The sweep, with earlier sweeps of the folder under ``before``."""
     then: dict[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, UserError):  # one that is damaged is written once more
+    with contextlib.suppress(FileNotFoundError, UserError):  # a damaged file is replaced
         then = disk.read_json(path)
     before = then.pop("before", [])
     if then and then != json.loads(json.dumps(now)):
@@ -117,12 +117,12 @@ def _with_those_before(path: Path, now: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The run folders of a sweep folder (or the folder itself, if it is a run), by name, each run once.
+    """The run folders of a sweep folder (or the folder itself, if it is a run), sorted, one per run.
 
-    Of copies of one run the one that has ended counts; a note on standard error names the others.
+    Of copies of a run the ended one is taken; a note on standard error names the others.
 
     Raises:
-        UserError: there is no such folder, or no run in it; or two copies of a run have ended differently.
+        UserError: no such folder, no run in it, or two copies of a run with different outcomes.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
@@ -138,7 +138,7 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def _identity(path: Path) -> str:
-    """The run id of a folder; the folder's path where a file in it is damaged, so that it stands for itself."""
+    """The run id of a folder; its path if a file in it is damaged, so that it is no copy of another."""
     try:
         read_plan(path)
         runs.read_result(path)
@@ -148,7 +148,7 @@ def _identity(path: Path) -> str:
 
 
 def folders_by_id(place: Path) -> dict[str, Path]:
-    """Run id -> folder, which may bear another name. Of a run whose config.json is damaged the name is the id."""
+    """Run id -> folder, which may have another name. If config.json is damaged, the id is the name of the folder."""
     found = {}
     for path in run_folders(place):
         try:
@@ -159,7 +159,7 @@ def folders_by_id(place: Path) -> dict[str, Path]:
 
 
 def _the_one(name: str, copies: Sequence[Path]) -> Path:
-    """Of copies of one run the one that counts: ended, under its own name, the furthest."""
+    """Of copies of one run: an ended one, then one named by the run id, then the one with most steps."""
     if len(copies) == 1:
         return copies[0]
     outcomes = {path: outcome(result) for path in copies if (result := runs.read_result(path)) is not None}
@@ -177,7 +177,7 @@ def outcome(result: Mapping[str, Any]) -> tuple[str, float | None]:
 
 
 def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | None]]) -> None:
-    """Raise UserError where copies of one run, by place, have not ended alike."""
+    """Raise UserError if the copies of a run (place -> outcome) have different outcomes."""
     (first, one), *others = list(outcomes.items()) or [("", None)]
     for place, other in others:
         if other != one:
@@ -187,7 +187,7 @@ def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | Non
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:
-    """The contents of plan.json; empty for a run that no sweep has planned."""
+    """The contents of plan.json; empty for a run outside of a sweep."""
     path = run_folder / "plan.json"
     return disk.read_json(path) if path.is_file() else {}
 
@@ -214,7 +214,7 @@ def state(run_folder: Path) -> State:
 
 
 def state_to_show(run_folder: Path) -> State:
-    """The state of a run; of one with a damaged file, that. It is shown beside the others."""
+    """The state of a run; ``damaged`` if a file cannot be read."""
     try:
         return state(run_folder)
     except UserError as error:
@@ -222,7 +222,7 @@ def state_to_show(run_folder: Path) -> State:
 
 
 def has_begun(run_folder: Path) -> bool:
-    """Whether a process has trained this run, or does now."""
+    """Whether a process has begun to train this run."""
     return (run_folder / "metrics.jsonl").exists() or (run_folder / "checkpoints").exists()
 
 
@@ -241,7 +241,7 @@ def last_step(run_folder: Path) -> int:
 
 
 def last_checkpoint(run_folder: Path) -> int:
-    """The step of the newest checkpoint, 0 when there is none."""
+    """The step of the newest checkpoint; 0 if there is none."""
     folder = run_folder / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
     return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
@@ -262,7 +262,7 @@ def read_failures(run_folder: Path) -> list[dict[str, Any]]:
 
 
 def add_failure(run_folder: Path, reason: str, given_up: bool) -> None:
-    """Note that a process with this run died."""
+    """Write to failures.jsonl that a process with this run died."""
     line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "reason": reason, "given_up": given_up}
     with open(run_folder / "failures.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
@@ -270,14 +270,14 @@ def add_failure(run_folder: Path, reason: str, given_up: bool) -> None:
 
 @contextlib.contextmanager
 def launcher(folder: Path) -> Iterator[Any]:
-    """Take part in a sweep as one of its launchers, for as long as the block lasts."""
+    """Hold the shared lock of launchers of a sweep while the block runs."""
     with disk.storage_errors(folder), open(folder / "launchers", "a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield file
 
 
 def is_alone(launchers: Any) -> bool:
-    """Whether no other launcher takes part (others wait while this looks)."""
+    """Whether this is the only launcher (others wait during the check)."""
     try:
         fcntl.flock(launchers, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -289,7 +289,7 @@ def is_alone(launchers: Any) -> bool:
 
 @contextlib.contextmanager
 def planning(folder: Path) -> Iterator[None]:
-    """One launcher at a time decides which runs share a program."""
+    """A lock: one launcher at a time forms units."""
     with open(folder / "planning", "a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""From a sweep file to its runs: axes over a base config, expanded and validated before anything starts.
+"""Sweep files: axes over a base config, expanded to runs and validated before anything starts.
 
     base: ../english/lstm.yaml             # a config, or a run to vary
     train: {batch_size: 16}                # over the base, for all runs
@@ -14,8 +14,8 @@
     search:                                # learning rates for each of these, see seqjax.sweeps.search
       rates: [1e-3, 3e-3, 1e-2]
 
-Axes may be over any dotted key, ``size.*`` and ``horizon.*`` too. There are as many runs as the product of the list's
-entries, the zip's steps, the grid's combinations and the rates; the last of these varies fastest.
+An axis may be any dotted key, ``size.*`` and ``horizon.*`` too. The runs are the product of the list's entries, the
+zip's steps, the grid's combinations and the rates. The rates vary fastest.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ FAMILY, RATE, SEED = "model.family", "optimizer.learning_rate", "train.seed"
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a sweep looks for the learning rate (see :mod:`seqjax.sweeps.search`).
+    """Options of the learning-rate search (see :mod:`seqjax.sweeps.search`).
 
     Attributes:
         rates: the first rates, at least three, rising.
-        extend: at most so many rates more for each model.
-        seeds: further seeds that train at the chosen rate.
+        extend: maximal number of further rates per model.
+        seeds: further seeds to train at the chosen rate.
     """
 
     rates: tuple[float, ...]
@@ -58,8 +58,8 @@ class Planned:
 
     Attributes:
         config: complete.
-        axes: dotted key -> value, as the sweep file gives it.
-        notes: which target decided what.
+        axes: dotted key -> value in the sweep file.
+        notes: lines on the values that targets set.
     """
 
     config: RunConfig
@@ -73,7 +73,7 @@ class Planned:
 
     @property
     def label(self) -> str:
-        """A readable name: family and shape, then the axes that do not show in them."""
+        """A readable name: family and shape, then the other axes."""
         shape = self.run_id.rpartition("-")[0]
         parts = [f"{key.rpartition('.')[2]}={_short(value)}" for key, value in self.axes.items() if _tells(key)]
         return " ".join([shape, *parts])
@@ -81,15 +81,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, read.
+    """The contents of a sweep file.
 
     Attributes:
-        name: of the file; runs lie in ``runs/<name>/``.
+        name: name of the file; its runs are in ``runs/<name>/``.
         tree: base and overrides together.
-        base: the base alone; shared: what the file and options say for all runs.
+        base: only the base; shared: overrides of the file and of options, for all runs.
         points: the axis values of every run, in order, without learning rates of a search.
         places: dotted key of an axis -> file and line.
-        search: or None.
+        search: options of the search, or None.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Sweep:
         """
         above = options_tree(point, self.tree.source, schema_of(self.tree))
         above.places.update({key: self.places[key] for key in point if key in self.places})
-        # the family first: its kind of model replaces the base's, but not what this file says for all runs
+        # the family first: its section replaces the base's, but not the overrides of this file
         family = options_tree({FAMILY: point[FAMILY]}, above.place(FAMILY)) if FAMILY in point else Tree({})
         below = overlay(overlay(self.base, family), self.shared)
         below.source = self.tree.source
@@ -116,10 +116,10 @@ class Sweep:
         return Planned(found.config, dict(point), found.notes)
 
     def runs(self) -> list[Planned]:
-        """All runs known from the start, validated; of a search, those with its first rates.
+        """All runs known at the start, validated; with a search, at its first rates.
 
         Raises:
-            UserError: a value that cannot be, or two points that are the same run.
+            UserError: an invalid value, or two points that are the same run.
         """
         rates = self.search.rates if self.search else (None,)
         points = [
@@ -130,18 +130,16 @@ class Sweep:
         for run in planned:
             if run.run_id in first:
                 points = f"{_point(first[run.run_id].axes)} and {_point(run.axes)}"
-                raise UserError(
-                    f"{self.tree.source}: two points are the same run {run.run_id}: {points}; take one away"
-                )
+                raise UserError(f"{self.tree.source}: two points are the same run {run.run_id}: {points}; remove one")
             first[run.run_id] = run
         return planned
 
 
 def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
-    """Read a sweep file and lay dotted options over what all of its runs share.
+    """Read a sweep file; dotted options override values of all its runs.
 
     Raises:
-        UserError: absent or not YAML; an axis that is empty, not a list, given twice or also given as an option.
+        UserError: missing or not YAML; an axis that is empty, not a list, given twice or also given as an option.
     """
     file = read_file(path)
     base = file.values.pop("base", None)
@@ -170,14 +168,14 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
 
 
 class _Axes:
-    """Reads the sections of a sweep file that make its points, and remembers where each key stands."""
+    """Reads the sections of a sweep file that define its points, and the places of their keys."""
 
     def __init__(self, file: Tree) -> None:
         self.file = file
         self.places: dict[str, str] = {}
 
     def listed(self, entries: Any) -> list[dict[str, Any]]:
-        """``list``: one point for each entry."""
+        """``list``: one point per entry."""
         if entries is None:
             return [{}]
         place = self.file.place("list")
@@ -197,7 +195,7 @@ class _Axes:
         return points
 
     def zipped(self, axes: Any) -> list[dict[str, Any]]:
-        """``zip``: one point for each place in lists of one length."""
+        """``zip``: one point per index of the lists, which have equal length."""
         axes = self._axes("zip", axes)
         lengths = {key: len(values) for key, values in axes.items()}
         if len(set(lengths.values())) > 1:
@@ -206,12 +204,12 @@ class _Axes:
         return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)] if axes else [{}]
 
     def gridded(self, axes: Any) -> list[dict[str, Any]]:
-        """``grid``: one point for each combination."""
+        """``grid``: one point per combination."""
         axes = self._axes("grid", axes)
         return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
     def joined(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The parts of one point together."""
+        """The parts of one point merged."""
         point: dict[str, Any] = {}
         for section, part in zip(AXES, parts, strict=True):
             for key, value in part.items():
@@ -246,7 +244,7 @@ class _Axes:
             raise UserError(f"{place}: search.seeds: expected a list of whole numbers below 2**31, got {seeds!r}")
         for key in (RATE, *([SEED] if seeds else [])):
             if key in self.places:
-                raise UserError(f"{self.places[key]}: {key}: the search has an axis over it already")
+                raise UserError(f"{self.places[key]}: {key}: the search already has an axis over it")
         self.places[RATE] = self.file.place("search.rates")
         return SearchOptions(tuple(sorted(float(rate) for rate in set(rates))), extend, tuple(seeds))
 

@@ -1,4 +1,4 @@
-"""What a local sweep may use: processor cores, accelerators, memory."""
+"""Resources of a local sweep: processor cores, accelerators, memory."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pathlib import Path
 
 from seqjax.host.limits import cores_of_quota, memory_left
 
-SHARE_OF_MEMORY = 0.7  # of what is free; the rest is for compilation, checkpoints on their way, and others
+SHARE_OF_MEMORY = 0.7  # of free memory; the rest is for compilation, checkpoints being written, other programs
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where workers run.
+    """The resources of workers.
 
     Attributes:
-        cores: processor cores this process may use.
-        gpus: accelerators by the name that CUDA_VISIBLE_DEVICES knows; none: workers run on cores.
-        memory: bytes that all workers together may take (of the processor, or of one accelerator).
-        threads: cores of each worker; None: as many as there are, shared among the programs to train.
-        kind: of accelerator, or ``cpu``.
+        cores: processor cores that this process may use.
+        gpus: accelerators, by their names in CUDA_VISIBLE_DEVICES; empty: workers run on cores.
+        memory: bytes for all workers together (of the host, or of one accelerator).
+        threads: cores per worker; None: all cores, shared among the programs to train.
+        kind: name of the accelerator, or ``cpu``.
     """
 
     cores: tuple[int, ...]
@@ -41,17 +41,17 @@ class Machine:
 
     @property
     def slots(self) -> int:
-        """How many workers can run side by side, with one accelerator or as few cores as may be each."""
+        """Number of workers that can run at once, each with one accelerator or ``threads`` cores (None: 1)."""
         return len(self.gpus) or len(self.cores) // (self.threads or 1)
 
     def describe(self) -> str:
-        """In words."""
+        """The machine in words."""
         what = f"{len(self.gpus)} GPU(s)" if self.gpus else f"{len(self.cores)} CPU core(s)"
         return f"{what}, {self.memory / 2**30:.1f} GiB for runs"
 
 
 def this_machine(workers: int | None = None, threads: int | None = None) -> Machine:
-    """This machine, or as much of it as so many workers with so many threads may use."""
+    """This machine, or the part of it for ``workers`` workers with ``threads`` threads."""
     cores = _cores(Path("/"))
     gpus = _gpus()
     memory = (_gpu_memory() if gpus else _free_memory()) * SHARE_OF_MEMORY
@@ -62,7 +62,7 @@ def this_machine(workers: int | None = None, threads: int | None = None) -> Mach
 
 
 def _gpus() -> list[str]:
-    """NVIDIA devices, if JAX has its plugin for them and is not told to leave them alone."""
+    """NVIDIA devices, if JAX's plugin is installed and JAX_PLATFORMS is not cpu."""
     if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
         return []
     if not any(importlib.util.find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin")):
@@ -73,9 +73,9 @@ def _gpus() -> list[str]:
 
 
 def visible_devices(text: str) -> list[str]:
-    """The devices that a value of CUDA_VISIBLE_DEVICES names; as in CUDA, the first word that is no device ends them.
+    """The devices in a value of CUDA_VISIBLE_DEVICES. As in CUDA, the first word that is not a device ends the list.
 
-    So -1, NoDevFiles, or an empty value mean none.
+    So -1, NoDevFiles, or an empty value mean no devices.
     """
     words = (word.strip() for word in text.split(","))
     return list(dict.fromkeys(itertools.takewhile(re.compile(r"[0-9]+|(GPU|MIG)-.+").fullmatch, words)))
@@ -93,23 +93,23 @@ def _nvidia_smi(field: str) -> list[str]:
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs, a file that is no program
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs, a file that is not a program
         return []
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def _cores(root: Path) -> list[int]:
-    """Processor cores to run on: those of the affinity mask, no more than a container's quota pays for."""
+    """Processor cores to run on: the affinity mask, limited to a container's quota."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     if (quota := cores_of_quota(root)) >= len(cores):
         return cores
-    # containers of one host see the same cores; each takes its part from another place, by the name of the container
+    # containers of one host see the same cores; the container's name decides which ones it takes
     first = zlib.crc32(platform.node().encode()) % len(cores)
     return sorted((cores[first:] + cores[:first])[: max(1, math.ceil(quota))])
 
 
 def _free_memory(root: Path = Path("/")) -> float:
-    """Bytes that are free, or may be taken under the limits of a container, a job, or the shell (``ulimit -v``)."""
+    """Free bytes, at most the limits of a container, a job, or the shell (``ulimit -v``)."""
     free = 4 * 2.0**30
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in (root / "proc/meminfo").read_text().splitlines():

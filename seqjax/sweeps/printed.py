@@ -1,4 +1,4 @@
-"""The plan of a sweep, and how it stands, as text."""
+"""The plan and the progress of a sweep as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seqjax.sweeps.speed import Speeds
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table: the first ``left`` columns to the left, the others to the right; the first row is the heading."""
+    """A table: the first ``left`` columns left-aligned, the others right-aligned; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -32,13 +32,13 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 def tokens_of(run: Planned) -> int:
-    """Training tokens."""
+    """Number of training tokens."""
     train = run.config.train
     return train.steps * train.batch_size * train.context_length
 
 
 def flops_of(run: Planned) -> float:
-    """Training FLOPs, exact count."""
+    """Training FLOPs, exactly counted."""
     config = run.config
     per_token = training_flops_per_token(config.model, vocabulary_size(config), config.train.context_length)
     return per_token * tokens_of(run)
@@ -124,12 +124,12 @@ def _si(value: float) -> str:
 
 
 def predicted_seconds(units: Sequence[Unit], machine: Machine) -> float:
-    """Wall seconds of a plan, the start of the workers included."""
+    """Predicted wall seconds of a plan, including the start of the workers."""
     return makespan(units, machine) + (5.0 if units else 0.0)
 
 
 def describe_curves(curves: Sequence[Curve]) -> str:
-    """The learning-rate search: one row a model, the loss at each of its rates, the chosen one marked."""
+    """The learning-rate search: per model the loss at each rate, the chosen rate marked."""
     known = [curve for curve in curves if any(trial.loss is not None for trial in curve.trials)]
     lines = ["held-out loss by learning rate (* chosen)"] if known else []
     for curve in known:
@@ -154,10 +154,10 @@ def _short(value: object) -> str:
 
 
 def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = None) -> str:
-    """Counts, then a line for every run that is in training or in a queue, was stopped, or was given up.
+    """Counts, then a line for every run that is not finished and has begun, is queued, or has failed.
 
     Args:
-        queued: run id -> its Slurm job and that job's state.
+        queued: run id -> id and state of its Slurm job.
     """
     queued = queued or {}
     counts = Counter(state.name for state in states)

@@ -1,7 +1,7 @@
-"""Which runs train in one program, on how many threads, and how long that will take.
+"""Units of runs that train in one program, with their threads and predicted time.
 
-Runs that differ in nothing but `LANE_KEYS` can share a program. They do where that is predicted to be faster, as many
-as fit into memory, but never so many together that a worker would stand idle.
+Runs that differ only in `LANE_KEYS` can share a program. They do if that is predicted to be faster. A unit is limited
+by memory, and so that no worker is idle.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from seqjax.sweeps.speed import Speeds, threads_for
 from seqjax.tasks.text import next_token_loss
 from seqjax.training.lanes import CPU_SIDE_BY_SIDE
 
-MOST_LANES = {"cpu": 16, "gpu": 128}  # more gain nothing, and put more at stake when a worker dies
+MOST_LANES = {"cpu": 16, "gpu": 128}  # more gain nothing, and a worker's death would cost more
 
-TASK_MEMORY = 2e9  # bytes of a run of a task other than text, whose batches are known only once its data is read
+TASK_MEMORY = 2e9  # bytes of a run of a task other than text; its batches are unknown before its data is read
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Unit:
     Attributes:
         runs: the lanes, in order.
         threads: processor cores of the worker (on an accelerator: 1).
-        seconds: predicted, from start to results; None when nothing was measured.
-        memory: bytes, estimated from above.
+        seconds: predicted, from start to results; None without measurements.
+        memory: an upper estimate, bytes.
     """
 
     runs: tuple[Planned, ...]
@@ -66,8 +66,8 @@ def form_units(planned: Iterable[Planned], machine: Machine, speeds: Speeds | No
     """Bundle runs, largest unit first.
 
     Args:
-        speeds: measured times; without them runs are bundled wherever they can be.
-        bundle: False: every run alone.
+        speeds: measured times; None: all runs that can share a program are bundled.
+        bundle: False: every run has its own program.
     """
     groups: dict[str, list[Planned]] = {}
     for run in planned:
@@ -93,21 +93,21 @@ def make_unit(lot: Sequence[Planned], threads: int, machine: Machine, speeds: Sp
 
 
 def best_lanes(config: RunConfig, count: int, machine: Machine, speeds: Speeds | None) -> int:
-    """How many of ``count`` runs go together: as many as memory allows, if that takes fewer seconds for each."""
+    """Number of lanes for ``count`` runs: the most that fit into memory if that is faster per run, else 1."""
     most = min(count, MOST_LANES["gpu" if machine.gpus else "cpu"])
     share = machine.memory / (1 if machine.gpus else machine.slots)
     while most > 1 and memory_of(config, most, bool(machine.gpus)) > share:
         most -= 1
     if not isinstance(config, Config) and not machine.gpus:
-        return 1  # nobody has measured that a bundle of it pays on a CPU
+        return 1  # not measured whether a bundle is faster on a CPU
     if most == 1 or speeds is None:
         return most
     return most if speeds.seconds(config, most) / most < speeds.seconds(config, 1) else 1
 
 
 def _cut(group: Sequence[Planned], pieces: int, most: int) -> list[tuple[Planned, ...]]:
-    """Equal pieces, in order; of full groups of lanes that are computed side by side, where that is even enough and
-    they have at most so many."""
+    """Equal pieces, in order. If possible their size is a multiple of `CPU_SIDE_BY_SIDE`, at most ``most`` and at most
+    1.25 times the equal size."""
     size = math.ceil(len(group) / pieces)
     full = math.ceil(size / CPU_SIDE_BY_SIDE) * CPU_SIDE_BY_SIDE
     if CPU_SIDE_BY_SIDE < size and full <= min(most, 1.25 * size) and full * (pieces - 1) < len(group):
@@ -129,13 +129,13 @@ def _enough(lots: list[tuple[Planned, ...]], slots: int, speeds: Speeds | None) 
 
 
 def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
-    """Bytes that training needs, from above: states of all lanes, activations of those that are side by side.
+    """Upper estimate of the bytes for training: states of all lanes, activations of the lanes computed at once.
 
-    Of a task other than text it is `TASK_MEMORY` for each run.
+    For a task other than text: `TASK_MEMORY` per run.
 
-    Measured against XLA's own figures in tests/sweeps/test_units.py: a step needs up to 2.1 times what the backward
-    pass keeps, an evaluation up to half of that for each of its windows, or the logits twice. On a CPU, lanes that do
-    not fill a group have a part of the program to themselves, and groups in turn write their states beside the old.
+    Compared with XLA's own figures in tests/sweeps/test_units.py. A step needs up to 2.1 times the residuals of the
+    backward pass; an evaluation up to half of the residuals per window, or twice the logits. On a CPU, lanes that do
+    not fill a group have their own part of the program, and groups write new states beside the old ones.
     """
     if not isinstance(config, Config):
         return TASK_MEMORY * lanes
@@ -152,7 +152,7 @@ def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
 
 @cache
 def _bytes(model_config: object, vocabulary: int, batch: int, context: int) -> tuple[float, float]:
-    """Bytes of the parameters of one run, and of what its forward pass keeps for the backward pass."""
+    """Bytes of the parameters of one run, and of the residuals of its backward pass."""
     model = build_model(model_config, vocabulary, context)
     loss = next_token_loss(model)
     tokens = jax.ShapeDtypeStruct((batch, context + 1), np.int32)
@@ -169,17 +169,17 @@ def _sum_bytes(tree: object) -> float:
 def assign(
     planned: Sequence[Planned], folder: Path, machine: Machine, speeds: Speeds | None, bundle: bool, alone: bool
 ) -> list[Unit]:
-    """The units of all runs that have not ended, as their folders keep them: what has begun together stays together.
+    """The units of all runs that have not ended. Runs that began in one unit stay in it, by their plan.json.
 
-    A run's numbers depend, in the last digits, on the program that computes them. So a bundle that was interrupted goes
-    on with the same lanes on as many threads, those that have ended included, and ends as if nothing had happened.
+    The last digits of a run's numbers depend on its program. So an interrupted bundle resumes with the same lanes,
+    ended ones included, on the same number of threads, and ends with the same numbers.
 
     Args:
-        alone: no other launcher takes part, so that what has not begun may be planned anew.
+        alone: no other launcher takes part, so that runs that have not begun may be planned again.
     """
     by_id = {run.run_id: run for run in planned}
 
-    def lane_run(run_id: str) -> Planned:  # a lane may have left the sweep file since
+    def lane_run(run_id: str) -> Planned:  # a lane may have been removed from the sweep file
         if run_id not in by_id:
             by_id[run_id] = Planned(
                 runs.read_config(folder / run_id), folders.read_plan(folder / run_id).get("axes", {})
@@ -209,10 +209,10 @@ def assign(
 
 
 def keep_plan(unit: Unit, folder: Path, halved_from: int | None = None) -> None:
-    """Write plan.json of the unit's runs, where it is not there already.
+    """Write plan.json of the unit's runs if it has changed.
 
     Args:
-        halved_from: how many runs the unit had before it was halved, which stays in the plan.
+        halved_from: number of runs of the unit before it was halved; it stays in the plan.
     """
     for run in unit.runs:
         plan = {"label": run.label, "axes": run.axes, "lanes": list(unit.run_ids), "threads": unit.threads}
@@ -224,7 +224,7 @@ def keep_plan(unit: Unit, folder: Path, halved_from: int | None = None) -> None:
 
 
 def makespan(units: Sequence[Unit], machine: Machine) -> float:
-    """Predicted seconds until all units are done, when each idle worker takes the longest that is left."""
+    """Predicted seconds until all units are done, if each idle worker takes the longest remaining unit."""
     threads = 1 if machine.gpus else max((unit.threads for unit in units), default=1)
     width = max(1, (len(machine.gpus) or len(machine.cores)) // threads)
     busy = [0.0] * width

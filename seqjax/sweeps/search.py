@@ -1,11 +1,11 @@
 """The learning rate of each model, found with the same effort for every family.
 
-For each model (all that a run is but its learning rate and seed) the rates of the sweep file are tried. While the best
-lies at an edge, the next rate beyond that edge is tried too. Every time one model gets a further rate, so do those it
-is compared with (its peers: the same axes but for ``model.*``): where the best is inside already, its neighbourhood is
-refined. So no family wins because more was tried for it.
+A model is a config without learning rate and seed. For each model the rates of the sweep file are tried. While the best
+rate is at an edge, the next rate beyond that edge is tried too. Whenever one model gets another rate, so do its peers
+(the models with the same axes except ``model.*``): if their best rate is not at an edge, a rate beside it is tried. So
+no family has an advantage from more trials.
 
-All of this is a pure function of the results so far: a sweep that was stopped decides again what it had decided.
+The search is a pure function of the results so far: a resumed sweep makes the same decisions again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from seqjax.config import Config, canonical_json
 from seqjax.sweeps.grid import RATE, SEED, Planned, Sweep
 
 Results = Callable[[str], Mapping[str, Any] | None]
-"""run id -> the contents of its result.json, or None while it has not ended."""
+"""run id -> the contents of its result.json; None if it has not ended."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one rate gave: the mean final held-out loss over seeds, infinite if a run diverged, None while unknown."""
+    """The result of one rate: the mean final held-out loss over seeds, infinite if a run diverged, None if unknown."""
 
     rate: float
     runs: tuple[str, ...]
@@ -39,10 +39,10 @@ class Curve:
     """The search of one model.
 
     Attributes:
-        label: of the model.
-        trials: one for each rate, rising.
-        chosen: the best rate, or None while trials are open or when all diverged.
-        edge: ``low`` or ``high`` while the best lies at that end of the rates, else None.
+        label: readable name of the model.
+        trials: one per rate, rising.
+        chosen: the best rate; None if trials are open or all diverged.
+        edge: ``low`` or ``high`` if the best rate is at that end, else None.
         settled: whether no further rate will be tried.
     """
 
@@ -55,9 +55,9 @@ class Curve:
 
 
 def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
-    """All runs of a sweep that are known from the results so far, and the curve of each model.
+    """All runs of a sweep that follow from the results so far, and the curve of each model.
 
-    Without a search in the sweep these are its points, and there are no curves.
+    Without a search: the points of the sweep, and no curves.
     """
     planned = sweep.runs()
     if sweep.search is None:
@@ -93,7 +93,7 @@ class _Model:
         self.ratio = _ratio(self.rates())
 
     def peer_key(self) -> str:
-        """Equal for the models that are compared: the same axes but for the model's and the seed."""
+        """Equal for models that are compared: their axes without ``model.*`` and the seed."""
         axes = {k: v for k, v in self.points[0].items() if not k.startswith("model.") and k != SEED}
         return json.dumps(axes, sort_keys=True, default=str)
 
@@ -111,7 +111,7 @@ class _Model:
         return any(trial.loss is None for trial in self.trials(results))
 
     def chosen(self, results: Results) -> float | None:
-        """The rate of the lowest loss; None when every rate diverged."""
+        """The rate with the lowest loss; None if every rate diverged."""
         best = _best(self.trials(results))
         return None if best is None else best.rate
 
@@ -123,7 +123,7 @@ class _Model:
         return "high" if best is trials[-1] else None
 
     def next_rate(self, results: Results) -> float:
-        """Beyond the edge where the best lies; else between the best and the better of its neighbours."""
+        """A rate beyond the edge if the best is there, else between the best and its better neighbour."""
         trials, rates = self.trials(results), self.rates()
         match self.edge(results):
             case "low":
@@ -176,17 +176,17 @@ def _best(trials: Sequence[Trial]) -> Trial | None:
 
 
 def _ratio(rates: Sequence[float]) -> float:
-    """The geometric mean of the steps between rates."""
+    """The geometric mean ratio of neighbouring rates."""
     return (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
 
 
 def _round(rate: float) -> float:
-    """Three digits, so that a rate has one spelling and its run one id."""
+    """Three digits, so that a rate has one spelling and one run id."""
     return float(f"{rate:.2e}")
 
 
 def _but(config: Config, *keys: str) -> str:
-    """One text for all configs that differ in these keys alone."""
+    """The same text for all configs that differ only in these keys."""
     for key in keys:
         section, _, name = key.partition(".")
         owner = getattr(config, section)
@@ -207,7 +207,7 @@ def _unique(points: Any) -> list[dict[str, Any]]:
 
 
 def curves_json(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """The curves as JSON: a diverged trial has the loss null and says so."""
+    """The curves as JSON. A diverged trial has loss null and status "diverged"."""
     rows = []
     for curve in curves:
         trials = [

@@ -1,4 +1,4 @@
-"""How long a run takes on this machine: measured on a few shapes, interpolated over the FLOPs of a step."""
+"""Predicted time of a run on this machine: measured for a few shapes, interpolated over the FLOPs of a step."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from seqjax.host.numerics import pinned
 from seqjax.runs.config_file import validate
 from seqjax.runs.targets import training_flops_per_token, vocabulary_size
 
-TIMED_SECONDS = 0.6  # of steps, for each measurement
-LARGE_STEP = 5e10  # FLOPs of a step from which one worker of several threads beats several workers of one thread
+TIMED_SECONDS = 0.6  # of steps per measurement
+LARGE_STEP = 5e10  # FLOPs of a step from which one worker with several threads is faster than several with one
 LARGE_THREADS = 4
 NUMBERS = ("lanes", "flops", "compile_seconds", "step_seconds")
 ENTRY = {"family", *NUMBERS}  # of one measurement in the file
@@ -31,7 +31,7 @@ ENTRY = {"family", *NUMBERS}  # of one measurement in the file
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the time of a step: everything about a program but its length."""
+    """The properties of a program that determine the time of a step; ``key`` is a text of them."""
 
     key: str
     config: Config
@@ -55,10 +55,10 @@ def shape_of(config: Config) -> Shape:
 
 
 def threads_for(config: RunConfig, cores: int) -> int:
-    """Threads of a worker for this run, where there are runs enough for all cores.
+    """Threads of a worker for this run, if there are enough runs for all cores.
 
-    Measured on two cores at B = 16, T = 128, steps of all workers per second, two workers of one thread against one of
-    two: LSTM 1 x 64 1.8 times, 1 x 512 1.2; Transformer 2 x 64 1.3, 2 x 256 1.2, 2 x 512 (8e10 FLOPs a step) 0.9.
+    Measured on two cores at B = 16, T = 128: steps per second of two workers with one thread over one worker with two.
+    LSTM 1 x 64 1.8, 1 x 512 1.2; Transformer 2 x 64 1.3, 2 x 256 1.2, 2 x 512 (8e10 FLOPs per step) 0.9.
     """
     if not isinstance(config, Config):
         return 1
@@ -67,7 +67,7 @@ def threads_for(config: RunConfig, cores: int) -> int:
 
 @pinned()
 def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[str, float]:
-    """Compile the step of a bundle and time it on random tokens, in this process: seconds."""
+    """Compile the step of a bundle and time it on random tokens, in this process; seconds."""
     from seqjax.tasks.text import make_objective
     from seqjax.training.lanes import make_bundle
     from seqjax.training.state import Hyper
@@ -100,10 +100,10 @@ def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[st
 
 
 class Speeds:
-    """Measured times of steps on one kind of machine, kept in a file from sweep to sweep.
+    """Measured times of steps on one kind of machine, kept in a file between sweeps.
 
     Args:
-        file: where measurements are kept; they are for speed alone, so a file that cannot be read is no error.
+        file: the file of measurements. An unreadable file is ignored: they are measured again.
         machine: a name for the kind of machine, software and workers.
     """
 
@@ -114,11 +114,11 @@ class Speeds:
             for key, entry in self._read().get(machine, {}).items()
             if isinstance(entry, dict) and entry.keys() >= ENTRY and all(_is_positive(entry[name]) for name in NUMBERS)
         }
-        self._between: set[str] = set()  # the measurements between which is interpolated
+        self._between: set[str] = set()  # keys of the measurements used for interpolation
 
     def missing(self, programs: Iterable[tuple[Config, int]]) -> list[tuple[Config, int]]:
-        """The (config, lanes) to measure, given what is to be trained: of each family the least and the most costly
-        step, in its bundle and alone."""
+        """The (config, lanes) to measure for these programs: per family the cheapest and the most expensive step, each
+        in its bundle and alone."""
         families: dict[str, dict[str, tuple[Shape, int]]] = {}
         for config, lanes in programs:
             shape = shape_of(config)
@@ -135,7 +135,7 @@ class Speeds:
         return wanted
 
     def add(self, config: Config, lanes: int, found: dict[str, float]) -> None:
-        """Note one measurement, in memory and in the file."""
+        """Store one measurement in memory and in the file."""
         shape = shape_of(config)
         entry: dict[str, Any] = {"family": shape.family, "lanes": lanes, "flops": shape.flops_per_step, **found}
         self._measured[_key(shape, lanes)] = entry
@@ -155,7 +155,7 @@ class Speeds:
         return {}
 
     def step_seconds(self, config: Config, lanes: int) -> float:
-        """Seconds of one step of a bundle: t(R) = t(1) + s (R - 1), with the slope s measured for the family."""
+        """Seconds of a step of a bundle: t(R) = t(1) + s (R - 1), with the slope s measured for the family."""
         x = math.log(shape_of(config).flops_per_step)
         alone = _along(self._alone(config, "step_seconds"), x)
         if lanes == 1:
@@ -196,7 +196,7 @@ class Speeds:
 
 
 def _along(points: Sequence[tuple[float, float]], x: float) -> float:
-    """Piecewise linear in log seconds over log FLOPs; beyond the points seconds go with the FLOPs."""
+    """Piecewise linear log seconds over log FLOPs; beyond the points seconds are proportional to FLOPs."""
     xs, ys = zip(*points, strict=True)
     beyond = min(0.0, x - xs[0]) + max(0.0, x - xs[-1])
     return math.exp(float(np.interp(x, xs, np.log(ys))) + beyond)
@@ -216,14 +216,14 @@ def calibrate(
     cores: int,
     run_all: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
 ) -> None:
-    """Measure what is not known yet, in workers like those that will train.
+    """Measure the missing step times in workers like the ones that will train.
 
     Args:
-        programs: (config, lanes) that are to be trained.
-        cores: of the machine, 1 where workers have an accelerator.
-        run_all: answers requests of :mod:`seqjax.sweeps.worker`, side by side.
+        programs: (config, lanes) to train.
+        cores: cores of the machine; 1 if workers have an accelerator.
+        run_all: answers requests of :mod:`seqjax.sweeps.worker` in parallel.
     Raises:
-        UserError: a run whose first step fails, for want of memory perhaps.
+        UserError: a run whose first step fails, perhaps for lack of memory.
     """
     wanted = speeds.missing(programs)
     requests = [

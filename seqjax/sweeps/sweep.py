@@ -1,4 +1,4 @@
-"""A sweep from its file to its last result: plan, train, extend the search, until nothing is left."""
+"""A sweep from its file to its last result: plan, train, extend the search, repeat."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from seqjax.training.hardware import machine_key
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep stands when its launcher ends.
+    """The state of a sweep when its launcher ends.
 
     Attributes:
         planned: all its runs.
-        curves: of the learning-rate search, if there is one.
-        failed: run ids that were given up.
-        signal_number: that stopped the launcher, or None.
+        curves: curves of the learning-rate search, if there is one.
+        failed: ids of runs that were given up.
+        signal_number: the signal that stopped the launcher, or None.
     """
 
     planned: list[Planned]
@@ -49,7 +49,7 @@ class Outcome:
 def measured_speeds(
     planned: Sequence[Planned], machine: Machine, bundle: bool, say: Callable[[str], None], stopping: Sequence[int] = ()
 ) -> Speeds | None:
-    """Times of steps on this machine: kept from earlier, or measured now in some seconds. None: not all is text."""
+    """Step times on this machine, from the file or measured now. None if a run is of another task than text."""
     if not all(isinstance(run.config, Config) for run in planned):
         return None
     speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}")
@@ -66,12 +66,12 @@ def measured_speeds(
 
 
 def prepare_data(planned: Iterable[Planned], say: Callable[[str], None], known: dict[str, Any] | None = None) -> None:
-    """Read the data of all runs, once (of text its tokens are made), and see that each run can be made of it.
+    """Read the data of all runs once (text is tokenized), and check that each run can be trained on it.
 
     Args:
-        known: what is read already; the rest is added.
+        known: data that was read before; new data is added.
     Raises:
-        UserError: data that is not there, or that a run cannot be trained on; the run is named.
+        UserError: missing data, or data that a run cannot be trained on (with the run).
     """
     known = {} if known is None else known
     for run in planned:
@@ -90,20 +90,20 @@ def prepare_data(planned: Iterable[Planned], say: Callable[[str], None], known: 
         try:
             if isinstance(config, Config):
                 check_lengths(config, known[key])
-            elif new:  # what can fail of a task depends on the sections that tell its data
+            elif new:  # whether a task can be made depends only on the sections of its data
                 module.make_task(config, known[key])
         except UserError as error:
             raise UserError(f"{run.label}: {error}") from None
 
 
 def _data_key(config: Any) -> str:
-    """One text for all runs of the same data: what is loaded depends on the sections `data` and `task` alone."""
+    """The same text for all runs with the same data: it depends only on the sections `data` and `task`."""
     tree = to_dict(config)
     return json.dumps({name: tree[name] for name in ("data", "task") if name in tree}, sort_keys=True)
 
 
 def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:
-    """A reader of results that remembers those it has seen: they do not change any more."""
+    """A function run id -> result or None, which caches results: they do not change."""
     seen: dict[str, dict[str, Any]] = {}
 
     def read(run_id: str) -> dict[str, Any] | None:
@@ -117,12 +117,12 @@ def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:
 def run_sweep(
     sweep: Sweep, folder: Path, machine: Machine, speeds: Speeds | None, *, bundle: bool, launch: Launch
 ) -> Outcome:
-    """Train every run of the sweep that has not ended, and those that its search adds, round by round.
+    """Train every run of the sweep that has not ended, and the runs that its search adds, round by round.
 
-    The texts of the runs are made here, whoever trains them: nothing is launched that cannot read its text.
+    The data of the runs is prepared here before they are launched.
 
     Raises:
-        UserError: a text is absent or too short; the folder cannot be written, or holds something else.
+        UserError: data is missing or too short; the folder cannot be written, or holds something else.
     """
     results = results_of(folder)
     failed: tuple[str, ...] = ()
@@ -133,12 +133,12 @@ def run_sweep(
     def prepare() -> None:
         prepare_data([run for run in planned if results(run.run_id) is None], view.say, known)
 
-    prepare()  # which may take minutes: a signal ends it at once
+    prepare()  # it may take minutes: outside of stop_signals a signal ends it at once
     with stop_signals() as stopping:
         folders.make(folder, sweep, planned)
         with folders.launcher(folder) as launchers:
             while not stopping:
-                prepare()  # of runs that the search has added
+                prepare()  # for runs that the search has added
                 folders.make(folder, sweep, planned)
                 _keep_curves(folder, curves)
                 waiting = [run for run in planned if run.run_id not in failed]
@@ -182,13 +182,13 @@ def _keep_curves(folder: Path, curves: Sequence[Curve]) -> None:
 
 
 def check_budget(seconds: float, budget: float | None) -> None:
-    """Refuse a plan that takes longer than it may.
+    """Check the predicted seconds of a plan.
 
     Raises:
-        UserError: it does.
+        UserError: they exceed the budget.
     """
     if budget is not None and seconds > budget:
         raise UserError(
-            f"--budget {duration(budget)}: the plan is predicted to take {duration(seconds)}; take runs or tokens "
-            "away, or let `seqjax plan` propose sizes that fit"
+            f"--budget {duration(budget)}: the plan is predicted to take {duration(seconds)}; remove runs "
+            "or tokens, or let `seqjax plan` propose sizes that fit"
         )

@@ -1,9 +1,9 @@
-"""The run table: one row a run, gathered from run folders, with columns that keep their names.
+"""The run table: one row per run, from run folders, with stable columns.
 
-Whatever has a config is a row: runs that have not ended, diverged, were given up or have a damaged file are in it with
-their status and without a loss, so that nothing is missing in silence. `COLUMNS` says what each column means; after
-them comes every field of the config under its dotted key (``model.d_model``, ``optimizer.learning_rate``, ...), empty
-where a family has no such field; the fields of families of the user's own come last.
+Every folder with a config is a row. Runs that have not ended, diverged, were given up or have a damaged file have their
+status and no loss. `COLUMNS` describes the first columns. After them comes every field of the config under its dotted
+key (``model.d_model``, ``optimizer.learning_rate``, ...), empty if a family has no such field. Fields of other tasks
+and of the user's own families come last.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from seqjax.sweeps.printed import aligned
 
 COLUMNS = {
     "run_id": "name of the run folder",
-    "sweep": "name of the folder it lies in",
+    "sweep": "name of the folder above it",
     "label": "readable name in its sweep",
     "status": "finished, diverged, running, stopped, planned, failed or damaged",
     "loss": "final held-out loss, nats per token (of other tasks than text: in the unit of the task)",
@@ -51,10 +51,10 @@ COLUMNS = {
     "flops_per_token": "exact training FLOPs of one token",
     "tokens_per_second": "training rate of this run, without compilation and evaluation",
     "seconds": "wall time of the run",
-    "runs_in_program": "how many runs shared its program (and its time)",
-    "halved_from": "how many it was planned with, where its bundle died and was halved; its last digits are others",
-    "failures": "how often its process died",
-    "reason": "what it last died of; of a damaged run, what is damaged",
+    "runs_in_program": "number of runs that shared its program (and its time)",
+    "halved_from": "number of runs planned for its program, if its bundle died and was halved; last digits differ",
+    "failures": "number of times its process died",
+    "reason": "why it last died; for a damaged run, what is damaged",
     "device": "device kind",
     "processor": "processor",
     "jax_version": "version of jax",
@@ -76,11 +76,11 @@ OF_TASKS = (
     "data.",
     "encoder.",
     "data_sha256",
-)  # begin the columns of other tasks than text
+)  # prefixes of the columns of other tasks than text
 
 
 def all_columns() -> dict[str, str]:
-    """`COLUMNS`, then the dotted keys of the config, each with its type, which does not depend on what is in it."""
+    """`COLUMNS`, then the dotted keys of the config, each with its pandas type, which does not depend on the values."""
     types = {name: "string" if name in TEXTS else "Int64" if name in COUNTS else "Float64" for name in COLUMNS}
     of_json = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
     for key, schema in leaves():
@@ -90,7 +90,7 @@ def all_columns() -> dict[str, str]:
 
 
 def row_of(run_folder: Path) -> dict[str, Any]:
-    """The row of one run; of a run with a damaged file, what is known without it."""
+    """The row of one run; if a file is damaged, the values known without it."""
     try:
         row = _of_result(run_folder, runs.read_config(run_folder))
         _check_types(run_folder / "result.json", row)
@@ -110,7 +110,7 @@ def _of_damaged(run_folder: Path, reason: str) -> dict[str, Any]:
 
 
 def _check_types(path: Path, row: Mapping[str, Any]) -> None:
-    """Raise UserError where a number of the result is none: the column would be none either."""
+    """Raise UserError if a value of a number column is not a number."""
     for name, meaning in COLUMNS.items():
         fits = runs.is_count if name in COUNTS else runs.is_number
         if name not in TEXTS and row[name] is not None and not fits(row[name]):
@@ -182,12 +182,12 @@ def _halved_from(run_folder: Path, result: Mapping[str, Any]) -> int | None:
 
 
 def gather(places: Iterable[Path]) -> pd.DataFrame:
-    """One table of all runs in sweep folders, run folders and saved tables; a run that is there twice is one row.
+    """One table of all runs in sweep folders, run folders and saved tables; one row per run.
 
-    Of two rows of a run the one that has ended counts; else a folder, which says what is now, above a saved table.
+    Of two rows of a run the one that has ended is kept; else a folder, which is current, rather than a saved table.
 
     Raises:
-        UserError: no runs in a place, a saved table with columns that are not ours; a run that ended in two ways.
+        UserError: a place without runs, a saved table with unknown columns, a run with two different outcomes.
     """
     in_order = sorted(dict.fromkeys(places), key=Path.is_dir)
     parts = [read_table(place) if place.is_file() else _of_folder(place) for place in in_order]
@@ -224,7 +224,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """A run table that was saved as CSV or parquet.
 
     Raises:
-        UserError: another kind of file, one that cannot be read, or a column that no run table has.
+        UserError: another kind of file, an unreadable file, or an unknown column.
     """
     known = all_columns()
     is_csv = path.suffix.lower() == ".csv"
@@ -258,7 +258,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def render(table: pd.DataFrame, form: str) -> bytes:
-    """The table as ``csv``, ``parquet`` or aligned text (``table``: the columns people look at first).
+    """The table as ``csv``, ``parquet`` or aligned text (``table``: the columns in `SHOWN`).
 
     Raises:
         UserError: parquet without pyarrow.
@@ -274,7 +274,7 @@ def render(table: pd.DataFrame, form: str) -> bytes:
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Aligned text, sorted by size and loss."""
+    """Aligned text, sorted by family, size, tokens and loss."""
     order = sorted(
         rows,
         key=lambda r: (

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep goes on: a few lines that move on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a few lines that are redrawn on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class View:
     """Runs done, running, failed and left, and the time left.
 
     Args:
-        folder: the sweep folder, from which everything is read.
-        run_ids: all runs of the sweep; more may come with `track`.
+        folder: the sweep folder; the state of the runs is read from it.
+        run_ids: all runs of the sweep; `track` replaces them.
     """
 
     def __init__(self, folder: Path, run_ids: Sequence[str], stream: TextIO | None = None) -> None:
@@ -32,7 +32,7 @@ class View:
         self.run_ids = list(run_ids)
         self._stream = stream or sys.stderr
         self._terminal = is_terminal(self._stream)
-        self._lines = 0  # of the moving block that stand on the screen
+        self._lines = 0  # lines of the block on the screen
         self._shown = -LINE_EVERY
         self._began = time.monotonic()
         self._ended: dict[str, str] = {}  # run id -> finished, diverged
@@ -40,18 +40,18 @@ class View:
         self._done_before: float | None = None
 
     def track(self, run_ids: Sequence[str]) -> None:
-        """All runs of the sweep, some of them perhaps new."""
+        """Set the runs of the sweep, when the search has added some."""
         self.run_ids = list(run_ids)
         self._done_before = None
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A whole line that stays."""
+        """Print a line that stays."""
         self._erase()
         self._print(text + "\n")
 
     def show(self, busy: Sequence[Unit], waiting: Sequence[Unit], given_up: Sequence[str] = ()) -> None:
-        """Redraw, or print a plain line, when it is time."""
+        """Redraw, or print a plain line, if it is time."""
         now = time.monotonic()
         if now - self._shown < (REDRAW_EVERY if self._terminal else LINE_EVERY):
             return
@@ -71,7 +71,7 @@ class View:
         self._lines = len(lines)
 
     def summary(self, running: int, failed: int) -> str:
-        """The counts."""
+        """The counts of runs by state, in words."""
         finished = sum(name == "finished" for name in self._ended.values())
         diverged = len(self._ended) - finished
         parts = [f"{finished} of {len(self.run_ids)} runs done"]
@@ -81,7 +81,7 @@ class View:
         return ", ".join(parts)
 
     def close(self) -> None:
-        """Take the moving lines away."""
+        """Erase the redrawn lines."""
         self._erase()
 
     def _look(self, busy: Sequence[Unit]) -> None:
@@ -95,14 +95,14 @@ class View:
                 self._steps[run_id] = folders.last_step(self.folder / run_id)
 
     def _share(self, unit: Unit) -> float:
-        """How much of a unit is done."""
+        """Share of a unit's steps that are done."""
         shares = [
             1.0 if r.run_id in self._ended else self._steps.get(r.run_id, 0) / r.config.train.steps for r in unit.runs
         ]
         return sum(shares) / len(shares)
 
     def _time_left(self, busy: Sequence[Unit], waiting: Sequence[Unit]) -> str:
-        """From the prediction, corrected by the pace so far."""
+        """Time left by the prediction, corrected by the pace so far."""
         units = [*busy, *waiting]
         if not units or any(unit.seconds is None for unit in units):
             return ""

@@ -1,17 +1,16 @@
 """A process that trains units of a sweep, one after another; :mod:`seqjax.sweeps.launch.start` starts it.
 
-It reads requests from standard input, one JSON object a line, and answers each with one line to ``--answers``:
+It reads requests from standard input, one JSON object per line, and writes one line per answer to ``--answers``:
 
     {"train": [run folders], "wandb": mode, "devices": 1}
     {"measure": config, "vocabulary": V, "lanes": R}
     {"positions": run folder, "chains": fields of Chains}
 
-Each of them may also hold ``"families"``: texts of the user's own families, by name, that the launcher has loaded.
+A request may also hold ``"families"``: source texts of the user's own families, by name.
 
-The answer has an ``outcome``, ``done``, ``stopped``, ``locked`` or ``error``, and of the last three a ``reason``.
-What is printed while runs train goes to ``output.txt`` in the (first) run folder. When standard input ends, whoever
-started this process is gone: what is in training is saved, and the process ends with 75, so that the sweep can go on
-later.
+An answer has an ``outcome``: ``done``, ``stopped``, ``locked`` or ``error``; the last three have a ``reason``.
+Output during training goes to ``output.txt`` in the (first) run folder. When standard input ends, the launcher has
+ended: the worker saves its runs and exits with 75, so that the sweep can be resumed.
 With ``--once`` it ends after one request: 0 done, 75 stopped, 1 failed.
 """
 
@@ -43,9 +42,9 @@ from seqjax.host.streams import forgiving_streams
 def main() -> int:
     """Serve requests until standard input ends."""
     parser = argparse.ArgumentParser(prog="seqjax.sweeps.worker", description="Train units of a sweep.")
-    parser.add_argument("--answers", type=int, help="file descriptor that takes the answers [standard output]")
+    parser.add_argument("--answers", type=int, help="file descriptor for the answers [standard output]")
     parser.add_argument("--cores", help="processor cores to run on, such as 0,1 [any]")
-    parser.add_argument("--threads", type=whole(), help="size of XLA's thread pool [the cores]")
+    parser.add_argument("--threads", type=whole(), help="size of XLA's thread pool [number of cores]")
     parser.add_argument("--once", action="store_true", help="end after one request")
     options = parser.parse_args()
     keep_freed_memory()
@@ -55,8 +54,8 @@ def main() -> int:
         options.threads = len(cores)
     if options.threads:
         os.environ["NPROC"] = str(options.threads)  # the size of XLA's thread pool
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # while nothing is in training there is nothing to save
-    # duplicated, so that no program that is started here inherits it and keeps it open
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # for the time between requests: nothing to save
+    # duplicated, so that no child process inherits it and keeps it open
     answers = os.fdopen(os.dup(1 if options.answers is None else options.answers), "w", encoding="utf-8")
     if options.answers is not None:
         os.close(options.answers)
@@ -88,7 +87,7 @@ def _tell(answers: IO[str], answer: dict[str, Any]) -> None:
     try:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-    except BrokenPipeError:  # nobody is left to hear it; the run folders have it all
+    except BrokenPipeError:  # the launcher has ended; the run folders have the results
         pass
 
 
@@ -101,7 +100,7 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         return _measure(request) if "measure" in request else _positions(request)
     except OutOfMemory as error:  # perhaps others beside it took the memory: it is tried again
         return {"outcome": "error", "reason": str(error)}
-    except UserError as error:  # such as JAX_PLATFORMS of what is not here: another try would end the same
+    except UserError as error:  # such as an unknown JAX_PLATFORMS: another try would fail again
         traceback.print_exc()  # into output.txt
         sys.stderr.flush()
         return {"outcome": "error", "reason": str(error), "user": True}
@@ -161,7 +160,7 @@ def _positions(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def share_compilations() -> None:
-    """Keep compiled programs where all workers of this kind of machine find them, unless the user says where."""
+    """Share compiled programs between all workers on this kind of machine, unless the user has chosen a folder."""
     import jax
 
     from seqjax.data import cache_folder

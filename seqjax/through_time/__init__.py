@@ -1,1 +1,1 @@
-"""The ways through time: how a recurrence is run over T steps, forwards and backwards."""
+"""Recurrences over T time steps, forward and backward."""

@@ -1,4 +1,4 @@
-"""What a backward pass that is written by hand consists of."""
+"""The parts of a hand-written backward pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Compiled(NamedTuple):
     """The same recurrence in C++ for CPUs (`seqjax.layers.native`), in float32 and without a mask."""
 
     knows: Callable[[Params], bool]
-    """Whether it computes the variant that the parameters belong to."""
+    """Whether it computes the variant of these parameters."""
     forward: Callable[[Params, Array, State], tuple[State, State, Any]]
     """(params, gates_x_TxBxG, state) -> (last state, states after every step, kept)."""
     backward: Callable[..., tuple[State, Any]]
@@ -24,17 +24,17 @@ class Compiled(NamedTuple):
 
 
 class Backprop(NamedTuple):
-    """How gradients pass back through one cell, as four pure functions: see `seqjax.through_time.nonlinear`.
+    """The backward pass of one cell as four pure functions: see `seqjax.through_time.nonlinear`.
 
-    The state's gradient before a step is linear in the one after it, and the factors are known once the forward pass
-    is done. They are found for all steps at once. What is left for the loop is one product with the recurrent weights.
+    The gradient of the state before a step is linear in the gradient after it. The factors depend only on the forward
+    pass, so they are computed for all steps at once. The loop is left with one product with the recurrent weights.
     """
 
     advance: Callable[..., tuple[State, Any]]
-    """(params, state, gates_x_BxG, dtype) -> (state, kept): the cell's step with one activation call for as many gates
-    as the algebra allows; `kept` is what the backward pass needs besides the states, a pytree of Bx... arrays."""
+    """(params, state, gates_x_BxG, dtype) -> (state, kept): the cell's step with few activation calls. `kept` are the
+    residuals of the backward pass besides the states, a pytree of Bx... arrays."""
     slopes: Callable[[Params, State, State, Any], Any]
-    """(params, states before, states after, kept), all TxBx... -> local derivatives TxBx..., those `retreat` wants."""
+    """(params, states before, states after, kept), all TxBx... -> the local derivatives for `retreat`, TxBx...."""
     retreat: Callable[..., tuple[Any, State]]
     """(params, d_state after, slopes of the step, dtype) -> (deltas, d_state before)."""
     gradients: Callable[..., tuple[Array, Params]]

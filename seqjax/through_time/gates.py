@@ -1,7 +1,7 @@
-"""Gates side by side: what gated cells share.
+"""Functions that gated cells share. Gates are concatenated along their last axis, G.
 
-What depends on time is separated from what does not, because speed lives there. `project_gates` multiplies the inputs
-of all time steps in one product, and a cell's `step` does the rest with one product over all gates.
+`project_gates` multiplies the inputs of all time steps in one product, since they do not depend on the state. A cell's
+`step` then needs one product over all gates.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from seqjax.layers.precision import contract
 
 
 def init_gates(key: Array, d_in: int, d_hidden: int, n_gates: int, bias: bool) -> Params:
-    """Weights of `n_gates` gates side by side: input weights LeCun normal, recurrent weights orthogonal, biases zero.
+    """Weights of `n_gates` gates: input weights LeCun normal, recurrent weights orthogonal, biases zero.
 
     LeCun normal: standard deviation D^-0.5. Orthogonal recurrent weights (Saxe et al. 2014, arXiv 1312.6120) keep the
-    length of the state and of its gradient through the linear part of the recurrence; each gate has its own random
+    length of the state and of its gradient in the linear part of the recurrence. Each gate has its own random
     orthogonal HxH matrix.
 
     Returns:
@@ -36,10 +36,10 @@ def init_gates(key: Array, d_in: int, d_hidden: int, n_gates: int, bias: bool) -
 
 @jax.custom_batching.sequential_vmap
 def _orthogonal(normal_HxH: Array) -> Array:
-    """A random orthogonal matrix, uniform over all of them, from one of normal numbers.
+    """A uniformly distributed orthogonal matrix from a matrix of normal numbers.
 
-    One matrix at a time, also under vmap: on a CPU jaxlib 0.10 hands a batch of QR factorizations to the pool of
-    threads and waits for it on a thread of the same pool, so that a program with two such batches can wait for ever.
+    Under vmap, matrices are factorized one at a time. On a CPU jaxlib 0.10 gives a batch of QR factorizations to its
+    thread pool and waits on a thread of the same pool: a program with two such batches can deadlock.
     """
     q_HxH, r_HxH = jnp.linalg.qr(normal_HxH)
     return q_HxH * jnp.sign(jnp.diagonal(r_HxH))[None, :]
@@ -52,13 +52,13 @@ def project_gates(params: Params, x_TxBxD: Array, dtype: DTypeLike) -> Array:
 
 
 def activate(gates_BxG: Array, is_sigmoid: tuple[bool, ...]) -> Array:
-    """Sigmoid or tanh of gates side by side by one tanh, as sigmoid(x) = tanh(x / 2) / 2 + 1/2.
+    """Sigmoid or tanh of each gate with one tanh over all: sigmoid(x) = tanh(x / 2) / 2 + 1/2.
 
-    Apart, every gate would be a loop of its own, and on a CPU XLA does not vectorise several activations in one loop:
-    five times as fast for an LSTM's four gates of 128 units.
+    On a CPU XLA does not vectorise several activations in one loop. One tanh is five times faster for an LSTM's four
+    gates of 128 units.
 
     Args:
-      is_sigmoid: of each gate, whether it is a sigmoid; the gates are of equal width.
+      is_sigmoid: for each gate, true for a sigmoid; the gates have equal width.
     """
     half_G = np.where(is_sigmoid, 0.5, 1.0).repeat(gates_BxG.shape[-1] // len(is_sigmoid)).astype(gates_BxG.dtype)
     return half_G[None] * jnp.tanh(half_G[None] * gates_BxG) + (1 - half_G)[None]

@@ -1,17 +1,17 @@
-"""A cell through time: the plain scan, which is the reference, and the same recurrence with its own backward pass.
+"""A cell over T time steps: a plain scan, which is the reference, and the same recurrence with its own backward pass.
 
-Differentiating the plain scan step by step multiplies two weight gradients in every time step, a B-row product each,
-and keeps a dozen arrays of the size of the state for every step. But a cell's backward pass is linear in what comes
-back to it, and all of its factors are known once the forward pass is done. So here
+JAX's gradient of the plain scan computes the weight gradients in every time step, each a product of B rows, and keeps a
+dozen arrays of the size of the state per step. But a cell's backward pass is linear in the incoming gradient, and its
+factors depend only on the forward pass. So here
 
     forward    state_t, kept_t = advance(state_{t-1}, gates_x_t)
-    slopes     the local derivatives of every step at once, from what was kept: no recurrence in them
+    slopes     the local derivatives of every step at once, without a recurrence
     backward   delta_t, d_state_{t-1} = retreat(d_state_t + d_h_t, slopes_t): one product and a few multiplications
     gradients  of weights and inputs from all the deltas, one large product each
 
-"fast" keeps the gates' activations; "lean" keeps the states alone, and computes the activations again, in chunks of
-`CHUNK` time steps and in parallel over them (the states are known): its memory does not grow with T x G. What fits into
-one chunk is "fast".
+"fast" keeps the activations of the gates. "lean" keeps only the states and recomputes the activations in chunks of
+`CHUNK` time steps, in parallel within a chunk: its memory does not grow with T x G. A sequence that fits into one chunk
+is always "fast".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Tree = Any
 
 
 class Cell(Protocol):
-    """A recurrent cell: hashable, for programs are kept by it. `seqjax.families.recurrent.Recurrent` is one."""
+    """A recurrent cell; hashable, since it is a key of compiled programs. See `seqjax.families.recurrent.Recurrent`."""
 
     backprop: Backprop | None
     """A backward pass written by hand; None: JAX differentiates `step`."""
@@ -47,7 +47,7 @@ class Cell(Protocol):
         """The state after one step, float32; its first array is the output h."""
 
     def gates(self, params: Params, state: State, gates_x_BxG: Array, dtype: DTypeLike) -> dict[str, Array]:
-        """What the step does inside, by name, each BxH."""
+        """The gates of a step by name, each BxH."""
 
 
 def unroll(
@@ -62,22 +62,22 @@ def unroll(
 ) -> tuple[Array, State]:
     """Run `cell` over T time steps.
 
-    With `truncate` = k back-propagation through time is truncated: time is cut into pieces of k steps from the first
-    one on (the last may be shorter), and the state passes from piece to piece, but no gradient does. A loss at the n-th
-    step of a piece reaches that step and the n - 1 before it, so between 1 and k of them, and none of another piece
-    (BPTT(h; h') of Williams & Peng 1990, Neural Computation 2(4), with h = h' = k; Elman 1990 is k = 1). Values are the
-    same for every k. The state before the first step has the gradient of the first piece.
+    `truncate` = k truncates back-propagation through time. Time is cut into pieces of k steps (the last may be
+    shorter). The state passes from piece to piece; gradients do not. A loss at the n-th step of a piece has gradients
+    for that step and the n - 1 before it, and none for another piece (BPTT(h; h') of Williams & Peng 1990, Neural
+    Computation 2(4), with h = h' = k; Elman 1990 is k = 1). Values are the same for every k. The state before the first
+    step has the gradient of the first piece.
 
     Args:
       cell: the equations.
-      params: its parameters, or what `tabulate` makes of them.
+      params: its parameters, or the result of `tabulate`.
       x_TxBxD: inputs, time first; with tabulated parameters integer tokens, TxB.
       state: state before the first step, a pytree of BxH arrays.
       dtype: dtype of the matmuls; state and gates are float32 (or wider, as `dtype`).
       recurrence: "scan" (plain `lax.scan`, differentiated by JAX), or "fast" or "lean" (own backward pass, reverse mode
         only; see above). A cell without `backprop` is always "scan".
-      mask_TxB: bool; where it is false the step is left out: the state, and so the output, stays what it was.
-      truncate: k, how many time steps are one piece for the gradient; None: all of them.
+      mask_TxB: bool; where it is false, the state and the output are unchanged.
+      truncate: k, the time steps of a piece; None: no truncation.
 
     Returns:
       h_TxBxH in `dtype`, and the state after the last step in float32 (or wider).
@@ -112,7 +112,7 @@ def watch(
     cell: Cell, params: Params, x_TxBxD: Array, state: State, dtype: DTypeLike, mask_TxB: Array | None = None,
     nudges: Tree = None,
 ) -> tuple[Array, State, State, dict[str, Array]]:  # fmt: skip
-    """As `unroll` by a plain scan, which shows the states and the gates of every step.
+    """As `unroll` with "scan"; also returns the states and the gates of every step.
 
     Args:
       nudges: added to the state after each step, TxBxH like the state; None: nothing is added.
@@ -137,7 +137,7 @@ def _in_pieces(
     run: Callable[[Array, State, Array | None], tuple[Array, State]], length: int, x_TxBxD: Array, state: State,
     mask_TxB: Array | None,
 ) -> tuple[Array, State]:  # fmt: skip
-    """`run` over pieces of `length` steps, and what is left over, without gradients from one to the next."""
+    """`run` over pieces of `length` steps and the remainder, without gradients between pieces."""
     n_pieces = len(x_TxBxD) // length
     whole = n_pieces * length
 
@@ -161,10 +161,10 @@ def _in_pieces(
 
 
 def tabulate(cell: Cell, params: Params, embedding_VxD: Array, dtype: DTypeLike) -> Params:
-    """Parameters whose input is the token itself: {"table": VxG, and the recurrent weights as they are}.
+    """Parameters for tokens as inputs: {"table": VxG, and the recurrent weights unchanged}.
 
-    W_x E[token] + b has only V different values. Where V is less than T B, it is cheaper to compute those once and to
-    look them up, and so is the backward pass: the gradient of the table is a sum over equal tokens.
+    W_x E[token] + b has only V different values. If V is less than T B, it is cheaper to compute them once and to look
+    them up. The backward pass is cheaper too: the gradient of the table is a sum over equal tokens.
     """
     table_VxG = cell.project(params, embedding_VxD[None], dtype)[0]
     return {"table": table_VxG} | {name: leaf for name, leaf in params.items() if name not in ("W_x", "b")}
@@ -181,7 +181,7 @@ def output(state: State) -> Array:
 
 
 def _seen(mask: Array | None, there: Tree, elsewhere: Tree) -> Tree:
-    """`there` in the rows where the mask is true; no mask is true everywhere."""
+    """`there` in rows where the mask is true, else `elsewhere`; None is true everywhere."""
     if mask is None:
         return there
     return jax.tree.map(lambda a, b: jnp.where(mask[..., None], a, b), there, elsewhere)
@@ -190,7 +190,7 @@ def _seen(mask: Array | None, there: Tree, elsewhere: Tree) -> Tree:
 def _forward(
     advance: Callable[[State, Array], tuple[State, Tree]], gates_x_TxBxG: Array, state: State, mask_TxB: Array | None
 ) -> tuple[State, State, Tree]:
-    """The last state, the states after every step, and what every step keeps."""
+    """The last state, the states after every step, and the residuals of every step."""
 
     def step(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, tuple[State, Tree]]:
         gates_x_BxG, mask_B = inputs
@@ -234,12 +234,12 @@ def _gradients(
 
 
 def _shifted(first: State, states: State) -> State:
-    """The states before every step, from those after."""
+    """The states before every step, from the states after."""
     return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h[None], h_TxBxH[:-1]]), first, states)
 
 
 def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array | None) -> bool:
-    """Whether C++ computes this case: float32, no mask, a variant that it knows; and it is there at all."""
+    """Whether C++ computes this case: float32, no mask, a known variant, and the compiled code is available."""
     compiled = cell.backprop.compiled
     if compiled is None or mask_TxB is not None or jnp.dtype(dtype) != jnp.float32 or not compiled.knows(params):
         return False
@@ -283,7 +283,7 @@ _fast.defvjp(_fast_forward, _fast_backward)
 def _in_chunks(
     cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
 ) -> tuple[Array, State]:
-    """As `_fast`: time is cut into equal chunks, and what is missing of the last one is masked."""
+    """As `_fast`, with time cut into equal chunks; the last one is padded and masked."""
     length = len(x_TxBxD)
     chunks = -(-length // CHUNK)
     missing = -length % chunks
@@ -344,7 +344,7 @@ _lean.defvjp(_lean_forward, _lean_backward)
 
 
 def _kept(cell: Cell, dtype: DTypeLike, params: Params, before: State, gates_x_TxBxG: Array) -> Tree:
-    """What every step keeps, from the states before: all steps are rows of one large step."""
+    """The residuals of every step, from the states before: all steps are rows of one large step."""
     times, batch = gates_x_TxBxG.shape[:2]
     before, gates_x = jax.tree.map(lambda y: y.reshape(-1, y.shape[-1]), (before, gates_x_TxBxG))
     _, kept = cell.backprop.advance(params, before, gates_x, dtype)

@@ -24,15 +24,15 @@ FILE = "positions.npz"
 def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> None:
     """Evaluate the last checkpoint of a run and write ``positions.npz`` beside its result.
 
-    The file holds ``loss_CxWxT`` and ``short_CxWxT`` (float32, nats per token, of the long and the short windows; T is
-    the run's own context, where that is shorter), the ``chains`` as JSON text, and when the run ``ended``. A file that
-    is there, of the same chains and the same result, is kept.
+    The file holds ``loss_CxWxT`` and ``short_CxWxT`` (float32, nats per token, for the long and the short windows; T is
+    at most the run's own context), the ``chains`` as JSON text, and the time when the run ``ended``. An existing file
+    of the same chains and the same result is kept.
 
     Args:
-        batch_size: windows of the whole context in one evaluation step; of shorter ones as many more.
+        batch_size: windows of the whole context in one evaluation step; more for shorter windows.
     Raises:
-        UserError: the run has not ended or its last checkpoint is not of its last step, another text than the run
-            began with, or one too short for the chains.
+        UserError: the run has not ended, its last checkpoint is not of its last step, another text than the run began
+            with, or a text too short for the chains.
     """
     if read_positions(folder, chains) is not None:
         return
@@ -68,7 +68,7 @@ def measure_positions(folder: Path, chains: Chains, batch_size: int = 32) -> Non
 
 
 def read_positions(folder: Path, chains: Chains) -> tuple[np.ndarray, np.ndarray] | None:
-    """``loss_CxWxT`` and ``short_CxWxT`` of a run, or None where they were not measured on these chains."""
+    """``loss_CxWxT`` and ``short_CxWxT`` of a run, or None if they were not measured on these chains."""
     path, result = folder / FILE, runs.read_result(folder)
     if not path.is_file() or result is None:
         return None
@@ -77,5 +77,5 @@ def read_positions(folder: Path, chains: Chains) -> tuple[np.ndarray, np.ndarray
             of = (str(saved["chains"]), str(saved["ended"]))
             asked = (json.dumps(chains.as_fields()), result["ended"])
             return (saved["loss_CxWxT"], saved["short_CxWxT"]) if of == asked else None
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile):  # of an older version, or damaged: measured anew
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile):  # of an older version, or damaged: measure again
         return None

@@ -1,12 +1,12 @@
-"""Held-out windows for comparing positions: chains of overlapping windows, in which tokens come at several positions.
+"""Held-out windows for comparing positions: chains of overlapping windows, so that tokens occur at several positions.
 
-The loss of a token differs far more from token to token (2 to 3 nats) than from one position to another (hundredths of
-a nat). Windows that follow one another at a stride predict the same token with little context and with much, so that
-its own difficulty cancels. Every model reads the same windows, so that it cancels between models too.
+The loss differs far more between tokens (2 to 3 nats) than between positions (hundredths of a nat). Overlapping windows
+predict the same token with short and with long context, so its difficulty cancels. Every model reads the same windows,
+so it cancels between models too.
 
-The first positions of a window are few tokens, so that they are measured on many short windows beside the long ones.
+The first positions of the long windows are few tokens, so they are also measured on many short windows.
 
-Positions count from 1: the loss at position t is that of the token after t tokens of context.
+Positions count from 1: the loss at position t is the loss of the token after t tokens of context.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from seqjax.errors import UserError
 KAPLAN_CHARACTERS = 4.3
 """Characters of one token of Kaplan et al. 2020: 96 GB of text in 2.29e10 tokens (section 2.3)."""
 EARLY = 100, 128
-"""Where LSTMs are said to have stopped improving, in tokens of Kaplan et al. 2020 (figure 7, right)."""
-SHORT, SHORT_STRIDE = 32, 16  # tokens of the short windows, and from one to the next
+"""Positions after which LSTMs no longer improve, in tokens of Kaplan et al. 2020 (figure 7, right)."""
+SHORT, SHORT_STRIDE = 32, 16  # length and stride of the short windows, tokens
 
 
 @dataclass(frozen=True)
 class Chains:
-    """Which windows are read, and which positions are compared on the same tokens.
+    """The windows to read, and the positions to compare on the same tokens.
 
     Attributes:
-        context: T of the longest windows; shorter models read the first tokens of each.
-        stride: from one window of a chain to the next.
-        chains: spread evenly over the text; resampled as a whole, because they share no token.
-        windows: of each chain.
-        early, late: first and last position of two equally long spans, a multiple of ``stride`` apart: all late tokens
-            but those of the first windows are early tokens of later windows; None where the context is too short.
+        context: T of the long windows; models with a shorter context read the first tokens of each.
+        stride: between neighbouring windows of a chain, tokens.
+        chains: number of chains, spread evenly over the text. They share no token, so whole chains are resampled.
+        windows: number of windows of each chain.
+        early, late: first and last position of two spans of equal length, a multiple of ``stride`` apart: late tokens
+            of a window are early tokens of a later window. None if the context is too short.
     """
 
     context: int
@@ -50,7 +50,7 @@ class Chains:
 
     @property
     def _length(self) -> int:
-        """Tokens of a chain, with the last to be predicted."""
+        """Number of tokens of a chain, including the last target."""
         return self.context + (self.windows - 1) * self.stride + 1
 
     @property
@@ -59,7 +59,7 @@ class Chains:
         return min(SHORT, self.context)
 
     def short_starts(self, n_tokens: int) -> np.ndarray:
-        """Starts of the short windows, all through each chain, int64 [chains, short windows]."""
+        """Starts of the short windows over each whole chain, int64 [chains, short windows]."""
         return self.starts(n_tokens)[:, :1] + np.arange(0, self._length - self.short, SHORT_STRIDE)
 
     def starts(self, n_tokens: int) -> np.ndarray:
@@ -79,7 +79,7 @@ class Chains:
 
     @property
     def apart(self) -> int:
-        """How many windows lie between the one in which a token is late and the one in which it is early."""
+        """Number of windows between the window where a token is late and the window where it is early."""
         return (self.late[0] - self.early[0]) // self.stride if self.early and self.late else 0
 
     def bins(self) -> list[tuple[int, int]]:
@@ -98,15 +98,15 @@ class Chains:
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> Chains:
-        """What `as_fields` gave, perhaps through JSON, where tuples become lists."""
+        """The inverse of `as_fields`, also after JSON, where tuples become lists."""
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
 
     def binned(self, loss_CxWxT: np.ndarray, short_CxWxT: np.ndarray) -> np.ndarray:
-        """Mean loss of each chain in each of the `bins`, [C, P]; NaN where a model's context ends before.
+        """Mean loss of each chain in each of the `bins`, [C, P]; NaN beyond the model's context.
 
         Args:
-            loss_CxWxT: of the long windows, as far as the model's context goes.
-            short_CxWxT: of the short windows, likewise; they decide the bins within them.
+            loss_CxWxT: of the long windows, up to the model's context.
+            short_CxWxT: of the short windows, likewise; used for the bins within them.
         """
         *bins, whole = self.bins()
         columns = []
@@ -118,7 +118,7 @@ class Chains:
         return np.stack(columns, axis=1)
 
     def early_and_late(self, loss_CxWxT: np.ndarray) -> np.ndarray:
-        """Mean loss of each chain on the same tokens, with little context and with much, [C, 2]; NaN without both."""
+        """Mean loss of each chain on the same tokens with short and with long context, [C, 2]; NaN if not available."""
         if not (self.early and self.late) or loss_CxWxT.shape[2] < self.context:
             return np.full((len(loss_CxWxT), 2), np.nan)
         spans = (
@@ -129,17 +129,17 @@ class Chains:
 
 
 def _means(loss_CxWxT: np.ndarray) -> np.ndarray:
-    """Mean of each chain; NaN where there is nothing."""
+    """Mean of each chain; NaN if it is empty."""
     if not loss_CxWxT.size:
         return np.full(len(loss_CxWxT), np.nan)
     return loss_CxWxT.mean(axis=(1, 2), dtype=np.float64)
 
 
 def make_chains(context: int, characters_per_token: float, chains: int, windows: int) -> Chains:
-    """Chains for models of this context, with the early span where Kaplan's tokens 100 to 128 would be.
+    """Chains for models of this context, with the early span at Kaplan's tokens 100 to 128.
 
-    The late span is as long and ends with the context (or up to a stride before). There is no pair where less than a
-    span lies between the two.
+    The late span has the same length and ends with the context (or less than a stride before). Without at least the
+    length of a span between them, there are no spans.
     """
     ratio = KAPLAN_CHARACTERS / characters_per_token
     first, last = (round(position * ratio) for position in EARLY)

@@ -1,4 +1,4 @@
-"""A trained run, opened: its config, its data, its parameters, and what can be asked of them.
+"""A trained run: its config, data and parameters, with methods for losses, samples and traces.
 
 run = seqjax.open("runs/lstm/lstm-2x128-0123456789")
 run.config, run.params, run.losses("To be or not to be"), run.sample("To be", temperature=0.8)
@@ -43,13 +43,13 @@ def open_run(
     data: Any = None,
     say: Callable[[str], None] | None = None,
 ) -> OpenRun:
-    """A trained run. What is read from its folder and its data is read when it is first asked for.
+    """Open a trained run. Its checkpoint and its data are read when they are first used.
 
     Args:
-        checkpoint: whose parameters: of the last step that was saved, or of the best evaluation.
-        corpus: where the data is now that the run began with; None: where the config says.
-        data: what the run's task loads, where it is at hand; None: it is loaded when it is needed.
-        say: told of a damaged checkpoint that is passed over; None: standard error.
+        checkpoint: the parameters of the last saved step, or of the best evaluation.
+        corpus: new place of the run's data; None: the place in the config.
+        data: the data of the run's task, if it is loaded already; None: it is loaded when needed.
+        say: called with a line for each damaged checkpoint that is skipped; None: standard error.
     Raises:
         UserError: not a run folder.
     """
@@ -61,7 +61,7 @@ def open_run(
 
 
 class OpenRun:
-    """See :func:`open_run`. The methods that take or give text are of runs on text."""
+    """See :func:`open_run`. Methods that take or return text are only for runs on text."""
 
     def __init__(
         self, folder: Path, config: RunConfig, checkpoint: str, corpus: str | None, say: Callable[[str], None]
@@ -71,10 +71,10 @@ class OpenRun:
 
     @cached_property
     def data(self) -> Any:
-        """What the run's task loads: of text a `seqjax.tasks.text.Text`; it is that which the run began with.
+        """The data of the run's task (for text a `seqjax.tasks.text.Text`), checked to be the data the run began with.
 
         Raises:
-            UserError: it is not there, or is another one.
+            UserError: it is missing or has changed.
         """
         found = task_module(task_name(self.config)).load(self.config, Where(self.folder, self._corpus))
         if isinstance(found, text.Text):
@@ -84,20 +84,20 @@ class OpenRun:
 
     @property
     def tokenizer(self) -> Any:
-        """Of a run on text."""
+        """The tokenizer of a run on text."""
         self._of_text()
         return self.data.tokenizer
 
     @cached_property
     def objective(self) -> Objective:
-        """The functions that the run was trained with: parameters from a key, loss, score."""
+        """The functions of the run's training: initial parameters, loss, score."""
         if isinstance(self.config, Config):
             return text.make_objective(self.config, self.tokenizer.vocab_size)
         return self.task.objective
 
     @cached_property
     def task(self) -> Task:
-        """What the run was trained on, with its data."""
+        """The run's task with its data."""
         return task_module(task_name(self.config)).make_task(self.config, self.data)
 
     @cached_property
@@ -116,7 +116,7 @@ class OpenRun:
 
     @property
     def step(self) -> int:
-        """Of the checkpoint."""
+        """The step of the checkpoint."""
         return self.saved[0]
 
     @property
@@ -133,7 +133,7 @@ class OpenRun:
 
     @pinned()
     def token_losses(self, tokens_BxT1: np.ndarray) -> np.ndarray:
-        """Cross-entropy of each next token of windows that stand alone: float32 [B, T], nats."""
+        """Cross-entropy of each next token of independent windows: float32 [B, T], nats."""
         return np.asarray(self._score(self.params, tokens_BxT1))
 
     @cached_property
@@ -141,12 +141,12 @@ class OpenRun:
         return jax.jit(lambda params, tokens_BxT1: text.token_losses(self.model, params, tokens_BxT1)[0])
 
     def losses(self, words: str) -> np.ndarray:
-        """Cross-entropy of each token of a text but the first, nats, float32 [T - 1]."""
+        """Cross-entropy of each token of a text except the first, nats, float32 [T - 1]."""
         return self.token_losses(self._tokens(words, least=2)[None])[0]
 
     @pinned()
     def evaluate(self, split: str = "validation", windows: int | None = None) -> Evaluation:
-        """Loss on one split; ``windows``: how many, as in result.json where nothing is said."""
+        """Loss on one split. ``windows``: their number; None: as in result.json."""
         config = self._of_text()
         shard, score, carry = self.data.shard(split), jax.jit(self.objective.score), self.objective.zero_carry()
         windows = config.evaluation.final_windows if windows is None else windows
@@ -154,7 +154,7 @@ class OpenRun:
 
     @pinned()
     def held_out(self) -> Found:
-        """The evaluation of result.json, once more: of any task, on its validation data."""
+        """Repeat the evaluation of result.json, for any task, on its validation data."""
         score, carry, scores = jax.jit(self.objective.score), self.objective.zero_carry(), []
         for batch in self.task.held_out(True):
             found, carry = score(self.params, batch, carry)
@@ -162,10 +162,10 @@ class OpenRun:
         return self.task.summary(scores, True)
 
     def sample(self, prompt: str = "\n", tokens: int = 300, *, samples: int | None = None, **how: Any) -> Any:
-        """``prompt`` and so many tokens more.
+        """``prompt`` continued by ``tokens`` tokens.
 
         Args:
-            samples: how many texts; None: one, not in a list.
+            samples: number of texts; None: one, not in a list.
             how: ``temperature``, ``top_k``, ``top_p``, ``seed``, see :func:`~seqjax.models.generation.generate`.
         """
         config, start = self._of_text(), self._tokens(prompt, least=1)
@@ -177,7 +177,7 @@ class OpenRun:
 
     @pinned()
     def trace(self, words: str) -> Trace:
-        """What the model says of each token of a text, and what the family shows of its inside meanwhile."""
+        """The loss of each token of a text, and the inside of the model (attention, gates, states)."""
         config, tokens_T = self._of_text(), self._tokens(words, least=2)
         read = jax.jit(partial(look_inside, config.model, dtype=config.train.compute_dtype))
         try:
@@ -212,9 +212,9 @@ def _restored(
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder, writable=False)
         if which == "best":
-            runs.read_curve(folder)  # says so where it is missing
+            runs.read_curve(folder)  # raises if the file is missing
         if which == "best" and checkpoints.steps() and checkpoints.best() is None:
-            raise UserError(f"{folder}: no checkpoint that is there was evaluated, so none is the best; take the last")
+            raise UserError(f"{folder}: no saved checkpoint was evaluated, so there is no best one; take the last")
         here = SingleDeviceSharding(present_devices()[0])
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),

@@ -24,8 +24,8 @@ from seqjax.training.record import Run
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any
-READ = ("loss", "grad_norm", "alive")  # of each step's metrics; the learning rate is known
-CALL_SECONDS = 0.1, 0.4  # calls of the program that are shorter take more steps at once, longer ones fewer
+READ = ("loss", "grad_norm", "alive")  # metrics taken from the device; the host knows the learning rate
+CALL_SECONDS = 0.1, 0.4  # shorter calls of the program take more steps at once, longer calls fewer
 
 
 class Bundle:
@@ -39,7 +39,7 @@ class Bundle:
 
     def __init__(self, members: Sequence[Run], devices: int | None, stop: Sequence[int]) -> None:
         self.members = members
-        self.config, self.task = members[0].config, members[0].task  # what may differ is read from each run
+        self.config, self.task = members[0].config, members[0].task  # values that may differ are read from each run
         self.program = make_bundle([run.config for run in members], self.task.objective, devices)
         self._checkpoint_every = self.config.train.checkpoint_every or self.task.evaluate_every
         self._rates_RxS = np.stack([run.rates for run in members])
@@ -61,7 +61,7 @@ class Bundle:
         return memory_errors(lead.folder, values, keys, len(self.members), lead.checkpoints.last)
 
     def restore(self) -> tuple[TrainState, int]:
-        """Fresh states, and the step of the least advanced run; the others enter the program at theirs."""
+        """Fresh states, and the first step of the least advanced run; each other run enters at its own step."""
         state = self.program.init()
         waiting = [run for run in self.members if run.result is None]
         for run in waiting:
@@ -104,20 +104,20 @@ class Bundle:
             raise Interrupted(self._stop[0], step)
 
     def _catch_up(self, step: int, state: TrainState) -> None:
-        """Evaluate runs that resume here and were stopped between their checkpoint and its evaluation."""
+        """Evaluate runs that resume here and were stopped between the checkpoint and the evaluation of this step."""
         if step > 0 and self._evaluates(step):
             behind = [r for r in self.members if r.result is None and r.start == step and not r.is_evaluated(step)]
             if behind:
                 self._evaluate(step, state, behind)
 
     def _active(self, step: int) -> list[Run]:
-        """The runs that take this step: neither ended nor still waiting for the others."""
+        """The runs that take this step: not ended and not waiting for the others."""
         return [run for run in self.members if run.result is None and run.start <= step]
 
     def batches(self, first: int) -> tuple[Tree, int]:
         """The batches of the steps from ``first`` on, leaves [R, K, B, ...], and their number, at most K.
 
-        Lanes of one seed see the same data.
+        Lanes with the same seed have the same data.
         """
         lanes_of_seed: dict[int, list[int]] = {}
         for lane, run in enumerate(self.members):
@@ -140,7 +140,7 @@ class Bundle:
         return self.program.put(filled), count
 
     def schedule(self, first: int, count: int) -> tuple[Hyper, np.ndarray]:
-        """Learning rates [R, K], weight decays [R], and before which of the steps [K] the carry is zeroed."""
+        """Learning rates [R, K], weight decays [R], and whether to zero the carry before each step, bool [K]."""
         capacity = self.program.steps_at_once
         resets_K, rates_RxK = np.zeros(capacity, bool), np.zeros((len(self.members), capacity), np.float32)
         rates_RxK[:, :count] = self._rates_RxS[:, first : first + count]
@@ -148,19 +148,19 @@ class Bundle:
         return Hyper(rates_RxK, self._decay_R), resets_K
 
     def _next_event(self, step: int) -> int:
-        """The first step after this one at which something is due or a run enters."""
+        """The next step with a checkpoint, an evaluation, the end, or a run that enters."""
         due = [step - step % every + every for every in (self._checkpoint_every, self.task.evaluate_every)]
         return min(self.last_step, *due, *(run.start for run in self.members if run.start > step))
 
     def _is_due(self, step: int) -> bool:
-        """Whether the device is waited for after this many steps: for an evaluation, a checkpoint or the end."""
+        """Whether this step has an evaluation, a checkpoint or the end: then the host waits for the device."""
         return step % self._checkpoint_every == 0 or step == self.last_step or self._evaluates(step)
 
     def _evaluates(self, step: int) -> bool:
         return step % self.task.evaluate_every == 0 and step < self.last_step
 
     def _read(self, first: int, count: int, metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of the ``count`` steps from ``first`` on off the device, and see how long they took."""
+        """Fetch the metrics of ``count`` steps from ``first`` on; adapt ``steps_at_once`` to the time they took."""
         columns_RxK = jax.device_get([metrics[name] for name in READ])
         for lane, run in enumerate(self.members):
             if run.result is None and run.start <= first:
@@ -174,14 +174,14 @@ class Bundle:
             self._steps_at_once = max(self._steps_at_once // 2, 1)
 
     def _pause(self, step: int, state: TrainState) -> None:
-        """Save, and evaluate if that is due at this step: an evaluation that fails costs no training."""
+        """Save first, then evaluate if it is due: a failed evaluation loses no training."""
         self._save(step, state)
         if self._evaluates(step):
             self._evaluate(step, state, self._active(step - 1))
         self._last_read = time.monotonic()  # the time between two reads is to be that of training
 
     def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Found]:
-        """One point of each of these runs' validation curve, on the same data at every step."""
+        """Add a point to the validation curve of each of these runs, on the same data at every step."""
         found = self._held_out(step, state, final=False)
         for run, of_run in zip(self.members, found, strict=True):
             if run in members:
@@ -189,10 +189,10 @@ class Bundle:
         return found
 
     def _held_out(self, step: int, state: TrainState, final: bool) -> list[Found]:
-        """What the held-out data says of every run.
+        """Evaluate every run on the held-out data.
 
         Raises:
-            Interrupted: asked to stop between two batches; the state is saved, and a resumed run evaluates it.
+            Interrupted: asked to stop between two batches. The state is saved; a resumed run evaluates it.
         """
         began, carry, scores = time.monotonic(), self.program.zero_carry(), []
         with self.memory_errors(EVALUATION):
@@ -245,5 +245,5 @@ def _shapes(batch: Tree) -> list[tuple[int, ...]]:
 
 @partial(jax.jit, donate_argnums=0)
 def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
-    """``state`` as lane number ``lane`` of the stacked states."""
+    """The stacked states with ``state`` as lane number ``lane``."""
     return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)

@@ -1,12 +1,12 @@
-"""Checkpoints: written in the background, complete or absent, the last two and the best kept, each with its digests.
+"""Checkpoints: written in the background, complete or absent, with digests. The last two and the best are kept.
 
     checkpoints/20/                 Orbax's files, and ``seqjax.json``
-    checkpoints/20/seqjax.json      what the loop remembers, and the sha256 of each file
-    checkpoints/20.writing/         a save that is not complete; renamed to ``20`` when it is
-    checkpoints/20.damaged/         one whose digests did not fit; it is kept until the next one is found
+    checkpoints/20/seqjax.json      values of the host's loop, and the sha256 of each file
+    checkpoints/20.writing/         an incomplete save; renamed to ``20`` when complete
+    checkpoints/20.damaged/         a checkpoint with a wrong digest; kept until the next one is found
 
-A checkpoint is damaged where its digests say so. Any other failure to read it is an error with a reason of its own,
-and moves nothing. Checkpoints of earlier versions hold one digest of their arrays, and are read as before.
+A checkpoint is damaged if a digest is wrong. Any other failure to read it is an error with its own reason, and moves
+nothing. Checkpoints of earlier versions hold one digest of their arrays and can still be read.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from seqjax.runs import read_metrics
 Tree = Any
 KEPT = 2
 RECORD = "seqjax.json"
-ONE_AT_A_TIME = threading.Lock()  # Orbax's saves wait for each other's signals where two run in one process
+ONE_AT_A_TIME = threading.Lock()  # two saves of Orbax in one process wait for each other's signals
 UNFINISHED = ("*.orbax-checkpoint-tmp*", "*.writing", "*.unwanted")
-OF_THE_MACHINE = re.compile(  # what Orbax and TensorStore say of files that may well be whole
+OF_THE_MACHINE = re.compile(  # errors of Orbax and TensorStore that do not mean a damaged file
     r"No space left|File too large|quota exceeded|Permission denied|Read-only file system|Too many open files|"
     r"Input/output error|Stale file handle|Cannot allocate|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|"
     r"DEADLINE_EXCEEDED",
@@ -54,8 +54,8 @@ class Checkpoints:
     """The checkpoints of one run folder.
 
     Args:
-        run_folder: its ``checkpoints/`` holds them, its ``metrics.jsonl`` says which is the best.
-        writable: False only reads, and leaves what a running process is writing alone.
+        run_folder: its ``checkpoints/`` holds them; its ``metrics.jsonl`` tells the best.
+        writable: False: only read, and ignore the files that a running process is writing.
     """
 
     def __init__(self, run_folder: Path, writable: bool = True) -> None:
@@ -65,25 +65,25 @@ class Checkpoints:
         self._worker = ThreadPoolExecutor(1, "checkpoints")
         self._writable = writable
         self._descriptor: int | None = None
-        for name in ("absl", "asyncio", "orbax"):  # they log tracebacks of what we say in one line
+        for name in ("absl", "asyncio", "orbax"):  # they log tracebacks of errors that we report in one line
             logging.getLogger(name).setLevel(logging.CRITICAL)
         with storage_errors(self._folder):
             if writable:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                for pattern in UNFINISHED:  # of processes that have ended: the lock of the run is ours
+                for pattern in UNFINISHED:  # left by processes that have ended: this one holds the lock of the run
                     for path in self._folder.glob(pattern):
                         _remove(path)
-                self._name("")  # what cannot work is refused before training
+                self._name("")  # refuses an impossible path before training
 
     def save(self, step: int, state: Tree, host: dict[str, Any]) -> None:
         """Copy the state to the host and write it in the background.
 
         Args:
             step: the name of the checkpoint.
-            host: what the loop itself must remember, JSON.
+            host: JSON values of the host's loop.
         """
         self._settle()
-        # copies, for the next step is donated the buffers, and the caller's host values move on
+        # copies, since the next step reuses the buffers and the caller changes its values
         arrays = jax.tree.map(np.array, serialization.to_state_dict(state))
         record = {"host": copy.deepcopy(host), "arrays": digest(arrays)}
         with storage_errors(self._folder):
@@ -100,7 +100,7 @@ class Checkpoints:
             file.write(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
             file.flush()
             os.fsync(file.fileno())
-        _remove(self._folder / str(step))  # perhaps a file of that name
+        _remove(self._folder / str(step))  # there may be a file of that name
         unfinished.rename(self._folder / str(step))
         _sync(self._folder)
         self._prune()
@@ -111,12 +111,12 @@ class Checkpoints:
             _remove(self._folder / str(step))
 
     def discard(self, step: int) -> None:
-        """Delete a checkpoint whose state turned out to be of no use."""
+        """Delete a checkpoint whose evaluation was not finite."""
         self.wait()
         _remove(self._folder / str(step))
 
     def steps(self) -> list[int]:
-        """The steps that are there, oldest first; other names in the folder are none of ours."""
+        """The steps of all checkpoints, oldest first; other names in the folder are ignored."""
         with storage_errors(self._folder):
             names = os.listdir(self._folder) if self._folder.is_dir() else []
         found = (name for name in names if re.fullmatch("0|[1-9][0-9]*", name, re.ASCII))
@@ -128,7 +128,7 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def best(self, steps: Sequence[int] | None = None) -> int | None:
-        """Of ``steps`` (all that are there), the one of the lowest validation loss; None when none was measured."""
+        """The step of ``steps`` (None: all) with the lowest validation loss; None if none was measured."""
         losses = {r["step"]: r["validation_loss"] for r in read_metrics(self._run_folder) if "validation_loss" in r}
         measured = [step for step in (self.steps() if steps is None else steps) if step in losses]
         return min(measured, key=losses.__getitem__, default=None)
@@ -136,15 +136,15 @@ class Checkpoints:
     def restore(
         self, like: Tree, say: Callable[[str], None], step: int | None = None
     ) -> tuple[int, Tree, dict[str, Any]] | None:
-        """The newest whole checkpoint not after ``step``, or None when there is none.
+        """The newest whole checkpoint not after ``step``; None if there is none.
 
         Args:
             like: a state of the same structure, shapes and shardings.
-            say: told of each checkpoint that is damaged and passed over.
+            say: called with a line for each damaged checkpoint that is skipped.
         Returns:
-            Step, state, and what the loop wanted remembered.
+            Step, state, and the values of the host's loop.
         Raises:
-            UserError: all are damaged; or one that is not damaged cannot be read, or is of another config.
+            UserError: all are damaged; one that is not damaged cannot be read; one is of another config.
         """
         damaged: list[int] = []
         while candidates := [s for s in self.steps() if (step is None or s <= step) and s not in damaged]:
@@ -154,7 +154,7 @@ class Checkpoints:
                 state, host = self._load(candidate, like)
             except Exception as error:
                 if not path.is_dir():
-                    continue  # deleted meanwhile by the process that trains this run
+                    continue  # the process that trains this run has deleted it
                 if not isinstance(error, _Damaged):
                     raise
                 say(f"checkpoint {candidate} in {self._folder} is corrupt ({error}); taking the one before")
@@ -170,7 +170,7 @@ class Checkpoints:
         return None
 
     def _set_aside(self, steps: Sequence[int]) -> None:
-        """Rename damaged checkpoints; those that an earlier start found go."""
+        """Rename damaged checkpoints to ``*.damaged``; delete those of an earlier start."""
         with storage_errors(self._folder):
             for path in self._folder.glob("*.damaged"):
                 _remove(path)
@@ -182,7 +182,7 @@ class Checkpoints:
         """State and host values.
 
         Raises:
-            _Damaged: its digests do not fit.
+            _Damaged: a digest is wrong.
             UserError: it is of another config, or cannot be read here.
         """
         path = self._folder / str(step)
@@ -202,8 +202,8 @@ class Checkpoints:
         return serialization.from_state_dict(like, arrays), record["host"]
 
     def _name(self, name: str | int) -> str:
-        """A path for Orbax, by the open folder where the system can: of other paths it takes ``[1]`` for a pattern,
-        a backslash for a slash and ``gs:`` for a bucket, and bytes that are not UTF-8 it cannot take."""
+        """A path for Orbax, by a file descriptor of the folder if possible. In other paths Orbax takes ``[1]`` for a
+        pattern, a backslash for a slash and ``gs:`` for a bucket, and it fails on bytes that are not UTF-8."""
         if self._descriptor is None:
             self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             weakref.finalize(self, os.close, self._descriptor)
@@ -219,7 +219,7 @@ class Checkpoints:
         return path
 
     def wait(self) -> None:
-        """Return when everything is on disk, and what is not kept has gone."""
+        """Wait until everything is on disk; delete checkpoints that are not kept."""
         self._settle()
         if self._writable:
             with storage_errors(self._folder):
@@ -232,7 +232,7 @@ class Checkpoints:
                 saving.result()
 
     def close(self) -> None:
-        """Wait, and let go of the folder."""
+        """Wait for the save in progress and stop the worker."""
         try:
             self._settle()
         finally:
@@ -240,15 +240,15 @@ class Checkpoints:
 
 
 class _Damaged(Exception):
-    """The digests say that a file is not as it was written; the message says which."""
+    """A file has a wrong digest or is missing; the message names it."""
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """What is in ``seqjax.json``, once every file beside it is found as it was written; None where there is none.
+    """The contents of ``seqjax.json``, after checking the digest of every file; None if it does not exist.
 
     Raises:
-        _Damaged: the record or a file is absent or has another digest.
-        UserError: a file cannot be read, for want of permission perhaps.
+        _Damaged: the record or a file is missing or has another digest.
+        UserError: a file cannot be read, perhaps for lack of permission.
     """
     try:
         if not os.path.lexists(path / RECORD):
@@ -268,8 +268,8 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _read_old_record(path: Path, name: str) -> dict[str, Any]:
-    """The record of a checkpoint of earlier versions, which kept it in Orbax's metadata; its arrays are read to see
-    that their digest fits."""
+    """The record of a checkpoint of earlier versions, which kept it in Orbax's metadata. The digest of its arrays is
+    checked."""
     try:
         found = ocp.metadata(name).custom_metadata or {}
         if found.get("sha256") == digest(jax.device_get(ocp.load(name))):
@@ -285,11 +285,11 @@ def _read_old_record(path: Path, name: str) -> dict[str, Any]:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     reason = " ".join(f"{type(error).__name__}: {error} {error.__cause__ or ''}".split())[:200]
-    return UserError(f"{path}: this checkpoint cannot be read here ({reason}); nothing says it is damaged: it stays")
+    return UserError(f"{path}: this checkpoint cannot be read here ({reason}); it may be undamaged and is kept")
 
 
 def _compare_shapes(path: Path, saved: Tree, wanted: Tree) -> None:
-    """Raise a UserError that names the first array whose shape or dtype is another one in the checkpoint."""
+    """Raise a UserError with the first array whose shape or dtype differs in the checkpoint."""
     there, here = (
         {jax.tree_util.keystr(key): f"{leaf.dtype}{list(leaf.shape)}" for key, leaf in jax.tree.leaves_with_path(tree)}
         for tree in (saved, wanted)
@@ -297,8 +297,8 @@ def _compare_shapes(path: Path, saved: Tree, wanted: Tree) -> None:
     for key in sorted({**there, **here}):
         if there.get(key) != here.get(key):
             raise UserError(
-                f"{path}: is of another config or setting of JAX: {key} is {there.get(key, 'absent')} in it and "
-                f"{here.get(key, 'absent')} here; go on with those that the run began with"
+                f"{path}: has another config or setting of JAX: {key} is {there.get(key, 'absent')} in it and "
+                f"{here.get(key, 'absent')} here; use the ones that the run began with"
             )
 
 
@@ -323,7 +323,7 @@ def _sync(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file or folder, which vanishes as a whole: a reader never sees half a checkpoint."""
+    """Delete a file or folder. A folder is renamed first, so that a reader never sees half a checkpoint."""
     if path.is_dir() and not path.is_symlink():
         unwanted = path.with_name(path.name + ".unwanted")
         if path.suffix != ".unwanted":
@@ -336,9 +336,9 @@ def _remove(path: Path) -> None:
 
 
 def _check_room(folder: Path, n_bytes: int) -> None:
-    """Raise OSError now if so many bytes cannot be written: Orbax would find out in its background threads.
+    """Raise OSError if ``n_bytes`` cannot be written: Orbax would fail only later, in its background threads.
 
-    Reserving them in a file that is thrown away sees full disks, quotas and limits alike.
+    Reserving them in a temporary file detects full disks, quotas and limits.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
@@ -360,7 +360,7 @@ def digest(arrays: Tree) -> str:
 
 @contextlib.contextmanager
 def _storage_failures(folder: Path) -> Iterator[None]:
-    """Orbax and TensorStore report a full disk as errors of their own kinds: say it in our words."""
+    """Turn Orbax's and TensorStore's errors of a full disk and the like into a UserError."""
     try:
         yield
     except (UserError, KeyboardInterrupt, OSError):
@@ -370,6 +370,6 @@ def _storage_failures(folder: Path) -> Iterator[None]:
         if (found := OF_THE_MACHINE.search(text)) is None:
             raise
         raise UserError(
-            f"{folder}: cannot write a checkpoint ({found[0]}); what is on disk is intact: mend this "
+            f"{folder}: cannot write a checkpoint ({found[0]}); what is on disk is intact: fix this "
             "and start the same command again"
         ) from error

@@ -1,18 +1,18 @@
-"""How the loss at step t depends on the state at step k: the gradients that back-propagation through time multiplies.
+"""Gradients of the loss at step t with respect to the state at step k: the subject of back-propagation through time.
 
-A nudge n_k, zero, is added to what step k hands on, and loss_t is differentiated with respect to it, for every t and k:
+A nudge n_k, zero, is added to the state of step k, and loss_t is differentiated with respect to it, for every t and k:
 
-    recurrent     s_k = step(s_{k-1}, x_k) + n_k      the state of every layer after step k: all that later steps know
-    Transformer   x_k = E[token_k] + P[k] + n_k       the residual stream of position k, as it enters the first block
+    recurrent     s_k = step(s_{k-1}, x_k) + n_k      the state of every layer after step k
+    Transformer   x_k = E[token_k] + P[k] + n_k       the residual stream of position k before the first block
 
 For an Elman network of one layer d loss_t / d h_k is a product of Jacobians (Pascanu, Mikolov & Bengio 2013, ICML,
 equation 5; vectors are rows here, so that h_j = tanh(h_{j-1} W_h + ...)):
 
     d loss_t / d h_k = d loss_t / d h_t  .  D_t W_h^T  .  D_{t-1} W_h^T  ...  D_{k+1} W_h^T,     D_j = diag(1 - h_j^2)
 
-An LSTM's state is (h, c), and its gradient has a part for each: that for c_k holds h_k, and that for h_k holds c_k.
-A Transformer has no state that parts past and future. Its x_k reaches loss_t through attention, in every block, by
-paths whose number of factors does not grow with t - k; at k = t the residual stream itself is one more path.
+An LSTM's state is (h, c), and its gradient has a part for each: the gradient by c_k with h_k fixed, and by h_k with c_k
+fixed. A Transformer has no such state. Its x_k reaches loss_t through attention in every block, by paths whose number
+of factors does not grow with t - k. At k = t the residual stream is one more path.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Tree = Any
 
 
 def nudged_losses(family: Family, params: Tree, batch_BxT1: jax.Array, nudges: Tree) -> jax.Array:
-    """loss_TxB: the cross-entropy of every next token in nats, with the nudges in place; without dropout.
+    """loss_TxB: the cross-entropy of every next token in nats, with the nudges added; without dropout.
 
-    The same losses as the language model of `family` has, whose parameters these are, in the dtype of the parameters.
+    With zero nudges they are the losses of the language model of `family`, in the dtype of the parameters.
     """
     logits_BxTxV, _ = watched(family, params, batch_BxT1[:, :-1], params["embedding"].dtype, nudges)
     targets_BxT = batch_BxT1[:, 1:]
@@ -40,10 +40,10 @@ def nudged_losses(family: Family, params: Tree, batch_BxT1: jax.Array, nudges: T
 
 
 def state_gradients(family: Family, params: Tree, batch_BxT1: jax.Array) -> Tree:
-    """d loss_t / d n_k of every t and k, in one program: a tree like the nudges', with a leading axis T of t.
+    """d loss_t / d n_k for every t and k, in one program: a tree like the nudges, with a leading axis T of t.
 
-    The rows of a batch know nothing of one another, so that one backward pass from sum_b loss_{t,b} has the gradients
-    of all rows; passes for all t are mapped over side by side (`jax.vmap`).
+    The rows of a batch are independent, so one backward pass from sum_b loss_{t,b} gives the gradients of all rows. The
+    passes for all t are batched by `jax.vmap`.
     """
     batch, times = batch_BxT1.shape[0], batch_BxT1.shape[1] - 1
     nudges = jax.tree.map(lambda n: n.astype(params["embedding"].dtype), family.no_nudges(batch, times))
@@ -56,7 +56,7 @@ def state_gradients(family: Family, params: Tree, batch_BxT1: jax.Array) -> Tree
 
 
 def gradient_norms(family: Family, params: Tree, batch_BxT1: jax.Array) -> dict[str, jax.Array]:
-    """norms_TxTxB by the names of `Family.states`: |d loss_t / d n_k|, t first; over all layers together."""
+    """norms_TxTxB by the names of `Family.states`: |d loss_t / d n_k|, t first, over all layers."""
 
     def norm(g: jax.Array) -> jax.Array:
         axes = (-3, -1) if family.recurrent else (-1,)
@@ -84,7 +84,7 @@ def elman_bound(params: Tree) -> float:
 def elman_mean_slope(h_TxBxH: np.ndarray) -> float:
     """sqrt of the mean of (1 - h^2)^2: the factor of one step back, for a random direction and an orthogonal W_h.
 
-    That is what a mean-field theory of random networks says of the mean square (Chen, Pennington & Schoenholz 2018,
-    ICML, "Dynamical isometry and a mean field theory of RNNs").
+    It is the factor of a mean-field theory of random networks (Chen, Pennington & Schoenholz 2018, ICML, "Dynamical
+    isometry and a mean field theory of RNNs").
     """
     return float(np.sqrt(np.mean((1 - np.square(np.asarray(h_TxBxH, np.float64))) ** 2)))

@@ -1,4 +1,4 @@
-"""On what a run ran: hardware, versions and the peak rate that model FLOP/s are compared with."""
+"""Hardware and versions of a run, and the peak FLOP/s of devices."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def present_devices() -> list[jax.Device]:
     """The devices of this machine.
 
     Raises:
-        UserError: JAX_PLATFORMS names a platform that is not here, or an accelerator does not start.
+        UserError: JAX_PLATFORMS names a missing platform, or an accelerator does not start.
     """
     try:
         return jax.devices()
@@ -48,13 +48,13 @@ def present_devices() -> list[jax.Device]:
 
 
 def peak_flops(devices: int) -> float | None:
-    """Peak bfloat16 FLOP/s of so many devices of the first one's kind, or None where it is not known (CPUs)."""
+    """Peak bfloat16 FLOP/s of ``devices`` devices of the first one's kind; None if unknown (CPUs)."""
     kind = jax.devices()[0].device_kind
     return next((peak * devices for name, peak in PEAK_BFLOAT16.items() if name.lower() in kind.lower()), None)
 
 
 def describe_hardware() -> dict[str, str | int]:
-    """Platform, device, how many, processor and cores."""
+    """Platform, device, number of devices, processor and cores."""
     device = jax.devices()[0]
     return {
         "platform": device.platform,
@@ -67,7 +67,7 @@ def describe_hardware() -> dict[str, str | int]:
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide a run's numbers."""
+    """Versions of Python and of the libraries that affect a run's numbers."""
     names = ("seqjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tiktoken")
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
@@ -96,7 +96,7 @@ def _processor() -> str:
 
 
 def machine_key() -> str:
-    """A short name for this kind of machine and software: programs compiled here run, as fast, where it is the same."""
+    """A digest of the machine's kind and software: programs compiled here can be used where it is equal."""
     device, flags = present_devices()[0], ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

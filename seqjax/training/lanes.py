@@ -1,4 +1,4 @@
-"""One program for one run, or for R runs side by side: the jitted train step and evaluation on a mesh of devices."""
+"""One program for R runs (R may be 1): the jitted train step and evaluation on a mesh of devices."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Program:
     Attributes:
         init: () -> TrainState on the mesh.
         steps: (state, batches, hyper, resets_K, count) -> (state, metrics), up to K steps in one call, see
-            :func:`~seqjax.training.step.train_steps`; the state is donated; the resets are shared by a bundle's runs.
+            :func:`~seqjax.training.step.train_steps`. The state is donated. The runs of a bundle share the resets.
         steps_at_once: K.
-        score: (params, batch, carry) -> (scores, carry), see `Objective`; the batch is shared by the runs of a bundle.
-        put: numpy leaves [K, B, ...] -> arrays sharded over the devices by rows.
-        zero_carry: recurrent state before the first batch, or None.
-        devices: how many devices the mesh has.
+        score: (params, batch, carry) -> (scores, carry), see `Objective`. The runs of a bundle share the batch.
+        put: numpy leaves [K, B, ...] -> arrays with rows sharded over the devices.
+        zero_carry: () -> recurrent state before the first batch, or None.
+        devices: number of devices of the mesh.
     """
 
     init: Callable[[], TrainState]
@@ -56,9 +56,9 @@ def make_program(config: RunConfig, objective: Objective, devices: int | None = 
     """Jit the train step with batch rows sharded over the devices and parameters replicated.
 
     Args:
-        devices: how many devices; None: all of them, of a CPU 1.
+        devices: number of devices; None: all, or 1 on a CPU.
     Raises:
-        UserError: more devices asked for than there are, or they do not divide the micro-batch.
+        UserError: there are fewer devices, or their number does not divide the micro-batch.
     """
     init, steps = _pure_parts(config, objective)
     seed, scale = np.int32(config.train.seed), np.float32(config.train.init_scale)
@@ -69,20 +69,20 @@ def make_program(config: RunConfig, objective: Objective, devices: int | None = 
 def make_bundle(
     configs: Sequence[RunConfig], objective: Objective, devices: int | None = None, side_by_side: int | None = None
 ) -> Program:
-    """Jit the train step of R runs that differ in nothing but their `lane_keys`: every array has a leading axis R.
+    """Jit the train step of R runs that differ only in their `lane_keys`: every array has a leading axis R.
 
-    The lanes are mapped over in groups: ``side_by_side`` of them are one batched computation (``vmap``), and the
-    groups follow one another inside the program (``lax.map``). An accelerator wants all lanes side by side; a CPU core
-    is fastest with a few, whose activations stay in its cache.
+    The lanes are computed in groups. A group of ``side_by_side`` lanes is one batched computation (``vmap``). Groups
+    run one after another inside the program (``lax.map``). An accelerator is fastest with all lanes in one group, a CPU
+    core with a few, whose activations stay in its cache.
 
     Args:
-        configs: of the lanes, at least one.
-        side_by_side: lanes in one batched computation; None: see `lanes_side_by_side`.
+        configs: configs of the lanes, at least one.
+        side_by_side: lanes of a group; None: see `lanes_side_by_side`.
     Raises:
         UserError: as :func:`make_program`, or configs that need different programs.
     """
     if len({program_key(config) for config in configs}) != 1:
-        raise UserError(f"a bundle is of runs that differ in nothing but {', '.join(lane_keys(configs[0]))}")
+        raise UserError(f"the runs of a bundle may differ only in {', '.join(lane_keys(configs[0]))}")
     runs, carry = len(configs), objective.zero_carry
     init, steps = _pure_parts(configs[0], objective)
     seeds = np.array([config.train.seed for config in configs], np.int32)
@@ -101,18 +101,18 @@ def make_bundle(
     )
 
 
-STEPS_AT_ONCE, ELEMENTS_AT_ONCE = 64, 2**18  # of one run, at most, in one call
-CPU_SIDE_BY_SIDE = 4  # more lanes at once fall out of a core's cache
+STEPS_AT_ONCE, ELEMENTS_AT_ONCE = 64, 2**18  # limits for one run in one call
+CPU_SIDE_BY_SIDE = 4  # more lanes at once do not fit into a core's cache
 
 
 def lanes_side_by_side(runs: int) -> int:
-    """How many lanes of a bundle are computed as one batch on this kind of device."""
+    """Number of lanes computed as one batch on this kind of device."""
     return min(runs, CPU_SIDE_BY_SIDE) if jax.default_backend() == "cpu" else runs
 
 
 def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[..., Tree]:
     """``f`` of one run, lifted to a leading axis of ``runs`` on all its arguments and results."""
-    if runs == 1:  # no batched operations of one
+    if runs == 1:  # avoids batched operations
         return lambda *args: jax.tree.map(lambda x: x[None], f(*jax.tree.map(lambda x: x[0], args)))
     if side_by_side >= runs:
         return jax.vmap(f)
@@ -121,7 +121,7 @@ def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[
 
 
 def _pure_parts(config: RunConfig, objective: Objective) -> tuple[Callable, Callable]:
-    """Of one run: init(seed, scale), and steps(state, batches, hyper, resets_K, count)."""
+    """For one run: init(seed, scale), and steps(state, batches, hyper, resets_K, count)."""
     optimizer = make_optimizer(config.optimizer)
     step = partial(
         train_step,
@@ -140,7 +140,7 @@ def _compile(
     config: RunConfig, objective: Objective, init: tuple, steps: Callable, score: Callable, carry: Callable,
     devices: int | None,
 ) -> Program:  # fmt: skip
-    """``init`` is a function with its arguments: were they constants, XLA would evaluate them, slowly, to compile."""
+    """``init`` is a function and its arguments. As constants XLA would evaluate them at compile time, slowly."""
     mesh = _mesh(config, devices)
     replicated = NamedSharding(mesh, P())
     init_state_of, *seeds_and_scales = init
@@ -149,7 +149,7 @@ def _compile(
     rows = NamedSharding(mesh, P(*lead, None, "data"))
     carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
-    # it runs once: on CPU, where that is known to be safe, it is not worth the seconds that optimizing it takes
+    # It runs once, so optimizing it is not worth the seconds. Known to be safe on CPU only.
     effort = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     make = jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort)
     return Program(

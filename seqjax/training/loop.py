@@ -35,17 +35,17 @@ def train(
     quiet: bool = False,
     corpus: str | None = None,
 ) -> dict[str, Any]:
-    """Train a run to its end, from where it stands, and return the contents of its ``result.json``.
+    """Train a run to its end and return the contents of its ``result.json``.
 
-    A finished run is not repeated; an interrupted one goes on from its last whole checkpoint and ends with the same
-    parameters and metrics as if nothing had happened.
+    A finished run is not repeated. An interrupted run resumes from its last whole checkpoint and ends with the same
+    parameters and metrics as an uninterrupted one.
 
     Args:
-        folder: the run folder; made if it is not there.
-        task: what is learnt, where it is at hand; None: what the config says, with its data read here.
-        devices: how many devices share each batch; None: all, of a CPU 1.
+        folder: the run folder; created if missing.
+        task: the task with its data; None: loaded as the config says.
+        devices: number of devices that share each batch; None: all, or 1 on a CPU.
         wandb_mode: ``online``, ``offline``, ``disabled`` or None (see :mod:`seqjax.training.tracking`).
-        corpus: where the data of a run that has begun is now; None: where the config says.
+        corpus: new place of the data of a run that has begun; None: the place in the config.
     Raises:
         UserError: another config in the folder, another process on it, damaged data, a full disk.
         Interrupted: asked to stop; the state is saved.
@@ -66,14 +66,14 @@ def train_bundle(
     quiet: bool = False,
     corpus: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Train runs that differ in nothing but their `lane_keys` side by side in one program; each as :func:`train` would.
+    """Train runs that differ only in their `lane_keys` in one program, each as by :func:`train`.
 
-    Every run has its own folder, checkpoints and result. A lane that diverges keeps its last finite state. Lanes that
-    have ended, or whose last checkpoint is of a later step than the others', keep their place in the program (so that
-    the others' numbers do not depend on it) and wait.
+    Every run has its own folder, checkpoints and result. A diverged run keeps its last finite state. A lane that has
+    ended, or whose last checkpoint is of a later step than the others', keeps its place in the program and waits. So
+    the numbers of the other lanes do not depend on it.
 
     Args:
-        names: what wandb calls the runs; None: by their run ids.
+        names: names of the runs in wandb; None: their run ids.
     Returns:
         The contents of each ``result.json``, in the order of the lanes.
     Raises:
@@ -90,7 +90,7 @@ def train_bundle(
     with ExitStack() as stack:
         for _, folder in lanes:
             stack.enter_context(runs.lock(folder))
-        if (results := _all_results(lanes)) is not None:  # another process ended them while we came for the locks
+        if (results := _all_results(lanes)) is not None:  # another process ended them before this one had the locks
             return results
         stack.enter_context(disk.storage_errors(lanes[0][1]))
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
@@ -122,7 +122,7 @@ def train_bundle(
 
 
 def _check(config: RunConfig) -> None:
-    """A config that was made in Python is checked as one from a file is."""
+    """Check a config made in Python as one from a file."""
     try:
         check(config)
     except Impossible as error:

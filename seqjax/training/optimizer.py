@@ -1,11 +1,11 @@
 """Update directions and learning-rate schedules.
 
-The optimizer gives a direction u_t from the gradient; the train step applies, with the traced learning rate eta_t and
-decay lambda,
+The optimizer computes a direction u_t from the gradient. The train step applies it with learning rate eta_t and weight
+decay lambda:
 
     theta_t = theta_{t-1} - eta_t (u_t + lambda theta_{t-1})        (Loshchilov & Hutter 2019, algorithm 2)
 
-so that the rate is data, not code: it may differ between the runs of a bundle.
+The rate is traced, so it may differ between the runs of a bundle.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def learning_rates(config: OptimizerConfig, steps: int) -> np.ndarray:
 
 
 def _rates(config: OptimizerConfig, steps: int, t: np.ndarray) -> np.ndarray:
-    """The rates of the steps ``t`` of so many, float64."""
+    """The rates of the steps ``t`` of a run of ``steps`` steps, float64."""
     warmup = config.warmup_steps
     progress = np.clip((t - warmup) / max(1, steps - warmup), 0.0, 1.0)
     floor = config.final_fraction
@@ -72,5 +72,5 @@ def _rates(config: OptimizerConfig, steps: int, t: np.ndarray) -> np.ndarray:
 
 
 def decayed(params: Tree) -> Tree:
-    """1.0 for the leaves that weight decay pulls to zero (recurrent, block and readout matrices), else 0.0."""
+    """1.0 for leaves with weight decay (recurrent, block and readout matrices), else 0.0."""
     return jax.tree.map_with_path(lambda path, _: float(group_of(path) in ("matrices", "readout")), params)

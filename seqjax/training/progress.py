@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one line that moves on a terminal, plain lines elsewhere, all in log.txt."""
+"""Progress of a run: one line that is redrawn on a terminal, plain lines elsewhere; log.txt has lines too."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Progress:
     """Progress of a run on standard error and in ``log.txt``.
 
     Args:
-        log: file to which whole lines are added; None: no file.
-        quiet: print nothing on the screen.
+        log: file for whole lines; None: no file.
+        quiet: print nothing to standard error.
     """
 
     def __init__(self, log: Path | None, quiet: bool = False) -> None:
@@ -30,13 +30,13 @@ class Progress:
         self._logged = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A whole line that stays."""
+        """Print a line and write it to the log."""
         self._clear()
         self._print(text + "\n")
         self._write(text)
 
     def is_due(self, last: bool) -> bool:
-        """Whether it is time to show a step again; the last is always shown."""
+        """Whether it is time to show a step; the last step is always shown."""
         return last or time.monotonic() - self._shown >= (REDRAW_EVERY if self._terminal else LINE_EVERY)
 
     def step(
@@ -50,7 +50,7 @@ class Progress:
         peak: float | None,
         seconds_left: float,
     ) -> None:
-        """The moving line: step, loss, tokens/s, model FLOP/s and its share of the peak, time left."""
+        """Show step, loss, tokens/s, model FLOP/s and its share of the peak, and time left."""
         flops = ""
         if flops_per_second is not None:
             share = f" ({flops_per_second / peak:.1%} of peak)" if peak else ""
@@ -61,7 +61,7 @@ class Progress:
         )
 
     def show(self, text: str) -> None:
-        """The moving line on a terminal; elsewhere a line; now and then one in ``log.txt``."""
+        """Redraw the line on a terminal, else print it; every `LINE_EVERY` seconds also write it to ``log.txt``."""
         now = self._shown = time.monotonic()
         self._clear()
         self._moving = self._terminal
@@ -71,7 +71,7 @@ class Progress:
             self._write(text)
 
     def bytes(self, what: str, done: int, total: int) -> None:
-        """Progress of reading so many bytes of text."""
+        """Show progress of reading text: ``done`` of ``total`` bytes (0: unknown)."""
         now = time.monotonic()
         if now - self._shown < (REDRAW_EVERY if self._terminal else LINE_EVERY):
             return

@@ -1,6 +1,6 @@
-"""The host's side of one run: the lines it writes, the checkpoints it keeps, the result it ends with.
+"""The host's side of one run: its metrics, its checkpoints, its result.
 
-The loop in :mod:`seqjax.training.loop` drives one such run, or the lanes of a bundle, and calls it at each event.
+The loop in :mod:`seqjax.training.loop` calls it at each event, for one run or for each lane of a bundle.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from seqjax.training.progress import Progress
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
 
-CHECKPOINTS = 3  # are kept: the last two and the best
-STATE_BYTES = 12  # of a parameter with its two moments in float32
+CHECKPOINTS = 3  # kept: the last two and the best
+STATE_BYTES = 12  # bytes of a parameter and its two moments in float32
 
 
 class Run:
-    """What one run remembers between its steps, beside the state on the device.
+    """One run on the host, without its state on the device.
 
     Attributes:
         rates: learning rate of every step, float32 [steps].
         result: the contents of ``result.json`` once the run has ended, else None.
-        start: the step that the loop gives this run its state at; 0, or that of ``saved``.
-        saved: the state of the last checkpoint, or None.
+        start: the step at which this run enters the program: 0, or the step of ``saved``.
+        saved: the state of the last checkpoint until the run enters, or None.
     """
 
     def __init__(self, config: RunConfig, folder: Path, task: Task, progress: Progress, lanes: int) -> None:
@@ -53,7 +53,7 @@ class Run:
         self._lanes = lanes
         self._waiting: list[dict[str, float]] = []  # metrics of the steps since the last line of metrics.jsonl
         self._started = time.monotonic()  # moved back on resume by the seconds of earlier processes
-        # seconds and steps of training, without compilation and evaluation: of earlier processes, and of all
+        # seconds and steps of training, without compilation and evaluation: of earlier processes, and in total
         self._trained_before: tuple[float, int] = (0.0, 0)
         self._trained = self._trained_before
         self._rate_since: tuple[float, int] | None = None
@@ -62,7 +62,7 @@ class Run:
         self._mirrored: set[tuple[int, bool]] = set()  # lines that the mirror has of a process that was killed
 
     def restore(self, like: TrainState) -> None:
-        """Find the last whole checkpoint and go back to what was known then."""
+        """Restore the last whole checkpoint, with the metrics and times of that step."""
         restored = self.checkpoints.restore(like, self.progress.say)
         self._find_mirrored(0 if restored is None else restored[0])
         if restored is None:
@@ -117,8 +117,8 @@ class Run:
         return {"step": step, self.task.unit: step * self.task.per_step}
 
     def read(self, first: int, records: Sequence[dict[str, float]], devices: int) -> None:
-        """Take the metrics of the steps that led to ``first``, ``first`` + 1, ...; every ``log_every`` steps write
-        their mean."""
+        """Take the metrics of the steps that end at ``first``, ``first`` + 1, ...; write their mean every
+        ``log_every`` steps."""
         train = self.config.train
         for step, values in enumerate(records, first):
             self._waiting.append(values)
@@ -135,13 +135,13 @@ class Run:
         self._show(first + len(records) - 1, records[-1]["loss"], devices)
 
     def is_alive(self) -> bool:
-        """Whether everything read so far was finite."""
+        """Whether all metrics read so far were finite."""
         return not self._waiting or bool(self._waiting[-1]["alive"])
 
     def _show(self, step: int, loss: float, devices: int) -> None:
         now = time.monotonic()
         if self._rate_since is None:
-            self._rate_since = (now, step)  # the first step, which compiles, is not part of the rate
+            self._rate_since = (now, step)  # the first step compiles, so it does not count
             return
         since, first = self._rate_since
         seconds, steps = self._trained_before
@@ -154,7 +154,7 @@ class Run:
         self.progress.step(step, steps, loss, units, self.task.unit, flops, peak_flops(devices), (steps - step) / rate)
 
     def not_training(self, seconds: float) -> None:
-        """So many seconds went into evaluation, and are no part of the training rate."""
+        """Exclude ``seconds`` of evaluation from the training rate."""
         if self._rate_since is not None:
             self._rate_since = (self._rate_since[0] + seconds, self._rate_since[1])
 
@@ -167,19 +167,19 @@ class Run:
             self.mirror.log(record)
 
     def evaluated(self, step: int, found: Found) -> None:
-        """Write one point of the validation curve; a loss that is not finite ends the run, without its checkpoint."""
+        """Write a point of the validation curve. A loss that is not finite ends the run and deletes its checkpoint."""
         if not math.isfinite(found.loss):
             self.checkpoints.discard(step)
             self.diverged(step)
             return
         if step == self.config.train.steps:
-            # a process killed after this line but before the result is written left the last evaluation behind
+            # a process that was killed between this line and the result has left its last evaluation
             runs.keep_metrics(self.folder, lambda r: not (r["step"] == step and "validation_loss" in r))
         self._write({**self._seen(step), "validation_loss": found.loss, **found.curve})
         self.progress.say(f"step {step}: validation {found.text}")
 
     def save(self, step: int, state: TrainState) -> None:
-        """Write a checkpoint of the host's copy of the state, in the background."""
+        """Write a checkpoint of the state (a copy on the host), in the background."""
         if step not in self.checkpoints.steps():
             runs.sync_metrics(self.folder)
             seconds = time.monotonic() - self._started
@@ -188,7 +188,7 @@ class Run:
             self.checkpoints.save(step, state, {**host, "metrics": runs.read_metrics(self.folder)})
 
     def diverged(self, step: int) -> None:
-        """Write the result of a run whose loss or gradient was not finite; the last good checkpoint stays."""
+        """Write the result of a run whose loss or gradient was not finite. The last good checkpoint is kept."""
         good = next((r["step"] for r in reversed(runs.read_metrics(self.folder)) if "loss" in r), 0)
         first = next((good + 1 + i for i, m in enumerate(self._waiting) if not m["alive"]), step)
         self.progress.say(f"diverged: the loss or its gradient was not finite at step {first}")
@@ -198,7 +198,7 @@ class Run:
         """Write the result of a run that took all its steps.
 
         Args:
-            final: what was found with the last parameters; None: the result is about the best ones.
+            final: the evaluation of the last parameters; None: the result is for the best parameters.
             like: shapes of the state of one run.
         """
         scored = [r for r in runs.read_metrics(self.folder) if "validation_loss" in r]
@@ -224,7 +224,7 @@ class Run:
         """The parameters of a checkpoint.
 
         Raises:
-            UserError: it is not there any more, or damaged.
+            UserError: it is missing or damaged.
         """
         restored = self.checkpoints.restore(like, self.progress.say, step)
         if restored is None or restored[0] != step:

@@ -1,4 +1,4 @@
-"""What one run carries from step to step."""
+"""The state of one run between steps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Tree = Any  # a pytree of arrays
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that decides the next step; a pytree, so it can be stacked over runs, sharded and saved.
+    """The state of a run; a pytree, so it can be stacked over runs, sharded and saved.
 
     Attributes:
         step: int32, optimizer steps taken.
         params: float32 parameters.
         opt_state: the optimizer's moments.
-        carry: recurrent state handed from batch to batch (streams), or None.
+        carry: recurrent state passed from batch to batch (streams), or None.
         key: PRNG key of dropout; step t uses ``fold_in(key, t)``.
-        alive: bool; False once a loss or gradient was not finite. A dead run no longer changes.
+        alive: bool; False once a loss, gradient or parameter was not finite. From then on the state is unchanged.
     """
 
     step: jax.Array
@@ -36,7 +36,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class Hyper(struct.PyTreeNode):
-    """The traced numbers of one step, so that they may differ between the runs of a bundle without compiling again.
+    """The traced hyper-parameters of one step: they may differ between the runs of a bundle.
 
     Attributes:
         learning_rate: float32, of this step.
@@ -54,11 +54,11 @@ def init_state(
     init_scale: float | jax.Array = 1.0,
     carry: Tree = None,
 ) -> TrainState:
-    """The state before the first step; pure in ``seed`` and ``init_scale``, so it can be vmapped over runs.
+    """The state before the first step; a pure function of ``seed`` and ``init_scale``, so it can be vmapped over runs.
 
     Args:
         init: key -> params.
-        init_scale: multiplies every weight matrix (embeddings and the readout too), not biases and gains.
+        init_scale: multiplies every weight matrix, with embeddings and readout, but not biases and gains.
     """
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
     params = jax.tree.map_with_path(

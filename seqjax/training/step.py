@@ -33,8 +33,8 @@ def train_step(
         g = grad of the mean loss over the batch,   g <- g min(1, clip_norm / |g|)        (Pascanu et al. 2013)
         theta <- theta - eta (u(g) + lambda theta)                                       (see seqjax.training.optimizer)
 
-    A loss, gradient or update that is not finite leaves the state as it was, for good: the run is marked dead. So the
-    parameters of a diverged run are the last good ones, and in a bundle its neighbours never notice.
+    If the loss, the gradient or the new parameters are not finite, the state is unchanged and `alive` becomes False. So
+    a diverged run keeps its last finite state, and the other runs of a bundle are not affected.
 
     Args:
         state: donated by the caller's jit.
@@ -65,19 +65,19 @@ def train_step(
 def train_steps(
     state: TrainState, batches: Tree, hyper: Hyper, resets_K: jax.Array, count: jax.Array, *, step: Step
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The first ``count`` of K train steps in one program, so that the host is needed once for all of them.
+    """The first ``count`` of K train steps in one program, with one call from the host.
 
-    ``count`` is traced: the program is the same for any number of steps, so how a run is cut into calls changes none of
-    its bits.
+    ``count`` is traced, so one program serves any number of steps. The way a run is cut into calls does not change its
+    bits.
 
     Args:
         batches: leading axes K, B.
         hyper: learning rates [K], one weight decay.
         resets_K: bool, whether the carry is zeroed before the step.
         count: int32, at most K.
-        step: as :func:`train_step`, with its keywords bound.
+        step: :func:`train_step` with its keywords bound.
     Returns:
-        The state after them, and each metric of every step, [K]; zero from ``count`` on.
+        The state after these steps, and each metric of every step, [K]; zero from ``count`` on.
     """
 
     def one(k: jax.Array, carried: tuple[TrainState, Tree]) -> tuple[TrainState, Tree]:
@@ -95,7 +95,7 @@ def train_steps(
 
 
 def _norm(tree: Tree) -> jax.Array:
-    """Euclidean norm of all leaves together."""
+    """Euclidean norm over all leaves."""
     return jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(tree)))
 
 

@@ -1,4 +1,4 @@
-"""How long a step takes, in calls of as many steps as training makes."""
+"""Seconds of a train step, measured in calls of several steps as in training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 State = TypeVar("State")
-CALL_SECONDS = 0.1  # of steps in one call
+CALL_SECONDS = 0.1  # aim for the duration of one call
 
 
 def step_times(call: Callable[[State, int], State], state: State, at_once: int) -> Iterator[float]:
-    """Seconds of a step, call after call: twice of a single step (the first may compile), then of many at once.
+    """Seconds per step, call after call: two calls of a single step (the first may compile), then of many at once.
 
     Args:
-        call: ``(state, count) -> state``, which returns when so many steps are done.
+        call: ``(state, count) -> state``, returns when ``count`` steps are done.
         at_once: the most steps in a call.
     """
     count = 1

@@ -1,4 +1,4 @@
-"""wandb as a mirror of metrics.jsonl: it may be absent, offline or broken, and the run never notices."""
+"""wandb as a mirror of metrics.jsonl. If it is not installed, offline or broken, the run is not affected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LEAVE_SECONDS = 30
 
 
 class Mirror:
-    """A mirror that shows nothing; also what is left of a real one after its first error."""
+    """A mirror that does nothing."""
 
     def log(self, record: dict[str, Any]) -> None:
         """Mirror one line of metrics.jsonl."""
@@ -48,13 +48,13 @@ class Mirror:
 
 
 class _Wandb(Mirror):
-    """A wandb run, served by a thread of its own: whatever wandb waits for, training does not wait with it."""
+    """A wandb run in its own thread, so that training never waits for wandb."""
 
     def __init__(
         self, config: Config, folder: Path, mode: str, say: Callable[[str], None], token: str, name: str | None = None
     ) -> None:
         self._say = say
-        self._failure: str | None = None  # why it mirrors no more
+        self._failure: str | None = None  # why it stopped mirroring
         self._told = self._ended = False
         self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._result: dict[str, Any] = {}
@@ -68,13 +68,13 @@ class _Wandb(Mirror):
             "mode": mode,
             "dir": str(folder if os.access(folder, os.W_OK) else Path.cwd()),
             "resume": "allow",
-            "reinit": "create_new",  # the lanes of a bundle are runs side by side
+            "reinit": "create_new",  # the lanes of a bundle are several open runs
         }
         self._thread = threading.Thread(target=self._serve, args=(options,), daemon=True)
         with self._guard():
             _clear_environment()
             warnings.filterwarnings("ignore", module="wandb")
-            import wandb  # noqa: F401 (not in the thread: imports of two threads may meet)
+            import wandb  # noqa: F401 (here, since two threads must not import it at once)
 
             _bound_the_exit()
             self._thread.start()
@@ -94,7 +94,7 @@ class _Wandb(Mirror):
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
-        """Whatever wandb raises is kept as the failure, also what would end the process."""
+        """Keep any error of wandb as the failure, also SystemExit."""
         try:
             yield
         except BaseException as error:
@@ -104,16 +104,16 @@ class _Wandb(Mirror):
             self._failure = f"{type(error).__name__}: {reason}"
 
     def _tell(self) -> None:
-        """Say once, on the thread that trains, that nothing is mirrored any more."""
+        """Report once, on the training thread, that mirroring has stopped."""
         if self._failure is not None and not self._told:
             self._told = True
             self._say(
-                f"wandb stopped mirroring ({self._failure}); the run goes on, and "
+                f"wandb stopped mirroring ({self._failure}); the run continues, and "
                 "`seqjax export-wandb` replays it later"
             )
 
     def works(self) -> bool:
-        """Whether everything so far was taken."""
+        """Whether there was no failure so far."""
         return self._failure is None
 
     def log(self, record: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ class _Wandb(Mirror):
         self._ended, self._result = True, dict(result)
         self._records.put(None)
         if self._failure is None:
-            # wandb may wait for a network that does not come back; our own files are complete by now
+            # wandb may wait for a network forever; the run's own files are complete
             self._thread.join(1 if _hung.is_set() else FINISH_SECONDS)
             if self._thread.is_alive():
                 _hung.set()
@@ -135,24 +135,24 @@ class _Wandb(Mirror):
         self._tell()
 
 
-_hung = threading.Event()  # one run did not come to its end in time: the others of this process are not waited for
+_hung = threading.Event()  # set if one run did not finish in time: the process does not wait for the others
 
 
 def _clear_environment() -> None:
-    """Take from this process what would make its runs other ones, share another program's service, or ask a question.
+    """Remove environment variables that would rename runs, share another service, or make wandb ask a question.
 
-    wandb reads these variables on its own, and refuses values that it does not know.
+    wandb reads these variables itself and refuses unknown values.
     """
     for name in OTHERS:
         os.environ.pop(name, None)
     if os.environ.get("WANDB_MODE"):
         os.environ["WANDB_MODE"] = MEANINGS.get(os.environ["WANDB_MODE"].strip().lower(), "offline")
-    os.environ["WANDB_SILENT"] = "true"  # it does not ask for a key when it is silent
+    os.environ["WANDB_SILENT"] = "true"  # else it asks for a key
 
 
 @functools.cache
 def _bound_the_exit() -> None:
-    """End the process, with its exit code, LEAVE_SECONDS after the program's end if wandb still holds it then."""
+    """End the process, with its exit code, if wandb still holds it LEAVE_SECONDS after the main thread's end."""
     codes = [0]
     leave = sys.exit
 
@@ -170,12 +170,12 @@ def _bound_the_exit() -> None:
 
 
 def choose_mode(flag: str | None, say: Callable[[str], None] = lambda text: None) -> str:
-    """The flag, then WANDB_DISABLED and WANDB_MODE, then online only where a key exists, else offline.
+    """The flag, else WANDB_DISABLED or WANDB_MODE, else online if there is a key, else offline.
 
-    The variables may have been set for other programs: a value without meaning is told to ``say``, and nothing is sent.
+    The variables may have been set for other programs: an unknown value is reported to ``say`` and means offline.
 
     Raises:
-        UserError: a flag that is no mode.
+        UserError: a flag that is not a mode.
     """
     if flag is not None:
         if flag not in MODES:
@@ -204,9 +204,9 @@ def _has_key() -> bool:
 def open_mirror(
     config: Config, folder: Path, flag: str | None, say: Callable[[str], None], name: str | None = None
 ) -> Iterator[Mirror]:
-    """A mirror for one run on the process that leads, in the group of its parent folder; ``disabled`` imports nothing.
+    """A mirror for one run, on process 0 only, in the group of its parent folder. ``disabled`` does not import wandb.
 
-    ``name`` is what wandb shows; None: the run id.
+    ``name`` is the name in wandb; None: the run id.
     """
     import jax
 
@@ -225,7 +225,7 @@ def open_mirror(
 
 
 def _token(folder: Path) -> str:
-    """Tells run folders of one config apart in wandb, and stays with the folder when the run is resumed."""
+    """A token that distinguishes run folders of one config in wandb. It is kept in the folder for resumed runs."""
     path = folder / "wandb-token.txt"
     if not path.is_file():
         disk.write_atomically(path, secrets.token_hex(4))
@@ -235,7 +235,7 @@ def _token(folder: Path) -> str:
 def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     """Replay a run's metrics.jsonl and result.json into a wandb run; return the number of lines."""
     config = runs.read_config(folder)
-    runs.read_curve(folder)  # says so where the file is missing
+    runs.read_curve(folder)  # raises if the file is missing
     look_for("wandb", "export-wandb")
     records = runs.read_metrics(folder)
     mode = choose_mode(flag, say)

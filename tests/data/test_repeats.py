@@ -18,7 +18,7 @@ def test_labelled_sentences_are_counted_said_and_kept(tmp_path: Path, capsys: py
     assert splits.repeats == {"validation": 0, "test": 2}  # another label, other blanks
     assert len(splits.test.labels) == 6
     notes = capsys.readouterr().err.splitlines()
-    assert notes[-1] == f"note: {tmp_path}: 2 of 6 test sentences stand in the training set too"
+    assert notes[-1] == f"note: {tmp_path}: 2 of 6 test sentences are in the training set too"
     assert not any("validation sentences" in note for note in notes)
 
 
@@ -34,8 +34,8 @@ def test_pairs_with_one_source_are_counted() -> None:
     pairs = Pairs("mine", {"train": train, "validation": (("zwei", "two"),), "test": test})
     assert pairs.repeats == {"validation": 1, "test": 1}
     assert pairs.notes == (
-        "1 of 1 validation sentences stands in the training set too",
-        "1 of 1,202 test sentences stands in the training set too",
+        "1 of 1 validation sentences is in the training set too",
+        "1 of 1,202 test sentences is in the training set too",
     )
     assert lowercased(pairs).repeats["test"] == 2
     assert first_pairs(pairs, 1).repeats == {"validation": 0, "test": 0} and first_pairs(pairs, 1).notes == ()

@@ -103,7 +103,7 @@ def test_sst2_that_is_not_the_published_one_is_refused(tmp_path: Path, monkeypat
         raise ConnectionError
 
     monkeypatch.setattr("pooch.retrieve", unreachable)
-    with pytest.raises(UserError, match=r"stsa\.binary\.train is not at hand and could not be downloaded"):
+    with pytest.raises(UserError, match=r"stsa\.binary\.train is missing and could not be downloaded"):
         load_sst2(tmp_path)
     assert all(address.endswith("/data/stsa.binary.train") for address in asked) and len(asked) == 2
 

@@ -53,11 +53,11 @@ def test_names_that_are_taken(layout: str, as_before: bool) -> None:
 @pytest.mark.parametrize(
     ("names", "note"),
     [
-        (("train-test.txt", "train.txt"), "one text: train-test.txt bears the names of two splits (train, test)"),
-        (("a-dev-test.txt", "a-train.txt", "a-val.txt"), "one text: a-dev-test.txt bears the names of two splits"),
-        (("a-train-to-nowhere.txt", "the-acid-test.txt", "emma.txt"), "one text: a-train-to-nowhere.txt bears the"),
-        (("wiki-train.txt", "wiki-valid.txt", "wiki-all.txt"), "bears the name of a split, and wiki-all.txt does"),
-        (("train.txt", "emma.txt"), "one text: train.txt bears the name of a split, and emma.txt does not"),
+        (("train-test.txt", "train.txt"), "one text: train-test.txt has the names of two splits (train, test)"),
+        (("a-dev-test.txt", "a-train.txt", "a-val.txt"), "one text: a-dev-test.txt has the names of two splits"),
+        (("a-train-to-nowhere.txt", "the-acid-test.txt", "emma.txt"), "one text: a-train-to-nowhere.txt has the"),
+        (("wiki-train.txt", "wiki-valid.txt", "wiki-all.txt"), "has the name of a split, and wiki-all.txt does"),
+        (("train.txt", "emma.txt"), "one text: train.txt has the name of a split, and emma.txt does not"),
         (("train/a.txt", "train/b.txt"), "one text: all files are named train"),
         (("the-acid-test.txt", "my-last-test.txt"), "one text: all files are named test"),
         (("testament.txt", "trainspotting.txt", "devil.txt", "evaluate.txt", "withheldout.txt"), None),

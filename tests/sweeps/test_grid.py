@@ -226,7 +226,7 @@ MISTAKES = {  # (file, what the message must hold); line 1 is the base
     "one run twice": (
         "grid: {train.seed: [0, 1, 0]}",
         "s.yaml: two points are the same run lstm-2x8-",
-        ": train.seed 0 and train.seed 0; take one away",
+        ": train.seed 0 and train.seed 0; remove one",
     ),
     "one size twice": (
         "grid: {size.non_embedding: [1024, 1030]}",
@@ -254,11 +254,11 @@ MISTAKES = {  # (file, what the message must hold); line 1 is the base
     "negative seed": ("search: {rates: [1, 2, 3], seeds: [-1]}", "s.yaml:2: search.seeds: expected a list of whole"),
     "rate axis twice": (
         "search: {rates: [1, 2, 3]}\ngrid: {optimizer.learning_rate: [1e-3]}",
-        "s.yaml:3: optimizer.learning_rate: the search has an axis over it already",
+        "s.yaml:3: optimizer.learning_rate: the search already has an axis over it",
     ),
     "seed axis twice": (
         "search: {rates: [1, 2, 3], seeds: [5]}\ngrid: {train.seed: [0]}",
-        "s.yaml:3: train.seed: the search has an axis over it already",
+        "s.yaml:3: train.seed: the search already has an axis over it",
     ),
 }
 

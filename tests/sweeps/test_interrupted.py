@@ -36,7 +36,7 @@ def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path) -> None
     os.kill(second.workers()[0], SIGKILL)
     second.wait_until(lambda: "was killed by SIGKILL" in second.said())
     assert second.end(SIGINT) == 130, second.said()
-    assert "the same command goes on from here" in second.said()
+    assert "the same command resumes from here" in second.said()
 
     third = Launcher(sweep, tmp_path / "killed")
     assert third.end() == 0, third.said()

@@ -53,7 +53,7 @@ def test_one_run_that_kills_its_worker_takes_no_other_with_it(tmp_path: Path, sm
     )
     assert ill.end() == 4, ill.said()
     assert "3 runs: 2 finished, 1 failed" in ill.said()
-    assert "go on in two halves" in ill.said() and "given up after 2 tries" in ill.said()
+    assert "continue in two halves" in ill.said() and "given up after 2 tries" in ill.said()
     states = {state.name: state for state in map(folders.state, folders.run_folders(ill.folder))}
     assert "exit code 9" in states["failed"].reason and states["failed"].step == 20  # what was trained is there
     rows = numbers(ill.folder)
@@ -127,7 +127,7 @@ def test_a_mistake_of_the_users_is_reported_and_not_tried_again(tmp_path: Path, 
     (["--budget", "1s"], "the plan is predicted to take"),
     (["--train.seed", "4"], "train.seed: the sweep has an axis over it"),
     (["--train.sed", "4"], "did you mean 'seed'"),
-    (["--launcher", "slurm", "--time", "soon"], "no time of Slurm's"),
+    (["--launcher", "slurm", "--time", "soon"], "not a time limit"),
     (["--wandb", "sometimes"], "wandb mode 'sometimes' is not allowed"),
 ])  # fmt: skip
 def test_mistakes_are_told_before_anything_starts(

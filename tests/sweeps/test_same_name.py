@@ -87,7 +87,7 @@ def test_the_command_refuses_and_extends(place: Path, capsys: pytest.CaptureFixt
     words = ["sweep", str(place / "a" / "s.yaml"), "--runs", str(place / "runs"), "--dry-run", "--train.steps", "6"]
     before = sorted(place.rglob("*"))
     assert main(words) == 2
-    assert "say --extend to add to them" in capsys.readouterr().err and sorted(place.rglob("*")) == before
+    assert "add to them with --extend" in capsys.readouterr().err and sorted(place.rglob("*")) == before
     other = sweep(place, GRID, **{"train.steps": 6})
     folders.make(folder, other, other.runs())
     folders.make(folder, other, other.runs())

@@ -88,7 +88,7 @@ def test_best_is_refused_where_nothing_was_evaluated(one_window: Path, capsys: p
     runs.keep_metrics(one_window, lambda record: "validation_loss" not in record)
     for command in ("eval", "sample"):
         assert main([command, str(one_window), "--checkpoint", "best"]) == 2
-        assert "none is the best" in capsys.readouterr().err
+        assert "there is no best one" in capsys.readouterr().err
     assert main(["sample", str(one_window), "--tokens", "3"]) == 0
     assert "last checkpoint, step 2" in capsys.readouterr().err
 
@@ -212,4 +212,4 @@ def test_repeats_between_training_and_held_out_pairs_are_said_and_kept(tmp_path:
     config = pairs(tmp_path / "p", train=3, validation=3, test=3)
     result = train(config, tmp_path / "run", quiet=True)
     assert result["repeats"] == {"validation": 6, "test": 6}
-    assert "note: 6 of 6 test sentences stand in the training set too" in (tmp_path / "run" / "log.txt").read_text()
+    assert "note: 6 of 6 test sentences are in the training set too" in (tmp_path / "run" / "log.txt").read_text()

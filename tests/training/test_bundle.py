@@ -149,7 +149,7 @@ def test_what_a_program_cannot_share_is_refused(make_config: Any) -> None:
     assert program_key(a) != program_key(b)
     for lane in LANES:
         assert program_key(make_config("lstm", **lane)) == program_key(a)
-    with pytest.raises(UserError, match=r"differ in nothing but optimizer.learning_rate"):
+    with pytest.raises(UserError, match=r"may differ only in optimizer.learning_rate"):
         make_bundle([a, b], make_objective(a, 64), devices=1)
 
 

@@ -1,9 +1,9 @@
 """The embedded corpus: Shakespeare, Milton and the King James Bible, 10,264,685 bytes of public domain English.
 
 The text lies beside this file, xz-compressed, with `works.json`: name, source, offset, length and split of each work.
-`build.py` makes both from two source packages. Validation and test are whole works of each source that share no passage
-with the training works beyond a stage direction, a quotation or a greeting (at most 0.4 % of a work lies in a run of 60
-characters, blanks and case apart, that a training work has too).
+`build.py` makes both from two source packages. Validation and test are whole works of each source. They share only
+stage directions, quotations and greetings with the training works: at most 0.4 % of a work lies in a run of 60
+characters, ignoring spaces and case, that occurs in a training work.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ WORKS_FILE = Path(__file__).parent / "works.json"
 
 @lru_cache(maxsize=1)
 def works() -> tuple[dict, ...]:
-    """The works in the order of the text: dictionaries with name, source, offset and length (bytes) and split."""
+    """The works in the order of the text: dictionaries with name, source, offset and length (bytes), and split."""
     return tuple(json.loads(WORKS_FILE.read_text(encoding="utf-8")))
 
 
 @lru_cache(maxsize=1)
 def text() -> bytes:
-    """The whole text, checked against its sha256; UserError when the installed file is damaged."""
+    """The whole text, checked against its sha256. Raises UserError if the installed file is damaged."""
     try:
         raw = lzma.decompress(TEXT_FILE.read_bytes())
     except (OSError, EOFError, lzma.LZMAError) as error:

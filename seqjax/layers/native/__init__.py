@@ -1,7 +1,7 @@
-"""C++ for CPUs: recurrences and attention, used where a C++ compiler is at hand, never required.
+"""C++ for CPUs: recurrences and attention. Optional: used if a C++ compiler is installed.
 
-The sources are compiled once for this machine, into the cache folder, and registered with JAX as XLA custom calls. They
-compute what seqjax computes in JAX, equal up to rounding.
+The sources are compiled once per machine, into the cache folder, and registered with JAX as XLA custom calls. Their
+results equal the JAX implementations up to rounding.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-
 
 
 UNROLLED = 8
-"""Steps in one turn of a recurrence's loop on an accelerator. An LSTM 1x256, B 64, T 1024 in bfloat16 on an H200 takes
+"""Unrolled steps of a recurrence's loop on an accelerator. An LSTM 1x256, B 64, T 1024 in bfloat16 on an H200 takes
 27.4 ms a train step with 1, 15.7 with 4, 14.0 with 8, 13.3 with 16 (experiments/results/accelerator)."""
 
 
 def steps_in_a_turn() -> int:
-    """How many steps of a recurrence one turn of its loop takes: on an accelerator a turn costs more than its work."""
+    """Unrolled steps of a recurrence's loop. On an accelerator an iteration costs more time than its arithmetic."""
     return 1 if jax.default_backend() == "cpu" else UNROLLED
 
 
 @functools.cache
 def compiled() -> bool:
-    """Whether the compiled functions are there; compiles (once on a machine, 10 s) and registers at the first call.
+    """Whether the compiled functions are available. The first call compiles (10 s, once per machine) and loads them.
 
-    They are not there on another backend than a CPU, without a C++ compiler (`$CXX`, c++ or g++), where it fails, and
-    where the environment says `SEQJAX_NATIVE=0`.
+    They need a CPU backend and a C++ compiler (`$CXX`, c++ or g++). If it fails, a note goes to standard error. The
+    environment variable `SEQJAX_NATIVE=0` disables them.
     """
     if os.environ.get("SEQJAX_NATIVE", "1") == "0" or jax.default_backend() != "cpu":
         return False
@@ -60,30 +60,30 @@ def compiled() -> bool:
             capsule = jax.ffi.pycapsule(getattr(functions, name))
             jax.ffi.register_ffi_target(f"seqjax_{name}", capsule, platform="cpu")
     except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", None) or str(error)  # bytes where the time was up
+        told = getattr(error, "stderr", None) or str(error)  # bytes after a timeout
         told = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
         reason = told.strip().rpartition("\n")[2]
-        print(f"note: recurrences and attention run without their C++ form: {reason}", file=sys.stderr)
+        print(f"note: recurrences and attention run without C++: {reason}", file=sys.stderr)
         return False
     return True
 
 
 def _compiler() -> list[str]:
-    """The words of `$CXX` (``ccache g++``, or a path with spaces in it), else c++ or g++; empty where there is none."""
+    """The words of `$CXX` (``ccache g++``, or a path with spaces in it), else c++ or g++; empty if there is none."""
     named = os.environ.get("CXX", "")
     found = shutil.which(named) or shutil.which("c++") or shutil.which("g++")
     return shlex.split(named) if named.strip() and not shutil.which(named) else [found] if found else []
 
 
 def form() -> str | None:
-    """Which form computes here, "C++" or "XLA"; None where nothing has asked yet. Their last digits differ."""
+    """The implementation in use, "C++" or "XLA"; None before the first use. Their last digits differ."""
     return {True: "C++", False: "XLA"}[compiled()] if compiled.cache_info().currsize else None
 
 
 def _shared_library(compiler: Sequence[str]) -> Path:
     """The compiled file of this source, for this compiler, processor and version of XLA's interface.
 
-    Its name holds its digest: a file that was cut short would end the process that loads it.
+    The digest of the file is in its name and is checked: loading a truncated file would end the process.
     """
     include = Path(jax.ffi.include_dir())
     cpuinfo = Path("/proc/cpuinfo")
@@ -98,7 +98,7 @@ def _shared_library(compiler: Sequence[str]) -> Path:
             return path
         path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when whole: others may compile too
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when complete: other processes may compile too
         made = Path(temporary) / "seqjax.so"
         sources = [str(FOLDER / name) for name in SOURCES]
         _run([*compiler, *FLAGS, "-fPIC", "-shared", f"-I{include}", *sources, "-o", str(made)], seconds=300)
@@ -117,11 +117,11 @@ def _run(command: Sequence[str], seconds: float) -> str:
 
 
 def like(x: Array, width: int) -> jax.ShapeDtypeStruct:
-    """The shape of `x` with another last axis, float32."""
+    """The shape of `x` with last axis `width`, float32."""
     return jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.float32)
 
 
 def call(name: str, results: Any, *arguments: Array) -> list[Array]:
-    """One compiled function: results shaped as the given ones; under `vmap` all arrays get another axis in front."""
+    """Call a compiled function. Its results have the shapes of `results`. Under `vmap` arrays get a leading axis."""
     shapes = tuple(jax.ShapeDtypeStruct(result.shape, jnp.float32) for result in results)
     return list(jax.ffi.ffi_call(f"seqjax_{name}", shapes, vmap_method="broadcast_all")(*arguments))

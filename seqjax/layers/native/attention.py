@@ -11,7 +11,7 @@ from seqjax.layers import native
 
 
 def usable(q: Array, dtype: DTypeLike) -> bool:
-    """Whether the compiled function knows the case, float32, and is there at all."""
+    """Whether the dtypes are float32 and the compiled function is available."""
     return jnp.dtype(dtype) == jnp.float32 and q.dtype == jnp.float32 and native.compiled()
 
 

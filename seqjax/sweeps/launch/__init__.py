@@ -1,4 +1,4 @@
-"""One module a way to start the runs of a sweep."""
+"""Ways to start the runs of a sweep, on this machine or by Slurm."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,5 +6,5 @@ from seqjax.sweeps.programs import Unit
 from seqjax.sweeps.view import View
 
 Launch = Callable[[Sequence[Unit], View, Sequence[int]], tuple[str, ...] | None]
-"""Trains units until all have ended or are given up, and returns the run ids that were given up; None: it has left
-them to others."""
+"""Trains units until all have ended or are given up. Returns the ids of runs that were given up; None: it has only
+submitted them."""

@@ -1,8 +1,8 @@
-"""Units of a sweep as Slurm jobs: submit what is not in the queue already, watch it, report what is lost.
+"""Units of a sweep as Slurm jobs: submit units that are not in the queue, watch the jobs, report lost ones.
 
-``slurm/arrays.json`` in the sweep folder says which runs an array trains, by the array's own name, and is written
-before the array is submitted: no job can be lost sight of. It is a note, not the truth: how a run stands is read from
-its folder, whether its job is still there from squeue. So a launcher may come and go, on any login node.
+``slurm/arrays.json`` in the sweep folder maps the name of an array to its runs. It is written before the array is
+submitted, so no job is unknown. The state of a run is read from its folder, the state of a job from squeue. So a
+launcher can be stopped and started on any login node.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from seqjax.sweeps.programs import Unit
 from seqjax.sweeps.view import View
 
 POLL_SECONDS = 5.0
-ASKED_AGAIN = 6  # polls that a queue may stay unanswered before that is an error
+ASKED_AGAIN = 6  # consecutive polls that may fail before it is an error
 
 
 def slurm_machine(options: slurm.SlurmOptions) -> Machine:
-    """The cluster as a planner sees it: so many workers side by side, each with the resources of one job."""
+    """The cluster as a machine with `max_parallel` workers, each with the resources of one job."""
     width = tuple(range(options.max_parallel))
     memory = (options.memory_gb or 4.0) * 2**30 * 0.7
     gpus = tuple(map(str, width)) if options.gpus_per_run else ()
@@ -39,11 +39,11 @@ def slurm_machine(options: slurm.SlurmOptions) -> Machine:
 def slurm_launch(
     folder: Path, options: slurm.SlurmOptions, *, wandb_mode: str | None, retries: int, detach: bool = False
 ) -> Launch:
-    """Train units as jobs of an array; on Ctrl-C they go on without the launcher."""
+    """Train units as jobs of an array. After Ctrl-C the jobs continue without the launcher."""
 
     def launch(units: Sequence[Unit], view: View, stopping: Sequence[int]) -> tuple[str, ...] | None:
         jobs = _Jobs(folder, options, wandb_mode, retries, view.say)
-        with folders.planning(folder):  # another launcher looks only when these jobs are noted
+        with folders.planning(folder):  # another launcher waits until these jobs are in arrays.json
             jobs.take(units)
         if detach:
             return None
@@ -52,14 +52,14 @@ def slurm_launch(
             view.show(jobs.training(), jobs.queued(), jobs.given_up)
             _sleep(POLL_SECONDS, stopping)
         if stopping:
-            view.say("the jobs go on in Slurm; the same command watches them again, `scancel` ends them")
+            view.say("the jobs continue in Slurm; the same command watches them again, `scancel` ends them")
         return tuple(jobs.given_up)
 
     return launch
 
 
 class _Jobs:
-    """The units that are, or shall be, jobs."""
+    """The jobs of units."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class _Jobs:
         self._silent = 0
 
     def take(self, units: Sequence[Unit]) -> None:
-        """Watch the units that have a job, submit the others as one array."""
+        """Watch units that have a job; submit the others as one array."""
         known = {tuple(run_ids): job for job, run_ids in queued_jobs(self.folder).items()}
         self.states = slurm_client.queue()
         waiting = []
@@ -120,10 +120,10 @@ class _Jobs:
         return sum(folders.last_checkpoint(self.folder / run_id) for run_id in unit.run_ids)
 
     def look(self) -> None:
-        """Ask the queue; a job that has left it has ended its runs, or is submitted again, or is given up."""
+        """Poll the queue. A job that has left it has ended its runs, or is submitted again, or is given up."""
         try:
             self.states, self._silent = slurm_client.queue(), 0
-        except UserError:  # a controller that restarts answers again
+        except UserError:  # the controller may be restarting
             self._silent += 1
             if self._silent > ASKED_AGAIN:
                 raise
@@ -140,7 +140,7 @@ class _Jobs:
             self._submit(lost)
 
     def _give_up(self, job: str, unit: Unit, missing: Sequence[str]) -> bool:
-        """Note that a job ended without results; True when it is not to be tried again."""
+        """Record that a job ended without results; True if it is not tried again."""
         moved = self._progress(unit) > self._checkpoints.get(unit.run_ids, 0)
         tries = self._tries[unit.run_ids] = 0 if moved else self._tries.get(unit.run_ids, 0) + 1
         final = tries > self.retries
@@ -162,7 +162,7 @@ class _Jobs:
 
 
 def read_arrays(folder: Path) -> dict[str, list[list[str]]]:
-    """Name of an array -> the run ids of each of its jobs, of all arrays that were ever submitted for a sweep."""
+    """Name of an array -> run ids of each of its jobs, for all arrays ever submitted for a sweep."""
     path = folder / "slurm" / "arrays.json"
     return disk.read_json(path) if path.is_file() else {}
 
@@ -173,7 +173,7 @@ def queued_jobs(folder: Path) -> dict[str, list[str]]:
     found = {}
     for job, name in slurm_client.names().items() if arrays else ():
         if name in arrays:
-            index = job.partition("_")[2]  # a single job is no array, and has none
+            index = job.partition("_")[2]  # a single job is not an array and has no index
             found[job] = arrays[name][int(index or 0)]
     return found
 

@@ -1,8 +1,8 @@
-"""Units of a sweep on this machine: worker processes, each on cores or on an accelerator of its own.
+"""Units of a sweep on this machine: worker processes, each with its own cores or accelerator.
 
-A worker that dies takes nothing with it: its runs go on from their checkpoints. A bundle that dies twice without
-progress is halved (one lane, or the memory of all, may be what kills it); a single run is tried again a bounded number
-of times, then it is given up and reported. Runs that another launcher trains are left to it and waited for.
+If a worker dies, its runs resume from their checkpoints. A bundle that dies twice without progress is halved, since one
+lane, or the memory of all, may be the cause. A single run is tried again a bounded number of times, then given up and
+reported. The launcher waits for runs that another launcher trains.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, keep_plan
 
-SAVE_SECONDS = 120  # that a worker has to save its state when it is stopped
+SAVE_SECONDS = 120  # time for a worker to save its state when it is stopped
 TICK = 0.5
 
 
 def families_for_workers() -> dict[str, dict[str, str]]:
-    """The part of a request that makes the user's own families known to a worker."""
+    """The part of a request with the user's own families."""
     return {"families": texts} if (texts := own.texts()) else {}
 
 
@@ -43,18 +43,18 @@ class Worker:
     """One worker process on its cores or its accelerator.
 
     Args:
-        cores: it is pinned to them; empty: any.
-        gpu: the only one it sees; None: as the environment says.
-        log: takes at its end what it printed outside of runs; None: nobody does.
+        cores: the cores it is pinned to; empty: any.
+        gpu: the only accelerator it sees; None: as the environment says.
+        log: file for its output outside of runs, written at its end; None: no file.
 
     Raises:
-        UserError: the machine starts no process.
+        UserError: the process cannot be started.
     """
 
     def __init__(self, cores: tuple[int, ...], gpu: str | None, log: Path | None) -> None:
         self.cores, self.gpu, self.log = cores, gpu, log
-        # what Python prints on start-up (a sitecustomize, a module of the cluster) is no answer: answers have a pipe
-        # of their own; and the output a file of its own, so that a death is explained by the worker that died
+        # Python may print at its start (a sitecustomize, a module of the cluster), so answers have their own pipe.
+        # Each worker has its own output file, so that its last words explain its death.
         self.output = tempfile.TemporaryFile(dir=log and log.parent)
         ours, its = os.pipe()
         self.answers = os.fdopen(ours, "rb")
@@ -71,7 +71,7 @@ class Worker:
                 stdout=self.output,
                 stderr=self.output,
                 pass_fds=(its,),
-                start_new_session=True,  # Ctrl-C reaches the launcher alone, which tells the workers
+                start_new_session=True,  # Ctrl-C reaches only the launcher, which stops the workers
                 env=environment,
             )
         except OSError as error:
@@ -80,34 +80,34 @@ class Worker:
             os.close(its)
 
     def send(self, request: dict[str, Any]) -> None:
-        """Give it something to do; if it has died, its answer says so."""
+        """Send a request. If the worker has died, its answer says so."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request | families_for_workers()).encode() + b"\n")
             self.process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """Its answer, waited for; of a worker that died, how it died."""
-        with contextlib.suppress(ValueError):  # none, or half of one: it has died
+        """Wait for its answer; if it has died, how it died."""
+        with contextlib.suppress(ValueError):  # no answer or an incomplete one: it has died
             return json.loads(self.answers.readline())
         code = self.process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        said = "" if code == -signal.SIGKILL else self.last_words()  # killed from outside, it could not say why
+        said = "" if code == -signal.SIGKILL else self.last_words()  # its output does not explain a SIGKILL
         return {"outcome": "died", "reason": f"the worker {how}" + (f"; it last said: {said}" if said else "")}
 
     def last_words(self) -> str:
-        """The last line that it printed outside of runs, shortened; empty if there is none."""
+        """The last line of its output outside of runs, shortened; empty if there is none."""
         size = self.output.seek(0, os.SEEK_END)
         self.output.seek(max(0, size - 4096))
         lines = self.output.read().decode("utf-8", "backslashreplace").split("\n")
         return next((printable(line.strip())[:300] for line in reversed(lines) if line.strip()), "")
 
     def stop(self) -> None:
-        """Tell it to save and end."""
+        """Ask it to save and end."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
 
     def close(self, seconds: float = SAVE_SECONDS) -> None:
-        """Wait for its end; kill it when that takes too long."""
+        """Wait for its end; kill it after ``seconds``."""
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         try:
@@ -125,17 +125,17 @@ class Worker:
 class _Task:
     unit: Unit
     tries: int = 0
-    began_at: dict[str, int] = field(default_factory=dict)  # run id -> its checkpoint when the worker got it
+    began_at: dict[str, int] = field(default_factory=dict)  # run id -> its last checkpoint at the start of this try
 
 
 class Pool:
     """Trains units until all have ended, are given up, or the launcher is asked to stop.
 
     Args:
-        folder: the sweep folder; None: requests alone are answered, nothing is trained.
-        retries: how often a run is tried again that dies without progress.
-        tick: called about twice a second with the units in training and those that wait.
-        stopping: filled by Ctrl-C or SIGTERM.
+        folder: the sweep folder; None: only `ask_all` is used.
+        retries: number of further tries of a run that dies without progress.
+        tick: called about twice a second with the units in training and the waiting units.
+        stopping: not empty after Ctrl-C or SIGTERM.
     """
 
     def __init__(
@@ -160,9 +160,9 @@ class Pool:
         self.given_up: set[str] = set()
 
     def run(self, units: Sequence[Unit]) -> None:
-        """Train the units, the longest first; return when nothing is left to do, or all has been saved and stopped.
+        """Train the units in order; return when all are done, or when all are saved and stopped.
 
-        Where the launcher itself fails, on a full disk say, the workers save their state first, as when it is stopped.
+        If the launcher itself fails, for example on a full disk, the workers save their state first.
         """
         self.waiting = [_Task(unit) for unit in units]
         try:
@@ -172,7 +172,7 @@ class Pool:
                 self._stop_all()
                 raise
             self._stop_all()
-        except BaseException:  # no worker is left behind, and a second Ctrl-C waits for none
+        except BaseException:  # such as a second Ctrl-C: end all workers at once
             for worker in [*self.busy, *self.idle]:
                 worker.process.kill()
             raise
@@ -190,10 +190,10 @@ class Pool:
     def ask_all(
         self, requests: Sequence[dict[str, Any]], heard: Callable[[int], None] = lambda answers: None
     ) -> list[dict[str, Any]]:
-        """Answer requests side by side, each on its ``threads`` cores or on one accelerator.
+        """Answer requests in parallel, each on its ``threads`` cores or on one accelerator.
 
         Args:
-            heard: called with the number of answers so far, after each.
+            heard: called after each answer with the number of answers so far.
         """
         answers: list[dict[str, Any]] = [{"outcome": "died", "reason": "stopped"} for _ in requests]
         waiting = list(enumerate(requests))
@@ -231,7 +231,7 @@ class Pool:
             )
 
     def _take(self, threads: int) -> Worker | None:
-        """An idle worker of so many threads; a new one, if there is room; else None."""
+        """An idle worker with ``threads`` cores; else a new one, if there is room; else None."""
         if self.machine.gpus:
             fitting = self.idle
         else:
@@ -253,7 +253,7 @@ class Pool:
         return Worker(cores, None, self.log)
 
     def _release(self, worker: Worker) -> dict[str, Any]:
-        """The answer of a worker that was at work; if it lives, it is idle now."""
+        """The answer of a busy worker. It becomes idle, or is closed if it has ended."""
         answer = worker.answer()
         self.selector.unregister(worker.answers)
         self.busy.pop(worker)
@@ -281,7 +281,7 @@ class Pool:
     def _failed(self, task: _Task, reason: str, final: bool) -> None:
         ids = [run_id for run_id in task.unit.run_ids if runs.read_result(self.folder / run_id) is None]
         moved = any(folders.last_checkpoint(self.folder / i) > task.began_at.get(i, 0) for i in ids)
-        # a bundle in halves is another program, with other last digits: not for one stray kill
+        # the halves of a bundle are another program with other last digits: do not halve after a single kill
         halved = len(task.unit.runs) > 1 and not moved and (final or task.tries >= 1)
         alone = len(task.unit.runs) == 1
         give_up = alone and (final or (not moved and task.tries >= self.retries))
@@ -291,10 +291,10 @@ class Pool:
             self.given_up.update(ids)
             self.say(f"{task.unit.label}: given up after {task.tries + 1} tries: {reason}")
         elif halved:
-            self.say(f"{task.unit.label}: {reason}; its runs go on in two halves")
+            self.say(f"{task.unit.label}: {reason}; its runs continue in two halves")
             self._halve(task.unit)
         else:
-            self.say(f"{task.unit.label}: {reason}; it goes on from its last checkpoint")
+            self.say(f"{task.unit.label}: {reason}; it resumes from its last checkpoint")
             self.waiting.insert(0, _Task(task.unit, 0 if moved else task.tries + 1))
 
     def _halve(self, unit: Unit) -> None:
@@ -306,7 +306,7 @@ class Pool:
             self.waiting.insert(0, _Task(half))
 
     def _look_elsewhere(self) -> None:
-        """Runs that another launcher had: ended, still held, or free again."""
+        """Take over runs that another launcher had locked and that are free and not ended."""
         for task in list(self.elsewhere):
             places = [self.folder / run_id for run_id in task.unit.run_ids]
             if any(runs.is_locked(place) for place in places):
@@ -323,7 +323,7 @@ class Pool:
         self.say(f"stopping: {len(self.busy)} worker(s) save their state")
         deadline = time.monotonic() + SAVE_SECONDS
         for worker in list(self.busy):
-            with contextlib.suppress(KeyError):  # it may have just been heard
+            with contextlib.suppress(KeyError):  # its answer may have been read already
                 self.selector.unregister(worker.answers)
             worker.close(max(1.0, deadline - time.monotonic()))
         self.busy.clear()

@@ -1,21 +1,21 @@
-"""Run commands as one Slurm job array, through submitit: stopped, preempted and timed-out ones are requeued.
+"""Run commands as one Slurm job array by submitit. Stopped, preempted and timed-out jobs are requeued.
 
-Each job runs its command as a child process. The command is expected to
+Each job runs its command as a child process. The command must
 
-    read one line from its standard input, which stays open: its end tells that the job died, so the child should end;
-    save its state and exit with 75 on SIGTERM (which may come twice), and resume from there when started again;
+    read one line from its standard input, which stays open, and end when it is closed: then the job has died;
+    save its state and exit with 75 on SIGTERM (which may come twice), and resume when started again;
     do nothing, and exit with 0, when it is started again after its end.
 
-How a job is stopped decides what it gets. Measured on Slurm 22.05, with the job's program being the batch script:
+The signals depend on how a job is stopped. Measured on Slurm 22.05, with the job's program as the batch script:
 
     time limit, or preemption on a cluster with `SlurmctldParameters=preempt_send_user_signal`:
-        USR2 to the job's program alone -> the child saves, the job is requeued by submitit
+        USR2 to the job's program only -> the child saves, submitit requeues the job
     preemption elsewhere, `scontrol requeue`:
         SIGTERM to every process, SIGKILL after KillWait seconds -> the child saves, Slurm requeues the job
     `scancel`: the same signals -> the child saves; nothing is requeued
 
-submitit's own way, under srun, is not used: there USR2 reaches the child as well, and kills it.
-What became of a job is read from the run folders and from squeue, never from submitit's pickles.
+submitit's default, srun, is not used: there USR2 also reaches the child and kills it.
+Results are read from the run folders and from squeue, never from submitit's pickles.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from seqjax.host.optional import look_for
 from seqjax.sweeps.launch.slurm_client import absent, one_line
 from seqjax.sweeps.launch.slurm_task import WARN, Task
 
-SLACK_SECONDS = 60  # Slurm may send the warning this much earlier than asked
+SLACK_SECONDS = 60  # Slurm may send the warning this much too early
 OURS = ("array", "error", "job-name", "open-mode", "output", "requeue", "signal", "time")
 TIME = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9})(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What each job of an array gets.
+    """Options of each job of an array.
 
-    A job is warned ``signal_seconds`` before ``minutes`` are over; 0.8 of these seconds are its command's to save.
-    A command that fails (neither 0 nor 75) is started again up to ``retries`` times in the same job.
+    A job is warned ``signal_seconds`` before ``minutes`` are over; its command has 0.8 of these seconds to save.
+    A command that fails (exit code neither 0 nor 75) is started again up to ``retries`` times in the same job.
     """
 
     minutes: int
@@ -79,11 +79,11 @@ def parse_time(text: str) -> int:
     """Minutes, rounded up, from Slurm's own formats: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S. So "4:00" is 4 minutes.
 
     Raises:
-        UserError: another format, or no time at all.
+        UserError: another format, or a time of 0.
     """
     match = TIME.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"{text!r} is no time of Slurm's: write minutes (90), H:M:S (4:00:00) or D-H:M:S (1-12:00:00)")
+        raise UserError(f"{text!r} is not a time limit: write minutes (90), H:M:S (4:00:00) or D-H:M:S (1-12:00:00)")
     days, *rest = match.groups()
     parts = [int(part) for part in rest if part is not None]
     if days is None and len(parts) < 3:
@@ -95,7 +95,7 @@ def parse_time(text: str) -> int:
 
 
 def check_present() -> None:
-    """Raise UserError where submitit or Slurm is absent: before anything is prepared for them."""
+    """Raise UserError if submitit or Slurm is missing, before anything is prepared."""
     look_for("submitit", "--launcher slurm")  # not imported: that configures the logging of this process
     if not (shutil.which("sbatch") and shutil.which("srun")):
         raise absent("sbatch")
@@ -106,14 +106,14 @@ def submit(
 ) -> list[str]:
     """Submit one job array: job i runs ``commands[i]`` with the line ``inputs[i]`` on its standard input.
 
-    submitit's files and the jobs' output (``<job id>_0_log.out`` and ``.err``) go to ``folder``, which only its owner
-    may enter, as the jobs unpickle from there; every node must see it. The jobs run in the current folder.
+    submitit's files and the jobs' output (``<job id>_0_log.out`` and ``.err``) go to ``folder``. Only its owner may
+    enter it, as the jobs unpickle files there. Every node must see it. The jobs run in the current folder.
 
     Returns:
-        The job ids in order: ``["123_0", "123_1"]``; a single command is no array: ``["123"]``.
+        The job ids in order: ``["123_0", "123_1"]``; for a single command, which is not an array: ``["123"]``.
 
     Raises:
-        UserError: submitit or Slurm is absent, Slurm refuses the array, or the folder is not ours.
+        UserError: submitit or Slurm is missing, Slurm refuses the array, or the folder belongs to another user.
     """
     check_present()
     import submitit
@@ -122,14 +122,14 @@ def submit(
     _make_private(folder)
     pairs = zip(commands, inputs, strict=True)
     tasks = [Task(command, line, options.signal_seconds, options.retries) for command, line in pairs]
-    # submitit gives up after so many time-outs, and counts every preemption of a job of 10 minutes or less as one.
+    # submitit gives up after max_num_timeout time-outs, and counts each preemption of a job of 10 minutes or less.
     executor = submitit.SlurmExecutor(
         folder,
         max_num_timeout=20 if options.minutes > 10 else 200,
-        python=f"exec {shlex.quote(sys.executable)} -P",  # in the place of the batch script, to which signals are sent
+        python=f"exec {shlex.quote(sys.executable)} -P",  # replaces the batch script, which gets the signals
     )
     executor.update_parameters(**_parameters(options, name))
-    # What Slurm told the job that we may be in is not for the new jobs; what the user tells sbatch is.
+    # If this is a job itself, its variables of Slurm are not for the new jobs; the user's variables of sbatch are.
     keep = {key: value for key, value in os.environ.items() if key.startswith("SBATCH_") or key == "SLURM_CONF"}
     try:
         with submitit.helpers.clean_env(), submitit.helpers.environment_variables(**keep):

@@ -1,4 +1,4 @@
-"""What Slurm is asked and told on its own command line: squeue, scancel, scontrol."""
+"""Calls of Slurm's commands squeue, scancel and scontrol."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from seqjax.errors import UserError
 
 
 def queue(user: str | None = None) -> dict[str, str]:
-    """The jobs of ``user`` (ourselves) that have not ended: job id ("123_0", "123") -> Slurm's state ("PENDING")."""
+    """The jobs of ``user`` (None: this user) that have not ended: job id ("123_0", "123") -> state ("PENDING")."""
     return _of_jobs("%T", user)
 
 
 def names() -> dict[str, str]:
-    """The names of our jobs that have not ended, by job id."""
+    """The names of this user's jobs that have not ended, by job id."""
     return _of_jobs("%j")
 
 
 def is_to_run_on() -> bool | None:
-    """Whether Slurm means the job that we are in to run on: not if it is being cancelled or requeued; None if Slurm
-    does not say."""
+    """Whether the job of this process continues to run: False if it is being cancelled or requeued, None if Slurm does
+    not answer."""
     with contextlib.suppress(UserError):
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        # the last task of an array has the array's own job id, by which squeue would tell of all its tasks
+        # the last task of an array has the array's own job id, for which squeue would list all its tasks
         job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
         return _ask("squeue", "-h", "-j", job, "-o", "%T", seconds=15).strip() in ("RUNNING", "SIGNALING")
     return None
 
 
 def cancel(job_ids: Iterable[str]) -> None:
-    """End jobs; their commands get SIGTERM first, and KillWait seconds. Jobs that have ended are passed over."""
+    """End jobs. Their commands get SIGTERM first, and KillWait seconds. Jobs that have ended are ignored."""
     if chosen := list(job_ids):
         _ask("scancel", "--quiet", *chosen)
 
 
 def release(job_id: str) -> None:
-    """Let a requeued job start in two seconds, not two minutes (earlier, Slurm may kill it: "credential revoked")."""
+    """Let a requeued job start after two seconds, not two minutes (earlier Slurm may kill it: "credential revoked")."""
     _ask("scontrol", "update", f"jobid={job_id}", "StartTime=now+2")
 
 
@@ -62,10 +62,10 @@ def _ask(*command: str, seconds: float = 60) -> str:
 
 
 def absent(program: str) -> UserError:
-    """What to say where Slurm is not."""
+    """The error if a command of Slurm is missing."""
     return UserError(f"--launcher slurm: {program} is not on PATH; start this where Slurm is, e.g. on a login node")
 
 
 def one_line(text: str) -> str:
-    """A message of several lines in one."""
+    """A message of several lines as one line."""
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())

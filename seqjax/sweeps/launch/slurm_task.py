@@ -1,4 +1,4 @@
-"""What one Slurm job does, seen from within it; see :mod:`seqjax.sweeps.launch.slurm` for what a command must do."""
+"""The program of one Slurm job; :mod:`seqjax.sweeps.launch.slurm` says what its command must do."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WARN = signal.SIGUSR2
 
 
 class Task:
-    """What one job does: run the command as a child, and when warned, have it save its state and be requeued.
+    """Run the command as a child. On a warning the child saves its state and the job is requeued.
 
-    Signal handlers run in the midst of ``__call__``, so neither reaps the child before the other is done with it.
+    Signal handlers interrupt ``__call__``, so neither may reap the child before the other is done with it.
     """
 
     def __init__(self, command: Sequence[str], line: str, signal_seconds: float, retries: int) -> None:
@@ -33,7 +33,7 @@ class Task:
         self._terminated = False
 
     def __call__(self) -> int:
-        """Run the command to its end; a failure ends the job with the command's exit code, so that Slurm sees it."""
+        """Run the command to its end. A failure ends the job with the command's exit code, for Slurm."""
         signal.signal(signal.SIGTERM, self._terminate)
         code, attempt = STOPPED, 0
         while not self._terminated and attempt <= self.retries:
@@ -42,13 +42,13 @@ class Task:
             if code in (0, STOPPED):
                 break
         if code and self._terminated and is_to_run_on():
-            signal.raise_signal(WARN)  # SIGTERM was a warning, not the end: requeue, which Slurm will not do
+            signal.raise_signal(WARN)  # SIGTERM was only a warning, and Slurm will not requeue: do it here
         if code:
             sys.exit(code if code > 0 else 128 - code)
         return code
 
     def checkpoint(self) -> Any:
-        """Called by submitit when the job is warned: what to run when the job, requeued, starts again."""
+        """Called by submitit on a warning: returns the task for the requeued job."""
         from submitit.helpers import DelayedSubmission
 
         if self._pid is not None:
@@ -58,13 +58,13 @@ class Task:
                 time.sleep(0.05)
             _kill_group(self._pid)
             if end is not None and (end.si_code, end.si_status) == (os.CLD_EXITED, 0):
-                sys.exit(0)  # it came to its end meanwhile
+                sys.exit(0)  # the command has ended
         if is_to_run_on() is False:
-            sys.exit(STOPPED)  # Slurm requeues the job itself; or it was cancelled, and requeueing would undo that
+            sys.exit(STOPPED)  # Slurm requeues the job itself, or it was cancelled
         return DelayedSubmission(Task(self.command, self.line, self.signal_seconds, self.retries))
 
     def _run(self) -> int:
-        # Blocked, so that the child ignores it for good, and that no warning finds a child without a known pid.
+        # Blocked, so that the child never gets it, and that no warning comes before the child's pid is known.
         signal.pthread_sigmask(signal.SIG_BLOCK, {WARN})
         try:
             child = subprocess.Popen(self.command, stdin=subprocess.PIPE, start_new_session=True)
@@ -91,7 +91,7 @@ class Task:
 
 
 def _end_of(pid: int) -> os.waitid_result | None:
-    """How a child ended, if it has; it is left to be reaped."""
+    """How a child ended, or None; it is not reaped."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 

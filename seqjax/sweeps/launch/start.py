@@ -1,4 +1,4 @@
-"""How a worker is started: with the same seqjax as here, whatever lies in the working directory."""
+"""The command line of a worker: it imports the same seqjax as this process, not one of the working directory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import seqjax
 
-# -P leaves the working directory out of the path. The folder of seqjax is in it only while seqjax is imported:
-# whatever else lies there (site-packages, a checkout) must not come before the standard library.
+# -P leaves the working directory out of the path. The folder of seqjax is in the path only during the import of seqjax:
+# its other contents (site-packages, a checkout) must not come before the standard library.
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); import seqjax; del sys.path[0]; "
     "from seqjax.sweeps.worker import main; sys.exit(main())"

@@ -1,1 +1,1 @@
-"""Backward passes of cells, written out. They are optional: JAX differentiates a cell that has none."""
+"""Hand-written backward passes of cells. They are optional: JAX differentiates a cell without one."""

@@ -1,6 +1,6 @@
-"""Backward pass of the Elman network; the equations are those of `seqjax.families.elman`.
+"""Backward pass of the Elman network; the equations are in `seqjax.families.elman`.
 
-Nothing but the states is kept.
+Only the states are kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from seqjax.through_time.backprop import Backprop, Compiled
 
 
 def advance(params: Params, h_BxH: Array, gates_x_BxH: Array, dtype: DTypeLike) -> tuple[Array, None]:
-    """h_t; nothing else is needed on the way back."""
+    """h_t; nothing is kept."""
     return jnp.tanh(gates_x_BxH + contract("BH,HG->BG", h_BxH, params["W_h"], dtype)), None
 
 
@@ -39,7 +39,7 @@ def gradients(
 
 
 def compiled_forward(params: Params, gates_x_TxBxH: Array, h_BxH: Array) -> tuple[Array, Array, None]:
-    """The last state and all of them."""
+    """The last state and all states."""
     (h_TxBxH,) = native.call("elman_forward", (gates_x_TxBxH,), gates_x_TxBxH, params["W_h"], h_BxH)
     return h_TxBxH[-1], h_TxBxH, None
 

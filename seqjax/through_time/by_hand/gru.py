@@ -1,6 +1,6 @@
-"""Backward pass of the GRU, both variants; the equations are those of `seqjax.families.gru`.
+"""Backward pass of the GRU, both variants; the equations are in `seqjax.families.gru`.
 
-The activations are kept. The variant is read from the parameters: only reset "before" has W_hn.
+The activations are kept. The parameters tell the variant: only reset "before" has W_hn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from seqjax.through_time.gates import activate
 
 
 def advance(params: Params, h_BxH: Array, gates_x_BxG: Array, dtype: DTypeLike) -> tuple[Array, tuple[Array, ...]]:
-    """As `step`; keeps r and z side by side, n, and, reset after, U_n h + b_hn."""
+    """As `step`; keeps [r, z], n, and, with reset after, U_n h + b_hn."""
     d_hidden = h_BxH.shape[-1]
     gates_h_BxG = contract("BH,HG->BG", h_BxH, params["W_h"], dtype)
     rz_x, n_x = jnp.split(gates_x_BxG, [2 * d_hidden], axis=-1)
@@ -38,10 +38,10 @@ def advance(params: Params, h_BxH: Array, gates_x_BxG: Array, dtype: DTypeLike) 
 
 
 def slopes(params: Params, before_TxBxH: Array, after_TxBxH: Array, kept: tuple[Array, ...]) -> tuple[Array, ...]:
-    """With n' = (1 - z) (1 - n^2), what the candidate's gate gives to h_t, and z' = (h_{t-1} - n) z (1 - z):
+    """Local derivatives, with n' = (1 - z) (1 - n^2) and z' = (h_{t-1} - n) z (1 - z) of h_t by the gates of n and z.
 
-    reset after: of the products U h with respect to h_t, (n_h r (1 - r) n', z', r n'), TxBxG; and z = dh_t / dh_{t-1}.
-    reset before: of r's gate with respect to (r * h), h_{t-1} r (1 - r); z'; n'; r and z.
+    Reset after: of h_t by the products U h, (n_h r (1 - r) n', z', r n'), TxBxG; and z.
+    Reset before: of r * h by the gate of r, h_{t-1} r (1 - r); z'; n'; r and z.
     """
     rz, n, *n_h = kept
     r, z = jnp.split(rz, 2, axis=-1)
@@ -53,7 +53,7 @@ def slopes(params: Params, before_TxBxH: Array, after_TxBxH: Array, kept: tuple[
 
 
 def retreat(params: Params, d_h_BxH: Array, slopes: tuple[Array, ...], dtype: DTypeLike) -> tuple[Any, Array]:
-    """dL/dh_{t-1}, and the deltas. Reset after: of the products U h, BxG, and dL/dh_t; before: of the gates, BxG."""
+    """The deltas and dL/dh_{t-1}. Deltas with reset after: dL/d(U h), BxG, and dL/dh_t; before: dL/dgates, BxG."""
     if "W_hn" not in params:
         slope_BxG, z = slopes
         d_gates_h_BxG = slope_BxG * jnp.tile(d_h_BxH, (1, 3))
@@ -89,7 +89,7 @@ def gradients(
 
 
 def compiled_forward(params: Params, gates_x_TxBxG: Array, h_BxH: Array) -> tuple[Array, Array, tuple[Array, ...]]:
-    """The last state, all of them, and what `advance` keeps."""
+    """The last state, all states, and the residuals of `advance`."""
     weights, d_hidden = params["W_h"], h_BxH.shape[-1]
     bias = params.get("b_hn", jnp.zeros(d_hidden, jnp.float32))
     h_TxBxH = native.like(gates_x_TxBxG, d_hidden)

@@ -1,4 +1,4 @@
-"""Backward pass of the LSTM; the equations are those of `seqjax.families.lstm`.
+"""Backward pass of the LSTM; the equations are in `seqjax.families.lstm`.
 
 The activations i, f, g, o of every step are kept.
 """
@@ -19,7 +19,7 @@ State = tuple[Array, Array]
 
 
 def advance(params: Params, state: State, gates_x_BxG: Array, dtype: DTypeLike) -> tuple[State, Array]:
-    """As `step`; keeps the activations i, f, g, o side by side."""
+    """As `step`; keeps the activations [i, f, g, o], BxG."""
     h_BxH, c_BxH = state
     gates_BxG = gates_x_BxG + contract("BH,HG->BG", h_BxH, params["W_h"], dtype)
     kept_BxG = activate(gates_BxG, is_sigmoid=(True, True, False, True))
@@ -29,7 +29,7 @@ def advance(params: Params, state: State, gates_x_BxG: Array, dtype: DTypeLike) 
 
 
 def slopes(params: Params, before: State, after: State, kept_TxBxG: Array) -> tuple[Array, Array, Array]:
-    """Of the gates before activation with respect to c_t (i, f, g) and to h_t (o), TxBxG; dh_t / dc_t; dc_t / dc_{t-1}.
+    """dc_t (i, f, g) or dh_t (o) by the gates before activation, TxBxG; dh_t / dc_t; dc_t / dc_{t-1}.
 
     With i' = i (1 - i) and g' = 1 - g^2:  dc/di = g i',  dc/df = c_{t-1} f',  dc/dg = i g',  dh/do = tanh(c_t) o'.
     """
@@ -58,7 +58,7 @@ def gradients(
 
 
 def compiled_forward(params: Params, gates_x_TxBxG: Array, state: State) -> tuple[State, State, Array]:
-    """The last state, all of them, and the activations."""
+    """The last state, all states, and the activations."""
     h_TxBxH = native.like(gates_x_TxBxG, state[0].shape[-1])
     results = (h_TxBxH, h_TxBxH, gates_x_TxBxG)
     *states, kept_TxBxG = native.call("lstm_forward", results, gates_x_TxBxG, params["W_h"], *state)
