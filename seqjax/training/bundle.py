@@ -178,7 +178,7 @@ class Bundle:
         self._save(step, state)
         if self._evaluates(step):
             self._evaluate(step, state, self._active(step - 1))
-        self._last_read = time.monotonic()  # the time between two reads is to be that of training
+        self._last_read = time.monotonic()  # so that only training counts between two reads
 
     def _evaluate(self, step: int, state: TrainState, members: Sequence[Run]) -> list[Found]:
         """Add a point to the validation curve of each of these runs, on the same data at every step."""
