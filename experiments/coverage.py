@@ -79,7 +79,7 @@ def coverage(name: str, objective: str, tables: int, refits: int) -> dict[str, f
 
 def _tests() -> Any:
     """The tables are those of tests/laws/test_recovery.py."""
-    spec = importlib.util.spec_from_file_location("recovery", ROOT / "tests" / "scaling" / "test_recovery.py")
+    spec = importlib.util.spec_from_file_location("recovery", ROOT / "tests" / "laws" / "test_recovery.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
