@@ -72,6 +72,7 @@ def test_a_worker_that_does_not_save_is_not_waited_for_for_ever(
     assert [worker.process.returncode for worker in started] == [-signal.SIGKILL]
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_costs_nothing(tmp_path: Path, small_text: Path) -> None:
     """The launcher is in a terminal of its own, without nohup; its other end is closed in the midst of training."""
     axes = "model: {family: gru, d_model: 16, n_layers: 1}\ngrid: {train.seed: [1, 2]}"

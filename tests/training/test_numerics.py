@@ -89,6 +89,7 @@ sys.exit(main(["train", sys.argv[1], "--run", sys.argv[2], "--quiet", "--no-samp
 """
 
 
+@pytest.mark.slow
 def test_variables_of_the_environment_do_not_change_a_run(make_config: Any, tmp_path: Path) -> None:
     from seqjax.config import to_dict
     from seqjax.overlay import dump_yaml

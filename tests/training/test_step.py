@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from variants import only_quick
 
 from seqjax.config import Config
 from seqjax.models import group_of
@@ -86,10 +87,11 @@ def test_update_equals_optax(make_config: Any, name: str) -> None:
     }[name]
     reference = optax.chain(optax.clip_by_global_norm(0.05), theirs)
     params, opt_state = state.params, reference.init(state.params)
-    gradient = jax.grad(next_token_loss(make_model(config, V)), has_aux=True)
+    gradient = jax.jit(jax.grad(next_token_loss(make_model(config, V)), has_aux=True))
+    update = jax.jit(reference.update)
     for seed in range(3):
         grads, _ = gradient(params, batch(config, seed), None, jax.random.key(0))
-        updates, opt_state = reference.update(grads, opt_state, params)
+        updates, opt_state = update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         state, _ = step(state, batch(config, seed), HYPER)
     assert_close(state.params, params, rtol=2e-5, atol=1e-6)
@@ -211,6 +213,7 @@ def test_the_carry_is_zeroed_where_asked(make_config: Any) -> None:
     np.testing.assert_allclose(metrics["loss"][2], one["loss"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", only_quick("lstm"))
 def test_runs_can_be_stacked(make_config: Any, family: str) -> None:
     """Seeds and rates on a leading axis, one program: each lane equals its solo run."""
     config = make_config(family, **{"optimizer.name": "sgd"})  # Adam turns gradients of rounding size into whole steps
