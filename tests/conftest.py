@@ -17,8 +17,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ["NPROC"] = "8"  # XLA's threads: as many devices as threads would starve each other's collectives for ever
-IS_MAIN = "PYTEST_XDIST_WORKER" not in os.environ
-if IS_MAIN:
+if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["SEQJAX_TEST_SESSION"] = tempfile.mkdtemp(prefix="seqjax-tests-")
 # Compiled programs and tokens of this session: all its processes share them, and nothing outlives it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["SEQJAX_TEST_SESSION"] + "/xla")
@@ -26,6 +25,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import pytest
 
+IS_MAIN = "PYTEST_XDIST_WORKER" not in os.environ
 SESSION = Path(os.environ["SEQJAX_TEST_SESSION"])
 REPOSITORY = Path(__file__).parent.parent
 RAW_DATA = os.environ.get("SEQJAX_DATA")
