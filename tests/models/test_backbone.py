@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick
 
 from seqjax.config import ModelConfig
 from seqjax.errors import UserError
@@ -44,7 +45,13 @@ def padded(length: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
 
 
 @pytest.mark.parametrize(
-    ("name", "causal"), [*((name, True) for name in MODELS), ("lstm", False), ("elman", False), ("transformer", False)]
+    ("name", "causal"),
+    quick(
+        [*((name, True) for name in MODELS), ("lstm", False), ("elman", False), ("transformer", False)],
+        ("gru", True),
+        ("lstm", False),
+        ("transformer", True),
+    ),
 )
 def test_what_is_not_there_changes_neither_results_nor_gradients(name: str, causal: bool) -> None:
     backbone = Backbone(MODELS[name], max_length=12, causal=causal)

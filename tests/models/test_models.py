@@ -10,6 +10,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick, slow
 
 from seqjax.families import FAMILIES, GRU, LSTM, Elman, Transformer, Window
 from seqjax.models import build_model
@@ -37,8 +38,11 @@ CONFIGS = {
     "window": Window(d_model=D, window=4, d_ff=7, n_layers=2),
 }
 THREE = ("lstm", "learned", "window")
-each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-each_family = pytest.mark.parametrize("config", [CONFIGS[name] for name in THREE], ids=THREE)
+QUICK = [CONFIGS[name] for name in ("lstm", "gru-before", "rotary", "window")]
+each_config = pytest.mark.parametrize("config", quick(CONFIGS.values(), *QUICK), ids=CONFIGS)
+each_family = pytest.mark.parametrize(
+    "config", quick([CONFIGS[name] for name in THREE], CONFIGS["lstm"], CONFIGS["learned"]), ids=THREE
+)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)), jnp.int32)
 
 
@@ -72,7 +76,7 @@ def test_causality(config):
 
 
 @each_config
-@pytest.mark.parametrize("pieces", [[1] * T, [4, 1, 4]], ids=str)
+@pytest.mark.parametrize("pieces", [slow([1] * T), [4, 1, 4]], ids=str)
 def test_cached_generation_is_the_full_forward_pass(config, pieces):
     model, params = make(config)
     apply = jax.jit(model.apply)
