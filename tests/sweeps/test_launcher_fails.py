@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import slow
 from sweeping import Launcher, numbers, write_sweep
 
 from seqjax import runs
@@ -45,7 +46,7 @@ def failing(when: Callable[[], bool], error: Exception) -> Callable[..., None]:
     return tick
 
 
-@pytest.mark.parametrize("error", [FULL, KeyError("loss")])
+@pytest.mark.parametrize("error", [FULL, slow(KeyError("loss"))])
 def test_workers_save_when_their_launcher_fails(error: Exception, make_config: Any, tmp_path: Path) -> None:
     config = make_config("elman", **{"train.steps": 1_000_000, "train.checkpoint_every": 1_000_000})
     unit = one_unit(tmp_path, config)

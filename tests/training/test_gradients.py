@@ -114,6 +114,7 @@ def test_gated_cells_are_torchs(family: str) -> None:
             np.testing.assert_allclose(got[number % len(got)][t, number // len(got), 0], want, rtol=1e-8, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_transformers_are_those_of_its_learned_positions() -> None:
     """With one row, a position's embedding is added where the nudge is: differentiate the model itself."""
     config, params, tokens = example("transformer", batch=1)

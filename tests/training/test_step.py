@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick
+from quick import quick, slow
 
 from seqjax.config import Config
 from seqjax.families import FAMILIES
@@ -188,7 +188,7 @@ def three_steps(program: Program, config: Config, calls: tuple[int, ...], resets
     return state, jax.tree.map(lambda *xs: jnp.concatenate(xs), *found)
 
 
-@pytest.mark.parametrize("calls", [(1, 1, 1), (2, 1), (3,)])
+@pytest.mark.parametrize("calls", [slow((1, 1, 1)), (2, 1), slow((3,))])
 def test_many_steps_in_one_call_are_the_steps(make_config: Any, family: str, calls: tuple[int, ...]) -> None:
     """Bit for bit however they are cut into calls, and the step itself within rounding."""
     config = make_config(family)

@@ -54,6 +54,7 @@ def test_it_ends_before_the_next_batch(
     assert_same_run(config, whole, tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_bundle_on_streams_is_stopped_so_too(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
