@@ -153,7 +153,7 @@ def test_vmapped_runs_are_each_run_alone(config):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6), together, run(key))
 
 
-@pytest.mark.parametrize("name", ["lstm", "learned", "window"])
+@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window")])
 def test_program_does_not_grow_with_depth(name):
     """Neither the traced program from 2 to 8 layers nor the lowered one from 8 to 16; gradient included."""
 
@@ -200,7 +200,7 @@ def test_dropout_rate_and_masks():
     assert dropout(x, None, 0, 0.25) is x
 
 
-@pytest.mark.parametrize("family", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("family", [slow("elman"), "lstm", slow("gru")])
 def test_dropout_falls_on_inputs_of_layers_not_on_the_recurrence(family):
     """With the first layer's input weights zero, dropout of its inputs changes nothing in its state."""
     config = FAMILIES[family](D, n_layers=1, dropout=0.5)
@@ -213,7 +213,7 @@ def test_dropout_falls_on_inputs_of_layers_not_on_the_recurrence(family):
     assert np.abs(dropped[0] - plain[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["elman", "lstm-wide", "gru"])
+@pytest.mark.parametrize("name", [slow("elman"), "lstm-wide", slow("gru")])
 def test_dropout_falls_on_the_inputs_of_every_layer(name):
     """The state of each layer moves when only the input of that layer (and of those below it) is dropped."""
     config = replace(CONFIGS[name], dropout=0.5)
