@@ -59,6 +59,7 @@ def test_fit_predict_optimal(table: Path, tmp_path: Path, capsys: pytest.Capture
     assert len(printed.splitlines()) == 5 and "extrapolated" in printed
 
 
+@pytest.mark.slow
 def test_one_fit_for_each_group(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fits.json"
     assert call("fit", table, "--law", "offset-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss", "--by",

@@ -72,6 +72,7 @@ def test_few_points_and_little_range() -> None:
     assert "N varies by a factor" in next(flag for flag in few.flags if flag.startswith("range"))
 
 
+@pytest.mark.slow
 def test_n_and_d_that_vary_together_are_collinear() -> None:
     """Runs all at 20 tokens per parameter."""
     params = np.geomspace(1e6, 1e10, 20)

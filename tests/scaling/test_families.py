@@ -40,6 +40,7 @@ def test_a_crossing_in_the_data_is_found() -> None:
     assert "beyond which transformer is better" in found.verdict
 
 
+@pytest.mark.slow
 def test_crossings_are_covered() -> None:
     expected = 1e6
     hits = []

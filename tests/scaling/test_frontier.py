@@ -38,6 +38,7 @@ def test_isoflop_minima_lie_on_the_law() -> None:
     assert found.flags == () and all(not p.problem for p in found.profiles)
 
 
+@pytest.mark.slow
 def test_isoflop_intervals_cover_the_truth() -> None:
     covered = [low <= 0.5 <= high for low, high in (isoflops(grid(3e-3, s), 100).params.interval for s in range(100))]
     assert 0.90 <= np.mean(covered) <= 1.0
