@@ -102,6 +102,7 @@ def test_a_floor_that_the_law_does_not_have_bends_the_residuals() -> None:
     assert any(flag.startswith("trend: the residuals bend with N") for flag in found.flags)
 
 
+@pytest.mark.slow
 def test_a_law_without_a_best_split_says_so() -> None:
     """Loss that does not fall with tokens: all compute into parameters, without end."""
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))

@@ -86,7 +86,7 @@ test_many_shapes_masks_and_cells = pytest.mark.slow(
 
 
 @pytest.mark.parametrize("times, batch, d_hidden", [slow(1, 1, 1), slow(9, 8, 16), (17, 13, 48), slow(30, 32, 100)])
-@pytest.mark.parametrize("runs", [0, 3])
+@pytest.mark.parametrize("runs", [slow(0), 3])
 @pytest.mark.parametrize("family, reset", VARIANTS)
 @pytest.mark.parametrize("bias", [True, slow(False)])
 def test_float32_and_bundles(in_native, family, reset, runs, times, batch, d_hidden, bias):
