@@ -1,6 +1,6 @@
 # make train   set up, train a small model on the embedded corpus, print its held-out loss and a sample
 # make figure7 set up, train LSTMs and Transformers (PRESET=laptop, workstation), write report/index.html
-# make test    set up, run the tests
+# make test    set up, run the quick tests (make test-slow: the others; make test-all: both)
 # make lint    set up, run the linters (style, and which room may import which)
 # Setting up means: a virtual environment in .venv with seqjax and what it needs (by uv where it is there, else pip).
 # Another interpreter: make PYTHON=python3.12 ...; with a GPU: make EXTRAS=test,cuda12 ...
@@ -12,8 +12,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready-$(EXTRAS)
 
 PRESET ?= laptop
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
-.PHONY: train figure7 test lint setup clean
+.PHONY: train figure7 test test-slow test-all lint setup clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -23,7 +24,12 @@ figure7: setup
 	$(BIN)/python experiments/rnn_vs_transformer.py --preset $(PRESET)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(PYTEST) -m "not slow" tests
+
+test-slow: setup
+	$(PYTEST) -m slow tests
+
+test-all: test test-slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,10 +1,14 @@
-"""Fixtures for all tests: two CPU devices, a cache of our own, no wandb, a small text, the folder of shared data."""
+"""Fixtures for all tests: two CPU devices, a cache of the session, no wandb, a small text, the folder of real data."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +17,33 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ["NPROC"] = "8"  # XLA's threads: as many devices as threads would starve each other's collectives for ever
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["SEQJAX_TEST_SESSION"] = tempfile.mkdtemp(prefix="seqjax-tests-")
+# Compiled programs and tokens of this session: all its processes share them, and nothing outlives it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["SEQJAX_TEST_SESSION"] + "/xla")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import pytest
 
+IS_MAIN = "PYTEST_XDIST_WORKER" not in os.environ
+SESSION = Path(os.environ["SEQJAX_TEST_SESSION"])
 REPOSITORY = Path(__file__).parent.parent
 RAW_DATA = os.environ.get("SEQJAX_DATA")
+COMPILE_QUICKLY = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The quick part compiles without optimization: half of its time is compiling. All else compiles as users do."""
+    if IS_MAIN and config.option.markexpr == "not slow":
+        environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"] + COMPILE_QUICKLY}
+        probe = [sys.executable, "-c", "import jax; jax.devices()"]  # XLA aborts on a flag that it does not know
+        if subprocess.run(probe, env=environment, capture_output=True).returncode == 0:
+            os.environ.update(environment)
+
+
+def pytest_unconfigure() -> None:
+    if IS_MAIN:
+        shutil.rmtree(SESSION, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +56,10 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests share one cache of tokens among themselves and never see the user's."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("SEQJAX_CACHE", str(cache))
-    monkeypatch.setenv("SEQJAX_DATA", str(cache / "corpora"))
+    monkeypatch.setenv("SEQJAX_CACHE", str(SESSION / "cache"))
+    monkeypatch.setenv("SEQJAX_DATA", str(SESSION / "cache" / "corpora"))
 
 
 @pytest.fixture(scope="session")
@@ -106,9 +129,10 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
 
 
 FAMILIES = ("elman", "lstm", "gru", "transformer", "window")
+QUICK_FAMILIES = ("lstm", "transformer")
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=[f if f in QUICK_FAMILIES else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def family(request: pytest.FixtureRequest) -> str:
-    """Each family in turn."""
+    """Each family in turn. One with gates and one with attention are in the quick part."""
     return request.param

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from quick import quick
 from same_run import assert_same_run
 from sweeping import write_sweep
 
@@ -145,7 +146,7 @@ def config_of(small_text: Path, words: str, **changes: Any) -> Any:
     return validate(overlay(base, options_tree(changes)))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", quick(FILES, "Leaky"))
 def test_a_run_is_trained_killed_resumed_and_read(
     name: str, reference: Any, forget: Any, crash_at: Any, small_text: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import quick
 
 from seqjax import runs
 from seqjax.cli import main
@@ -150,7 +151,7 @@ SHELL = {
 }
 
 
-@pytest.mark.parametrize("how", SHELL)
+@pytest.mark.parametrize("how", quick(SHELL, "closed"))
 def test_train_ends_whatever_its_streams_are(how: str, config: Path, tmp_path: Path) -> None:
     """The real command in a shell: exit code 0, every step taken, files as of any other run."""
     command = [*SEQJAX, "train", str(config), "--run", "run", "--no-sample"]
@@ -169,7 +170,7 @@ def test_a_reader_of_a_table_that_goes(tmp_path: Path) -> None:
     assert (tmp_path / "err").read_text() == ""
 
 
-@pytest.mark.parametrize("number", ASKS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", quick(ASKS, signal.SIGTERM), ids=lambda number: number.name)
 def test_every_signal_that_asks_to_stop_saves(number: int, make_config: Any, tmp_path: Path) -> None:
     """Exit code 75 or 130, and the run goes on to the same numbers as one that nobody stopped."""
     from seqjax.training.loop import train
@@ -375,7 +376,7 @@ def run_alone(*words: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize("platforms", ["cuda", "tpu", "nonsense"])
+@pytest.mark.parametrize("platforms", quick(["cuda", "tpu", "nonsense"], "cuda"))
 def test_a_platform_that_is_not_here(platforms: str, config: Path, tmp_path: Path) -> None:
     """One line that names the variable; nothing is made."""
     ended = run_alone("train", str(config), "--run", str(tmp_path / "run"), JAX_PLATFORMS=platforms)

@@ -79,6 +79,7 @@ def test_data(small_text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "train" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ("bench", "--families", "elman", "transformer", "--sizes", 8, 16, "--batch-size", 2, "--context-length", 4)
     assert call(*words, "--repeats", 2, "--json", tmp_path / "b.json") == 0

@@ -59,6 +59,7 @@ def test_fit_predict_optimal(table: Path, tmp_path: Path, capsys: pytest.Capture
     assert len(printed.splitlines()) == 5 and "extrapolated" in printed
 
 
+@pytest.mark.slow
 def test_one_fit_for_each_group(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fits.json"
     assert call("fit", table, "--law", "offset-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss", "--by",
@@ -71,6 +72,7 @@ def test_one_fit_for_each_group(table: Path, tmp_path: Path, capsys: pytest.Capt
     assert [line[:3] for line in capsys.readouterr().out.splitlines()] == ["a: ", "b: "]
 
 
+@pytest.mark.slow
 def test_a_fit_survives_its_file(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "fit.json"
     assert call("fit", table, "--law", "over-training", "--params", "Size", "--tokens", "Tokens", "--loss", "Loss",
@@ -145,6 +147,7 @@ def config_run(make_config: Any, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_group_that_cannot_be_fitted_costs_the_others_nothing(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def run(module: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str)
     return module.read(folder / "rows.jsonl")
 
 
+@pytest.mark.slow
 def test_every_kind_of_row_runs_on_a_cpu(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     jax.config.update("jax_disable_most_optimizations", True)  # programs compile in half the time
     try:

@@ -36,6 +36,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads((place / "report" / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_family_and_author_is_sampled_at_every_temperature(record: dict) -> None:
     many, one = record["many to many"], record["one to many"]
     assert set(many["families"]) == {"window", "transformer"}

@@ -14,6 +14,7 @@ RECORDED = experiment.RESULTS / "gradients" / "results.json"
 README = experiment.REPOSITORY / "experiments" / "README.md"
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = experiment.load("gradients")
     monkeypatch.setattr(module, "MEASURED", ("elman", "transformer"))

@@ -40,6 +40,7 @@ def run(place: Path, *options: str) -> int:
         return module.main()
 
 
+@pytest.mark.slow
 def test_the_report_is_one_file_with_every_claim(finished: Path) -> None:
     page = (finished / "report" / "index.html").read_text()
     for claim in CLAIMS:
@@ -51,6 +52,7 @@ def test_the_report_is_one_file_with_every_claim(finished: Path) -> None:
         assert (finished / "report" / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_every_run_is_in_the_table_diverged_ones_too(finished: Path) -> None:
     states = pd.read_csv(finished / "report" / "runs.csv")["status"].value_counts()
     assert set(states.index) == {"finished", "diverged"}
@@ -59,6 +61,7 @@ def test_every_run_is_in_the_table_diverged_ones_too(finished: Path) -> None:
     assert page.count('<td class="n">diverged</td>') == states["diverged"]
 
 
+@pytest.mark.slow
 def test_chosen_runs_have_their_loss_by_position_with_both_seeds(finished: Path) -> None:
     material = read_material(finished / "runs" / "tiny" / "collected", draws=50)
     assert len(material.chosen) == 8  # two families, two sizes, two seeds
@@ -67,6 +70,7 @@ def test_chosen_runs_have_their_loss_by_position_with_both_seeds(finished: Path)
     assert np.isfinite(material.comparison.mean_SxM[:, material.comparison.of("lstm", "transformer")]).all()
 
 
+@pytest.mark.slow
 def test_started_again_it_trains_nothing_and_says_the_same(finished: Path) -> None:
     results = sorted((finished / "runs").rglob("result.json")) + sorted((finished / "runs").rglob("positions.npz"))
     before = {path: path.stat().st_mtime_ns for path in results}
@@ -78,6 +82,7 @@ def test_started_again_it_trains_nothing_and_says_the_same(finished: Path) -> No
     assert (finished / "report" / "claims.json").read_bytes() == said
 
 
+@pytest.mark.slow
 def test_the_report_can_be_made_of_collected_files_alone(finished: Path, tmp_path: Path) -> None:
     write_report(finished / "runs" / "tiny" / "collected", tmp_path, "again")
     assert (tmp_path / "claims.json").read_bytes() == (finished / "report" / "claims.json").read_bytes()
@@ -147,6 +152,7 @@ TOLERANCE = 0.01
 gives the same bits, and between builds of XLA 0.002 were seen."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["lstm-1x35", "transformer-2x20"])
 def test_a_second_person_gets_the_same_losses(shape: str, tmp_path: Path) -> None:
     """The smallest model of each main family once more, at its chosen rate, against the committed table."""

@@ -39,6 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return EXPERIMENT.main()
 
 
+@pytest.mark.slow
 def test_it_runs_on_the_built_in_road(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 RESULTS = REPOSITORY / "experiments" / "results" / "translation"
 
 
+@pytest.mark.slow
 def test_it_runs_at_tiny_size_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = load("translation")
     tiny = {

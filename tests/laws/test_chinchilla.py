@@ -38,6 +38,7 @@ def test_the_rows_are_those_of_the_stated_rule(points: Points) -> None:
     assert points.conventions["tokens"] == "FLOPs / (6 N)" and "FLOPs / (6 N)" in points.notes[0]
 
 
+@pytest.mark.slow
 def test_huber_finds_the_true_minimum(huber: Fit) -> None:
     """Objective: sum of Huber losses of log L, delta 1e-3. Found by another program with analytic gradients."""
     assert huber.objective == "huber" and huber.delta == 1e-3

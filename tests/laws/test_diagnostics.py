@@ -72,6 +72,7 @@ def test_few_points_and_little_range() -> None:
     assert "N varies by a factor" in next(flag for flag in few.flags if flag.startswith("range"))
 
 
+@pytest.mark.slow
 def test_n_and_d_that_vary_together_are_collinear() -> None:
     """Runs all at 20 tokens per parameter."""
     params = np.geomspace(1e6, 1e10, 20)
@@ -101,6 +102,7 @@ def test_a_floor_that_the_law_does_not_have_bends_the_residuals() -> None:
     assert any(flag.startswith("trend: the residuals bend with N") for flag in found.flags)
 
 
+@pytest.mark.slow
 def test_a_law_without_a_best_split_says_so() -> None:
     """Loss that does not fall with tokens: all compute into parameters, without end."""
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))

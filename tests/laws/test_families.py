@@ -40,6 +40,7 @@ def test_a_crossing_in_the_data_is_found() -> None:
     assert "beyond which transformer is better" in found.verdict
 
 
+@pytest.mark.slow
 def test_crossings_are_covered() -> None:
     expected = 1e6
     hits = []
@@ -69,6 +70,7 @@ def test_laws_that_do_not_cross_are_reported_so() -> None:
     assert apart.x is None and apart.verdict == "no crossing found: transformer has the lower loss"
 
 
+@pytest.mark.slow
 def test_laws_of_two_variables_cannot_be_compared() -> None:
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e8, 4), np.geomspace(1e8, 1e10, 4)))
     both = fit(make_points(2 + 400 / n**0.3, params=n, tokens=d), "chinchilla", bootstrap=0, diagnose=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from quick import quick
 
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, envelope, fit, isoflops, make_points
@@ -38,6 +39,7 @@ def test_isoflop_minima_lie_on_the_law() -> None:
     assert found.flags == () and all(not p.problem for p in found.profiles)
 
 
+@pytest.mark.slow
 def test_isoflop_intervals_cover_the_truth() -> None:
     covered = [low <= 0.5 <= high for low, high in (isoflops(grid(3e-3, s), 100).params.interval for s in range(100))]
     assert 0.90 <= np.mean(covered) <= 1.0
@@ -107,7 +109,7 @@ def test_the_envelope_of_training_curves() -> None:
         envelope(dict(list(curves.items())[:2]))
 
 
-@pytest.mark.parametrize("name", ["chinchilla", "chinchilla-outer", "kaplan-nd", "over-training"])
+@pytest.mark.parametrize("name", quick(["chinchilla", "chinchilla-outer", "kaplan-nd", "over-training"], "chinchilla"))
 def test_the_best_split_is_lower_than_its_neighbours(name: str) -> None:
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e10, 8), np.geomspace(1e8, 1e12, 8)))
     starts = LAWS[name].starts_SxP()[::23]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from quick import quick, slow
 
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, Points, fit, make_points
@@ -63,7 +64,7 @@ def test_every_law_is_tested() -> None:
         assert tuple(constants) == LAWS[name].names
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", quick(LAWS, "kaplan-n", "kaplan-nd", "chinchilla"))
 def test_without_noise_the_constants_come_back(name: str) -> None:
     """From the law's own grid of starts, without a hint; of the largest grids every fifth start."""
     starts = LAWS[name].starts_SxP()[:: 5 if name in ("data-constrained", "chinchilla-outer", "chinchilla") else 1]
@@ -73,6 +74,7 @@ def test_without_noise_the_constants_come_back(name: str) -> None:
     assert found.agreeing > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.floats(1.0, 2.5), st.floats(0.2, 0.6), st.floats(0.2, 0.6), st.floats(0.3, 2.0), st.floats(0.3, 2.0),
@@ -97,7 +99,7 @@ def test_any_chinchilla_law_comes_back(e: float, alpha: float, beta: float, x: f
     np.testing.assert_allclose([found.constants["alpha"], found.constants["beta"]], [alpha, beta], rtol=0.08)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", quick(LAWS, "kaplan-n", "chinchilla", "offset-c"))
 @settings(max_examples=2, deadline=None, derandomize=True)  # experiments/coverage.py tries 300 tables of each law
 @given(seed=st.integers(0, 2**31))
 def test_with_noise_every_law_comes_back(name: str, seed: int) -> None:
@@ -118,8 +120,9 @@ def test_with_noise_every_law_comes_back(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "objective"),
-    [(name, "huber") for name in ("chinchilla", "kaplan-ns", "position")]
-    + [(name, objective) for name in ("kaplan-n", "offset-c") for objective in ("huber", "lad", "least-squares")],
+    [slow(name, "huber") for name in ("chinchilla", "kaplan-ns", "position")]
+    + [slow(name, objective) for name in ("kaplan-n", "offset-c") for objective in ("lad", "least-squares")]
+    + [("kaplan-n", "huber"), slow("offset-c", "huber")],
 )
 def test_intervals_cover_the_truth_as_often_as_they_say(name: str, objective: str) -> None:
     """100 tables (400 where that is quick), 100 refits each: 95 % intervals hold the truth in 90 to 99 % of them.

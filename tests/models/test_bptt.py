@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import slow
 
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, GRU, Transformer, Window
@@ -15,7 +16,7 @@ from seqjax.models.backbone import Backbone
 V, B, T, K = 6, 2, 8, 4
 
 
-@pytest.mark.parametrize("d_hidden", [None, 7])
+@pytest.mark.parametrize("d_hidden", [slow(None), 7])
 @pytest.mark.parametrize("family", ["elman", "lstm"])
 def test_a_context_in_pieces_is_as_many_contexts_that_carry_a_state(family: str, d_hidden: int | None) -> None:
     """Two layers, on which a carry of the piece before falls as a constant: loss, state and gradients."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick, slow
 
 from seqjax.errors import UserError
 from seqjax.families import GRU, LSTM, Elman, Transformer, Window
@@ -40,7 +41,7 @@ def trained(config: Any) -> tuple[Any, Any, np.ndarray]:
     return model, jax.tree.map(lambda leaf: scale * leaf, params), tokens_T
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, "lstm", "gru, reset before", "rotary, swiglu", "window"))
 def test_logits_and_loss_are_those_of_the_model(name: str) -> None:
     model, params, tokens_T = trained(MODELS[name])
     found = jax.jit(lambda params, tokens_T: look_inside(MODELS[name], params, tokens_T))(params, jnp.asarray(tokens_T))
@@ -52,7 +53,9 @@ def test_logits_and_loss_are_those_of_the_model(name: str) -> None:
     np.testing.assert_allclose(next_token_losses(found.logits_TxV, jnp.asarray(tokens_T)), want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["learned positions", "rotary, swiglu", "no norm, no positions", "norm after"])
+@pytest.mark.parametrize(
+    "name", [slow("learned positions"), "rotary, swiglu", slow("no norm, no positions"), slow("norm after")]
+)
 def test_attention_looks_back_and_its_rows_sum_to_one(name: str) -> None:
     config = MODELS[name]
     _, params, tokens_T = trained(config)

@@ -10,6 +10,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick, slow
 
 from seqjax.families import FAMILIES, GRU, LSTM, Elman, Transformer, Window
 from seqjax.models import build_model
@@ -37,8 +38,11 @@ CONFIGS = {
     "window": Window(d_model=D, window=4, d_ff=7, n_layers=2),
 }
 THREE = ("lstm", "learned", "window")
-each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-each_family = pytest.mark.parametrize("config", [CONFIGS[name] for name in THREE], ids=THREE)
+QUICK = [CONFIGS[name] for name in ("lstm", "gru-before", "rotary", "window")]
+each_config = pytest.mark.parametrize("config", quick(CONFIGS.values(), *QUICK), ids=CONFIGS)
+each_family = pytest.mark.parametrize(
+    "config", quick([CONFIGS[name] for name in THREE], CONFIGS["lstm"], CONFIGS["learned"]), ids=THREE
+)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)), jnp.int32)
 
 
@@ -72,7 +76,7 @@ def test_causality(config):
 
 
 @each_config
-@pytest.mark.parametrize("pieces", [[1] * T, [4, 1, 4]], ids=str)
+@pytest.mark.parametrize("pieces", [slow([1] * T), [4, 1, 4]], ids=str)
 def test_cached_generation_is_the_full_forward_pass(config, pieces):
     model, params = make(config)
     apply = jax.jit(model.apply)
@@ -149,7 +153,7 @@ def test_vmapped_runs_are_each_run_alone(config):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6), together, run(key))
 
 
-@pytest.mark.parametrize("name", ["lstm", "learned", "window"])
+@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window")])
 def test_program_does_not_grow_with_depth(name):
     """Neither the traced program from 2 to 8 layers nor the lowered one from 8 to 16; gradient included."""
 
@@ -196,7 +200,7 @@ def test_dropout_rate_and_masks():
     assert dropout(x, None, 0, 0.25) is x
 
 
-@pytest.mark.parametrize("family", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("family", [slow("elman"), "lstm", slow("gru")])
 def test_dropout_falls_on_inputs_of_layers_not_on_the_recurrence(family):
     """With the first layer's input weights zero, dropout of its inputs changes nothing in its state."""
     config = FAMILIES[family](D, n_layers=1, dropout=0.5)
@@ -209,7 +213,7 @@ def test_dropout_falls_on_inputs_of_layers_not_on_the_recurrence(family):
     assert np.abs(dropped[0] - plain[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["elman", "lstm-wide", "gru"])
+@pytest.mark.parametrize("name", [slow("elman"), "lstm-wide", slow("gru")])
 def test_dropout_falls_on_the_inputs_of_every_layer(name):
     """The state of each layer moves when only the input of that layer (and of those below it) is dropped."""
     config = replace(CONFIGS[name], dropout=0.5)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import slow
 from variants import recurrent
 
 from seqjax.families import LSTM
@@ -44,8 +45,10 @@ def torch_names(family, layer):
     return {name: np.asarray(value) for name, value in named.items()}
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
-@pytest.mark.parametrize("n_layers, d_hidden, bias", [(1, D, True), (2, 7, True), (3, D, False), (3, 7, True)])
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), slow("float32", 1e-5)])
+@pytest.mark.parametrize(
+    "n_layers, d_hidden, bias", [slow(1, D, True), (2, 7, True), slow(3, D, False), slow(3, 7, True)]
+)
 @pytest.mark.parametrize("family", TORCH_NAMES)
 @pytest.mark.parametrize("recurrence", ["fast", "scan"])
 def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance, recurrence):
@@ -103,7 +106,9 @@ def test_torch_agrees(family, n_layers, d_hidden, bias, dtype, tolerance, recurr
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("family, reset", [("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before")])
+@pytest.mark.parametrize(
+    "family, reset", [slow("elman", "after"), ("lstm", "after"), slow("gru", "after"), ("gru", "before")]
+)
 def test_model_is_embedding_layers_readout(family, reset, tied):
     """The whole model from its own parameters by hand, layer by layer without a scan over layers."""
     config = recurrent(family, D, D if tied else 7, 6, tied_embeddings=tied, reset=reset)

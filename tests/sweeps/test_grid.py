@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from quick import slow
 
 from seqjax.config import Config, DataConfig, to_dict
 from seqjax.config.plain import dump_yaml
@@ -193,7 +194,11 @@ def test_a_label_says_what_the_shape_does_not(sweep_of: Any) -> None:
 SWEEPS = [*REPOSITORY.glob("configs/sweeps/*.yaml"), *REPOSITORY.glob("configs/figure7/[!b]*.yaml")]  # not base.yaml
 
 
-@pytest.mark.parametrize("path", sorted(SWEEPS), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [slow(path) if path.stem in ("gpu", "workstation") else path for path in sorted(SWEEPS)],
+    ids=lambda path: path.stem,
+)
 def test_every_shipped_sweep_expands(path: Path) -> None:
     sweep = read_sweep(path)
     planned = sweep.runs()

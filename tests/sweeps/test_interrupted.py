@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from sweeping import SIGINT, SIGKILL, Launcher, numbers, write_sweep
 
 AXES = """
@@ -18,6 +19,7 @@ grid:
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path) -> None:
     """2 families x 3 sizes x 3 rates on the embedded corpus; kill -9 of the launcher, of a worker, and Ctrl-C."""
     sweep = write_sweep(tmp_path / "tiny.yaml", Path("english"), AXES, steps=120)

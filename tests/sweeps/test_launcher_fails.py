@@ -6,12 +6,14 @@ import errno
 import os
 import pty
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import slow
 from sweeping import Launcher, numbers, write_sweep
 
 from seqjax import runs
@@ -44,7 +46,7 @@ def failing(when: Callable[[], bool], error: Exception) -> Callable[..., None]:
     return tick
 
 
-@pytest.mark.parametrize("error", [FULL, KeyError("loss")])
+@pytest.mark.parametrize("error", [FULL, slow(KeyError("loss"))])
 def test_workers_save_when_their_launcher_fails(error: Exception, make_config: Any, tmp_path: Path) -> None:
     config = make_config("elman", **{"train.steps": 1_000_000, "train.checkpoint_every": 1_000_000})
     unit = one_unit(tmp_path, config)
@@ -72,19 +74,23 @@ def test_a_worker_that_does_not_save_is_not_waited_for_for_ever(
     assert [worker.process.returncode for worker in started] == [-signal.SIGKILL]
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_costs_nothing(tmp_path: Path, small_text: Path) -> None:
     """The launcher is in a terminal of its own, without nohup; its other end is closed in the midst of training."""
     axes = "model: {family: gru, d_model: 16, n_layers: 1}\ngrid: {train.seed: [1, 2]}"
     sweep = write_sweep(tmp_path / "s.yaml", small_text, axes, steps=400, checkpoint_every=400)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "seqjax", "sweep", str(sweep), "--runs", str(tmp_path / "cut")])
+    terminal, other_end = pty.openpty()
+    command = [sys.executable, "-m", "seqjax", "sweep", str(sweep), "--runs", str(tmp_path / "cut")]
+    in_terminal = ["sh", "-c", 'exec "$@" < "$0" > "$0" 2>&1', os.ttyname(other_end), *command]
+    launcher = subprocess.Popen(
+        in_terminal, start_new_session=True
+    )  # the first terminal that a session opens is its own
     folder = tmp_path / "cut" / "s"
     while not any(path.stat().st_size for path in folder.glob("*/metrics.jsonl")):
         os.read(terminal, 4096)  # it redraws twice a second
+    os.close(other_end)
     os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 75
+    assert launcher.wait(120) == 75
     states = [folders.state(place) for place in folders.run_folders(folder)]
     assert {state.name for state in states} <= {"stopped", "finished"}
     assert any(0 < folders.last_checkpoint(folder / state.run_id) < 400 for state in states)

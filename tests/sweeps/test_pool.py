@@ -37,6 +37,7 @@ if os.environ.get("CRASH_SEED"):
 """
 
 
+@pytest.mark.slow
 def test_one_run_that_kills_its_worker_takes_no_other_with_it(tmp_path: Path, small_text: Path, capsys: Any) -> None:
     (tmp_path / "crash").mkdir()
     (tmp_path / "crash" / "sitecustomize.py").write_text(CRASH)
@@ -67,6 +68,7 @@ def test_one_run_that_kills_its_worker_takes_no_other_with_it(tmp_path: Path, sm
     assert set(numbers(well.folder)["status"]) == {"finished"}
 
 
+@pytest.mark.slow
 def test_two_launchers_share_a_sweep(tmp_path: Path, small_text: Path) -> None:
     axes = (
         "model: {family: lstm, d_model: 16, n_layers: 1}\ngrid: {train.seed: [1, 2, 3], optimizer.beta2: [0.9, 0.99]}"
@@ -100,6 +102,7 @@ def test_workers_save_and_end_when_their_launcher_is_killed(tmp_path: Path, smal
     assert folders.last_checkpoint(run_folder) >= state.step > 0  # it saved, far from any regular checkpoint
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_users_is_reported_and_not_tried_again(tmp_path: Path, small_text: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes(small_text.read_bytes())

@@ -118,6 +118,7 @@ def resume(job: str) -> None:
     release(job)
 
 
+@pytest.mark.slow
 def test_an_array_runs_two_at_a_time_and_resumes_what_is_preempted(
     on_cluster: Cluster, child: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_an_array_runs_two_at_a_time_and_resumes_what_is_preempted(
     assert max(sum(one["at"] <= other["at"] < one["until"] for one in every) for other in every) == 2
 
 
+@pytest.mark.slow
 def test_a_failure_is_retried_a_warning_requeues_and_a_cancellation_ends(
     on_cluster: Cluster, child: Path, tmp_path: Path
 ) -> None:

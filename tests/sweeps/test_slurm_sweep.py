@@ -53,6 +53,7 @@ def end_of(launcher: Launcher, jobs: list[str]) -> int:
     return launcher.popen.returncode
 
 
+@pytest.mark.slow
 def test_a_sweep_as_an_array_is_preempted_and_ends_bit_equal(
     cluster: Cluster, tmp_path: Path, small_text: Path, capsys: Any
 ) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from quick import slow
 
 from seqjax import cli, runs
 from seqjax.config import Config, program_key
@@ -86,9 +87,9 @@ def bytes_by_xla(config: Config, lanes: int) -> float:
     ("family", "lanes", "changes"),
     [
         ("elman", 6, {"model.d_model": 64}),
-        ("lstm", 8, {"model.d_model": 128, "model.n_layers": 1, "train.batch_size": 2, "train.context_length": 8}),
-        ("transformer", 1, {"model.d_model": 64, "train.batch_size": 4, "evaluation.batch_size": 64}),
-        ("window", 4, {"model.d_model": 64, "train.accumulation": 2}),
+        slow("lstm", 8, {"model.d_model": 128, "model.n_layers": 1, "train.batch_size": 2, "train.context_length": 8}),
+        slow("transformer", 1, {"model.d_model": 64, "train.batch_size": 4, "evaluation.batch_size": 64}),
+        slow("window", 4, {"model.d_model": 64, "train.accumulation": 2}),
     ],
     ids=lambda part: str(part) if not isinstance(part, dict) else "",
 )

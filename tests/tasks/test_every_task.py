@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import quick
 
 from seqjax import runs
 from seqjax.cli import main
@@ -28,7 +29,7 @@ def words(options: dict[str, Any]) -> list[str]:
     return [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", quick(SMALL, "delays"))
 def test_accumulation_and_devices_change_a_task_by_rounding_alone(name: str, tmp_path: Path) -> None:
     if name == "numbers-gru":
         pytest.importorskip("sacrebleu")

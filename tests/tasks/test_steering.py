@@ -179,6 +179,7 @@ def test_a_run_tells_its_error_and_its_floors(drive: Drive, tmp_path: Path) -> N
     assert len(result["validation"]) == 1 and result["validation"]["loss"] > 0
 
 
+@pytest.mark.slow
 def test_training_learns_the_road(tmp_path: Path) -> None:
     """Ten times as many steps as it needs to be well below the mean's error."""
     drive = drive_road(400)

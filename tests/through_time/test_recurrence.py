@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import slow
 from variants import recurrent
 
 from seqjax.families import LSTM
@@ -57,12 +58,13 @@ def value_and_grads(config, arguments, tokens, weights, dtype, how, mask=None, t
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arguments)
 
 
-@settings(max_examples=40, deadline=None)
-@given(
+ANY = given(
     st.sampled_from(VARIANTS), st.booleans(), st.integers(1, 13), st.integers(1, 5), st.integers(1, 9), st.booleans(),
     st.booleans(), st.sampled_from(["fast", "lean"]), st.integers(0, 99),
 )  # fmt: skip
-def test_any_shape_mask_and_cell(variant, bias, times, batch, d_hidden, masked, table, how, seed):
+
+
+def any_shape_mask_and_cell(variant, bias, times, batch, d_hidden, masked, table, how, seed):
     """In float64, with chunks of 4 steps."""
     (family, reset), chunk = variant, nonlinear.CHUNK
     config = recurrent(family, reset=reset, bias=bias)
@@ -77,10 +79,16 @@ def test_any_shape_mask_and_cell(variant, bias, times, batch, d_hidden, masked, 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), got, want)
 
 
-@pytest.mark.parametrize("times, batch, d_hidden", [(1, 1, 1), (9, 8, 16), (17, 13, 48), (30, 32, 100)])
-@pytest.mark.parametrize("runs", [0, 3])
+test_any_shape_mask_and_cell = settings(max_examples=5, deadline=None)(ANY(any_shape_mask_and_cell))
+test_many_shapes_masks_and_cells = pytest.mark.slow(
+    settings(max_examples=40, deadline=None)(ANY(any_shape_mask_and_cell))
+)
+
+
+@pytest.mark.parametrize("times, batch, d_hidden", [slow(1, 1, 1), slow(9, 8, 16), (17, 13, 48), slow(30, 32, 100)])
+@pytest.mark.parametrize("runs", [slow(0), 3])
 @pytest.mark.parametrize("family, reset", VARIANTS)
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias", [True, slow(False)])
 def test_float32_and_bundles(in_native, family, reset, runs, times, batch, d_hidden, bias):
     """Against the plain scan in float64, also vmapped over runs with parameters of their own."""
     config = recurrent(family, reset=reset, bias=bias)

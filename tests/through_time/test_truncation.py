@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick, slow
 from variants import recurrent
 
 from seqjax.families import GRU, LSTM
@@ -73,7 +74,7 @@ def same(got, want, rtol=1e-9, atol=1e-10):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), got, want)
 
 
-@pytest.mark.parametrize("how", ["scan", "fast", "lean"])
+@pytest.mark.parametrize("how", ["scan", "fast", slow("lean")])
 @pytest.mark.parametrize("family, reset", VARIANTS)
 def test_gradients_are_those_of_a_loop_that_forgets(family, reset, how, monkeypatch):
     """One step a piece, pieces that divide time and pieces that do not, and all of time; in float64."""
@@ -94,7 +95,7 @@ def test_gradients_are_those_of_a_loop_that_forgets(family, reset, how, monkeypa
 
 
 @pytest.mark.parametrize("how", ["scan", "fast", "lean"])
-@pytest.mark.parametrize("table, turn", [(False, 1), (True, 1), (True, 2), (False, 4)])
+@pytest.mark.parametrize("table, turn", quick([(False, 1), (True, 1), (True, 2), (False, 4)], (True, 2)))
 def test_with_masks_and_tables(how, table, turn, monkeypatch):
     """Also with several steps in one turn of the loop, as accelerators have them."""
     monkeypatch.setattr(native, "steps_in_a_turn", lambda: turn)

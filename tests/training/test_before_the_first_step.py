@@ -208,6 +208,7 @@ def test_room_for_checkpoints_is_asked_for_before_the_first_step(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_repeats_between_training_and_held_out_pairs_are_said_and_kept(tmp_path: Path) -> None:
     config = pairs(tmp_path / "p", train=3, validation=3, test=3)
     result = train(config, tmp_path / "run", quiet=True)

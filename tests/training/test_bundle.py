@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from quick import quick
 from same_run import assert_same_run, final_state, metrics_of
 
 from seqjax import runs
 from seqjax.config import LANE_KEYS, program_key, to_dict
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES
 from seqjax.tasks.text import make_objective
 from seqjax.training import bundle as bundles
 from seqjax.training.lanes import make_bundle, over_runs
@@ -33,6 +35,7 @@ def bundle(make_config: Any, family: str, folder: Path, lanes: Any = LANES, **sh
     return [(make_config(family, **shared, **lane), folder / f"lane{i}") for i, lane in enumerate(lanes)]
 
 
+@pytest.mark.parametrize("family", quick(FAMILIES, "lstm"))
 def test_every_lane_is_its_solo_run(make_config: Any, family: str, tmp_path: Path) -> None:
     """Losses and final parameters; SGD, for Adam turns gradients of rounding size into whole steps."""
     lanes = bundle(make_config, family, tmp_path, **{"optimizer.name": "sgd", "optimizer.warmup_steps": 2})
@@ -56,6 +59,7 @@ def test_every_lane_is_its_solo_run(make_config: Any, family: str, tmp_path: Pat
     assert len({result["validation"]["loss"] for result in results}) == 5
 
 
+@pytest.mark.slow
 def test_a_bundle_on_streams_is_its_solo_runs(make_config: Any, tmp_path: Path) -> None:
     shared = {"data.batching": "streams", "optimizer.name": "sgd", "train.batch_size": 16}
     lanes = bundle(make_config, "gru", tmp_path, LANES[:2], **shared)
@@ -95,6 +99,7 @@ def test_resumed_from_uneven_checkpoints_it_ends_bit_equal(make_config: Any, tmp
         assert_same_run(config, a, b)
 
 
+@pytest.mark.parametrize("family", quick(FAMILIES, "window"))
 def test_how_many_steps_go_into_a_call_changes_no_bit(
     make_config: Any, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +124,7 @@ def test_a_call_ends_where_something_is_due_or_a_run_enters(make_config: Any) ->
     assert at == [0, 9, 12, 14, 18, 20]
 
 
+@pytest.mark.slow
 def test_ended_lanes_keep_their_place_and_their_result(make_config: Any, tmp_path: Path) -> None:
     whole = bundle(make_config, "gru", tmp_path / "whole", LANES[:3])
     train_bundle(whole, devices=1, quiet=True)

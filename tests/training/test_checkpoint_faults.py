@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from flax import serialization
 from orbax.checkpoint import v1 as ocp
+from quick import slow
 
 from seqjax.errors import UserError
 from seqjax.training.checkpoints import Checkpoints, digest
@@ -79,7 +80,7 @@ def a_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flipped, zeroed, cut, emptied, Path.unlink, a_folder])
-@pytest.mark.parametrize("write", [save, save_as_earlier_versions])
+@pytest.mark.parametrize("write", [save, slow(save_as_earlier_versions)])
 def test_any_damage_of_any_file_gives_the_one_before(
     damage: Callable[[Path], None], write: Any, tmp_path: Path, capfd: Any
 ) -> None:

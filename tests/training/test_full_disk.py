@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from seqjax import runs
 from seqjax.config import to_dict
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_loses_nothing(make_config: Any, tmp_path: Path) -> None:
     """A limit on file size stands in for the full disk: metrics still fit, the first checkpoint does not."""
     config = make_config("gru", **{"model.d_model": 128, "train.checkpoint_every": 10})

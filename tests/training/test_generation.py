@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import slow
 
 from seqjax.models.generation import choose, generate, keep_top
 from seqjax.tasks.text import make_model
@@ -56,7 +57,7 @@ def test_a_full_cache_starts_again_from_its_second_half(make_config: Any) -> Non
     np.testing.assert_array_equal(found, tokens[:, 6:])
 
 
-@pytest.mark.parametrize("context", [1, 2])
+@pytest.mark.parametrize("context", [1, slow(2)])
 def test_the_smallest_contexts_come_to_an_end(make_config: Any, context: int) -> None:
     model, params = model_and_params(make_config("transformer", **{"train.context_length": context}))
     assert generate(model, params, np.zeros((1, 3), np.int32), 5, max_context=context).shape == (1, 5)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick
 
 from seqjax.families import GRU, LSTM, Elman, Transformer
 from seqjax.models import build_model
@@ -45,7 +46,7 @@ def example(name: str, batch: int = B) -> tuple[Any, dict, np.ndarray]:
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", quick(CONFIGS, "stacked", "norm after"))
 def test_without_nudges_losses_are_the_models(name: str) -> None:
     config, params, tokens = example(name)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
@@ -113,6 +114,7 @@ def test_gated_cells_are_torchs(family: str) -> None:
             np.testing.assert_allclose(got[number % len(got)][t, number // len(got), 0], want, rtol=1e-8, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_transformers_are_those_of_its_learned_positions() -> None:
     """With one row, a position's embedding is added where the nudge is: differentiate the model itself."""
     config, params, tokens = example("transformer", batch=1)

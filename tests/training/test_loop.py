@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quick import slow
 from same_run import assert_same_run, metrics_of
 
 from seqjax import runs
@@ -86,7 +87,7 @@ def test_a_run_that_diverges_says_where_and_keeps_its_last_good_checkpoint(make_
     assert train(config, tmp_path / "run", devices=1, quiet=True) == result  # it has ended; it is not repeated
 
 
-@pytest.mark.parametrize("family", ["gru", "window"])
+@pytest.mark.parametrize("family", ["gru", slow("window")])
 def test_streams_and_windows_resume_where_they_stopped(
     make_config: Any, family: str, tmp_path: Path, crash_at: Any
 ) -> None:
@@ -192,6 +193,7 @@ class Process:
         return self.popen.returncode
 
 
+@pytest.mark.slow
 def test_killed_in_mid_run_and_in_mid_checkpoint_it_ends_bit_equal(make_config: Any, tmp_path: Path) -> None:
     config = make_config("lstm", **{
         "train.steps": 600, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 200,

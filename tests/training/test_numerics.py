@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from quick import slow
 
 import seqjax
 from seqjax.host.numerics import PINNED, noted_environment, pinned
@@ -43,7 +44,7 @@ def trained(config: Any, folder: Path) -> list[np.ndarray]:
     return [np.array(result["validation"]["loss"]), *map(np.asarray, jax.tree.leaves(params))]
 
 
-@pytest.mark.parametrize("family", ["lstm", "transformer"])
+@pytest.mark.parametrize("family", ["lstm", slow("transformer")])
 def test_settings_of_jax_do_not_change_a_run(make_config: Any, family: str, tmp_path: Path) -> None:
     config = make_config(family, **SHORT)
     expected = trained(config, tmp_path / "as ever")
@@ -89,6 +90,7 @@ sys.exit(main(["train", sys.argv[1], "--run", sys.argv[2], "--quiet", "--no-samp
 """
 
 
+@pytest.mark.slow
 def test_variables_of_the_environment_do_not_change_a_run(make_config: Any, tmp_path: Path) -> None:
     from seqjax.config import to_dict
     from seqjax.config.plain import dump_yaml

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import toy_task
+from quick import slow
 from same_run import assert_same_run
 
 from seqjax import runs
@@ -42,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"folder": tmp_path_factory.mktemp("whole") / "run"}
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("number", [1, slow(2), slow(3), 4])
 def test_a_failed_evaluation_costs_no_training(
     number: int, whole: dict[str, Path], make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +84,7 @@ def test_lanes_that_were_not_evaluated_catch_up(
         assert found == expected
 
 
-@pytest.mark.parametrize("damage", ["deleted", "half", "zeros in the middle"])
+@pytest.mark.parametrize("damage", [slow("deleted"), "half", slow("zeros in the middle")])
 def test_lost_lines_come_back_from_the_checkpoint(
     damage: str, make_config: Any, tmp_path: Path, crash_at: Any, whole: dict[str, Path]
 ) -> None:

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick import quick, slow
 
 from seqjax.config import Config
+from seqjax.families import FAMILIES
 from seqjax.models import group_of
 from seqjax.tasks.text import make_model, make_objective, next_token_loss
 from seqjax.training.lanes import Program, make_program
@@ -86,10 +88,11 @@ def test_update_equals_optax(make_config: Any, name: str) -> None:
     }[name]
     reference = optax.chain(optax.clip_by_global_norm(0.05), theirs)
     params, opt_state = state.params, reference.init(state.params)
-    gradient = jax.grad(next_token_loss(make_model(config, V)), has_aux=True)
+    gradient = jax.jit(jax.grad(next_token_loss(make_model(config, V)), has_aux=True))
+    update = jax.jit(reference.update)
     for seed in range(3):
         grads, _ = gradient(params, batch(config, seed), None, jax.random.key(0))
-        updates, opt_state = reference.update(grads, opt_state, params)
+        updates, opt_state = update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         state, _ = step(state, batch(config, seed), HYPER)
     assert_close(state.params, params, rtol=2e-5, atol=1e-6)
@@ -185,7 +188,7 @@ def three_steps(program: Program, config: Config, calls: tuple[int, ...], resets
     return state, jax.tree.map(lambda *xs: jnp.concatenate(xs), *found)
 
 
-@pytest.mark.parametrize("calls", [(1, 1, 1), (2, 1), (3,)])
+@pytest.mark.parametrize("calls", [slow((1, 1, 1)), (2, 1), slow((3,))])
 def test_many_steps_in_one_call_are_the_steps(make_config: Any, family: str, calls: tuple[int, ...]) -> None:
     """Bit for bit however they are cut into calls, and the step itself within rounding."""
     config = make_config(family)
@@ -211,6 +214,7 @@ def test_the_carry_is_zeroed_where_asked(make_config: Any) -> None:
     np.testing.assert_allclose(metrics["loss"][2], one["loss"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", quick(FAMILIES, "lstm"))
 def test_runs_can_be_stacked(make_config: Any, family: str) -> None:
     """Seeds and rates on a leading axis, one program: each lane equals its solo run."""
     config = make_config(family, **{"optimizer.name": "sgd"})  # Adam turns gradients of rounding size into whole steps

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import slow
 from same_run import assert_same_run
 
 from seqjax import runs
@@ -38,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # evaluations at 8 and 16, at the end on as many windows (two batches each), and the last one on 64 windows
-@pytest.mark.parametrize(("batch", "step"), [(1, 8), (3, 16), (5, 20), (8, 20)])
+@pytest.mark.parametrize(("batch", "step"), [(1, 8), slow(3, 16), slow(5, 20), (8, 20)])
 def test_it_ends_before_the_next_batch(
     batch: int, step: int, whole: Path, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +55,7 @@ def test_it_ends_before_the_next_batch(
     assert_same_run(config, whole, tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_bundle_on_streams_is_stopped_so_too(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
