@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,19 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"command line: --seed {options.seed}: expected a whole number from 0 to 2**32 - 1")
 
 
-def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared: bool = False) -> dict[str, Any]:
+def points_by_group(
+    options: argparse.Namespace,
+    needs: Iterable[str],
+    compared: bool = False,
+    clusters: Callable[[Any], Any] | None = None,
+) -> dict[str, Any]:
     """The points that the options ask for, by the value of ``--by``, or under "".
 
     Of several groups, one that has no points to fit is left out; see :func:`apart`.
 
     Args:
         compared: the groups are compared with each other, so their losses have to compare.
+        clusters: table -> the label of each row's cluster, where ``--cluster`` names no column.
     Raises:
         UserError: see :func:`seqjax.scaling.points.read_points`.
     """
@@ -89,7 +95,7 @@ def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared:
             print(f"note: left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}", file=sys.stderr)
         grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
         groups = {str(value): rows for value, rows in grouped}
-    cluster = None
+    cluster = clusters(table) if clusters else None
     if options.cluster is not None:
         cluster = written[_label_column(table, "cluster", options.cluster)]
     found = {}
@@ -125,7 +131,8 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: A
     from seqjax.scaling.kaplan import adjusted
     from seqjax.scaling.points import read_points
 
-    columns = {name: getattr(options, name) for name in VARIABLES if getattr(options, name) is not None}
+    names = (*VARIABLES, "seconds")
+    columns = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     points = read_points(
         rows,
         columns,

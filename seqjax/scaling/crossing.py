@@ -2,10 +2,10 @@
 
     gap(N, u) = L_a(N, D_a(N, u)) - L_b(N, D_b(N, u)),    D_f = u / c_f(N)
 
-u is a budget: tokens (c = 1), FLOPs or seconds, with the cost c_f of a token of each family at that size. The crossing is
-the zero of the gap in log u. It is read twice: from the surfaces of :mod:`seqjax.scaling.surfaces`, and directly, from
-losses interpolated over log D at each size that both families have. A draw without a crossing counts as one at 0 or at
-infinity, so every interval is of all draws, and an interval with an open end says so.
+u is a budget: tokens (c = 1), FLOPs or seconds, with the cost c_f of a token of each family at that size. The crossing
+is the zero of the gap in log u. It is read twice: from the surfaces of :mod:`seqjax.scaling.surfaces`, and directly,
+from losses interpolated over log D at each size that both families have. A draw without a crossing counts as one at 0
+or at infinity, so every interval is of all draws, and an interval with an open end says so.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
     L(N, D) = E + A / N^alpha + B / D^beta                              (Hoffmann et al. 2022, eq. 2)
     theta = argmin  sum_i (log L(N_i, D_i; theta) - log L_i)^2  +  sum_k (TAU (theta_k - prior_k) / width_k)^2
 
-theta is (log E, log of the N term, log of the D term, alpha, beta), with both terms taken at the middle of the data. The
-weak prior decides only what the runs leave open: with two sizes E and A cannot be told apart, with one size alpha
+theta is (log E, log of the N term, log of the D term, alpha, beta), with both terms taken at the middle of the data.
+The weak prior decides only what the runs leave open: with two sizes E and A cannot be told apart, with one size alpha
 neither. It counts as little as residuals of `TAU`. :mod:`seqjax.scaling.fitting` is for constants, and needs more runs.
 
 Uncertainty is a wild bootstrap over clusters (Cameron, Gelbach & Miller 2008): every cluster keeps its residuals, times
 one random number for the whole cluster. Residuals are first corrected for what the fit has taken from them (CR2, Bell &
-McCaffrey 2002), and draws are widened by Student's t for the clusters left over.
+McCaffrey 2002), and widened by Student's t for the clusters left over.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def fit_surface(points: Points, draws: int = 1000, seed: int = 0) -> Surface:
     if draws == 0 or left == 0:
         return replace(surface, left=left)
     wild = np.random.default_rng(seed).standard_normal((draws, int(points.cluster.max()) + 1))[:, points.cluster]
-    targets = log_loss - residuals + wild * corrected
+    targets = log_loss - residuals + students_factor(left) * wild * corrected  # not theta: its valley is curved
     drawn, _ = _minimise(np.tile(theta, (draws, 1)), targets, n, d, _prior(points.loss))
-    return replace(surface, left=left, draws=theta + students_factor(left) * (drawn - theta))
+    return replace(surface, left=left, draws=drawn)
 
 
 def students_factor(left: int) -> float:
