@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import tables
-from seqjax.errors import UserError, did_you_mean
+from seqjax.errors import UserError
 from seqjax.plain import number
 from seqjax.units import si
 
@@ -35,7 +37,8 @@ def add_parser(commands: Any) -> None:
           lstm vs transformer, over tokens
                N   both trained at       crossing D     95 %
           50.0 k   500 k to 8 M              1.42 M     1.18 M to 1.69 M
-                   lstm, then transformer; -0.24 nats at the first D, +0.20 at the last
+                   lstm, then transformer; lstm by 0.242 nats at the first D, transformer
+                   by 0.196 nats at the last
         a crossing outside of what was trained is marked "beyond"; an interval with an open end has "<" or ">"
         """,
     )
@@ -65,10 +68,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for n in options.at or ():
         if n <= 0:
             raise UserError(f"command line: --at {n:g}: expected a number of parameters above 0")
-    groups = _chosen(options, tables.points_by_group(options, ("params", "tokens"), True, clusters_of))
+    if options.families and len(set(options.families)) < 2:
+        raise UserError(f"--families {' '.join(options.families)}: expected two different ones")
+    clusters = partial(clusters_of, params=options.params)
+    groups = tables.points_by_group(options, ("params", "tokens"), True, clusters, options.families)
+    if len(groups) < 2:
+        raise UserError(f"--by {options.by}: there is one group only, {', '.join(groups)}; two are needed")
     surfaces = {}
     for seed, (name, points) in enumerate(groups.items()):
-        with tables.apart(options, name):
+        with tables.apart(options, "" if options.families else name):
             surfaces[name] = fit_surface(points, options.bootstrap, options.seed + seed)
             print(_surface_line(name, surfaces[name]), flush=True)
     if len(surfaces) < 2:
@@ -88,8 +96,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return tables.exit_code(options)
 
 
-def clusters_of(table: Any) -> Any:
-    """Which rows share their noise: branches of a trunk, else runs of one size and seed, else each run alone."""
+def clusters_of(table: Any, params: str | None = None) -> Any:
+    """Which rows share their noise: branches of a trunk, else runs of one size and seed, else each run alone.
+
+    Args:
+        params: the column of sizes, where the user named one.
+    """
     import pandas as pd
 
     rows = pd.Series([f"row {i}" for i in range(len(table))], index=table.index, dtype="string", name="cluster")
@@ -98,7 +110,7 @@ def clusters_of(table: Any) -> Any:
     seed = next((name for name in SEEDS if name in table.columns and table[name].nunique() > 1), None)
     if seed is None:
         return rows
-    sizes = next((name for name in ("params_non_embedding", "params", "N") if name in table.columns), None)
+    sizes = next((name for name in (params, "params_non_embedding", "params") if name in table.columns), None)
     if sizes is None:
         return rows
     named = table[sizes].astype("string") + " seed " + table[seed].astype("string")
@@ -110,20 +122,6 @@ def budgets_of(a: Any, b: Any) -> list[str]:
     return [name for name in BUDGETS if all(name in surface.points.variables for surface in (a, b))]
 
 
-def _chosen(options: argparse.Namespace, groups: dict[str, Any]) -> dict[str, Any]:
-    if options.families is None:
-        if len(groups) < 2:
-            raise UserError(f"--by {options.by}: there is one group only, {', '.join(groups)}; two are needed")
-        return groups
-    for name in options.families:
-        if name not in groups:
-            near = did_you_mean(name, groups)
-            raise UserError(f"--families {name}: there is no such {options.by}{near}; there are {', '.join(groups)}")
-    if len(set(options.families)) < 2:
-        raise UserError(f"--families {' '.join(options.families)}: expected two different ones")
-    return {name: groups[name] for name in options.families}
-
-
 def _surface_line(name: str, surface: Any) -> str:
     c = surface.constants
     sizes, tokens = (len(set(surface.points.variables[v])) for v in ("params", "tokens"))
@@ -133,7 +131,7 @@ def _surface_line(name: str, surface: Any) -> str:
         f"residuals {100 * surface.error:.2f} %",
     ]
     if sizes < 3:
-        lines.append("  with fewer than 3 sizes alpha and E are those of the prior: trust no other size")
+        lines.append("  fewer than 3 sizes: alpha and E are guesses, trust no other size")
     if surface.error > POOR_FIT:
         lines.append("  FLAG the law misses the runs: trust the direct reading more")
     if surface.left == 0:
@@ -156,25 +154,26 @@ def compared(names: tuple[str, str], surfaces: tuple[Any, Any], options: argpars
         yield f"{'N':>9}  {'both trained at':<20}{'crossing ' + BUDGETS[budget]:>16}  95 %"
         by_law = crossings(*surfaces, names, sizes, budget)
         for place in by_law:
-            yield from _lines(place, budget)
+            yield from _lines(place, budget, names)
         read = direct(*points, names, budget, options.bootstrap, options.seed)
         if read:
             yield "  read directly, without a law:"
         for place in read:
-            yield from _lines(place, budget)
+            yield from _lines(place, budget, names)
             other = next((p for p in by_law if abs(p.params / place.params - 1) < 1e-6), None)
             if other is not None and disagree(other, place):
                 yield f"{'':9}  FLAG the law and the direct reading disagree at this size"
 
 
-def _lines(place: Any, budget: str) -> Iterator[str]:
+def _lines(place: Any, budget: str, names: tuple[str, str]) -> Iterator[str]:
     first, last = (si(x).strip() for x in place.span)
     at = "none found" if not 0 < place.x < float("inf") else si(place.x).strip() + " beyond" * place.beyond
     yield f"{si(place.params).strip():>9}  {f'{first} to {last}':<20}{at:>16}  {_interval(place)}"
-    yield (
-        f"{'':9}  {place.verdict}; {place.gaps[0]:+.3f} nats at the first {BUDGETS[budget]}, "
-        f"{place.gaps[1]:+.3f} at the last"
-    )
+    if place.outside:
+        return  # what the laws say there is no finding
+    leads = [f"{names[gap > 0]} by {abs(gap):.3f} nats" for gap in place.gaps]
+    text = f"{place.verdict}; {leads[0]} at the first {BUDGETS[budget]}, {leads[1]} at the last"
+    yield textwrap.fill(text, 80, initial_indent=" " * 11, subsequent_indent=" " * 11)
 
 
 def _interval(place: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def points_by_group(
     needs: Iterable[str],
     compared: bool = False,
     clusters: Callable[[Any], Any] | None = None,
+    only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The points that the options ask for, by the value of ``--by``, or under "".
 
@@ -72,6 +73,7 @@ def points_by_group(
     Args:
         compared: the groups are compared with each other, so their losses have to compare.
         clusters: table -> the label of each row's cluster, where ``--cluster`` names no column.
+        only: the groups that are wanted, in this order: one that cannot be read is an error.
     Raises:
         UserError: see :func:`seqjax.scaling.points.read_points`.
     """
@@ -95,12 +97,17 @@ def points_by_group(
             print(f"note: left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}", file=sys.stderr)
         grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
         groups = {str(value): rows for value, rows in grouped}
+    if only is not None:
+        if unknown := next((name for name in only if name not in groups), None):
+            near = did_you_mean(unknown, groups)
+            raise UserError(f"--families {unknown}: there is no such {options.by}{near}; there are {', '.join(groups)}")
+        groups = {name: groups[name] for name in only}
     cluster = clusters(table) if clusters else None
     if options.cluster is not None:
         cluster = written[_label_column(table, "cluster", options.cluster)]
     found = {}
     for group, rows in groups.items():
-        with apart(options, group if len(groups) > 1 else ""):
+        with apart(options, group if len(groups) > 1 and only is None else ""):
             found[group] = _points(rows, options, sorted(wanted), cluster)
     if not found:
         raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
