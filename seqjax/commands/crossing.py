@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"command line: --plot draws two families, there are {len(surfaces)}: say --families A B")
     for a, b in itertools.combinations(surfaces, 2):
         with tables.apart(options, f"{a} and {b}"):
-            for line in compared((a, b), (surfaces[a], surfaces[b]), options):
+            how = {"at": options.at, "draws": options.bootstrap, "seed": options.seed}
+            for line in compared((a, b), (surfaces[a], surfaces[b]), **how):
                 print(line, flush=True)
     if options.plot:
         from seqjax.report.crossing import draw_map
@@ -139,13 +140,24 @@ def _surface_line(name: str, surface: Any) -> str:
     return "\n".join(lines)
 
 
-def compared(names: tuple[str, str], surfaces: tuple[Any, Any], options: argparse.Namespace) -> Iterator[str]:
-    """The lines that say where two families cross, for each budget."""
+def compared(
+    names: tuple[str, str],
+    surfaces: tuple[Any, Any],
+    at: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Iterator[str]:
+    """The lines that say where two families cross, for each budget.
+
+    Args:
+        at: sizes; None: those that both families have.
+        draws, seed: of the direct reading.
+    """
     from seqjax.scaling.crossing import common_sizes, crossings, direct, disagree
 
     points = [surface.points for surface in surfaces]
     shared_sizes = [n for n, _, _ in common_sizes(*points)]
-    sizes = options.at or shared_sizes
+    sizes = at or shared_sizes
     if not sizes:
         raise UserError("have no size in common (within 25 %): name sizes with --at")
     for budget in budgets_of(*surfaces):
@@ -155,7 +167,7 @@ def compared(names: tuple[str, str], surfaces: tuple[Any, Any], options: argpars
         by_law = crossings(*surfaces, names, sizes, budget)
         for place in by_law:
             yield from _lines(place, budget, names)
-        read = direct(*points, names, budget, options.bootstrap, options.seed)
+        read = direct(*points, names, budget, draws, seed)
         if read:
             yield "  read directly, without a law:"
         for place in read:
