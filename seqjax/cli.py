@@ -10,6 +10,7 @@ from typing import NoReturn
 from seqjax.commands import (
     bench,
     compare,
+    crossing,
     data,
     evaluate,
     export,
@@ -35,10 +36,10 @@ from seqjax.host.numerics import pinned
 
 COMMANDS = (
     train, sweep, plan, status, runs,
-    fit, predict, optimal, frontier, compare, positions,
+    fit, predict, optimal, frontier, compare, crossing, positions,
     evaluate, sample, inspection, data, show, bench, export,
 )  # fmt: skip
-ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "show")  # never on an accelerator
+ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "crossing", "show")  # never on an accelerator
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,21 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"command line: --seed {options.seed}: expected a whole number from 0 to 2**32 - 1")
 
 
-def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared: bool = False) -> dict[str, Any]:
+def points_by_group(
+    options: argparse.Namespace,
+    needs: Iterable[str],
+    compared: bool = False,
+    clusters: Callable[[Any], Any] | None = None,
+    only: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """The points that the options select, by the value of ``--by``; without it under "".
 
     A group without points to fit is left out if there are others; see :func:`apart`.
 
     Args:
         compared: the groups are compared with each other, so their losses must be comparable.
+        clusters: table -> the label of each row's cluster, if ``--cluster`` names no column.
+        only: the wanted groups, in this order; one that cannot be read is an error.
     Raises:
         UserError: see :func:`seqjax.laws.points.read_points`.
     """
@@ -91,12 +99,17 @@ def points_by_group(options: argparse.Namespace, needs: Iterable[str], compared:
             print(f"note: left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}", file=sys.stderr)
         grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
         groups = {str(value): rows for value, rows in grouped}
-    cluster = None
+    if only is not None:
+        if unknown := next((name for name in only if name not in groups), None):
+            near = did_you_mean(unknown, groups)
+            raise UserError(f"--families {unknown}: there is no such {options.by}{near}; there are {', '.join(groups)}")
+        groups = {name: groups[name] for name in only}
+    cluster = clusters(table) if clusters else None
     if options.cluster is not None:
         cluster = written[_label_column(table, "cluster", options.cluster)]
     found = {}
     for group, rows in groups.items():
-        with apart(options, group if len(groups) > 1 else ""):
+        with apart(options, group if len(groups) > 1 and only is None else ""):
             found[group] = _points(rows, options, sorted(wanted), cluster)
     if not found:
         raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
@@ -127,7 +140,8 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: A
     from seqjax.laws.points import read_points
     from seqjax.laws.ratios import frontier
 
-    columns = {name: getattr(options, name) for name in VARIABLES if getattr(options, name) is not None}
+    names = (*VARIABLES, "seconds")
+    columns = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     points = read_points(
         rows,
         columns,

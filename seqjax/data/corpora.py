@@ -23,6 +23,7 @@ from seqjax.host import folders
 
 CORPORA: Mapping[str, str] = {
     "english": "Shakespeare, Milton and the King James Bible, 10.3 MB, embedded; split by whole works",
+    "novels": "186 English novels of 1839 to 1930, 130 MB; split by whole novels",
     "tinyshakespeare": "1.1 MB of Shakespeare's plays, 65 characters; nanoGPT's 90/10 split, no test split",
     "wikitext-2": "WikiText-2, words, 13 MB; the published three files",
     "wikitext-103": "WikiText-103, words, 540 MB; the published three files",
@@ -49,6 +50,8 @@ def load_corpus(spec: str, data_folder: Path | None = None) -> Corpus:
         raise UserError(f"the name of the corpus is empty: it may be {', '.join(CORPORA)}, a path, or hf:NAME")
     if spec == "english":
         return _load_english()
+    if spec == "novels":
+        return _load_novels(data)
     if spec in downloads.DOWNLOADS:
         return _load_public(spec, data)
     if spec.startswith("hf:"):
@@ -87,6 +90,18 @@ def _load_english() -> Corpus:
         document = Document(work["name"], work["source"], chunks, work["length"])
         splits[work["split"]] += (document,)
     return Corpus("english", english.SHA256, splits)
+
+
+def _load_novels(data: Path) -> Corpus:
+    from seqjax.data import novels
+
+    files = novels.texts(data, folders.cache_folder())
+    parts = split_texts(files)
+    splits = {
+        split: tuple(_document(_source(piece.file, "novels"), *piece, name=piece.file.name) for piece in pieces)
+        for split, pieces in parts.pieces.items()
+    }
+    return _corpus("novels", splits, [(file.name, file) for file in files], parts.rule, parts.notes)
 
 
 def _load_public(name: str, data: Path) -> Corpus:

@@ -128,8 +128,10 @@ def find_file(names: tuple[str, ...], folders: tuple[Path, ...]) -> Path | None:
     return path
 
 
-def fetch(file: str, addresses: tuple[str, ...], sha256: str, folders: tuple[Path, ...]) -> Path:
+def fetch(file: str, addresses: tuple[str, ...], sha256: str | None, folders: tuple[Path, ...]) -> Path:
     """Download ``file`` from the first address that answers into the first writable folder.
+
+    Without ``sha256`` (an archive that is packed anew on each request) the caller checks its contents.
 
     Raises UserError with the file, its addresses and the folder to put it in by hand.
     """
@@ -141,7 +143,7 @@ def fetch(file: str, addresses: tuple[str, ...], sha256: str, folders: tuple[Pat
     reasons = []
     for address in addresses:
         try:
-            return Path(pooch.retrieve(address, known_hash=f"sha256:{sha256}", fname=file, path=folder))
+            return Path(pooch.retrieve(address, known_hash=sha256 and f"sha256:{sha256}", fname=file, path=folder))
         except ValueError as error:
             if "hash" not in str(error):
                 raise

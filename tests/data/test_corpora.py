@@ -291,7 +291,7 @@ def test_text_that_is_not_utf8_is_named_with_its_offset(tmp_path: Path, monkeypa
 
 
 def test_table_describes_every_named_corpus() -> None:
-    assert set(CORPORA) == {"english", *corpora.downloads.DOWNLOADS}
+    assert set(CORPORA) == {"english", "novels", *corpora.downloads.DOWNLOADS}
 
 
 def test_labels_are_safe_for_files_and_tell_corpora_apart(make_corpus: Callable[..., Corpus]) -> None:

@@ -1,0 +1,202 @@
+"""`seqjax crossing`: the map of two families: which leads at each (parameters, tokens), and where they cross."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import textwrap
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from seqjax.commands import options as shared
+from seqjax.commands import tables
+from seqjax.config.plain import number
+from seqjax.errors import UserError
+from seqjax.host.wording import si
+
+BUDGETS = {"tokens": "D", "flops": "C", "seconds": "s"}
+SEEDS = ("train.seed", "seed")
+TRUNK = "trunk"
+POOR_FIT = 0.005  # root mean square of the residuals of log L above which a surface is doubted
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = shared.add_parser(
+        commands,
+        "crossing",
+        "the map: which family leads at each (N, D), and where one overtakes the other, with intervals",
+        """
+        seqjax crossing runs/map --families lstm transformer --plot map.png
+        seqjax crossing runs/map --families lstm transformer --flops exact --seconds seconds
+        seqjax crossing table.csv --params N --tokens D --loss L --by model --families A B
+
+        from a table with the columns family, params, tokens, loss and seed:
+          lstm vs transformer, over tokens
+               N   both trained at       crossing D     95 %
+          50.0 k   500 k to 8 M              1.42 M     1.18 M to 1.69 M
+                   lstm, then transformer; lstm by 0.242 nats at the first D, transformer
+                   by 0.196 nats at the last
+        a crossing outside of what was trained is marked "beyond"; an interval with an open end has "<" or ">"
+        """,
+    )
+    tables.add_options(parser)
+    parser.add_argument(
+        "--families", nargs=2, metavar=("A", "B"), help="two groups of --by, the one overtaken first [each two]"
+    )
+    parser.add_argument("--seconds", metavar="COLUMN", help="training time of a run: the map over seconds as well")
+    parser.add_argument(
+        "--at", type=number(), nargs="+", metavar="N", help="sizes to say the crossing at [those that both have]"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the map (png, svg, pdf); two families only")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, rest: list[str]) -> int:
+    """Fit a surface to each family; say where each two of them cross, over tokens and other budgets."""
+    shared.no_more(rest)
+    tables.check(options)
+    options.by = options.by or "family"
+    from seqjax.laws.surfaces import fit_surface
+
+    if options.plot:
+        from seqjax.plots.fits import check_name
+
+        check_name(options.plot)
+    for n in options.at or ():
+        if n <= 0:
+            raise UserError(f"command line: --at {n:g}: expected a number of parameters above 0")
+    if options.families and len(set(options.families)) < 2:
+        raise UserError(f"--families {' '.join(options.families)}: expected two different ones")
+    clusters = partial(clusters_of, params=options.params)
+    groups = tables.points_by_group(options, ("params", "tokens"), True, clusters, options.families)
+    if len(groups) < 2:
+        raise UserError(f"--by {options.by}: there is one group only, {', '.join(groups)}; two are needed")
+    surfaces = {}
+    for seed, (name, points) in enumerate(groups.items()):
+        with tables.apart(options, "" if options.families else name):
+            surfaces[name] = fit_surface(points, options.bootstrap, options.seed + seed)
+            print(_surface_line(name, surfaces[name]), flush=True)
+    if len(surfaces) < 2:
+        raise UserError(f"--by {options.by}: only {' and '.join(surfaces) or 'none'} can be fitted; two are needed")
+    if options.plot and len(surfaces) > 2:
+        raise UserError(f"command line: --plot draws two families, there are {len(surfaces)}: say --families A B")
+    for a, b in itertools.combinations(surfaces, 2):
+        with tables.apart(options, f"{a} and {b}"):
+            how = {"at": options.at, "draws": options.bootstrap, "seed": options.seed}
+            for line in compared((a, b), (surfaces[a], surfaces[b]), **how):
+                print(line, flush=True)
+    if options.plot:
+        from seqjax.plots.crossing import draw_map
+
+        a, b = surfaces
+        made = draw_map((surfaces[a], surfaces[b]), (a, b), budgets_of(*surfaces.values()))
+        shared.write_figure(made, options.plot)
+    return tables.exit_code(options)
+
+
+def clusters_of(table: Any, params: str | None = None) -> Any:
+    """Which rows share their noise: branches of a trunk, else runs of one size and seed, else each run alone.
+
+    Args:
+        params: the column of sizes, where the user named one.
+    """
+    import pandas as pd
+
+    rows = pd.Series([f"row {i}" for i in range(len(table))], index=table.index, dtype="string", name="cluster")
+    if TRUNK in table.columns and table[TRUNK].notna().any():
+        return table[TRUNK].astype("string").fillna(rows)
+    seed = next((name for name in SEEDS if name in table.columns and table[name].nunique() > 1), None)
+    if seed is None:
+        return rows
+    sizes = next((name for name in (params, "params_non_embedding", "params") if name in table.columns), None)
+    if sizes is None:
+        return rows
+    named = table[sizes].astype("string") + " seed " + table[seed].astype("string")
+    return named.fillna(rows)
+
+
+def budgets_of(a: Any, b: Any) -> list[str]:
+    """Tokens; FLOPs; seconds where both families have them."""
+    return [name for name in BUDGETS if all(name in surface.points.variables for surface in (a, b))]
+
+
+def _surface_line(name: str, surface: Any) -> str:
+    c = surface.constants
+    sizes, tokens = (len(set(surface.points.variables[v])) for v in ("params", "tokens"))
+    lines = [
+        f"{name}: {len(surface.points)} runs, {sizes} N, {tokens} D; clusters beyond the fit: {surface.left}",
+        f"  L = {c['E']:.3f} + {c['A']:.3g} / N^{c['alpha']:.3f} + {c['B']:.3g} / D^{c['beta']:.3f}; "
+        f"residuals {100 * surface.error:.2f} %",
+    ]
+    if sizes < 3:
+        lines.append("  fewer than 3 sizes: alpha and E are guesses, trust no other size")
+    if surface.error > POOR_FIT:
+        lines.append("  FLAG the law misses the runs: trust the direct reading more")
+    if surface.left == 0:
+        lines.append("  FLAG noise unknown: no run is left over to measure it by; train more seeds")
+    return "\n".join(lines)
+
+
+def compared(
+    names: tuple[str, str],
+    surfaces: tuple[Any, Any],
+    at: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Iterator[str]:
+    """The lines that say where two families cross, for each budget.
+
+    Args:
+        at: sizes; None: those that both families have.
+        draws, seed: of the direct reading.
+    """
+    from seqjax.laws.crossing import common_sizes, crossings, direct, disagree
+
+    points = [surface.points for surface in surfaces]
+    shared_sizes = [n for n, _, _ in common_sizes(*points)]
+    sizes = at or shared_sizes
+    if not sizes:
+        raise UserError("have no size in common (within 25 %): name sizes with --at")
+    for budget in budgets_of(*surfaces):
+        counted = points[0].conventions.get(budget, "as given")
+        yield f"\n{names[0]} vs {names[1]}, over {budget}" + f" ({counted})" * (budget != "tokens")
+        yield f"{'N':>9}  {'both trained at':<20}{'crossing ' + BUDGETS[budget]:>16}  95 %"
+        by_law = crossings(*surfaces, names, sizes, budget)
+        for place in by_law:
+            yield from _lines(place, budget, names)
+        read = direct(*points, names, budget, draws, seed)
+        if read:
+            yield "  read directly, without a law:"
+        for place in read:
+            yield from _lines(place, budget, names)
+            other = next((p for p in by_law if abs(p.params / place.params - 1) < 1e-6), None)
+            if other is not None and disagree(other, place):
+                yield f"{'':9}  FLAG the law and the direct reading disagree at this size"
+
+
+def _lines(place: Any, budget: str, names: tuple[str, str]) -> Iterator[str]:
+    first, last = (si(x).strip() for x in place.span)
+    at = "none found" if not 0 < place.x < float("inf") else si(place.x).strip() + " beyond" * place.beyond
+    yield f"{si(place.params).strip():>9}  {f'{first} to {last}':<20}{at:>16}  {_interval(place)}"
+    if place.outside:
+        return  # what the laws say there is no finding
+    leads = [f"{names[gap > 0]} by {abs(gap):.3f} nats" for gap in place.gaps]
+    text = f"{place.verdict}; {leads[0]} at the first {BUDGETS[budget]}, {leads[1]} at the last"
+    yield textwrap.fill(text, 80, initial_indent=" " * 11, subsequent_indent=" " * 11)
+
+
+def _interval(place: Any) -> str:
+    """Ends within the data as numbers, others as open."""
+    if place.low != place.low:
+        return "unknown"
+    first, last = place.span
+    if place.outside:
+        return "beyond the sizes"
+    if place.high < first or place.low > last:
+        return f"< {si(first).strip()}" if place.high < first else f"> {si(last).strip()}"
+    low = f"< {si(first).strip()}" if place.low < first else si(place.low).strip()
+    high = f"> {si(last).strip()}" if place.high > last else si(place.high).strip()
+    return f"{low} to {high}"

@@ -1,0 +1,289 @@
+"""Where one family overtakes another: at each size N the tokens D*(N), or compute or seconds, from which it leads.
+
+    gap(N, u) = L_a(N, D_a(N, u)) - L_b(N, D_b(N, u)),    D_f = u / c_f(N)
+
+u is a budget: tokens (c = 1), FLOPs or seconds, with the cost c_f of a token of each family at that size. The crossing
+is the zero of the gap in log u. It is read twice: from the surfaces of :mod:`seqjax.laws.surfaces`, and directly,
+from losses interpolated over log D at each size that both families have. A draw without a crossing counts as one at 0
+or at infinity, so every interval is of all draws, and an interval with an open end says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.laws.intervals import LEAST_DRAWS, LEVEL
+from seqjax.laws.points import Points
+from seqjax.laws.surfaces import SAME_SIZE, Surface, sizes_of, students_factor
+
+BEYOND = np.log(30.0)  # a crossing is looked for so far beyond the data, in log u
+FINE = 0.03  # step of the grid in log u
+SAME_TOKENS = 1.05  # runs have the same D within this factor
+APART = 1.25  # factor between two crossings without intervals that disagree
+
+
+@dataclass(frozen=True)
+class Place:
+    """The crossing at one size.
+
+    Attributes:
+        params: N; span: the budgets that both families were measured at there.
+        x: where the gap is 0; 0 or infinite: nowhere, the second or the first family of ``order`` leads.
+        low, high: 95 % interval, likewise; NaN where the noise is unknown.
+        order: who leads before x, and who after.
+        gaps: loss of the first family minus that of the second, nats, at both ends of the span.
+        outside: whether N lies outside of the sizes that both families have.
+    """
+
+    params: float
+    span: tuple[float, float]
+    x: float
+    low: float
+    high: float
+    order: tuple[str, str]
+    gaps: tuple[float, float]
+    outside: bool = False
+
+    @property
+    def beyond(self) -> bool:
+        """Whether x lies outside of the data."""
+        return self.outside or not self.span[0] <= self.x <= self.span[1]
+
+    @property
+    def verdict(self) -> str:
+        """What the data say, in words."""
+        before, after = self.order
+        first, last = self.span
+        if self.outside:
+            return "beyond the sizes in the data"
+        if np.isnan(self.low):
+            if self.beyond:
+                return f"{after if self.x < first else before} leads everywhere in the data (noise unknown)"
+            return f"{before}, then {after} (noise unknown)"
+        if self.high < first:
+            return f"{after} leads everywhere in the data"
+        if self.low > last:
+            return f"{before} leads everywhere in the data"
+        if self.low < first and self.high > last:
+            return "not resolved"
+        if self.low < first:
+            return f"{after} leads at the end; a crossing before the data is not excluded"
+        if self.high > last:
+            return f"{before} leads at first; a crossing after the data is not excluded"
+        return f"{before}, then {after}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Budget that a token costs at N: linear between the sizes measured, in logarithms, and beyond them."""
+
+    log_params: np.ndarray
+    log_cost: np.ndarray
+
+    def __call__(self, params: np.ndarray | float) -> np.ndarray:
+        at, x, y = np.log(params), self.log_params, self.log_cost
+        found = np.interp(at, x, y)
+        if len(x) > 1:
+            found += np.minimum(at - x[0], 0) * (y[1] - y[0]) / (x[1] - x[0])
+            found += np.maximum(at - x[-1], 0) * (y[-1] - y[-2]) / (x[-1] - x[-2])
+        return np.exp(found)
+
+
+def cost_of(points: Points, budget: str) -> Cost:
+    """What a token of these runs costs in ``tokens``, ``flops`` or ``seconds``: geometric means at each size."""
+    log_n = np.log(points.variables["params"])
+    cost = np.log(points.variables[budget] / points.variables["tokens"])
+    ranks = sizes_of(points.variables["params"])
+    means = [(log_n[ranks == rank].mean(), cost[ranks == rank].mean()) for rank in range(ranks.max() + 1)]
+    return Cost(*np.array(means).T)
+
+
+def common_sizes(a: Points, b: Points) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """(N, which points of a, which of b) for each size that both have."""
+    together = np.concatenate([a.variables["params"], b.variables["params"]])
+    ranks = sizes_of(together)
+    of_a, of_b = ranks[: len(a)], ranks[len(a) :]
+    return [
+        (float(np.exp(np.log(together[ranks == rank]).mean())), of_a == rank, of_b == rank)
+        for rank in sorted({*of_a} & {*of_b})
+    ]
+
+
+def crossings(
+    a: Surface, b: Surface, names: tuple[str, str], params: Sequence[float], budget: str = "tokens"
+) -> list[Place]:
+    """The crossing by the fitted surfaces at each of these N."""
+    costs = cost_of(a.points, budget), cost_of(b.points, budget)
+    return [_crossing(a, b, names, float(n), costs) for n in params]
+
+
+def _crossing(a: Surface, b: Surface, names: tuple[str, str], n: float, costs: tuple[Cost, Cost]) -> Place:
+    first, last = span_at(a.points, b.points, n, costs)
+    log_u = np.arange(np.log(first) - BEYOND, np.log(last) + BEYOND + FINE, FINE)
+    gap = gaps(a, b, np.full(len(log_u), n), np.exp(log_u), costs, draws=True)
+    return _place(n, gap, log_u, (first, last), names, outside_sizes(a.points, b.points, n))
+
+
+def gaps(
+    a: Surface, b: Surface, params: np.ndarray, budget: np.ndarray, costs: tuple[Cost, Cost], draws: bool = False
+) -> np.ndarray:
+    """Loss of a minus loss of b, nats, at N and u, both [n]: first by the fits, then by their draws, [1 + R, n]."""
+    count = min(len(a.draws), len(b.draws)) if draws else 0
+    losses = []
+    for surface, cost in zip((a, b), costs, strict=True):
+        thetas = np.concatenate([surface.theta[None], surface.draws[:count]])
+        losses.append(surface.loss(params, budget / cost(params), thetas))
+    return losses[0] - losses[1]
+
+
+def outside_sizes(a: Points, b: Points, params: float) -> bool:
+    """Whether N lies outside of the sizes that both families have."""
+    ns = [points.variables["params"] for points in (a, b)]
+    low, high = max(n.min() for n in ns), min(n.max() for n in ns)
+    low, high = min(low, high), max(low, high)  # one size, counted a little differently
+    return not low / np.sqrt(SAME_SIZE) <= params <= high * np.sqrt(SAME_SIZE)
+
+
+def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tuple[float, float]:
+    """The budgets at which both families were measured at N, interpolated between their sizes.
+
+    Raises:
+        UserError: they have none in common.
+    """
+    ends = []
+    for points, cost in zip((a, b), costs, strict=True):
+        ranks, log_n = sizes_of(points.variables["params"]), np.log(points.variables["params"])
+        log_d = np.log(points.variables["tokens"])
+        rows = [ranks == rank for rank in range(ranks.max() + 1)]
+        at = [log_n[row].mean() for row in rows]
+        ends.append([np.exp(np.interp(np.log(params), at, [f(log_d[row]) for row in rows])) * cost(params)
+                     for f in (np.min, np.max)])  # fmt: skip
+    first, last = max(e[0] for e in ends), min(e[1] for e in ends)
+    if not first < last:
+        raise UserError(f"at N = {params:.3g} the families were not trained with budgets in common")
+    return float(first), float(last)
+
+
+def _place(
+    params: float,
+    gap_SxM: np.ndarray,
+    log_u: np.ndarray,
+    span: tuple[float, float],
+    names: tuple[str, str],
+    outside: bool = False,
+) -> Place:
+    """The crossing of the first row, with the interval of the others."""
+    inside = np.log(span)
+    middle = float(np.mean(inside))
+    falls = _upward(-gap_SxM[:1], log_u, middle)[0]
+    rises = _upward(gap_SxM[:1], log_u, middle)[0]
+    turned = np.isfinite(falls) and not abs(rises - middle) <= abs(falls - middle)
+    sign, x = (-1, falls) if turned else (1, rises)
+    low = high = np.nan
+    if len(gap_SxM) > LEAST_DRAWS:
+        drawn = _upward(sign * gap_SxM[1:], log_u, x if np.isfinite(x) else middle)
+        low, high = np.exp(np.percentile(drawn, LEVEL, method="nearest"))
+    ends = np.interp(inside, log_u, gap_SxM[0])
+    order = names[::-1] if turned else names
+    return Place(params, span, float(np.exp(x)), float(low), float(high), order, (*map(float, ends),), outside)
+
+
+def _upward(gap_RxM: np.ndarray, log_u: np.ndarray, near: float) -> np.ndarray:
+    """log u at which each gap rises through 0, nearest to ``near``; infinite below 0, minus infinity above."""
+    left, right = gap_RxM[:, :-1], gap_RxM[:, 1:]
+    rises = (left < 0) & (right >= 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = np.where(rises, log_u[:-1] + left / (left - right) * np.diff(log_u), np.inf)
+    nearest = at[np.arange(len(at)), np.abs(at - near).argmin(axis=1)]
+    middle = gap_RxM[:, np.abs(log_u - near).argmin()]
+    return np.where(rises.any(axis=1), nearest, np.where(middle >= 0, -np.inf, np.inf))
+
+
+def direct(
+    a: Points, b: Points, names: tuple[str, str], budget: str = "tokens", draws: int = 1000, seed: int = 0
+) -> list[Place]:
+    """The crossing without a law: mean losses over the clusters, interpolated over log u at each common size.
+
+    Clusters are seeds here. Their deviations from the mean are pooled over the sizes of a family and drawn with random
+    factors; with one seed of each run there is no interval.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    costs = cost_of(a, budget), cost_of(b, budget)
+    pools = _deviations(a), _deviations(b)
+    for n, of_a, of_b in common_sizes(a, b):
+        try:
+            span = span_at(a, b, n, costs)
+        except UserError:
+            continue
+        log_u = np.linspace(*np.log(span), 2 + int(np.log(span[1] / span[0]) / FINE))
+        samples = []
+        for points, rows, cost, pool in zip((a, b), (of_a, of_b), costs, pools, strict=True):
+            log_d = log_u - np.log(cost(n))
+            samples.append(_curve(points, rows, log_d, pool, draws, rng))
+        count = min(map(len, samples))
+        found.append(_place(n, samples[0][:count] - samples[1][:count], log_u, span, names))
+    return found
+
+
+Pool = tuple[list[tuple[np.ndarray, np.ndarray]], int]
+"""(log D, deviation in nats) of each cluster, and how many clusters there are beyond the means."""
+
+
+def _cells(points: Points, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of D among these rows, and the mean log D of each."""
+    log_d = np.log(points.variables["tokens"][rows])
+    order = np.argsort(log_d)
+    ranks = np.empty(len(log_d), int)
+    ranks[order] = np.cumsum(np.concatenate([[0], np.diff(log_d[order]) > np.log(SAME_TOKENS)]))
+    return ranks, np.array([log_d[ranks == rank].mean() for rank in range(ranks.max() + 1)])
+
+
+def _deviations(points: Points) -> Pool:
+    sizes = sizes_of(points.variables["params"])
+    found, left = [], 0
+    for size in range(sizes.max() + 1):
+        rows = sizes == size
+        ranks, log_d = _cells(points, rows)
+        loss, cluster = points.loss[rows], points.cluster[rows]
+        count = np.bincount(ranks)
+        mean = np.bincount(ranks, loss) / count
+        scaled = (loss - mean[ranks]) * np.sqrt(count / np.maximum(count - 1, 1))[ranks]
+        several = count[ranks] > 1
+        own = np.unique(cluster[several])
+        left += max(0, len(own) - 1)
+        for g in own:
+            mine = several & (cluster == g)
+            order = np.argsort(ranks[mine])
+            found.append((log_d[ranks[mine]][order], scaled[mine][order]))
+    return found, left
+
+
+def _curve(
+    points: Points, rows: np.ndarray, log_d: np.ndarray, pool: Pool, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Mean loss over log D, then draws of it, [1 + R, n]; the mean alone where there is no noise to draw."""
+    ranks, at = _cells(points, rows)
+    mean = np.interp(log_d, at, np.bincount(ranks, points.loss[rows]) / np.bincount(ranks))
+    deviations, left = pool
+    if left == 0:
+        return mean[None]
+    curves = np.stack([np.interp(log_d, *deviation) for deviation in deviations])
+    count = len(np.unique(points.cluster[rows]))
+    weights = rng.standard_normal((draws, count, 1)) * students_factor(left) / count
+    noise = (weights * curves[rng.integers(len(curves), size=(draws, count))]).sum(axis=1)
+    return np.concatenate([mean[None], mean + noise])
+
+
+def disagree(one: Place, other: Place) -> bool:
+    """Whether two readings of the same crossing contradict each other within the data."""
+    if one.beyond and other.beyond:
+        return (one.x < one.span[0]) != (other.x < other.span[0]) or one.order != other.order
+    if np.isnan(one.low) or np.isnan(other.low):
+        with np.errstate(divide="ignore"):
+            return bool(abs(np.log(one.x) - np.log(other.x)) > np.log(APART))
+    return not (one.low <= other.x <= one.high or other.low <= one.x <= other.high)
