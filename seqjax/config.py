@@ -28,8 +28,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from seqjax.families import Family, history, known, own
+from seqjax.families import LSTM, Family, history, known, own
 from seqjax.families.family import Impossible
+from seqjax.own_code import class_of, is_own
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal numbers
@@ -50,7 +51,7 @@ def _read_model(section: Any) -> Family:
         raise PydanticKnownError("union_tag_not_found", {"discriminator": "'family'"})
     name = section["family"]
     family = known(name)
-    if family is None and own.is_own(name):
+    if family is None and is_own(name):
         return own.absent(section)
     if family is None:
         context = {"discriminator": "'family'", "tag": str(name), "expected_tags": ""}
@@ -171,6 +172,16 @@ class EvaluationConfig:
     """Windows of the last evaluation, the one in result.json."""
     batch_size: PositiveInt = 64
     """Windows in one evaluation step (streams use train.batch_size)."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The sections that every task has beside its own, `task`: a base for the `Config` of a task."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    model: ModelConfig = field(default_factory=lambda: LSTM(d_model=32, n_layers=1))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TaskTrain = field(default_factory=TaskTrain)
 
 
 class RunConfig(Protocol):
@@ -335,11 +346,12 @@ RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the
 
 def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of a config, new or read from config.json, as runs are told apart by."""
-    is_text = "evaluation" in tree
+    is_text = "evaluation" in tree and "task" not in tree
     found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
     if "family" in found.get("model", {}):
         found["model"] = canonical_model(found["model"], () if is_text else RECORDED_TASKS)
-    found.get("task", {}).pop("name", None)  # its other keys tell the task
+    if not is_own(found.get("task", {}).get("name")):
+        found.get("task", {}).pop("name", None)  # its other keys tell the task
     for key, default in (LATER_TEXT if is_text else LATER_TASKS).items():
         section, _, name = key.partition(".")
         if found.get(section, {}).get(name, default) == default:
@@ -386,8 +398,8 @@ def program_key(config: RunConfig) -> str:
 
 def run_id(config: RunConfig) -> str:
     """A readable name with 10 hex digits of the config's sha256, so that equal configs share one run folder."""
-    task = task_name(config)
-    name = f"{own.class_of(config.model.family)}-{config.model.shape}"
+    task = class_of(task_name(config))
+    name = f"{class_of(config.model.family)}-{config.model.shape}"
     return named_run_id(name if task == "text" else f"{task}-{name}", config)
 
 

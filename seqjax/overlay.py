@@ -21,12 +21,15 @@ from pydantic import ValidationError
 from seqjax.config import Config, RunConfig, check_shared
 from seqjax.config import check as check_text
 from seqjax.errors import UserError, did_you_mean, utf8
-from seqjax.families import FAMILIES, Family, family_of, known, own
+from seqjax.families import FAMILIES, Family, known
+from seqjax.families import own as own_families
 from seqjax.families.family import Impossible
 from seqjax.fields import TARGETS, adapter_of, kind_of, leaves
+from seqjax.own_code import class_of, is_own
 from seqjax.plain import Unreadable, load_yaml, scalar
 from seqjax.plain import dump_yaml as dump_yaml
 from seqjax.tasks import TASKS, task_module
+from seqjax.tasks import own as own_tasks
 
 RIVALS = (
     ("train.steps", "horizon.tokens", "horizon.flops", "horizon.kaplan_flops", "horizon.tokens_per_parameter"),
@@ -44,6 +47,8 @@ _TAKES_AWAY = (
 round: the size needs the width for the proportions."""
 
 
+OWN = {"task.name": own_tasks.shelf, "model.family": own_families.shelf}
+"""Keys whose values may name code of the user's own."""
 _FAMILIES = f"{', '.join(FAMILIES)}, or FILE.py:CLASS of your own"
 
 
@@ -108,14 +113,17 @@ def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] |
 
 def with_options(tree: Tree, options: Mapping[str, Any]) -> Tree:
     """A tree with dotted options over it."""
-    named = overlay(tree, Tree({"task": {"name": options["task.name"]}})) if "task.name" in options else tree
-    return overlay(tree, options_tree(options, schema=schema_of(named)))
+    if "task.name" in options:
+        options = {**options, "task.name": loaded("task.name", options["task.name"], "command line")}
+        tree = overlay(tree, Tree({"task": {"name": options["task.name"]}}, {"task.name": "command line"}))
+    return overlay(tree, options_tree(options, schema=schema_of(tree)))
 
 
 def schema_of(tree: Tree) -> type:
     """The dataclass of a tree's values: that of the task it names, or of text where it has no section `task`.
 
-    Runs that were recorded before tasks had names are known by their keys.
+    Runs that were recorded before tasks had names are known by their keys. Of a task whose code is not loaded it is
+    made of the sections that the tree has.
 
     Raises:
         UserError: no task of this name.
@@ -126,13 +134,20 @@ def schema_of(tree: Tree) -> type:
     name = section.get("name") if isinstance(section, Mapping) else None
     if name is None:
         name = _task_by_its_keys(tree.values)
+    if is_own(name):
+        found = own_tasks.shelf.known(name)
+        return own_tasks.absent(_without_targets(tree.values)) if found is None else found.Config
     if name not in TASKS[1:]:
         said = "missing" if name is None else f"{name!r} is not allowed"
         raise UserError(
-            f"{tree.place('task.name')}: task.name: {said}; allowed: {', '.join(TASKS[1:])}"
-            f"{did_you_mean(str(name), TASKS[1:])}; text has no section task"
+            f"{tree.place('task.name')}: task.name: {said}; allowed: {', '.join(TASKS[1:])}, or FILE.py of "
+            f"your own{did_you_mean(str(name), TASKS[1:])}; text has no section task"
         )
     return task_module(name).Config
+
+
+def _without_targets(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: section for name, section in values.items() if name not in TARGETS}
 
 
 def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
@@ -181,23 +196,28 @@ def read_file(path: Path) -> Tree:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
     tree = Tree(values, places, str(path))
-    if isinstance(model := values.get("model"), dict) and "family" in model:
-        model["family"] = loaded(model["family"], tree.place("model.family"))
+    for key in OWN:
+        section, _, name = key.partition(".")
+        if isinstance(part := values.get(section), dict) and name in part:
+            part[name] = loaded(key, part[name], tree.place(key))
     return tree
 
 
-def loaded(name: Any, place: str) -> Any:
-    """The name of a family in configs; one of the user's own, ``FILE.py:CLASS``, is loaded, and named by its text.
+def loaded(key: str, name: Any, place: str) -> Any:
+    """The name in configs of a family or a task; the file of one of the user's own is run, and named by its text.
 
+    Args:
+        key: of `OWN`; of another one the value is as it is.
     Raises:
-        UserError: there is no such family of the user's own, or its code fails.
+        UserError: there is nothing of this kind in the file, or its code fails.
     """
-    if not (isinstance(name, str) and ":" in name):
+    shelf = OWN.get(key)
+    if shelf is None or not shelf.names_file(name):
         return name
     try:
-        return family_of(name).family
+        return shelf.load(name)
     except UserError as error:
-        raise UserError(f"{place}: model.family: {error}") from None
+        raise UserError(f"{place}: {key}: {error}") from None
 
 
 def options_tree(options: Mapping[str, Any], source: str = "command line", schema: type = Config) -> Tree:
@@ -214,8 +234,7 @@ def options_tree(options: Mapping[str, Any], source: str = "command line", schem
         if isinstance(value, str):
             utf8(value, f"{source}: {key}")
         level[leaf] = _value(value, source, key) if isinstance(value, str) and key not in texts else value
-        if key == "model.family":
-            level[leaf] = loaded(value, source)
+        level[leaf] = loaded(key, level[leaf], source)
         tree.places[key] = source
     return tree
 
@@ -238,6 +257,7 @@ def overlay(below: Tree, above: Tree) -> Tree:
 
     A ``model`` section of another kind of family replaces the one below: the options of one kind mean nothing to
     another. Among recurrent families the section below stays, without the options that the new family does not have.
+    A ``task`` section of another task replaces the one below; another version of its file does not.
     """
     below, overruled = _without_rivals(below, above)
     values = dict(below.values)
@@ -248,6 +268,10 @@ def overlay(below: Tree, above: Tree) -> Tree:
         names = {field.name for field in fields(new)} if alike else set()
         values["model"] = {name: value for name, value in values["model"].items() if name in names}
         places = {k: place for k, place in places.items() if not k.startswith("model.") or k[6:] in names}
+    tasks = [class_of(name) for tree in (below, above) if isinstance(name := tree.get("task.name"), str)]
+    if len(set(tasks)) == 2:
+        del values["task"]
+        places = {key: place for key, place in places.items() if key.partition(".")[0] != "task"}
     source = above.source if above.values else below.source
     return Tree(
         _merge(values, above.values), places | above.places, source, below.overruled + above.overruled + overruled
@@ -295,12 +319,19 @@ def parse(tree: Tree) -> Any:
     adapter = adapter_of(schema)
     try:
         values = _whole(_without_retired(tree.values))
-        if own.is_own(name := tree.get("model.family")) and known(name) is None:
-            values["model"] = tree.values["model"]  # nobody says which of its numbers are whole: as they are written
+        for section in values:  # without code nobody says which of its numbers are whole
+            if _has_no_code(section, tree, schema):
+                values[section] = tree.values[section]
         # JSON in strict mode: lists may be tuples and whole numbers floats, but no text becomes a number.
         return adapter.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree, schema)) from None
+
+
+def _has_no_code(section: str, tree: Tree, schema: type) -> bool:
+    if section != "model":
+        return own_tasks.as_written(schema, section)
+    return is_own(name := tree.get("model.family")) and known(name) is None
 
 
 def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
@@ -328,8 +359,9 @@ def check(config: RunConfig) -> None:
         check_text(config)
         return
     check_shared(config)
-    if config.task.name in TASKS:
-        task_module(config.task.name).check(config)
+    name = config.task.name
+    if name in TASKS or own_tasks.shelf.known(name) is not None:
+        task_module(name).check(config)
 
 
 def checked(config: RunConfig, tree: Tree) -> RunConfig:

@@ -2,6 +2,7 @@
 
     config.json      the complete, canonical config
     family.py        the text of the model's family, where that is a file of the user's own
+    task.py          the text of the run's task, likewise
     data.json        sha256 of the corpus and of the tokenizer the run began with, and its run id
     metrics.jsonl    one object a line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
@@ -26,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import disk
-from seqjax.config import Config, RunConfig, canonical, dotted, to_dict
+from seqjax.config import Config, RunConfig, canonical, dotted, task_name, to_dict
 from seqjax.errors import UserError
-from seqjax.families import own
-from seqjax.overlay import load_config
+from seqjax.overlay import OWN, load_config
+from seqjax.own_code import Shelf, is_own
 
 ENDED = ("finished", "diverged")
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
@@ -47,33 +48,38 @@ def open_run(folder: Path, config: RunConfig) -> None:
         records = holds_records(folder)  # looked at first: another launcher may be writing config.json right now
         if path.exists():
             _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
-            keep_code(folder, config.model.family)
+            keep_code(folder, config)
         elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
-            keep_code(folder, config.model.family)
+            keep_code(folder, config)
             disk.write_json(path, to_dict(config))
 
 
-def keep_code(folder: Path, family: str) -> None:
-    """Write ``family.py``, where the family is one of the user's own and its text is not there yet."""
-    path, text = folder / "family.py", own.text_of(family)
-    if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
-        disk.write_atomically(path, text)
+def own_code_of(config: RunConfig) -> list[tuple[Shelf[Any], str]]:
+    """The code of the user's own that a run needs: its kind and its name."""
+    names = {"task.name": task_name(config), "model.family": config.model.family}
+    return [(shelf, names[key]) for key, shelf in OWN.items() if is_own(names[key])]
 
 
-def load_code(folder: Path, family: str) -> None:
-    """Run ``family.py`` of a run folder, so that its family is known in this process.
+def keep_code(folder: Path, config: RunConfig) -> None:
+    """Write ``family.py`` and ``task.py``, where these are the user's own and their text is not there yet."""
+    for shelf, name in own_code_of(config):
+        path, text = folder / shelf.file, shelf.text_of(name)
+        if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
+            disk.write_atomically(path, text)
+
+
+def load_code(folder: Path, config: RunConfig) -> RunConfig:
+    """Run the code in a run folder that this process has not loaded, and return the run's config as the code reads it.
 
     Raises:
-        UserError: it is absent or not the text that the family is named by, or it fails.
+        UserError: a text is absent or not the one that the config names, or it fails.
     """
-    path = folder / "family.py"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    own.adopt(family, text, path)
+    for shelf, name in own_code_of(config):
+        if shelf.known(name) is None:
+            shelf.adopt_file(name, folder / shelf.file)
+    return read_config(folder)
 
 
 def holds_records(folder: Path) -> bool:
@@ -82,14 +88,18 @@ def holds_records(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The config saved with a run; no code of a family is run."""
+    """The config saved with a run; no code is run."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
     saved = disk.read_json(path)  # says what to do where it is damaged
-    model = saved.get("model") if isinstance(saved, dict) else None
-    if isinstance(model, dict) and ":" in str(model.get("family")):
-        raise UserError(f"{path}: model.family: {model['family']!r} names a file; a run names its family by its text")
+    for key, shelf in OWN.items():
+        section, _, field = key.partition(".")
+        part = saved.get(section) if isinstance(saved, dict) else None
+        if isinstance(part, dict) and shelf.names_file(part.get(field)):
+            raise UserError(
+                f"{path}: {key}: {part[field]!r} names a file; a run names its {shelf.kind} by the text of its file"
+            )
     return load_config(path)
 
 

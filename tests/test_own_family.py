@@ -133,7 +133,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def forgetting() -> None:
         for name in ("_known", "_texts", "_references"):
-            monkeypatch.setattr(own, name, {})
+            monkeypatch.setattr(own.shelf, name, {})
 
     forgetting()
     return forgetting

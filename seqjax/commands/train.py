@@ -12,6 +12,7 @@ from seqjax import runs
 from seqjax.commands import options as shared
 from seqjax.config import Config, RunConfig, dotted, run_id
 from seqjax.errors import UserError
+from seqjax.overlay import OWN
 from seqjax.plain import whole
 from seqjax.stopping import Interrupted, exit_code
 from seqjax.units import with_error
@@ -82,8 +83,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
     path: Path = options.config
     if path.is_dir():
-        references, others = shared.take_families(rest)
-        if others or not all(":" in reference for reference in references):
+        named, others = shared.take_code(rest)
+        if others or not all(OWN[key].names_file(words) for key, words in named):
             raise UserError(f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option")
         if options.runs or options.folder:
             raise UserError(

@@ -6,7 +6,8 @@ It reads requests from standard input, one JSON object a line, and answers each 
     {"measure": config, "vocabulary": V, "lanes": R}
     {"positions": run folder, "chains": fields of Chains}
 
-Each of them may also hold ``"families"``: texts of the user's own families, by name, that the launcher has loaded.
+Each of them may also hold ``"code"``: texts of the user's own families and tasks that the launcher has loaded, by the
+key of configs and by name.
 
 The answer has an ``outcome``, ``done``, ``stopped``, ``locked`` or ``error``, and of the last three a ``reason``.
 What is printed while runs train goes to ``output.txt`` in the (first) run folder. When standard input ends, whoever
@@ -29,9 +30,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqjax.errors import UserError
-from seqjax.families import own
 from seqjax.memory import keep_freed_memory
 from seqjax.numerics import pinned
+from seqjax.overlay import OWN
+from seqjax.own_code import class_of
 from seqjax.plain import whole
 from seqjax.stopping import STOPPED, Interrupted
 from seqjax.streams import forgiving_streams
@@ -93,8 +95,9 @@ def _tell(answers: IO[str], answer: dict[str, Any]) -> None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        for name, text in request.get("families", {}).items():
-            own.adopt(name, text, Path(f"{own.class_of(name)}.py"))
+        for key, texts in request.get("code", {}).items():
+            for name, text in texts.items():
+                OWN[key].adopt(name, text, Path(f"{class_of(name)}.py"))
         if "train" in request:
             return _train(request)
         return _measure(request) if "measure" in request else _positions(request)

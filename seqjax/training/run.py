@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from seqjax import disk, runs
 from seqjax.config import RunConfig, run_id
 from seqjax.errors import UserError
+from seqjax.families.own import look_of
 from seqjax.layers import native
 from seqjax.numerics import noted_environment
 from seqjax.tasks.task import Found, Task
@@ -228,6 +229,7 @@ class Run:
             f"{task.unit}_per_second": steps * task.per_step / seconds if steps else None,
             "runs_in_program": self._lanes,
             **task.digests,
+            **({"look": look} if (look := look_of(self.config.model.family)) else {}),
             "hardware": describe_hardware(),
             "versions": describe_versions(),
             "environment": noted_environment(),
