@@ -26,7 +26,9 @@ def add_parser(commands: Any) -> None:
     )
     tables.add_options(parser)
     parser.add_argument(
-        "--law", default="kaplan-n", help="of one variable: kaplan-n, kaplan-c, offset-n ... [kaplan-n]"
+        "--law",
+        default="kaplan-n",
+        help="of one variable: kaplan-n, offset-n ... or FILE.py:LAW of your own [kaplan-n]",
     )
     parser.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="[huber]")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw points, laws and the crossing (png, svg, pdf)")
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.scaling.diagnostics import LETTERS
     from seqjax.scaling.families import crossing, matched_ratio
     from seqjax.scaling.fits import fit
-    from seqjax.scaling.laws import law_named
+    from seqjax.scaling.own import law_named
     from seqjax.scaling.summary import describe
 
     for path in (options.plot, options.ratio):

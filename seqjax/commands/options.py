@@ -113,6 +113,12 @@ def add_code(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_law(parser: argparse.ArgumentParser) -> None:
+    """The options that make a law of the user's own known, for commands that read fits."""
+    parser.add_argument("--law", metavar="FILE.py:LAW", help="where the fits are of a law of your own: its file")
+    parser.add_argument("--trust-code", action="store_true", help="or run the text of it that FIT.json holds")
+
+
 def code_again(config: RunConfig) -> str:
     """The words that make the code of a run known to another command; none where all is the package's."""
     names = [(shelf, name, shelf.reference(name)) for shelf, name in runs.own_code_of(config)]

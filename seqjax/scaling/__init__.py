@@ -9,10 +9,10 @@ found.optimal(flops=1e21)                               # the best N and D
 from seqjax.scaling.fits import fit
 from seqjax.scaling.fitting import Fit, Prediction, predict
 from seqjax.scaling.frontier import envelope, isoflops
-from seqjax.scaling.laws import LAWS, Law
+from seqjax.scaling.laws import LAWS, Constant, Law
 from seqjax.scaling.points import Points, make_points, read_points
 
 __all__ = [
-    "LAWS", "Fit", "Law", "Points", "Prediction",
+    "LAWS", "Constant", "Fit", "Law", "Points", "Prediction",
     "envelope", "fit", "isoflops", "make_points", "predict", "read_points",
 ]  # fmt: skip

@@ -19,8 +19,9 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.scaling.intervals import LEAST_DRAWS, bounds_of
-from seqjax.scaling.laws import Law, law_named
+from seqjax.scaling.laws import Law
 from seqjax.scaling.minimise import Minima, Residuals, minimise
+from seqjax.scaling.own import law_named
 from seqjax.scaling.points import Points
 from seqjax.scaling.splitting import Optimum, best_split, split_exponent
 
