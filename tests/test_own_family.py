@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import brought
 import jax
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from seqjax.cli import main
 from seqjax.commands.options import code_again, configs_of_runs
 from seqjax.config import run_id
 from seqjax.errors import UserError
-from seqjax.families import GRU, family_of, hues_of, in_order, labels_of, own
+from seqjax.families import GRU, family_of, hues_of, in_order, labels_of
 from seqjax.models import build_model, count_parameters
 from seqjax.overlay import load_config, options_tree, overlay, validate
 from seqjax.report.families import draw_against_time, draw_learning_curves
@@ -34,8 +35,7 @@ from seqjax.tasks.text import token_losses
 from seqjax.training.gradients import gradient_norms
 from seqjax.training.loop import train
 
-PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
-(LEAKY,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+LEAKY = brought.example("Your own family")
 
 BY_HAND = f"""{LEAKY}
 
@@ -131,12 +131,8 @@ def reference(tmp_path: Path) -> Any:
 def forget(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``forget()``: from here on this process is another one, which has loaded no family."""
 
-    def forgetting() -> None:
-        for name in ("_known", "_texts", "_references"):
-            monkeypatch.setattr(own.shelf, name, {})
-
-    forgetting()
-    return forgetting
+    brought.forget(monkeypatch)
+    return partial(brought.forget, monkeypatch)
 
 
 def config_of(small_text: Path, words: str, **changes: Any) -> Any:

@@ -110,6 +110,8 @@ def _checked(found: type, path: Path) -> tuple[type, Any]:
         if not (isinstance(kinds[name], type) and dataclasses.is_dataclass(kinds[name])):
             raise UserError(f"{where}: Config.{name}: expected a frozen dataclass; every section is one")
         _check_frozen(kinds[name], f"{where}: Config.{name}")
+        if not isinstance(getattr(default, name), kinds[name]):
+            raise UserError(f"{where}: Config.{name}: its default is no {kinds[name].__name__}")
         if not hasattr(kinds[name], "__pydantic_config__"):
             kinds[name].__pydantic_config__ = STRICT
     try:
