@@ -115,7 +115,7 @@ def test_a_run_is_trained_killed_resumed_and_read(
     capsys.readouterr()
     assert call("eval", a) == 2 and call("show", a) == 2 and call("show", a, "--trust-code") == 0
     capsys.readouterr()
-    assert call("eval", a, "--task.name", file) == 0
+    assert call("eval", a, "--checkpoint", "best", "--task.name", file) == 0
     assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(result["validation"]["loss"], rel=1e-6)
 
 
@@ -212,18 +212,26 @@ def test_an_importable_module_is_a_file(task: Any, tmp_path: Path, forget: Any, 
     assert task_of("mine_of_tests.sums") is task_of(str(task()))
 
 
+def test_tasks_can_be_an_axis(task: Any, forget: Any, tmp_path: Path) -> None:
+    other = task(SUMS.replace("Sums", "Other"), name="other.py")
+    (tmp_path / "s.yaml").write_text(f"{TINY}grid: {{task.name: [{task()}, {other}, delays]}}")
+    planned = read_sweep(tmp_path / "s.yaml").runs()
+    assert [run.run_id.split("-")[0] for run in planned] == ["Sums", "Other", "delays"]
+
+
 @pytest.mark.slow
 def test_a_sweep_with_a_search(task: Any, forget: Any, tmp_path: Path) -> None:
-    sweep = tmp_path / "own.yaml"
+    sweep, family = tmp_path / "own.yaml", task(brought.example("Your own family"), name="leaky.py")
     sweep.write_text(
-        f"{TINY}task: {{length: 2}}\nlist: [{{task.name: {task()}}}]\ngrid: {{size.non_embedding: [130, 520]}}\n"
+        f"{TINY}task: {{name: {task()}, length: 2}}\n"
+        f"list: [{{model.family: lstm}}, {{model.family: '{family}:Leaky'}}]\n"
         "search: {rates: [1e-3, 1e-2, 1e-1], extend: 0}\n"
     )
     folder, machine = tmp_path / "own", this_machine(1, 1)
     launch = local_launch(folder, machine, "disabled", retries=0)
     outcome = run_sweep(read_sweep(sweep), folder, machine, None, bundle=True, launch=launch)
     labels = [curve.label for curve in outcome.curves]
-    assert all(label.startswith("Sums-lstm-1x") for label in labels) and len(labels) == 2
+    assert labels == ["Sums-lstm-1x4", "Sums-Leaky-1x4"]
     forget()
     task("raise SystemExit")
     table = gather([folder])
