@@ -76,8 +76,8 @@ def small_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make_config(small_text: Path) -> Callable[..., Any]:
     """``make_config(family, **{"train.steps": 3})``: a tiny config on the small text, with dotted changes."""
-    from seqjax.config.tree import options_tree, overlay
     from seqjax.runs.config_file import validate
+    from seqjax.runs.tree import options_tree, overlay
 
     models = {
         "elman": {"d_model": 16, "n_layers": 1},

@@ -22,10 +22,10 @@ from seqjax.config import (
     to_dict,
 )
 from seqjax.config.plain import dump_yaml
-from seqjax.config.tree import Tree, options_tree, overlay, read_file
 from seqjax.families import FAMILIES, LSTM, Transformer, Window
 from seqjax.families.family import Impossible
 from seqjax.runs.config_file import load_config, validate
+from seqjax.runs.tree import Tree, options_tree, overlay, read_file
 from seqjax.sweeps.grid import read_sweep
 
 HOWEVER_SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import brought
 import jax
 import numpy as np
 import pandas as pd
@@ -22,12 +23,13 @@ from seqjax.cli import main
 from seqjax.commands.options import code_again, configs_of_runs
 from seqjax.comparison.figures import draw_against_time, draw_learning_curves
 from seqjax.config import run_id
-from seqjax.config.tree import options_tree, overlay
 from seqjax.errors import UserError
-from seqjax.families import GRU, family_of, hues_of, in_order, labels_of, own
+from seqjax.families import GRU, family_of, hues_of, in_order, label_of, labels_of
+from seqjax.host.disk import write_json
 from seqjax.models import build_model, count_parameters
 from seqjax.runs.config_file import load_config, validate
 from seqjax.runs.targets import resolve
+from seqjax.runs.tree import options_tree, overlay
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.machine import this_machine
 from seqjax.sweeps.sweep import local_launch, run_sweep
@@ -36,8 +38,7 @@ from seqjax.tasks.text import token_losses
 from seqjax.training.gradients import gradient_norms
 from seqjax.training.loop import train
 
-PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
-(LEAKY,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+LEAKY = brought.example("Your own family")
 
 BY_HAND = f"""{LEAKY}
 
@@ -68,7 +69,7 @@ class ByHand(Leaky):
 MIXER = '''"""The mean of all inputs so far beside the input itself: h_t = tanh(W x_t + W_m mean(x_1 .. x_t))."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,8 @@ from seqjax.families.family import Output, rows
 
 @dataclass(frozen=True)
 class Mixer(Family):
+    label: ClassVar[str] = "mean mixer"
+    colour: ClassVar[str] = "#123456"
     d_model: int = 8
     n_layers: Literal[1] = 1
     tied_embeddings: bool = False
@@ -133,12 +136,8 @@ def reference(tmp_path: Path) -> Any:
 def forget(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``forget()``: from here on this process is another one, which has loaded no family."""
 
-    def forgetting() -> None:
-        for name in ("_known", "_texts", "_references"):
-            monkeypatch.setattr(own, name, {})
-
-    forgetting()
-    return forgetting
+    brought.forget(monkeypatch)
+    return partial(brought.forget, monkeypatch)
 
 
 def config_of(small_text: Path, words: str, **changes: Any) -> Any:
@@ -170,6 +169,7 @@ def test_a_run_is_trained_killed_resumed_and_read(
     if name == "Leaky":
         assert call("inspect", a, "--text", "Bene", "--trust-code", "--output", tmp_path / "a.svg") == 0
     if name == "Mixer":
+        assert result["look"] == {"label": "mean mixer", "colour": "#123456"}
         assert call("sample", a, "--tokens", 4, "--model.family", words) == 0
         forget()
         assert call("show", a) == 2 and call("show", a, "--trust-code") == 0
@@ -220,6 +220,27 @@ def test_tables_run_no_code(reference: Any, forget: Any, small_text: Path, tmp_p
         assert "names a file" in said.out + said.err and "was run" not in said.out + said.err
 
 
+def test_label_and_colour_come_without_code(reference: Any, forget: Any, small_text: Path, tmp_path: Path) -> None:
+    config, folder = config_of(small_text, reference("Mixer")), tmp_path / "run"
+    name, package = config.model.family, hues_of([])
+    runs.open_run(folder, config)
+    assert (label_of(name), hues_of([name, "lstm"])) == ("mean mixer", package | {name: "#123456"})
+    forget()
+    assert label_of(name) == "Mixer"
+    result = {"status": "finished", "steps": 12, "look": {"label": "mean mixer", "colour": "#123456"}}
+    write_json(folder / "result.json", result)
+    table = gather([folder])
+    assert (label_of(name), hues_of([name])[name]) == ("mean mixer", "#123456")
+    (tmp_path / "t.csv").write_bytes(render(table, "csv"))
+    forget()
+    assert read_table(tmp_path / "t.csv")["model.label"].tolist() == ["mean mixer"]
+    assert (label_of(name), hues_of([name])[name]) == ("mean mixer", "#123456")
+    forget()
+    write_json(folder / "result.json", result | {"look": {"label": "a\nb", "colour": "url(x)"}})
+    gather([folder])
+    assert label_of(name) == "Mixer" and hues_of([name])[name].startswith("#")
+
+
 def test_another_text_does_not_go_on_with_a_run(reference: Any, forget: Any, small_text: Path, tmp_path: Path) -> None:
     runs.open_run(tmp_path / "run", config_of(small_text, reference("Leaky")))
     forget()
@@ -241,6 +262,7 @@ MISTAKES = {  # text -> what the message must hold
     "no default": (MIXER.replace("Mixer", "Leaky").replace("n_layers: Literal[1] = 1", "n_layers: Literal[1]")
                    .replace("d_model: int = 8", "d_model: int"), "Leaky.d_model has no default"),
     "no dropout": (MIXER.replace("Mixer", "Leaky").replace("    dropout: float = 0.0\n", ""), "the field dropout"),
+    "no colour": (MIXER.replace("#123456", "blue").replace("Mixer", "Leaky"), "Leaky.colour: 'blue' is not six hexa"),
     "no type": (LEAKY.replace("rate: float = 0.0", 'rate: "Nothing" = 0.0'), "a field cannot be read from a config"),
 }  # fmt: skip
 
@@ -324,6 +346,7 @@ def test_bench_and_a_size_target(reference: Any, small_text: Path, tmp_path: Pat
     assert model.d_model == 22 and count_parameters(model, 1, 1)["non_embedding"] == 968
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_search_beside_lstm(
     reference: Any, forget: Any, small_text: Path, tmp_path: Path, capsys: Any
 ) -> None:

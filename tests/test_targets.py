@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.config import ModelConfig
-from seqjax.config.tree import Tree, options_tree, overlay, read_tree
 from seqjax.errors import UserError
 from seqjax.families import GRU, LSTM, Elman, Transformer, Window
 from seqjax.runs import targets
 from seqjax.runs.targets import Resolved, model_of_size, resolve, vocabulary_size
+from seqjax.runs.tree import Tree, options_tree, overlay, read_tree
 
 
 def at_width(model: ModelConfig, width: int) -> ModelConfig:

@@ -15,6 +15,7 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Family, family_of, own
 from seqjax.families.family import Impossible
+from seqjax.host.own_code import class_of
 from seqjax.host.wording import si
 
 VOCABULARY = 256
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Time the real train step (forward, backward, clip, Adam) of each model and print a table."""
     shared.no_more(rest)
     for place, family in enumerate(options.families):
-        if family not in FAMILIES and ":" not in family:
+        if family not in FAMILIES and not own.shelf.names_file(family):
             raise UserError(f"command line: --families {family}: allowed: {', '.join(FAMILIES)}, or FILE.py:CLASS")
         try:
             options.families[place] = family_of(family).family
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for width in options.sizes:
         for family in options.families:
             row = _measure(family, width, options)
-            name = own.class_of(family)
+            name = class_of(family)
             rows.append(row)
             peak = peak_flops(int(hardware["devices"]))
             share = f"{row['flops_per_second'] / peak:.1%}" if peak else "-"

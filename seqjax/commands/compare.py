@@ -26,7 +26,9 @@ def add_parser(commands: Any) -> None:
     )
     tables.add_options(parser)
     parser.add_argument(
-        "--law", default="kaplan-n", help="a law of one variable: kaplan-n, kaplan-c, offset-n ... [kaplan-n]"
+        "--law",
+        default="kaplan-n",
+        help="a law of one variable: kaplan-n, offset-n ... or FILE.py:LAW of your own [kaplan-n]",
     )
     parser.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="[huber]")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw points, laws and the crossing (png, svg, pdf)")
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     options.by = options.by or "family"
     from seqjax.laws.diagnostics import LETTERS
     from seqjax.laws.fits import fit
-    from seqjax.laws.forms import law_named
+    from seqjax.laws.own import law_named
     from seqjax.laws.ratios import crossing, matched_ratio
     from seqjax.laws.summary import describe
     from seqjax.plots.fits import check_name, draw_fits, draw_ratio

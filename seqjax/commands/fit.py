@@ -24,10 +24,13 @@ def add_parser(commands: Any) -> None:
         seqjax fit table.csv --law chinchilla --params 'Model Size' --flops 'Training FLOP' --loss loss \\
             --drop-highest 5 --json fit.json
         seqjax fit runs/first --law offset-c --flops exact --where '`model.n_layers` > 1' --checklist
+        seqjax fit runs/first --law my_law.py:knee --json fit.json
         seqjax fit --laws
         """,
     )
-    parser.add_argument("--law", metavar="LAW", help="[chinchilla]; --laws lists them", default="chinchilla")
+    parser.add_argument(
+        "--law", metavar="LAW", help="--laws lists them; or FILE.py:LAW [chinchilla]", default="chinchilla"
+    )
     parser.add_argument("--laws", action="store_true", help="list the laws")
     tables.add_options(parser)
     how = parser.add_argument_group("fitting")
@@ -43,7 +46,8 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Read, fit, print, write."""
     shared.no_more(rest)
-    from seqjax.laws.forms import LAWS, law_named
+    from seqjax.laws.forms import LAWS
+    from seqjax.laws.own import law_named
 
     if options.laws:
         width = max(map(len, LAWS))

@@ -23,6 +23,7 @@ def add_parser(commands: Any) -> None:
         """,
     )
     parser.add_argument("fit", type=Path, metavar="FIT.json", help="written by seqjax fit --json")
+    shared.add_law(parser)
     parser.add_argument(
         "--flops", type=number(above=0), nargs="+", required=True, metavar="C", help="budgets, C = 6 N D"
     )
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
     from seqjax.laws.files import read_fits
 
-    for group, fit in read_fits(options.fit).items():
+    for group, fit in read_fits(options.fit, options.law, options.trust_code).items():
         found = fit.optimal(options.flops)
         if np.isnan(found.params).any():
             print(f"{group + ': ' if group else ''}the law falls for ever towards one side of N / D: no best split")

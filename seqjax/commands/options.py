@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
-from seqjax.config import RunConfig
+from seqjax.config import RunConfig, task_name
 from seqjax.config.fields import leaves
-from seqjax.config.tree import loaded, read_tree
 from seqjax.errors import UserError, did_you_mean
-from seqjax.families import own
+from seqjax.host.own_code import class_of
 from seqjax.runs.config_file import validate, with_options
+from seqjax.runs.tree import OWN, loaded, read_tree
 
 
 def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -86,13 +86,13 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
     """The config in a file or run folder, with dotted options. Targets are resolved, with notes on standard error.
 
     Args:
-        trust: run the copy of the family's code in the run folder.
+        trust: run the copies of code in the run folder.
     """
     file = path / "config.json" if (path / "config.json").is_file() else path
     if file != path:
-        model = runs.read_config(path).model  # raises if the file was not written by a run
-        if trust and isinstance(model, own.Absent):
-            runs.load_code(path, model.family)
+        saved = runs.read_config(path)  # raises if the file was not written by a run
+        if trust:
+            runs.load_code(path, saved)
     tree = with_options(read_tree(file), config_options(rest))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
@@ -105,75 +105,87 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
 
 
 def add_code(parser: argparse.ArgumentParser) -> None:
-    """Add the option to run the code in a run folder, for commands that need the model of a run."""
+    """Add the option to run the code in a run folder, for commands that need it."""
     parser.add_argument(
         "--trust-code",
         action="store_true",
-        help="if the family is a user's own file: run the copy in the run folder "
-        "(or name the file: --model.family FILE.py:CLASS)",
+        help="if the family or the task is a user's own file: run the copy in the run folder "
+        "(or name the file: --model.family FILE.py:CLASS, --task.name FILE.py)",
     )
+
+
+def add_law(parser: argparse.ArgumentParser) -> None:
+    """The options that make a law of the user's own known, for commands that read fits."""
+    parser.add_argument("--law", metavar="FILE.py:LAW", help="where the fits are of a law of your own: its file")
+    parser.add_argument("--trust-code", action="store_true", help="or run the text of it that FIT.json holds")
 
 
 def code_again(config: RunConfig) -> str:
-    """The options that make the code of a run's family known to another command; "" for the package's families."""
-    family = config.model.family
-    if not own.is_own(family):
-        return ""
-    return f" --model.family {own.reference(family)}" if own.reference(family) != family else " --trust-code"
+    """The options that make the code of a run known to another command; "" if all is in the package."""
+    names = [(shelf, name, shelf.reference(name)) for shelf, name in runs.own_code_of(config)]
+    named = "".join(f" {shelf.option} {words}" for shelf, name, words in names if words != name)
+    return named + " --trust-code" * any(words == name for _, name, words in names)
 
 
-def take_families(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The values of ``--model.family``, and the other words."""
-    others, options = _split(words, lambda name: name == "--model.family")
-    values = [option[1] if option[1:] else option[0].partition("=")[2] for option in options]
-    if not all(values):
-        raise UserError("command line: --model.family: expected a value")
-    return values, others
+def take_code(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Keys and values of ``--model.family`` and ``--task.name``, and the other words."""
+    keys = {shelf.option: key for key, shelf in OWN.items()}
+    others, options = _split(words, keys.__contains__)
+    found = []
+    for option in options:
+        name, _, value = option[0].partition("=")
+        found.append((keys[name], option[1] if option[1:] else value))
+        if not found[-1][1]:
+            raise UserError(f"command line: {name}: expected a value")
+    return found, others
 
 
 def configs_of_runs(folders: Sequence[Path], rest: Sequence[str], trust: bool) -> list[RunConfig]:
-    """The configs of run folders, with the code of their families.
+    """The configs of run folders, with the code of their families and tasks.
 
     Args:
-        rest: may hold ``--model.family FILE.py:CLASS``, once per own family of the user.
+        rest: may hold ``--model.family FILE.py:CLASS``, once per own family of the user, and ``--task.name``.
         trust: run the copies of the code in the run folders.
     Raises:
-        UserError: code of a family is not named, was changed, or fails; another option.
+        UserError: code is not named, was changed, or fails; another option.
     """
-    references, others = take_families(rest)
+    options, others = take_code(rest)
     no_more(others)
-    for reference in references:
-        if ":" not in reference:
+    named: list[tuple[str, str]] = []
+    for key, words in options:
+        shelf = OWN[key]
+        if not shelf.names_file(words):
             raise UserError(
-                f"command line: --model.family {reference}: expected the file of a run's family, FILE.py:CLASS"
+                f"command line: {shelf.option} {words}: expected the file of a run's {shelf.kind}, {shelf.form}"
             )
-    named = [loaded(reference, "command line") for reference in references]
+        named.append((key, loaded(key, words, "command line")))
     found = [_with_code(folder, named, trust) for folder in folders]
-    there = {config.model.family for config in found}
-    for reference, name in zip(references, named, strict=True):
+    for (key, words), (_, name) in zip(options, named, strict=True):
+        there = {config.model.family if key == "model.family" else task_name(config) for config in found}
         if name not in there:
-            raise UserError(f"command line: --model.family {reference}: no run is of it, but of {', '.join(there)}")
+            raise UserError(f"command line: {OWN[key].option} {words}: no run is of it, but of {', '.join(there)}")
     return found
 
 
-def _with_code(folder: Path, named: Sequence[str], trust: bool) -> RunConfig:
+def _with_code(folder: Path, named: Sequence[tuple[str, str]], trust: bool) -> RunConfig:
     config = runs.read_config(folder)
-    family = config.model.family
-    if not isinstance(config.model, own.Absent):
-        return config
     if trust:
-        runs.load_code(folder, family)
-        return runs.read_config(folder)
-    alike = [name for name in named if own.class_of(name) == own.class_of(family)]
-    if alike:
+        return runs.load_code(folder, config)
+    for shelf, name in runs.own_code_of(config):
+        if shelf.known(name) is not None:
+            continue
+        alike = [other for key, other in named if OWN[key] is shelf and class_of(other) == class_of(name)]
+        if alike:
+            raise UserError(
+                f"command line: {shelf.option}: the file holds {alike[0]}, but the run in {folder} is of {name}: the "
+                f"text was changed since. The run's own is {folder / shelf.file}: name that, or say --trust-code"
+            )
+        form = f"FILE.py:{class_of(name)}" if shelf.has_part else "FILE.py"
         raise UserError(
-            f"command line: --model.family: the file holds {alike[0]}, but the run in {folder} is of {family}: the "
-            f"text was changed since. The run's own is {folder / 'family.py'}: name that, or say --trust-code"
+            f"{folder}: its {shelf.kind} {name} is code outside of the package: name its file with {shelf.option} "
+            f"{form}, or run the copy in the run folder with --trust-code"
         )
-    raise UserError(
-        f"{folder}: its family {family} is code outside of the package: name its file with --model.family "
-        f"FILE.py:{own.class_of(family)}, or run the copy in the run folder with --trust-code"
-    )
+    return config
 
 
 def fields_help() -> str:

@@ -26,6 +26,7 @@ def add_parser(commands: Any) -> None:
         """,
     )
     parser.add_argument("fit", type=Path, metavar="FIT.json", help="written by seqjax fit --json")
+    shared.add_law(parser)
     for name in VARIABLES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=number(), nargs="+", metavar="X")
     parser.set_defaults(run=run)
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     lengths = {len(values) for values in given.values()} - {1}
     if len(lengths) > 1:
         raise UserError(f"command line: {', '.join(given)}: give each the same number of values, or one")
-    for group, fit in read_fits(options.fit).items():
+    for group, fit in read_fits(options.fit, options.law, options.trust_code).items():
         found = fit.predict(**{name: np.array(values) for name, values in given.items()})
         at = np.broadcast_arrays(*(np.array(given[name]) for name in fit.law.variables))
         for row in range(len(found.loss)):

@@ -15,6 +15,7 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import Interrupted, exit_code
 from seqjax.host.wording import with_error
+from seqjax.runs.tree import OWN
 
 DIVERGED = 3
 
@@ -82,8 +83,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
     path: Path = options.config
     if path.is_dir():
-        references, others = shared.take_families(rest)
-        if others or not all(":" in reference for reference in references):
+        named, others = shared.take_code(rest)
+        if others or not all(OWN[key].names_file(words) for key, words in named):
             raise UserError(f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option")
         if options.runs or options.folder:
             raise UserError(

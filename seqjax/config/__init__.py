@@ -25,6 +25,7 @@ from seqjax.config.sections import (
     OptimizerConfig,
     RunConfig,
     SizeConfig,
+    TaskConfig,
     TaskTrain,
     TrainConfig,
     check,
@@ -36,7 +37,7 @@ from seqjax.config.sections import (
 
 __all__ = [
     "LANE_KEYS", "STRICT", "WITHOUT_SEED", "Config", "DataConfig", "EvaluationConfig", "Fraction", "HorizonConfig",
-    "ModelConfig", "OptimizerConfig", "RunConfig", "SizeConfig", "TaskTrain", "TrainConfig", "canonical",
+    "ModelConfig", "OptimizerConfig", "RunConfig", "SizeConfig", "TaskConfig", "TaskTrain", "TrainConfig", "canonical",
     "canonical_json", "canonical_model", "check", "check_integers", "check_optimizer", "check_shared", "dotted",
     "family_adapter", "lane_keys", "named_run_id", "program_key", "run_id", "task_name", "to_dict",
 ]  # fmt: skip

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from seqjax.config.sections import Config, RunConfig
-from seqjax.families import history, own
+from seqjax.families import history
+from seqjax.host.own_code import class_of, is_own
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -45,11 +46,12 @@ RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the
 
 def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of a config, new or from config.json, in the form that identifies runs."""
-    is_text = "evaluation" in tree
+    is_text = "evaluation" in tree and "task" not in tree
     found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
     if "family" in found.get("model", {}):
         found["model"] = canonical_model(found["model"], () if is_text else RECORDED_TASKS)
-    found.get("task", {}).pop("name", None)  # its other keys tell the task
+    if not is_own(found.get("task", {}).get("name")):
+        found.get("task", {}).pop("name", None)  # its other keys tell the task
     for key, default in (LATER_TEXT if is_text else LATER_TASKS).items():
         section, _, name = key.partition(".")
         if found.get(section, {}).get(name, default) == default:
@@ -96,8 +98,8 @@ def program_key(config: RunConfig) -> str:
 
 def run_id(config: RunConfig) -> str:
     """A readable name with 10 hex digits of the config's sha256; equal configs have equal ids."""
-    task = task_name(config)
-    name = f"{own.class_of(config.model.family)}-{config.model.shape}"
+    task = class_of(task_name(config))
+    name = f"{class_of(config.model.family)}-{config.model.shape}"
     return named_run_id(name if task == "text" else f"{task}-{name}", config)
 
 

@@ -27,8 +27,9 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from seqjax.config.plain import dotted
-from seqjax.families import Family, known, own
+from seqjax.families import LSTM, Family, known, own
 from seqjax.families.family import Impossible
+from seqjax.host.own_code import is_own
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # smallest and largest normal numbers
@@ -49,7 +50,7 @@ def _read_model(section: Any) -> Family:
         raise PydanticKnownError("union_tag_not_found", {"discriminator": "'family'"})
     name = section["family"]
     family = known(name)
-    if family is None and own.is_own(name):
+    if family is None and is_own(name):
         return own.absent(section)
     if family is None:
         context = {"discriminator": "'family'", "tag": str(name), "expected_tags": ""}
@@ -170,6 +171,16 @@ class EvaluationConfig:
     """Windows of the last evaluation, the one in result.json."""
     batch_size: PositiveInt = 64
     """Windows in one evaluation step (streams use train.batch_size)."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The sections of every task beside its own, `task`: a base for the `Config` of a task."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    model: ModelConfig = field(default_factory=lambda: LSTM(d_model=32, n_layers=1))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TaskTrain = field(default_factory=TaskTrain)
 
 
 class RunConfig(Protocol):

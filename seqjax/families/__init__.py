@@ -17,6 +17,7 @@ from seqjax.families.lstm import LSTM
 from seqjax.families.recurrent import Recurrent
 from seqjax.families.transformer import Transformer
 from seqjax.families.window import Window
+from seqjax.host import own_code
 
 FAMILIES: dict[str, type[Family]] = {family.family: family for family in (LSTM, Transformer, GRU, Elman, Window)}
 """By name, in the order of figures."""
@@ -31,8 +32,8 @@ def family_of(name: str) -> type[Family]:
         UserError: there is none, or its code fails.
     """
     found = known(name)
-    if found is None and ":" in name:
-        found = own.load(name)
+    if found is None and own.shelf.names_file(name):
+        found = own.shelf.known(own.shelf.load(name))
     if found is None:
         allowed = f"{', '.join(FAMILIES)}, or a family of your own as FILE.py:CLASS"
         raise UserError(f"{name!r} is not allowed; allowed: {allowed}{did_you_mean(name, FAMILIES)}")
@@ -41,17 +42,17 @@ def family_of(name: str) -> type[Family]:
 
 def known(name: object) -> type[Family] | None:
     """The family of a name in configs, without running code; None: not known in this process."""
-    return (FAMILIES.get(name) or own.known(name)) if isinstance(name, str) else None
+    return (FAMILIES.get(name) or own.shelf.known(name)) if isinstance(name, str) else None
 
 
 def history(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """`later` and `retired` of a family. One of the user's own has those fields later that its bases have."""
-    return (Recurrent.later, {}) if own.is_own(name) else (FAMILIES[name].later, FAMILIES[name].retired)
+    return (Recurrent.later, {}) if own_code.is_own(name) else (FAMILIES[name].later, FAMILIES[name].retired)
 
 
 def label_of(name: str) -> str:
     """The name of a family in figures and sentences."""
-    return FAMILIES[name].label if name in FAMILIES else own.class_of(name)
+    return FAMILIES[name].label if name in FAMILIES else own.look_of(name).get("label", own_code.class_of(name))
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:
@@ -69,11 +70,11 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def hues_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each family; the user's own have those of `HUES_OF_OWN` in turn."""
+    """A colour for each family; the user's own have theirs, or those of `HUES_OF_OWN` in turn."""
     others = [name for name in in_order(names) if name not in FAMILIES]
-    return {name: kind.colour for name, kind in FAMILIES.items()} | {
-        name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(others)
-    }
+    in_turn = {name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(others)}
+    theirs = {name: own.look_of(name).get("colour", hue) for name, hue in in_turn.items()}
+    return {name: kind.colour for name, kind in FAMILIES.items()} | theirs
 
 
 __all__ = ["FAMILIES", "GRU", "LSTM", "Elman", "Family", "Recurrent", "Transformer", "Window"]

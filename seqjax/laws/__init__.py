@@ -8,11 +8,11 @@ found.optimal(flops=1e21)                               # the best N and D
 
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit, Prediction, predict
-from seqjax.laws.forms import LAWS, Law
+from seqjax.laws.forms import LAWS, Constant, Law
 from seqjax.laws.frontier import envelope, isoflops
 from seqjax.laws.points import Points, make_points, read_points
 
 __all__ = [
-    "LAWS", "Fit", "Law", "Points", "Prediction",
+    "LAWS", "Constant", "Fit", "Law", "Points", "Prediction",
     "envelope", "fit", "isoflops", "make_points", "predict", "read_points",
 ]  # fmt: skip

@@ -15,8 +15,9 @@ import numpy as np
 from seqjax import __version__
 from seqjax.errors import UserError
 from seqjax.host.disk import finite, write_json
+from seqjax.host.own_code import class_of, is_own, sha256_of
 from seqjax.laws.fitting import Fit
-from seqjax.laws.forms import law_named
+from seqjax.laws.own import law_named, shelf
 from seqjax.laws.points import LeftOut, Points
 
 FORMAT = "seqjax fit 1"
@@ -29,6 +30,7 @@ def to_dict(fit: Fit) -> dict[str, Any]:
         "format": FORMAT,
         "law": fit.law.name,
         "equation": fit.law.equation,
+        **_code(fit.law.name),
         "objective": fit.objective,
         "delta": fit.delta,
         "value": fit.value,
@@ -59,6 +61,12 @@ def to_dict(fit: Fit) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     return finite(found)
+
+
+def _code(law: str) -> dict[str, str]:
+    """Of a law of the user's own, the text of its file and the sha256 of that."""
+    text = shelf.text_of(law)
+    return {} if text is None else {"law_sha256": sha256_of(text), "law_code": text}
 
 
 def from_dict(saved: Mapping[str, Any]) -> Fit:
@@ -108,11 +116,15 @@ def write_fits(path: Path, fits: Mapping[str, Fit]) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_fits(path: Path) -> dict[str, Fit]:
+def read_fits(path: Path, law: str | None = None, trust: bool = False) -> dict[str, Fit]:
     """The fits in a file by group; a single fit has the group "".
 
+    Args:
+        law: ``FILE.py:LAW``, where the fits are of a law of the user's own; its code is run.
+        trust: run the code of that law that the file of fits holds.
     Raises:
-        UserError: the file cannot be read, is not a file of fits, or is damaged.
+        UserError: the file cannot be read, is not a file of fits, or is damaged; the code of a law is not named, or
+            has changed.
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -125,6 +137,7 @@ def read_fits(path: Path) -> dict[str, Fit]:
     fits = saved.get("fits", {"": saved})
     if not (isinstance(fits, dict) and fits and all(isinstance(fit, dict) for fit in fits.values())):
         raise UserError(f"{path}: is damaged: it holds no fits")
+    _load_laws(path, fits, law, trust)
     found = {}
     for group, fit in fits.items():
         try:
@@ -134,6 +147,32 @@ def read_fits(path: Path) -> dict[str, Fit]:
         if damage := _damage(found[group], fit):
             raise UserError(f"{path}: was changed by hand or is damaged: {damage}")
     return found
+
+
+def _load_laws(path: Path, fits: Mapping[str, Mapping[str, Any]], law: str | None, trust: bool) -> None:
+    """Make the laws of the user's own known that fits are of."""
+    there = list(dict.fromkeys(str(fit.get("law")) for fit in fits.values()))
+    named = None if law is None else law_named(law).name
+    for fit in fits.values():
+        name = fit.get("law")
+        if not is_own(name) or shelf.known(name) is not None:
+            continue
+        if trust:
+            if not isinstance(text := fit.get("law_code"), str):
+                raise UserError(f"{path}: is damaged: it holds no law_code for {name}")
+            shelf.adopt(name, text, path)
+        elif named is not None and class_of(named) == class_of(name):
+            raise UserError(
+                f"--law: the file holds {named}, but the fit in {path} is of {name}: the text was changed since. Fit "
+                "again, or run the text in the fit's file with --trust-code"
+            )
+        elif named is None or named in there:
+            raise UserError(
+                f"{path}: its law {name} is code outside of the package: name its file with --law "
+                f"FILE.py:{class_of(name)}, or run the text in this file with --trust-code"
+            )
+    if named is not None and named not in there:
+        raise UserError(f"--law {law}: no fit in {path} is of it, but of {', '.join(there)}")
 
 
 def _damage(fit: Fit, saved: Mapping[str, Any]) -> str:

@@ -18,9 +18,10 @@ import jax
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.laws.forms import Law, law_named
+from seqjax.laws.forms import Law
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
 from seqjax.laws.minimise import Minima, Residuals, minimise
+from seqjax.laws.own import law_named
 from seqjax.laws.points import Points
 from seqjax.laws.splitting import Optimum, best_split, split_exponent
 

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import logsumexp
 
-from seqjax.errors import UserError, did_you_mean
 from seqjax.host.numerics import pinned
 
 Logs = Mapping[str, jax.Array]
@@ -315,14 +314,3 @@ LAWS = {
         _offset("position", "position", "T", "Kaplan et al. 2020, appendix D.5, at each position T of the context"),
     )
 }
-
-
-def law_named(name: str) -> Law:
-    """The law with this name.
-
-    Raises:
-        UserError: there is none (with the nearest name).
-    """
-    if name not in LAWS:
-        raise UserError(f"there is no law '{name}'{did_you_mean(name, LAWS)}; there are {', '.join(LAWS)}")
-    return LAWS[name]

@@ -14,6 +14,7 @@ from seqjax.runs.folder import (
     load_code,
     lock,
     open_run,
+    own_code_of,
     read_config,
     read_result,
 )
@@ -29,6 +30,6 @@ from seqjax.runs.metrics import (
 
 __all__ = [
     "ENDED", "WRITTEN_UNDER_LOCK", "Locked", "append_metrics", "bind_data", "check_data", "holds_records",
-    "is_count", "is_locked", "is_number", "keep_code", "keep_metrics", "load_code", "lock", "open_run",
+    "is_count", "is_locked", "is_number", "keep_code", "keep_metrics", "load_code", "lock", "open_run", "own_code_of",
     "read_config", "read_curve", "read_metrics", "read_result", "restore_ended", "restore_metrics", "sync_metrics",
 ]  # fmt: skip

@@ -19,11 +19,13 @@ from pydantic import ValidationError
 from seqjax.config import Config, RunConfig, check_shared
 from seqjax.config import check as check_text
 from seqjax.config.fields import TARGETS, adapter_of, leaves
-from seqjax.config.tree import Tree, family_in, options_tree, overlay, read_tree
 from seqjax.errors import UserError, did_you_mean
-from seqjax.families import FAMILIES, known, own
+from seqjax.families import FAMILIES, known
 from seqjax.families.family import Impossible
+from seqjax.host.own_code import is_own
+from seqjax.runs.tree import Tree, family_in, loaded, options_tree, overlay, read_tree
 from seqjax.tasks import TASKS, task_module
+from seqjax.tasks import own as own_tasks
 
 FAMILY_NAMES = f"{', '.join(FAMILIES)}, or FILE.py:CLASS of your own"
 
@@ -63,14 +65,17 @@ def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] |
 
 def with_options(tree: Tree, options: Mapping[str, Any]) -> Tree:
     """A tree with dotted options overlaid."""
-    named = overlay(tree, Tree({"task": {"name": options["task.name"]}})) if "task.name" in options else tree
-    return overlay(tree, options_tree(options, schema=schema_of(named)))
+    if "task.name" in options:
+        options = {**options, "task.name": loaded("task.name", options["task.name"], "command line")}
+        tree = overlay(tree, Tree({"task": {"name": options["task.name"]}}, {"task.name": "command line"}))
+    return overlay(tree, options_tree(options, schema=schema_of(tree)))
 
 
 def schema_of(tree: Tree) -> type:
     """The config class of a tree: of the task it names, or of text if it has no section `task`.
 
-    Runs that were recorded before tasks had names are recognized by their keys.
+    Runs that were recorded before tasks had names are recognized by their keys. The class
+    of a task whose code is not loaded is made of the sections of the tree.
 
     Raises:
         UserError: no task with this name.
@@ -81,13 +86,20 @@ def schema_of(tree: Tree) -> type:
     name = section.get("name") if isinstance(section, Mapping) else None
     if name is None:
         name = _task_by_its_keys(tree.values)
+    if is_own(name):
+        found = own_tasks.shelf.known(name)
+        return own_tasks.absent(_without_targets(tree.values)) if found is None else found.Config
     if name not in TASKS[1:]:
         said = "missing" if name is None else f"{name!r} is not allowed"
         raise UserError(
-            f"{tree.place('task.name')}: task.name: {said}; allowed: {', '.join(TASKS[1:])}"
-            f"{did_you_mean(str(name), TASKS[1:])}; text has no section task"
+            f"{tree.place('task.name')}: task.name: {said}; allowed: {', '.join(TASKS[1:])}, or FILE.py of "
+            f"your own{did_you_mean(str(name), TASKS[1:])}; text has no section task"
         )
     return task_module(name).Config
+
+
+def _without_targets(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: section for name, section in values.items() if name not in TARGETS}
 
 
 def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:
@@ -113,12 +125,19 @@ def parse(tree: Tree) -> Any:
     adapter = adapter_of(schema)
     try:
         values = _whole(_without_retired(tree.values))
-        if own.is_own(name := tree.get("model.family")) and known(name) is None:
-            values["model"] = tree.values["model"]  # unconverted: the types of its fields are unknown
+        for section in values:  # without the code the types of its fields are unknown
+            if _has_no_code(section, tree, schema):
+                values[section] = tree.values[section]
         # JSON in strict mode: lists become tuples and whole numbers floats, but text never becomes a number.
         return adapter.validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, tree, schema)) from None
+
+
+def _has_no_code(section: str, tree: Tree, schema: type) -> bool:
+    if section != "model":
+        return own_tasks.as_written(schema, section)
+    return is_own(name := tree.get("model.family")) and known(name) is None
 
 
 def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
@@ -146,8 +165,9 @@ def check(config: RunConfig) -> None:
         check_text(config)
         return
     check_shared(config)
-    if config.task.name in TASKS:
-        task_module(config.task.name).check(config)
+    name = config.task.name
+    if name in TASKS or own_tasks.shelf.known(name) is not None:
+        task_module(name).check(config)
 
 
 def checked(config: RunConfig, tree: Tree) -> RunConfig:

@@ -2,6 +2,7 @@
 
     config.json      the complete, canonical config
     family.py        the source text of the model's family, if it is a user's own file
+    task.py          the source text of the run's task, likewise
     data.json        sha256 of the run's corpus and tokenizer, and its run id
     metrics.jsonl    one object per line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
@@ -23,11 +24,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import RunConfig, canonical, dotted, to_dict
+from seqjax.config import RunConfig, canonical, dotted, task_name, to_dict
 from seqjax.errors import UserError
-from seqjax.families import own
 from seqjax.host import disk
+from seqjax.host.own_code import Shelf, is_own
 from seqjax.runs.config_file import load_config
+from seqjax.runs.tree import OWN
 
 ENDED = ("finished", "diverged")
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
@@ -45,33 +47,38 @@ def open_run(folder: Path, config: RunConfig) -> None:
         records = holds_records(folder)  # before the next line: another launcher may be writing config.json now
         if path.exists():
             _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
-            keep_code(folder, config.model.family)
+            keep_code(folder, config)
         elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:
-            keep_code(folder, config.model.family)
+            keep_code(folder, config)
             disk.write_json(path, to_dict(config))
 
 
-def keep_code(folder: Path, family: str) -> None:
-    """Write ``family.py`` if the family is a user's own and the file does not have its text yet."""
-    path, text = folder / "family.py", own.text_of(family)
-    if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
-        disk.write_atomically(path, text)
+def own_code_of(config: RunConfig) -> list[tuple[Shelf[Any], str]]:
+    """The user's own code that a run needs: its kind and its name."""
+    names = {"task.name": task_name(config), "model.family": config.model.family}
+    return [(shelf, names[key]) for key, shelf in OWN.items() if is_own(names[key])]
 
 
-def load_code(folder: Path, family: str) -> None:
-    """Run ``family.py`` of a run folder, so that its family is known in this process.
+def keep_code(folder: Path, config: RunConfig) -> None:
+    """Write ``family.py`` and ``task.py`` if these are the user's own and the files do not have their texts yet."""
+    for shelf, name in own_code_of(config):
+        path, text = folder / shelf.file, shelf.text_of(name)
+        if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
+            disk.write_atomically(path, text)
+
+
+def load_code(folder: Path, config: RunConfig) -> RunConfig:
+    """Run the code in a run folder that is not loaded yet; return the run's config as the code reads it.
 
     Raises:
-        UserError: the file is missing, its digest is not the one in the family's name, or it fails.
+        UserError: a file is missing, its digest is not the one in the config, or it fails.
     """
-    path = folder / "family.py"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    own.adopt(family, text, path)
+    for shelf, name in own_code_of(config):
+        if shelf.known(name) is None:
+            shelf.adopt_file(name, folder / shelf.file)
+    return read_config(folder)
 
 
 def holds_records(folder: Path) -> bool:
@@ -80,14 +87,18 @@ def holds_records(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The config saved with a run. It runs no code of a family."""
+    """The config saved with a run. It runs no code."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
     saved = disk.read_json(path)  # raises with what to do if it is damaged
-    model = saved.get("model") if isinstance(saved, dict) else None
-    if isinstance(model, dict) and ":" in str(model.get("family")):
-        raise UserError(f"{path}: model.family: {model['family']!r} names a file; a run names its family by its text")
+    for key, shelf in OWN.items():
+        section, _, field = key.partition(".")
+        part = saved.get(section) if isinstance(saved, dict) else None
+        if isinstance(part, dict) and shelf.names_file(part.get(field)):
+            raise UserError(
+                f"{path}: {key}: {part[field]!r} names a file; a run names its {shelf.kind} by the text of its file"
+            )
     return load_config(path)
 
 

@@ -13,12 +13,12 @@ from functools import cache
 from typing import Any
 
 from seqjax.config import Config, HorizonConfig, ModelConfig, RunConfig
-from seqjax.config.tree import RIVALS, Tree
 from seqjax.data import cache_folder, load_corpus, load_tokenizer
 from seqjax.data.tokenizers import known_size
 from seqjax.errors import UserError
 from seqjax.models.accounting import count_parameters, flops_per_token
 from seqjax.runs.config_file import checked, parse, without_targets
+from seqjax.runs.tree import RIVALS, Tree
 
 TOLERANCE = 0.10  # largest relative deviation from a target
 MOST = 1e15  # largest allowed number of parameters or tokens

@@ -16,11 +16,11 @@ from typing import Any
 
 from seqjax.config import dotted
 from seqjax.config.plain import dump_yaml
-from seqjax.config.tree import RIVALS, options_tree, overlay, read_file
 from seqjax.errors import UserError
-from seqjax.families import own
+from seqjax.host.own_code import is_own
 from seqjax.host.wording import duration
 from seqjax.runs.targets import NoSuchWidth
+from seqjax.runs.tree import OWN, RIVALS, options_tree, overlay, read_file
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.printed import predicted_seconds
@@ -181,8 +181,10 @@ def as_yaml(
     """
     kept = {key: value for key, value in options.items() if not key.startswith(REPLACED)}
     values = overlay(read_file(path), options_tree(kept)).values
-    if own.is_own(name := values.get("model", {}).get("family")):
-        values["model"] = {**values["model"], "family": own.reference(name)}
+    for key, shelf in OWN.items():
+        section, _, field = key.partition(".")
+        if is_own(name := values.get(section, {}).get(field)):
+            values[section] = {**values[section], field: shelf.reference(name)}
     if values.get("list"):
         values["list"] = _kept(dict(dotted(entry)) for entry in values["list"])
     if axes := values.get("zip"):

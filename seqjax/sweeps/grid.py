@@ -28,13 +28,13 @@ from typing import Any
 
 from seqjax.config import RunConfig, dotted, run_id
 from seqjax.config.fields import TARGETS
-from seqjax.config.tree import Tree, beside, loaded, options_tree, overlay, read_file, read_tree
 from seqjax.errors import UserError, did_you_mean
 from seqjax.runs.config_file import schema_of
 from seqjax.runs.targets import resolve
+from seqjax.runs.tree import OWN, Tree, beside, loaded, options_tree, overlay, read_file, read_tree
 
 AXES = ("list", "zip", "grid")
-FAMILY, RATE, SEED = "model.family", "optimizer.learning_rate", "train.seed"
+RATE, SEED = "optimizer.learning_rate", "train.seed"
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,12 @@ class Sweep:
         """
         above = options_tree(point, self.tree.source, schema_of(self.tree))
         above.places.update({key: self.places[key] for key in point if key in self.places})
-        # the family first: its section replaces the base's, but not the overrides of this file
-        family = options_tree({FAMILY: point[FAMILY]}, above.place(FAMILY)) if FAMILY in point else Tree({})
-        below = overlay(overlay(self.base, family), self.shared)
+        # family and task first: they replace sections of the base, but not the overrides of this file
+        below = self.base
+        for key in OWN:
+            if key in point:
+                below = overlay(below, options_tree({key: point[key]}, above.place(key)))
+        below = overlay(below, self.shared)
         below.source = self.tree.source
         found = resolve(overlay(below, above))
         return Planned(found.config, dict(point), found.notes)
@@ -215,7 +218,7 @@ class _Axes:
             for key, value in part.items():
                 if key in point:
                     raise UserError(f"{self.file.place(section)}: {key}: has an axis twice, in {section} and before it")
-                point[key] = loaded(value, self.places[key]) if key == FAMILY else value
+                point[key] = loaded(key, value, self.places[key])
         return point
 
     def searched(self, section: Any) -> SearchOptions | None:

@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from seqjax.config import Config, RunConfig, run_id, to_dict
-from seqjax.config.tree import Tree
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
 from seqjax.runs.config_file import validate
 from seqjax.runs.targets import training_flops_per_token, vocabulary_size
+from seqjax.runs.tree import Tree
 
 TIMED_SECONDS = 0.6  # of steps per measurement
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker with several threads is faster than several with one

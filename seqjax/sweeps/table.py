@@ -22,8 +22,10 @@ from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.families import own
 from seqjax.host import disk
 from seqjax.host.optional import need
+from seqjax.host.own_code import is_own
 from seqjax.host.wording import si
 from seqjax.laws.table_file import read_cells, read_file, typed
+from seqjax.runs.tree import OWN
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.printed import aligned
 
@@ -132,7 +134,7 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
     parameters, per_token = (_section(path, result, name) for name in ("parameters", "flops_per_token"))
     flops = result.get("training_flops") or {}
     hardware, versions = result.get("hardware") or {}, result.get("versions") or {}
-    return {
+    found = {
         "run_id": run_id(config),
         "sweep": printable(run_folder.resolve().parent.name),
         "label": printable(state.label),
@@ -168,7 +170,16 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         "corpus_sha256": result.get("corpus_sha256"),
         "tokenizer_sha256": result.get("tokenizer_sha256"),
         **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
-    } | _of_config(config)
+    }
+    return found | _of_config(config) | _look(config, result)
+
+
+def _look(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
+    """The label and the colour that a family of the user's own has given itself, for figures without its code."""
+    name, look = config.model.family, result.get("look")
+    if is_own(name) and isinstance(look, dict):
+        own.note_look(name, look)
+    return {f"model.{key}": value for key, value in own.look_of(name).items()}
 
 
 def _of_config(config: Config) -> dict[str, Any]:
@@ -229,10 +240,7 @@ def read_table(path: Path) -> pd.DataFrame:
     known = all_columns()
     is_csv = path.suffix.lower() == ".csv"
     table = read_cells(path, "a run table") if is_csv else read_file(path, "a run table")[0]
-    has_own = "model.family" in table.columns and any(map(own.is_own, table["model.family"]))
-    has_tasks = "task.name" in table.columns
-    others = [name for name in table.columns if name not in known and (
-        (has_own and str(name).startswith("model.")) or (has_tasks and str(name).startswith(OF_TASKS)))]  # fmt: skip
+    others = [name for name in table.columns if name not in known and str(name).startswith(_other_columns(table))]
     for column in table.columns:
         if column not in known and column not in others:
             raise UserError(
@@ -254,7 +262,24 @@ def read_table(path: Path) -> pd.DataFrame:
         except (ValueError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
+    _note_looks(table)
     return table
+
+
+def _note_looks(table: pd.DataFrame) -> None:
+    columns = [name for name in map("model.{}".format, own.LOOK) if name in table.columns]
+    for row in table[["model.family", *columns]].drop_duplicates().to_dict("records") if columns else ():
+        if is_own(row["model.family"]):
+            own.note_look(row["model.family"], {name.partition(".")[2]: row[name] for name in columns})
+
+
+def _other_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """What the columns of other tasks than text, and of families and tasks of the user's own, begin with."""
+    has_own = {key: key in table.columns and any(map(is_own, table[key])) for key in OWN}
+    sections = {f"{name.partition('.')[0]}." for name in map(str, table.columns) if "." in name}
+    found = ("model.",) if has_own["model.family"] else ()
+    found += OF_TASKS if "task.name" in table.columns else ()
+    return (*found, *sections) if has_own["task.name"] else found
 
 
 def render(table: pd.DataFrame, form: str) -> bytes:

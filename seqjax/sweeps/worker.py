@@ -6,7 +6,7 @@ It reads requests from standard input, one JSON object per line, and writes one 
     {"measure": config, "vocabulary": V, "lanes": R}
     {"positions": run folder, "chains": fields of Chains}
 
-A request may also hold ``"families"``: source texts of the user's own families, by name.
+A request may also hold ``"code"``: source texts of the user's own families and tasks, by config key and name.
 
 An answer has an ``outcome``: ``done``, ``stopped``, ``locked`` or ``error``; the last three have a ``reason``.
 Output during training goes to ``output.txt`` in the (first) run folder. When standard input ends, the launcher has
@@ -29,12 +29,13 @@ from typing import IO, Any
 
 from seqjax.config.plain import whole
 from seqjax.errors import UserError
-from seqjax.families import own
 from seqjax.host.memory import keep_freed_memory
 from seqjax.host.numerics import pinned
 from seqjax.host.out_of_memory import OutOfMemory, is_out_of_memory, reason
+from seqjax.host.own_code import class_of
 from seqjax.host.stopping import STOPPED, Interrupted
 from seqjax.host.streams import forgiving_streams
+from seqjax.runs.tree import OWN
 
 
 @forgiving_streams()
@@ -93,8 +94,9 @@ def _tell(answers: IO[str], answer: dict[str, Any]) -> None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        for name, text in request.get("families", {}).items():
-            own.adopt(name, text, Path(f"{own.class_of(name)}.py"))
+        for key, texts in request.get("code", {}).items():
+            for name, text in texts.items():
+                OWN[key].adopt(name, text, Path(f"{class_of(name)}.py"))
         if "train" in request:
             return _train(request)
         return _measure(request) if "measure" in request else _positions(request)

@@ -7,7 +7,8 @@ A task is a file in this folder: a module with
     load(config, where)          reads the data
     make_task(config, data)      the `Task` of one run
 
-and `seqjax.tasks.TASKS` lists it. A module outside the package serves as well.
+and `seqjax.tasks.TASKS` lists it. A file outside the package serves as well, and needs no `check` and `load` where
+there is nothing to check or to read (see `seqjax.tasks.own`).
 """
 
 from __future__ import annotations
@@ -119,6 +120,37 @@ class Task(NamedTuple):
 
 
 NOWHERE = Where()
+
+
+def plain_task(
+    config: Any,
+    init: Callable[[jax.Array], Tree],
+    loss: Loss,
+    batch: Callable[[int], Tree],
+    held_out: Sequence[Tree],
+    unit: str = "examples",
+    **others: Any,
+) -> Task:
+    """A task whose held-out data is scored by its loss, with None for the key: that means no dropout.
+
+    Args:
+        config: of the run; `train` says how many rows a batch has, and when it is evaluated.
+        init, loss: as in `Objective`; batch: as in `Task`.
+        held_out: batches of as many rows each.
+        others: further attributes of `Task`.
+    """
+    objective = Objective(init, loss, score=lambda params, batch, carry: loss(params, batch, carry, None))
+    return Task(
+        objective,
+        batch,
+        held_out=lambda final: held_out,
+        summary=lambda scores, final: found(sum(map(float, scores)) / len(scores)),
+        evaluate_every=config.train.evaluate_every,
+        parameters=count_parameters(objective),
+        unit=unit,
+        per_step=config.train.batch_size,
+        **others,
+    )
 
 
 def count_parameters(objective: Objective, trunk: Sequence[str] = ("backbone",)) -> dict[str, int]:

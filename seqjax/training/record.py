@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from seqjax import runs
 from seqjax.config import RunConfig, run_id
 from seqjax.errors import UserError
+from seqjax.families.own import look_of
 from seqjax.host import disk
 from seqjax.host.numerics import noted_environment
 from seqjax.layers import native
@@ -255,6 +256,7 @@ class Run:
             f"{task.unit}_per_second": steps * task.per_step / seconds if steps else None,
             "runs_in_program": self._lanes,
             **task.digests,
+            **({"look": look} if (look := look_of(self.config.model.family)) else {}),
             "hardware": describe_hardware(),
             "versions": describe_versions(),
             **({"made_by": self._makers} if len(self._makers) > 1 else {}),

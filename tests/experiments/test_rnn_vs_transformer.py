@@ -156,8 +156,8 @@ gives the same bits, and between builds of XLA 0.002 were seen."""
 @pytest.mark.parametrize("shape", ["lstm-1x35", "transformer-2x20"])
 def test_a_second_person_gets_the_same_losses(shape: str, tmp_path: Path) -> None:
     """The smallest model of each main family once more, at its chosen rate, against the committed table."""
-    from seqjax.config.tree import options_tree
     from seqjax.runs.config_file import validate
+    from seqjax.runs.tree import options_tree
     from seqjax.sweeps.table import read_table
     from seqjax.training.loop import train
 

@@ -18,7 +18,7 @@ from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch import Launch, slurm, slurm_client
-from seqjax.sweeps.launch.local import families_for_workers
+from seqjax.sweeps.launch.local import code_for_workers
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit
@@ -101,7 +101,7 @@ class _Jobs:
                     "train": [str((self.folder / run_id).resolve()) for run_id in unit.run_ids],
                     "wandb": self.wandb_mode,
                     "devices": self.options.gpus_per_run or 1,
-                    **families_for_workers(),
+                    **code_for_workers(),
                 }
             )
             for unit in units

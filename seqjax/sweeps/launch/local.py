@@ -24,7 +24,7 @@ from typing import Any
 
 from seqjax import runs
 from seqjax.errors import UserError, printable
-from seqjax.families import own
+from seqjax.runs.tree import OWN
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
@@ -34,9 +34,10 @@ SAVE_SECONDS = 120  # time for a worker to save its state when it is stopped
 TICK = 0.5
 
 
-def families_for_workers() -> dict[str, dict[str, str]]:
-    """The part of a request with the user's own families."""
-    return {"families": texts} if (texts := own.texts()) else {}
+def code_for_workers() -> dict[str, dict[str, dict[str, str]]]:
+    """The part of a request with the user's own families and tasks."""
+    found = {key: texts for key, shelf in OWN.items() if (texts := shelf.texts())}
+    return {"code": found} if found else {}
 
 
 class Worker:
@@ -82,7 +83,7 @@ class Worker:
     def send(self, request: dict[str, Any]) -> None:
         """Send a request. If the worker has died, its answer says so."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request | families_for_workers()).encode() + b"\n")
+            self.process.stdin.write(json.dumps(request | code_for_workers()).encode() + b"\n")
             self.process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from seqjax.config import Config
 from seqjax.config.fields import kind_of, leaves
 from seqjax.config.plain import Unreadable, load_yaml, scalar
 from seqjax.errors import UserError, did_you_mean, utf8
-from seqjax.families import Family, family_of, known
+from seqjax.families import Family, known
+from seqjax.families import own as own_families
+from seqjax.host.own_code import class_of
+from seqjax.tasks import own as own_tasks
 
 RIVALS = (
     ("train.steps", "horizon.tokens", "horizon.flops", "horizon.kaplan_flops", "horizon.tokens_per_parameter"),
@@ -29,6 +32,10 @@ _TAKES_AWAY = (
 )
 """(winners, losers): the first winner in an upper tree removes the losers below. A width removes a size, but a size
 does not remove a width, which it needs for the proportions."""
+
+
+OWN = {"task.name": own_tasks.shelf, "model.family": own_families.shelf}
+"""Keys whose values may name code of the user's own."""
 
 
 @dataclass
@@ -92,23 +99,28 @@ def read_file(path: Path) -> Tree:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
     tree = Tree(values, places, str(path))
-    if isinstance(model := values.get("model"), dict) and "family" in model:
-        model["family"] = loaded(model["family"], tree.place("model.family"))
+    for key in OWN:
+        section, _, name = key.partition(".")
+        if isinstance(part := values.get(section), dict) and name in part:
+            part[name] = loaded(key, part[name], tree.place(key))
     return tree
 
 
-def loaded(name: Any, place: str) -> Any:
-    """The name of a family in configs. A user's own family, ``FILE.py:CLASS``, is loaded and named by its text.
+def loaded(key: str, name: Any, place: str) -> Any:
+    """The name of a family or a task in configs. A user's own file is run, and named by its text.
 
+    Args:
+        key: a key of `OWN`; the value of another key is returned as it is.
     Raises:
-        UserError: there is no such family, or its code fails.
+        UserError: the file has nothing of this kind, or its code fails.
     """
-    if not (isinstance(name, str) and ":" in name):
+    shelf = OWN.get(key)
+    if shelf is None or not shelf.names_file(name):
         return name
     try:
-        return family_of(name).family
+        return shelf.load(name)
     except UserError as error:
-        raise UserError(f"{place}: model.family: {error}") from None
+        raise UserError(f"{place}: {key}: {error}") from None
 
 
 def options_tree(options: Mapping[str, Any], source: str = "command line", schema: type = Config) -> Tree:
@@ -125,8 +137,7 @@ def options_tree(options: Mapping[str, Any], source: str = "command line", schem
         if isinstance(value, str):
             utf8(value, f"{source}: {key}")
         level[leaf] = _value(value, source, key) if isinstance(value, str) and key not in texts else value
-        if key == "model.family":
-            level[leaf] = loaded(value, source)
+        level[leaf] = loaded(key, level[leaf], source)
         tree.places[key] = source
     return tree
 
@@ -149,6 +160,7 @@ def overlay(below: Tree, above: Tree) -> Tree:
 
     A ``model`` section of another kind of family replaces the one below, since their options differ. Within a kind, the
     section below is kept, without the options that the new family does not have.
+    A ``task`` section of another task replaces the one below; another version of its file does not.
     """
     below, overruled = _without_rivals(below, above)
     values = dict(below.values)
@@ -159,6 +171,10 @@ def overlay(below: Tree, above: Tree) -> Tree:
         names = {field.name for field in fields(new)} if alike else set()
         values["model"] = {name: value for name, value in values["model"].items() if name in names}
         places = {k: place for k, place in places.items() if not k.startswith("model.") or k[6:] in names}
+    tasks = [class_of(name) for tree in (below, above) if isinstance(name := tree.get("task.name"), str)]
+    if len(set(tasks)) == 2:
+        del values["task"]
+        places = {key: place for key, place in places.items() if key.partition(".")[0] != "task"}
     source = above.source if above.values else below.source
     return Tree(
         _merge(values, above.values), places | above.places, source, below.overruled + above.overruled + overruled
