@@ -186,17 +186,8 @@ def is_locked(folder: Path) -> bool:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl, oldest first; a line that is torn or overwritten is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            record = json.loads(line)
-            if isinstance(record, dict) and _is_whole(record):
-                records.append(record)
-    return records
+    """The whole lines of metrics.jsonl, oldest first."""
+    return disk.read_json_lines(folder / "metrics.jsonl", _is_whole)
 
 
 def _is_whole(record: dict[str, Any]) -> bool:
