@@ -1,10 +1,10 @@
 """Four small models beside published losses and beside a compressor, as a table.
 
     python experiments/baselines.py                 about 40 minutes on two CPU cores; stop and start it at will
-    python experiments/baselines.py --only published/nanogpt-cpu
+    python experiments/baselines.py --only.base nanogpt-cpu          # one of them
 
-Needs tiny Shakespeare and WikiText-2 (downloaded, or found in SEQJAX_DATA). Writes
-`experiments/results/baselines/results.json` and `table.md` with losses, bits per byte, hardware, versions and date.
+Needs tiny Shakespeare and WikiText-2 (downloaded, or found in SEQJAX_DATA). The configs are in
+configs/sweeps/baselines.yaml. `--record` keeps losses, bits per byte, hardware, versions and date.
 
 Expected (two cores of an AMD EPYC, jax 0.10.2, 2026-11):
 
@@ -15,57 +15,35 @@ Expected (two cores of an AMD EPYC, jax 0.10.2, 2026-11):
 
 from __future__ import annotations
 
-import argparse
 import bz2
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from common import writable
+import pandas as pd
+from common import base_of, results, run
 
-from seqjax.config import Config, run_id
 from seqjax.data import load_corpus
-from seqjax.host.disk import write_atomically, write_json
 from seqjax.host.guard import guarded
-from seqjax.host.numerics import pinned
 from seqjax.host.wording import with_error
-from seqjax.runs.config_file import load_config
-from seqjax.training.loop import train
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "experiments" / "results" / "baselines"
-CONFIGS = ("published/nanogpt-cpu", "english/lstm", "english/transformer", "published/wikitext2-lstm")
 PUBLISHED = {"published/nanogpt-cpu": "1.88 nats/character (nanoGPT's README, CPU configuration)"}
+KEPT = ("run_id", "status", "steps", "tokens", "epochs", "seconds", "parameters",
+        "training_flops", "hardware", "versions", "ended")  # fmt: skip
 
 
-@pinned()
-def main() -> int:
-    """Train what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=CONFIGS, choices=CONFIGS, metavar="CONFIG", help="which of them")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "baselines", help="where the runs go")
-    options = parser.parse_args()
-    writable(RESULTS)
-    rows = json.loads((RESULTS / "results.json").read_text()) if (RESULTS / "results.json").is_file() else {}
-    for label in options.only:
-        config = load_config(ROOT / "configs" / f"{label}.yaml")
-        print(f"{label}: {options.runs / run_id(config)}", file=sys.stderr)
-        rows[label] = row(config, train(config, options.runs / run_id(config)))
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        write_json(RESULTS / "results.json", rows)
-        write_atomically(RESULTS / "table.md", table(rows))
-    print(table(rows))
-    return 0
-
-
-def row(config: Config, result: dict[str, Any]) -> dict[str, Any]:
-    """What the table needs of one run, with where and when it was measured."""
-    keys = ("run_id", "status", "steps", "tokens", "epochs", "seconds", "parameters",
-            "training_flops", "hardware", "versions", "ended")  # fmt: skip
-    found = {key: value for key, value in result["validation"].items() if not key.startswith("by_")}
-    bz2_bits = compressed_bits(config.data.corpus, "validation")
-    return {key: result[key] for key in keys} | {"validation": found, "bz2_bits_per_byte": bz2_bits}
+def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the table needs of each run, with where and when it was measured."""
+    rows = {}
+    for run_id, corpus, result in zip(table["run_id"], table["data.corpus"], results(table, folder), strict=True):
+        found = {key: value for key, value in result["validation"].items() if not key.startswith("by_")}
+        rows[str(base_of(folder, run_id))] = {
+            **{key: result[key] for key in KEPT},
+            "validation": found,
+            "bz2_bits_per_byte": compressed_bits(corpus, "validation"),
+        }
+    print(as_text(rows))
+    return rows, {"table.md": as_text(rows)}
 
 
 def compressed_bits(corpus: str, split: str) -> float:
@@ -78,7 +56,7 @@ def compressed_bits(corpus: str, split: str) -> float:
     return 8 * (written + len(compressor.flush())) / read
 
 
-def table(rows: dict[str, Any]) -> str:
+def as_text(rows: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
         "| run | parameters | tokens seen | held-out nats/token | bits/byte | bz2 | published |",
@@ -100,4 +78,4 @@ def table(rows: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(guarded(lambda: run("baselines", "baselines", __doc__, analyse, about=False)))

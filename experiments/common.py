@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +15,15 @@ import pandas as pd
 from seqjax.cli import main as seqjax
 from seqjax.commands.options import config_options, split_config_options
 from seqjax.commands.sweep import FAILED
+from seqjax.config.plain import whole
 from seqjax.errors import UserError
-from seqjax.host.disk import storage_errors, write_json
+from seqjax.host.disk import storage_errors, write_atomically, write_json
+from seqjax.host.numerics import pinned
 from seqjax.laws.files import to_dict
 from seqjax.laws.fitting import Fit
 from seqjax.plots.style import save
 from seqjax.runs import read_result
-from seqjax.sweeps.folder import state
+from seqjax.sweeps.folder import read_plan, state
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.search import search
 from seqjax.sweeps.sweep import results_of
@@ -28,16 +31,16 @@ from seqjax.sweeps.table import gather
 from seqjax.training.hardware import describe_hardware, describe_versions
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "experiments" / "results"
+RESULTS, SWEEPS = ROOT / "experiments" / "results", ROOT / "configs" / "sweeps"
 Analysis = Callable[[pd.DataFrame, Path], tuple[dict[str, Any], dict[str, Any]]]
-"""(run table, sweep folder) -> (what was found, figures by name)."""
+"""(run table, sweep folder) -> (what was found; figures, and texts by the names of their files)."""
 
 
 def sweep_table(path: Path, runs: Path, options: Sequence[str] = ()) -> tuple[int, pd.DataFrame | None]:
     """Train a sweep file, or go on with it: the exit code, and the table of its runs once all of them have ended.
 
-    Runs in the folder that this sweep does not have (of an older version of its file, say) are left out. Runs that
-    were given up are in the table, and the code says so.
+    The rows are in the order of the sweep. Runs in the folder that this sweep does not have (of an older version of
+    its file, say) are left out. Runs that were given up are in the table, and the code says so.
 
     Raises:
         UserError: as the sweep; or it has left runs to others that have not ended.
@@ -53,8 +56,24 @@ def sweep_table(path: Path, runs: Path, options: Sequence[str] = ()) -> tuple[in
         raise UserError(f"{folder}: {len(left)} runs have not ended, such as {left[0]}; see seqjax status {folder}")
     if code == 0 and not all(curve.settled for curve in curves):
         raise UserError(f"{folder}: the search of learning rates has not ended; start the same command again")
-    table = gather([folder])
-    return code, table[table["run_id"].isin(states)].reset_index(drop=True)
+    return code, gather([folder]).set_index("run_id", drop=False).loc[list(states)].reset_index(drop=True)
+
+
+def results(table: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
+    """result.json of every run of a table.
+
+    Raises:
+        UserError: a run that has not finished.
+    """
+    for run_id, status in table[["run_id", "status"]].itertuples(index=False):
+        if status != "finished":
+            raise UserError(f"{folder / run_id}: the run has not finished: {status}")
+    return [read_result(folder / run_id) for run_id in table["run_id"]]
+
+
+def base_of(folder: Path, run_id: str) -> Path:
+    """The config file that a run of a sweep over config files is of, without its suffix and relative to configs."""
+    return Path(read_plan(folder / run_id)["axes"]["base"].rpartition("../")[2]).with_suffix("")
 
 
 def writable(target: Path) -> Path:
@@ -80,41 +99,59 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def run(name: str, sweep: str, doc: str, analyse: Analysis) -> int:
-    """Train a sweep of configs/sweeps/, or go on with it, analyse it, and write figures and results.json.
+@pinned()
+def run(name: str, sweep: str, doc: str, analyse: Analysis, *, file: str = "results.json", about: bool = True) -> int:
+    """Train a sweep of configs/sweeps/, or go on with it, analyse it, and write figures and what was found.
 
-    With ``--record`` they go to experiments/results/NAME, else to report/NAME.
+    With ``--record`` they go to experiments/results/NAME, else to report/NAME. Further options are those of
+    `seqjax sweep`.
+
+    Args:
+        file: for what was found.
+        about: whether it tells of hardware, versions and date too.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and the predicted time, and stop")
+    parser.add_argument("--sweep", type=Path, default=SWEEPS / f"{sweep}.yaml", help=f"another one [{sweep}.yaml]")
+    parser.add_argument("--seeds", type=whole(1), help="runs of each model, where the seed is an axis [as the sweep]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the sweep folder [runs]")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / name, help=f"for the figures [report/{name}]")
     parser.add_argument("--record", action="store_true", help=f"write to experiments/results/{name} instead")
     options, rest = parser.parse_known_args()
-    sweep_file = ROOT / "configs" / "sweeps" / f"{sweep}.yaml"
+    if options.seeds:
+        rest += ["--grid.train.seed", json.dumps(list(range(options.seeds)))]
     if options.dry_run:
-        return seqjax(["sweep", str(sweep_file), "--runs", str(options.runs), *rest, "--dry-run"])
+        return seqjax(["sweep", str(options.sweep), "--runs", str(options.runs), *rest, "--dry-run"])
     target = writable(RESULTS / name if options.record else options.report)
-    code, table = sweep_table(sweep_file, options.runs, rest)
+    code, table = sweep_table(options.sweep, options.runs, ["--extend", *rest])
     if table is None:
         return code
-    found, figures = analyse(table, options.runs / sweep)
-    write(target, table, options.runs / sweep, found, figures)
+    found, files = analyse(table, options.runs / options.sweep.stem)
+    found |= of_last(table, options.runs / options.sweep.stem) if about else {}
+    write(target, files, {file: found})
     return code
 
 
-def write(target: Path, table: pd.DataFrame, folder: Path, found: dict[str, Any], figures: dict[str, Any]) -> None:
-    """Figures as SVG and PNG, and what was found with hardware, versions and date."""
+def of_last(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """How many runs have ended; hardware and versions of the last of them; the date."""
     ended = table.dropna(subset=["ended"]).sort_values("ended")
     last = read_result(folder / ended["run_id"].iloc[-1])
+    return {"runs": len(ended), **surroundings(), "hardware": last["hardware"], "versions": last["versions"]}
+
+
+def write(target: Path, files: dict[str, Any], records: dict[str, Any]) -> None:
+    """Figures as SVG and PNG, texts, and records as JSON."""
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            save(figure, target / f"{name}.svg")
-            save(figure, target / f"{name}.png")
-        about = {"runs": len(ended), "hardware": last["hardware"], "versions": last["versions"]}
-        write_json(target / "results.json", {**found, **about, "date": time.strftime("%Y-%m-%d", time.gmtime())})
-    print(f"figures and results.json: {target}")
+        for name, made in files.items():
+            if isinstance(made, str):
+                write_atomically(target / name, made)
+                continue
+            for kind in ("svg", "png"):
+                save(made, target / f"{name}.{kind}")
+        for name, record in records.items():
+            write_json(target / name, record)
+    print(f"{', '.join(records)} and what goes with it: {target}")
 
 
 def constants(fit: Fit) -> dict[str, Any]:

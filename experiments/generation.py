@@ -4,7 +4,7 @@
     python experiments/generation.py --record            # and keep numbers, samples and figure
 
 Many to many: five small models of characters (configs/sweeps/generation.yaml, three seeds) go on with a prompt. One to
-many: the same models from one character; and an LSTM of words (configs/tasks/lines.yaml, three seeds) whose first
+many: the same models from one character; and an LSTM of words (configs/sweeps/lines.yaml, three seeds) whose first
 element is an author, which writes twelve words of Shakespeare, Milton or the King James Bible. Judges that only count
 the words, or pairs of them, of each author say whose line it is. What was found here is in
 experiments/results/generation/results.json and samples.md beside it; expected at temperature 0.8: 77.9 ± 5.7 % of
@@ -14,39 +14,28 @@ asked for (real ones 80.0 %).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import ROOT, surroundings, sweep_table, writable
+from common import SWEEPS, results, run, sweep_table
 
 import seqjax
-from seqjax import runs
-from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import named_run_id
-from seqjax.config.plain import whole
 from seqjax.data import load_corpus
 from seqjax.data.lines import AUTHORS, split_words
-from seqjax.host import disk
+from seqjax.errors import UserError
 from seqjax.host.guard import guarded
-from seqjax.host.numerics import pinned
 from seqjax.host.wording import with_error
 from seqjax.laws.intervals import t_interval
 from seqjax.plots.generation import draw_generation
-from seqjax.plots.style import save
-from seqjax.runs.config_file import load_as
-from seqjax.sweeps.worker import share_compilations
-from seqjax.tasks.lines import Config, Judge, load, make_judges, make_model, make_task, share_right, write_lines
+from seqjax.tasks.lines import Judge, make_judges, make_model, share_right, write_lines
 from seqjax.trained.opened import OpenRun
-from seqjax.training.loop import train
 
-RESULTS = ROOT / "experiments" / "results" / "generation"
-SWEEP, LINES = ROOT / "configs" / "sweeps" / "generation.yaml", ROOT / "configs" / "tasks" / "lines.yaml"
+LINES = SWEEPS / "lines.yaml"
 TEMPERATURES = (0.0, 0.5, 0.8, 1.0, 1.3)
 PROMPT, FIRST = "And it came to pass ", "T"
 SAMPLES, CHARACTERS = 16, 211  # of a run and a temperature, from the prompt; at temperature 0 all are one
@@ -55,41 +44,19 @@ PER_AUTHOR = 100  # lines of a run and a temperature
 FAMILIES = ("window", "elman", "gru", "lstm", "transformer")
 
 
-@pinned()
-def main() -> int:
-    """Train what is missing, sample, judge, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweep", type=Path, default=SWEEP, help="the models of characters")
-    parser.add_argument("--lines", type=Path, default=LINES, help="the model of lines")
-    parser.add_argument("--seeds", type=whole(1), default=3, help="of the model of lines [3]")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="for the run folders [runs]")
-    parser.add_argument("--report", type=Path, default=ROOT / "report" / "generation", help="[report/generation]")
-    parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
-    words, dotted = split_config_options(sys.argv[1:])
-    options = parser.parse_args(words)
-    config = load_as(Config, options.lines, config_options(dotted))
-    target = writable(RESULTS if options.record else options.report)
-    code, table = sweep_table(options.sweep, options.runs)
-    if table is None:
-        return code
-    share_compilations()
+def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train the models of lines too; sample, judge, write the table."""
+    _, lines = sweep_table(LINES, folder.parent)
+    if lines is None:
+        raise UserError(f"{LINES.name}: was stopped; start the same command again")
     record = {
         "prompt": PROMPT,
         "first": FIRST,
-        "many to many": continue_prompts(table, options.runs / options.sweep.stem),
-        "one to many": write_by_author(config, options.seeds, options.runs / "lines"),
-        **surroundings(),
+        "many to many": continue_prompts(table, folder),
+        "one to many": write_by_author(lines, folder.parent / LINES.stem),
     }
-    with disk.storage_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        disk.write_json(target / "results.json", record)
-        disk.write_atomically(target / "samples.md", samples_table(record))
-        for kind in ("svg", "png"):
-            save(figure_of(record), target / f"generation.{kind}")
-    print(samples_table(record))
-    print(summary(record))
-    print(f"figure, samples.md and results.json: {target}")
-    return 0
+    print(f"{samples_table(record)}\n{summary(record)}")
+    return record, {"samples.md": samples_table(record), "generation": figure_of(record)}
 
 
 def continue_prompts(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
@@ -97,16 +64,17 @@ def continue_prompts(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
     corpus = load_corpus("english")
     known = {word for document in corpus.documents("train") for word in words_of(_text(document))}
     families: dict[str, Any] = {}
-    for run_id, loss in table.sort_values("train.seed")[["run_id", "loss"]].itertuples(index=False):
-        run = seqjax.open(folder / run_id)
-        own = families.setdefault(run.config.model.family, {"loss": [], "by temperature": [], "parameters": []})
+    table = table.sort_values("train.seed", kind="stable")
+    for run_id, result in zip(table["run_id"], results(table, folder), strict=True):
+        opened, loss = seqjax.open(folder / run_id), result["validation"]["loss"]
+        own = families.setdefault(opened.config.model.family, {"loss": [], "by temperature": [], "parameters": []})
         own["loss"].append(float(loss))
-        own["parameters"] = runs.read_result(folder / run_id)["parameters"]["total"]
+        own["parameters"] = result["parameters"]["total"]
         for number, temperature in enumerate(TEMPERATURES):
-            texts = _samples(run, PROMPT, SAMPLES if temperature else 1, temperature)
+            texts = _samples(opened, PROMPT, SAMPLES if temperature else 1, temperature)
             share = known_share([text[len(PROMPT) :].rpartition(" ")[0] for text in texts], known)
             if len(own["by temperature"]) == number:
-                from_first = _samples(run, FIRST, 1, temperature)[0]
+                from_first = _samples(opened, FIRST, 1, temperature)[0]
                 shown = {"from prompt": texts[0], "from first": from_first, "known words": []}
                 own["by temperature"].append({"temperature": temperature, **shown})
             own["by temperature"][number]["known words"].append(share)
@@ -130,30 +98,29 @@ def known_share(texts: Sequence[str], known: set[str]) -> float:
     return sum(word in known for word in words) / max(len(words), 1)
 
 
-def _samples(run: OpenRun, start: str, count: int, temperature: float) -> list[str]:
+def _samples(opened: OpenRun, start: str, count: int, temperature: float) -> list[str]:
     """``count`` texts that begin with ``start``."""
-    seed = run.config.train.seed
-    return run.sample(start, CHARACTERS, samples=count, seed=seed, temperature=temperature)
+    seed = opened.config.train.seed
+    return opened.sample(start, CHARACTERS, samples=count, seed=seed, temperature=temperature)
 
 
-def write_by_author(config: Config, seeds: int, folder: Path) -> dict[str, Any]:
+def write_by_author(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
     """Lines by author and temperature of every seed, judged; and the judges on real lines of works they never saw."""
-    data, width = load(config), config.task.width
+    opened = [seqjax.open(folder / run_id, checkpoint="best") for run_id in table["run_id"]]
+    data, width = opened[0].data, opened[0].config.task.width
     vocabulary, validation = data.vocabulary, data.validation
-    judges, model = make_judges(data.train, vocabulary), make_model(config, vocabulary)
+    judges, model = make_judges(data.train, vocabulary), make_model(opened[0].config, vocabulary)
     found: list[dict[str, Any]] = [{"temperature": t, "lines": {}, "right": {}} for t in TEMPERATURES]
-    results = []
-    for seed in range(seeds):
-        seeded = replace(config, train=replace(config.train, seed=seed))
-        place = folder / named_run_id("lines", seeded)
-        result = train(seeded, place, task=make_task(seeded, data), wandb_mode="disabled")
-        params = seqjax.open(place, checkpoint="best", data=data).params
-        results.append({key: result[key] for key in ("status", "held_out", "seconds")})
-        results[-1]["parameters"] = result["parameters"]["total"]
+    kept = []
+    for one, result in zip(opened, results(table, folder), strict=True):
+        one.data = data
+        kept.append({key: result[key] for key in ("status", "held_out", "seconds")})
+        kept[-1]["parameters"] = result["parameters"]["total"]
+        write = partial(write_lines, model, one.params)
         for row in found:
             count, temperature = PER_AUTHOR if row["temperature"] else 1, row["temperature"]
             written = {
-                author: write_lines(model, params, vocabulary.author(author), count, width, temperature, seed)
+                author: write(vocabulary.author(author), count, width, temperature, one.config.train.seed)
                 for author in AUTHORS
             }
             for author, lines in written.items():
@@ -162,7 +129,7 @@ def write_by_author(config: Config, seeds: int, folder: Path) -> dict[str, Any]:
                 row["right"].setdefault(name, []).append(right)
     real = {author: lines[:, 1:] for author, lines in validation.items()}
     return {
-        "runs": results,
+        "runs": kept,
         "lines of an author": PER_AUTHOR,
         "by temperature": found,
         "held out": judged(judges, real),
@@ -269,4 +236,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(guarded(lambda: run("generation", "generation", __doc__, analyse)))

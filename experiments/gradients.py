@@ -17,7 +17,6 @@ over that at distance 1, geometric mean over seeds:
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -26,103 +25,56 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import surroundings, writable
+import pandas as pd
+from common import results, run
 
 import seqjax
-from seqjax.config import Config, EvaluationConfig, OptimizerConfig, TrainConfig
-from seqjax.config import run_id as name_of
-from seqjax.config.plain import whole
+from seqjax.config import Config
 from seqjax.data import window_batch
-from seqjax.families import FAMILIES, Transformer
-from seqjax.host.disk import storage_errors, write_json
 from seqjax.host.guard import guarded
-from seqjax.host.numerics import pinned
 from seqjax.host.wording import with_error
 from seqjax.laws.intervals import t_interval
 from seqjax.plots.gradients import draw_gradient_norms
-from seqjax.plots.style import save
-from seqjax.sweeps.worker import share_compilations
-from seqjax.tasks.text import load
 from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope, gradient_norms
-from seqjax.training.loop import train_bundle
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "experiments" / "results" / "gradients"
-MEASURED = ("elman", "lstm", "gru", "transformer")
-ROWS = 4  # windows in one program
+WINDOWS, ROWS = 16, 4  # of held-out text; of them in one program
 TOLD = (8, 32)  # distances of the table, beside distance 1
 
 
-@pinned()
-def main() -> int:
-    """Train each family, measure its gradients before and after, draw them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=whole(), default=300, help="of training, of 16 windows each [300]")
-    parser.add_argument("--seeds", type=whole(1), default=3, help="of each family [3]")
-    parser.add_argument("--context", type=whole(), default=128, help="T, tokens of a window [128]")
-    parser.add_argument("--width", type=whole(), default=64, help="D, of every model [64]")
-    parser.add_argument("--windows", type=whole(), default=16, help="of held-out text [16]")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "gradients", help="for the run folders")
-    parser.add_argument("--report", type=Path, default=ROOT / "report" / "gradients", help="for the figure")
-    parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
-    options = parser.parse_args()
-    target = writable(RESULTS if options.record else options.report)
-    share_compilations()
-    families = {family: measure(family, options) for family in MEASURED}
-    with storage_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        figure = draw_gradient_norms(families)
-        for kind in ("svg", "png"):
-            save(figure, target / f"gradients.{kind}")
-        sizes = {name: getattr(options, name) for name in ("steps", "context", "width", "windows")}
-        write_json(target / "results.json", {"families": families, **sizes, **surroundings()})
-    print(f"{as_table(families)}\nfigure and results.json: {target}")
-    return 0
+def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The gradients of each family."""
+    families = {str(name): measure(own, folder) for name, own in table.groupby("model.family", sort=False)}
+    print(as_table(families))
+    first = table.iloc[0]
+    sizes = {"steps": first["train.steps"], "context": first["train.context_length"], "width": first["model.d_model"]}
+    found = {"families": families, **{name: int(size) for name, size in sizes.items()}, "windows": WINDOWS}
+    return found, {"gradients": draw_gradient_norms(families)}
 
 
-def config_of(family: str, seed: int, options: argparse.Namespace) -> Config:
-    """One layer of a recurrent family, two blocks of the Transformer; the same text and steps."""
-    width = options.width
-    model = (
-        Transformer(d_model=width, n_layers=2, n_heads=4)
-        if family == "transformer"
-        else FAMILIES[family](d_model=width, n_layers=1)
-    )
-    return Config(
-        model=model,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=options.steps // 10),
-        train=TrainConfig(steps=options.steps, batch_size=16, context_length=options.context, seed=seed),
-        evaluation=EvaluationConfig(every=options.steps, windows=64, final_windows=256),
-    )
-
-
-def measure(family: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Norms by distance of every seed, before and after training, with the held-out loss."""
-    configs = [config_of(family, seed, options) for seed in range(options.seeds)]
-    folders = [options.runs / name_of(config) for config in configs]
-    results = train_bundle(list(zip(configs, folders, strict=True)), devices=1, wandb_mode="disabled", quiet=True)
-    text = load(configs[0])
-    shard = text.shard("validation")
-    windows = np.stack(
-        [window_batch(shard.tokens, 0, i, ROWS, options.context) for i in range(options.windows // ROWS)]
-    )
-    norms_of = jax.jit(partial(gradient_norms, configs[0].model))
-    found: dict[str, Any] = {"initial": {}, "trained": {}, "loss": [result["validation"]["loss"] for result in results]}
-    if family == "elman":
+def measure(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """Norms by distance of every seed of a family, before and after training, with the held-out loss."""
+    losses = [result["validation"]["loss"] for result in results(table, folder)]
+    found: dict[str, Any] = {"initial": {}, "trained": {}, "loss": losses}
+    opened = [seqjax.open(folder / run_id) for run_id in table["run_id"]]
+    config, text = opened[0].config, opened[0].data
+    tokens, context = text.shard("validation").tokens, config.train.context_length
+    windows = np.stack([window_batch(tokens, 0, i, ROWS, context) for i in range(WINDOWS // ROWS)])
+    norms_of = jax.jit(partial(gradient_norms, config.model))
+    is_elman = config.model.family == "elman"
+    if is_elman:
         found |= {"bound": {"initial": [], "trained": []}, "mean_slope": []}
-    for config, folder in zip(configs, folders, strict=True):
-        run = seqjax.open(folder, data=text)
-        stages = {"initial": run.initial_params(), "trained": run.params}
+    for run_ in opened:
+        stages = {"initial": run_.initial_params(), "trained": run_.params}
         for stage, params in stages.items():
             pieces = [norms_of(params, jnp.asarray(rows)) for rows in windows]
             for array in pieces[0]:
                 mean_T = by_distance(np.concatenate([piece[array] for piece in pieces], axis=-1))
                 found[stage].setdefault(array, []).append([float(f"{value:.4g}") for value in mean_T])
-            if family == "elman":
+            if is_elman:
                 found["bound"][stage].append(elman_bound(params))
-        if family == "elman":
+        if is_elman:
             found["mean_slope"].append(mean_slope(config, stages["initial"], windows[0]))
-        print(f"{family} seed {config.train.seed}: measured", flush=True)
+        print(f"{config.model.family} seed {run_.config.train.seed}: measured", flush=True)
     return found
 
 
@@ -173,4 +125,4 @@ def show(norms_SxT: list[list[float]], distance: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(guarded(lambda: run("gradients", "gradients", __doc__, analyse)))

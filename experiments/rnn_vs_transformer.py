@@ -97,6 +97,7 @@ def main() -> int:
     code, table = sweep_table(sweep_file, options.runs, rest)
     if table is None:
         return code
+    table = table.sort_values("run_id", ignore_index=True)  # as the recorded ones are
     folder = options.runs / sweep_file.stem
     if stopped := measure(folder, table, chains):
         return stopped

@@ -3,6 +3,7 @@
     python experiments/steering.py                               # the drawn road
     python experiments/steering.py --data driving road --record  # and the recording, and keep numbers and figure
     python experiments/steering.py --data path/to/log            # a simulator's log folder
+    python experiments/steering.py --grid.data.fold "[0, 1, 2, 3, 4]"    # every block is tested once
 
 Convolutions over each frame, then stacked frames, Elman, LSTM, GRU or Transformer; 3 seeds on one fold of blocks of
 time. About five minutes of one free core for each set (estimated from single runs). Expected, ratios of mean squared
@@ -25,6 +26,7 @@ Where frames before must help, on the drawn road, they do, with gains that end a
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,76 +34,56 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import surroundings, writable
+import pandas as pd
+from common import results, run
 
-from seqjax.commands.options import config_options, split_config_options
-from seqjax.config import named_run_id
-from seqjax.config.plain import whole
 from seqjax.data.blocks import block_edges
 from seqjax.data.driving import Drive
 from seqjax.errors import UserError
-from seqjax.host.disk import write_json
 from seqjax.host.folders import expanded
 from seqjax.host.guard import guarded
-from seqjax.host.numerics import pinned
 from seqjax.plots.steering import draw_steering
-from seqjax.plots.style import save
-from seqjax.runs import read_result
-from seqjax.runs.config_file import load_as
+from seqjax.runs import read_config
 from seqjax.tasks.block_errors import Draws, draw, interval, mean_errors, sum_by_block
-from seqjax.tasks.steering import Config, load, make_task, parts_of
-from seqjax.training.loop import train
+from seqjax.tasks.steering import Config, load, parts_of
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "experiments" / "results" / "steering"
-CONFIG = ROOT / "configs" / "tasks" / "steering.yaml"
 FRAMES = (1, 2, 4, 8, 16)
-STACK = {"task.stacked": True, "train.batch_size": 64, "model.family": "window", "model.window": 1}
-STACK |= {"model.d_model": 32, "model.d_ff": 256}
-BACKBONES: dict[str, dict[str, Any]] = {
-    "Elman": {"model.family": "elman", "model.d_hidden": 76},
-    "LSTM": {"model.family": "lstm", "model.d_hidden": 32},
-    "GRU": {"model.family": "gru", "model.d_hidden": 38},
-    "Transformer": {"model.family": "transformer", "model.d_model": 32, "model.n_layers": 1, "model.d_ff": 64},
-}
-PAST = ("LSTM", "Transformer")
-VARIANTS: dict[str, dict[str, Any]] = {f"stacked {k}": STACK | {"task.frames": k} for k in FRAMES} | BACKBONES
-VARIANTS |= {f"{name} + past steering": BACKBONES[name] | {"task.past_steering": True} for name in PAST}
+NAMES = {"elman": "Elman", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer"}
 Found = dict[str, dict[str, Any]]
 
 
-@pinned()
 def main() -> int:
     """Train every variant on every fold with every seed, pool the held-out frames, draw."""
-    words, overlaid = split_config_options(sys.argv[1:])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=["road"], help="road, driving, or log folders [road]")
-    parser.add_argument("--seeds", type=whole(1), default=3, help="runs of each variant on each fold [3]")
-    parser.add_argument("--folds", type=whole(1), default=1, help="how many of the folds are tested [1]")
-    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="variants [all]")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "steering", help="for the run folders")
-    parser.add_argument("--report", type=Path, default=ROOT / "report" / "steering", help="for the figure")
-    parser.add_argument("--record", action="store_true", help=f"write to {RESULTS.relative_to(ROOT)} instead")
-    options = parser.parse_args(words)
-    found, called = {}, labels(options.data)
-    bases = {source: {**config_options(overlaid), "data.source": source} for source in options.data}
-    drives = {source: load(load_as(Config, CONFIG, base)) for source, base in bases.items()}
-    target = writable(RESULTS if options.record else options.report)
-    for source, drive in drives.items():
-        base = bases[source]
-        results = train_all(base, drive, options)
-        found[called[source]] = analyse(load_as(Config, CONFIG, base), drive, results)
-    for name, of_source in found.items():
-        print(f"\n{name}: {floors_as_text(of_source)}\n{as_text(of_source)}")
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--data", nargs="+")
+    options, sys.argv[1:] = parser.parse_known_args()
+    if options.data:
+        labels(options.data)  # a mistake is told before anything is trained
+        sys.argv += ["--grid.data.source", json.dumps(options.data)]
+    return run("steering", "steering", __doc__, analyse_all)
+
+
+def analyse_all(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The errors on every drive."""
+    called, found = labels(table["data.source"].unique().tolist()), {}
+    for source, own in table.groupby("data.source", sort=False):
+        configs = [read_config(folder / run_id) for run_id in own["run_id"]]
+        rows = [
+            {"variant": variant_of(config), "seed": config.train.seed, "fold": config.data.fold, "result": result}
+            for config, result in zip(configs, results(own, folder), strict=True)
+        ]
+        of_source = found[called[str(source)]] = analyse(configs[0], load(configs[0]), rows)
+        print(f"\n{called[str(source)]}: {floors_as_text(of_source)}\n{as_text(of_source)}")
         print(f"last column over one frame: {gains_as_text(of_source)}")
         print(f"with past steering, over repeating it: {past_as_text(of_source)}")
-    target.mkdir(parents=True, exist_ok=True)
-    figure = draw_steering(found)
-    for kind in ("svg", "png"):
-        save(figure, target / f"steering.{kind}")
-    write_json(target / "results.json", {"data": found, **surroundings()})
-    print(f"figure and results.json: {target}")
-    return 0
+    return {"data": found}, {"steering": draw_steering(found)}
+
+
+def variant_of(config: Config) -> str:
+    """What a run is called: its family, or how many frames are stacked."""
+    if config.task.stacked:
+        return f"stacked {config.task.frames}"
+    return NAMES[config.model.family] + (" + past steering" if config.task.past_steering else "")
 
 
 def labels(sources: Sequence[str]) -> dict[str, str]:
@@ -119,30 +101,6 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
         if len({*named.values(), *found.values()}) == len(sources):
             break
     return found | (named if paths else {})
-
-
-def train_all(base: dict[str, Any], drive: Drive, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every run, in the order of the seeds: variant, seed, fold, and its result."""
-    results = []
-    for seed in range(options.seeds):
-        for fold in range(options.folds):
-            for name in options.only:
-                own = {"train.seed": seed, "data.fold": fold}
-                config = load_as(Config, CONFIG, {**VARIANTS[name], **base, **own})
-                short = name.replace(" + past steering", "-past").replace(" ", "-")
-                folder = options.runs / named_run_id(short, config)
-                result = read_result(folder) or train_one(config, drive, folder)
-                if result["status"] != "finished":
-                    raise UserError(f"{folder}: the run {result['status']} at step {result['steps']}")
-                results.append({"variant": name, "seed": seed, "fold": fold, "result": result})
-                last = result["test"]["mse"][-1]
-                print(f"{base['data.source']}  seed {seed}  fold {fold}  {name:<28} {last:.5f}", flush=True)
-    return results
-
-
-def train_one(config: Config, drive: Drive, folder: Path) -> dict[str, Any]:
-    """Train a run, or go on with it: its result."""
-    return train(config, folder, task=make_task(config, drive), quiet=True, wandb_mode="disabled")
 
 
 def analyse(config: Config, drive: Drive, results: list[dict[str, Any]]) -> Found:

@@ -6,9 +6,16 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import pytest
+
+import seqjax.sweeps.sweep
+from seqjax.host.guard import guarded
+from seqjax.training.loop import train_bundle
 
 REPOSITORY = Path(__file__).parent.parent
-RESULTS = REPOSITORY / "experiments" / "results"
+RESULTS, SWEEPS = REPOSITORY / "experiments" / "results", REPOSITORY / "configs" / "sweeps"
 
 
 def load(name: str) -> ModuleType:
@@ -20,3 +27,25 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def run_here(patch: pytest.MonkeyPatch, module: ModuleType, place: Path, *words: str) -> int:
+    """The exit code of an experiment with these options, whose runs are trained in this process, none of them timed.
+
+    They go to PLACE/runs, and what is found to PLACE/report.
+    """
+
+    def launch(folder: Path, *_: Any) -> Any:
+        def train_all(units: Any, *_: Any) -> tuple[str, ...]:
+            for unit in units:
+                lanes = [(run.config, folder / run.run_id) for run in unit.runs]
+                train_bundle(lanes, quiet=True, wandb_mode="disabled")
+            return ()
+
+        return train_all
+
+    name = Path(module.__file__).stem
+    patch.setattr(seqjax.sweeps.sweep, "local_launch", launch)
+    patch.setattr(seqjax.sweeps.sweep, "measured_speeds", lambda *_: None)
+    patch.setattr(sys, "argv", [name, "--runs", str(place / "runs"), "--report", str(place / "report"), *words])
+    return guarded(getattr(module, "main", lambda: module.run(name, name, "", module.analyse)))

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,18 @@ def read_json(path: Path, kind: type = dict) -> Any:
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     raise damaged(path, reason)
+
+
+def read_json_lines(path: Path, is_whole: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """The objects in a file of one a line, oldest first; none where there is no file. A line that is torn, overwritten
+    or not whole is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and is_whole(record):
+                records.append(record)
+    return records
 
 
 def damaged(path: Path, reason: str) -> UserError:

@@ -18,16 +18,7 @@ from seqjax.runs.folder import is_count, is_number, lock, read_config, read_resu
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The complete lines of metrics.jsonl, oldest first; incomplete or damaged lines are left out."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError, RecursionError):
-            record = json.loads(line)
-            if isinstance(record, dict) and _is_whole(record):
-                records.append(record)
-    return records
+    return disk.read_json_lines(folder / "metrics.jsonl", _is_whole)
 
 
 def _is_whole(record: dict[str, Any]) -> bool:

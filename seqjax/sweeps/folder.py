@@ -250,15 +250,7 @@ def last_checkpoint(run_folder: Path) -> int:
 def read_failures(run_folder: Path) -> list[dict[str, Any]]:
     """The lines of failures.jsonl."""
     path = run_folder / "failures.jsonl"
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            failure = json.loads(line)
-            if isinstance(failure, dict) and failure.keys() >= {"reason", "given_up"}:
-                found.append(failure)
-    return found
+    return disk.read_json_lines(path, lambda failure: failure.keys() >= {"reason", "given_up"})
 
 
 def add_failure(run_folder: Path, reason: str, given_up: bool) -> None:

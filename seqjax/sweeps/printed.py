@@ -57,7 +57,7 @@ def describe_plan(
         )
         lines = [heading, "", _plan_table(planned, units), "", told]
     else:
-        lines = [heading, "", _plan_of_tasks(planned)]
+        lines = [heading, "", _plan_of_tasks(planned, units)]
     lines += _describe_search(sweep)
     for note, count in Counter(note for run in planned for note in run.notes).items():
         lines.append(f"note: {note}" + (f" ({count} runs)" if count < len(planned) else ""))
@@ -102,11 +102,17 @@ def _plan_table(planned: Sequence[Planned], units: Sequence[Unit]) -> str:
     return aligned(rows)
 
 
-def _plan_of_tasks(planned: Sequence[Planned]) -> str:
+def _plan_of_tasks(planned: Sequence[Planned], units: Sequence[Unit]) -> str:
     """One row for the runs of one shape and length."""
-    counts = Counter((run.run_id.rpartition("-")[0], run.config.train.steps) for run in planned)
-    rows = [(shape, f"{steps:,}", str(count)) for (shape, steps), count in counts.items()]
-    return aligned([("task, model", "steps", "runs"), *rows])
+    seconds = {run_id: unit.seconds for unit in units for run_id in unit.run_ids}
+    groups: dict[tuple[str, int], list[float | None]] = {}
+    for run in planned:
+        groups.setdefault((run.run_id.rpartition("-")[0], run.config.train.steps), []).append(seconds.get(run.run_id))
+    rows = [("task, model", "steps", "runs", "time")]
+    for (shape, steps), times in groups.items():
+        known = [time for time in times if time is not None]
+        rows.append((shape, f"{steps:,}", str(len(times)), duration(max(known)) if known else "-"))
+    return aligned(rows)
 
 
 def _describe_search(sweep: Sweep) -> list[str]:

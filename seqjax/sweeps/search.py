@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqjax.config import Config, canonical_json
-from seqjax.sweeps.grid import RATE, SEED, Planned, Sweep
+from seqjax.sweeps.axes import RATE, SEED
+from seqjax.sweeps.grid import Planned, Sweep
 
 Results = Callable[[str], Mapping[str, Any] | None]
 """run id -> the contents of its result.json; None if it has not ended."""

@@ -1,4 +1,5 @@
-"""Predicted time of a run on this machine: measured for a few shapes, interpolated over the FLOPs of a step."""
+"""Predicted time of a run on this machine. Text: measured for a few shapes, interpolated over the FLOPs of a step.
+Other tasks: measured for every shape."""
 
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.config import Config, RunConfig, run_id, to_dict
+from seqjax.config import Config, RunConfig, program_key, run_id, task_name, to_dict
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
 from seqjax.runs.config_file import validate
 from seqjax.runs.targets import training_flops_per_token, vocabulary_size
 from seqjax.runs.tree import Tree
+from seqjax.tasks import task_module
+from seqjax.tasks.task import Objective
 
 TIMED_SECONDS = 0.6  # of steps per measurement
+BATCHES = 12  # of a task: their time and their shapes
 LARGE_STEP = 5e10  # FLOPs of a step from which one worker with several threads is faster than several with one
 LARGE_THREADS = 4
 NUMBERS = ("lanes", "flops", "compile_seconds", "step_seconds")
@@ -34,13 +38,17 @@ class Shape:
     """The properties of a program that determine the time of a step; ``key`` is a text of them."""
 
     key: str
-    config: Config
+    config: RunConfig
     flops_per_step: float
     family: str
 
 
-def shape_of(config: Config) -> Shape:
-    """The shape of a run's program."""
+def shape_of(config: RunConfig) -> Shape:
+    """The shape of a run's program. Among tasks other than text each shape is a family of its own, of 1 FLOP."""
+    if not isinstance(config, Config):
+        alike = {"steps": 1, "evaluate_every": 1, "log_every": 1, "checkpoint_every": None, "seed": 0}
+        key = program_key(dataclasses.replace(config, train=dataclasses.replace(config.train, **alike)))
+        return Shape(key, config, 1.0, key)
     vocabulary, train = vocabulary_size(config), config.train
     tokens = train.batch_size * train.context_length
     flops = training_flops_per_token(config.model, vocabulary, train.context_length) * tokens
@@ -66,37 +74,75 @@ def threads_for(config: RunConfig, cores: int) -> int:
 
 
 @pinned()
-def measure(config_tree: dict[str, Any], vocabulary: int, lanes: int) -> dict[str, float]:
-    """Compile the step of a bundle and time it on random tokens, in this process; seconds."""
-    from seqjax.tasks.text import make_objective
+def measure(config_tree: dict[str, Any], vocabulary: int | None, lanes: int) -> dict[str, float]:
+    """Compile the step of a bundle and time it, in this process: seconds.
+
+    A step on text is timed on random tokens. For another task the data is read: its step has a
+    batch of middle size and includes making the batch; the evaluation is timed too.
+
+    Args:
+        vocabulary: V, for text.
+    """
     from seqjax.training.lanes import make_bundle
     from seqjax.training.state import Hyper
     from seqjax.training.timing import step_times
 
     config = validate(Tree(config_tree))
+    objective, batch, shapes, making, held_out = _of_text(config, vocabulary) if vocabulary else _of_task(config)
     configs = [dataclasses.replace(config, train=dataclasses.replace(config.train, seed=lane)) for lane in range(lanes)]
     began = time.perf_counter()
-    program = make_bundle(configs, make_objective(config, vocabulary), devices=1)
+    program = make_bundle(configs if vocabulary else [config] * lanes, objective, devices=1)
     state = program.init()
-    shape = (lanes, program.steps_at_once, config.train.batch_size, config.train.context_length + 1)
-    batches = np.random.default_rng(0).integers(0, vocabulary, shape, np.int32)
-    hyper = Hyper(np.full(shape[:2], 1e-4, np.float32), np.zeros(lanes, np.float32))
+    lead = (lanes, program.steps_at_once)
+    batches = jax.tree.map(lambda x: np.broadcast_to(x, (*lead, *x.shape)), batch)
+    hyper = Hyper(np.full(lead, 1e-4, np.float32), np.zeros(lanes, np.float32))
     resets_K = np.zeros(program.steps_at_once, bool)
 
     def call(state: Any, count: int) -> Any:
+        nonlocal params
         state, metrics = program.steps(state, program.put(batches), hyper, resets_K, count)
         jax.device_get(metrics)
+        params = state.params
         return state
 
+    params = state.params
     times = step_times(call, state, program.steps_at_once)
     next(times)
-    compile_seconds = time.perf_counter() - began
+    found = {"compile_seconds": shapes * (time.perf_counter() - began)}
     next(times)
     since = time.perf_counter()
     seconds: list[float] = []
     while len(seconds) < 4 or time.perf_counter() - since < TIMED_SECONDS:
         seconds.append(next(times))
-    return {"compile_seconds": compile_seconds, "step_seconds": float(np.median(seconds))}
+    found["step_seconds"] = float(np.median(seconds)) + lanes * making
+    for _ in range(2 if held_out else 0):  # the first time compiles
+        since, carry = time.perf_counter(), program.zero_carry()
+        for held in held_out:
+            scores, carry = program.score(params, held, carry)
+            jax.device_get(scores)
+        found["evaluation_seconds"] = time.perf_counter() - since
+    return found
+
+
+def _of_text(config: Config, vocabulary: int) -> tuple[Objective, Any, int, float, Sequence[Any]]:
+    """What is timed: the objective, a batch, how many shapes batches have, seconds to make one, held-out batches."""
+    from seqjax.tasks.text import make_objective
+
+    shape = (config.train.batch_size, config.train.context_length + 1)
+    tokens_BxT1 = np.random.default_rng(0).integers(0, vocabulary, shape, np.int32)
+    return make_objective(config, vocabulary), tokens_BxT1, 1, 0.0, ()
+
+
+def _of_task(config: RunConfig) -> tuple[Objective, Any, int, float, Sequence[Any]]:
+    """The same of another task."""
+    module = task_module(task_name(config))
+    task = module.make_task(config, module.load(config))
+    began = time.perf_counter()
+    batches = [task.batch(step) for step in range(BATCHES)]
+    making = (time.perf_counter() - began) / BATCHES
+    sizes = [[leaf.shape for leaf in jax.tree.leaves(batch)] for batch in batches]
+    middle = sorted(range(BATCHES), key=lambda step: sizes[step])[BATCHES // 2]
+    return task.objective, batches[middle], len({str(size) for size in sizes}), making, list(task.held_out(False))
 
 
 class Speeds:
@@ -116,7 +162,7 @@ class Speeds:
         }
         self._between: set[str] = set()  # keys of the measurements used for interpolation
 
-    def missing(self, programs: Iterable[tuple[Config, int]]) -> list[tuple[Config, int]]:
+    def missing(self, programs: Iterable[tuple[RunConfig, int]]) -> list[tuple[RunConfig, int]]:
         """The (config, lanes) to measure for these programs: per family the cheapest and the most expensive step, each
         in its bundle and alone."""
         families: dict[str, dict[str, tuple[Shape, int]]] = {}
@@ -134,7 +180,7 @@ class Speeds:
                         wanted.append((shape.config, count))
         return wanted
 
-    def add(self, config: Config, lanes: int, found: dict[str, float]) -> None:
+    def add(self, config: RunConfig, lanes: int, found: dict[str, float]) -> None:
         """Store one measurement in memory and in the file."""
         shape = shape_of(config)
         entry: dict[str, Any] = {"family": shape.family, "lanes": lanes, "flops": shape.flops_per_step, **found}
@@ -154,7 +200,7 @@ class Speeds:
                 return {machine: entries for machine, entries in whole.items() if isinstance(entries, dict)}
         return {}
 
-    def step_seconds(self, config: Config, lanes: int) -> float:
+    def step_seconds(self, config: RunConfig, lanes: int) -> float:
         """Seconds of a step of a bundle: t(R) = t(1) + s (R - 1), with the slope s measured for the family."""
         x = math.log(shape_of(config).flops_per_step)
         alone = _along(self._alone(config, "step_seconds"), x)
@@ -163,24 +209,30 @@ class Speeds:
         slopes = self._slopes(config)
         return alone + (lanes - 1) * (_along(slopes, x) if slopes else alone)
 
-    def seconds(self, config: Config, lanes: int) -> float:
-        """Seconds from the start of a bundle to its results: compilation, steps, evaluations, checkpoints."""
-        step, train, evaluation = self.step_seconds(config, lanes), config.train, config.evaluation
-        curve_points = train.steps // evaluation.every
-        windows = curve_points * evaluation.windows + evaluation.final_windows
-        forward = step / 3 * windows / train.batch_size
+    def seconds(self, config: RunConfig, lanes: int) -> float:
+        """Seconds from the start of a bundle to its results: compilation, steps, evaluations, checkpoints; of tasks
+        without the test at the end."""
+        step, train = self.step_seconds(config, lanes), config.train
         compilation = max((y for _, y in self._alone(config, "compile_seconds")), default=0.0)
-        checkpoints = (train.steps // train.checkpoint_every + curve_points + 1) * 0.05 * lanes
-        return 1.3 * compilation + train.steps * step + forward + checkpoints
+        if isinstance(config, Config):
+            evaluation = config.evaluation
+            curve_points = train.steps // evaluation.every
+            windows = curve_points * evaluation.windows + evaluation.final_windows
+            evaluations = step / 3 * windows / train.batch_size
+        else:
+            curve_points = math.ceil(train.steps / train.evaluate_every)
+            evaluations = curve_points * lanes * max(entry["evaluation_seconds"] for entry in self._of_family(config))
+        checkpoints = (train.steps // (train.checkpoint_every or train.steps) + curve_points + 1) * 0.05 * lanes
+        return 1.3 * compilation + train.steps * step + evaluations + checkpoints
 
-    def _alone(self, config: Config, name: str) -> list[tuple[float, float]]:
+    def _alone(self, config: RunConfig, name: str) -> list[tuple[float, float]]:
         """(log FLOPs of a step, seconds) of the measured single runs of a family."""
         entries = [entry for entry in self._of_family(config) if entry["lanes"] == 1]
         if not entries:
             raise LookupError(f"no step of the family {config.model.family} was measured")
         return sorted((math.log(entry["flops"]), entry[name]) for entry in entries)
 
-    def _slopes(self, config: Config) -> list[tuple[float, float]]:
+    def _slopes(self, config: RunConfig) -> list[tuple[float, float]]:
         """(log FLOPs of a step, seconds for each further lane) of the measured bundles of a family."""
         found = []
         for entry in self._of_family(config):
@@ -190,9 +242,10 @@ class Speeds:
                 found.append((x, max(0.01 * alone, (entry["step_seconds"] - alone) / (entry["lanes"] - 1))))
         return sorted(found)
 
-    def _of_family(self, config: Config) -> list[dict[str, Any]]:
+    def _of_family(self, config: RunConfig) -> list[dict[str, Any]]:
         chosen = [self._measured[key] for key in self._between if key in self._measured]
-        return [entry for entry in chosen if entry["family"] == config.model.family]
+        family = shape_of(config).family
+        return [entry for entry in chosen if entry["family"] == family]
 
 
 def _along(points: Sequence[tuple[float, float]], x: float) -> float:
@@ -212,7 +265,7 @@ def _key(shape: Shape, lanes: int) -> str:
 
 def calibrate(
     speeds: Speeds,
-    programs: Sequence[tuple[Config, int]],
+    programs: Sequence[tuple[RunConfig, int]],
     cores: int,
     run_all: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
 ) -> None:
@@ -229,7 +282,7 @@ def calibrate(
     requests = [
         {
             "measure": to_dict(config),
-            "vocabulary": vocabulary_size(config),
+            "vocabulary": vocabulary_size(config) if isinstance(config, Config) else None,
             "lanes": lanes,
             "threads": threads_for(config, cores),
         }
@@ -237,7 +290,7 @@ def calibrate(
     ]
     for (config, lanes), answer in zip(wanted, run_all(requests), strict=True):
         if answer["outcome"] == "done":
-            speeds.add(config, lanes, {name: answer[name] for name in ("compile_seconds", "step_seconds")})
+            speeds.add(config, lanes, {name: answer[name] for name in answer if name.endswith("_seconds")})
         elif lanes == 1:
             raise UserError(
                 f"{run_id(config)}: a first step was tried and failed ({answer['reason']}); nothing was started"

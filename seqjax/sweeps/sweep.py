@@ -49,13 +49,16 @@ class Outcome:
 def measured_speeds(
     planned: Sequence[Planned], machine: Machine, bundle: bool, say: Callable[[str], None], stopping: Sequence[int] = ()
 ) -> Speeds | None:
-    """Step times on this machine, from the file or measured now. None if a run is of another task than text."""
-    if not all(isinstance(run.config, Config) for run in planned):
-        return None
+    """Step times on this machine, from the file or measured now. None: the data of a task is missing."""
     speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}")
     programs = [(unit.runs[0].config, len(unit.runs)) for unit in form_units(planned, machine, None, bundle)]
     missing = speeds.missing(programs)
     if missing:
+        try:
+            prepare_data([run for run in planned if not isinstance(run.config, Config)], lambda _: None)
+        except UserError as error:
+            say(f"note: no time is predicted: {error}")
+            return None
         say(f"measuring {len(missing)} step time(s) on this machine, once")
         pool = Pool(None, machine, stopping=stopping)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import experiment
@@ -21,15 +20,20 @@ module = experiment.load("generation")
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the experiment writes of two families and a model of lines, after two steps each."""
     place = tmp_path_factory.mktemp("generation")
-    words = ["--sweep", str(TINY), "--seeds", "2", "--runs", str(place / "runs"), "--report", str(place / "report")]
-    words += ["--model.d-model", "8", "--task.words", "300", "--task.width", "4", "--task.held-out", "5"]
-    words += ["--train.steps", "2", "--train.evaluate-every", "2", "--optimizer.warmup-steps", "1"]
+    lines = place / "tiny-lines.yaml"
+    lines.write_text(f"""
+base: {experiment.REPOSITORY}/configs/tasks/lines.yaml
+model: {{d_model: 8}}
+task: {{words: 300, width: 4, held_out: 5}}
+train: {{steps: 2, evaluate_every: 2}}
+optimizer: {{warmup_steps: 1}}
+grid: {{train.seed: [0, 1]}}
+""")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["generation.py", *words])
         for name, value in (("TEMPERATURES", (0.0, 1.0)), ("CHARACTERS", 12), ("SAMPLES", 2), ("PER_AUTHOR", 3)):
             patch.setattr(module, name, value)
-        patch.setenv("WANDB_MODE", "disabled")
-        assert module.main() == 0
+        patch.setattr(module, "LINES", lines)
+        assert experiment.run_here(patch, module, place, "--sweep", str(TINY)) == 0
     assert {path.name for path in (place / "report").iterdir()} == {
         "results.json", "samples.md", "generation.svg", "generation.png"
     }  # fmt: skip

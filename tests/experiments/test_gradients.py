@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import experiment
@@ -17,12 +16,10 @@ README = experiment.REPOSITORY / "experiments" / "README.md"
 @pytest.mark.slow
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = experiment.load("gradients")
-    monkeypatch.setattr(module, "MEASURED", ("elman", "transformer"))
-    words = "--steps 3 --seeds 2 --context 12 --width 8 --windows 4".split()
-    monkeypatch.setattr(
-        sys, "argv", ["gradients.py", *words, "--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
-    )
-    assert module.main() == 0
+    monkeypatch.setattr(module, "WINDOWS", 4)
+    words = ["--only.model.family", "[elman, transformer]", "--seeds", "2", "--train.steps", "3"]
+    words += ["--train.context-length", "12", "--model.d-model", "8"]
+    assert experiment.run_here(monkeypatch, module, tmp_path, *words) == 0
     assert (tmp_path / "report" / "gradients.png").stat().st_size > 10_000
     found = json.loads((tmp_path / "report" / "results.json").read_text())["families"]
     for family, array in (("elman", "h"), ("transformer", "x")):

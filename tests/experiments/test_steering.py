@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from experiment import REPOSITORY, RESULTS, load
+from experiment import REPOSITORY, RESULTS, SWEEPS, load, run_here
 
 from seqjax.errors import UserError
+from seqjax.runs.config_file import load_config
+from seqjax.sweeps.grid import read_sweep
 
 RECORDED = json.loads((RESULTS / "steering" / "results.json").read_text())
 EXPERIMENT = load("steering")
@@ -34,18 +36,20 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["steering.py", *words])
-    return EXPERIMENT.main()
-
-
 @pytest.mark.slow
 def test_it_runs_on_the_built_in_road(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = ["--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
-    words = [*places, *TINY, "--seeds", "2", "--folds", "2", "--only", "stacked 1", "LSTM + past steering"]
-    assert run(monkeypatch, *words) == 0
+    sweep = tmp_path / "tiny.yaml"
+    sweep.write_text(f"""
+base: {REPOSITORY}/configs/tasks/steering.yaml
+list:
+  - {{task: {{stacked: true, frames: 1}}, model: {{family: window, window: 1, d_model: 8}}}}
+  - {{model.family: lstm, model.d_hidden: 4, task.past_steering: true}}
+grid: {{data.fold: [0, 1]}}
+""")
+    words = [*TINY, "--sweep", str(sweep), "--seeds", "2", "--data", "road"]
+    assert run_here(monkeypatch, EXPERIMENT, tmp_path, *words) == 0
     first = json.loads((tmp_path / "report" / "results.json").read_text())
     found = first["data"]["drawn road"]
     assert found["seeds"] == found["folds"] == 2 and found["blocks"] == 4
@@ -56,21 +60,18 @@ def test_it_runs_on_the_built_in_road(
             assert entry["mse"]["value"] == pytest.approx(np.mean(entry["by_seed"]))
             assert entry["mse"]["low"] <= entry["mse"]["value"] <= entry["mse"]["high"]
     assert (tmp_path / "report" / "steering.svg").is_file()
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/result.json")}
     assert len(times) == 8
-    assert run(monkeypatch, *words) == 0  # nothing is trained twice
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")} == times
+    assert run_here(monkeypatch, EXPERIMENT, tmp_path, *words) == 0  # nothing is trained twice
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/result.json")} == times
     assert json.loads((tmp_path / "report" / "results.json").read_text())["data"] == first["data"]
     capsys.readouterr()
 
 
 def test_floors_are_those_of_all_held_out_frames() -> None:
     """Computed here from the steering alone, without blocks and draws."""
-    config = EXPERIMENT.load_as(
-        EXPERIMENT.Config,
-        EXPERIMENT.CONFIG,
-        {"data.road_frames": 420, "data.blocks": 6, "data.folds": 3, "data.fold": 1},
-    )
+    options = {"data.road_frames": 420, "data.blocks": 6, "data.folds": 3, "data.fold": 1}
+    config = load_config(REPOSITORY / "configs" / "tasks" / "steering.yaml", options)
     drive = EXPERIMENT.load(config)
     parts = EXPERIMENT.parts_of(config.data, drive)
     targets = np.concatenate([np.arange(a + 15, b) for a, b in parts.test])
@@ -87,16 +88,17 @@ def test_floors_are_those_of_all_held_out_frames() -> None:
     assert found["stacked"]["1"]["mse"]["value"] == pytest.approx((steer**2).mean())
 
 
-def test_mistakes_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"driving_log\.csv: no such log"):
-        run(monkeypatch, "--data", str(tmp_path), "--runs", str(tmp_path))
-    with pytest.raises(UserError, match="unknown key"):
-        run(monkeypatch, "--task.framess", "3", "--runs", str(tmp_path))
+def test_mistakes_are_told_before_any_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    assert run_here(monkeypatch, EXPERIMENT, tmp_path, *TINY, "--data", "road", str(tmp_path / "nowhere")) == 2
+    assert "driving_log.csv: no such log" in capsys.readouterr().err
+    assert run_here(monkeypatch, EXPERIMENT, tmp_path, "--task.framess", "3") == 2
+    assert "task.framess: unknown key" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("config.json"))
 
 
 def test_variants_are_of_about_one_size() -> None:
     sizes = next(iter(RECORDED["data"].values()))["parameters"]
-    assert set(sizes) == set(EXPERIMENT.VARIANTS)
+    assert set(sizes) == {EXPERIMENT.variant_of(run.config) for run in read_sweep(SWEEPS / "steering.yaml").runs()}
     assert max(sizes.values()) < 1.2 * min(sizes.values())
 
 

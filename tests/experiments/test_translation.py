@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from experiment import load
+from experiment import load, run_here
 
 from seqjax.config import named_run_id
 from seqjax.runs.config_file import load_as
@@ -18,7 +18,7 @@ RESULTS = REPOSITORY / "experiments" / "results" / "translation"
 
 
 @pytest.mark.slow
-def test_it_runs_at_tiny_size_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_at_tiny_size_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     experiment = load("translation")
     tiny = {
         "train.steps": "4",
@@ -27,21 +27,21 @@ def test_it_runs_at_tiny_size_and_is_not_repeated(tmp_path: Path, monkeypatch: p
         "task.training_pairs": "100",
         "task.beam": "2",
     }
-    words = ["translation.py", "--only", "numbers-gru", "--runs", str(tmp_path / "runs"), "--report", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", words + [word for pair in tiny.items() for word in ("--set", *pair)])
-    assert experiment.main() == 0
-    first = json.loads((tmp_path / "numbers" / "results.json").read_text())
-    assert experiment.main() == 0
-    assert json.loads((tmp_path / "numbers" / "results.json").read_text()) == first
+    words = ["--only.base", "numbers-gru", *(word for key, value in tiny.items() for word in (f"--{key}", value))]
+    assert run_here(monkeypatch, experiment, tmp_path, *words) == 0
+    first = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert run_here(monkeypatch, experiment, tmp_path, *words, "--translate", "twelve") == 0
+    assert json.loads((tmp_path / "report" / "results.json").read_text()) == first
+    assert "numbers-gru: " in capsys.readouterr().out
     assert first["numbers-gru"]["steps"] == 4 and len(first["numbers-gru"]["curve"]) == 2
-    assert (tmp_path / "numbers" / "translation.png").stat().st_size > 10_000
+    assert (tmp_path / "report" / "translation.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", sorted(folder.name for folder in RESULTS.iterdir()))
 def test_the_readme_shows_the_recorded_table(name: str) -> None:
     shown = (REPOSITORY / "experiments" / "README.md").read_text()
     rows = json.loads((RESULTS / name / "results.json").read_text())
-    table = load("translation").table(rows)
+    table = load("translation").as_text(rows)
     assert table == (RESULTS / name / "table.md").read_text()
     for line in table.splitlines():
         assert line in shown

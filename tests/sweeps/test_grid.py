@@ -191,6 +191,44 @@ def test_a_label_says_what_the_shape_does_not(sweep_of: Any) -> None:
     assert run.label == "lstm-2x16 seed=3 learning_rate=0.001"
 
 
+def test_an_entry_of_the_list_may_have_a_grid_of_its_own(sweep_of: Any) -> None:
+    sweep = sweep_of("list: [{train.seed: 5}, {train.steps: 7, grid: {train.seed: [0, 1]}}]")
+    points = [{"train.seed": 5}, {"train.steps": 7, "train.seed": 0}, {"train.steps": 7, "train.seed": 1}]
+    assert list(sweep.points) == points
+    assert [run.config.train.seed for run in sweep.runs()] == [5, 0, 1]
+
+
+def test_configs_are_an_axis(tmp_path: Path) -> None:
+    """Of tasks that differ, too; what the file says for all runs stands over each of them."""
+    (tmp_path / "a.yaml").write_text("model: {family: gru, d_model: 8}\ntrain: {steps: 3, batch_size: 2}")
+    (tmp_path / "b.yaml").write_text("task: {name: delays, distance: 5}\ntrain: {steps: 4}")
+    path = tmp_path / "s.yaml"
+    path.write_text("train: {batch_size: 6}\nlist: [{base: a.yaml, model.d_model: 16}, {base: b.yaml}]")
+    first, second = read_sweep(path, {"train.seed": "3"}).runs()
+    assert (first.config.model.family, first.config.model.d_model, first.config.train.steps) == ("gru", 16, 3)
+    assert (second.config.task.distance, second.config.train.steps) == (5, 4)
+    assert {(run.config.train.batch_size, run.config.train.seed) for run in (first, second)} == {(6, 3)}
+    assert second.label == "delays-lstm-1x32 base=b"
+
+
+def test_an_option_replaces_an_axis_of_the_grid_or_adds_one(sweep_of: Any) -> None:
+    text = "grid: {train.seed: [0, 1, 2]}"
+    sweep = sweep_of(text, {"grid.train.seed": "[7]", "grid.train.steps": "[3, 4]"})
+    assert list(sweep.points) == [{"train.seed": 7, "train.steps": 3}, {"train.seed": 7, "train.steps": 4}]
+    with pytest.raises(UserError, match=r"command line: grid: train.seed: expected a list of values, got 7"):
+        sweep_of(text, {"grid.train.seed": "7"})
+
+
+def test_an_option_chooses_points(sweep_of: Any) -> None:
+    text = "list: [{model.family: gru}, {model.family: lstm}, {train.steps: 7}]\ngrid: {train.seed: [0, 1, 2]}"
+    sweep = sweep_of(text, {"only.model.family": "[gru, lstm]", "only.train.seed": "2"})
+    assert [(point["model.family"], point["train.seed"]) for point in sweep.points] == [("gru", 2), ("lstm", 2)]
+    with pytest.raises(UserError, match=r"command line: only.train.seed: no run has 3; allowed: 0, 1, 2"):
+        sweep_of(text, {"only.train.seed": "[2, 3]"})
+    with pytest.raises(UserError, match=r"command line: only.train.batch_size: no run has 3; no axis is over it"):
+        sweep_of(text, {"only.train.batch_size": "3"})
+
+
 SWEEPS = [*REPOSITORY.glob("configs/sweeps/*.yaml"), *REPOSITORY.glob("configs/figure7/[!b]*.yaml")]  # not base.yaml
 
 
@@ -243,7 +281,9 @@ MISTAKES = {  # (file, what the message must hold); line 1 is the base
         "grid: {train.batch_size: [4, 6], train.accumulation: [2, 3]}",
         "s.yaml:2: train.accumulation: 3 does not divide train.batch_size 4; allowed: 1, 2, 4",
     ),
-    "not a base": ("train: {steps: 3}\ngrid: {base: [base.yaml]}", "s.yaml:3: base: unknown key"),
+    "not a base": ("train: {steps: 3}\ngrid: {base: [base.yaml]}", "s.yaml:1: base: is given for all runs and as"),
+    "a base without a name": ("list: [{grid: {base: [3]}}]", "s.yaml:2: base: expected names of files, got 3"),
+    "a grid in an entry": ("list: [{grid: {train.seed: 3}}]", "s.yaml:2: list: train.seed: expected a list of values"),
     "search is a number": ("search: 3", "s.yaml:2: search: expected rates, extend and seeds, got 3"),
     "no rates": ("search: {extend: 3}", "s.yaml:2: search.rates: expected at least three different rates", "got None"),
     "two rates": ("search: {rates: [1e-3, 3e-3, 1e-3]}", "s.yaml:2: search.rates: expected at least three different"),

@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from quick import slow
 
 from seqjax import cli, runs
-from seqjax.config import Config, program_key
+from seqjax.config import Config, TaskTrain, program_key, to_dict
 from seqjax.errors import UserError
+from seqjax.families import Elman
 from seqjax.host import disk
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned, read_sweep
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.printed import predicted_seconds
 from seqjax.sweeps.programs import Unit, assign, form_units, makespan, memory_of
-from seqjax.sweeps.speed import Speeds, calibrate, shape_of
+from seqjax.sweeps.speed import Speeds, calibrate, measure, shape_of
+from seqjax.tasks import delays
 from seqjax.tasks.text import make_objective
 from seqjax.training.lanes import make_bundle
 from seqjax.training.state import Hyper
@@ -319,6 +321,26 @@ def test_least_and_most_costly_step_of_each_family_are_measured(batch: Any, make
     longer = dataclasses.replace(batch(4), train=dataclasses.replace(batch(4).train, steps=10**6, seed=3))
     assert again.missing([(longer, 1)]) == []  # a step is a step
     assert Speeds(tmp_path / "speeds.json", "there").missing([(batch(4), 1)]) == [(batch(4), 1)]
+
+
+def test_steps_of_tasks_are_measured_shape_by_shape(tmp_path: Path) -> None:
+    """What is timed is positive; a run takes its steps and evaluations; the length and the seed are no shape."""
+    speeds = Speeds(tmp_path / "speeds.json", "here")
+    config = delays.Config(
+        model=Elman(d_model=8, n_layers=1),
+        task=delays.DelayTask(distance=2, held_out=4),
+        train=TaskTrain(steps=10, batch_size=2, evaluate_every=4),
+    )
+    wider = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=3))
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1010, seed=1))
+    assert speeds.missing([(config, 1), (wider, 1), (longer, 1)]) == [(longer, 1), (wider, 1)]
+    found = measure(to_dict(config), None, 1)
+    assert found.keys() == {"compile_seconds", "step_seconds", "evaluation_seconds"} and min(found.values()) > 0
+    speeds.add(config, 1, {"compile_seconds": 3.0, "step_seconds": 0.1, "evaluation_seconds": 0.2})
+    assert speeds.missing([(config, 1), (wider, 1)]) == [(wider, 1)]
+    checkpoints = 0.05 * (1 + 3 + 1)
+    assert speeds.seconds(config, 1) == pytest.approx(1.3 * 3 + 10 * 0.1 + 3 * 0.2 + checkpoints)
+    assert speeds.seconds(longer, 1) == pytest.approx(1.3 * 3 + 1010 * 0.1 + 253 * 0.2 + 0.05 * (1 + 253 + 1))
 
 
 def test_predictions_are_exact_where_it_was_measured_and_a_power_law_between(batch: Any, tmp_path: Path) -> None:
