@@ -29,7 +29,7 @@ from jax.typing import DTypeLike
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from seqjax.errors import UserError
-from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, rows
+from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, check_base_width, rows
 from seqjax.layers.attention import Cache, cross_attention, cross_keys, init_attention, init_cross, self_attention
 from seqjax.layers.dense import Params, dropout, normal_init, scan_layers, stack_init
 from seqjax.layers.feed_forward import feed_forward, init_feed_forward
@@ -86,6 +86,8 @@ class Transformer(Family):
     """Initial standard deviations: 0.02 at every width (gpt2), or 1 / sqrt(inputs) (fan_in)."""
     zero_output: bool = False
     """Start with zeros in the matrices by which sub-layers write to the residual stream."""
+    base_width: PositiveInt | None = None
+    """d_model at which muP is the standard parametrization: a rate found there holds at all widths; null: no muP."""
 
     label: ClassVar[str] = "Transformer"
     colour: ClassVar[str] = "#0072B2"
@@ -98,6 +100,7 @@ class Transformer(Family):
         "qk_norm": False,
         "initial": "gpt2",
         "zero_output": False,
+        "base_width": None,
     }
     readout_bias: ClassVar[bool] = False
     context_limit: ClassVar[bool] = True
@@ -115,7 +118,7 @@ class Transformer(Family):
     @property
     def readout_std(self) -> float:
         """0.02, or as other families."""
-        return 0.02 if self.initial == "gpt2" else super().readout_std
+        return 0.02 / self.widening if self.initial == "gpt2" else super().readout_std
 
     @property
     def positions_std(self) -> float:
@@ -162,6 +165,7 @@ class Transformer(Family):
 
     def check(self) -> None:
         """Raise `Impossible` when the heads do not fit the width."""
+        check_base_width(self)
         if self.d_model % self.n_heads:
             allowed = ", ".join(str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0)
             raise Impossible(
@@ -227,16 +231,18 @@ class Transformer(Family):
     def _stds(self, sublayers: int) -> tuple[float, float, float]:
         """Of the matrices that read from the residual stream, and of those by which attention and MLP write to it.
 
-        "gpt2": 0.02 and 0.02 / sqrt(sublayers L): the sum begins small and nothing brings it back. "fan_in":
-        1 / sqrt(inputs), and for those that write another 1 / sqrt(sublayers L). With the norm after always
-        1 / sqrt(inputs), so that what a sub-layer adds is as large as what it is added to. `zero_output`: 0.
+        "gpt2": 0.02 (with muP 0.02 at `base_width`, falling as 1 / sqrt(D)), and for those that write another
+        1 / sqrt(sublayers L): the sum begins small and nothing brings it back. "fan_in": 1 / sqrt(inputs), and the same
+        for those that write. With the norm after always 1 / sqrt(inputs), so that what a sub-layer adds is as large as
+        what it is added to. `zero_output`: 0.
         """
         after = self.norm_before == "none" and self.norm != "none"
         depth = 1.0 if after else (sublayers * self.n_layers) ** -0.5
         if after or self.initial == "fan_in":
             read, *write = self.d_model**-0.5, self.d_model**-0.5 * depth, self.feed_forward_width**-0.5 * depth
         else:
-            read, *write = 0.02, 0.02 * depth, 0.02 * depth
+            std = 0.02 * self.widening**-0.5
+            read, *write = std, std * depth, std * depth
         std_attention, std_mlp = (0.0, 0.0) if self.zero_output else write
         return read, std_attention, std_mlp
 
@@ -340,7 +346,7 @@ class Block:
             y_BxTxD = normalize(before, norm, x_BxTxD)
             y_BxTxD, cache, weights = self_attention(
                 params["attention"], y_BxTxD, self.start, self._angles(), cache, dtype, config.attention_kernel,
-                self.mask_BxT, self.causal, watched,
+                self.mask_BxT, self.causal, watched, config.widening**-0.5,
             )  # fmt: skip
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index)
         if k_BxNxSxK is not None:

@@ -115,6 +115,7 @@ def self_attention(
     mask_BxT: Array | None = None,
     causal: bool = True,
     watched: bool = False,
+    q_scale: float = 1.0,
 ) -> tuple[Array, Cache | None, Array | None]:
     """Self-attention over the T given positions and, with a cache, over all positions before them.
 
@@ -129,12 +130,14 @@ def self_attention(
       mask_BxT: bool, which of the T positions may be seen (no cache then); a query that may see none sees all alike,
         so that its output, which nobody should use, is finite.
       causal: no query sees what comes after it.
+      q_scale: factor on the queries: below 1 in models wider than their `base_width`.
       watched: also return the attention weights, which are then computed once more, apart.
 
     Returns:
       float32 BxTxD; the cache with the T new keys and values; the weights BxNxTxS, None unless `watched`.
     """
     q, k, v = queries_keys_values(params, x_BxTxD, angles_TxK, dtype)
+    q = q if q_scale == 1.0 else q * jnp.asarray(q_scale, q.dtype)
     if cache is not None:
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
