@@ -33,7 +33,8 @@ def run(gradients, family, config=MUON):
 def reference(gradients, beta=0.9):
     """The last direction of one matrix: momentum, Nesterov, and the polynomial on the singular values."""
     m = np.zeros_like(gradients[0])
-    for count, g in enumerate(gradients, 1):
+    count = len(gradients)
+    for g in gradients:
         m = beta * m + (1 - beta) * g
     n = beta * m / (1 - beta ** (count + 1)) + (1 - beta) * g / (1 - beta**count)
     U, s, Vt = np.linalg.svd(n, full_matrices=False)
