@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from same_run import assert_same_run
 
 from seqjax.config import OptimizerConfig
 from seqjax.families import GRU, LSTM, Transformer, Window
+from seqjax.training.loop import train, train_bundle
 from seqjax.training.muon import matrix_axes
 from seqjax.training.optimizer import make_optimizer
 
@@ -108,3 +110,19 @@ def test_every_matrix_of_a_family_is_one_of_muons():
             if axes is not None:
                 there = jnp.arange(leaf.size).reshape(leaf.shape)
                 np.testing.assert_array_equal(axes.join(axes.split(there), leaf.shape), there)
+
+
+@pytest.mark.slow
+def test_a_bundle_of_rates_resumes_bit_equal_and_each_lane_is_its_solo_run(make_config, tmp_path, crash_at):
+    rates, shared = (1e-2, 3e-3), {"optimizer.name": "muon", "model.base_width": 8, "train.checkpoint_every": 5}
+    configs = [make_config("lstm", **shared, **{"optimizer.learning_rate": rate}) for rate in rates]
+    whole, hurt = ([(c, tmp_path / name / str(i)) for i, c in enumerate(configs)] for name in ("whole", "hurt"))
+    results = train_bundle(whole, devices=1, quiet=True)
+    with crash_at(17):
+        train_bundle(hurt, devices=1, quiet=True)
+    train_bundle(hurt, devices=1, quiet=True)
+    for (config, a), (_, b) in zip(whole, hurt, strict=True):
+        assert_same_run(config, a, b)
+    solo = train(configs[1], tmp_path / "solo", devices=1, quiet=True)
+    assert results[1]["validation"]["loss"] == pytest.approx(solo["validation"]["loss"], rel=1e-4)
+    assert results[0]["validation"]["loss"] != results[1]["validation"]["loss"]
