@@ -32,13 +32,14 @@ def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) ->
     return {**retired, **kept}
 
 
-LATER_TEXT = {"train.bptt": None}
+LATER_TEXT = {"train.bptt": None, "optimizer.momentum": 0.95}
 LATER_TASKS = {
     "train.accumulation": 1,
     "train.compute_dtype": "float32",
     "train.init_scale": 1.0,
     "train.checkpoint_every": None,
     "task.score_test": True,
+    "optimizer.momentum": 0.95,
 }
 """Keys added after the first recorded runs, with their defaults: at these values they do not change a run's id."""
 RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had

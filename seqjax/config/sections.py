@@ -80,8 +80,8 @@ class OptimizerConfig:
     """Update rule and learning-rate schedule."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    name: Literal["adamw", "adam", "adafactor", "sgd"] = "adamw"
-    """Update rule; weight decay is decoupled from the gradient in all of them."""
+    name: Literal["adamw", "adam", "adafactor", "sgd", "muon"] = "adamw"
+    """Update rule; weight decay is decoupled from the gradient in all. muon: of matrices; of all else adamw's."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear", "inverse_sqrt", "step"] = "cosine"
@@ -95,7 +95,7 @@ class OptimizerConfig:
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Factor of each drop (step)."""
     beta1: Fraction = 0.9
-    """Decay of the first moment (adam, adamw); momentum (sgd)."""
+    """Decay of the first moment (adam, adamw, what is no matrix of muon); momentum (sgd)."""
     beta2: Fraction = 0.99
     """Decay of the second moment (adam, adamw)."""
     epsilon: PositiveFloat = 1e-8
@@ -104,6 +104,8 @@ class OptimizerConfig:
     """Decoupled weight decay on matrices (not on biases, gains and embeddings), multiplied by the learning rate."""
     clip_norm: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0: no clipping."""
+    momentum: Fraction = 0.95
+    """Decay of the matrices' momentum (muon)."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ def check_shared(config: RunConfig) -> None:
     check_integers(config)
     config.model.check()
     check_optimizer(config.optimizer, train.steps)
+    _check_width_rule(config)
     _check_float32("train.init_scale", train.init_scale)
     if train.batch_size % train.accumulation:
         raise Impossible(
@@ -281,6 +284,22 @@ def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
         )
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
+
+
+WIDTH_RULES = ("adamw", "adam", "muon")
+"""Optimizers that `model.base_width` has rates for, see `seqjax.training.width`."""
+
+
+def _check_width_rule(config: RunConfig) -> None:
+    if getattr(config.model, "base_width", None) is None:
+        return
+    if config.optimizer.name not in WIDTH_RULES:
+        allowed = ", ".join(WIDTH_RULES)
+        raise Impossible(
+            "optimizer.name", f"model.base_width has no rule for {config.optimizer.name}; allowed: {allowed}"
+        )
+    if not isinstance(config, Config):
+        raise Impossible("model.base_width", "the heads of other tasks than text have no width rule; allowed: null")
 
 
 def _check_float32(key: str, value: float) -> None:

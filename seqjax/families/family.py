@@ -80,6 +80,7 @@ class Family:
     outside of the package gets that field when it is loaded, see `seqjax.families.own`).
 
     Every family also has the fields `d_model` (D, width of the inputs), `n_layers`, `tied_embeddings` and `dropout`.
+    The field `base_width` is optional: the D at which muP is the standard parametrization, or None.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
@@ -160,6 +161,12 @@ class Family:
         return self.d_model
 
     @property
+    def widening(self) -> float:
+        """m = D / `base_width`, which initial values and rates follow (see `seqjax.training.width`); else 1."""
+        base = getattr(self, "base_width", None)
+        return 1.0 if base is None else self.d_model / base
+
+    @property
     def embedding_std(self) -> float:
         """Standard deviation of initial token embeddings."""
         return self.d_model**-0.5
@@ -172,7 +179,7 @@ class Family:
     @property
     def readout_std(self) -> float:
         """Standard deviation of the initial readout matrix."""
-        return self.width() ** -0.5
+        return (self.width() * self.widening) ** -0.5
 
     @property
     def readout_bias(self) -> bool:
@@ -212,6 +219,12 @@ class Family:
 
     def check(self) -> None:
         """Raise `Impossible` when values cannot stand together."""
+
+
+def check_base_width(family: Family) -> None:
+    """Raise `Impossible` for a width rule with a table that is embedding and readout: they follow the width apart."""
+    if getattr(family, "base_width", None) is not None and family.tied_embeddings:
+        raise Impossible("model.base_width", "needs an embedding and a readout apart; allowed: null")
 
 
 class Impossible(ValueError):

@@ -1,6 +1,10 @@
 """Stacked recurrent layers: what every recurrent family shares. A family adds the equations of its cell.
 
-    h_t^l = cell(h_{t-1}^l, x_t^{l-1}),   x_t^l = h_t^l        l = 1 .. L
+    h_t^l = cell(h_{t-1}^l, norm(x_t^{l-1}))                   l = 1 .. L
+    x_t^l = h_t^l, or with residual connections x_t^{l-1} + h_t^l
+
+The norm and the residual connections are options, both off by default. They stand between layers: the first layer
+has neither, as its inputs are embeddings of another width or scale. So a single layer is the same with and without.
 
 Dropout falls on what passes between layers, never on the recurrence (Zaremba et al. 2014, arXiv 1409.2329). In both
 directions a second stack runs from the last element to the first, h_t = [forward_t, backward_t] (Schuster & Paliwal
@@ -28,11 +32,12 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from pydantic import Field, PositiveInt
 
-from seqjax.families.family import Family, Impossible, Inputs, Lookup, Output, Watch, rows
+from seqjax.families.family import Family, Impossible, Inputs, Lookup, Output, Watch, check_base_width, rows
 from seqjax.layers.attention import additive_attention
 from seqjax.layers.dense import Params, draw_normal, dropout, scan_layers, stack_init
+from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.pooling import pool_mean
-from seqjax.layers.precision import contract
+from seqjax.layers.precision import carry_dtype, contract
 from seqjax.through_time.backprop import Backprop
 from seqjax.through_time.gates import project_gates
 from seqjax.through_time.nonlinear import output, tabulate, unroll, watch
@@ -49,7 +54,8 @@ class Recurrent(Family):
 
     Parameters (float32): "layers", the cell's weights with a leading axis L. Where H differs from D the first layer has
     another shape than the others: it then stands apart as "first", and "layers" holds the other L - 1. In both
-    directions also "backward", the same once more.
+    directions also "backward", the same once more. With a norm "norms", the gains of the layers above the first,
+    (L - 1)xH.
     """
 
     d_model: PositiveInt = 128
@@ -66,6 +72,12 @@ class Recurrent(Family):
     """Dropout rate on the inputs of each layer and of the readout."""
     recurrence: Literal["fast", "lean", "scan"] = "fast"
     """Backward pass: fast (own), lean (own; memory does not grow with context x gates), scan (plain, the reference)."""
+    residual: bool = False
+    """Residual connections around the layers above the first."""
+    norm: Literal["layernorm", "rmsnorm", "none"] = "none"
+    """Normalization of the inputs of the layers above the first."""
+    base_width: PositiveInt | None = None
+    """d_model at which muP is the standard parametrization: a rate found there holds at all widths; null: no muP."""
 
     recurrent: ClassVar[bool] = True
     reads_memory: ClassVar[bool] = True
@@ -73,7 +85,7 @@ class Recurrent(Family):
     """Names of the cell's state arrays, the output first."""
     backprop: ClassVar[Backprop | None] = None
     """A backward pass written by hand; None: JAX differentiates `step`."""
-    later: ClassVar[dict[str, Any]] = {"recurrence": "fast"}
+    later: ClassVar[dict[str, Any]] = {"recurrence": "fast", "residual": False, "norm": "none", "base_width": None}
 
     def init_cell(self, key: Array, d_in: int) -> Params:
         """Parameters of one layer, float32: {"W_x": d_in x G, "W_h": HxG, "b": G, ...}."""
@@ -112,6 +124,7 @@ class Recurrent(Family):
 
     def check(self) -> None:
         """Raise `Impossible` when a tied table cannot be the readout."""
+        check_base_width(self)
         if self.tied_embeddings and self.hidden != self.d_model:
             raise Impossible("model.tied_embeddings", f"needs d_hidden {self.hidden} equal to d_model {self.d_model}")
 
@@ -136,9 +149,17 @@ class Recurrent(Family):
         n_equal = self.n_layers - len(inits)
         if n_equal:
             inits["layers"] = stack_init(partial(self.init_cell, d_in=self.hidden), n_equal)
+        inits |= self._init_norms()
         if causal:
             return inits
         return inits | {"backward": lambda key: {name: init(key) for name, init in inits.items()}}
+
+    def _init_norms(self) -> dict[str, Callable[[Array], Params]]:
+        """ "norms", a function of a key that it does not use, or nothing where there are none."""
+        above = self.n_layers - 1
+        if self.norm == "none" or above == 0:
+            return {}
+        return {"norms": lambda _: jax.tree.map(partial(repeat, n=above), init_norm(self.norm, self.hidden, self.bias))}
 
     def run(
         self,
@@ -187,6 +208,7 @@ class Recurrent(Family):
         nudges = None if watched is None or watched.nudges is None else layers_first(watched.nudges)
 
         def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Tree, Array]) -> tuple[Array, tuple[State, dict]]:
+            """The layer's own output h_TxBxH; its last state, and what was seen of it."""
             layer_params, layer_state, nudges, index = layer
             x_TxBxD = dropout(x_TxBxD, key, index, self.dropout)
             if watched is None:
@@ -213,9 +235,20 @@ class Recurrent(Family):
             others = jax.tree.map(lambda leaf: leaf[1 - n_first :], params["layers"])
             other_states, other_nudges = jax.tree.map(lambda leaf: leaf[1:], (state, nudges))
             layers = (others, other_states, other_nudges, jnp.arange(1, self.n_layers))
-            x_TxBxD, of_others = scan_layers(run_layer, x_TxBxD, layers)
+
+            def run_above(x_TxBxH: Array, layer: tuple[Any, Params | None]) -> tuple[Array, tuple[State, dict]]:
+                layer, norm = layer
+                h_TxBxH, found = run_layer(normalize(self.norm, norm, x_TxBxH).astype(dtype), layer)
+                return self._joined(x_TxBxH, h_TxBxH), found
+
+            x_TxBxH = x_TxBxD.astype(carry_dtype(dtype)) if self.residual else x_TxBxD
+            x_TxBxD, of_others = scan_layers(run_above, x_TxBxH, (layers, params.get("norms")))
             last, seen = jax.tree.map(lambda *parts: jnp.concatenate(parts), (last, seen), of_others)
         return x_TxBxD, last, seen
+
+    def _joined(self, x_TxBxH: Array, h_TxBxH: Array) -> Array:
+        """What a layer above the first hands on: x + h, float32, or h."""
+        return x_TxBxH + h_TxBxH.astype(x_TxBxH.dtype) if self.residual else h_TxBxH
 
     def _tabulates(self, x_TxB: Lookup, key: Array | None) -> bool:
         """Whether projecting the whole table is cheaper than projecting the inputs."""
@@ -229,6 +262,7 @@ class Recurrent(Family):
         params = {"first": self.init_cell(key_first, d_model + width)}
         if self.n_layers > 1:
             params["layers"] = stack_init(partial(self.init_cell, d_in=d_hidden), self.n_layers - 1)(key_layers)
+        params |= {name: init(key_layers) for name, init in self._init_norms().items()}
         weights = {"W_0": (width, self.n_layers * d_hidden), "W_out": (d_hidden + width + d_model, d_model)}
         if attention:
             weights |= {"W_s": (d_hidden, d_hidden), "W_m": (width, d_hidden), "v": (d_hidden,)}
@@ -262,9 +296,10 @@ class Recurrent(Family):
         first, h_TxBxH, c_TxBxM = self._first_decoder_layer(params, y_TxBxD, of_layer[0], memory, dtype)
         of_layer[0] = first
         for index in range(1, self.n_layers):
-            layer = jax.tree.map(lambda leaf, i=index: leaf[i - 1], params["layers"])
-            x_TxBxH = dropout(h_TxBxH, key, index, self.dropout)
-            h_TxBxH, of_layer[index] = unroll(self, layer, x_TxBxH, of_layer[index], dtype, self.recurrence)
+            layer, norm = jax.tree.map(lambda leaf, i=index: leaf[i - 1], (params["layers"], params.get("norms")))
+            x_TxBxH = dropout(normalize(self.norm, norm, h_TxBxH), key, index, self.dropout)
+            above_TxBxH, of_layer[index] = unroll(self, layer, x_TxBxH, of_layer[index], dtype, self.recurrence)
+            h_TxBxH = self._joined(h_TxBxH, above_TxBxH)
         read = jnp.concatenate([z.swapaxes(0, 1) for z in (h_TxBxH, c_TxBxM, y_TxBxD)], axis=-1)
         read = dropout(read, key, self.n_layers, self.dropout)
         o_BxTxD = jnp.tanh(contract("BTR,RD->BTD", read, params["W_out"], dtype) + params["b_out"][None, None])
@@ -298,6 +333,11 @@ class Recurrent(Family):
 
         last, (h_TxBxH, c_TxBxM) = lax.scan(attend_and_step, state, gates_y_TxBxG)
         return last, h_TxBxH, c_TxBxM
+
+
+def repeat(leaf: Array, n: int) -> Array:
+    """The leaf `n` times, along a new first axis."""
+    return jnp.repeat(leaf[None], n, axis=0)
 
 
 def layers_first(nudges: Tree) -> Tree:

@@ -29,7 +29,7 @@ from jax.typing import DTypeLike
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from seqjax.errors import UserError
-from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, rows
+from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, check_base_width, rows
 from seqjax.layers.attention import Cache, cross_attention, cross_keys, init_attention, init_cross, self_attention
 from seqjax.layers.dense import Params, dropout, normal_init, scan_layers, stack_init
 from seqjax.layers.feed_forward import feed_forward, init_feed_forward
@@ -46,8 +46,8 @@ class Transformer(Family):
     """Transformer decoder; every part can be taken away, down to embedding and unembedding alone.
 
     Parameters (float32): "positions" TxD if learned; "layers", a block's parameters with a leading axis L; "final_norm"
-    if the norm stands before. Initial values as GPT-2: normal 0.02, positions 0.01, and 0.02 / sqrt(2 L) for the
-    matrices that write to the residual stream; with the norm after, the matrices of the blocks 1 / sqrt(inputs).
+    if the norm stands before. Initial values as `initial` says, by default as GPT-2: normal 0.02, positions 0.01, and
+    0.02 / sqrt(2 L) for the matrices that write to the residual stream; see `_stds` for the others.
     """
 
     family: Literal["transformer"] = "transformer"
@@ -80,18 +80,50 @@ class Transformer(Family):
     """Use the embedding table as the readout."""
     dropout: Fraction = 0.0
     """Dropout rate on the embedding and on each sub-layer's output."""
+    qk_norm: bool = False
+    """RMSNorm of every head's queries and keys, with gains (Dehghani et al. 2023)."""
+    initial: Literal["gpt2", "fan_in"] = "gpt2"
+    """Initial standard deviations: 0.02 at every width (gpt2), or 1 / sqrt(inputs) (fan_in)."""
+    zero_output: bool = False
+    """Start with zeros in the matrices by which sub-layers write to the residual stream."""
+    base_width: PositiveInt | None = None
+    """d_model at which muP is the standard parametrization: a rate found there holds at all widths; null: no muP."""
 
     label: ClassVar[str] = "Transformer"
     colour: ClassVar[str] = "#0072B2"
     reads_memory: ClassVar[bool] = True
     dropout_before_readout: ClassVar[bool] = False
     states: ClassVar = ("x",)
-    later: ClassVar = {"attention_kernel": "auto", "norm_position": "before"}
-    embedding_std: ClassVar[float] = 0.02
-    embedding_scale: ClassVar[float] = 1.0
-    readout_std: ClassVar[float] = 0.02
+    later: ClassVar = {
+        "attention_kernel": "auto",
+        "norm_position": "before",
+        "qk_norm": False,
+        "initial": "gpt2",
+        "zero_output": False,
+        "base_width": None,
+    }
     readout_bias: ClassVar[bool] = False
     context_limit: ClassVar[bool] = True
+
+    @property
+    def embedding_std(self) -> float:
+        """0.02, or as other families."""
+        return 0.02 if self.initial == "gpt2" else super().embedding_std
+
+    @property
+    def embedding_scale(self) -> float:
+        """1, or as other families."""
+        return 1.0 if self.initial == "gpt2" else super().embedding_scale
+
+    @property
+    def readout_std(self) -> float:
+        """0.02, or as other families."""
+        return 0.02 / self.widening if self.initial == "gpt2" else super().readout_std
+
+    @property
+    def positions_std(self) -> float:
+        """Of learned positions: half of what the embedding adds to the residual stream."""
+        return 0.5 * self.embedding_std * self.embedding_scale
 
     @property
     def d_head(self) -> int:
@@ -133,6 +165,7 @@ class Transformer(Family):
 
     def check(self) -> None:
         """Raise `Impossible` when the heads do not fit the width."""
+        check_base_width(self)
         if self.d_model % self.n_heads:
             allowed = ", ".join(str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0)
             raise Impossible(
@@ -163,7 +196,7 @@ class Transformer(Family):
         """Functions of the key for "positions", "layers" and "final_norm", as far as there are any."""
         inits: dict[str, Callable[[Array], Params]] = {}
         if self.positions == "learned":
-            inits["positions"] = normal_init(0.01, context, self.d_model)
+            inits["positions"] = normal_init(self.positions_std, context, self.d_model)
         if self.n_layers and (self.attention or self.mlp != "none"):
             inits["layers"] = stack_init(self.init_block, self.n_layers)
         if self.norm_before != "none":
@@ -180,11 +213,13 @@ class Transformer(Family):
         params = {}
         if self.attention:
             params["attention"] = init_attention(
-                key_attention, self.d_model, self.n_heads, self.bias, std, std_attention
+                key_attention, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm
             )
         if cross:
             key_cross = jax.random.fold_in(key, 2)
-            params["cross"] = init_cross(key_cross, self.d_model, self.n_heads, self.bias, std, std_attention)
+            params["cross"] = init_cross(
+                key_cross, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm
+            )
         if self.mlp != "none":
             params["mlp"] = init_feed_forward(
                 key_mlp, self.mlp, self.d_model, self.feed_forward_width, self.bias, std, std_mlp
@@ -196,14 +231,20 @@ class Transformer(Family):
     def _stds(self, sublayers: int) -> tuple[float, float, float]:
         """Of the matrices that read from the residual stream, and of those by which attention and MLP write to it.
 
-        Norm before: 0.02 and 0.02 / sqrt(sublayers L), as GPT-2: the sum begins small and nothing brings it back. Norm
-        after: 1 / sqrt(inputs), so that what a sub-layer adds is as large as what it is added to.
+        "gpt2": 0.02 (with muP 0.02 at `base_width`, falling as 1 / sqrt(D)), and for those that write another
+        1 / sqrt(sublayers L): the sum begins small and nothing brings it back. "fan_in": 1 / sqrt(inputs), and the same
+        for those that write. With the norm after always 1 / sqrt(inputs), so that what a sub-layer adds is as large as
+        what it is added to. `zero_output`: 0.
         """
-        if self.norm_before == "none" and self.norm != "none":
-            std = self.d_model**-0.5
-            return std, std, self.feed_forward_width**-0.5
-        std_out = 0.02 / math.sqrt(sublayers * self.n_layers)
-        return 0.02, std_out, std_out
+        after = self.norm_before == "none" and self.norm != "none"
+        depth = 1.0 if after else (sublayers * self.n_layers) ** -0.5
+        if after or self.initial == "fan_in":
+            read, *write = self.d_model**-0.5, self.d_model**-0.5 * depth, self.feed_forward_width**-0.5 * depth
+        else:
+            std = 0.02 * self.widening**-0.5
+            read, *write = std, std * depth, std * depth
+        std_attention, std_mlp = (0.0, 0.0) if self.zero_output else write
+        return read, std_attention, std_mlp
 
     def run(
         self,
@@ -254,7 +295,7 @@ class Transformer(Family):
         keys = jax.random.split(key)
         params = {"layers": stack_init(lambda key: self.init_block(key, cross=True), self.n_layers)(keys[0])}
         if self.positions == "learned":
-            params["positions"] = normal_init(0.01, context, self.d_model)(keys[1])
+            params["positions"] = normal_init(self.positions_std, context, self.d_model)(keys[1])
         if self.norm_before != "none":
             params["final_norm"] = init_norm(self.norm, self.d_model, self.bias)
         return params
@@ -305,7 +346,7 @@ class Block:
             y_BxTxD = normalize(before, norm, x_BxTxD)
             y_BxTxD, cache, weights = self_attention(
                 params["attention"], y_BxTxD, self.start, self._angles(), cache, dtype, config.attention_kernel,
-                self.mask_BxT, self.causal, watched,
+                self.mask_BxT, self.causal, watched, config.widening**-0.5,
             )  # fmt: skip
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index)
         if k_BxNxSxK is not None:

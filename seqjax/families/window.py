@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from pydantic import Field, PositiveInt
 
-from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, rows
+from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, check_base_width, rows
 from seqjax.layers.dense import Params, dropout, linear, scan_layers, stack_init
 from seqjax.layers.precision import contract
 
@@ -68,9 +68,12 @@ class Window(Family):
     """Use the embedding table as the readout; needs d_ff equal to d_model."""
     dropout: Fraction = 0.0
     """Dropout rate on the inputs of each layer."""
+    base_width: PositiveInt | None = None
+    """d_model at which muP is the standard parametrization: a rate found there holds at all widths; null: no muP."""
 
     label: ClassVar[str] = "window"
     colour: ClassVar[str] = "#56B4E9"
+    later: ClassVar = {"base_width": None}
 
     def width(self, causal: bool = True) -> int:
         """F."""
@@ -82,6 +85,7 @@ class Window(Family):
 
     def check(self) -> None:
         """Raise `Impossible` when a tied table cannot be the readout."""
+        check_base_width(self)
         if self.tied_embeddings and self.d_ff != self.d_model:
             raise Impossible("model.tied_embeddings", f"needs d_ff {self.d_ff} equal to d_model {self.d_model}")
 

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from seqjax.layers.blockwise import ROWS, blockwise_attention
 from seqjax.layers.dense import Params, draw_normal
 from seqjax.layers.native import attention as native
+from seqjax.layers.norms import normalize
 from seqjax.layers.precision import contract
 from seqjax.layers.rotary import rotate
 
@@ -59,13 +60,34 @@ def _over_heads(of_head: Callable[..., Array], mask_BxTxS: Array, *arrays_BxN: A
     return jax.vmap(of_row, in_axes=(per_row, *each))(mask, *arrays_BxN)
 
 
-def init_attention(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
-    """{"W_qkv": Dx3xNxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias`, zeros "b_qkv" 3xNxK, "b_o" D."""
+def init_attention(
+    key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float, qk_norm: bool = False
+) -> Params:
+    """{"W_qkv": Dx3xNxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias`, zeros "b_qkv" 3xNxK, "b_o" D.
+
+    With `qk_norm`, also ones "q_gain" K, "k_gain" K.
+    """
     d_head = d_model // n_heads
     params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
     if bias:
         params |= {"b_qkv": jnp.zeros((3, n_heads, d_head)), "b_o": jnp.zeros(d_model)}
-    return params
+    return params | (_gains(d_head) if qk_norm else {})
+
+
+def _gains(d_head: int) -> Params:
+    return {"q_gain": jnp.ones(d_head), "k_gain": jnp.ones(d_head)}
+
+
+def normalize_heads(params: Params, **heads: Array) -> list[Array]:
+    """RMSNorm of every head's "q" or "k", ...xTxK, where there are gains (Dehghani et al. 2023, arXiv 2302.05442).
+
+    It comes before the rotation, as in Henry et al. 2020 (arXiv 2010.04245): a head's scores stay within sqrt(K) times
+    the gains, however large the weights grow.
+    """
+    return [
+        normalize("rmsnorm", {"gain": params[f"{name}_gain"]}, x) if f"{name}_gain" in params else x
+        for name, x in heads.items()
+    ]
 
 
 def queries_keys_values(
@@ -76,6 +98,7 @@ def queries_keys_values(
     if "b_qkv" in params:
         qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
     q, k, v = qkv_cxBxNxTxK
+    q, k = normalize_heads(params, q=q, k=k)
     if angles_TxK is not None:
         q, k = rotate(q, angles_TxK), rotate(k, angles_TxK)
     return q.astype(dtype), k.astype(dtype), v.astype(dtype)
@@ -92,6 +115,7 @@ def self_attention(
     mask_BxT: Array | None = None,
     causal: bool = True,
     watched: bool = False,
+    q_scale: float = 1.0,
 ) -> tuple[Array, Cache | None, Array | None]:
     """Self-attention over the T given positions and, with a cache, over all positions before them.
 
@@ -106,12 +130,14 @@ def self_attention(
       mask_BxT: bool, true for positions that may be used (without a cache). A query that may use none has equal
         weights, so that its output, which must not be used, is finite.
       causal: a query uses only keys up to its own position.
+      q_scale: factor on the queries: below 1 in models wider than their `base_width`.
       watched: also return the attention weights, which are computed separately.
 
     Returns:
       float32 BxTxD; the cache with the T new keys and values; the weights BxNxTxS, None unless `watched`.
     """
     q, k, v = queries_keys_values(params, x_BxTxD, angles_TxK, dtype)
+    q = q if q_scale == 1.0 else q * jnp.asarray(q_scale, q.dtype)
     if cache is not None:
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
@@ -136,7 +162,9 @@ def _visible(q: Array, k: Array, start: int | Array, mask_BxT: Array | None, cau
     return mask_TxS[None] if mask_BxT is None else mask_TxS[None] & mask_BxT[:, None, :]
 
 
-def init_cross(key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float) -> Params:
+def init_cross(
+    key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float, qk_norm: bool = False
+) -> Params:
     """As `init_attention`, with separate queries: {"W_q": DxNxK, "W_kv": Dx2xNxK, "W_o"}, {"b_q", "b_kv", "b_o"}."""
     d_head = d_model // n_heads
     params = draw_normal(
@@ -148,7 +176,7 @@ def init_cross(key: Array, d_model: int, n_heads: int, bias: bool, std: float, s
     if bias:
         zeros = {"b_q": (n_heads, d_head), "b_kv": (2, n_heads, d_head), "b_o": (d_model,)}
         params |= {name: jnp.zeros(shape) for name, shape in zeros.items()}
-    return params
+    return params | (_gains(d_head) if qk_norm else {})
 
 
 def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike) -> Array:
@@ -156,6 +184,9 @@ def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike) -> Array
     kv = contract("BSD,LDcNK->cLBNSK", memory_BxSxD, params_L["W_kv"], dtype)
     if "b_kv" in params_L:
         kv = kv + params_L["b_kv"].swapaxes(0, 1)[:, :, None, :, None, :]
+    if "k_gain" in params_L:
+        (k_LxBxNxSxK,) = jax.vmap(lambda gain, k: normalize_heads({"k_gain": gain}, k=k))(params_L["k_gain"], kv[0])
+        kv = jnp.stack([k_LxBxNxSxK, kv[1]])
     return kv.astype(dtype)
 
 
@@ -166,6 +197,7 @@ def cross_attention(
     q_BxNxTxK = contract("BTD,DNK->BNTK", x_BxTxD, params["W_q"], dtype)
     if "b_q" in params:
         q_BxNxTxK = q_BxNxTxK + params["b_q"][None, :, None, :]
+    (q_BxNxTxK,) = normalize_heads(params, q=q_BxNxTxK)
     mask_BxTxS = jnp.broadcast_to(mask_BxS[:, None], (len(x_BxTxD), x_BxTxD.shape[1], mask_BxS.shape[1]))
     heads_BxNxTxK = attend_heads(q_BxNxTxK.astype(dtype), k_BxNxSxK, v_BxNxSxK, mask_BxTxS, dtype)
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)

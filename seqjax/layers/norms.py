@@ -23,7 +23,8 @@ def normalize(kind: str, params: Params, x_BxTxD: Array) -> Array:
     """Normalization over the last axis in float32 (or wider): gain * (x - mean) / sqrt(variance + 1e-5) + bias.
 
     "layernorm" is Ba et al. (2016), arXiv 1607.06450, equation 4; "rmsnorm" is Zhang & Sennrich (2019),
-    arXiv 1910.07467, equation 4: the mean is not subtracted and there is no bias; "none" returns x.
+    arXiv 1910.07467, equation 4: the mean is not subtracted and there is no bias, and x may have more axes; "none"
+    returns x.
     """
     if kind == "none":
         return x_BxTxD
@@ -31,5 +32,6 @@ def normalize(kind: str, params: Params, x_BxTxD: Array) -> Array:
     if kind == "layernorm":
         x_BxTxD = x_BxTxD - jnp.mean(x_BxTxD, axis=-1, keepdims=True)
     mean_square_BxTx1 = jnp.mean(x_BxTxD * x_BxTxD, axis=-1, keepdims=True)
-    y_BxTxD = x_BxTxD * lax.rsqrt(mean_square_BxTx1 + NORM_EPSILON) * params["gain"][None, None, :]
+    gain_1x1xD = params["gain"].reshape((1,) * (x_BxTxD.ndim - 1) + (-1,))
+    y_BxTxD = x_BxTxD * lax.rsqrt(mean_square_BxTx1 + NORM_EPSILON) * gain_1x1xD
     return y_BxTxD + params["bias"][None, None, :] if "bias" in params else y_BxTxD

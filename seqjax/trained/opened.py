@@ -201,7 +201,9 @@ class OpenRun:
 
 
 def _state(config: RunConfig, objective: Objective, seed: Any, scale: Any) -> Any:
-    return init_state(objective.init, make_optimizer(config.optimizer), seed, scale, objective.zero_carry())
+    return init_state(
+        objective.init, make_optimizer(config.optimizer, config.model), seed, scale, objective.zero_carry()
+    )
 
 
 @pinned()

@@ -122,7 +122,7 @@ def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[
 
 def _pure_parts(config: RunConfig, objective: Objective) -> tuple[Callable, Callable]:
     """For one run: init(seed, scale), and steps(state, batches, hyper, resets_K, count)."""
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, config.model)
     step = partial(
         train_step,
         loss=objective.loss,

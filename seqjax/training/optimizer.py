@@ -17,21 +17,35 @@ import numpy as np
 import optax
 
 from seqjax.config import OptimizerConfig
+from seqjax.families.family import Family
 from seqjax.models.accounting import group_of
+from seqjax.training.muon import muon
+from seqjax.training.width import scale_by_width
 
 Tree = Any
 _PIECE = 2**20  # steps whose rates are computed at once
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The direction u_t, without learning rate and weight decay.
+def make_optimizer(config: OptimizerConfig, family: Family) -> optax.GradientTransformation:
+    """The direction u_t, without learning rate and weight decay; with the family's width rule, if it has one.
 
     adam, adamw: m / (sqrt(v) + epsilon), bias corrected (Kingma & Ba 2015). adafactor: factored second moment with
-    update clipping (Shazeer & Stern 2018), no momentum. sgd: the gradient with momentum beta1.
+    update clipping (Shazeer & Stern 2018), no momentum. sgd: the gradient with momentum beta1. muon: see
+    `seqjax.training.muon`.
     """
+    direction = _direction(config, family)
+    if family.widening == 1.0:
+        return direction
+    return optax.chain(direction, scale_by_width(family, config.name))
+
+
+def _direction(config: OptimizerConfig, family: Family) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
     match config.name:
         case "adam" | "adamw":
-            return optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+            return adam
+        case "muon":
+            return muon(config.momentum, getattr(family, "hidden", None), adam)
         case "adafactor":
             return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
         case "sgd":

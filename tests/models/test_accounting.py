@@ -20,7 +20,7 @@ RECURRENT = [
     for family, reset in (("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before"))
     for d_model, d_hidden, tied, bias in ((12, None, False, True), (12, 20, False, False), (12, None, True, True))
     for n_layers in (1, 3)
-]
+] + [recurrent("lstm", 12, 20, 3, residual=True, norm="rmsnorm", bias=False)]
 TRANSFORMERS = [
     Transformer(d_model=12, n_heads=2, n_layers=2, norm=norm, positions=positions, mlp=mlp, bias=bias)
     for norm, positions in (("layernorm", "learned"), ("rmsnorm", "rotary"), ("none", "none"))
@@ -30,6 +30,7 @@ TRANSFORMERS = [
     Transformer(d_model=12, n_heads=3, n_layers=5, attention=False),
     Transformer(d_model=12, n_heads=3, n_layers=2, attention=False, mlp="none"),
     Transformer(d_model=12, n_heads=3, n_layers=2, d_ff=7, tied_embeddings=True),
+    Transformer(d_model=12, n_heads=3, n_layers=2, qk_norm=True, initial="fan_in", zero_output=True),
 ]
 WINDOWS = [
     Window(d_model=6, window=3, d_ff=10, n_layers=n_layers, bias=bias) for n_layers in (1, 3) for bias in (True, False)
@@ -58,7 +59,8 @@ def test_closed_formulas_of_recurrent_models():
         h, n = config.d_hidden or d, gates[config.family]
         assert counts["non_embedding"] == counts["matrices"] == n * (d * h + h * h) + (n_layers - 1) * n * 2 * h * h
         extra = h if config.family == "gru" and config.reset == "after" else 0
-        assert counts["vectors"] == (n_layers * (n * h + extra) if config.bias else 0)
+        gains = h * (n_layers - 1) if config.norm == "rmsnorm" else 0
+        assert counts["vectors"] == gains + (n_layers * (n * h + extra) if config.bias else 0)
         assert counts["embedding"] == V * d
         assert counts["readout"] == (0 if config.tied_embeddings else V * h)
         assert counts["readout_bias"] == (V if config.bias else 0)

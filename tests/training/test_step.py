@@ -32,7 +32,7 @@ def batch(config: Any, seed: int = 0) -> np.ndarray:
 
 
 def step_of(config: Any) -> tuple[TrainState, Callable[..., Any]]:
-    model, optimizer = make_model(config, V), make_optimizer(config.optimizer)
+    model, optimizer = make_model(config, V), make_optimizer(config.optimizer, config.model)
     carry = model.initial_state(config.train.batch_size) if config.data.batching == "streams" else None
     step = partial(
         train_step, loss=next_token_loss(model), optimizer=optimizer, clip_norm=config.optimizer.clip_norm,
@@ -218,7 +218,7 @@ def test_the_carry_is_zeroed_where_asked(make_config: Any) -> None:
 def test_runs_can_be_stacked(make_config: Any, family: str) -> None:
     """Seeds and rates on a leading axis, one program: each lane equals its solo run."""
     config = make_config(family, **{"optimizer.name": "sgd"})  # Adam turns gradients of rounding size into whole steps
-    model, optimizer = make_model(config, V), make_optimizer(config.optimizer)
+    model, optimizer = make_model(config, V), make_optimizer(config.optimizer, config.model)
     step = partial(train_step, loss=next_token_loss(model), optimizer=optimizer, clip_norm=1.0)
     seeds, rates = jnp.arange(3), jnp.array([1e-3, 1e-2, 3e-2])
     init = jax.jit(partial(init_state, make_objective(config, V).init, optimizer))

@@ -1,0 +1,55 @@
+"""muP: how learning rates follow the width, so that the rate found at one width holds at another.
+
+With m = D / `model.base_width`, the rate of a parameter is the run's rate times (Yang et al. 2022, arXiv 2203.03466,
+table 3, for updates like Adam's, whose entries do not depend on the gradient's size):
+
+    recurrent, attention and MLP matrices     1 / m         under Muon 1 / sqrt(m), see below
+    readout                                   1 / m
+    embedding                                 s(base) / s(D), where x_t = s(D) E[token_t]
+    positions, biases, gains                  1
+
+A matrix of D inputs sums D small changes of one sign, so the change of its outputs grows with D unless each is D times
+smaller. Muon's update has the spectral norm 0.2 sqrt(max(in, out)), which grows with sqrt(m) alone. Initial values
+follow in the family: matrices as 1 / sqrt(inputs), the readout as 1 / inputs, and scores of attention are divided by
+the head's width, not its root. At D = base_width everything is as without the rule. Weight decay is not scaled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from seqjax.families.family import Family
+from seqjax.models.accounting import group_of
+from seqjax.training.muon import matrix_axes
+
+Tree = Any
+
+
+def rate_factors(family: Family, optimizer: str, params: Tree) -> Tree:
+    """The factor on the learning rate of every parameter.
+
+    Args:
+        optimizer: one of `seqjax.config.WIDTH_RULES`.
+    """
+    m, hidden = family.widening, getattr(family, "hidden", None)
+    embedding = family.widened(family.base_width).embedding_scale / family.embedding_scale if m != 1.0 else 1.0
+    of_group = {"matrices": 1 / m, "readout": 1 / m, "embedding": embedding}
+
+    def factor(path: Any, leaf: jax.Array) -> float:
+        if optimizer == "muon" and matrix_axes(path, leaf.shape, hidden) is not None:
+            return m**-0.5
+        return of_group.get(group_of(path), 1.0)
+
+    return jax.tree.map_with_path(factor, params)
+
+
+def scale_by_width(family: Family, optimizer: str) -> optax.GradientTransformation:
+    """Multiply the directions by `rate_factors`."""
+
+    def update(directions: Tree, params: Tree) -> Tree:
+        return jax.tree.map(lambda u, factor: u * factor, directions, rate_factors(family, optimizer, directions))
+
+    return optax.stateless(update)
