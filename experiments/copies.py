@@ -27,7 +27,7 @@ from seqjax.comparison.figures import draw_copies
 from seqjax.data.copies import UNIT, Copies
 from seqjax.host.folders import cache_folder
 from seqjax.host.guard import guarded
-from seqjax.plots.style import LABELS
+from seqjax.plots.labels import LABELS
 
 PROCESS = Copies(symbols=8, distances=6)
 HELD_OUT = 1024  # windows

@@ -20,7 +20,8 @@ from seqjax.comparison.judging import LSTM, TRANSFORMER
 from seqjax.comparison.measured import Comparison, model_name, size_ranks
 from seqjax.families import hues_of, in_order, label_of
 from seqjax.host.wording import si
-from seqjax.plots.style import COLOURS, DASHES, HUES, MARKERS, NAMES, figure, log_axis, styled, widened
+from seqjax.plots.labels import HUES
+from seqjax.plots.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
 
 SIZE, DEPTH, FAMILY = "params_non_embedding", "model.n_layers", "model.family"
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]

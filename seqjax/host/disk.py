@@ -70,11 +70,11 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def read_json_lines(path: Path, is_whole: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """The objects in a file of one a line, oldest first; none where there is no file. A line that is torn, overwritten
-    or not whole is left out."""
+    """The objects in a file with one per line, oldest first; [] without a file. Incomplete or damaged lines are left
+    out."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
             record = json.loads(line)
             if isinstance(record, dict) and is_whole(record):
                 records.append(record)

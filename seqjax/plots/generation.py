@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqjax.plots.style import COLOURS, DASHES, HUES, MARKERS, figure, styled
+from seqjax.plots.labels import HUES
+from seqjax.plots.style import COLOURS, DASHES, MARKERS, figure, styled
 
 Curve = Sequence[tuple[float, float, float]]
 """(temperature, mean over runs, half the width of its 95 % interval)."""

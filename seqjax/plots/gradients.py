@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqjax.laws.intervals import t_interval
-from seqjax.plots.style import DASHES, HUES, LABELS, MARKERS, figure, log_axis, styled
+from seqjax.plots.labels import HUES, LABELS
+from seqjax.plots.style import DASHES, MARKERS, figure, log_axis, styled
 
 OF = {"h": "state h", "c": "cell c (h held)", "x": "residual stream x, before block 1"}
 SHOWN = 0.75

@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqjax.plots.style import COLOURS, LABELS, MARKERS, figure, styled
+from seqjax.plots.labels import LABELS
+from seqjax.plots.style import COLOURS, MARKERS, figure, styled
 
 NAMES = LABELS | {"bag": "bag of words", "window": "window of 5"}
 TITLES = {"sst2": "SST-2", "phrases": "generated: order decides"}

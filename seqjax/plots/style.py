@@ -17,12 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from seqjax.errors import UserError, printable
-from seqjax.families import FAMILIES
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.wording import si
 
-HUES = {name: family.colour for name, family in FAMILIES.items()}
-LABELS = {name: family.label for name, family in FAMILIES.items()}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito 2008
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")

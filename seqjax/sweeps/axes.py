@@ -129,7 +129,7 @@ class Axes:
             raise UserError(f"{place}: search.seeds: expected a list of whole numbers below 2**31, got {seeds!r}")
         for key in (RATE, *([SEED] if seeds else [])):
             if key in self.places:
-                raise UserError(f"{self.places[key]}: {key}: the search has an axis over it already")
+                raise UserError(f"{self.places[key]}: {key}: the search already has an axis over it")
         self.places[RATE] = self.file.place("search.rates")
         return SearchOptions(tuple(sorted(float(rate) for rate in set(rates))), extend, tuple(seeds))
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import experiment
 import numpy as np
 import pytest
 
 from seqjax.data.copies import Copies
+from seqjax.sweeps.grid import read_sweep
+from seqjax.training.loop import train
+
+SWEEPS = Path(__file__).parents[2] / "configs" / "sweeps"
+MODELS = {("transformer", 64), ("lstm", 128)}  # family and width
 
 
 def test_every_copy_is_of_the_symbol_so_many_units_back():
@@ -48,6 +54,7 @@ def test_more_letters_than_there_are_is_told(changes):
         Copies(**changes)
 
 
+@pytest.mark.slow
 def test_the_families_part_on_it_as_theory_says(tmp_path):
     """A Transformer comes down to the floor; an LSTM learns some copies, forgets the others, and stops falling.
 
@@ -56,12 +63,14 @@ def test_the_families_part_on_it_as_theory_says(tmp_path):
     """
     copies = experiment.load("copies")
     corpus = copies.PROCESS.write(tmp_path / "corpus", 400_000)
-    floor = copies.PROCESS.copies_of(copies.PROCESS.floor(copies.CONTEXT))
+    sweep = read_sweep(SWEEPS / "copies.yaml", {"data.corpus": str(corpus), "train.steps": 250})
+    chosen = [p.config for p in sweep.runs() if (p.config.model.family, p.config.model.d_model) in MODELS]
+    floor = copies.PROCESS.copies_of(copies.PROCESS.floor(chosen[0].train.context_length))
     losses = {}
-    for name in ("Transformer, 1 layer of 64", "LSTM, 1 layer of 128"):
-        config = copies.config_of(copies.MODELS[name], corpus, steps=250)
-        copies.train(config, tmp_path / name, devices=1, wandb_mode="disabled", quiet=True)
-        losses[name] = copies.PROCESS.copies_of(copies.losses(tmp_path / name))
+    for config in chosen:
+        folder = tmp_path / config.model.family
+        train(config, folder, devices=1, wandb_mode="disabled", quiet=True)
+        losses[config.model.family] = copies.PROCESS.copies_of(copies.losses(folder))
     transformer, lstm = losses.values()
     assert np.abs(transformer - floor)[-16:].mean() < 0.1
     assert np.abs(transformer - floor).mean() < 0.15
