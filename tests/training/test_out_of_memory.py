@@ -13,7 +13,8 @@ from seqjax import runs
 from seqjax.cli import main
 from seqjax.host.out_of_memory import OutOfMemory
 from seqjax.sweeps import worker
-from seqjax.training import loop
+from seqjax.training import bundle
+from seqjax.training.bundle import Bundle
 from seqjax.training.loop import train
 
 ASKED = JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\nmore\n")
@@ -21,7 +22,7 @@ ASKED = JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.
 
 def has_no_room(patch: pytest.MonkeyPatch, where: str, call: int, error: Exception) -> None:
     """The call of that number of the bundle's method raises the error; a call from then on."""
-    real, calls = getattr(loop._Bundle, where), []
+    real, calls = getattr(Bundle, where), []
 
     def fails(*arguments: Any, **how: Any) -> Any:
         calls.append(None)
@@ -29,7 +30,7 @@ def has_no_room(patch: pytest.MonkeyPatch, where: str, call: int, error: Excepti
             raise error
         return real(*arguments, **how)
 
-    patch.setattr(loop._Bundle, where, fails)
+    patch.setattr(Bundle, where, fails)
 
 
 @pytest.mark.parametrize("error", [ASKED, MemoryError()], ids=["XLA", "Python"])
@@ -39,11 +40,11 @@ def test_the_keys_are_named_and_the_checkpoint_stays(
     """A step does not fit, later the evaluation at step 10 does not; a state is saved before it is evaluated."""
     config, folder = make_config("window"), tmp_path / "run"
     with monkeypatch.context() as patch:
-        has_no_room(patch, "_schedule", 2, error)
+        has_no_room(patch, "schedule", 2, error)
         with pytest.raises(OutOfMemory, match=r"raise train\.accumulation \(now 1\), or lower train\.batch_size \(now"):
             train(config, folder, devices=1, quiet=True)
     with monkeypatch.context() as patch:
-        program = loop.make_bundle
+        program = bundle.make_bundle
 
         def make(*arguments: Any, **how: Any) -> Any:
             made = program(*arguments, **how)
@@ -53,7 +54,7 @@ def test_the_keys_are_named_and_the_checkpoint_stays(
 
             return replace(made, score=score)
 
-        patch.setattr(loop, "make_bundle", make)
+        patch.setattr(bundle, "make_bundle", make)
         assert main(["train", str(folder), "--quiet", "--wandb", "disabled"]) == 2
     told = capsys.readouterr().err
     assert "out of memory" in told and "lower evaluation.batch_size (now 16)" in told
@@ -63,7 +64,7 @@ def test_the_keys_are_named_and_the_checkpoint_stays(
 
 
 def test_other_errors_are_not_taken_for_it(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    has_no_room(monkeypatch, "_schedule", 1, RuntimeError("other"))
+    has_no_room(monkeypatch, "schedule", 1, RuntimeError("other"))
     with pytest.raises(RuntimeError, match=r"^other$"):
         train(make_config("window"), tmp_path / "run", devices=1, quiet=True)
 
