@@ -4,8 +4,8 @@
     python experiments/context_length.py --dry-run
 
 An LSTM and a Transformer of as many non-embedding parameters; each context has as many tokens in a batch, as many
-steps and as many learning rates. A model is evaluated on windows of its own context, zero state at their start. What
-was found here is in experiments/results/context_length/results.json.
+steps and as many learning rates. A model is evaluated on windows of its own context, zero state at their start.
+`--record` keeps the results in experiments/results.
 """
 
 from __future__ import annotations

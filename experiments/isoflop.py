@@ -4,8 +4,8 @@
     python experiments/isoflop.py --dry-run
 
 Three budgets of FLOPs (exact count), five sizes each, three learning rates for each; the tokens follow. Parabolas
-through the losses of one budget give the best size, and a line through those N ~ C^a. What was found here is in
-experiments/results/isoflop/results.json.
+through the losses of one budget give the best size, and a line through those N ~ C^a.
+`--record` keeps the results in experiments/results.
 """
 
 from __future__ import annotations

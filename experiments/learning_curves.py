@@ -5,7 +5,8 @@
 
 The learning rate is constant after its warmup, so that every point of a curve is what a run that ends there would
 have, but for the decay that it lacks. The law is fitted to the points from a tenth of the run on; points of one run
-are resampled together. What was found here is in experiments/results/learning_curves/results.json.
+are resampled together.
+`--record` keeps the results in experiments/results.
 """
 
 from __future__ import annotations

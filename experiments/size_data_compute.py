@@ -5,8 +5,8 @@
 
 One sweep, four sizes by four budgets of tokens, three learning rates each. L(N) is taken at the largest budget, L(D)
 at the largest size, each token seen once; L(C) on the runs that no other beats with as little compute. Runs this small
-are far from convergence: the exponents describe this range and no other. What was found here is in
-experiments/results/size_data_compute/results.json; no exponent is expected to be the paper's.
+are far from convergence: the exponents describe this range and no other. No exponent is
+expected to be the paper's. `--record` keeps the results in experiments/results.
 """
 
 from __future__ import annotations

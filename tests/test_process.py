@@ -94,6 +94,17 @@ def test_output_that_was_asked_for_and_not_delivered(
     assert ("standard output" in capsys.readouterr().err) == (code == 2)
 
 
+def test_a_working_folder_that_was_deleted_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert guarded(lambda: os.mkdir("runs") or 0) == 2  # type: ignore[func-returns-value]
+    assert capsys.readouterr().err == "error: the working folder was deleted; change to another\n"
+
+
 def test_streams_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """sys.stdout is None in a process without one."""
     monkeypatch.setattr(sys, "stdout", None)

@@ -15,6 +15,7 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Family, family_of, own
 from seqjax.families.family import Impossible
+from seqjax.host.disk import check_place
 from seqjax.host.own_code import class_of
 from seqjax.host.wording import si
 
@@ -65,8 +66,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             check(_config(family, width, options))
         except Impossible as error:
             raise UserError(f"command line: --sizes {width}: {family}: {error}") from None
-    if options.json and not Path(options.json).parent.is_dir():
-        raise UserError(f"command line: --json {options.json}: no such folder {Path(options.json).parent}")
+    if options.json:
+        check_place(Path(options.json))
     from seqjax.training.hardware import describe_hardware, describe_versions, peak_flops
 
     hardware, versions = describe_hardware(), describe_versions()

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     tables.check(options)
     law = law_named(options.law)
     if options.json is not None:
-        from seqjax.laws.files import check_place
+        from seqjax.host.disk import check_place
 
         check_place(options.json)
     if options.plot is not None:

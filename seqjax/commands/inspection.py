@@ -68,6 +68,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.plots.style import check_name, save
 
     check_name(options.output)
+    if options.json:
+        disk.check_place(options.json)
     for run in runs:
         if run.tokenizer.sha256 != runs[0].tokenizer.sha256:
             raise UserError(

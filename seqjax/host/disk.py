@@ -49,6 +49,20 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def check_place(path: Path) -> None:
+    """Check before long work that ``path`` can be written.
+
+    Raises:
+        UserError: it is a folder, or its folder does not exist or cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: cannot be written: Is a directory")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written: Permission denied")
+
+
 def read_json(path: Path, kind: type = dict) -> Any:
     """The value of type ``kind`` in a JSON file of a run or sweep.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -41,6 +42,8 @@ def _outcome(work: Callable[[], int], name: str, keeps: bool) -> int:
     except OSError as error:  # a full disk, a folder without permission: not a fault of the program
         if error.errno is None:
             raise
+        if isinstance(error, FileNotFoundError) and not _has_working_folder():
+            return _mistake("the working folder was deleted; change to another")
         return _mistake(f"{printable(str(error.filename or name))}: {error.strerror}")
     except Interrupted as stop:
         print(f"{stop}; the same command resumes from here", file=sys.stderr)
@@ -53,6 +56,14 @@ def _outcome(work: Callable[[], int], name: str, keeps: bool) -> int:
         if not is_out_of_memory(error):
             raise
         return _mistake(f"{f'{name}: ' if name else ''}{reason(error)}: give it less at once, or a smaller model")
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _mistake(text: str) -> int:

@@ -137,7 +137,7 @@ class Shelf(Generic[Thing]):
         return self._known[name]
 
     def adopt_file(self, name: str, path: Path) -> Thing:
-        """As :meth:`adopt`, from a file that was kept.
+        """As :meth:`Shelf.adopt`, from a file that was kept.
 
         Raises:
             UserError: it is absent, or as `adopt`.

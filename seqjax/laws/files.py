@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from seqjax import __version__
 from seqjax.errors import UserError
-from seqjax.host.disk import finite, write_json
+from seqjax.host.disk import check_place, finite, write_json
 from seqjax.host.own_code import class_of, is_own, sha256_of
 from seqjax.laws.fitting import Fit
 from seqjax.laws.own import law_named, shelf
@@ -189,15 +188,3 @@ def _damage(fit: Fit, saved: Mapping[str, Any]) -> str:
     if any(value is None for value in constants) or not np.allclose(list(fit.constants.values()), constants, rtol=1e-6):
         return "params and theta are not the same constants"
     return ""
-
-
-def check_place(path: Path) -> None:
-    """Check before a long fit that ``path`` can be written.
-
-    Raises:
-        UserError: its folder does not exist or cannot be written.
-    """
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: cannot be written: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path}: cannot be written: Permission denied")

@@ -11,7 +11,10 @@ from seqjax.cli import main
     "words, message",
     [
         (["--sizes", "10"], "--sizes 10: transformer: 4 heads do not divide d_model 10"),
-        (["--sizes", "8", "--json", "/no/such/folder/x"], "--json /no/such/folder/x: no such folder"),
+        (
+            ["--sizes", "8", "--json", "/no/such/folder/x"],
+            "/no/such/folder/x: cannot be written: there is no folder /no/such/folder",
+        ),
     ],
 )
 def test_what_cannot_be_timed_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

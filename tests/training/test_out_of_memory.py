@@ -14,6 +14,7 @@ from seqjax.cli import main
 from seqjax.host.out_of_memory import OutOfMemory
 from seqjax.sweeps import worker
 from seqjax.training import bundle
+from seqjax.training.bundle import Bundle
 from seqjax.training.loop import train
 
 ASKED = JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.\nmore\n")
@@ -21,7 +22,7 @@ ASKED = JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.
 
 def has_no_room(patch: pytest.MonkeyPatch, where: str, call: int, error: Exception) -> None:
     """The call of that number of the bundle's method raises the error; a call from then on."""
-    real, calls = getattr(bundle.Bundle, where), []
+    real, calls = getattr(Bundle, where), []
 
     def fails(*arguments: Any, **how: Any) -> Any:
         calls.append(None)
@@ -29,7 +30,7 @@ def has_no_room(patch: pytest.MonkeyPatch, where: str, call: int, error: Excepti
             raise error
         return real(*arguments, **how)
 
-    patch.setattr(bundle.Bundle, where, fails)
+    patch.setattr(Bundle, where, fails)
 
 
 @pytest.mark.parametrize("error", [ASKED, MemoryError()], ids=["XLA", "Python"])
