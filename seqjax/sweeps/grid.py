@@ -15,9 +15,10 @@
       rates: [1e-3, 3e-3, 1e-2]
 
 An axis may be any dotted key, ``size.*`` and ``horizon.*`` too, or ``base``: config files, relative to the sweep file.
-Two kinds of options change the axes. ``--grid.train.seed "[0, 1]"`` adds an axis to the grid, or replaces its values.
-``--only.train.seed 1`` keeps only the points with this value, or with one of a list. The runs are the product of the
-list's entries, the zip's steps, the grid's combinations and the rates. The rates vary fastest.
+Options change the axes. ``--grid.train.seed "[0, 1]"`` adds an axis to the grid, or replaces its values, and
+``--search.rates "[1e-3, 3e-3, 1e-2]"`` the search's. ``--only.train.seed 1`` keeps only the points with this value, or
+with one of a list. The runs are the product of the list's entries, the zip's steps, the grid's combinations and the
+rates. The rates vary fastest.
 """
 
 from __future__ import annotations
@@ -139,13 +140,14 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     if base is not None and not isinstance(base, str):
         raise UserError(f"{file.place(BASE)}: base: expected the name of a file, got {base!r}")
     options = dict(options or {})
-    of_grid, only = taken(options, "grid"), taken(options, "only")
-    if of_grid and isinstance(axes["grid"] or {}, Mapping):
-        axes["grid"] = {**(axes["grid"] or {}), **of_grid}
-    file.places.update({f"grid.{key}": "command line" for key in of_grid})
+    for section in ("grid", "search"):
+        given = taken(options, section)
+        if given and isinstance(axes[section] or {}, Mapping):
+            axes[section] = {**(axes[section] or {}), **given}
+        file.places.update({f"{section}.{key}": "command line" for key in given})
     reader = Axes(file)
     parts = [reader.listed(axes["list"]), reader.zipped(axes["zip"]), reader.gridded(axes["grid"])]
-    points = chosen([reader.joined(combination) for combination in itertools.product(*parts)], only)
+    points = chosen([reader.joined(combination) for combination in itertools.product(*parts)], taken(options, "only"))
     bases = {point.get(BASE) for point in points}
     if base is not None and bases != {None}:
         raise UserError(f"{file.place(BASE)}: base: is given for all runs and as an axis; take one away")

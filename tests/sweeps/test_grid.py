@@ -217,6 +217,10 @@ def test_an_option_replaces_an_axis_of_the_grid_or_adds_one(sweep_of: Any) -> No
     assert list(sweep.points) == [{"train.seed": 7, "train.steps": 3}, {"train.seed": 7, "train.steps": 4}]
     with pytest.raises(UserError, match=r"command line: grid: train.seed: expected a list of values, got 7"):
         sweep_of(text, {"grid.train.seed": "7"})
+    searched = sweep_of("search: {rates: [1, 2, 3], extend: 2}", {"search.rates": "[1e-3, 3e-3, 1e-2]"}).search
+    assert (searched.rates, searched.extend) == ((1e-3, 3e-3, 1e-2), 2)
+    with pytest.raises(UserError, match=r"command line: search.rates: expected at least three different rates"):
+        sweep_of("search: {rates: [1, 2, 3]}", {"search.rates": "[1, 2]"})
 
 
 def test_an_option_chooses_points(sweep_of: Any) -> None:
