@@ -26,7 +26,7 @@ from seqjax.config.plain import whole
 from seqjax.host.disk import write_json
 from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
-from seqjax.laws.fitting import DELTAS, deltas_to, refit, resamples, widened
+from seqjax.laws.fitting import DELTAS, deltas_to, refit, refits
 from seqjax.laws.forms import LAWS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +61,7 @@ def main() -> int:
     return 0
 
 
-def coverage(name: str, objective: str, tables: int, refits: int) -> dict[str, float]:
+def coverage(name: str, objective: str, tables: int, count: int) -> dict[str, float]:
     """Share of the tables whose interval holds the truth, for each constant."""
     tests = _tests()
     law, delta = LAWS[name], DELTAS[objective]
@@ -70,9 +70,8 @@ def coverage(name: str, objective: str, tables: int, refits: int) -> dict[str, f
     for table in range(tables):
         points = tests.measured(name, 3e-3, table)
         theta = refit(law, points, truth, deltas_to(delta)).theta_SxP
-        weights = resamples(points, refits, table)
-        draws = refit(law, points, np.repeat(theta, refits, axis=0), deltas_to(delta)[-4:], weights).theta_SxP
-        low, high = np.percentile(widened(points, theta[0], draws), (2.5, 97.5), axis=0)
+        draws, _ = refits(law, points, theta[0], delta, count, table)
+        low, high = np.percentile(draws, (2.5, 97.5), axis=0)
         covered += (low <= truth) & (truth <= high)
     return dict(zip(law.names, (covered / tables).tolist(), strict=True))
 
