@@ -2,11 +2,12 @@
 
     e_g = +- t sqrt(k / (k - P)) s_h u_g,    u_g = r_g / s_g,    s_g = root mean square of r_g
 
-r_g are the residuals of log L in cluster g, k is the number of clusters, P that of constants. The sign is drawn, and h
-is drawn from the `NEAR` clusters whose predicted losses are nearest to that of g, itself among them. So a cluster keeps
-the shape of its residuals and takes their size from clusters like it; noise may differ between low and high losses.
-That is a residual bootstrap (Efron 1979) with signs, as a wild bootstrap of absolute deviations has them (Feng, He &
-Hu 2011).
+r_g are the residuals of log L in cluster g, k is the number of clusters, P that of constants. The sign is drawn. With
+probability min(1, SHARED P / k), h is drawn from the `NEAR` clusters whose predicted losses are nearest to that of g;
+else h = g. So a cluster keeps the shape of its residuals. With few points it takes their size from clusters like it: a
+residual that is small by chance must not hold the law fast. With many points a cluster mostly keeps its own size: noise
+may differ, and be large at the points that decide a constant. That is between a residual bootstrap (Efron 1979) and a
+wild bootstrap with signs, which holds for absolute deviations too (Feng, He & Hu 2011).
 
 A fit pulls itself towards each point, so residuals are too small: sqrt(k / (k - P)) corrects that. With few clusters
 left over their size is itself uncertain: t = t_{0.975, k - P} / z_{0.975} (Student 1908).
@@ -21,6 +22,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 NEAR = 12  # clusters that share the size of their residuals
+SHARED = 10.0  # see the module; measured in experiments/coverage.py and on the points of Hoffmann et al. 2022
 NORMAL = 1.959964  # 97.5 % point of the normal distribution
 
 
@@ -51,6 +53,8 @@ def drawn_noise(
     first_k = np.clip(rank_k - near // 2, 0, k - near)
     rng = np.random.default_rng(seed)
     other_Rxk = order[first_k + rng.integers(near, size=(count, k))]
+    shares_Rxk = rng.random((count, k)) < SHARED * constants / k
+    other_Rxk = np.where(shares_Rxk, other_Rxk, np.arange(k))
     sign_Rxk = rng.choice([-1.0, 1.0], size=(count, k))
     wider = students_factor(k - constants) * np.sqrt(k / (k - constants))
     return wider * shape_n * (sign_Rxk * scale_k[other_Rxk])[:, cluster]
