@@ -182,8 +182,11 @@ def few_sentence(rows: list[dict[str, Any]]) -> str:
         found = [q for row in rows if row["points"] == points for q in row["quantities"].values()]
         coverage, width = (np.median([q[key] for q in found]) for key in ("coverage", "width"))
         parts.append(f"{points} points {100 * coverage:.0f} %, {width:.1f}")
+    tables = " to ".join(
+        str(n) for n in sorted({min(row["tables"] for row in rows), max(row["tables"] for row in rows)})
+    )
+    cases = ", ".join(dict.fromkeys(row["case"] for row in rows))
     return (
-        "Of predictions, constants, ratios, crossings and optima together, medians of coverage, and of the width over "
-        "that\nof an oracle which knows the noise: " + "; ".join(parts) + ".\nFive points leave two to tell the noise: "
-        "no 95 % interval is much narrower there."
+        f"With few points ({cases}; {tables} tables each), medians over all that is derived of coverage,\n"
+        "and of the width over that of an oracle which knows the noise:\n" + "; ".join(parts) + "."
     )
