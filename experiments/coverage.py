@@ -1,12 +1,13 @@
-"""How often the 95 % intervals of `seqjax.laws` hold the truth: many synthetic tables for each law.
+"""How often the 95 % intervals of `seqjax.laws` hold the truth, and how wide they are: many synthetic tables.
 
     python experiments/coverage.py                       # 400 tables, 200 refits each: about 20 minutes on two cores
     python experiments/coverage.py --laws kaplan-n --tables 1000
+    python experiments/coverage.py --few offset-c --tables 60 --refits 100    # predictions and more, 5 to 40 points
     python experiments/coverage.py --report
 
 Each table is a law with published constants, on a grid over several decades, with normal noise of 0.3 % in log L. Fits
 start from the truth (how they find it from afar is tested elsewhere). Wanted: 90 to 99 % for every law. A share of 400
-tables is itself uncertain by 1.1 %.
+tables is itself uncertain by 1.1 %. Of few points, and of all that is derived from a fit: `coverage_few.py`.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from typing import Any
 
 import numpy as np
 from common import writable
+from coverage_few import CASES, NOISE, few, few_as_text, few_sentence
 
 from seqjax.config.plain import whole
 from seqjax.host.disk import write_json
 from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
-from seqjax.laws.fitting import DELTAS, deltas_to, refit, resamples, widened
+from seqjax.laws.fitting import DELTAS, deltas_to, refit, refits
 from seqjax.laws.forms import LAWS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"
+METHOD = "widened noise"  # of the refits; rows without it were measured with refits to resampled points
 SKIPPED = {("data-constrained", "lad"), ("chinchilla-outer", "lad")}  # for want of time
 
 
@@ -42,26 +45,51 @@ def main() -> int:
     parser.add_argument("--objectives", nargs="+", default=["huber", "lad", "least-squares"], choices=list(DELTAS))
     parser.add_argument("--tables", type=whole(), default=400)
     parser.add_argument("--refits", type=whole(), default=200)
+    parser.add_argument("--few", nargs="+", choices=list(CASES), help="few points, and what is derived from a fit")
+    parser.add_argument("--points", nargs="+", type=whole(), help="with --few: only these numbers of points")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
-    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    record = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": [], "few": []}
     if not options.report:
         writable(RESULTS.parent)
-        for name in options.laws:
-            for objective in options.objectives:
-                key = {"law": name, "objective": objective, "tables": options.tables, "refits": options.refits}
-                if any(row.items() >= key.items() for row in rows) or (name, objective) in SKIPPED:
-                    continue
-                rows.append(key | {"coverage": coverage(name, objective, options.tables, options.refits)})
-                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-                RESULTS.parent.mkdir(parents=True, exist_ok=True)
-                write_json(RESULTS, {"date": time.strftime("%Y-%m-%d"), "noise": 3e-3, "rows": rows})
-    print(as_text(rows))
-    print(f"\n{sentence({'rows': rows})}")
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        for kind, key in _wanted(options, record):
+            size = (options.tables, options.refits)
+            if kind == "few":
+                row = key | {"quantities": few(key["case"], key["objective"], key["points"], *size)}
+            else:
+                row = key | {"coverage": coverage(key["law"], key["objective"], *size)}
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            same = ("case", "law", "objective", "points")
+            kept = [old for old in record.get(kind, []) if any(old.get(name) != row.get(name) for name in same)]
+            record |= {"date": time.strftime("%Y-%m-%d"), "noise": NOISE, kind: [*kept, row]}
+            write_json(RESULTS, record)
+    print(f"{as_text(record['rows'])}\n\n{few_as_text(record['few'])}\n\n{sentence(record)}")
     return 0
 
 
-def coverage(name: str, objective: str, tables: int, refits: int) -> dict[str, float]:
+def _wanted(options: argparse.Namespace, record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What to measure that is not recorded by the same method: ("rows" or "few", what names it)."""
+    shared = {"tables": options.tables, "refits": options.refits, "method": METHOD}
+    if options.few:
+        found = [
+            ("few", {"case": case, "objective": objective, "points": count} | shared)
+            for case in options.few
+            for objective in options.objectives
+            for count in CASES[case]
+            if not options.points or count in options.points
+        ]
+    else:
+        found = [
+            ("rows", {"law": name, "objective": objective} | shared)
+            for name in options.laws
+            for objective in options.objectives
+            if (name, objective) not in SKIPPED
+        ]
+    return [(kind, key) for kind, key in found if not any(old.items() >= key.items() for old in record.get(kind, []))]
+
+
+def coverage(name: str, objective: str, tables: int, count: int) -> dict[str, float]:
     """Share of the tables whose interval holds the truth, for each constant."""
     tests = _tests()
     law, delta = LAWS[name], DELTAS[objective]
@@ -70,9 +98,8 @@ def coverage(name: str, objective: str, tables: int, refits: int) -> dict[str, f
     for table in range(tables):
         points = tests.measured(name, 3e-3, table)
         theta = refit(law, points, truth, deltas_to(delta)).theta_SxP
-        weights = resamples(points, refits, table)
-        draws = refit(law, points, np.repeat(theta, refits, axis=0), deltas_to(delta)[-4:], weights).theta_SxP
-        low, high = np.percentile(widened(points, theta[0], draws), (2.5, 97.5), axis=0)
+        draws, _ = refits(law, points, theta[0], delta, count, table)
+        low, high = np.percentile(draws, (2.5, 97.5), axis=0)
         covered += (low <= truth) & (truth <= high)
     return dict(zip(law.names, (covered / tables).tolist(), strict=True))
 
@@ -100,7 +127,14 @@ def sentence(record: dict[str, Any]) -> str:
         f"In {tables} synthetic tables for each law, 95 % intervals held the truth in\n{by_objective},\n"
         f"means over the constants of a law; single constants {min(singles):.1f} to {max(singles):.1f} %:\n"
         "`python experiments/coverage.py` ([results](experiments/results/coverage/results.json))."
+        + _older(record["rows"])
+        + (f"\n{few_sentence(record['few'])}" if record.get("few") else "")
     )
+
+
+def _older(rows: list[dict[str, Any]]) -> str:
+    count = sum("method" not in row for row in rows)
+    return f"\n({count} of {len(rows)} were measured with an earlier method of refits.)" if count else ""
 
 
 def as_text(rows: list[dict[str, Any]]) -> str:

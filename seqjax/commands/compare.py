@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if (options.plot or options.ratio) and len(groups) > 2:
         raise UserError(f"command line: figures are of two groups; --by {options.by} makes {len(groups)}: use --where")
     fits = {}
-    for number, (group, points) in enumerate(groups.items()):  # families are resampled independently
+    for number, (group, points) in enumerate(groups.items()):  # the noise of families is independent
         with tables.apart(options, group):
             fits[group] = fit(
                 points, law, objective=options.objective, bootstrap=options.bootstrap, seed=options.seed + number

@@ -17,8 +17,9 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.intervals import LEAST_DRAWS, LEVEL
+from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
-from seqjax.laws.surfaces import SAME_SIZE, Surface, sizes_of, students_factor
+from seqjax.laws.surfaces import SAME_SIZE, Surface, sizes_of
 
 BEYOND = np.log(30.0)  # a crossing is looked for so far beyond the data, in log u
 FINE = 0.03  # step of the grid in log u

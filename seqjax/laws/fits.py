@@ -13,7 +13,7 @@ from seqjax.laws.points import Points
 def fit(points: Points, law: Law | str, *, diagnose: bool = True, **options: Any) -> Fit:
     """Fit a law to points.
 
-        sum_i rho(log L(x_i; theta) - log L_i)   from a grid of starts, then refits to resampled points
+        sum_i rho(log L(x_i; theta) - log L_i)   from a grid of starts, then refits to drawn noise
 
     Args:
         law: one of :data:`seqjax.laws.forms.LAWS`, or its name.

@@ -21,6 +21,7 @@ from seqjax.errors import UserError
 from seqjax.laws.forms import Law
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
 from seqjax.laws.minimise import Minima, Residuals, minimise
+from seqjax.laws.noise import drawn_noise
 from seqjax.laws.own import law_named
 from seqjax.laws.points import Points
 from seqjax.laws.splitting import Optimum, best_split, split_exponent
@@ -38,8 +39,8 @@ class Fit:
 
     Attributes:
         law, objective, delta: what was minimised; value: its minimum.
-        theta: of the law, float64 [P]; draws: thetas of the bootstrap refits, [R, P] (R may be 0), widened as
-            :func:`widened` says.
+        theta: of the law, float64 [P]; draws: thetas of the bootstrap refits, [R, P] (R may be 0), as
+            :func:`refits` says: 95 % of what is derived from them is its interval, without a further correction.
         points: what was fitted, with what was left out.
         starts: how many; agreeing: the share that reached the same minimum.
         gradient: largest entry at the minimum; condition: of the Hessian there, scaled to a unit diagonal; rests:
@@ -156,13 +157,15 @@ def refit(
     deltas: list[float],
     weights_Sxn: np.ndarray | None = None,
     free_SxP: np.ndarray | None = None,
+    noise_Sxn: np.ndarray | None = None,
 ) -> Minima:
-    """Minima from each start, with weights of its own, through these deltas one after another."""
+    """Minima from each start through these deltas one after another, with weights and noise in log L of its own."""
     theta_SxP = np.array(theta_SxP, np.float64, ndmin=2)
     weights = np.ones((len(theta_SxP), len(points))) if weights_Sxn is None else weights_Sxn
     logs = {name: np.log(points.variables[name]) for name in law.variables}
     for delta in deltas:
-        found = minimise(residuals_of(law), theta_SxP, weights, (logs, np.log(points.loss)), delta, free_SxP)
+        shared = (logs, np.log(points.loss))
+        found = minimise(residuals_of(law), theta_SxP, weights, shared, delta, free_SxP, noise_Sxn=noise_Sxn)
         theta_SxP = found.theta_SxP
     return found
 
@@ -188,20 +191,6 @@ def best_of_many(law: Law, points: Points, delta: float, theta_SxP: np.ndarray) 
     return one, len(theta_SxP), float(agree[inverse.reshape(-1)].sum() / len(theta_SxP))
 
 
-def resamples(points: Points, count: int, seed: int, least: int = 1) -> np.ndarray:
-    """Weights [count, n] of bootstrap resamples: whole clusters, drawn with replacement.
-
-    Args:
-        least: draw again where fewer different clusters come up; a law cannot be fitted to fewer than its constants.
-    """
-    clusters = int(points.cluster.max()) + 1
-    rng, even = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
-    counts = rng.multinomial(clusters, even, size=count)
-    while (few := (counts > 0).sum(axis=1) < least).any():
-        counts[few] = rng.multinomial(clusters, even, size=int(few.sum()))
-    return counts[:, points.cluster].astype(np.float64)
-
-
 def fit_constants(
     points: Points,
     law: Law | str,
@@ -218,8 +207,8 @@ def fit_constants(
         law: one of :data:`seqjax.laws.forms.LAWS`, or its name.
         objective: ``huber``, ``lad`` or ``least-squares``, all of log L.
         delta: of Huber, in log L; None: that of `DELTAS`.
-        bootstrap: refits to resampled clusters, from the best fit (see :func:`widened`); 0: none, and no intervals.
-        seed: of the resampling.
+        bootstrap: refits to drawn noise, from the best fit (see :func:`refits`); 0: none, and no intervals.
+        seed: of the noise.
         starts_SxP: thetas to start from; None: the law's own grid.
     Raises:
         UserError: an unknown law or objective, a variable that the points lack, fewer points than constants.
@@ -244,7 +233,7 @@ def fit_constants(
     best, starts, agreeing = best_of_many(
         law, points, delta, law.starts_SxP() if starts_SxP is None else np.asarray(starts_SxP)
     )
-    draws, failed = _bootstrap(law, points, best.theta_SxP[0], delta, bootstrap, seed)
+    draws, failed = refits(law, points, best.theta_SxP[0], delta, bootstrap, seed)
     return Fit(
         law=law,
         objective=objective,
@@ -267,26 +256,22 @@ def _why_few(points: Points) -> str:
     return f" (left out: {'; '.join(f'{count} x {rule}' for rule, count in rules.most_common(4))})" if rules else ""
 
 
-def _bootstrap(
-    law: Law, points: Points, theta: np.ndarray, delta: float, count: int, seed: int
-) -> tuple[np.ndarray, int]:
+def refits(law: Law, points: Points, theta: np.ndarray, delta: float, count: int, seed: int) -> tuple[np.ndarray, int]:
+    """Thetas of refits to the law with noise as in :mod:`seqjax.laws.noise`, [R, P], and how many came to no rest.
+
+    The residuals are those of least squares: a small delta goes through P points exactly, and hides their noise.
+    """
     if count == 0:
         return np.empty((0, len(theta))), 0
-    weights = resamples(points, count, seed, least=len(theta))
-    found = refit(law, points, np.tile(theta, (count, 1)), deltas_to(delta)[-4:], weights)
+    predicted = np.log(law.loss(theta, points.variables))
+    squares = refit(law, points, theta, [DELTAS["least-squares"]]).theta_SxP[0]
+    residuals = np.log(points.loss / law.loss(squares, points.variables))
+    _, cluster = np.unique(points.cluster, return_inverse=True)
+    noise_Rxn = drawn_noise(residuals, predicted, cluster, len(theta), count, seed)
+    targets = predicted - np.log(points.loss) + noise_Rxn
+    found = refit(law, points, np.tile(theta, (count, 1)), deltas_to(delta)[-4:], noise_Sxn=targets)
     whole = found.rests_S & np.isfinite(found.theta_SxP).all(axis=1)
-    return widened(points, theta, found.theta_SxP[whole]), int((~whole).sum())
-
-
-def widened(points: Points, theta: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Refits moved away from the fit by k / (k - P), for k clusters and P constants.
-
-    A fit pulls itself towards each point, the more the fewer there are, so refits to resampled points spread too
-    little. The factor is what HC3 (MacKinnon & White 1985) does for points of equal leverage P / k; measured in
-    experiments/coverage.py.
-    """
-    clusters = len(np.unique(points.cluster))
-    return theta + clusters / (clusters - len(theta)) * (draws - theta)
+    return found.theta_SxP[whole], int((~whole).sum())
 
 
 def _condition(hessian: np.ndarray) -> float:

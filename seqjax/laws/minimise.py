@@ -3,7 +3,7 @@
     F(theta) = sum_i w_i rho(r_i(theta)),    rho(r) = r^2 / 2 for |r| <= delta, delta (|r| - delta / 2) beyond
 
 A fit of a law is not convex, and with a small delta the objective is almost not smooth. Many starts and slowly falling
-deltas find the minimum reliably. So Newton's method runs for all starts, or all bootstrap resamples, at once (`vmap`);
+deltas find the minimum reliably. So Newton's method runs for all starts, or all bootstrap refits, at once (`vmap`);
 converged copies are removed.
 """
 
@@ -56,6 +56,10 @@ class _Copy(NamedTuple):
     rests: jax.Array
 
 
+_Fitted = tuple[jax.Array, jax.Array]
+"""Weights and noise of a copy, each [n]."""
+
+
 def minimise(
     residuals: Residuals,
     theta_SxP: np.ndarray,
@@ -64,6 +68,7 @@ def minimise(
     delta: float,
     free_SxP: np.ndarray | None = None,
     iterations: int = 200,
+    noise_Sxn: np.ndarray | None = None,
 ) -> Minima:
     """Minima of F from S starts, each with its own weights.
 
@@ -78,18 +83,20 @@ def minimise(
         shared: a pytree of arrays for all copies.
         free_SxP: False for fixed entries of theta; None: all are free.
         iterations: maximal number per copy.
+        noise_Sxn: taken from the residuals of each copy; None: nothing.
     """
     with pinned(), jax.enable_x64(True):
         theta_SxP = np.array(theta_SxP, np.float64, ndmin=2)
         free = np.ones(theta_SxP.shape, bool) if free_SxP is None else np.asarray(free_SxP, bool)
         common = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (shared, delta))
         begin, advance = _compiled(residuals)
-        copies = _in_chunks(begin, (theta_SxP, free, weights_Sxn), common)
+        fitted = (np.asarray(weights_Sxn), np.zeros(np.shape(weights_Sxn)) if noise_Sxn is None else noise_Sxn)
+        copies = _in_chunks(begin, (theta_SxP, free, fitted), common)
         moving = np.flatnonzero(~copies.rests)
         for _ in range(-(-iterations // ROUND)):
             if not len(moving):
                 break
-            chosen = jax.tree.map(lambda x: np.asarray(x)[moving], (copies, free, weights_Sxn))  # noqa: B023
+            chosen = jax.tree.map(lambda x: np.asarray(x)[moving], (copies, free, fitted))  # noqa: B023
             moved = _in_chunks(advance, chosen, common)
             for whole, part in zip(copies, moved, strict=True):
                 whole[moving] = part
@@ -102,10 +109,10 @@ def minimise(
 def _compiled(residuals: Residuals) -> tuple[Callable, Callable]:
     """(begin, advance) for these residuals, each vmapped over copies and jitted."""
 
-    def look(theta: jax.Array, free: jax.Array, weights: jax.Array, common: Any) -> tuple[jax.Array, ...]:
+    def look(theta: jax.Array, free: jax.Array, fitted: _Fitted, common: Any) -> tuple[jax.Array, ...]:
         """F, its gradient and H (fixed entries of theta removed), and the diagonal of M."""
-        shared, delta = common
-        r, jacobian = residuals(theta, shared), jax.jacfwd(residuals)(theta, shared)
+        (shared, delta), (weights, noise) = common, fitted
+        r, jacobian = residuals(theta, shared) - noise, jax.jacfwd(residuals)(theta, shared)
         within = jnp.abs(r) <= delta
         value = jnp.sum(weights * jnp.where(within, r * r / 2, delta * (jnp.abs(r) - delta / 2)))
         slope = weights * jnp.clip(r, -delta, delta)
@@ -120,12 +127,12 @@ def _compiled(residuals: Residuals) -> tuple[Callable, Callable]:
         value, *derivatives = look(*own, common)
         return _Copy(own[0], value, *derivatives, jnp.float64(1e-2), ~jnp.isfinite(value))
 
-    def step(copy: _Copy, free: jax.Array, weights: jax.Array, common: Any) -> _Copy:
+    def step(copy: _Copy, free: jax.Array, fitted: _Fitted, common: Any) -> _Copy:
         scale = jnp.abs(jnp.diag(copy.hessian)) + copy.bound
         floor = 1e-12 * scale.max() + 1e-300
         root = jnp.linalg.cholesky(copy.hessian + jnp.diag(copy.damping * (scale + floor)))  # NaN if not definite
         move = jnp.nan_to_num(-jax.scipy.linalg.cho_solve((root, True), copy.gradient), nan=0.0)
-        value, gradient, hessian, bound = look(copy.theta + move, free, weights, common)
+        value, gradient, hessian, bound = look(copy.theta + move, free, fitted, common)
         better = value < copy.value
         promise = -jnp.vdot(copy.gradient, move)
         damping = jnp.where(better, jnp.maximum(copy.damping / 8, 1e-14), copy.damping * 4)
@@ -134,11 +141,11 @@ def _compiled(residuals: Residuals) -> tuple[Callable, Callable]:
         moved = jax.tree.map(partial(jnp.where, better), there, copy)
         return moved._replace(damping=damping, rests=near | (damping > STUCK))
 
-    def advance(own: tuple[_Copy, jax.Array, jax.Array], common: Any) -> _Copy:
-        copy, free, weights = own
+    def advance(own: tuple[_Copy, jax.Array, _Fitted], common: Any) -> _Copy:
+        copy, free, fitted = own
 
         def unless_it_rests(_: int, copy: _Copy) -> _Copy:
-            return jax.tree.map(partial(jnp.where, copy.rests), copy, step(copy, free, weights, common))
+            return jax.tree.map(partial(jnp.where, copy.rests), copy, step(copy, free, fitted, common))
 
         return jax.lax.fori_loop(0, ROUND, unless_it_rests, copy)
 

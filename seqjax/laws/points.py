@@ -56,7 +56,7 @@ class Points:
         variables: ``params`` N, ``tokens`` D, ``flops`` C, ``steps``, ``position``, ``unique_tokens``, if known;
             float64 [n], all above 0.
         loss: nats per token, float64 [n].
-        cluster: int [n]; points of one cluster (seeds of one model, checkpoints of one run) are resampled together.
+        cluster: int [n]; points of one cluster (seeds of one model, checkpoints of one run) share their noise.
         rows: the name of each point in its table.
         conventions: variable -> how it was counted, in words.
         left_out: rows of the table that are not fitted.
@@ -94,7 +94,7 @@ def make_points(loss: Any, cluster: Any = None, **variables: Any) -> Points:
     """Points from arrays: ``make_points(loss, params=N, tokens=D)``.
 
     Args:
-        cluster: labels of points that are resampled together; None: points with equal variables.
+        cluster: labels of points that share their noise; None: points with equal variables.
     Raises:
         UserError: a value that is not a positive, finite number, or arrays of different lengths.
     """

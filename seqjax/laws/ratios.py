@@ -118,7 +118,7 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
     """The crossing of two fitted laws of one variable, searched up to a factor 1e6 beyond the data.
 
     Of several crossings it is the one nearest to the middle of the common measured range. Pairs of refits give its
-    interval; the families are resampled independently.
+    interval; the noise of the families is independent.
     """
     name = _variable(a, b)
     log_x = _line(a, b, name)

@@ -117,7 +117,7 @@ def checklist(fit: Fit) -> str:
          f"{len(points)} points, {len(np.unique(points.cluster))} different; {spans}"),
         ("Are N and D varied independently?", _independence(fit)),
         ("Are checkpoints of one run used?",
-         "points with equal variables, or of one cluster, are resampled together: "
+         "points with equal variables, or of one cluster, share their noise: "
          f"{len(points) - len(np.unique(points.cluster))} such repetitions"),
         ("Which points are left out, by which rule?", rules),
         ("How were learning rates chosen?",
@@ -125,8 +125,9 @@ def checklist(fit: Fit) -> str:
         ("What is minimised, by which optimiser?", f"{objective_words(fit)}; damped Newton with exact derivatives"),
         ("How is it initialised?", f"a grid of {fit.starts:,} starts, {fit.agreeing:.1%} of which agree with the best"),
         ("How certain are the constants?",
-         f"{len(fit.draws):,} bootstrap refits of whole clusters, moved away from the fit by k / (k - P), percentiles; "
-         "and profile likelihood" if fit.intervals else "they are not: no refits were asked for"),
+         f"{len(fit.draws):,} bootstrap refits to noise drawn from the residuals of whole clusters, widened for few "
+         "clusters; percentiles; and profile likelihood" if fit.intervals
+         else "they are not: no refits were asked for"),
         ("Is the fit validated on runs it has not seen?",
          f"{held['points']} points with the most {LETTERS[held['variable']]}: {held['mean_error']:.2%} mean error"
          if held else "no: too few points"),

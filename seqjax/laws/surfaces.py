@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
 from seqjax.errors import UserError
+from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
 
 NAMES = ("E", "A", "B", "alpha", "beta")
@@ -96,11 +96,6 @@ def fit_surface(points: Points, draws: int = 1000, seed: int = 0) -> Surface:
     targets = log_loss - residuals + students_factor(left) * wild * corrected  # not theta: its valley is curved
     drawn, _ = _minimise(np.tile(theta, (draws, 1)), targets, n, d, _prior(points.loss))
     return replace(surface, left=left, draws=drawn)
-
-
-def students_factor(left: int) -> float:
-    """How much wider a 95 % interval is when its scale was estimated: t_{0.975, left} / z_{0.975}."""
-    return float(stdtrit(left, 0.975) / 1.959964)
 
 
 def sizes_of(params: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from quick import quick, slow
 
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, Points, fit, make_points
-from seqjax.laws.fitting import deltas_to, refit, resamples, widened
+from seqjax.laws.fitting import deltas_to, refit, refits
+from seqjax.laws.noise import drawn_noise
 from seqjax.laws.published import PUBLISHED
 
 TRUTH: dict[str, dict[str, float]] = {
@@ -129,16 +130,15 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name: str, objective: st
 
     Of all laws, and more tables: experiments/coverage.py.
     """
-    tables, refits = 400 if objective == "least-squares" else 100, 100
+    tables = 400 if objective == "least-squares" else 100
     law, delta = LAWS[name], {"huber": 1e-3, "lad": 1e-6, "least-squares": 1e3}[objective]
     truth = law.theta_P(TRUTH[name])
     covered = np.zeros(len(truth))
     for table in range(tables):
         points = measured(name, 3e-3, table)
         start = refit(law, points, truth, deltas_to(delta)).theta_SxP  # the search is tested elsewhere
-        weights = resamples(points, refits, table)
-        draws = refit(law, points, np.repeat(start, refits, axis=0), deltas_to(delta)[-4:], weights).theta_SxP
-        low, high = np.percentile(widened(points, start[0], draws), (2.5, 97.5), axis=0)
+        draws, _ = refits(law, points, start[0], delta, 100, table)
+        low, high = np.percentile(draws, (2.5, 97.5), axis=0)
         covered += (low <= truth) & (truth <= high)
     share = covered / tables
     print(name, objective, dict(zip(law.names, share.tolist(), strict=True)))
@@ -156,15 +156,18 @@ def test_the_share_of_starts_that_agree_is_counted() -> None:
     np.testing.assert_allclose(found.agreeing, 2 / 3)
 
 
-def test_seeds_of_one_model_are_resampled_together() -> None:
-    variables = {"params": np.repeat(np.geomspace(1e5, 1e8, 12), 3)}
-    points = make_points(np.linspace(4, 2, 36), **variables)
-    assert len(np.unique(points.cluster)) == 12
-    weights = resamples(points, 50, 0)
-    assert (weights.reshape(50, 12, 3) == weights.reshape(50, 12, 3)[:, :, :1]).all()
-    assert (weights.sum(axis=1) == 36).all()
-    few = resamples(make_points(np.arange(1.0, 4.0), params=[1.0, 2.0, 3.0]), 200, 0, least=2)
-    assert (few > 0).sum(axis=1).min() == 2
+def test_seeds_of_one_model_are_drawn_together() -> None:
+    """12 models of 3 seeds: each draw keeps the shape of a model's residuals, and takes the size of some model's."""
+    cluster = make_points(np.linspace(4, 2, 36), params=np.repeat(np.geomspace(1e5, 1e8, 12), 3)).cluster
+    assert len(np.unique(cluster)) == 12
+    residuals = np.random.default_rng(0).standard_normal(36)
+    noise_Rx12x3 = drawn_noise(residuals, np.linspace(1.4, 0.7, 36), cluster, 2, 50, 0).reshape(50, 12, 3)
+    ratio = noise_Rx12x3 / residuals.reshape(12, 3)
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :, :1], ratio.shape))
+    assert (ratio[:, :, 0] > 0).mean() == pytest.approx(0.5, abs=0.1)
+    sizes = np.sqrt((residuals.reshape(12, 3) ** 2).mean(axis=1)) * 1.1368 * np.sqrt(12 / 10)  # t with 10 over z
+    drawn = np.sqrt((noise_Rx12x3**2).mean(axis=2)).ravel()
+    assert np.abs(drawn[:, None] - sizes).min(axis=1).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -1,0 +1,192 @@
+"""How often 95 % intervals of what is derived from a fit hold the truth with few points, and how wide they are.
+
+A part of `experiments/coverage.py`: predictions inside and outside of the data, constants, optima, ratios, crossings,
+for 5 to 40 points with 0.3 % normal noise in log L. Widths are in logarithms, over those of an oracle: the range of
+95 % of the estimates that the same estimator finds in `ORACLE` other tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from seqjax.laws.fitting import DELTAS, Fit, deltas_to, refit, refits
+from seqjax.laws.forms import LAWS, Law
+from seqjax.laws.points import Points, make_points
+from seqjax.laws.ratios import crossing, matched_ratio
+
+NOISE, ORACLE = 3e-3, 300
+CASES = {
+    "offset-c": (5, 8, 12, 20, 40),
+    "pair": (5, 8, 12, 20, 40),
+    "chinchilla": (8, 12, 20, 40),
+    "kaplan-n": (5, 8, 12, 20, 40),
+    "offset-n": (5, 8, 12, 20, 40),
+}
+"""Numbers of points of each case: a law of `LINES`, ``pair`` (two families) or ``chinchilla``."""
+LINES: dict[str, dict[str, float]] = {
+    "kaplan-n": {"N_c": 8.8e13, "alpha_N": 0.076},
+    "offset-n": {"E": 1.9, "A": 40.0, "alpha": 0.25},
+    "offset-c": {"E": 1.7, "A": 120.0, "alpha": 0.1},
+}
+PAIR = {"N_c": 1e13, "alpha_N": 0.08}, {"N_c": 10**11.6, "alpha_N": 0.10}  # of kaplan-n: they cross at N = 1e6
+SURFACE = {"E": 1.8172, "A": 477.8, "B": 2143.0, "alpha": 0.3473, "beta": 0.3672}
+GRIDS = {8: None, 12: (4, 3), 20: (5, 4), 40: (8, 5)}  # sizes x tokens of a chinchilla law; 8: nine without a corner
+SPANS = {"params": (1e4, 1e8), "flops": (1e14, 1e18)}
+
+Quantities = Callable[[list[Fit]], dict[str, tuple[float, float, float]]]
+"""From the fits of a table to (estimate, low, high) of each quantity."""
+
+
+def few(law: str, objective: str, count: int, tables: int, draws: int) -> dict[str, dict[str, float]]:
+    """``coverage`` and ``width`` (over the oracle's, median) of each quantity.
+
+    Args:
+        law: one of `LINES`, ``pair`` (ratio and crossing of two families) or ``chinchilla``.
+    """
+    truths, exact, quantities = _case(law, count)
+    delta = DELTAS[objective]
+    rng = np.random.default_rng(0)
+    noise_FxTxn = NOISE * rng.standard_normal((len(exact), tables + ORACLE, len(exact[0])))
+    thetas_FxTxP = np.stack(
+        [
+            refit(law, points, np.tile(truth, (len(noise), 1)), deltas_to(delta), noise_Sxn=noise).theta_SxP
+            for (law, truth), points, noise in zip(truths, exact, noise_FxTxn, strict=True)
+        ]
+    )
+    none = np.empty((0, thetas_FxTxP.shape[-1]))
+
+    def fits_of(thetas: list[np.ndarray], drawn: list[np.ndarray], points: list[Points]) -> list[Fit]:
+        return [
+            Fit(law, objective, delta, theta, 0.0, p, d, 1, 1.0, 0.0, 1.0)
+            for (law, _), theta, d, p in zip(truths, thetas, drawn, points, strict=True)
+        ]
+
+    real = quantities(fits_of([t for _, t in truths], [none] * len(truths), exact))
+    thetas_OxFxP = thetas_FxTxP[:, tables:].swapaxes(0, 1)
+    others = [quantities(fits_of(list(thetas), [none] * len(truths), exact)) for thetas in thetas_OxFxP]
+    found = []
+    for table in range(tables):
+        points = [Points(p.variables, p.loss * np.exp(noise[table]), p.cluster, p.rows, p.conventions)
+                  for p, noise in zip(exact, noise_FxTxn, strict=True)]  # fmt: skip
+        drawn = [
+            refits(law, p, theta, delta, draws, 2 * table + f)[0]
+            for f, ((law, _), p, theta) in enumerate(zip(truths, points, thetas_FxTxP[:, table], strict=True))
+        ]
+        found.append(quantities(fits_of(list(thetas_FxTxP[:, table]), drawn, points)))
+    return {name: _summary(real[name][0], [one[name] for one in others], [one[name] for one in found]) for name in real}
+
+
+def _summary(truth: float, others: list[tuple[float, ...]], found: list[tuple[float, ...]]) -> dict[str, float]:
+    low, high = np.array([one[1:] for one in found]).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        oracle = np.diff(np.nanpercentile(np.log([one[0] for one in others]), (2.5, 97.5)))[0]
+        widths = np.log(high) - np.log(low)
+        best = np.log([one[0] for one in found])
+        sides = np.nanmedian((np.log(high) - best) / (best - np.log(low)))
+    covered = (low <= truth) & (truth <= high)
+    return {
+        "coverage": float(covered.mean()),
+        "width": float(np.nanmedian(widths) / oracle),
+        "upper_over_lower": float(sides),
+    }
+
+
+def _case(name: str, count: int) -> tuple[list[tuple[Law, np.ndarray]], list[Points], Quantities]:
+    """Laws with true thetas, points without noise, and what is derived."""
+    if name == "chinchilla":
+        law = LAWS[name]
+        n, d = _grid(count)
+        variables = {"params": n, "tokens": d}
+        truth = law.theta_P(SURFACE)
+        return [(law, truth)], [make_points(law.loss(truth, variables), **variables)], _of_a_surface
+    law = LAWS["kaplan-n" if name == "pair" else name]
+    (variable,) = law.variables
+    values = np.geomspace(*SPANS[variable], count)
+    truths = [law.theta_P(constants) for constants in (PAIR if name == "pair" else (LINES[name],))]
+    exact = [make_points(law.loss(truth, {variable: values}), **{variable: values}) for truth in truths]
+    return [(law, truth) for truth in truths], exact, _of_a_pair if name == "pair" else _of_a_line
+
+
+def _grid(count: int) -> tuple[np.ndarray, np.ndarray]:
+    sizes, tokens = GRIDS[count] or (3, 3)
+    grid = np.meshgrid(np.geomspace(1e7, 1e9, sizes), np.geomspace(1e9, 1e11, tokens))
+    return tuple(x.ravel()[:count] for x in grid)
+
+
+def _constants(fit: Fit) -> dict[str, tuple[float, float, float]]:
+    nan = (np.nan, np.nan)
+    return {f"constant {name}": (value, *fit.intervals.get(name, nan)) for name, value in fit.constants.items()}
+
+
+def _loss(fit: Fit, label: str, **at: float) -> dict[str, tuple[float, float, float]]:
+    found = fit.predict(**at)
+    return {f"loss {label}": (float(found.loss[0]), float(found.low[0]), float(found.high[0]))}
+
+
+def _of_a_line(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
+    (fit,) = fits
+    (name,) = fit.law.variables
+    first, last = SPANS[name]
+    places = {
+        "at the first point": first,
+        "in the middle": np.sqrt(first * last),
+        "at the last point": last,
+        "10 x beyond": 10 * last,
+        "100 x beyond": 100 * last,
+    }
+    found = fit.predict(**{name: np.array(list(places.values()))})
+    losses = zip(found.loss.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
+    return _constants(fit) | {f"loss {place}": loss for place, loss in zip(places, losses, strict=True)}
+
+
+def _of_a_pair(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
+    where = crossing(*fits)
+    loss = LAWS["kaplan-n"].loss(LAWS["kaplan-n"].theta_P(PAIR[0]), {"params": np.array([1e5, 1e10])})
+    ratio = matched_ratio(*fits, loss)
+    return {
+        "crossing": (np.nan if where.x is None else where.x, where.low, where.high),
+        "ratio inside": (ratio.ratio[0], ratio.low[0], ratio.high[0]),
+        "ratio 100 x beyond": (ratio.ratio[1], ratio.low[1], ratio.high[1]),
+    }
+
+
+def _of_a_surface(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
+    (fit,) = fits
+    found = {
+        **_constants(fit),
+        **_loss(fit, "inside", params=1e8, tokens=1e10),
+        **_loss(fit, "10 x beyond", params=1e10, tokens=1e12),
+    }
+    for label, flops in (("inside", 6e18), ("100 x beyond", 6e22)):
+        best = fit.optimal(flops)
+        found[f"optimal N {label}"] = (float(best.params[0]), *map(float, best.params_interval[0]))
+    return found
+
+
+def few_as_text(rows: list[dict[str, Any]]) -> str:
+    """The table as Markdown."""
+    lines = ["| of | objective | points | tables | coverage (%), width over the oracle's |", "|---|---|---|---|---|"]
+    for row in rows:
+        cells = "; ".join(f"{n} {100 * q['coverage']:.0f}, {q['width']:.2f}" for n, q in row["quantities"].items())
+        lines.append(f"| {row['case']} | {row['objective']} | {row['points']} | {row['tables']} | {cells} |")
+    return "\n".join(lines)
+
+
+def few_sentence(rows: list[dict[str, Any]]) -> str:
+    """What the README says of few points."""
+    parts = []
+    for points in sorted({row["points"] for row in rows}):
+        found = [q for row in rows if row["points"] == points for q in row["quantities"].values()]
+        coverage, width = (np.median([q[key] for q in found]) for key in ("coverage", "width"))
+        parts.append(f"{points} points {100 * coverage:.0f} %, {width:.1f}")
+    tables = " to ".join(
+        str(n) for n in sorted({min(row["tables"] for row in rows), max(row["tables"] for row in rows)})
+    )
+    cases = ", ".join(dict.fromkeys(row["case"] for row in rows))
+    return (
+        f"With few points ({cases}; {tables} tables each), medians over all that is derived of coverage,\n"
+        "and of the width over that of an oracle which knows the noise:\n" + "; ".join(parts) + "."
+    )

@@ -1,0 +1,60 @@
+"""Noise drawn from the residuals of a fit; :mod:`seqjax.laws.fitting` fits the law again to itself with such noise.
+
+    e_g = +- t sqrt(k / (k - P)) s_h u_g,    u_g = r_g / s_g,    s_g = root mean square of r_g
+
+r_g are the residuals of log L in cluster g, k is the number of clusters, P that of constants. The sign is drawn. With
+probability min(1, SHARED P / k), h is drawn from the `NEAR` clusters whose predicted losses are nearest to that of g;
+else h = g. So a cluster keeps the shape of its residuals. With few points it takes their size from clusters like it: a
+residual that is small by chance must not hold the law fast. With many points a cluster mostly keeps its own size: noise
+may differ, and be large at the points that decide a constant. That is between a residual bootstrap (Efron 1979) and a
+wild bootstrap with signs, which holds for absolute deviations too (Feng, He & Hu 2011).
+
+A fit pulls itself towards each point, so residuals are too small: sqrt(k / (k - P)) corrects that. With few clusters
+left over their size is itself uncertain: t = t_{0.975, k - P} / z_{0.975} (Student 1908).
+
+The noise is widened, not the refits. The thetas of equally good fits lie in a curved valley. Refits to wider noise stay
+in it; refits that are moved along straight lines leave it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import stdtrit
+
+NEAR = 12  # clusters that share the size of their residuals
+SHARED = 10.0  # see the module; measured in experiments/coverage.py and on the points of Hoffmann et al. 2022
+NORMAL = 1.959964  # 97.5 % point of the normal distribution
+
+
+def students_factor(left: int) -> float:
+    """How much wider a 95 % interval is when its scale was estimated: t_{0.975, left} / z_{0.975}."""
+    return float(stdtrit(left, 0.975) / NORMAL)
+
+
+def drawn_noise(
+    residuals: np.ndarray, predicted: np.ndarray, cluster: np.ndarray, constants: int, count: int, seed: int
+) -> np.ndarray:
+    """Draws of the noise in log L, [count, n]: see the module.
+
+    Args:
+        residuals: of log L, by least squares, [n]; predicted: log L by the law, [n].
+        cluster: of each point, [n], numbered from 0 without gaps.
+        constants: P, fewer than there are clusters.
+    """
+    k = int(cluster.max()) + 1
+    sizes = np.bincount(cluster)
+    scale_k = np.sqrt(np.bincount(cluster, residuals**2) / sizes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shape_n = np.where(scale_k[cluster] > 0, residuals / scale_k[cluster], 1.0)
+    rank_k = np.empty(k, int)
+    order = np.argsort(np.bincount(cluster, predicted) / sizes, kind="stable")
+    rank_k[order] = np.arange(k)
+    near = min(NEAR, k)
+    first_k = np.clip(rank_k - near // 2, 0, k - near)
+    rng = np.random.default_rng(seed)
+    other_Rxk = order[first_k + rng.integers(near, size=(count, k))]
+    shares_Rxk = rng.random((count, k)) < SHARED * constants / k
+    other_Rxk = np.where(shares_Rxk, other_Rxk, np.arange(k))
+    sign_Rxk = rng.choice([-1.0, 1.0], size=(count, k))
+    wider = students_factor(k - constants) * np.sqrt(k / (k - constants))
+    return wider * shape_n * (sign_Rxk * scale_k[other_Rxk])[:, cluster]
