@@ -32,12 +32,13 @@ from seqjax.config.sections import (
     check_integers,
     check_optimizer,
     check_shared,
+    decay_begins,
     family_adapter,
 )
 
 __all__ = [
     "LANE_KEYS", "STRICT", "WITHOUT_SEED", "Config", "DataConfig", "EvaluationConfig", "Fraction", "HorizonConfig",
     "ModelConfig", "OptimizerConfig", "RunConfig", "SizeConfig", "TaskConfig", "TaskTrain", "TrainConfig", "canonical",
-    "canonical_json", "canonical_model", "check", "check_integers", "check_optimizer", "check_shared", "dotted",
-    "family_adapter", "lane_keys", "named_run_id", "program_key", "run_id", "task_name", "to_dict",
+    "canonical_json", "canonical_model", "check", "check_integers", "check_optimizer", "check_shared", "decay_begins",
+    "dotted", "family_adapter", "lane_keys", "named_run_id", "program_key", "run_id", "task_name", "to_dict",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) ->
     return {**retired, **kept}
 
 
-LATER_TEXT = {"train.bptt": None, "optimizer.momentum": 0.95}
+LATER_TEXT = {"train.bptt": None, "optimizer.momentum": 0.95, "optimizer.decay_fraction": 0.2}
 LATER_TASKS = {
     "train.accumulation": 1,
     "train.compute_dtype": "float32",
@@ -40,6 +40,7 @@ LATER_TASKS = {
     "train.checkpoint_every": None,
     "task.score_test": True,
     "optimizer.momentum": 0.95,
+    "optimizer.decay_fraction": 0.2,
 }
 """Keys added after the first recorded runs, with their defaults: at these values they do not change a run's id."""
 RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had
@@ -72,6 +73,7 @@ LANE_KEYS = (
     "optimizer.final_fraction",
     "optimizer.step_every",
     "optimizer.step_factor",
+    "optimizer.decay_fraction",
     "optimizer.weight_decay",
     "train.seed",
     "train.init_scale",

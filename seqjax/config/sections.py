@@ -84,12 +84,12 @@ class OptimizerConfig:
     """Update rule; weight decay is decoupled from the gradient in all. muon: of matrices; of all else adamw's."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
-    schedule: Literal["constant", "cosine", "linear", "inverse_sqrt", "step"] = "cosine"
-    """Shape after the warmup; inverse_sqrt falls as sqrt(warmup_steps / step)."""
+    schedule: Literal["constant", "cosine", "linear", "inverse_sqrt", "step", "wsd"] = "cosine"
+    """Shape after the warmup; inverse_sqrt falls as sqrt(warmup_steps / step); wsd is constant, then falls linearly."""
     warmup_steps: NonNegativeInt = 0
     """Steps of linear rise from zero to the peak."""
     final_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Last learning rate as a fraction of the peak (cosine, linear)."""
+    """Last learning rate as a fraction of the peak (cosine, linear, wsd)."""
     step_every: PositiveInt = 1000
     """Steps between two drops (step)."""
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
@@ -106,6 +106,8 @@ class OptimizerConfig:
     """Largest global gradient norm; 0: no clipping."""
     momentum: Fraction = 0.95
     """Decay of the matrices' momentum (muon)."""
+    decay_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """Share of the steps, the last ones, in which the rate falls (wsd)."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,17 @@ def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
         )
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")
+    if optimizer.schedule == "wsd" and optimizer.warmup_steps > (most := decay_begins(optimizer, steps)):
+        raise Impossible(
+            "optimizer.warmup_steps",
+            f"{optimizer.warmup_steps} is more than the {most} steps before the decay of wsd; "
+            f"at most {most} is allowed with optimizer.decay_fraction {optimizer.decay_fraction:g}",
+        )
+
+
+def decay_begins(optimizer: OptimizerConfig, steps: int) -> int:
+    """Steps before the decay of the schedule wsd begins; the decay has at least one step."""
+    return steps - max(1, round(optimizer.decay_fraction * steps))
 
 
 WIDTH_RULES = ("adamw", "adam", "muon")

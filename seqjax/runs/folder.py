@@ -6,6 +6,7 @@
     data.json        sha256 of the run's corpus and tokenizer, and its run id
     metrics.jsonl    one object per line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
+    taken-over.json  of a branch: the steps and seconds that its trunk took for it (see seqjax.training.trunk)
     checkpoints/     see seqjax.training.checkpoints; a damaged one is renamed, not deleted
     log.txt          the printed lines
     lock             held by the process that trains

@@ -29,7 +29,7 @@ def _is_whole(record: dict[str, Any]) -> bool:
 def keep_metrics(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Drop the lines for which ``keep`` is false, and incomplete ones, so that a resumed run writes them again."""
     if (folder / "metrics.jsonl").is_file():
-        _write_metrics(folder, filter(keep, read_metrics(folder)))
+        write_metrics(folder, filter(keep, read_metrics(folder)))
 
 
 def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None) -> int:
@@ -41,9 +41,9 @@ def restore_metrics(folder: Path, step: int, saved: list[dict[str, Any]] | None)
     """
     there = [record for record in read_metrics(folder) if record["step"] <= step]
     if saved is None or there[: len(saved)] == saved:
-        _write_metrics(folder, there)
+        write_metrics(folder, there)
         return 0
-    _write_metrics(folder, saved)
+    write_metrics(folder, saved)
     return sum(record not in there for record in saved) or 1
 
 
@@ -68,7 +68,7 @@ def restore_ended(folder: Path, say: Callable[[str], None]) -> None:
         later = [r for r in there if _place(r) not in known and r["step"] >= saved[-1]["step"]]
         if not any("validation_loss" in record for record in later):
             later += _last_evaluation(read_config(folder), result, saved[-1]["step"])
-        _write_metrics(folder, [*saved, *later])
+        write_metrics(folder, [*saved, *later])
         whole = set(map(json.dumps, there))
         lost = sum(json.dumps(record) not in whole for record in saved) or 1
         say(f"metrics.jsonl had lost or altered lines ({lost}); the last checkpoint's copy is taken")
@@ -122,7 +122,8 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     return [record for record in read_metrics(folder) if "validation_loss" in record]
 
 
-def _write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
+def write_metrics(folder: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Replace metrics.jsonl by these lines, at once."""
     disk.write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 

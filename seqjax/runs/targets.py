@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -32,8 +33,13 @@ class Resolved:
     notes: tuple[str, ...] = ()
 
 
-def resolve(tree: Tree) -> Resolved:
-    """The config of a tree, with ``size`` and ``horizon`` resolved into widths, steps, warmup and evaluations."""
+def resolve(tree: Tree, horizons: Sequence[float] = ()) -> Resolved:
+    """The config of a tree, with ``size`` and ``horizon`` resolved into widths, steps, warmup and evaluations.
+
+    Args:
+        horizons: tokens of all runs that share a trunk with this one: it has the warmup of the shortest and the
+            spacing of evaluations of the longest.
+    """
     request = parse(tree)
     config = without_targets(request)
     notes = list(tree.overruled)
@@ -43,11 +49,13 @@ def resolve(tree: Tree) -> Resolved:
     steps, note = _steps(request, config, tree)
     notes += [note] if note else []
     config = _with(config, "train", steps=steps)
+    lengths = [steps_of_tokens(config, tokens) for tokens in horizons] or [steps]
     horizon, fraction = request.horizon, request.horizon.warmup_fraction
     if fraction is not None and tree.get("optimizer.warmup_steps") is None:
-        config = _with(config, "optimizer", warmup_steps=max(1, round(fraction * steps)) if fraction else 0)
+        config = _with(config, "optimizer", warmup_steps=max(1, round(fraction * min(lengths))) if fraction else 0)
     section, name = ("evaluation", "every") if isinstance(config, Config) else ("train", "evaluate_every")
     if horizon.evaluations is not None and tree.get(f"{section}.{name}") is None:
+        steps = max(lengths)
         every = math.ceil(steps / horizon.evaluations)
         config = _with(config, section, **{name: every})
         count = math.ceil(steps / every)
@@ -76,7 +84,7 @@ def _steps(request: Any, config: RunConfig, tree: Tree) -> tuple[int, str]:
     name = given[0].partition(".")[2]
     tokens_per_step = config.train.batch_size * config.train.context_length
     tokens = _tokens(name, getattr(request.horizon, name), config, tree.place(given[0]))
-    steps = max(1, round(tokens / tokens_per_step))
+    steps = steps_of_tokens(config, tokens)
     note = f"{given[0]} over {', '.join(given[1:])}" if given[1:] else ""
     most = next((m for m in (MOST, (2**31 - 1) * tokens_per_step) if steps * tokens_per_step > m), None)
     if most is not None:
@@ -90,6 +98,11 @@ def _steps(request: Any, config: RunConfig, tree: Tree) -> tuple[int, str]:
         )
         note = f"{note}; {found}" if note else found
     return steps, note
+
+
+def steps_of_tokens(config: Config, tokens: float) -> int:
+    """The number of steps with nearly this number of tokens, at least 1."""
+    return max(1, round(tokens / (config.train.batch_size * config.train.context_length)))
 
 
 def _tokens(name: str, value: float, config: Config, place: str) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 
 from seqjax.config import dotted
 from seqjax.errors import UserError, did_you_mean
-from seqjax.runs.tree import Tree, loaded, options_tree
+from seqjax.runs.tree import RIVALS, Tree, loaded, options_tree
+from seqjax.sweeps.trunks import TOKENS
 
 AXES = ("list", "zip", "grid")
 BASE, RATE, SEED = "base", "optimizer.learning_rate", "train.seed"
@@ -102,6 +103,16 @@ class Axes:
                     raise UserError(f"{self.places[key]}: base: expected names of files, got {value!r}")
                 point[key] = loaded(key, value, self.places[key])
         return point
+
+    def branched(self, points: list[dict[str, Any]], horizons: Sequence[float], place: str) -> list[dict[str, Any]]:
+        """Each point at each horizon of its trunk, if there are any."""
+        if not horizons:
+            return points
+        for key in RIVALS[0]:
+            if any(key in point for point in points):
+                raise UserError(f"{self.places[key]}: {key}: the lengths are those of horizon.branches ({place})")
+        self.places[TOKENS] = place
+        return [{**point, TOKENS: tokens} for point in points for tokens in horizons]
 
     def searched(self, section: Any) -> SearchOptions | None:
         """``search``: the options of the learning-rate search."""

@@ -139,7 +139,7 @@ def _proposal(
         {**model, "size.non_embedding": size, "horizon.tokens": length}
         for model, size, length in itertools.product(models, sizes, tokens)
     ]
-    planned = replace(sweep, points=tuple(points)).runs()
+    planned = replace(sweep, points=tuple(points), horizons=()).runs()
     units = form_units(planned, machine, speeds, bundle)
     return Proposal(tuple(sizes), tuple(tokens), tuple(planned), predicted_seconds(units, machine))
 
@@ -192,7 +192,7 @@ def as_yaml(
         values["zip"] = {key: [step[key] for step in steps] for key in steps[0]}
     if axes := values.get("grid"):
         values["grid"] = {key: axis for key, axis in axes.items() if not key.startswith(REPLACED)}
-    for key in RIVALS[0]:
+    for key in (*RIVALS[0], "horizon.trunk", "horizon.branches"):
         section, _, name = key.partition(".")
         values.get(section, {}).pop(name, None)
     if "base" in values and output is not None:

@@ -1,7 +1,7 @@
 """The sweep folder: run folders, and the state of each run.
 
     runs/<sweep>/<run id>/      a run folder (see seqjax.runs), and in it
-        plan.json               label, axes, the lanes of its program, threads
+        plan.json               label, axes, the lanes of its program, threads, trunk, pins (see seqjax.training.trunk)
         failures.jsonl          one line each time that a process with this run died
         output.txt              other output of the worker than log.txt
     runs/<sweep>/sweep.json     the sweep as it was read: base and overrides, points, search; before: earlier versions
@@ -102,7 +102,8 @@ def _kind(config: Config, sweep: Sweep) -> str:
 
 def _as_json(sweep: Sweep) -> dict[str, Any]:
     search = dataclasses.asdict(sweep.search) if sweep.search else None
-    return {"name": sweep.name, "config": sweep.tree.values, "points": list(sweep.points), "search": search}
+    found = {"name": sweep.name, "config": sweep.tree.values, "points": list(sweep.points), "search": search}
+    return found | ({"horizons": list(sweep.horizons)} if sweep.horizons else {})
 
 
 def _with_those_before(path: Path, now: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@
       - {model.family: transformer, model.n_layers: 2}
     search:                                # learning rates for each of these, see seqjax.sweeps.search
       rates: [1e-3, 3e-3, 1e-2]
+    horizon: {trunk: 5e7, branches: [3e6, 5e7]}   # runs that share their first steps, see seqjax.sweeps.trunks
 
 An axis may be any dotted key, ``size.*`` and ``horizon.*`` too, or ``base``: config files, relative to the sweep file.
 Options change the axes. ``--grid.train.seed "[0, 1]"`` adds an axis to the grid, or replaces its values, and
@@ -24,18 +25,19 @@ rates. The rates vary fastest.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import RunConfig, run_id
+from seqjax.config import RunConfig, decay_begins, run_id
 from seqjax.config.fields import TARGETS
 from seqjax.errors import UserError, did_you_mean
 from seqjax.runs.config_file import schema_of
 from seqjax.runs.targets import resolve
 from seqjax.runs.tree import OWN, Tree, beside, options_tree, overlay, read_file, read_tree
 from seqjax.sweeps.axes import AXES, BASE, RATE, Axes, SearchOptions, chosen, short, taken
+from seqjax.sweeps.trunks import TOKENS, take_horizons, trunk_of
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,17 @@ class Planned:
         config: complete.
         axes: dotted key -> value in the sweep file.
         notes: lines on the values that targets set.
+        trunk: run id of the run whose first steps this one shares, perhaps its own; None: it shares none.
+        pins: of a trunk: the steps at which its branches start.
+        shared: steps that another run of the sweep takes for this one.
     """
 
     config: RunConfig
     axes: dict[str, Any]
     notes: tuple[str, ...] = ()
+    trunk: str | None = None
+    pins: tuple[int, ...] = ()
+    shared: int = 0
 
     @property
     def run_id(self) -> str:
@@ -77,6 +85,7 @@ class Sweep:
         points: the axis values of every run, in order, without learning rates of a search.
         places: dotted key of an axis -> file and line.
         search: options of the search, or None.
+        horizons: tokens of the branches and the trunk of every point, rising; empty: runs share no steps.
     """
 
     name: str
@@ -86,6 +95,7 @@ class Sweep:
     points: tuple[dict[str, Any], ...]
     places: dict[str, str] = field(default_factory=dict)
     search: SearchOptions | None = None
+    horizons: tuple[float, ...] = ()
 
     def plan(self, point: Mapping[str, Any]) -> Planned:
         """The run at one point: its values over the base, resolved and validated.
@@ -105,8 +115,12 @@ class Sweep:
                 below = overlay(below, options_tree({key: values[key]}, above.place(key)))
         below = overlay(below, self.shared)
         below.source = self.tree.source
-        found = resolve(overlay(below, above))
-        return Planned(found.config, dict(point), found.notes)
+        if not self.horizons or TOKENS not in point:
+            found = resolve(overlay(below, above))
+            return Planned(found.config, dict(point), found.notes)
+        found = resolve(overlay(below, above), self.horizons)
+        trunk, pins = trunk_of(found.config, self.horizons, self.places[TOKENS])
+        return Planned(found.config, dict(point), found.notes, trunk, pins if trunk == run_id(found.config) else ())
 
     def runs(self) -> list[Planned]:
         """All runs known at the start, validated; with a search, at its first rates.
@@ -128,6 +142,17 @@ class Sweep:
         return planned
 
 
+def sharing(planned: Sequence[Planned]) -> list[Planned]:
+    """The runs, with the number of steps of each branch that its trunk takes, if that is among them."""
+    present = {run.run_id for run in planned}
+
+    def shared(run: Planned) -> int:
+        begins = decay_begins(run.config.optimizer, run.config.train.steps)
+        return begins if run.trunk in present - {run.run_id} else 0
+
+    return [replace(run, shared=shared(run)) if run.trunk else run for run in planned]
+
+
 def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     """Read a sweep file; dotted options override values of all its runs. ``grid.`` and ``only.``: see above.
 
@@ -139,6 +164,8 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     axes = {name: file.values.pop(name, None) for name in (*AXES, "search")}
     if base is not None and not isinstance(base, str):
         raise UserError(f"{file.place(BASE)}: base: expected the name of a file, got {base!r}")
+    trunk_place = file.place("horizon.trunk")
+    horizons = take_horizons(file)
     options = dict(options or {})
     for section in ("grid", "search"):
         given = taken(options, section)
@@ -147,7 +174,8 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
         file.places.update({f"{section}.{key}": "command line" for key in given})
     reader = Axes(file)
     parts = [reader.listed(axes["list"]), reader.zipped(axes["zip"]), reader.gridded(axes["grid"])]
-    points = chosen([reader.joined(combination) for combination in itertools.product(*parts)], taken(options, "only"))
+    points = [reader.joined(combination) for combination in itertools.product(*parts)]
+    points = chosen(reader.branched(points, horizons, trunk_place), taken(options, "only"))
     bases = {point.get(BASE) for point in points}
     if base is not None and bases != {None}:
         raise UserError(f"{file.place(BASE)}: base: is given for all runs and as an axis; take one away")
@@ -166,7 +194,7 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     shared = overlay(file, options_tree(options, schema=schema))
     tree = overlay(below, shared)
     tree.source = str(path)
-    return Sweep(path.stem, tree, below, shared, points, reader.places, search)
+    return Sweep(path.stem, tree, below, shared, points, reader.places, search, horizons)
 
 
 def _tells(key: str) -> bool:

@@ -50,7 +50,9 @@ def describe_plan(
     """Runs by shape and length: parameters, tokens, FLOPs, and the predicted time on this machine."""
     heading = f"sweep {sweep.name}: {len(planned)} runs" + (f", {ended} of them ended" if ended else "")
     if all(isinstance(run.config, Config) for run in planned):
-        tokens, flops = sum(map(tokens_of, planned)), sum(map(flops_of, planned))
+        share = [1 - run.shared / run.config.train.steps for run in planned]  # the rest is its trunk's
+        tokens = round(sum(part * tokens_of(run) for part, run in zip(share, planned, strict=True)))
+        flops = sum(part * flops_of(run) for part, run in zip(share, planned, strict=True))
         told = (
             "N: non-embedding parameters; P: all parameters; T: context; "
             f"in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)"
@@ -58,6 +60,8 @@ def describe_plan(
         lines = [heading, "", _plan_table(planned, units), "", told]
     else:
         lines = [heading, "", _plan_of_tasks(planned, units)]
+    if branches := sum(run.shared > 0 for run in planned):
+        lines.append(f"{branches} runs start from checkpoints of their trunks: shared steps count once")
     lines += _describe_search(sweep)
     for note, count in Counter(note for run in planned for note in run.notes).items():
         lines.append(f"note: {note}" + (f" ({count} runs)" if count < len(planned) else ""))
@@ -130,8 +134,9 @@ def _si(value: float) -> str:
 
 
 def predicted_seconds(units: Sequence[Unit], machine: Machine) -> float:
-    """Predicted wall seconds of a plan, including the start of the workers."""
-    return makespan(units, machine) + (5.0 if units else 0.0)
+    """Predicted wall seconds of a plan, including the start of the workers. Branches wait for all trunks."""
+    rounds = [[unit for unit in units if unit.branches is later] for later in (False, True)]
+    return sum(makespan(units, machine) + 5.0 for units in rounds if units)
 
 
 def describe_curves(curves: Sequence[Curve]) -> str:

@@ -56,6 +56,11 @@ class Unit:
         return tuple(run.run_id for run in self.runs)
 
     @property
+    def branches(self) -> bool:
+        """Whether a trunk takes their first steps."""
+        return all(run.shared for run in self.runs)
+
+    @property
     def label(self) -> str:
         """A readable name."""
         first = self.runs[0]
@@ -88,7 +93,9 @@ def form_units(planned: Iterable[Planned], machine: Machine, speeds: Speeds | No
 def make_unit(lot: Sequence[Planned], threads: int, machine: Machine, speeds: Speeds | None) -> Unit:
     """A unit of these runs, with its predicted time and memory."""
     config = lot[0].config
-    seconds = speeds.seconds(config, len(lot)) if speeds else None
+    own = config.train.steps - min(run.shared for run in lot)
+    of_own = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=own))
+    seconds = speeds.seconds(of_own, len(lot)) if speeds else None
     return Unit(tuple(lot), threads, seconds, memory_of(config, len(lot), bool(machine.gpus)))
 
 
@@ -173,6 +180,7 @@ def assign(
 
     The last digits of a run's numbers depend on its program. So an interrupted bundle resumes with the same lanes,
     ended ones included, on the same number of threads, and ends with the same numbers.
+    A branch is held back until its trunk has ended or was given up (then it is not among ``planned``).
 
     Args:
         alone: no other launcher takes part, so that runs that have not begun may be planned again.
@@ -181,10 +189,14 @@ def assign(
 
     def lane_run(run_id: str) -> Planned:  # a lane may have been removed from the sweep file
         if run_id not in by_id:
-            by_id[run_id] = Planned(
-                runs.read_config(folder / run_id), folders.read_plan(folder / run_id).get("axes", {})
-            )
+            config, plan = runs.read_config(folder / run_id), folders.read_plan(folder / run_id)
+            pins = tuple(plan.get("pins", ()))
+            by_id[run_id] = Planned(config, plan.get("axes", {}), trunk=plan.get("trunk"), pins=pins)
         return by_id[run_id]
+
+    def waits_for_trunk(run: Planned) -> bool:
+        others = by_id.keys() - {run.run_id}
+        return run.trunk in others and runs.read_result(folder / run.trunk) is None
 
     kept: dict[tuple[str, ...], int] = {}
     free = []
@@ -196,16 +208,35 @@ def assign(
         begun = any(folders.has_begun(folder / lane) for lane in lanes)
         if lanes and (begun or not alone):
             kept[lanes] = plan["threads"]
-        else:
+        elif not waits_for_trunk(run):
             free.append(run)
     units = [
         make_unit([lane_run(lane) for lane in lanes], min(threads, len(machine.cores)), machine, speeds)
         for lanes, threads in kept.items()
     ]
+    for lot, threads in _beside_trunks(free, folder, bundle):
+        units.append(make_unit(lot, min(threads, len(machine.cores)), machine, speeds))
+        free = [run for run in free if run not in lot]
     units += form_units(free, machine, speeds, bundle)
     for unit in units:
         keep_plan(unit, folder)
     return sorted(units, key=lambda unit: -(unit.seconds or 0.0))
+
+
+def _beside_trunks(free: Sequence[Planned], folder: Path, bundle: bool) -> list[tuple[list[Planned], int]]:
+    """Branches as the lanes that their trunks were, with the trunks' threads: the steps of another program differ in
+    their last digits, and could not be taken over."""
+    groups: dict[tuple[tuple[str, ...], int, str], dict[str, Planned]] = {}
+    for run in free:
+        if run.trunk not in (None, run.run_id) and (plan := folders.read_plan(folder / run.trunk)):
+            key = tuple(plan["lanes"]), plan["threads"], program_key(run.config)
+            groups.setdefault(key, {})[run.trunk] = run
+    whole = {key: found for key, found in groups.items() if set(key[0]) == found.keys()}
+    return [
+        ([found[trunk] for trunk in lanes], threads)
+        for (lanes, threads, _), found in whole.items()
+        if bundle or len(lanes) == 1
+    ]
 
 
 def keep_plan(unit: Unit, folder: Path, halved_from: int | None = None) -> None:
@@ -216,6 +247,8 @@ def keep_plan(unit: Unit, folder: Path, halved_from: int | None = None) -> None:
     """
     for run in unit.runs:
         plan = {"label": run.label, "axes": run.axes, "lanes": list(unit.run_ids), "threads": unit.threads}
+        plan |= {"trunk": run.trunk} if run.trunk else {}
+        plan |= {"pins": list(run.pins)} if run.pins else {}
         then = folders.read_plan(folder / run.run_id)
         if (before := then.get("halved_from") or halved_from) and (halved_from or then["lanes"] == plan["lanes"]):
             plan["halved_from"] = before

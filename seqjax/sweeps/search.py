@@ -19,7 +19,7 @@ from typing import Any
 
 from seqjax.config import Config, canonical_json
 from seqjax.sweeps.axes import RATE, SEED
-from seqjax.sweeps.grid import Planned, Sweep
+from seqjax.sweeps.grid import Planned, Sweep, sharing
 
 Results = Callable[[str], Mapping[str, Any] | None]
 """run id -> the contents of its result.json; None if it has not ended."""
@@ -62,7 +62,7 @@ def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
     """
     planned = sweep.runs()
     if sweep.search is None:
-        return planned, []
+        return sharing(planned), []
     models = _group(planned, lambda run: _but(run.config, RATE, SEED))
     groups = [_Model(runs) for runs in models.values()]
     for peers in _group(groups, _Model.peer_key).values():
@@ -77,7 +77,7 @@ def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
                 model.add_seed(sweep, model.chosen(results), seed)
     curves = [model.curve(results, _settled(model, groups, results)) for model in groups]
     found = {run.run_id: run for model in groups for run in [*model.runs, *model.seeds]}
-    return list(found.values()), curves
+    return sharing(list(found.values())), curves
 
 
 def _settled(model: _Model, groups: Sequence[_Model], results: Results) -> bool:

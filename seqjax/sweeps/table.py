@@ -64,9 +64,10 @@ COLUMNS = {
     "ended": "UTC time of the result",
     "corpus_sha256": "of the text",
     "tokenizer_sha256": "of the tokenizer",
+    "trunk": "run_id of the run whose first steps it shares, its own for a trunk; empty if it shares none",
 }
 TEXTS = ("run_id", "sweep", "label", "status", "reason", "device", "processor", "jax_version", "seqjax_version",
-         "ended", "corpus_sha256", "tokenizer_sha256")  # fmt: skip
+         "ended", "corpus_sha256", "tokenizer_sha256", "trunk")  # fmt: skip
 COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_embedding", "params_total", "steps",
           "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
@@ -169,6 +170,7 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         "ended": result.get("ended"),
         "corpus_sha256": result.get("corpus_sha256"),
         "tokenizer_sha256": result.get("tokenizer_sha256"),
+        "trunk": folders.read_plan(run_folder).get("trunk"),
         **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
     }
     return found | _of_config(config) | _look(config, result)

@@ -42,6 +42,7 @@ class Bundle:
         self.config, self.task = members[0].config, members[0].task  # values that may differ are read from each run
         self.program = make_bundle([run.config for run in members], self.task.objective, devices)
         self._checkpoint_every = self.config.train.checkpoint_every or self.task.evaluate_every
+        self._pins = sorted({step for run in members for step in run.pins})
         self._rates_RxS = np.stack([run.rates for run in members])
         self._decay_R = np.array([run.config.optimizer.weight_decay for run in members], np.float32)
         self._steps_at_once = 1
@@ -150,11 +151,13 @@ class Bundle:
     def _next_event(self, step: int) -> int:
         """The next step with a checkpoint, an evaluation, the end, or a run that enters."""
         due = [step - step % every + every for every in (self._checkpoint_every, self.task.evaluate_every)]
+        due += [pin for pin in self._pins if pin > step][:1]
         return min(self.last_step, *due, *(run.start for run in self.members if run.start > step))
 
     def _is_due(self, step: int) -> bool:
         """Whether this step has an evaluation, a checkpoint or the end: then the host waits for the device."""
-        return step % self._checkpoint_every == 0 or step == self.last_step or self._evaluates(step)
+        saves = step % self._checkpoint_every == 0 or step in self._pins
+        return saves or step == self.last_step or self._evaluates(step)
 
     def _evaluates(self, step: int) -> bool:
         return step % self.task.evaluate_every == 0 and step < self.last_step

@@ -56,10 +56,11 @@ class Checkpoints:
     Args:
         run_folder: its ``checkpoints/`` holds them; its ``metrics.jsonl`` tells the best.
         writable: False: only read, and ignore the files that a running process is writing.
+        pinned: steps whose checkpoints are kept too.
     """
 
-    def __init__(self, run_folder: Path, writable: bool = True) -> None:
-        self._run_folder = run_folder
+    def __init__(self, run_folder: Path, writable: bool = True, pinned: Sequence[int] = ()) -> None:
+        self._run_folder, self._pinned = run_folder, pinned
         self._folder = run_folder / "checkpoints"
         self._saving: Future[None] | None = None
         self._worker = ThreadPoolExecutor(1, "checkpoints")
@@ -107,7 +108,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         steps = self.steps()
-        for step in sorted(set(steps) - {*steps[-KEPT:], self.best(steps)}):
+        for step in sorted(set(steps) - {*steps[-KEPT:], self.best(steps), *self._pinned}):
             _remove(self._folder / str(step))
 
     def discard(self, step: int) -> None:
@@ -117,10 +118,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, oldest first; other names in the folder are ignored."""
-        with storage_errors(self._folder):
-            names = os.listdir(self._folder) if self._folder.is_dir() else []
-        found = (name for name in names if re.fullmatch("0|[1-9][0-9]*", name, re.ASCII))
-        return sorted(int(name) for name in found if (self._folder / name).is_dir())
+        return steps_of(self._run_folder)
 
     def last(self) -> int | None:
         """The newest step that is there, once what is being written is."""
@@ -237,6 +235,50 @@ class Checkpoints:
             self._settle()
         finally:
             self._worker.shutdown()
+
+
+def steps_of(run_folder: Path) -> list[int]:
+    """The steps of all checkpoints of a run, oldest first; other names in the folder are ignored."""
+    folder = run_folder / "checkpoints"
+    with storage_errors(folder):
+        names = os.listdir(folder) if folder.is_dir() else []
+    found = (name for name in names if re.fullmatch("0|[1-9][0-9]*", name, re.ASCII))
+    return sorted(int(name) for name in found if (folder / name).is_dir())
+
+
+def copy_checkpoint(source: Path, target: Path, step: int, before: Callable[[dict[str, Any]], None]) -> bool:
+    """Copy the checkpoint of this step from one run folder to another; it appears there whole, or not at all.
+
+    Args:
+        before: called with the values of the host's loop when the copy is whole, just before it appears.
+    Returns:
+        False: it is damaged, or was deleted meanwhile.
+    """
+    folder = target / "checkpoints"
+    unfinished = folder / f"{step}.writing"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(unfinished)
+    try:
+        shutil.copytree(source / "checkpoints" / str(step), unfinished)
+    except (shutil.Error, FileNotFoundError):
+        record = None
+    else:
+        try:
+            record = _read_record(unfinished)
+        except _Damaged:
+            record = None
+    with storage_errors(folder):
+        if record is None or record["host"].get("metrics") is None:
+            _remove(unfinished)
+            return False
+        for path in unfinished.rglob("*"):
+            _sync(path)
+        before(record["host"])
+        _sync(target)
+        unfinished.rename(folder / str(step))
+        _sync(folder)
+    return True
 
 
 class _Damaged(Exception):

@@ -23,6 +23,7 @@ from seqjax.training.hardware import present_devices
 from seqjax.training.progress import Progress
 from seqjax.training.record import Run
 from seqjax.training.tracking import open_mirror
+from seqjax.training.trunk import take_over
 
 
 def train(
@@ -100,6 +101,7 @@ def train_bundle(
             shown[0].say(f"note: {note}")
         members = []
         for (config, folder), task, progress in zip(lanes, tasks, shown, strict=True):
+            take_over(config, folder, task.digests, progress.say)
             run = Run(config, folder, task, progress, len(lanes))
             stack.callback(run.checkpoints.close)
             members.append(run)

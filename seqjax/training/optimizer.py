@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import optax
 
-from seqjax.config import OptimizerConfig
+from seqjax.config import OptimizerConfig, decay_begins
 from seqjax.families.family import Family
 from seqjax.models.accounting import group_of
 from seqjax.training.muon import muon
@@ -59,7 +59,8 @@ def learning_rates(config: OptimizerConfig, steps: int) -> np.ndarray:
     With w warmup steps, S steps in all, p = (t - w) / (S - w) and final fraction f, at step t = 0 .. S - 1:
     warmup eta (t + 1) / w; then constant eta; cosine eta (f + (1 - f) (1 + cos pi p) / 2) (Loshchilov & Hutter 2017,
     eq. 5); linear eta (1 - (1 - f) p); inverse_sqrt eta sqrt(w / (t + 1)) (Vaswani et al. 2017, eq. 3);
-    step eta gamma^floor((t - w) / step_every).
+    step eta gamma^floor((t - w) / step_every); wsd eta until the decay of n steps begins (`decay_begins`), then
+    eta (1 - (1 - f) (t - (S - n)) / n) (Hu et al. 2024, MiniCPM; linear as in Hagele et al. 2024).
     """
     rates = np.empty(steps, np.float32)
     for first in range(0, steps, _PIECE):
@@ -73,12 +74,13 @@ def _rates(config: OptimizerConfig, steps: int, t: np.ndarray) -> np.ndarray:
     """The rates of the steps ``t`` of a run of ``steps`` steps, float64."""
     warmup = config.warmup_steps
     progress = np.clip((t - warmup) / max(1, steps - warmup), 0.0, 1.0)
-    floor = config.final_fraction
+    floor, begins = config.final_fraction, decay_begins(config, steps)
     shapes = {
         "constant": lambda: np.ones_like(t),
         "cosine": lambda: floor + (1 - floor) * 0.5 * (1 + np.cos(np.pi * progress)),
         "linear": lambda: 1 - (1 - floor) * progress,
         "inverse_sqrt": lambda: np.sqrt(warmup / np.maximum(t + 1, warmup)),
+        "wsd": lambda: 1 - (1 - floor) * np.maximum(t - begins, 0) / max(1, steps - begins),
         "step": lambda: config.step_factor ** np.floor(np.maximum(t - warmup, 0) / config.step_every),
     }
     shape = np.where(t < warmup, (t + 1) / max(1, warmup), shapes[config.schedule]())

@@ -28,6 +28,7 @@ from seqjax.training.optimizer import learning_rates
 from seqjax.training.progress import Progress
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
+from seqjax.training.trunk import pins_of, taken_over
 
 CHECKPOINTS = 3  # kept: the last two and the best
 STATE_BYTES = 12  # bytes of a parameter and its two moments in float32
@@ -39,6 +40,7 @@ class Run:
     Attributes:
         rates: learning rate of every step, float32 [steps].
         result: the contents of ``result.json`` once the run has ended, else None.
+        pins: steps with a checkpoint that is kept for branches, see `seqjax.training.trunk`.
         start: the step at which this run enters the program: 0, or the step of ``saved``.
         saved: the state of the last checkpoint until the run enters, or None.
     """
@@ -47,7 +49,8 @@ class Run:
         self.config, self.folder, self.task, self.progress = config, folder, task, progress
         runs.bind_data(folder, task.digests, run_id(config))
         self.rates = learning_rates(config.optimizer, config.train.steps)
-        self.checkpoints = Checkpoints(folder)
+        self.pins = pins_of(folder)
+        self.checkpoints = Checkpoints(folder, pinned=self.pins)
         self.mirror = Mirror()
         self.result: dict[str, Any] | None = runs.read_result(folder)
         self.start, self.saved = 0, None
@@ -106,7 +109,8 @@ class Run:
 
     def _announce(self) -> None:
         n, task = self.task.parameters, self.task
-        disk.need_room(self.folder, CHECKPOINTS * STATE_BYTES * n["total"], f"{CHECKPOINTS} checkpoints")
+        kept = CHECKPOINTS + len(self.pins)
+        disk.need_room(self.folder, kept * STATE_BYTES * n["total"], f"{kept} checkpoints")
         others = f", one of {self._lanes} runs in one program" if self._lanes > 1 else ""
         available = "" if task.available is None else f", {task.available:,} training {task.unit}"
         self.progress.say(
@@ -260,6 +264,7 @@ class Run:
             "hardware": describe_hardware(),
             "versions": describe_versions(),
             **({"made_by": self._makers} if len(self._makers) > 1 else {}),
+            **({"taken_over": shared} if (shared := taken_over(self.folder)) else {}),
             "environment": noted_environment(),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

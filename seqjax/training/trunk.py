@@ -1,0 +1,101 @@
+"""Branches: runs that start from a checkpoint of another run, their trunk, instead of repeating its steps.
+
+Two runs whose configs differ only in ``train.steps`` and have the schedule wsd take the same steps until the first of
+their decays begins. So the shorter one, the branch, may start from any checkpoint of the longer one, the trunk, up to
+there. It ends as if it had taken all steps itself: metrics, seconds, tokens and FLOPs are those of the whole run.
+
+    plan.json               of a branch: "trunk", the run id of its trunk, in the folder beside it
+                            of a trunk: "pins", the steps at which it makes checkpoints for its branches, and keeps them
+    taken-over.json         of a branch: trunk, step and seconds that it did not spend itself
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqjax import runs
+from seqjax.config import RunConfig, canonical, decay_begins, to_dict
+from seqjax.errors import UserError
+from seqjax.host import disk
+from seqjax.training.checkpoints import copy_checkpoint, steps_of
+from seqjax.training.optimizer import learning_rates
+
+TAKEN_OVER = "taken-over.json"
+
+
+def pins_of(folder: Path) -> tuple[int, ...]:
+    """The steps at which a run makes checkpoints that it keeps for its branches."""
+    pins = _plan(folder).get("pins", ())
+    return tuple(sorted(step for step in pins if runs.is_count(step)))
+
+
+def taken_over(folder: Path) -> dict[str, Any] | None:
+    """Trunk, step and seconds that a branch did not spend itself; None if it took all its steps."""
+    path = folder / TAKEN_OVER
+    return disk.read_json(path) if path.is_file() else None
+
+
+def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Put the newest fitting checkpoint of its trunk into the folder of a branch that has none (and is locked).
+
+    Without one the branch takes all steps itself and ends with the same numbers. What a kill leaves here is made anew
+    or not seen: the checkpoint appears last, by a rename.
+
+    Args:
+        digests: of the run's data, see `runs.bind_data`.
+    """
+    if (folder / "result.json").exists() or steps_of(folder):
+        return
+    (folder / TAKEN_OVER).unlink(missing_ok=True)
+    trunk = _fitting_trunk(config, folder, digests)
+    for step in reversed(steps_of(trunk)) if trunk is not None else ():
+        if not 0 < step <= decay_begins(config.optimizer, config.train.steps):
+            continue
+        if not _same_rates(config, runs.read_config(trunk), step):
+            continue
+
+        def note(host: Mapping[str, Any], step: int = step) -> None:
+            disk.write_json(folder / TAKEN_OVER, {"trunk": trunk.name, "step": step, "seconds": host["seconds"]})
+            runs.write_metrics(folder, host["metrics"])
+
+        if copy_checkpoint(trunk, folder, step, note):
+            say(f"takes over {step:,} steps of its trunk {trunk.name}")
+            return
+        (folder / TAKEN_OVER).unlink(missing_ok=True)
+
+
+def _fitting_trunk(config: RunConfig, folder: Path, digests: Mapping[str, str]) -> Path | None:
+    """The folder of the trunk that the plan names, if its steps are those of this run to the last bit: config, data,
+    lanes of its program and threads."""
+    own = _plan(folder)
+    if not (name := own.get("trunk")) or name == folder.name or config.optimizer.schedule != "wsd":
+        return None
+    trunk = folder.parent / name
+    try:
+        theirs, plan = runs.read_config(trunk), _plan(trunk)
+        data = disk.read_json(trunk / "data.json") if (trunk / "data.json").is_file() else {}
+    except UserError:  # a damaged trunk: the branch does not need it
+        return None
+    alike = len(plan.get("lanes", ())) == len(own.get("lanes", ())) and plan.get("threads") == own.get("threads")
+    same_data = all(data.get(key) == value for key, value in digests.items())
+    return trunk if alike and same_data and _but_steps(theirs) == _but_steps(config) else None
+
+
+def _but_steps(config: RunConfig) -> str:
+    tree = canonical(to_dict(config))
+    return json.dumps({**tree, "train": {k: v for k, v in tree["train"].items() if k != "steps"}}, sort_keys=True)
+
+
+def _same_rates(config: RunConfig, trunk: RunConfig, step: int) -> bool:
+    ours, theirs = (learning_rates(c.optimizer, c.train.steps)[:step] for c in (config, trunk))
+    return np.array_equal(ours, theirs)
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    path = folder / "plan.json"
+    return disk.read_json(path) if path.is_file() else {}
