@@ -1,6 +1,6 @@
-"""The families of sequence models: one file each. A family that is in `FAMILIES` is known everywhere.
+"""The families of sequence models: one file each. Every part of the package knows the families in `FAMILIES`.
 
-A family may also come from a file outside of the package, see `seqjax.families.own`.
+A family may also come from a file outside the package, see `seqjax.families.own`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ HUES_OF_OWN = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733",
 
 
 def family_of(name: str) -> type[Family]:
-    """The family of a name in `FAMILIES`, of ``FILE.py:CLASS``, or of the name of one that was loaded from there.
+    """The family of a name: one in `FAMILIES`, ``FILE.py:CLASS``, or the name of a family loaded from a file.
 
     Raises:
-        UserError: there is none, or its code fails.
+        UserError: there is no such family, or its code fails.
     """
     found = known(name)
     if found is None and own.shelf.names_file(name):
@@ -41,12 +41,12 @@ def family_of(name: str) -> type[Family]:
 
 
 def known(name: object) -> type[Family] | None:
-    """The family of a name in configs, without running code; None: not known in this process."""
+    """The family of a name in configs. No code is run. None: this process does not know it."""
     return (FAMILIES.get(name) or own.shelf.known(name)) if isinstance(name, str) else None
 
 
 def history(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """`later` and `retired` of a family. One of the user's own has those fields later that its bases have."""
+    """`later` and `retired` of a family. A family of the user's own has the `later` of `Recurrent`."""
     return (Recurrent.later, {}) if own_code.is_own(name) else (FAMILIES[name].later, FAMILIES[name].retired)
 
 
@@ -56,7 +56,7 @@ def label_of(name: str) -> str:
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:
-    """A label for each family; two versions of one class are told apart by digits of their texts."""
+    """A label for each family. Versions of one class get the first digits of their sha256 as well."""
     found = {name: label_of(name) for name in in_order(names)}
     twice = {label for label in found.values() if list(found.values()).count(label) > 1}
     return {name: f"{label} {name.partition('@')[2][:4]}".rstrip() if label in twice else label
@@ -70,7 +70,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def hues_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each family; the user's own have theirs, or those of `HUES_OF_OWN` in turn."""
+    """A colour for each family. The user's own without a colour get one of `HUES_OF_OWN`, in order."""
     others = [name for name in in_order(names) if name not in FAMILIES]
     in_turn = {name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(others)}
     theirs = {name: own.look_of(name).get("colour", hue) for name, hue in in_turn.items()}

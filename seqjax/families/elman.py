@@ -34,7 +34,7 @@ class Elman(Recurrent):
     retired: ClassVar = {"forget_bias": 1.0, "reset": "after"}
 
     def init_cell(self, key: Array, d_in: int) -> Params:
-        """Fresh parameters, float32; `b` only with `bias`."""
+        """Initial parameters, float32; `b` only with `bias`."""
         return init_gates(key, d_in, self.hidden, n_gates=1, bias=self.bias)
 
     def step(self, params: Params, h_BxH: Array, gates_x_BxH: Array, dtype: DTypeLike) -> Array:

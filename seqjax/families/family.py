@@ -1,4 +1,4 @@
-"""What a family of sequence models is: a section of the config, initial values, and one forward pass.
+"""The base of a family of sequence models: a section of the config, initial values, and one forward pass.
 
     h_1 .. h_T = run(x_1 .. x_T)        x_t of width D, h_t of width `width()`
 
@@ -22,12 +22,12 @@ from pydantic import ConfigDict
 from seqjax.errors import UserError
 from seqjax.layers.dense import Params
 
-State = Any  # a pytree of arrays; the batch is their second axis, after the layers
+State = Any  # a pytree of arrays; axis 0 is the layer, axis 1 the batch
 Tree = Any
 
 
 class Lookup(NamedTuple):
-    """Inputs that are rows of a table, x_t = scale table[ids_t]: a family may project the table instead of them."""
+    """Inputs that are rows of a table, x_t = scale table[ids_t]. A family may project the table instead of them."""
 
     ids_BxT: Array
     table_VxD: Array
@@ -52,8 +52,8 @@ class Watch(NamedTuple):
     """Asks a forward pass to show its inside.
 
     Attributes:
-      nudges: zeros as from `Family.no_nudges`, added on the way, so that a loss can be differentiated with respect to
-        what passes from step to step; None: nothing is added.
+      nudges: zeros from `Family.no_nudges`, added to what passes from step to step. The gradient of a loss with respect
+        to them is the gradient at each step. None: nothing is added.
     """
 
     nudges: Tree = None
@@ -64,9 +64,9 @@ class Output(NamedTuple):
 
     Attributes:
       h_BxTxH: hidden states; the readout's input.
-      state: after the last element; None where none was given to a family that needs none.
-      seen: arrays by name when the pass was watched, else empty. "attention" LxBxNxTxS; gates and states, each LxTxBxH
-        (see the family's file).
+      state: after the last element. None when no state was given to a family that can run without one.
+      seen: arrays by name when the pass was watched, else empty: "attention" LxBxNxTxS, or gates and states, each
+        LxTxBxH (see the family's file).
     """
 
     h_BxTxH: Array
@@ -76,8 +76,9 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """The base of all families. A subclass gives `init` and `run`, and a field `family`, its name in configs (one from
-    outside of the package gets that field when it is loaded, see `seqjax.families.own`).
+    """The base of all families. A subclass defines `init`, `run` and a field `family`, its name in configs.
+
+    A family from a file outside the package gets the field `family` when it is loaded, see `seqjax.families.own`.
 
     Every family also has the fields `d_model` (D, width of the inputs), `n_layers`, `tied_embeddings` and `dropout`.
     The field `base_width` is optional: the D at which muP is the standard parametrization, or None.
@@ -91,26 +92,26 @@ class Family:
     colour: ClassVar[str] = "#555555"
     """Its colour in figures."""
     recurrent: ClassVar[bool] = False
-    """Whether it carries a state of fixed size: streams and truncated back-propagation need one."""
+    """Whether it carries a state of fixed size. Streams and truncated back-propagation need one."""
     reads_memory: ClassVar[bool] = False
     """Whether it can be the decoder of an encoder-decoder model."""
     dropout_before_readout: ClassVar[bool] = True
     """Whether a language model drops hidden states on their way to the readout."""
     states: ClassVar[tuple[str, ...]] = ()
-    """Names of what can be nudged, in the order of the arrays (see `Watch`)."""
+    """Names of the arrays that can be nudged, in their order (see `Watch`)."""
     later: ClassVar[Mapping[str, Any]] = {}
-    """Fields that came after the first recorded runs, with their defaults. At its default such a field is no part of a
-    run's id, so that recorded ids stay valid."""
+    """Fields added after the first recorded runs, with their defaults. At its default such a field is not part of a
+    run's id, so recorded ids stay valid."""
     retired: ClassVar[Mapping[str, Any]] = {}
-    """Fields that recorded runs have and the family no longer has, with the one value that they may have."""
+    """Fields of recorded runs that the family no longer has, with the only value allowed for each."""
 
     def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
         """Initial values: functions of a key, by the name of the parameter, float32.
 
-        Matrices have names that begin with W: they are what `seqjax.models.accounting` counts.
+        Names of matrices begin with W. `seqjax.models.accounting` counts these.
 
         Args:
-          context: the longest sequence, for learned positions.
+          context: length of the longest sequence, for learned positions.
           causal: False: h_t may depend on the whole sequence.
         """
         raise NotImplementedError
@@ -134,17 +135,17 @@ class Family:
         Args:
           params: arrays under the names of `init`.
           x: BxTxD.
-          state: to go on from; None is the start of a sequence.
-          mask_BxT: which elements are there; None: all. Padding belongs after the sequence.
+          state: the state before the first element; None: the start of a sequence.
+          mask_BxT: True for elements, False for padding; None: no padding. Padding comes after the sequence.
           causal: False: h_t may depend on the whole sequence.
-          memory: of a decoder, see `seqjax.models.seq2seq`.
-          key: of the dropout masks; None: no dropout.
+          memory: what a decoder reads, see `seqjax.models.seq2seq`.
+          key: random key of the dropout masks; None: no dropout.
           dtype: of the operands of matrix products; sums and states are float32.
           truncate: steps in a piece of truncated back-propagation through time; None: not truncated.
-          watch: to see the inside; None costs nothing.
+          watch: asks for the inside; None costs nothing.
 
         Raises:
-          UserError: more elements than learned positions, or something that this family cannot do.
+          UserError: there are more elements than learned positions, or the family lacks what is asked for.
         """
         raise NotImplementedError
 
@@ -162,7 +163,7 @@ class Family:
 
     @property
     def widening(self) -> float:
-        """m = D / `base_width`, which initial values and rates follow (see `seqjax.training.width`); else 1."""
+        """m = D / `base_width`, or 1 without it. It scales initial values and rates (see `seqjax.training.width`)."""
         base = getattr(self, "base_width", None)
         return 1.0 if base is None else self.d_model / base
 
@@ -188,7 +189,7 @@ class Family:
 
     @property
     def context_limit(self) -> bool:
-        """Whether it cannot read more than `train.context_length` elements."""
+        """Whether it reads at most `train.context_length` elements."""
         return False
 
     @property
@@ -198,37 +199,37 @@ class Family:
 
     @property
     def grain(self) -> int:
-        """Widths that size targets may choose are multiples of this."""
+        """Size targets choose widths that are multiples of this."""
         return 1
 
     def widened(self, d_model: int) -> Self:
-        """The model at another width; depth and proportions stay."""
+        """The model at another width, with the same depth and proportions."""
         return dataclasses.replace(self, d_model=d_model)
 
     def proportional(self, width: int, d_model: int) -> int:
-        """A width that goes with D, at another D."""
+        """`width`, scaled as D changes to `d_model`."""
         return max(1, round(width * d_model / self.d_model))
 
     def on_accelerator(self) -> Self:
-        """The model whose arrays tell what an accelerator keeps for the backward pass."""
+        """The model as it runs on an accelerator, for counting the arrays kept for the backward pass."""
         return self
 
     def extra_flops(self, context: int) -> float:
-        """Operations of a forward pass per token beyond two for each matrix weight, in the mean over a context."""
+        """FLOPs of a forward pass per token beyond 2 per matrix weight, averaged over a context."""
         return 0.0
 
     def check(self) -> None:
-        """Raise `Impossible` when values cannot stand together."""
+        """Raise `Impossible` for values that do not fit together."""
 
 
 def check_base_width(family: Family) -> None:
-    """Raise `Impossible` for a width rule with a table that is embedding and readout: they follow the width apart."""
+    """Raise `Impossible` for muP with tied embeddings: embedding and readout scale differently with the width."""
     if getattr(family, "base_width", None) is not None and family.tied_embeddings:
         raise Impossible("model.base_width", "needs an embedding and a readout apart; allowed: null")
 
 
 class Impossible(ValueError):
-    """A combination of values that cannot be: ``key`` is the dotted key to change."""
+    """A combination of values that is not allowed; ``key`` is the dotted key to change."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)

@@ -43,7 +43,7 @@ class GRU(Recurrent):
     retired: ClassVar = {"forget_bias": 1.0}
 
     def init_cell(self, key: Array, d_in: int) -> Params:
-        """Fresh parameters of the variant `reset`, float32; biases only with `bias`."""
+        """Initial parameters of the variant `reset`, float32; biases only with `bias`."""
         params = init_gates(key, d_in, self.hidden, n_gates=3, bias=self.bias)
         if self.reset == "before":
             params["W_h"], params["W_hn"] = jnp.split(params["W_h"], [2 * self.hidden], axis=1)
@@ -52,7 +52,7 @@ class GRU(Recurrent):
         return params
 
     def gates(self, params: Params, h_BxH: Array, gates_x_BxG: Array, dtype: DTypeLike) -> dict[str, Array]:
-        """r_t, z_t, n_t from h_{t-1} and gates_x = W x_t + b, in the variant that the parameters belong to."""
+        """r_t, z_t, n_t from h_{t-1} and gates_x = W x_t + b, in the variant of the parameters."""
         r_x, z_x, n_x = jnp.split(gates_x_BxG, 3, axis=-1)
         r_h, z_h, *n_h = jnp.split(contract("BH,HG->BG", h_BxH, params["W_h"], dtype), self._products(params), axis=-1)
         r = jax.nn.sigmoid(r_x + r_h)
@@ -71,5 +71,5 @@ class GRU(Recurrent):
 
     @staticmethod
     def _products(params: Params) -> int:
-        """How many of the gates read h itself: r and z, and n where its reset comes after the product."""
+        """The number of gates in the product with h: r, z, and n if its reset comes after the product."""
         return 2 if "W_hn" in params else 3

@@ -49,13 +49,13 @@ class LSTM(Recurrent):
     retired: ClassVar = {"reset": "after"}
 
     def check(self) -> None:
-        """Raise `Impossible` also when a forget bias is asked for without biases."""
+        """Raise `Impossible` also for a `forget_bias` without biases."""
         super().check()
         if not self.bias and self.forget_bias != 1.0:
             raise Impossible("model.forget_bias", "needs model.bias true")
 
     def init_cell(self, key: Array, d_in: int) -> Params:
-        """Fresh parameters, float32; `b` only with `bias`.
+        """Initial parameters, float32; `b` only with `bias`.
 
         The forget gate's bias starts at `forget_bias`: 1 keeps the cell's memory open at the start
         (Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures").

@@ -1,7 +1,7 @@
 """Families from files outside the package: ``path/to/my_cell.py:MyCell`` (see `seqjax.host.own_code`).
 
-Without its code a family is known by its name and by the fields of its config (`Absent`): enough for tables, fits and
-figures. Its label and its colour are then those that a run's result has kept.
+Without its code a family has only its name and the fields of its config (`Absent`). Tables, fits and figures need no
+more. Its label and its colour then come from the results of its runs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ COMMON = ("d_model", "n_layers", "tied_embeddings", "dropout")
 
 LOOK = {"label": "a word of one line", "colour": "six hexadecimal digits after #, such as #882255"}
 
-_looks: dict[str, dict[str, str]] = {}  # by name: label and colour, as results and tables have kept them
+_looks: dict[str, dict[str, str]] = {}  # by name: label and colour from results and tables
 
 
 def absent(section: Mapping[str, Any]) -> Family:
     """The model of a section `model` without the code of its family.
 
     Raises:
-        UserError: a section that no family has written.
+        UserError: the section cannot be one of a family.
     """
     name = section["family"]
     widths = [section.get(key) for key in ("d_model", "n_layers")]
@@ -47,14 +47,14 @@ def absent(section: Mapping[str, Any]) -> Family:
 
 
 def _shape(family: Any) -> str:
-    """Layers and width, by fields alone: the same with and without the code."""
+    """Layers and width from the fields alone, so it is the same with and without the code."""
     return f"{family.n_layers}x{getattr(family, 'd_hidden', None) or family.d_model}"
 
 
 class Absent(Family):
     """A family whose code this process has not run: its fields are known, its equations are not."""
 
-    recurrent: ClassVar[bool] = True  # nothing that a config says is refused for want of code
+    recurrent: ClassVar[bool] = True  # so that no config is refused because the code is missing
     shape = property(_shape)
 
     def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
@@ -68,13 +68,13 @@ class Absent(Family):
 
 
 def look_of(name: str) -> dict[str, str]:
-    """The label and the colour of a family of the user's own, where its file gives one; no code is run."""
+    """The label and the colour of a family of the user's own, as far as they are known. No code is run."""
     found = shelf.known(name)
     return _looks.get(name, {}) if found is None else found.look
 
 
 def note_look(name: str, look: Mapping[str, Any]) -> None:
-    """Remember the label and the colour that a result or a table has kept; what is neither is left out."""
+    """Remember the label and the colour from a result or a table. Anything else in `look` is ignored."""
     if found := {key: value for key, value in look.items() if _is_look(key, value)}:
         _looks[name] = found
 
@@ -93,7 +93,7 @@ def _make(module: ModuleType, class_name: str | None, text: str, path: Path) -> 
 
 
 def _checked(module: ModuleType, class_name: str, path: Path) -> type[Family]:
-    """The class, once it is what a family has to be."""
+    """The class, after checking that it is a family."""
     found = getattr(module, class_name, None)
     if found is None:
         there = [name for name, value in vars(module).items() if _is_theirs(value, module)]
@@ -127,11 +127,11 @@ def _is_theirs(value: object, module: ModuleType) -> bool:
 
 
 def _named(found: type[Family], name: str) -> type[Family]:
-    """The class with the field `family` of its name."""
+    """The class with a field `family` that holds its name."""
     look = _own_look(found)
     members = {"__doc__": found.__doc__, "shape": property(_shape), "label": class_of(name), **look, "look": look}
     if _definer(found, "step") < _definer(found, "backprop"):
-        members["backprop"] = None  # it belongs to the `step` of a base
+        members["backprop"] = None  # a base's backward pass is wrong for a new `step`
     made = dataclasses.make_dataclass(
         found.__name__, [("family", Literal[name], name)], bases=(found,), frozen=True, namespace=members
     )
@@ -140,20 +140,20 @@ def _named(found: type[Family], name: str) -> type[Family]:
 
 
 def _own_look(found: type[Family]) -> dict[str, str]:
-    """The label and the colour that the user's file gives; what bases of the package have is theirs."""
+    """The label and the colour from the user's file. Those of bases in the package do not count."""
     theirs = [vars(base) for base in found.__mro__ if base.__module__ == found.__module__]
     return {key: next(own[key] for own in theirs if key in own) for key in LOOK if any(key in own for own in theirs)}
 
 
 def _definer(found: type, attribute: str) -> float:
-    """How many bases up an attribute is defined; infinite: nowhere."""
+    """Position in the method resolution order of the class that defines an attribute; infinite: none."""
     return next((place for place, base in enumerate(found.__mro__) if attribute in vars(base)), float("inf"))
 
 
 def _fixed(value: Any) -> Any:
-    """Lists as tuples, which can be defaults."""
+    """The value with tuples for lists: a dataclass allows no list as a default."""
     return tuple(map(_fixed, value)) if isinstance(value, list) else value
 
 
 shelf = Shelf("family", "--model.family", "FILE.py:CLASS or MODULE:CLASS", "my_cell.py:MyCell", "family.py", _make)
-"""The families of the user's own that this process has loaded."""
+"""The user's own families that this process has loaded."""

@@ -1,17 +1,17 @@
-"""Stacked recurrent layers: what every recurrent family shares. A family adds the equations of its cell.
+"""Stacked recurrent layers, shared by the recurrent families. A family adds the equations of its cell.
 
     h_t^l = cell(h_{t-1}^l, norm(x_t^{l-1}))                   l = 1 .. L
     x_t^l = h_t^l, or with residual connections x_t^{l-1} + h_t^l
 
-The norm and the residual connections are options, both off by default. They stand between layers: the first layer
-has neither, as its inputs are embeddings of another width or scale. So a single layer is the same with and without.
+The norm and the residual connections are options, both off by default. The first layer has neither: its inputs are
+embeddings of another width or scale. So they change nothing in a model of one layer.
 
-Dropout falls on what passes between layers, never on the recurrence (Zaremba et al. 2014, arXiv 1409.2329). In both
-directions a second stack runs from the last element to the first, h_t = [forward_t, backward_t] (Schuster & Paliwal
-1997, IEEE Trans. Signal Processing 45(11)).
+Dropout applies to the inputs of layers, never to the recurrence (Zaremba et al. 2014, arXiv 1409.2329). A bidirectional
+model has a second stack from the last element to the first, h_t = [forward_t, backward_t] (Schuster & Paliwal 1997,
+IEEE Trans. Signal Processing 45(11)).
 
-As a decoder, without attention (Cho et al. 2014, arXiv 1406.1078) the mean of the memory m_1 .. m_S is the context c of
-every step; with attention (Bahdanau et al. 2015, arXiv 1409.0473, equations 4 to 6 and appendix A.2.2):
+A decoder without attention (Cho et al. 2014, arXiv 1406.1078) has the mean of the memory m_1 .. m_S as the context c of
+every step. A decoder with attention (Bahdanau et al. 2015, arXiv 1409.0473, equations 4 to 6 and appendix A.2.2) has
 
     e_tj = v . tanh(W_s s_{t-1} + W_m m_j),  a_t = softmax(e_t),  c_t = sum_j a_tj m_j
     s_t  = cell(s_{t-1}, [y_{t-1}, c_t]),    s_0 = tanh(W_0 mean(m) + b_0)
@@ -50,12 +50,11 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Recurrent(Family):
-    """The base of the recurrent families. A subclass gives `init_cell` and `step`; the rest is optional.
+    """The base of the recurrent families. A subclass defines `init_cell` and `step`; the rest is optional.
 
-    Parameters (float32): "layers", the cell's weights with a leading axis L. Where H differs from D the first layer has
-    another shape than the others: it then stands apart as "first", and "layers" holds the other L - 1. In both
-    directions also "backward", the same once more. With a norm "norms", the gains of the layers above the first,
-    (L - 1)xH.
+    Parameters (float32): "layers", the cell's weights with a leading axis L. If H differs from D, the first layer has
+    another shape than the others. Then "first" holds it, and "layers" the other L - 1. A bidirectional model has the
+    same once more in "backward". With a norm, "norms" holds the gains of the layers above the first, (L - 1)xH.
     """
 
     d_model: PositiveInt = 128
@@ -96,11 +95,11 @@ class Recurrent(Family):
         raise NotImplementedError
 
     def project(self, params: Params, x_TxBxD: Array, dtype: DTypeLike) -> Array:
-        """gates_x_TxBxG = W_x x_t + b, float32: the part that does not depend on the state."""
+        """gates_x_TxBxG = W_x x_t + b, float32, for all steps at once: it does not depend on the state."""
         return project_gates(params, x_TxBxD, dtype)
 
     def gates(self, params: Params, state: State, gates_x_BxG: Array, dtype: DTypeLike) -> dict[str, Array]:
-        """Activations inside a step, by name, each BxH: what `seqjax inspect` shows."""
+        """Activations inside a step, by name, each BxH, for `seqjax inspect`."""
         return {}
 
     @property
@@ -109,7 +108,7 @@ class Recurrent(Family):
         return self.d_hidden or self.d_model
 
     def width(self, causal: bool = True) -> int:
-        """H, or 2 H in both directions."""
+        """H, or 2 H if bidirectional."""
         return self.hidden if causal else 2 * self.hidden
 
     @property
@@ -118,7 +117,7 @@ class Recurrent(Family):
         return f"{self.n_layers}x{self.hidden}"
 
     def widened(self, d_model: int) -> Self:
-        """The model at another D; H, where it is given, in proportion."""
+        """The model at another D. H, if given, stays in proportion."""
         hidden = None if self.d_hidden is None else self.proportional(self.d_hidden, d_model)
         return dataclasses.replace(self, d_model=d_model, d_hidden=hidden)
 
@@ -134,7 +133,7 @@ class Recurrent(Family):
         return zeros if len(zeros) > 1 else zeros[0]
 
     def zero_state(self, batch: int, context: int = 0, dtype: DTypeLike = "float32") -> State:
-        """The cell's state of every layer, float32 LxBxH; of any `context`."""
+        """Zero states of all layers, float32 LxBxH; `context` is not used."""
         return jax.tree.map(lambda h: jnp.zeros((self.n_layers, *h.shape), h.dtype), self.cell_state(batch))
 
     def no_nudges(self, batch: int, times: int) -> Tree:
@@ -142,7 +141,7 @@ class Recurrent(Family):
         return jax.tree.map(lambda h: jnp.zeros((times, *h.shape)), self.zero_state(batch))
 
     def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
-        """ "first" and "layers" as far as there are any, and "backward"."""
+        """Functions of the key for "first", "layers", "norms" and "backward", as far as the model has them."""
         inits: dict[str, Callable[[Array], Params]] = {}
         if self.hidden != self.d_model:
             inits["first"] = partial(self.init_cell, d_in=self.d_model)
@@ -155,7 +154,7 @@ class Recurrent(Family):
         return inits | {"backward": lambda key: {name: init(key) for name, init in inits.items()}}
 
     def _init_norms(self) -> dict[str, Callable[[Array], Params]]:
-        """ "norms", a function of a key that it does not use, or nothing where there are none."""
+        """{"norms": a function of a key}, or {} for a model without norms. The key is not used."""
         above = self.n_layers - 1
         if self.norm == "none" or above == 0:
             return {}
@@ -204,11 +203,11 @@ class Recurrent(Family):
         truncate: int | None,
         watched: Watch | None,
     ) -> tuple[Array, State, dict[str, Array]]:
-        """All layers over T steps: the first one apart, as it differs in width or reads a table of the tokens."""
+        """All layers over T steps. The first is run apart: its width may differ, and it may read a table."""
         nudges = None if watched is None or watched.nudges is None else layers_first(watched.nudges)
 
         def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Tree, Array]) -> tuple[Array, tuple[State, dict]]:
-            """The layer's own output h_TxBxH; its last state, and what was seen of it."""
+            """The layer's output h_TxBxH, its last state, and the watched arrays."""
             layer_params, layer_state, nudges, index = layer
             x_TxBxD = dropout(x_TxBxD, key, index, self.dropout)
             if watched is None:
@@ -247,7 +246,7 @@ class Recurrent(Family):
         return x_TxBxD, last, seen
 
     def _joined(self, x_TxBxH: Array, h_TxBxH: Array) -> Array:
-        """What a layer above the first hands on: x + h, float32, or h."""
+        """The output of a layer above the first: x + h in float32 with residual connections, else h."""
         return x_TxBxH + h_TxBxH.astype(x_TxBxH.dtype) if self.residual else h_TxBxH
 
     def _tabulates(self, x_TxB: Lookup, key: Array | None) -> bool:

@@ -7,10 +7,10 @@
     x = x + mlp(norm(x))            x = norm(x + mlp(x))            L blocks of these two
     logits = W norm(x)              logits = W x
 
-Positions, activation and the size of the embedding are the config's, by default as in GPT-2, wherever the norm stands.
+The config sets positions, activation and the scale of the embedding. Their defaults are those of GPT-2 for both forms.
 
-Every part can be left out by the config: attention, MLP, norm, residual, positions and the blocks themselves, down to
-embedding and unembedding.
+The config can leave out each part: attention, MLP, norm, residual, positions, or all blocks. Embedding and unembedding
+remain.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Transformer(Family):
-    """Transformer decoder; every part can be taken away, down to embedding and unembedding alone.
+    """Transformer decoder. Each part between embedding and unembedding can be left out.
 
     Parameters (float32): "positions" TxD if learned; "layers", a block's parameters with a leading axis L; "final_norm"
-    if the norm stands before. Initial values as `initial` says, by default as GPT-2: normal 0.02, positions 0.01, and
-    0.02 / sqrt(2 L) for the matrices that write to the residual stream; see `_stds` for the others.
+    with the norm before sub-layers. `initial` chooses the initial values. The default is that of GPT-2: normal with
+    standard deviation 0.02, for positions 0.01, for matrices that write to the residual stream 0.02 / sqrt(2 L). See
+    `_stds` for the others.
     """
 
     family: Literal["transformer"] = "transformer"
@@ -63,7 +64,7 @@ class Transformer(Family):
     attention: bool = True
     """Self-attention in each block."""
     attention_kernel: Literal["auto", "blocks", "whole"] = "auto"
-    """Scores of all positions at once (whole), in blocks of queries, or what is fastest here (auto)."""
+    """Scores of all positions at once (whole), in blocks of queries (blocks), or the faster one here (auto)."""
     mlp: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
     """Activation of the MLP in each block; none: no MLP."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
@@ -73,7 +74,7 @@ class Transformer(Family):
     residual: bool = True
     """Residual connections around each sub-layer."""
     positions: Literal["learned", "rotary", "none"] = "learned"
-    """How a token's position is known."""
+    """How the model knows the position of a token."""
     bias: bool = True
     """Biases in linear layers and layer norms."""
     tied_embeddings: bool = False
@@ -85,7 +86,7 @@ class Transformer(Family):
     initial: Literal["gpt2", "fan_in"] = "gpt2"
     """Initial standard deviations: 0.02 at every width (gpt2), or 1 / sqrt(inputs) (fan_in)."""
     zero_output: bool = False
-    """Start with zeros in the matrices by which sub-layers write to the residual stream."""
+    """Zero initial values for the matrices that write to the residual stream."""
     base_width: PositiveInt | None = None
     """d_model at which muP is the standard parametrization: a rate found there holds at all widths; null: no muP."""
 
@@ -107,22 +108,22 @@ class Transformer(Family):
 
     @property
     def embedding_std(self) -> float:
-        """0.02, or as other families."""
+        """0.02 with `initial` gpt2, else as in other families."""
         return 0.02 if self.initial == "gpt2" else super().embedding_std
 
     @property
     def embedding_scale(self) -> float:
-        """1, or as other families."""
+        """1 with `initial` gpt2, else as in other families."""
         return 1.0 if self.initial == "gpt2" else super().embedding_scale
 
     @property
     def readout_std(self) -> float:
-        """0.02, or as other families."""
+        """0.02 / m with `initial` gpt2, else as in other families."""
         return 0.02 / self.widening if self.initial == "gpt2" else super().readout_std
 
     @property
     def positions_std(self) -> float:
-        """Of learned positions: half of what the embedding adds to the residual stream."""
+        """Standard deviation of initial positions: half that of the scaled token embeddings."""
         return 0.5 * self.embedding_std * self.embedding_scale
 
     @property
@@ -132,39 +133,39 @@ class Transformer(Family):
 
     @property
     def feed_forward_width(self) -> int:
-        """F: as given, or 4 D, or for swiglu 8 D / 3 rounded up to a multiple of 8 (as many parameters as 4 D)."""
+        """F: as given, or 4 D, or for swiglu 8 D / 3 rounded up to a multiple of 8 (about the weights of 4 D)."""
         if self.d_ff is not None:
             return self.d_ff
         return 8 * math.ceil(self.d_model / 3) if self.mlp == "swiglu" else 4 * self.d_model
 
     @property
     def norm_before(self) -> str:
-        """The norm of what goes into a sub-layer or the unembedding; "none" if it stands after the residual sums."""
+        """The norm before each sub-layer and the unembedding; "none" with the norm after the residual sums."""
         return self.norm if self.norm_position == "before" else "none"
 
     @property
     def grain(self) -> int:
-        """A multiple of the heads; with rotary positions of twice the heads."""
+        """The number of heads; with rotary positions twice that, for an even head width."""
         return self.n_heads * (2 if self.positions == "rotary" else 1)
 
     def widened(self, d_model: int) -> Self:
-        """The model at another D; F, where it is given, in proportion."""
+        """The model at another D. F, if given, stays in proportion."""
         d_ff = None if self.d_ff is None else self.proportional(self.d_ff, d_model)
         return dataclasses.replace(self, d_model=d_model, d_ff=d_ff)
 
     def on_accelerator(self) -> Self:
-        """With the scores of all positions at once, which is what "auto" chooses there."""
+        """The model with the kernel that "auto" chooses on an accelerator: whole."""
         return dataclasses.replace(self, attention_kernel="whole") if self.attention_kernel == "auto" else self
 
     def extra_flops(self, context: int) -> float:
-        """4 D for each key that a query sees, (T + 1) / 2 of them in the mean: L 2 D (T + 1).
+        """2 L D (T + 1): 4 D for each key that a query sees, and (T + 1) / 2 keys on average.
 
-        That is Kaplan's 2 L T d_attn (table 1) up to the 1.
+        Kaplan et al. 2020, table 1, has 2 L T d_attn, without the + 1.
         """
         return self.n_layers * 2 * self.d_model * (context + 1) if self.attention else 0
 
     def check(self) -> None:
-        """Raise `Impossible` when the heads do not fit the width."""
+        """Raise `Impossible` if the number of heads does not fit the width."""
         check_base_width(self)
         if self.d_model % self.n_heads:
             allowed = ", ".join(str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0)
@@ -180,7 +181,7 @@ class Transformer(Family):
     def zero_state(self, batch: int, context: int, dtype: DTypeLike = "float32") -> State:
         """Empty key-value cache for `context` tokens: {"position": int32 scalar, "k", "v": LxBxNxSxK in `dtype`}.
 
-        A model without attention has no cache. The caller must not feed more than `context` tokens in all.
+        A model without attention has no cache. The caller must not give it more than `context` tokens in all.
         """
         state: State = {"position": jnp.zeros((), jnp.int32)}
         if self.attention and self.n_layers:
@@ -193,7 +194,7 @@ class Transformer(Family):
         return jnp.zeros((times, batch, self.d_model))
 
     def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
-        """Functions of the key for "positions", "layers" and "final_norm", as far as there are any."""
+        """Functions of the key for "positions", "layers" and "final_norm", as far as the model has them."""
         inits: dict[str, Callable[[Array], Params]] = {}
         if self.positions == "learned":
             inits["positions"] = normal_init(self.positions_std, context, self.d_model)
@@ -204,9 +205,9 @@ class Transformer(Family):
         return inits
 
     def init_block(self, key: Array, cross: bool = False) -> Params:
-        """Parameters of one block: "attention_norm", "attention", "mlp_norm", "mlp", as far as there are any.
+        """Parameters of one block: "attention_norm", "attention", "mlp_norm", "mlp", as far as the model has them.
 
-        With `cross` also "cross_norm" and "cross", of the attention to a memory (Vaswani et al. 2017, section 3.1).
+        With `cross` also "cross_norm" and "cross", for attention to a memory (Vaswani et al. 2017, section 3.1).
         """
         key_attention, key_mlp = jax.random.split(key)
         std, std_attention, std_mlp = self._stds(3 if cross else 2)
@@ -229,12 +230,14 @@ class Transformer(Family):
         return params
 
     def _stds(self, sublayers: int) -> tuple[float, float, float]:
-        """Of the matrices that read from the residual stream, and of those by which attention and MLP write to it.
+        """Standard deviations of matrices that read the residual stream, and of those that write to it.
 
-        "gpt2": 0.02 (with muP 0.02 at `base_width`, falling as 1 / sqrt(D)), and for those that write another
-        1 / sqrt(sublayers L): the sum begins small and nothing brings it back. "fan_in": 1 / sqrt(inputs), and the same
-        for those that write. With the norm after always 1 / sqrt(inputs), so that what a sub-layer adds is as large as
-        what it is added to. `zero_output`: 0.
+        The last two are for attention and for the MLP.
+
+        "gpt2": 0.02; with muP 0.02 / sqrt(m). Matrices that write have a further factor 1 / sqrt(sublayers L), which
+        keeps the sum of all sub-layers small. "fan_in": 1 / sqrt(inputs), and the same factor for those that write.
+        With the norm after: 1 / sqrt(inputs) for all, so that both terms of a residual sum are of one size.
+        `zero_output`: 0 for those that write.
         """
         after = self.norm_before == "none" and self.norm != "none"
         depth = 1.0 if after else (sublayers * self.n_layers) ** -0.5
@@ -291,7 +294,7 @@ class Transformer(Family):
         return lax.dynamic_slice_in_dim(positions_SxD, start, n_times)
 
     def init_decoder(self, key: Array, context: int, attention: bool) -> Params:
-        """{"layers": blocks with "cross"; "positions" TxD if learned; "final_norm"}; attention it always has."""
+        """{"layers": blocks with "cross"; "positions" TxD if learned; "final_norm"}; `attention` is not used."""
         keys = jax.random.split(key)
         params = {"layers": stack_init(lambda key: self.init_block(key, cross=True), self.n_layers)(keys[0])}
         if self.positions == "learned":
@@ -314,12 +317,12 @@ class Transformer(Family):
 
 @dataclass(frozen=True)
 class Block:
-    """What the blocks of one forward pass share, beside their parameters.
+    """The arguments of one forward pass that all its blocks share.
 
     Attributes:
       start: position of the first of the T tokens.
-      mask_BxT, causal: who sees whom, see `seqjax.layers.attention.self_attention`.
-      memory_mask_BxS: what is there of a memory.
+      mask_BxT, causal: which keys a query sees, see `seqjax.layers.attention.self_attention`.
+      memory_mask_BxS: True for elements of a memory, False for padding.
     """
 
     config: Transformer
@@ -367,7 +370,7 @@ class Block:
         return rotary_angles(self.start + jnp.arange(self.n_times), self.config.d_head)
 
     def _residual(self, x_BxTxD: Array, y_BxTxD: Array, norm: Params | None, sublayer: Array) -> Array:
-        """x + y, or y alone, with dropout on y and the norm of post-norm models."""
+        """x + y, or y alone without residual connections; dropout on y; then the norm, if it comes after."""
         config = self.config
         y_BxTxD = dropout(y_BxTxD, self.key, sublayer, config.dropout)
         after = config.norm if config.norm_before == "none" else "none"

@@ -28,14 +28,13 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def stack_last(x_BxTxD: Array, window: int, history_BxPxD: Array | None = None) -> Array:
-    """The last `window` elements at every time, oldest first: BxTxkxD with k = window.
+    """The last `window` elements at every time, oldest first: BxTxkxD, k = window.
 
-    y[b, t, j] = x[b, t - k + 1 + j], where elements before the start come from the `history` of P = k - 1 elements that
-    went before x; without it they are zero vectors.
+    y[b, t, j] = x[b, t - k + 1 + j]. Elements before the start come from `history`, the P = k - 1 elements before x.
+    Without it they are zero vectors.
 
-    Concatenating the elements instead is y.reshape(B, T, k D). A dense layer cannot tell the two apart: a weight of
-    shape (k, D, F) summed over j and d and a weight of shape (k D, F) summed over their joint index are the same
-    numbers in the same sums.
+    The concatenation of the elements is y.reshape(B, T, k D). A dense layer with weights (k, D, F) on y equals one with
+    weights (k D, F) on the concatenation.
     """
     batch, n_times, d_model = x_BxTxD.shape
     if history_BxPxD is None:
@@ -49,7 +48,7 @@ class Window(Family):
     """Feed-forward network over the last few tokens, the baseline before recurrence (Bengio et al. 2003).
 
     Parameters (float32): "first" {"W": kxDxF, "b": F}; "layers" {"W": (L-1)xFxF, "b": (L-1)xF} if L > 1. Weights are
-    normal with standard deviation fan-in^-0.5 (LeCun et al. 1998). It always looks back, never forward.
+    normal with standard deviation fan-in^-0.5 (LeCun et al. 1998). It never sees later elements.
     """
 
     family: Literal["window"] = "window"
@@ -57,7 +56,7 @@ class Window(Family):
     d_model: PositiveInt = 64
     """D, width of the embedding."""
     window: PositiveInt = 8
-    """How many of the last tokens are seen, the current one included."""
+    """Last tokens that the model sees, the current one included."""
     d_ff: PositiveInt = 256
     """F, width of the hidden layers."""
     n_layers: PositiveInt = 1
@@ -120,7 +119,7 @@ class Window(Family):
         truncate: int | None = None,
         watch: Watch | None = None,
     ) -> Output:
-        """See `Family.run`: all hidden layers over the last k inputs, some of which may come from the state."""
+        """See `Family.run`: all hidden layers over the last k inputs. The state holds the inputs before x."""
         x_BxTxD = rows(x)
         x_BxTxkxD = dropout(stack_last(x_BxTxD, self.window, state), key, 0, self.dropout)
         a_BxTxF = contract("BTkD,kDF->BTF", x_BxTxkxD, params["first"]["W"], dtype)
