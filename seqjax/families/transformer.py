@@ -230,9 +230,8 @@ class Transformer(Family):
         return params
 
     def _stds(self, sublayers: int) -> tuple[float, float, float]:
-        """Standard deviations of matrices that read the residual stream, and of those that write to it.
-
-        The last two are for attention and for the MLP.
+        """Initial standard deviations: of matrices that read the residual stream, and of the matrices of attention and
+        of the MLP that write to it.
 
         "gpt2": 0.02; with muP 0.02 / sqrt(m). Matrices that write have a further factor 1 / sqrt(sublayers L), which
         keeps the sum of all sub-layers small. "fan_in": 1 / sqrt(inputs), and the same factor for those that write.

@@ -1,6 +1,6 @@
-"""What is learnt: one file a task. Import a task from its file; `seqjax.tasks.task` says what it has to hold.
+"""The tasks, one file each. Import a task from its file; `seqjax.tasks.task` lists what the file contains.
 
-A task may also come from a file outside of the package, see `seqjax.tasks.own`.
+A task may also come from a file outside the package, see `seqjax.tasks.own`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ TASKS = ("text", "delays", "lines", "sentiment", "steering", "translation")
 
 
 def task_module(name: str) -> Any:
-    """What the file of a task holds: `Config`, `check`, `load`, `make_task`.
+    """The module of a task, with `Config`, `check`, `load` and `make_task`.
 
     Args:
-        name: in `TASKS`, or that of one of the user's own.
+        name: one in `TASKS`, or the name of a task of the user's own.
     Raises:
         UserError: the code of a task of the user's own is not loaded.
     """
@@ -30,7 +30,7 @@ def task_module(name: str) -> Any:
 
 
 def task_of(words: str) -> Any:
-    """As `task_module`, of a file of the user's own too: ``FILE.py`` or ``PACKAGE.MODULE``; its code is run.
+    """As `task_module`, and also for ``FILE.py`` or ``PACKAGE.MODULE`` of the user's own. That code is run.
 
     Raises:
         UserError: there is no such file, or its code fails.

@@ -1,11 +1,11 @@
 """Mean squared errors of several models on the same frames, with intervals over blocks of time and over seeds.
 
-Frames that follow one another err alike, so that blocks, not frames, are what is drawn again:
+Errors of neighbouring frames are correlated, so blocks of frames are resampled, not single frames:
 
-    E = sum_b SSE_b / sum_b n_b          over blocks b;  SSE_b the mean over seeds of a block's squared errors, summed
+    E = sum_b SSE_b / sum_b n_b          over blocks b;  SSE_b = sum of squared errors of a block, mean over seeds
 
-An interval holds the middle 95 % of E over draws of blocks and seeds with replacement. All models are drawn with the
-same blocks and seeds, so that differences and ratios are paired (Efron & Tibshirani 1993, chapter 8).
+An interval is the middle 95 % of E over draws of blocks and seeds with replacement. The draws are the same for all
+models, so differences and ratios are paired (Efron & Tibshirani 1993, chapter 8).
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Interval(NamedTuple):
 
 
 def sum_by_block(errors_SxN: np.ndarray, targets_N: np.ndarray, edges: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums [S, blocks] of the errors at frames ``targets``, and how many frames each block has [blocks]."""
+    """Sums of the errors at frames ``targets`` [S, blocks], and the number of these frames in each block [blocks]."""
     block_N, n_blocks = np.searchsorted(edges, targets_N, side="right") - 1, len(edges) - 1
     sums = [np.bincount(block_N, weights=errors, minlength=n_blocks) for errors in np.atleast_2d(errors_SxN)]
     return np.stack(sums), np.bincount(block_N, minlength=n_blocks)
 
 
 class Draws(NamedTuple):
-    """How often each block [R, blocks] and each seed [R, S] is drawn; the first row is the data as they are."""
+    """How often each block [R, blocks] and each seed [R, S] is drawn; the first row is the data itself."""
 
     blocks: np.ndarray
     seeds: np.ndarray
 
 
 def draw(count_B: np.ndarray, n_seeds: int, repeats: int = 2000, seed: int = 0) -> Draws:
-    """Draws of the blocks that hold frames, and of the seeds, with replacement."""
+    """Draws with replacement of the blocks that contain frames, and of the seeds."""
     rng = np.random.default_rng(seed)
     held = count_B > 0
     blocks = np.zeros((repeats + 1, len(count_B)))
@@ -51,7 +51,7 @@ def draw(count_B: np.ndarray, n_seeds: int, repeats: int = 2000, seed: int = 0) 
 
 
 def mean_errors(sums_SxB: np.ndarray, count_B: np.ndarray, draws: Draws) -> np.ndarray:
-    """E of every draw [R]; what knows no seed (a floor) has S = 1."""
+    """E of every draw [R]. S = 1 for a model without seeds (a floor)."""
     if len(sums_SxB) == 1:
         total_RxB = np.broadcast_to(sums_SxB, draws.blocks.shape)
     else:

@@ -1,8 +1,8 @@
-"""Delayed copy as a task: how far back a model learns to remember (:mod:`seqjax.data.delays`).
+"""Delayed copy: the model answers with a symbol from D steps ago (:mod:`seqjax.data.delays`).
 
     loss = - mean over the batch of log softmax(logits_D)[s],      logits_D from the last state
 
-Every batch is fresh, so that nothing can be learnt by heart but the rule; validation and test are fixed draws.
+Every training batch is new, so the model cannot memorise sequences. Validation and test are fixed draws.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRAINING, VALIDATION, TEST = range(3)  # streams of random numbers
 
 @dataclass(frozen=True)
 class DelayTask:
-    """How far back the answer lies, and how far the gradient may reach."""
+    """The sequences, and the reach of the gradient."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["delays"] = "delays"
@@ -39,11 +39,11 @@ class DelayTask:
     symbols: Annotated[int, Field(ge=2)] = 8
     """V, symbols to remember."""
     noise: PositiveInt = 8
-    """N, tokens that may stand between."""
+    """N, different tokens that fill the steps between."""
     bptt: PositiveInt | None = None
-    """Truncated back-propagation through time: gradients stay within pieces of so many steps; null: not truncated."""
+    """Truncated back-propagation through time: steps in a piece; null: not truncated."""
     held_out: PositiveInt = 1024
-    """Sequences of validation, and of test."""
+    """Sequences in validation, and again in test."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Config:
 
 
 def check(config: Config) -> None:
-    """Raise `Impossible` for settings that cannot stand together."""
+    """Raise `Impossible` for settings that do not fit together."""
     length, bptt = config.task.distance + 1, config.task.bptt
     if bptt is not None and not config.model.recurrent:
         family = config.model.family
@@ -69,11 +69,11 @@ def check(config: Config) -> None:
 
 
 def load(config: Config, where: Where = NOWHERE) -> None:
-    """Nothing: every batch is drawn."""
+    """Nothing to read: every batch is generated."""
 
 
 def make_model(config: Config) -> SequenceModel:
-    """Embedding, the family's layers, and logits of the symbols after every token; the last ones count."""
+    """Embedding, the family's layers, and logits of the symbols after every token. Only the last logits are used."""
     task, model = config.task, config.model
     return SequenceModel(
         TokenEmbedding(vocabulary_size(task.symbols, task.noise), model.d_model),
@@ -83,7 +83,7 @@ def make_model(config: Config) -> SequenceModel:
 
 
 def make_task(config: Config, data: None = None) -> Task:
-    """Held-out loss in nats and "accuracy", on the validation draw; in the end "test", on another one."""
+    """Held-out loss in nats and "accuracy" on the validation draw. At the end the same on the "test" draw."""
     task, train = config.task, config.train
     objective = make_objective(config)
     score = jax.jit(objective.score)

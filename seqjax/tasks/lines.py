@@ -1,9 +1,9 @@
-"""A line from its author: one element in, many out; and judges of whose line it is that only count.
+"""Lines of an author: one element in, many out. Judges tell the author of a line from counts of words.
 
     p(line | author) = prod_t p(x_t | author, x_1 .. x_{t-1})        loss: nats per word
 
-The author is the first token of the sequence; any language model of `seqjax.models` will do. What all runs share is in
-configs/tasks/lines.yaml.
+The author is the first token of the sequence. Any language model of `seqjax.models` can be used. The settings shared by
+all runs are in configs/tasks/lines.yaml.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class LinesTask:
     name: Literal["lines"] = "lines"
     """The task."""
     width: Annotated[int, Field(ge=2)] = 12
-    """Words and marks of a line."""
+    """Words and punctuation marks in a line."""
     words: PositiveInt = 3000
-    """Words known."""
+    """Size of the vocabulary, in words."""
     held_out: PositiveInt = 400
     """Lines of each author in an evaluation, evenly spread over the split."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of one run."""
+    """The config of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: ModelConfig = field(default_factory=lambda: LSTM(d_model=64, n_layers=1))
@@ -62,7 +62,7 @@ class Config:
 
 
 class Data(NamedTuple):
-    """Words that are known, and the lines of each author."""
+    """The vocabulary, and the lines of each author."""
 
     vocabulary: Vocabulary
     train: Lines
@@ -70,14 +70,14 @@ class Data(NamedTuple):
 
 
 def check(config: Config) -> None:
-    """Nothing more than what holds for every task."""
+    """Nothing beyond the checks of every task."""
 
 
 def load(config: Config, where: Where = NOWHERE) -> Data:
     """The lines of the embedded corpus.
 
     Raises:
-        UserError: an author without a line.
+        UserError: an author has no line.
     """
     words, width = load_words("train"), config.task.width
     vocabulary = make_vocabulary(words, config.task.words)
@@ -94,10 +94,10 @@ def make_model(config: Config, vocabulary: Vocabulary) -> nn.Module:
 
 
 def make_task(config: Config, data: Data) -> Task:
-    """Training on lines, each author as often; the held-out loss is in nats per word, the mean over the authors.
+    """Training on lines, with all authors equally likely. The held-out loss, nats per word, is a mean over authors.
 
-    The result has "held_out": of each author the loss with the "right" first token and with the "wrong" ones (mean), in
-    nats per word, on the validation split. Their difference is what the model makes of the author.
+    The result has "held_out": for each author the loss with the "right" first token, and the mean loss with the "wrong"
+    ones, in nats per word, on the validation split. The difference shows how much the model uses the author.
     """
     vocabulary, train, validation = data
     model, batch_size, width = make_model(config, vocabulary), config.train.batch_size, config.task.width
@@ -133,7 +133,7 @@ def make_task(config: Config, data: Data) -> Task:
 
 
 def given(tokens_BxT1: np.ndarray, author: int) -> np.ndarray:
-    """The same lines after another first token."""
+    """The same lines with another first token."""
     tokens_BxT1 = tokens_BxT1.copy()
     tokens_BxT1[:, 0] = author
     return tokens_BxT1
@@ -164,7 +164,7 @@ def _mean_loss(model: nn.Module, params: Tree, tokens_BxT1: jax.Array) -> jax.Ar
 
 
 def evenly(rows: np.ndarray, count: int) -> np.ndarray:
-    """``count`` of the rows, evenly spread; all, where there are fewer."""
+    """``count`` rows, evenly spread; all rows if there are fewer."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
 
 
@@ -177,10 +177,10 @@ def write_lines(
 
 
 def make_judges(train: Lines, vocabulary: Vocabulary) -> dict[str, Judge]:
-    """Whose line is likeliest by the author's "unigrams", sum_t log p(x_t), or "bigrams", sum_t log p(x_t | x_{t-1}).
+    """Judges by "unigrams", sum_t log p(x_t | author), and "bigrams", sum_t log p(x_t | x_{t-1}, author).
 
-    The probabilities are those of `seqjax.data.bigrams`, counted in the author's training lines; all authors are as
-    likely beforehand. They share nothing with the models.
+    The probabilities are those of `seqjax.data.bigrams`, counted in the author's training lines. All authors have the
+    same prior. The judges use nothing from the models.
     """
     size = vocabulary.size
     log_p_AxV = np.log([unigram(train[author][:, 1:], size) for author in AUTHORS])
@@ -194,12 +194,12 @@ def make_judges(train: Lines, vocabulary: Vocabulary) -> dict[str, Judge]:
 
 
 def _anonymous(lines_BxT: np.ndarray, size: int) -> np.ndarray:
-    """Lines that all begin with the same token, one that no line holds."""
+    """The lines after a common first token that occurs in no line."""
     return np.concatenate([np.full((len(lines_BxT), 1), size - 1, lines_BxT.dtype), lines_BxT], axis=1)
 
 
 def share_right(judge: Judge, lines_BxT: np.ndarray, author: str) -> float:
-    """The share of the lines that a judge gives to the author; a tie is a mistake."""
+    """The share of the lines that a judge assigns to the author. A tie counts as wrong."""
     found_BxA = judge(lines_BxT)
     others = np.delete(found_BxA, AUTHORS.index(author), axis=1).max(axis=1)
     return float((found_BxA[:, AUTHORS.index(author)] > others).mean())

@@ -1,10 +1,10 @@
 """Tasks from files outside the package: ``path/to/my_task.py``, or ``package.module`` (see `seqjax.host.own_code`).
 
-The file holds what `seqjax.tasks.task` says: `Config` and `make_task`; `check` and `load`, where there is something to
-check or to read. The class of the section `task` names it: ``Sums@0123456789abcdef``.
+The file has `Config` and `make_task`, and optionally `check` and `load` (see `seqjax.tasks.task`). The task's name is
+the class of its section `task` with a digest of the file: ``Sums@0123456789abcdef``.
 
-Without its code a task is known by its name, and the sections of its configs are as they are written (`absent`): enough
-for tables, fits and figures.
+Without its code a task has only its name, and the sections of its configs are not checked (`absent`). Tables, fits and
+figures need no more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EVERY = ("task", "model", "optimizer", "train")  # sections
 
 
 class OwnTask(NamedTuple):
-    """What the file of a task holds, as the files of this package do."""
+    """The contents of a task's file, under the names that tasks of the package have."""
 
     Config: type
     make_task: Callable[[Any, Any], Task]
@@ -38,10 +38,10 @@ class OwnTask(NamedTuple):
 
 
 def absent(values: Mapping[str, Any]) -> type:
-    """The dataclass of a run's config whose task's code this process has not run.
+    """The dataclass for the config of a run, when this process has not run the code of its task.
 
     Raises:
-        UserError: sections that no task has written.
+        UserError: a section is not a mapping of keys to values.
     """
     name, parts = values["task"]["name"], []
     for section, value in values.items():
@@ -62,13 +62,13 @@ def _absent(parts: tuple[tuple[str, tuple[str, ...]], ...]) -> type:
 
 
 def as_written(schema: type, name: str) -> bool:
-    """Whether a section is taken as it is written, for want of code."""
+    """Whether a section is not checked because its code is missing."""
     kind = {field.name: field.type for field in dataclasses.fields(schema)}.get(name)
     return getattr(kind, "__name__", "") == "Written"
 
 
 def refuse(name: str) -> UserError:
-    """What is said where the code is needed."""
+    """The error for a command that needs the code of a task that is not loaded."""
     return UserError(
         f"task.name: {name} is code outside of the package: name its file with --task.name FILE.py, or run the copy "
         "in the run folder with --trust-code; in Python, call seqjax.tasks.task_of(FILE) first"
@@ -91,7 +91,7 @@ def _make(module: ModuleType, _part: str | None, text: str, path: Path) -> tuple
 
 
 def _checked(found: type, path: Path) -> tuple[type, Any]:
-    """The class of the section `task`, and its default, once `Config` is what it has to be."""
+    """The class of the section `task` and its default value, after checking `Config`."""
     where = place_of(found, path)
     _check_frozen(found, f"{where}: Config")
     names = [field.name for field in dataclasses.fields(found)]
@@ -127,7 +127,7 @@ def _check_frozen(found: Any, where: str) -> None:
 
 
 def _named(found: type, section: type, default: Any, name: str) -> type:
-    """The dataclass of configs, its section `task` with the field `name`."""
+    """The dataclass of configs. Its section `task` has got the field `name`."""
     values = {field.name: getattr(default, field.name) for field in dataclasses.fields(section) if field.init}
     values.pop("name", None)
     named_field = ("name", Literal[name], dataclasses.field(default=name, kw_only=True))
@@ -150,4 +150,4 @@ def _named(found: type, section: type, default: Any, name: str) -> type:
 
 
 shelf = Shelf("task", "--task.name", "FILE.py or PACKAGE.MODULE", "my_task.py", "task.py", _make)
-"""The tasks of the user's own that this process has loaded."""
+"""The user's own tasks that this process has loaded."""

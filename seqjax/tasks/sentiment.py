@@ -1,8 +1,8 @@
-"""Sentiment: one class of a sentence from any backbone with any head.
+"""Sentiment: the class of a sentence, from any family with any pooling.
 
     logits = Classifier(pool(Backbone(E[words])))        loss = - mean log softmax(logits)[label], nats per sentence
 
-What the runs of the experiment share is in configs/tasks/sentiment.yaml.
+The settings shared by the runs of the experiment are in configs/tasks/sentiment.yaml.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Tree = Any
 
 @dataclass(frozen=True)
 class SentimentTask:
-    """Which sentences, and what is done with the hidden states."""
+    """The sentences, and how hidden states become a class."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["sentiment"] = "sentiment"
@@ -52,38 +52,38 @@ class SentimentTask:
     classes: Annotated[tuple[str, ...], Field(min_length=2)] = ("0", "1")
     """Labels of the file; those of sst2 and phrases are 0 (negative) and 1 (positive)."""
     least_count: PositiveInt = 2
-    """A word is known that is seen so often in training; all others are one."""
+    """The vocabulary has the words seen at least this often in training. All others share one token."""
     longest: PositiveInt = 64
-    """Words of a sentence that are read; what follows is left out."""
+    """Longest sentence, in words; the rest of a longer one is cut off."""
     n_buckets: PositiveInt = 3
-    """Lengths to which sentences are padded; each compiles the step once more."""
+    """Number of lengths to which sentences are padded. The step is compiled once for each."""
     pool: Literal["last", "mean", "attention"] = "mean"
-    """Head: the last state, the mean of all, or a weighted mean whose weights are learned."""
+    """Pooling: the last state, the mean of all states, or a mean with learned weights (attention)."""
     score_test: bool = True
-    """Whether the test set is looked at in the end; a search of hyper-parameters goes without."""
+    """Evaluate the test set at the end; false for a search of hyper-parameters."""
     causal: bool = True
     """false: bidirectional recurrence, or attention to both sides."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of one run."""
+    """The config of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lane_keys: ClassVar = WITHOUT_SEED  # the lengths of a step's sentences depend on it
     model: ModelConfig = field(default_factory=lambda: GRU(d_model=64, n_layers=1, dropout=0.5))
-    """Its dropout is also that of the head."""
+    """Its dropout rate also applies in the head."""
     task: SentimentTask = field(default_factory=SentimentTask)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TaskTrain = field(default_factory=TaskTrain)
 
 
 def check(config: Config) -> None:
-    """Nothing more than what holds for every task."""
+    """Nothing beyond the checks of every task."""
 
 
 def load(config: Config, where: Where = NOWHERE) -> Splits:
-    """The sentences, from the folders of data and cache; errors as `seqjax.data.sentiment.load_splits`."""
+    """The sentences, from the data and cache folders. Raises as `seqjax.data.sentiment.load_splits`."""
     task = config.task
     return load_splits(where.corpus or task.corpus, task.classes, data_folder(), cache_folder())
 
@@ -101,8 +101,8 @@ def make_model(config: Config, vocab_size: int, longest: int) -> SequenceModel:
 def make_task(config: Config, splits: Splits) -> Task:
     """Held-out loss in nats per sentence and "accuracy", on the validation split.
 
-    In the end "test" {"loss", "accuracy", "sentences"}, of the parameters that were best on the validation split,
-    unless `task.score_test` is off.
+    At the end "test" {"loss", "accuracy", "sentences"}, with the parameters that were best on the validation split. It
+    is absent if `task.score_test` is false.
     """
     vocabulary, (train, validation, test) = prepare(config.task, splits)
     model, batch_size = make_model(config, vocabulary.size, train.bounds[-1]), config.train.batch_size
@@ -145,9 +145,9 @@ def prepare(task: SentimentTask, splits: Splits) -> tuple[Vocabulary, tuple[Buck
 
 
 def make_objective(model: SequenceModel, longest: int, batch_size: int) -> Objective:
-    """Mean cross-entropy in nats per sentence, over the sentences that weigh something.
+    """Mean cross-entropy in nats per sentence, over the sentences with a weight above 0.
 
-    The weights have a mean of 1 over a batch, so that the mean over its rows is the mean over its sentences.
+    The weights of a batch have the mean 1. So the mean over its rows is the mean over its sentences.
     """
 
     def init(key: jax.Array) -> Tree:
@@ -167,7 +167,7 @@ def _losses(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
 
 
 def score(model: SequenceModel, params: Tree, batches: Iterable[Batch]) -> tuple[float, float]:
-    """Mean loss in nats per sentence, and the share of sentences whose most probable class is the right one."""
+    """Mean loss in nats per sentence, and the accuracy of the most probable class."""
     return _means(jax.device_get([_sums(model, params, batch) for batch in batches]))
 
 

@@ -2,12 +2,12 @@
 
     loss = mean over the batch, and over every step of a window, of (y_t - s_t / sigma)^2
 
-s_t is the steering at frame t and sigma its standard deviation over the training part. Errors that are reported are in
-the units of s squared. Parts are cut by time (:mod:`seqjax.data.blocks`), and no window leaves its stretch.
+s_t is the steering at frame t and sigma its standard deviation over the training part. Reported errors are in the units
+of s squared. Parts are split by time (:mod:`seqjax.data.blocks`). Each window lies within one stretch.
 
-A stacked model sees k frames as k channels and answers for the last one. A sequence model is trained on windows of k
-frames with the loss on every step, so that its j-th answer says how well it does after j frames. With
-`task.past_steering` the steering before each frame, s_{t-1} / sigma, stands beside its encoding.
+A stacked model sees k frames as k channels and predicts for the last one. A sequence model is trained on windows of k
+frames with the loss on every step. Its j-th prediction is the one after j frames. With `task.past_steering` the
+steering before each frame, s_{t-1} / sigma, is appended to its encoding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ROWS = 64  # windows in one call of an evaluation
 
 @dataclass(frozen=True)
 class SteeringTask:
-    """What is seen and what is made of the training set."""
+    """The inputs of the model, and the augmentation of the training set."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["steering"] = "steering"
@@ -49,32 +49,32 @@ class SteeringTask:
     frames: PositiveInt = 16
     """k, frames in a window; at most data.history."""
     stacked: bool = False
-    """The k frames are channels of one input, and the model runs over a sequence of one element."""
+    """The k frames are channels of one input, a sequence of one element."""
     past_steering: bool = False
-    """The steering before each frame is seen beside it."""
+    """The steering before each frame is an input too."""
     flip: bool = True
     """Half of the training windows are mirrored, with the steering negated."""
     shift: NonNegativeInt = 2
-    """Training windows are moved sideways by up to so many pixels, all frames alike; the steering stays."""
+    """Training windows are shifted sideways by at most this many pixels. The steering is unchanged."""
 
 
 @dataclass(frozen=True)
 class SteeringData:
-    """Which frames, and how they are cut into parts."""
+    """The frames, and how they are split into parts."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: str = "road"
-    """road: drawn; driving: driving.npz in the data folder; else the log folder of a simulator."""
+    """road: generated; driving: driving.npz in the data folder; else the log folder of a simulator."""
     road_frames: PositiveInt = 4000
-    """Frames of the drawn road."""
+    """Frames of the generated road."""
     blocks: PositiveInt = 25
-    """Contiguous blocks, dealt in turn to the parts."""
+    """Contiguous blocks, assigned to the parts in turn."""
     folds: PositiveInt = 5
-    """One block in so many is test, the next one validation."""
+    """One block in this many is test, the next one validation."""
     fold: NonNegativeInt = 0
-    """Which blocks are test: those whose number is this one modulo folds."""
+    """Blocks whose number is `fold` modulo `folds` are test."""
     history: PositiveInt = 16
-    """Frames that every evaluated frame has in its own stretch, itself among them; also the gap between parts."""
+    """Least number of frames in its stretch up to an evaluated frame, itself included; also the gap between parts."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class EncoderConfig:
     kernels: tuple[PositiveInt, ...] = (5, 3)
     """Width of each convolution, pixels."""
     strides: tuple[PositiveInt, ...] = (4, 2)
-    """Step of each convolution, pixels."""
+    """Stride of each convolution, pixels."""
     dropout: Fraction = 0.2
-    """Dropout rate on what the convolutions found."""
+    """Dropout rate on the output of the convolutions."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Config:
 
 
 def load(config: Config, where: Where = NOWHERE) -> Drive:
-    """The frames that a config names. Raises UserError as :mod:`seqjax.data.driving` does."""
+    """The frames of a config's source. Raises UserError as :mod:`seqjax.data.driving` does."""
     source = where.corpus or config.data.source
     if source == "road":
         return drive_road(config.data.road_frames)
@@ -114,7 +114,7 @@ def load(config: Config, where: Where = NOWHERE) -> Drive:
 
 
 def check(config: Config) -> None:
-    """Raise `Impossible` for settings that cannot stand together."""
+    """Raise `Impossible` for settings that do not fit together."""
     task, encoder = config.task, config.encoder
     if task.frames > config.data.history:
         raise Impossible("task.frames", f"{task.frames} frames, but data.history is {config.data.history}")
@@ -142,12 +142,12 @@ def parts_of(data: SteeringData, drive: Drive) -> Parts:
 
 
 def targets_of(data: SteeringData, stretches: tuple[Stretch, ...]) -> np.ndarray:
-    """The frames that every model is judged by: those with a whole history in their own stretch, int64 [n]."""
+    """The frames on which models are evaluated: those with a full history in their stretch, int64 [n]."""
     return window_ends(stretches, data.history)
 
 
 def floors(drive: Drive, train: tuple[Stretch, ...], targets: np.ndarray) -> dict[str, float]:
-    """Mean squared error over the targets of predicting the training part's mean, and of repeating the last value."""
+    """Mean squared errors over the targets of two baselines: the mean of the training part, and the last value."""
     mean = np.concatenate([drive.steer_T[a:b] for a, b in train]).mean()
     steer = drive.steer_T[targets]
     return {
@@ -159,11 +159,11 @@ def floors(drive: Drive, train: tuple[Stretch, ...], targets: np.ndarray) -> dic
 def make_task(config: Config, drive: Drive) -> Task:
     """The held-out loss is the error after k frames, in the units of the steering squared.
 
-    The final numbers are "test": the error after each number of frames that the model can tell of (`seen`), the floors
-    on the same frames, the frames and what was predicted for them.
+    The final numbers are "test": the error after each number of frames in `seen`, the floors on the same frames, the
+    frames, and the predictions for them.
 
     Raises:
-        UserError: parts without a frame to judge by.
+        UserError: the training or validation part has no window.
     """
     parts = parts_of(config.data, drive)
     ends, judged = window_ends(parts.train, config.task.frames), targets_of(config.data, parts.validation)
@@ -179,7 +179,7 @@ def make_task(config: Config, drive: Drive) -> Task:
 
     def held_out(final: bool) -> Iterator[Tree]:
         for first in range(0, len(judged), ROWS):
-            rows = np.minimum(np.arange(first, first + ROWS), len(judged) - 1)  # the last ones are filled up
+            rows = np.minimum(np.arange(first, first + ROWS), len(judged) - 1)  # the last batch is filled up
             yield make_batch(config, drive, judged[rows], scale)
 
     def summary(scores: Sequence[np.ndarray], final: bool) -> Found:
@@ -216,7 +216,7 @@ def make_task(config: Config, drive: Drive) -> Task:
 
 
 def make_objective(config: Config, model: VideoRegressor, drive: Drive, scale: float) -> Objective:
-    """Squared error over every step of a window; held-out windows are scored by the answer to their last frame."""
+    """Squared error over every step of a window; held-out windows are scored by the prediction for the last frame."""
     one = make_batch(config, drive, np.array([config.task.frames - 1]), scale)
 
     def loss(params: Tree, batch: Tree, carry: None, key: jax.Array) -> tuple[jax.Array, None]:
@@ -235,7 +235,7 @@ def make_objective(config: Config, model: VideoRegressor, drive: Drive, scale: f
 
 
 def seen(task: SteeringTask) -> list[int]:
-    """Numbers of frames after which a model is judged: 1, 2, 4 ... k for a sequence model, k for a stacked one."""
+    """Numbers of frames after which a model is evaluated: 1, 2, 4 ... k for a sequence model, k for a stacked one."""
     return [task.frames] if task.stacked else [2**i for i in range(16) if 2**i < task.frames] + [task.frames]
 
 
@@ -278,8 +278,8 @@ def predict(
 ) -> np.ndarray:
     """Steering at every target of these stretches after each number of frames in `seen`: KxN, float32.
 
-    A sequence model's answer after j frames comes from the window that begins j - 1 frames before the target, so that
-    all models answer for the same frames, and nobody has seen more than j of them. Each frame is encoded once.
+    A sequence model's prediction after j frames comes from the window that begins j - 1 frames before the target. So
+    all predictions are for the same targets, and each has seen exactly j frames. Each frame is encoded once.
     """
     targets_N, task = targets_of(config.data, stretches), config.task
     if task.stacked:
@@ -288,7 +288,7 @@ def predict(
     x_TxE = _in_chunks(partial(_encode, model), params, drive.frames_TxYxX[:, None, :, :, None])[:, 0]
     last = max(stop for _, stop in stretches) - 1
     starts_W = np.unique(np.concatenate([targets_N - k + 1 for k in range(1, task.frames + 1)]))
-    index_WxT = np.minimum(starts_W[:, None] + np.arange(task.frames), last)  # beyond the target nothing is read
+    index_WxT = np.minimum(starts_W[:, None] + np.arange(task.frames), last)  # those after the target are not used
     known = _past(drive, index_WxT, task.past_steering) / np.float32(scale)
     y_WxT = _in_chunks(partial(_read, model), params, x_TxE[index_WxT], known)[..., 0]
     return scale * np.stack([y_WxT[np.searchsorted(starts_W, targets_N - k + 1), k - 1] for k in seen(task)])
@@ -322,7 +322,7 @@ def _read(model: VideoRegressor, params: Tree, x: jax.Array, known: jax.Array) -
 
 
 def _in_chunks(apply: Any, params: Tree, *arrays: np.ndarray) -> np.ndarray:
-    """``apply`` to CHUNK rows at a time; the last ones are filled up, so that one program does."""
+    """``apply`` to CHUNK rows at a time; the last call is filled up, so one compiled program is enough."""
     n_rows, pieces = len(arrays[0]), []
     for start in range(0, n_rows, CHUNK):
         index = np.minimum(np.arange(start, start + CHUNK), n_rows - 1)

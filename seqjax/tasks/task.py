@@ -1,14 +1,14 @@
-"""What training must know of a task. Predicting text is one of them, and nothing special.
+"""What training needs from a task. Predicting text is a task like any other.
 
 A task is a file in this folder: a module with
 
     Config                       the dataclass of a run's config file
-    check(config)                raises `Impossible` for values that cannot stand together
+    check(config)                raises `Impossible` for values that do not fit together
     load(config, where)          reads the data
     make_task(config, data)      the `Task` of one run
 
-and `seqjax.tasks.TASKS` lists it. A file outside the package serves as well, and needs no `check` and `load` where
-there is nothing to check or to read (see `seqjax.tasks.own`).
+and `seqjax.tasks.TASKS` lists it. A task may also be a file outside the package. There `check` and `load` are optional
+(see `seqjax.tasks.own`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ import numpy as np
 Tree = Any  # a pytree of arrays
 Loss = Callable[[Tree, Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
 """``loss(params, batch, carry, key) -> (mean over the rows of the batch, new carry)``; batch leaves are [B, ...], carry
-[..., B, H]. The mean over rows is what gradient accumulation averages: a row's weights belong into the batch."""
+[..., B, H]. Gradient accumulation averages means over rows, so weights of rows are part of the batch."""
 Score = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
-"""``score(params, batch, carry) -> (what `Task.summary` needs of a held-out batch, new carry)``."""
+"""``score(params, batch, carry) -> (scores of a held-out batch for `Task.summary`, new carry)``."""
 
 
 class Where(NamedTuple):
-    """What a run that has begun knows about its data.
+    """Where a run finds its data.
 
     Attributes:
-        folder: the run folder; None: there is none yet.
-        corpus: where the data is now; None: where the config says.
-        progress: called with (what, bytes done, bytes in all).
+        folder: the run folder; None: the run has none yet.
+        corpus: the place of the data, if it has moved; None: the place in the config.
+        progress: called with (activity, bytes done, bytes in all).
     """
 
     folder: Path | None = None
@@ -50,10 +50,10 @@ class Objective(NamedTuple):
 
     Attributes:
         init: key -> params, float32.
-        loss: what is minimised.
-        score: what held-out data is scored by, without dropout.
-        zero_carry: recurrent state before the first batch, for B rows; None: every batch starts anew.
-        elements: numbers that one step reads; it decides how many steps one call of the program takes.
+        loss: the training loss.
+        score: the scores of held-out data, without dropout.
+        zero_carry: recurrent state before the first batch, for B rows; None: there is no carry.
+        elements: numbers that one step reads. The number of steps in one call of the program depends on it.
     """
 
     init: Callable[[jax.Array], Tree]
@@ -67,10 +67,10 @@ class Found(NamedTuple):
     """One evaluation.
 
     Attributes:
-        loss: mean over the held-out data; nats, where the task says nothing else.
-        curve: further numbers of its line in metrics.jsonl.
-        record: what result.json keeps; "loss" is in it.
-        text: for people.
+        loss: mean over the held-out data, in nats unless the task says otherwise.
+        curve: further numbers for its line in metrics.jsonl.
+        record: its entry in result.json, with "loss".
+        text: one line for people.
     """
 
     loss: float
@@ -80,25 +80,25 @@ class Found(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A task, bound to the config and the data of one run.
+    """A task with the config and the data of one run.
 
     Attributes:
-        objective: what is compiled.
+        objective: the compiled part.
         batch: step (from 0) -> batch, a pytree of numpy arrays [B, ...]; pure. Every new shape compiles the step again.
-        held_out: the validation split in batches, the same at every call. The argument says whether it is for
-            result.json, which may read more of it than the curve.
-        summary: the scores of these batches, and the same argument -> `Found`.
+        held_out: final -> batches of the validation split, the same at every call. ``final`` is True for result.json,
+            which may read more of the split than the curve.
+        summary: (scores of these batches, final) -> `Found`.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
         parameters: numbers of parameters; "total" and "non_embedding" are among them.
-        unit, per_step: what is counted, and how many of them a step takes, such as B T "tokens".
-        available: how many different ones there are; None: they are drawn anew each time.
-        final: params -> further numbers of result.json, the test set's say.
-        keeps: whose parameters the result is about: of the last step or of the best evaluation.
+        unit, per_step: the unit of data, such as "tokens", and the number in a step, such as B T.
+        available: number of different units; None: each step draws new ones.
+        final: params -> further numbers of result.json, such as those of the test set.
+        keeps: the parameters that the result uses: those of the last step or of the best evaluation.
         more_at_end: whether `held_out(True)` differs from `held_out(False)`.
-        resets: step -> whether the carry is zeroed before it.
-        flops: of one unit, see `seqjax.models.accounting`; None: they are not counted.
-        digests: name -> sha256 of the data; a run is bound to them.
-        notes: about the data, said at the start.
+        resets: step -> whether the carry is set to zero before it.
+        flops: FLOPs of one unit, see `seqjax.models.accounting`; None: not counted.
+        digests: name -> sha256 of the data. A run can resume only on the same data.
+        notes: lines about the data, printed at the start.
     """
 
     objective: Objective
@@ -131,12 +131,12 @@ def plain_task(
     unit: str = "examples",
     **others: Any,
 ) -> Task:
-    """A task whose held-out data is scored by its loss, with None for the key: that means no dropout.
+    """A task that scores held-out data by its training loss. The key is then None: no dropout.
 
     Args:
-        config: of the run; `train` says how many rows a batch has, and when it is evaluated.
+        config: of the run; `train` has the batch size and the steps between evaluations.
         init, loss: as in `Objective`; batch: as in `Task`.
-        held_out: batches of as many rows each.
+        held_out: batches, all with the same number of rows.
         others: further attributes of `Task`.
     """
     objective = Objective(init, loss, score=lambda params, batch, carry: loss(params, batch, carry, None))
@@ -154,10 +154,10 @@ def plain_task(
 
 
 def count_parameters(objective: Objective, trunk: Sequence[str] = ("backbone",)) -> dict[str, int]:
-    """Numbers of parameters: "total", and "non_embedding", the matrices of the family's layers.
+    """Numbers of parameters: "total", and "non_embedding", those in matrices of the family's layers.
 
     Args:
-        trunk: first names of the parameters that are the family's.
+        trunk: first names of the parameters of the family's layers.
     """
     shapes = jax.eval_shape(objective.init, jax.random.key(0))
     counts = {"total": 0, "non_embedding": 0}
@@ -169,7 +169,7 @@ def count_parameters(objective: Objective, trunk: Sequence[str] = ("backbone",))
 
 
 def digest(*arrays: Any) -> str:
-    """sha256 of what a task reads: arrays with their shapes and types, text, and nests of these."""
+    """sha256 of a task's data: arrays with their shapes and types, text, and nested lists of these."""
     sha = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -187,7 +187,7 @@ def digest(*arrays: Any) -> str:
 
 
 def found(loss: float, **others: float | None) -> Found:
-    """An evaluation with a few numbers beside its loss; numbers that are not finite become None."""
+    """An evaluation with a loss and a few other numbers. Other numbers that are not finite become None."""
     known = {name: value if value is not None and math.isfinite(value) else None for name, value in others.items()}
     shown = "".join(f"  {name.replace('_', ' ')} {value:.4g}" for name, value in known.items() if value is not None)
     return Found(loss, known, {"loss": loss, **known}, f"loss {loss:.4g}{shown}")

@@ -2,8 +2,8 @@
 
     L = - 1 / (B T) sum_{b,t} log softmax(logits_{b,t})[x_{b,t+1}]        nats per token
 
-A batch is int32 [B, T + 1]: its first T tokens are inputs, its last T targets. What the config says is in
-`seqjax.config`; held-out text is evaluated in `seqjax.tasks.text_evaluation`.
+A batch is int32 [B, T + 1]: its first T tokens are inputs, its last T are targets. The config is
+defined in `seqjax.config`. Held-out text is evaluated in `seqjax.tasks.text_evaluation`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Text:
-    """The corpus and tokenizer of a config; token shards are made, or opened, on demand."""
+    """The corpus and tokenizer of a config. Token shards are made or opened when needed."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -68,10 +68,10 @@ class Text:
 
 
 def load(config: Config, where: Where = NOWHERE) -> Text:
-    """Corpus and tokenizer of a config (the tokenizer is trained once and kept in the cache).
+    """Corpus and tokenizer of a config. The tokenizer is trained once and kept in the cache.
 
     Raises:
-        UserError: the corpus is not there, or cannot be read.
+        UserError: the corpus is absent, or cannot be read.
     """
     try:
         found = load_corpus(where.corpus or config.data.corpus)
@@ -88,13 +88,13 @@ def load(config: Config, where: Where = NOWHERE) -> Text:
 
 
 def _corpus_sha256(folder: Path) -> str | None:
-    """That of the text that a run began with; None where it has not begun."""
+    """sha256 of the text that a run began with; None: the run has not begun."""
     path = folder / "data.json"
     return disk.read_json(path).get("corpus_sha256") if path.is_file() else None
 
 
 def make_task(config: Config, text: Text) -> Task:
-    """Training on the training split, evaluation on the validation split; "tokens" are counted.
+    """Training on the training split, evaluation on the validation split. The unit is "tokens".
 
     Raises:
         UserError: a split is absent, or too short.
@@ -129,7 +129,7 @@ def make_task(config: Config, text: Text) -> Task:
 
 
 def as_found(evaluation: Evaluation) -> Found:
-    """What a run keeps of an evaluation."""
+    """An evaluation in the form that a run records."""
     curve = {
         "validation_loss_se": evaluation.loss_se,
         "validation_bits_per_byte": evaluation.bits_per_byte,
@@ -138,7 +138,7 @@ def as_found(evaluation: Evaluation) -> Found:
 
 
 def check_lengths(config: Config, text: Text) -> None:
-    """See that training and evaluation can read their splits, before the first step.
+    """Check before the first step that the splits are long enough.
 
     Raises:
         UserError: a split is absent, or too short for one window, or for B streams of one segment.
@@ -156,13 +156,13 @@ def check_lengths(config: Config, text: Text) -> None:
 
 
 def make_model(config: Config, vocab_size: int) -> nn.Module:
-    """The language model of a config for a vocabulary of so many tokens."""
+    """The language model of a config, for a vocabulary of `vocab_size` tokens."""
     train = config.train
     return build_model(config.model, vocab_size, train.context_length, train.compute_dtype, train.bptt)
 
 
 def make_objective(config: Config, vocab_size: int) -> Objective:
-    """What is compiled for a config; for streams the carry is the recurrent state, with windows there is none."""
+    """The objective of a config. With streams the carry is the recurrent state; with windows there is no carry."""
     model, streams = make_model(config, vocab_size), config.data.batching == "streams"
 
     def score(params: Tree, batch_BxT1: jax.Array, carry: Tree) -> tuple[jax.Array, Tree]:
@@ -206,7 +206,7 @@ def batch_at(config: Config, shard: TokenShard, step: int) -> np.ndarray:
 
 
 def resets_at(config: Config, shard: TokenShard, step: int) -> bool:
-    """Whether the carry is zeroed before a step: where streams begin anew."""
+    """Whether the carry is set to zero before a step: when the streams start again."""
     if config.data.batching == "windows":
         return False
     return step % segments_per_epoch(len(shard.tokens), config.train.batch_size, config.train.context_length) == 0

@@ -27,13 +27,15 @@ class Evaluation:
     Attributes:
         split: ``validation`` or ``test``.
         protocol: ``windows`` (zero state in each window) or ``streams`` (state carried over the whole split).
-        windows: how many windows, or stream segments, were read; tokens: how many tokens were predicted.
-        loss: mean, nats per token; loss_se: its standard error over windows, or over whole streams; None
-            for a single one, of which it cannot be known.
-        bits_per_byte: of the text that the whole split's tokens stand for, see `bits_per_byte`.
-        by_position: mean loss at each position of the context, nats, [T]; by_position_se: standard errors, [T].
+        windows: number of windows, or stream segments, read.
+        tokens: number of tokens predicted.
+        loss: mean, nats per token.
+        loss_se: its standard error over windows, or over whole streams; None for a single window or stream.
+        bits_per_byte: computed with the bytes of the whole split, see the function `bits_per_byte`.
+        by_position: mean loss at each position of the context, nats, [T].
+        by_position_se: standard errors of `by_position`, [T].
         by_source: mean loss of the windows that start in each source of the corpus, nats.
-        unknown: share of the split's tokens that are ``<unk>`` in the place of other text.
+        unknown: share of the split's tokens that are ``<unk>``.
     """
 
     split: str
@@ -49,7 +51,7 @@ class Evaluation:
     unknown: float
 
     def summary(self) -> str:
-        """Loss with its standard error, bits per byte, and on how much text."""
+        """One line: loss with its standard error, bits per byte, number of windows."""
         what = "windows" if self.protocol == "windows" else "stream segments"
         return (
             f"{with_error(self.loss, self.loss_se)} nats/token, {self.bits_per_byte:.4f} bits/byte"
@@ -61,11 +63,11 @@ class Evaluation:
 def evaluate(
     config: Config, shard: TokenShard, split: str, token_losses: TokenLosses, params: Tree, carry: Tree, windows: int
 ) -> Evaluation:
-    """Evaluate on the fixed held-out windows, or, for a run on streams, on the whole split with carried state.
+    """Evaluate on the fixed held-out windows. A run on streams is evaluated on the whole split with carried state.
 
     Args:
         carry: initial recurrent state for B = train.batch_size streams; None for windows.
-        windows: how many windows (fewer, if the split is shorter); not used for streams.
+        windows: number of windows, fewer if the split is too short; not used for streams.
     Raises:
         UserError: the split is shorter than one window, or than one segment of B streams.
     """
@@ -94,7 +96,7 @@ def held_out_batches(config: Config, shard: TokenShard, windows: int) -> Iterato
 
 
 def summarise(config: Config, shard: TokenShard, split: str, losses: Sequence[np.ndarray], windows: int) -> Evaluation:
-    """What the losses BxT of all batches of `held_out_batches` say."""
+    """The evaluation from the losses BxT of all batches of `held_out_batches`."""
     losses_WxT = np.concatenate(losses).astype(np.float64)
     starts = None
     if config.data.batching == "windows":
@@ -120,29 +122,29 @@ def summarise(config: Config, shard: TokenShard, split: str, losses: Sequence[np
 def bits_per_byte(loss: float, tokens: int, n_bytes: int, n_unknown_bytes: int = 0) -> float:
     """Nats per token to bits per byte of text: (loss / ln 2 * tokens + 8 * unknown bytes) / bytes.
 
-    Text of which the tokens only say that it is unknown has yet to be spelled, at 8 bits a byte. So a smaller
-    vocabulary does not lower the number, and it is the length of a code for the text with every tokenizer.
+    Text behind ``<unk>`` counts 8 bits a byte, as if it were spelled out. So a smaller vocabulary does not lower the
+    number. With every tokenizer it is the length of a code for the whole text.
     """
     return (loss / math.log(2) * tokens + 8 * n_unknown_bytes) / n_bytes
 
 
 def shard_bits_per_byte(loss: float, shard: TokenShard) -> float:
-    """`bits_per_byte` of the text that the tokens of a split stand for."""
+    """`bits_per_byte` of the text of a split."""
     return bits_per_byte(loss, len(shard.tokens), shard.coverage.n_spelled, shard.coverage.n_unknown_bytes)
 
 
 def unknown_note(share: float) -> str:
-    """What stands beside bits per byte where tokens do not code all of the text; "" where they do."""
+    """The note beside bits per byte if some tokens are ``<unk>``; else ""."""
     return f" ({share:.2%} of the tokens are <unk>: their text at 8 bits a byte)" if share else ""
 
 
 def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:
-    """Mean loss of each stream from those of its segments, which are not independent of one another."""
+    """Mean loss of each stream from those of its segments: segments of one stream are not independent."""
     return means.reshape(-1, streams).mean(axis=0)
 
 
 def _standard_error(values: np.ndarray) -> float | None:
-    """Standard error of the mean; None for a single value, of which nothing can be said."""
+    """Standard error of the mean; None for a single value."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 

@@ -35,7 +35,7 @@ EVALUATION_ROWS = 100
 
 @dataclass(frozen=True)
 class TranslationTask:
-    """What is translated, and how its answers are searched for."""
+    """The sentence pairs, the loss, and the search for translations."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["translation"] = "translation"
@@ -46,24 +46,24 @@ class TranslationTask:
     vocabulary: Literal["words"] | Annotated[int, Field(ge=258)] = "words"
     """Tokens of both sides together: words, or the size of a byte pair encoding."""
     lowercase: bool = False
-    """Both sides without capitals."""
+    """Convert both sides to lower case."""
     training_pairs: PositiveInt | None = None
-    """At most so many; null: all of them (numbers: 20,000)."""
+    """At most this many training pairs; null: all (numbers: 20,000)."""
     max_length: PositiveInt = 64
-    """Tokens of a sentence, marks included; longer training pairs are left out."""
+    """Tokens of a sentence, its end mark included; longer pairs are left out."""
     attention: bool = True
     """Recurrent decoders: attention to every state of the encoder (Bahdanau), or one context vector (Cho)."""
     label_smoothing: Fraction = 0.1
     """Share of the target probability that is spread over the whole vocabulary."""
     beam: PositiveInt = 5
-    """Beginnings kept by the beam search of the final test."""
+    """Width of the beam search in the final test."""
     length_penalty: NonNegativeFloat = 0.6
     """Exponent of the length penalty (Wu et al. 2016, equation 14)."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of one run."""
+    """The config of one run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lane_keys: ClassVar = WITHOUT_SEED  # the lengths of a step's sentences depend on it
@@ -84,7 +84,7 @@ class Translation:
 
 
 def check(config: Config) -> None:
-    """Raise `Impossible` for a family that cannot write (window)."""
+    """Raise `Impossible` for a family that cannot be a decoder (window)."""
     if not config.model.reads_memory:
         able = ", ".join(name for name, family in FAMILIES.items() if family.reads_memory)
         raise Impossible("model.family", f"'{config.model.family}' cannot decode; allowed: {able}")
@@ -94,7 +94,7 @@ def load(config: Config, where: Where = NOWHERE) -> Translation:
     """Read the pairs, train the vocabulary on the training split, make the model.
 
     Raises:
-        UserError: data absent or damaged.
+        UserError: the data is absent or damaged.
     """
     task = config.task if where.corpus is None else replace(config.task, corpus=where.corpus)
     pairs = load_pairs(task)
@@ -111,7 +111,7 @@ def make_model(config: Config, vocabulary: Vocabulary) -> Seq2Seq:
 
 
 def load_pairs(task: TranslationTask) -> Pairs:
-    """The pairs that a config names."""
+    """The pairs of a config's corpus."""
     if task.corpus == "numbers":
         pairs = number_pairs(task.training_pairs or 20_000, held_out=1_000)
     elif task.corpus == "multi30k":
@@ -139,7 +139,7 @@ def tokenized(pairs: Sequence[Pair], vocabulary: Vocabulary, longest: int | None
     """Token ids with marks; pairs longer than ``longest`` on either side are left out.
 
     Raises:
-        UserError: nothing is left.
+        UserError: no pair is left.
     """
     sources, targets = [], []
     for source, target in pairs:
@@ -154,7 +154,7 @@ def tokenized(pairs: Sequence[Pair], vocabulary: Vocabulary, longest: int | None
 
 
 def make_task(config: Config, data: Translation) -> Task:
-    """The held-out loss is in nats per target token, with the end mark and without smoothing; in the end "test"."""
+    """The held-out loss is in nats per target token, end mark included, without smoothing. At the end "test"."""
     model = make_model(config, data.vocabulary)
     translation = replace(data, config=config, model=model)
     vocabulary, splits, longest = data.vocabulary, data.pairs.splits, config.task.max_length
@@ -162,7 +162,7 @@ def make_task(config: Config, data: Translation) -> Task:
     validation = tokenized(splits["validation"], vocabulary, longest)
     test_pairs = splits.get("test", ())
     kept = {"train": train, "validation": validation}
-    if test_pairs:  # what the end needs is looked at before the first step
+    if test_pairs:  # problems of the final test are found before the first step
         kept["test"] = tokenized(test_pairs, vocabulary, longest)
         _sacrebleu()
         if empty := next((n for n, (source, _) in enumerate(test_pairs, 1) if not vocabulary.encode(source)), None):
@@ -202,13 +202,13 @@ def make_task(config: Config, data: Translation) -> Task:
 
 
 def weighted(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A batch with "weights" BxT of the target tokens: the mean over rows of a row's sum is the mean over tokens."""
+    """The batch with "weights" BxT: the mean over rows of weighted sums is then the mean over target tokens."""
     mask_BxT = batch["target_mask"][:, 1:]
     return batch | {"weights": (mask_BxT * (len(mask_BxT) / mask_BxT.sum())).astype(np.float32)}
 
 
 def make_objective(config: Config, model: Seq2Seq) -> Objective:
-    """Smoothed cross-entropy, mean over the target tokens that are there, nats."""
+    """Smoothed cross-entropy in nats, mean over the target tokens without padding."""
     smoothing = config.task.label_smoothing
 
     def init(key: jax.Array) -> Tree:
@@ -228,7 +228,7 @@ def make_objective(config: Config, model: Seq2Seq) -> Objective:
 
 @partial(jax.jit, static_argnums=0)
 def _losses(model: Seq2Seq, params: Tree, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Sum of the cross-entropies of the target tokens that are there, nats, and their number."""
+    """Sum of the cross-entropies of the target tokens without padding, in nats, and their number."""
     readout = partial(token_cross_entropy, targets_BxT=batch["target"][:, 1:])
     arguments = (batch["source"], batch["source_mask"], batch["target"][:, :-1])
     loss_BxT = model.apply({"params": params}, *arguments, readout=readout)
@@ -245,7 +245,7 @@ def _mean(found: Sequence[tuple[Any, Any]]) -> float:
 
 
 def per_token(translation: Translation, params: Tree, pairs: Sequence[Pair]) -> dict[str, float]:
-    """{"loss": nats per target token, with the end mark} of pairs, teacher-forced and without smoothing."""
+    """{"loss": nats per target token, end mark included}, teacher-forced and without smoothing."""
     tokens = tokenized(pairs, translation.vocabulary, translation.config.task.max_length)
     batches = [batch for _, batch in ordered_batches(tokens, EVALUATION_ROWS)]
     return {"loss": _mean_loss(translation.model, params, batches)}
@@ -279,7 +279,7 @@ def _search(
 def translate(
     translation: Translation, params: Tree, sources: Sequence[str], beam: int, penalty: float = 0.0
 ) -> list[str]:
-    """Each sentence's likeliest translation that the beam finds; sentences are cut at `max_length`.
+    """The best translation of each sentence by beam search. Sentences are cut at `max_length`.
 
     Raises:
         UserError: an empty sentence.
@@ -319,20 +319,20 @@ def test(translation: Translation, params: Tree, pairs: Sequence[Pair]) -> dict[
 
 
 def bleu(answers: Sequence[str], references: Sequence[str], resamples: int = 1000) -> dict[str, Any]:
-    """BLEU of sacrebleu (Post 2018), capitals not told apart, 13a tokens, with its 95 % interval over sentences.
+    """BLEU of sacrebleu (Post 2018): lower case, 13a tokens, with its 95 % interval over sentences.
 
     Raises:
-        UserError: sacrebleu is not installed; mismatched counts.
+        UserError: sacrebleu is not installed, or the counts differ.
     """
     if len(answers) != len(references):
         raise UserError(f"{len(answers):,} answers for {len(references):,} references")
     metric = _sacrebleu()(lowercase=True)
     score = metric.corpus_score(list(answers), [list(references)], n_bootstrap=resamples)
     half = float(getattr(score, "_ci", math.nan))
-    known = half if math.isfinite(half) else None  # of one sentence it is not
+    known = half if math.isfinite(half) else None  # for one sentence it is not finite
     return {"bleu": float(score.score), "bleu_95": known, "signature": str(metric.get_signature())}
 
 
 def _sacrebleu() -> Any:
-    """The class of the metric; UserError where sacrebleu is not installed."""
+    """The class of the metric. Raises UserError if sacrebleu is not installed."""
     return need("sacrebleu", "BLEU").BLEU
