@@ -1,14 +1,14 @@
 """Code from files outside the package: families, tasks and laws of the user's own.
 
 A user names it ``path/to/my_cell.py:MyCell``, or ``package.module:MyCell``. In configs, tables and files its name is
-made of what the file calls it and of the text of the file:
+the name of the class and a digest of the file:
 
     MyCell@0123456789abcdef        the class, and the first digits of the sha256 of the text
 
-So a run has the same id wherever the file lies, and a changed text is something else. The file stands alone: what it
-imports is no part of the name. Paths are relative to the working directory, as those of corpora are.
+So the id of a run does not depend on the place of the file. A changed text has another name. Files that it imports do
+not change the name. Paths are relative to the working directory, as for corpora.
 
-Code is run only where the user names its file, or trusts a copy that was kept (``--trust-code``).
+Code is run only if the user names its file, or trusts the copy in a run folder (``--trust-code``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def is_own(name: object) -> bool:
 
 
 def class_of(name: str) -> str:
-    """``MyCell`` of ``MyCell@0123456789abcdef``; other names as they are."""
+    """``MyCell`` of ``MyCell@0123456789abcdef``; other names are unchanged."""
     return name.partition("@")[0]
 
 
@@ -49,21 +49,22 @@ def name_of(label: str, text: str) -> str:
 
 
 def sha256_of(text: str) -> str:
-    """Of a file's text, as hexadecimal digits."""
+    """The sha256 of a file's text, in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass
 class Shelf(Generic[Thing]):
-    """What this process has loaded of one kind of code, by name.
+    """The code of one kind that this process has loaded, by name.
 
     Attributes:
         kind: "family", "task" or "law".
-        option: of the command line that names the file.
-        form: how it is named; example: one such name.
-        file: its copy in a run folder.
-        make: ``(module, part, text, path) -> (name, thing)``. The part is what stands after the colon, or None.
-            It raises UserError where the module does not hold what it has to.
+        option: the option of the command line that names the file.
+        form: the form of a reference to a file, for messages.
+        example: a reference to a file, for messages.
+        file: the name of its copy in a run folder.
+        make: ``(module, part, text, path) -> (name, thing)``. The part is the word after the colon, or None.
+            It raises UserError for a module without the thing, or with a wrong one.
     """
 
     kind: str
@@ -86,28 +87,28 @@ class Shelf(Generic[Thing]):
         return isinstance(word, str) and any(sign in word for sign in (":" if self.has_part else ":./"))
 
     def known(self, name: str) -> Thing | None:
-        """The thing of a name, where this process has loaded its code."""
+        """The thing of a name; None: this process has not loaded its code."""
         return self._known.get(name)
 
     def text_of(self, name: str) -> str | None:
-        """The text of its file, where this process has loaded it."""
+        """The text of its file; None: this process has not loaded it."""
         return self._texts.get(name)
 
     def texts(self) -> dict[str, str]:
-        """All that this process has loaded, for `adopt` in another one: texts by name."""
+        """Texts by name of all loaded files, for `adopt` in another process."""
         return dict(self._texts)
 
     def reference(self, name: str) -> str:
-        """The words that it was loaded by last; the name itself where there were none."""
+        """The reference that it was last loaded by, or the name itself if there is none."""
         return self._references.get(name, name)
 
     def forget(self) -> None:
-        """As if nothing had been loaded."""
+        """Forget all that was loaded."""
         for kept in (self._known, self._texts, self._references):
             kept.clear()
 
     def load(self, words: str) -> str:
-        """Run the file that the words name, and return the name of what is in it.
+        """Run the file that the words refer to, and return the name of its thing.
 
         Raises:
             UserError: no such file, module or part; the code fails; it is not of this kind.
@@ -121,12 +122,12 @@ class Shelf(Generic[Thing]):
         return name
 
     def adopt(self, name: str, text: str, path: Path) -> Thing:
-        """What has this name, from the text of its file, which is run.
+        """Run the text of a file, and return the thing of this name.
 
         Args:
-            path: where the text is from, for messages.
+            path: of the text, for messages.
         Raises:
-            UserError: the text is another one, or as `load`.
+            UserError: the text has another name, or as `load`.
         """
         label = class_of(name)
         found = name_of(label, text)
@@ -137,7 +138,7 @@ class Shelf(Generic[Thing]):
         return self._known[name]
 
     def adopt_file(self, name: str, path: Path) -> Thing:
-        """As :meth:`Shelf.adopt`, from a file that was kept.
+        """As :meth:`Shelf.adopt`, from a file.
 
         Raises:
             UserError: it is absent, or as `adopt`.
@@ -166,12 +167,12 @@ def place_of(found: Any, path: Path) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without what follows."""
+    """The first line of an error's message."""
     return (str(error).splitlines() or [""])[0]
 
 
 def told(error: BaseException, path: Path) -> str:
-    """An error of the user's code in one line, with the last line of their file that it came through."""
+    """An error of the user's code in one line, with the last line of their file in its traceback."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line, said = (lines[-1] if lines else None), str(error)
     if isinstance(error, SyntaxError) and error.filename == str(path):
@@ -202,14 +203,14 @@ def _file_of_module(module: str) -> Path:
 
 
 def _module(text: str, path: Path) -> ModuleType:
-    """The module of a text, run once under a name of its own."""
+    """The module of a text. It is run once, under a name made from its sha256."""
     name = f"seqjax_own_{sha256_of(text)}"
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(path)
-    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))  # what was run, not later
-    sys.modules[name] = module  # dataclasses and pydantic look their annotations up there
+    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))  # as it was run
+    sys.modules[name] = module  # dataclasses and pydantic look up annotations here
     try:
         exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException as error:

@@ -1,11 +1,11 @@
-"""Where one family overtakes another: at each size N the tokens D*(N), or compute or seconds, from which it leads.
+"""Where one family overtakes another: at each size N, the tokens D*(N), compute or seconds where the gap is 0.
 
     gap(N, u) = L_a(N, D_a(N, u)) - L_b(N, D_b(N, u)),    D_f = u / c_f(N)
 
 u is a budget: tokens (c = 1), FLOPs or seconds, with the cost c_f of a token of each family at that size. The crossing
-is the zero of the gap in log u. It is read twice: from the surfaces of :mod:`seqjax.laws.surfaces`, and directly,
+is the zero of the gap in log u. It is estimated twice: from the surfaces of :mod:`seqjax.laws.surfaces`, and directly,
 from losses interpolated over log D at each size that both families have. A draw without a crossing counts as one at 0
-or at infinity, so every interval is of all draws, and an interval with an open end says so.
+or at infinity. So every interval uses all draws, and it may have an open end.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
 from seqjax.laws.surfaces import SAME_SIZE, Surface, sizes_of
 
-BEYOND = np.log(30.0)  # a crossing is looked for so far beyond the data, in log u
+BEYOND = np.log(30.0)  # the search for a crossing extends this far beyond the data, in log u
 FINE = 0.03  # step of the grid in log u
 SAME_TOKENS = 1.05  # runs have the same D within this factor
-APART = 1.25  # factor between two crossings without intervals that disagree
+APART = 1.25  # crossings without intervals disagree beyond this factor
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Place:
     """The crossing at one size.
 
     Attributes:
-        params: N; span: the budgets that both families were measured at there.
-        x: where the gap is 0; 0 or infinite: nowhere, the second or the first family of ``order`` leads.
-        low, high: 95 % interval, likewise; NaN where the noise is unknown.
-        order: who leads before x, and who after.
+        params: N.
+        span: lowest and highest budget at which both families were measured.
+        x: the budget where the gap is 0. 0: the second family of ``order`` always leads; infinite: the first one does.
+        low, high: 95 % interval of x; NaN: the noise is unknown.
+        order: the family that leads before x, and the one that leads after.
         gaps: loss of the first family minus that of the second, nats, at both ends of the span.
-        outside: whether N lies outside of the sizes that both families have.
+        outside: whether N lies outside the sizes that both families have.
     """
 
     params: float
@@ -51,12 +52,12 @@ class Place:
 
     @property
     def beyond(self) -> bool:
-        """Whether x lies outside of the data."""
+        """Whether x lies outside the data."""
         return self.outside or not self.span[0] <= self.x <= self.span[1]
 
     @property
     def verdict(self) -> str:
-        """What the data say, in words."""
+        """The result in words."""
         before, after = self.order
         first, last = self.span
         if self.outside:
@@ -80,7 +81,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Cost:
-    """Budget that a token costs at N: linear between the sizes measured, in logarithms, and beyond them."""
+    """Cost of a token at N: log cost is linear in log N between the measured sizes, and beyond them."""
 
     log_params: np.ndarray
     log_cost: np.ndarray
@@ -95,7 +96,7 @@ class Cost:
 
 
 def cost_of(points: Points, budget: str) -> Cost:
-    """What a token of these runs costs in ``tokens``, ``flops`` or ``seconds``: geometric means at each size."""
+    """Cost of a token of these runs in ``tokens``, ``flops`` or ``seconds``: the geometric mean at each size."""
     log_n = np.log(points.variables["params"])
     cost = np.log(points.variables[budget] / points.variables["tokens"])
     ranks = sizes_of(points.variables["params"])
@@ -104,7 +105,7 @@ def cost_of(points: Points, budget: str) -> Cost:
 
 
 def common_sizes(a: Points, b: Points) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """(N, which points of a, which of b) for each size that both have."""
+    """(N, mask of the points of a, mask of the points of b) for each size that both have."""
     together = np.concatenate([a.variables["params"], b.variables["params"]])
     ranks = sizes_of(together)
     of_a, of_b = ranks[: len(a)], ranks[len(a) :]
@@ -117,7 +118,7 @@ def common_sizes(a: Points, b: Points) -> list[tuple[float, np.ndarray, np.ndarr
 def crossings(
     a: Surface, b: Surface, names: tuple[str, str], params: Sequence[float], budget: str = "tokens"
 ) -> list[Place]:
-    """The crossing by the fitted surfaces at each of these N."""
+    """The crossing of the fitted surfaces at each N."""
     costs = cost_of(a.points, budget), cost_of(b.points, budget)
     return [_crossing(a, b, names, float(n), costs) for n in params]
 
@@ -132,7 +133,7 @@ def _crossing(a: Surface, b: Surface, names: tuple[str, str], n: float, costs: t
 def gaps(
     a: Surface, b: Surface, params: np.ndarray, budget: np.ndarray, costs: tuple[Cost, Cost], draws: bool = False
 ) -> np.ndarray:
-    """Loss of a minus loss of b, nats, at N and u, both [n]: first by the fits, then by their draws, [1 + R, n]."""
+    """Loss of a minus loss of b, nats, at N and u, both [n]: by the fits in row 0, by draws below, [1 + R, n]."""
     count = min(len(a.draws), len(b.draws)) if draws else 0
     losses = []
     for surface, cost in zip((a, b), costs, strict=True):
@@ -142,10 +143,10 @@ def gaps(
 
 
 def outside_sizes(a: Points, b: Points, params: float) -> bool:
-    """Whether N lies outside of the sizes that both families have."""
+    """Whether N lies outside the sizes that both families have."""
     ns = [points.variables["params"] for points in (a, b)]
     low, high = max(n.min() for n in ns), min(n.max() for n in ns)
-    low, high = min(low, high), max(low, high)  # one size, counted a little differently
+    low, high = min(low, high), max(low, high)  # one size, with slightly different N
     return not low / np.sqrt(SAME_SIZE) <= params <= high * np.sqrt(SAME_SIZE)
 
 
@@ -153,7 +154,7 @@ def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tu
     """The budgets at which both families were measured at N, interpolated between their sizes.
 
     Raises:
-        UserError: they have none in common.
+        UserError: they have no budget in common.
     """
     ends = []
     for points, cost in zip((a, b), costs, strict=True):
@@ -177,7 +178,7 @@ def _place(
     names: tuple[str, str],
     outside: bool = False,
 ) -> Place:
-    """The crossing of the first row, with the interval of the others."""
+    """The crossing of the first row, with the interval from the others."""
     inside = np.log(span)
     middle = float(np.mean(inside))
     falls = _upward(-gap_SxM[:1], log_u, middle)[0]
@@ -194,7 +195,7 @@ def _place(
 
 
 def _upward(gap_RxM: np.ndarray, log_u: np.ndarray, near: float) -> np.ndarray:
-    """log u at which each gap rises through 0, nearest to ``near``; infinite below 0, minus infinity above."""
+    """log u at which each gap rises through 0, nearest to ``near``; inf if it stays below 0, -inf if above."""
     left, right = gap_RxM[:, :-1], gap_RxM[:, 1:]
     rises = (left < 0) & (right >= 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -209,8 +210,8 @@ def direct(
 ) -> list[Place]:
     """The crossing without a law: mean losses over the clusters, interpolated over log u at each common size.
 
-    Clusters are seeds here. Their deviations from the mean are pooled over the sizes of a family and drawn with random
-    factors; with one seed of each run there is no interval.
+    A cluster is a seed here. The deviations of seeds from the mean are pooled over the sizes of a family, and drawn
+    with random factors. With one seed per run there is no interval.
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -232,7 +233,7 @@ def direct(
 
 
 Pool = tuple[list[tuple[np.ndarray, np.ndarray]], int]
-"""(log D, deviation in nats) of each cluster, and how many clusters there are beyond the means."""
+"""(log D, deviation in nats) of each cluster, and the degrees of freedom left after the means."""
 
 
 def _cells(points: Points, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -267,7 +268,7 @@ def _deviations(points: Points) -> Pool:
 def _curve(
     points: Points, rows: np.ndarray, log_d: np.ndarray, pool: Pool, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Mean loss over log D, then draws of it, [1 + R, n]; the mean alone where there is no noise to draw."""
+    """Mean loss over log D, then draws of it, [1 + R, n]; only the mean if the noise is unknown."""
     ranks, at = _cells(points, rows)
     mean = np.interp(log_d, at, np.bincount(ranks, points.loss[rows]) / np.bincount(ranks))
     deviations, left = pool

@@ -1,19 +1,19 @@
-"""Noise drawn from the residuals of a fit; :mod:`seqjax.laws.fitting` fits the law again to itself with such noise.
+"""Noise drawn from the residuals of a fit. :mod:`seqjax.laws.fitting` refits the law to predictions with such noise.
 
     e_g = +- t sqrt(k / (k - P)) s_h u_g,    u_g = r_g / s_g,    s_g = root mean square of r_g
 
-r_g are the residuals of log L in cluster g, k is the number of clusters, P that of constants. The sign is drawn. With
-probability min(1, SHARED P / k), h is drawn from the `NEAR` clusters whose predicted losses are nearest to that of g;
-else h = g. So a cluster keeps the shape of its residuals. With few points it takes their size from clusters like it: a
-residual that is small by chance must not hold the law fast. With many points a cluster mostly keeps its own size: noise
-may differ, and be large at the points that decide a constant. That is between a residual bootstrap (Efron 1979) and a
-wild bootstrap with signs, which holds for absolute deviations too (Feng, He & Hu 2011).
+r_g are the residuals of log L in cluster g, k is the number of clusters, P the number of constants. The sign is random.
+With probability min(1, SHARED P / k), h is drawn from the `NEAR` clusters with the predicted losses nearest to those of
+g; else h = g. So a cluster keeps the shape of its residuals. With few points it mostly takes the size of a similar
+cluster: a residual that is small by chance must not fix the law. With many points it mostly keeps its own size, since
+noise may be larger at the points that determine a constant. The method lies between a residual bootstrap (Efron 1979)
+and a wild bootstrap with signs, which is also valid for absolute deviations (Feng, He & Hu 2011).
 
-A fit pulls itself towards each point, so residuals are too small: sqrt(k / (k - P)) corrects that. With few clusters
-left over their size is itself uncertain: t = t_{0.975, k - P} / z_{0.975} (Student 1908).
+The fit follows the noise of each point, so residuals are too small; sqrt(k / (k - P)) corrects this. With small k - P
+the size of the residuals is itself uncertain; t = t_{0.975, k - P} / z_{0.975} corrects this (Student 1908).
 
-The noise is widened, not the refits. The thetas of equally good fits lie in a curved valley. Refits to wider noise stay
-in it; refits that are moved along straight lines leave it.
+The noise is widened, not the refits. The constants of equally good fits lie in a curved valley. Refits to wider noise
+stay in it. Refits that are moved along straight lines leave it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ NORMAL = 1.959964  # 97.5 % point of the normal distribution
 
 
 def students_factor(left: int) -> float:
-    """How much wider a 95 % interval is when its scale was estimated: t_{0.975, left} / z_{0.975}."""
+    """Factor on a 95 % interval whose scale is estimated: t_{0.975, left} / z_{0.975}."""
     return float(stdtrit(left, 0.975) / NORMAL)
 
 
 def drawn_noise(
     residuals: np.ndarray, predicted: np.ndarray, cluster: np.ndarray, constants: int, count: int, seed: int
 ) -> np.ndarray:
-    """Draws of the noise in log L, [count, n]: see the module.
+    """Draws of the noise in log L, [count, n]; see the module.
 
     Args:
-        residuals: of log L, by least squares, [n]; predicted: log L by the law, [n].
+        residuals: of log L, by least squares, [n].
+        predicted: log L by the law, [n].
         cluster: of each point, [n], numbered from 0 without gaps.
-        constants: P, fewer than there are clusters.
+        constants: P, less than the number of clusters.
     """
     k = int(cluster.max()) + 1
     sizes = np.bincount(cluster)

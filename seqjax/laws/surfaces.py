@@ -1,15 +1,16 @@
-"""The loss of one family as a surface over parameters N and tokens D, fitted to few runs, with draws of its noise.
+"""The loss of one family as a surface over parameters N and tokens D, fitted to few runs, with bootstrap draws.
 
     L(N, D) = E + A / N^alpha + B / D^beta                              (Hoffmann et al. 2022, eq. 2)
     theta = argmin  sum_i (log L(N_i, D_i; theta) - log L_i)^2  +  sum_k (TAU (theta_k - prior_k) / width_k)^2
 
 theta is (log E, log of the N term, log of the D term, alpha, beta), with both terms taken at the middle of the data.
-The weak prior decides only what the runs leave open: with two sizes E and A cannot be told apart, with one size alpha
-neither. It counts as little as residuals of `TAU`. :mod:`seqjax.laws.fitting` is for constants, and needs more runs.
+The prior is weak: it has the weight of residuals of size `TAU`. It fixes only what the runs do not determine. Two sizes
+do not separate E and A; one size also leaves alpha open. :mod:`seqjax.laws.fitting` is for the constants, and needs
+more runs.
 
-Uncertainty is a wild bootstrap over clusters (Cameron, Gelbach & Miller 2008): every cluster keeps its residuals, times
-one random number for the whole cluster. Residuals are first corrected for what the fit has taken from them (CR2, Bell &
-McCaffrey 2002), and widened by Student's t for the clusters left over.
+Uncertainty is a wild bootstrap over clusters (Cameron, Gelbach & Miller 2008): the residuals of a
+cluster are multiplied by one random number. Before that they are corrected for their shrinkage by the fit (CR2, Bell &
+McCaffrey 2002), and widened by Student's t for the degrees of freedom left.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ LEAST_TOKENS = 3  # different D that a surface needs
 TAU = 1e-3  # in log L
 EXPONENT, EXPONENT_WIDTH = 0.35, 0.25
 SHARES, SHARE_WIDTHS = (0.6, 0.3, 0.3), (0.7, 1.5, 1.5)  # of the lowest loss: E and both terms; widths in logarithms
-SAME_SIZE = 1.25  # counts of parameters that follow each other within this factor are one size
+SAME_SIZE = 1.25  # sorted N with ratios up to this factor are one size
 ITERATIONS, REST = 60, 1e-9
-RANK = 1e-3  # directions of theta that move log L by less than this share of the strongest are not seen by the runs
+RANK = 1e-3  # singular values below this share of the largest count as 0
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Surface:
     """A fitted surface.
 
     Attributes:
-        theta: float64 [5], see the module; draws: float64 [R, 5], empty where the noise is unknown.
+        theta: float64 [5], see the module.
+        draws: float64 [R, 5], empty if the noise is unknown.
         middle: mean of log N and of log D.
-        points: what was fitted, with one cluster for all that shares its noise.
-        left: clusters beyond those that the fit has used up (degrees of freedom); 0: the noise is unknown.
+        points: the fitted points. Points of one cluster share their noise.
+        left: degrees of freedom: clusters minus directions that they determine; 0: the noise is unknown.
         error: root mean square of the residuals, in log L.
     """
 
@@ -70,9 +72,9 @@ def fit_surface(points: Points, draws: int = 1000, seed: int = 0) -> Surface:
 
     Args:
         points: with params and tokens; cluster: runs that share their noise, such as branches of one trunk.
-        draws: of the bootstrap; 0: none.
+        draws: number of bootstrap draws; 0: none.
     Raises:
-        UserError: fewer than `LEAST_TOKENS` different D.
+        UserError: there are fewer than `LEAST_TOKENS` different D.
     """
     tokens = np.unique(points.variables["tokens"])
     if len(tokens) < LEAST_TOKENS:
@@ -126,7 +128,7 @@ def _jacobian(theta_RxP: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray
 
 
 def _prior(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where theta is expected, and the weight of each entry's square, [5] each."""
+    """The expected theta, and the weight of each squared deviation from it, [5] each."""
     expected = np.array([*np.log(np.multiply(SHARES, loss.min())), EXPONENT, EXPONENT])
     return expected, (TAU / np.array([*SHARE_WIDTHS, EXPONENT_WIDTH, EXPONENT_WIDTH])) ** 2
 
@@ -143,7 +145,7 @@ def _starts(loss: np.ndarray) -> np.ndarray:
 def _minimise(
     theta_RxP: np.ndarray, log_loss: np.ndarray, n: np.ndarray, d: np.ndarray, prior: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Levenberg and Marquardt's method from each start, all at once; the minima and their values.
+    """The minima and their values, by the Levenberg-Marquardt method from all starts at once.
 
     Args:
         log_loss: targets, [R, n] or [1, n].
@@ -163,7 +165,7 @@ def _minimise(
         step = np.linalg.solve(hessian + damping[active, None, None] * scale, gradient[..., None])[..., 0]
         tried, _ = _cost(here - step, target, n, d, prior)
         before = value[active]
-        better = tried <= before  # false for what is not a number
+        better = tried <= before  # False for NaN
         theta[active] = np.where(better[:, None], here - step, here)
         value[active] = np.where(better, tried, before)
         damping[active] *= np.where(better, 0.2, 4.0)
@@ -177,7 +179,7 @@ def _minimise(
 def _cost(
     theta: np.ndarray, log_loss: np.ndarray, n: np.ndarray, d: np.ndarray, prior: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is minimised [R], and residuals of log L [R, n]."""
+    """The minimised function [R], and residuals of log L [R, n]."""
     expected, weight = prior
     with np.errstate(over="ignore", invalid="ignore"):
         residuals = _log_loss(theta, n, d) - log_loss
@@ -185,11 +187,11 @@ def _cost(
 
 
 def _corrected(residuals: np.ndarray, jacobian: np.ndarray, cluster: np.ndarray) -> tuple[int, np.ndarray]:
-    """Clusters left over, and residuals (1 - H_gg)^-1/2 r_g, with H the projection on what theta can move.
+    """Degrees of freedom left, and residuals (1 - H_gg)^-1/2 r_g. H projects on the columns of the Jacobian.
 
-    A cluster that alone decides a direction of theta has no residual in it: such directions stay as they are.
+    If one cluster alone determines a direction of theta, its residual there is 0. Such directions are not corrected.
     """
-    scaled = jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-12)  # one size: alpha moves nothing
+    scaled = jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-12)  # with one size the column of alpha is 0
     count = int(cluster.max()) + 1
     means = np.stack([scaled[cluster == g].mean(axis=0) for g in range(count)])
     left = max(0, count - _rank(means))

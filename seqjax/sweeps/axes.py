@@ -22,9 +22,9 @@ class SearchOptions:
     """Options of the learning-rate search (see :mod:`seqjax.sweeps.search`).
 
     Attributes:
-        rates: the first rates, at least three, rising.
-        extend: maximal number of further rates per model.
-        seeds: further seeds to train at the chosen rate.
+        rates: the initial rates, at least three, in rising order.
+        extend: largest number of additional rates per model.
+        seeds: additional seeds, trained at the chosen rate.
     """
 
     rates: tuple[float, ...]
@@ -33,13 +33,13 @@ class SearchOptions:
 
 
 def taken(options: dict[str, Any], section: str) -> dict[str, Any]:
-    """Take the options that begin with ``section.``, without that word and read as YAML."""
+    """Remove the options that begin with ``section.``; return them without that prefix, values read as YAML."""
     keys = [key for key in options if key.startswith(f"{section}.")]
     return dict(dotted(options_tree({key: options.pop(key) for key in keys}).values.get(section, {})))
 
 
 def chosen(points: list[dict[str, Any]], only: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The points that have one of these values at each of these keys; values are compared as they are shown."""
+    """The points with one of the given values at each given key. Values are compared as text, see `short`."""
     for key, values in only.items():
         wanted = {short(key, value) for value in (values if isinstance(values, list) else [values])}
         there = {short(key, point[key]): None for point in points if key in point}
@@ -79,7 +79,7 @@ class Axes:
         return points
 
     def zipped(self, axes: Any) -> list[dict[str, Any]]:
-        """``zip``: one point per index of the lists, which have equal length."""
+        """``zip``: one point per index. The lists have equal length."""
         axes = self._axes("zip", axes)
         lengths = {key: len(values) for key, values in axes.items()}
         if len(set(lengths.values())) > 1:
@@ -88,7 +88,7 @@ class Axes:
         return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)] if axes else [{}]
 
     def gridded(self, axes: Any, section: str = "grid") -> list[dict[str, Any]]:
-        """``grid``, of the file or of an entry of its list: one point per combination."""
+        """``grid`` of the file or of an entry of ``list``: one point per combination."""
         axes = self._axes(section, axes)
         return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
@@ -105,7 +105,7 @@ class Axes:
         return point
 
     def branched(self, points: list[dict[str, Any]], horizons: Sequence[float], place: str) -> list[dict[str, Any]]:
-        """Each point at each horizon of its trunk, if there are any."""
+        """Each point at each horizon; the points themselves if there are no horizons."""
         if not horizons:
             return points
         for key in RIVALS[0]:

@@ -3,11 +3,12 @@
     optimizer: {schedule: wsd, warmup_steps: 100, decay_fraction: 0.2}
     horizon: {trunk: 5e7, branches: [3e6, 6e6, 1.2e7, 2.5e7, 5e7]}      # tokens
 
-Every horizon is an axis value of ``horizon.tokens``, and so a run of its own with the config that it has alone. Until
-the decay of the shortest begins all take the same steps. The longest one is the trunk; each other one is a branch that
+Each horizon is a value of the axis ``horizon.tokens``, and gives one run. Its config is that of a run without a trunk.
+All runs take the same steps until the first decay begins. The longest run is the trunk. The others are branches: each
 starts from the trunk's checkpoint at the step where its own decay begins (see `seqjax.training.trunk`).
-All have the warmup that ``horizon.warmup_fraction`` gives the shortest, and the spacing that ``horizon.evaluations``
-gives the trunk: what differs before the decay would make them other runs.
+
+All runs share the warmup that ``horizon.warmup_fraction`` gives the shortest, and the steps between evaluations that
+``horizon.evaluations`` gives the trunk. Otherwise their steps before the decay would differ.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ TOKENS = "horizon.tokens"
 
 
 def take_horizons(file: Tree) -> tuple[float, ...]:
-    """Take ``horizon.trunk`` and ``horizon.branches`` from a sweep file: the tokens of all its runs, rising.
+    """Remove ``horizon.trunk`` and ``horizon.branches`` from a sweep file; return the tokens of its runs, rising.
 
     Raises:
-        UserError: one without the other, or values that are no horizons.
+        UserError: one key is missing, or a value is not allowed.
     """
     section = file.values.get("horizon")
     if not isinstance(section, dict) or not {"trunk", "branches"} & section.keys():
@@ -46,10 +47,12 @@ def take_horizons(file: Tree) -> tuple[float, ...]:
 
 
 def trunk_of(config: RunConfig, horizons: tuple[float, ...], place: str) -> tuple[str, tuple[int, ...]]:
-    """The run id of the trunk of a run of these horizons, and the steps at which the decays of its branches begin.
+    """The run id of the trunk, and the steps at which the decays of its branches begin.
 
+    Args:
+        config: of any run with these horizons.
     Raises:
-        UserError: another schedule than wsd.
+        UserError: the schedule is not wsd.
     """
     if config.optimizer.schedule != "wsd":
         raise UserError(f"{place}: horizon.trunk: needs optimizer.schedule wsd; it is {config.optimizer.schedule}")

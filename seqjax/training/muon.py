@@ -1,15 +1,15 @@
-"""Muon: matrices move along their momentum made orthogonal, everything else by Adam.
+"""Muon: the update of a matrix is its orthogonalized momentum. Other parameters are updated by Adam.
 
     m_t = beta m_{t-1} + (1 - beta) g_t
     n_t = beta m_t + (1 - beta) g_t                     (Nesterov, both bias corrected)
     u_t = 0.2 sqrt(max(in, out)) O(n_t)                 for a matrix of in x out
 
-O(n) is near U V^T of n = U S V^T, by five steps of the Newton-Schulz iteration of Jordan et al. 2024
+O(n) approximates U V^T, where n = U S V^T, by five steps of the Newton-Schulz iteration of Jordan et al. 2024
 (https://kellerjordan.github.io/posts/muon/): its singular values lie between about 0.7 and 1.2. The factor gives
-u_t the root mean square of AdamW's update, about 0.2, so that one learning rate serves both kinds (Liu et al. 2025,
+u_t the root mean square of AdamW's update, about 0.2, so one learning rate fits both kinds (Liu et al. 2025,
 arXiv 2502.16982, section 2.2).
 
-What is a matrix, decided by `matrix_axes`:
+`matrix_axes` decides which parameters are matrices:
 
     W_x DxG, W_h HxG      one matrix for each gate
     W_qkv Dx3xNxK         three: queries, keys and values, each with all its heads, D x NK
@@ -17,8 +17,8 @@ What is a matrix, decided by `matrix_axes`:
     W_in, W_gate, W_out   one each
     a window's W kxDxF    one, kD x F
 
-Every layer of a stack has its own. Embeddings, readouts, heads of tasks, positions, biases, gains and arrays of any
-other form, such as convolutions, are moved by Adam.
+Each layer of a stack has its own matrices. Adam updates embeddings, readouts, heads of tasks, positions, biases, gains
+and arrays of any other form, such as convolutions.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from optax.contrib import MuonDimensionNumbers
 from seqjax.models.accounting import group_of
 
 RMS = 0.2
-"""Root mean square of AdamW's updates, which Muon's are given."""
+"""Root mean square of AdamW's updates. Muon's are scaled to it."""
 NEWTON_SCHULZ_STEPS = 5
 ROLES = {"W_qkv": "ibcc", "W_kv": "ibcc", "W_q": "icc", "W_o": "iic", "W": "iic"}
-"""Of each axis of a parameter of heads or of a window: i input, c output, b another matrix."""
+"""Role of each axis, by the parameter's name: i input, c output, b index of the matrix."""
 Tree = Any
 
 
 class Matrices(NamedTuple):
-    """How an array is read as matrices: reshaped, then its axes taken in the order others, inputs, outputs."""
+    """How an array becomes matrices: it is reshaped, then transposed to the order others, inputs, outputs."""
 
     shape: tuple[int, ...]
     others: tuple[int, ...]
@@ -52,12 +52,12 @@ class Matrices(NamedTuple):
     outputs: tuple[int, ...]
 
     def split(self, array: Array) -> Array:
-        """The matrices, one after the other: M x in x out."""
+        """The array as M matrices: M x in x out."""
         sizes = [math.prod(self.shape[axis] for axis in axes) for axes in (self.others, self.inputs, self.outputs)]
         return array.reshape(self.shape).transpose(self._order).reshape(sizes)
 
     def join(self, matrices: Array, shape: Sequence[int]) -> Array:
-        """The inverse of `split`, an array of this shape."""
+        """The inverse of `split`: an array of the given shape."""
         ordered = matrices.reshape([self.shape[axis] for axis in self._order])
         return ordered.transpose([self._order.index(axis) for axis in range(len(self.shape))]).reshape(shape)
 
@@ -67,7 +67,7 @@ class Matrices(NamedTuple):
 
 
 def matrix_axes(path: Sequence[Any], shape: Sequence[int], hidden: int | None = None) -> Matrices | None:
-    """How a parameter is read as matrices; None: it is none.
+    """How a parameter becomes matrices; None: Adam updates it.
 
     Args:
         path: of the parameter, as for `group_of`.
@@ -89,7 +89,7 @@ def matrix_axes(path: Sequence[Any], shape: Sequence[int], hidden: int | None = 
 
 
 def muon(momentum: float, hidden: int | None, adam: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The direction u_t: of matrices Muon's, of all else that of `adam`; without learning rate and weight decay."""
+    """The direction u_t: by Muon for matrices, by `adam` for the rest; without learning rate and weight decay."""
 
     def kinds(params: Tree) -> Tree:
         return jax.tree.map_with_path(
@@ -105,7 +105,7 @@ def muon(momentum: float, hidden: int | None, adam: optax.GradientTransformation
 
 
 def _over_matrices(inner: optax.GradientTransformation, hidden: int | None) -> optax.GradientTransformation:
-    """`inner` on matrices M x in x out, and its result times 0.2 sqrt(max(in, out)) in the parameters' own shapes."""
+    """Apply `inner` to matrices M x in x out, times 0.2 sqrt(max(in, out)), in the shapes of the parameters."""
 
     def each(f: Callable[..., Array], tree: Tree, *others: Tree) -> Tree:
         return jax.tree.map_with_path(

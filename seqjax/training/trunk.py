@@ -2,11 +2,12 @@
 
 Two runs whose configs differ only in ``train.steps`` and have the schedule wsd take the same steps until the first of
 their decays begins. So the shorter one, the branch, may start from any checkpoint of the longer one, the trunk, up to
-there. It ends as if it had taken all steps itself: metrics, seconds, tokens and FLOPs are those of the whole run.
+that step. Its result is the same as if it had taken all steps itself. Metrics, seconds, tokens and FLOPs are those of
+the whole run.
 
     plan.json               of a branch: "trunk", the run id of its trunk, in the folder beside it
-                            of a trunk: "pins", the steps at which it makes checkpoints for its branches, and keeps them
-    taken-over.json         of a branch: trunk, step and seconds that it did not spend itself
+                            of a trunk: "pins", the steps at which it makes and keeps checkpoints for its branches
+    taken-over.json         of a branch: its trunk, and the steps and seconds taken over from it
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ TAKEN_OVER = "taken-over.json"
 
 
 def pins_of(folder: Path) -> tuple[int, ...]:
-    """The steps at which a run makes checkpoints that it keeps for its branches."""
+    """The steps at which a run makes and keeps checkpoints for its branches."""
     pins = _plan(folder).get("pins", ())
     return tuple(sorted(step for step in pins if runs.is_count(step)))
 
 
 def taken_over(folder: Path) -> dict[str, Any] | None:
-    """Trunk, step and seconds that a branch did not spend itself; None if it took all its steps."""
+    """The trunk of a branch, with the step and seconds taken over from it; None: it took all its steps itself."""
     path = folder / TAKEN_OVER
     return disk.read_json(path) if path.is_file() else None
 
 
 def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Put the newest fitting checkpoint of its trunk into the folder of a branch that has none (and is locked).
+    """Copy the newest usable checkpoint of the trunk into the folder of a branch that has no checkpoint.
 
-    Without one the branch takes all steps itself and ends with the same numbers. What a kill leaves here is made anew
-    or not seen: the checkpoint appears last, by a rename.
+    The folder is locked. If the trunk has none, the branch takes all steps itself, with the same numbers. The
+    checkpoint appears last, by a rename. Files that a kill leaves without it are ignored or written again.
 
     Args:
         digests: of the run's data, see `runs.bind_data`.
@@ -70,8 +71,10 @@ def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: 
 
 
 def _fitting_trunk(config: RunConfig, folder: Path, digests: Mapping[str, str]) -> Path | None:
-    """The folder of the trunk that the plan names, if its steps are those of this run to the last bit: config, data,
-    lanes of its program and threads."""
+    """The folder of the trunk in the plan, if its steps equal those of this run to the last bit; else None.
+
+    For that, config, data, threads and the number of lanes of the program must be the same.
+    """
     own = _plan(folder)
     if not (name := own.get("trunk")) or name == folder.name or config.optimizer.schedule != "wsd":
         return None

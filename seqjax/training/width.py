@@ -1,4 +1,4 @@
-"""muP: how learning rates follow the width, so that the rate found at one width holds at another.
+"""muP: learning rates scale with the width, so a rate found at one width also fits another.
 
 With m = D / `model.base_width`, the rate of a parameter is the run's rate times (Yang et al. 2022, arXiv 2203.03466,
 table 3, for updates like Adam's, whose entries do not depend on the gradient's size):
@@ -8,10 +8,11 @@ table 3, for updates like Adam's, whose entries do not depend on the gradient's 
     embedding                                 s(base) / s(D), where x_t = s(D) E[token_t]
     positions, biases, gains                  1
 
-A matrix of D inputs sums D small changes of one sign, so the change of its outputs grows with D unless each is D times
-smaller. Muon's update has the spectral norm 0.2 sqrt(max(in, out)), which grows with sqrt(m) alone. Initial values
-follow in the family: matrices as 1 / sqrt(inputs), the readout as 1 / inputs, and scores of attention are divided by
-the head's width, not its root. At D = base_width everything is as without the rule. Weight decay is not scaled.
+A matrix of D inputs sums D small changes of one sign. So each change must be D times smaller, or the change of its
+outputs grows with D. Muon's update has the spectral norm 0.2 sqrt(max(in, out)), which grows only as sqrt(m). The
+family scales initial values: matrices as 1 / sqrt(inputs), the readout as 1 / inputs. It also divides the scores of
+attention by the head's width instead of its square root. At D = base_width muP changes nothing. Weight decay is not
+scaled.
 """
 
 from __future__ import annotations
