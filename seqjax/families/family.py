@@ -145,7 +145,7 @@ class Family:
           watch: asks for the inside; None costs nothing.
 
         Raises:
-          UserError: there are more elements than learned positions, or the family lacks what is asked for.
+          UserError: there are more elements than learned positions, or the family does not support an argument.
         """
         raise NotImplementedError
 
