@@ -33,7 +33,7 @@ from seqjax.laws.forms import LAWS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"
-METHOD = "widened noise"  # of the refits; rows without it were measured with refits to resampled points
+METHOD = "widened noise, by leverage"  # of the refits; rows with another one, or none, are of earlier methods
 SKIPPED = {("data-constrained", "lad"), ("chinchilla-outer", "lad")}  # for want of time
 
 
@@ -128,13 +128,13 @@ def sentence(record: dict[str, Any]) -> str:
         f"means over the constants of a law; single constants {min(singles):.1f} to {max(singles):.1f} %:\n"
         "`python experiments/coverage.py` ([results](experiments/results/coverage/results.json))."
         + _older(record["rows"])
-        + (f"\n{few_sentence(record['few'])}" if record.get("few") else "")
+        + (f"\n{few_sentence(record['few'])}{_older(record['few'])}" if record.get("few") else "")
     )
 
 
 def _older(rows: list[dict[str, Any]]) -> str:
-    count = sum("method" not in row for row in rows)
-    return f"\n({count} of {len(rows)} were measured with an earlier method of refits.)" if count else ""
+    count = sum(row.get("method") != METHOD for row in rows)
+    return f"\n({count} of {len(rows)} were measured with an earlier method.)" if count else ""
 
 
 def as_text(rows: list[dict[str, Any]]) -> str:

@@ -267,11 +267,21 @@ def refits(law: Law, points: Points, theta: np.ndarray, delta: float, count: int
     squares = refit(law, points, theta, [DELTAS["least-squares"]]).theta_SxP[0]
     residuals = np.log(points.loss / law.loss(squares, points.variables))
     _, cluster = np.unique(points.cluster, return_inverse=True)
-    noise_Rxn = drawn_noise(residuals, predicted, cluster, len(theta), count, seed)
+    noise_Rxn = drawn_noise(residuals, predicted, cluster, _jacobian(law, points, squares), count, seed)
     targets = predicted - np.log(points.loss) + noise_Rxn
     found = refit(law, points, np.tile(theta, (count, 1)), deltas_to(delta)[-4:], noise_Sxn=targets)
     whole = found.rests_S & np.isfinite(found.theta_SxP).all(axis=1)
     return found.theta_SxP[whole], int((~whole).sum())
+
+
+def _jacobian(law: Law, points: Points, theta: np.ndarray) -> np.ndarray:
+    """Derivatives of log L by the constants, by central differences, [n, P]."""
+    steps_PxP = 1e-6 * np.eye(len(theta))
+    columns = [
+        np.log(law.loss(theta + step, points.variables)) - np.log(law.loss(theta - step, points.variables))
+        for step in steps_PxP
+    ]
+    return np.stack(columns, axis=1) / 2e-6
 
 
 def _condition(hessian: np.ndarray) -> float:

@@ -1,16 +1,19 @@
 """Noise drawn from the residuals of a fit. :mod:`seqjax.laws.fitting` refits the law to predictions with such noise.
 
-    e_g = +- t sqrt(k / (k - P)) s_h u_g,    u_g = r_g / s_g,    s_g = root mean square of r_g
+    e_g = +- t s_h u_g,    u_g = r_g / s_g,    s_g = rms(r_g) / sqrt(1 - l_g)
 
-r_g are the residuals of log L in cluster g, k is the number of clusters, P the number of constants. The sign is random.
-With probability min(1, SHARED P / k), h is drawn from the `NEAR` clusters with the predicted losses nearest to those of
-g; else h = g. So a cluster keeps the shape of its residuals. With few points it mostly takes the size of a similar
-cluster: a residual that is small by chance must not fix the law. With many points it mostly keeps its own size, since
-noise may be larger at the points that determine a constant. The method lies between a residual bootstrap (Efron 1979)
-and a wild bootstrap with signs, which is also valid for absolute deviations (Feng, He & Hu 2011).
+r_g are the residuals of log L in cluster g, of k clusters. The sign is random. With probability
+min(1, max(SHARED P / k, l_g)), h is drawn from the `NEAR` clusters with the predicted losses nearest to those of g;
+else h = g. So a cluster keeps the shape of its residuals. With few points, and where the fit follows the cluster (l_g
+near 1), it mostly takes the size of a similar cluster: a residual that is small by chance must not fix the law. With
+many points it mostly keeps its own size, since noise may be larger at the points that determine a constant. The method
+lies between a residual bootstrap (Efron 1979) and a wild bootstrap with signs, which is also valid for absolute
+deviations (Feng, He & Hu 2011).
 
-The fit follows the noise of each point, so residuals are too small; sqrt(k / (k - P)) corrects this. With small k - P
-the size of the residuals is itself uncertain; t = t_{0.975, k - P} / z_{0.975} corrects this (Student 1908).
+The fit follows the noise of each point, and most where a point alone determines a constant. So residuals are too small.
+1 - l_g corrects this, with the leverage l_g = |Q_g' r_g|^2 / |r_g|^2, at most 1 - 1 / k. Q is an orthonormal basis of
+the derivatives of log L by the constants (for single points: HC2 of MacKinnon & White 1985). With small k - P the size
+of the residuals is itself uncertain; t = t_{0.975, k - P} / z_{0.975} corrects this (Student 1908).
 
 The noise is widened, not the refits. The constants of equally good fits lie in a curved valley. Refits to wider noise
 stay in it. Refits that are moved along straight lines leave it.
@@ -22,7 +25,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 NEAR = 12  # clusters that share the size of their residuals
-SHARED = 10.0  # see the module; measured in experiments/coverage.py and on the points of Hoffmann et al. 2022
+SHARED = 14.0  # see the module; measured in experiments/coverage.py and on the points of Hoffmann et al. 2022
 NORMAL = 1.959964  # 97.5 % point of the normal distribution
 
 
@@ -32,7 +35,7 @@ def students_factor(left: int) -> float:
 
 
 def drawn_noise(
-    residuals: np.ndarray, predicted: np.ndarray, cluster: np.ndarray, constants: int, count: int, seed: int
+    residuals: np.ndarray, predicted: np.ndarray, cluster: np.ndarray, jacobian_nxP: np.ndarray, count: int, seed: int
 ) -> np.ndarray:
     """Draws of the noise in log L, [count, n]; see the module.
 
@@ -40,13 +43,15 @@ def drawn_noise(
         residuals: of log L, by least squares, [n].
         predicted: log L by the law, [n].
         cluster: of each point, [n], numbered from 0 without gaps.
-        constants: P, less than the number of clusters.
+        jacobian_nxP: derivatives of log L by the P constants; P is less than the number of clusters.
     """
-    k = int(cluster.max()) + 1
+    k, constants = int(cluster.max()) + 1, jacobian_nxP.shape[1]
     sizes = np.bincount(cluster)
     scale_k = np.sqrt(np.bincount(cluster, residuals**2) / sizes)
     with np.errstate(invalid="ignore", divide="ignore"):
         shape_n = np.where(scale_k[cluster] > 0, residuals / scale_k[cluster], 1.0)
+    leverage_k = _leverage(shape_n, cluster, jacobian_nxP)
+    scale_k /= np.sqrt(np.maximum(1.0 - leverage_k, 1.0 / k))
     rank_k = np.empty(k, int)
     order = np.argsort(np.bincount(cluster, predicted) / sizes, kind="stable")
     rank_k[order] = np.arange(k)
@@ -54,8 +59,15 @@ def drawn_noise(
     first_k = np.clip(rank_k - near // 2, 0, k - near)
     rng = np.random.default_rng(seed)
     other_Rxk = order[first_k + rng.integers(near, size=(count, k))]
-    shares_Rxk = rng.random((count, k)) < SHARED * constants / k
+    shares_Rxk = rng.random((count, k)) < np.maximum(SHARED * constants / k, leverage_k)
     other_Rxk = np.where(shares_Rxk, other_Rxk, np.arange(k))
     sign_Rxk = rng.choice([-1.0, 1.0], size=(count, k))
-    wider = students_factor(k - constants) * np.sqrt(k / (k - constants))
-    return wider * shape_n * (sign_Rxk * scale_k[other_Rxk])[:, cluster]
+    return students_factor(k - constants) * shape_n * (sign_Rxk * scale_k[other_Rxk])[:, cluster]
+
+
+def _leverage(residuals: np.ndarray, cluster: np.ndarray, jacobian_nxP: np.ndarray) -> np.ndarray:
+    """The share of the noise of each cluster that the fit follows, between 0 and 1, [k]."""
+    basis_nxP, sizes_P, _ = np.linalg.svd(jacobian_nxP / np.linalg.norm(jacobian_nxP, axis=0), full_matrices=False)
+    basis_nxP = basis_nxP[:, sizes_P > 1e-9 * sizes_P.max()]
+    followed_kxP = np.stack([np.bincount(cluster, column * residuals) for column in basis_nxP.T], axis=1)
+    return (followed_kxP**2).sum(axis=1) / np.bincount(cluster, residuals**2)

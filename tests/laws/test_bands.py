@@ -45,24 +45,26 @@ def test_bands_of_eight_points_hold_the_truth_on_both_sides_alike() -> None:
 
 
 def test_noise_has_the_size_of_normal_noise_whatever_the_number_of_points() -> None:
-    """Residuals about a line: with sqrt(k / (k - P)) the draws have the variance of the noise, over many tables."""
+    """Residuals about a line: corrected for leverage, the draws have the variance of the noise, over many tables."""
     x = np.column_stack([np.ones(6), np.arange(6.0)])
     rng = np.random.default_rng(0)
     sizes = []
     for table in range(300):
         noise = rng.standard_normal(6)
         residuals = noise - x @ np.linalg.lstsq(x, noise)[0]
-        sizes.append((drawn_noise(residuals, -x[:, 1], np.arange(6), 2, 50, table) ** 2).mean())
+        sizes.append((drawn_noise(residuals, -x[:, 1], np.arange(6), x, 50, table) ** 2).mean())
     assert np.mean(sizes) / students_factor(4) ** 2 == pytest.approx(1.0, abs=0.15)
 
 
 def test_noise_differs_between_low_and_high_losses() -> None:
     """40 clusters, the lower half with ten times the residuals: so have their draws."""
     residuals = np.repeat([0.1, 1.0], 20) * np.tile([1.0, -1.0], 20)
-    noise = drawn_noise(residuals, np.linspace(2.0, 1.0, 40), np.arange(40), 3, 200, 0)
+    noise = drawn_noise(
+        residuals, np.linspace(2.0, 1.0, 40), np.arange(40), np.vander(np.linspace(-1, 1, 40), 3), 200, 0
+    )
     size = np.sqrt((noise**2).mean(axis=0))
     np.testing.assert_allclose(size[25:].mean() / size[:15].mean(), 10.0, rtol=0.2)
 
 
 def test_points_that_lie_on_the_law_have_no_noise() -> None:
-    assert (drawn_noise(np.zeros(5), np.arange(5.0), np.arange(5), 2, 40, 0) == 0).all()
+    assert (drawn_noise(np.zeros(5), np.arange(5.0), np.arange(5), np.vander(np.arange(5.0), 2), 40, 0) == 0).all()

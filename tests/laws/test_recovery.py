@@ -161,11 +161,15 @@ def test_seeds_of_one_model_are_drawn_together() -> None:
     cluster = make_points(np.linspace(4, 2, 36), params=np.repeat(np.geomspace(1e5, 1e8, 12), 3)).cluster
     assert len(np.unique(cluster)) == 12
     residuals = np.random.default_rng(0).standard_normal(36)
-    noise_Rx12x3 = drawn_noise(residuals, np.linspace(1.4, 0.7, 36), cluster, 2, 50, 0).reshape(50, 12, 3)
-    ratio = noise_Rx12x3 / residuals.reshape(12, 3)
+    of_model_12x3 = residuals.reshape(12, 3)
+    jacobian_36x2 = np.column_stack([np.ones(36), np.repeat(np.tile([1.0, -1.0], 6), 3)])  # orthogonal, norm 6
+    leverage_12 = 2 * (of_model_12x3.sum(axis=1) / 6) ** 2 / (of_model_12x3**2).sum(axis=1)
+    noise_Rx36 = drawn_noise(residuals, np.linspace(1.4, 0.7, 36), cluster, jacobian_36x2, 50, 0)
+    noise_Rx12x3 = noise_Rx36.reshape(50, 12, 3)
+    ratio = noise_Rx12x3 / of_model_12x3
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :, :1], ratio.shape))
     assert (ratio[:, :, 0] > 0).mean() == pytest.approx(0.5, abs=0.1)
-    sizes = np.sqrt((residuals.reshape(12, 3) ** 2).mean(axis=1)) * 1.1368 * np.sqrt(12 / 10)  # t with 10 over z
+    sizes = 1.1368 * np.sqrt((of_model_12x3**2).mean(axis=1) / (1 - leverage_12))  # t with 10 over z
     drawn = np.sqrt((noise_Rx12x3**2).mean(axis=2)).ravel()
     assert np.abs(drawn[:, None] - sizes).min(axis=1).max() < 1e-4
 
