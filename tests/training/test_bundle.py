@@ -117,7 +117,7 @@ def test_a_call_ends_where_something_is_due_or_a_run_enters(make_config: Any) ->
     config = make_config("lstm", **{"train.checkpoint_every": 9, "evaluation.every": 12, "train.steps": 20})
     task = SimpleNamespace(evaluate_every=12)
     members = [SimpleNamespace(start=0), SimpleNamespace(start=14)]
-    bundle = SimpleNamespace(config=config, task=task, last_step=20, _checkpoint_every=9, members=members)
+    bundle = SimpleNamespace(config=config, task=task, last_step=20, _checkpoint_every=9, _pins=[], members=members)
     at = [0]
     while at[-1] < 20:
         at.append(bundles.Bundle._next_event(bundle, at[-1]))
