@@ -67,7 +67,9 @@ def drawn_noise(
 
 def _leverage(residuals: np.ndarray, cluster: np.ndarray, jacobian_nxP: np.ndarray) -> np.ndarray:
     """The share of the noise of each cluster that the fit follows, between 0 and 1, [k]."""
-    basis_nxP, sizes_P, _ = np.linalg.svd(jacobian_nxP / np.linalg.norm(jacobian_nxP, axis=0), full_matrices=False)
-    basis_nxP = basis_nxP[:, sizes_P > 1e-9 * sizes_P.max()]
+    jacobian_nxP = np.where(np.isfinite(jacobian_nxP), jacobian_nxP, 0.0)  # of a constant that is not determined
+    norms_P = np.linalg.norm(jacobian_nxP, axis=0)
+    basis_nxP, sizes_P, _ = np.linalg.svd(jacobian_nxP / np.where(norms_P > 0, norms_P, 1.0), full_matrices=False)
+    basis_nxP = basis_nxP[:, sizes_P > 1e-9]
     followed_kxP = np.stack([np.bincount(cluster, column * residuals) for column in basis_nxP.T], axis=1)
     return (followed_kxP**2).sum(axis=1) / np.bincount(cluster, residuals**2)

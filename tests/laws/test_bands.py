@@ -66,5 +66,13 @@ def test_noise_differs_between_low_and_high_losses() -> None:
     np.testing.assert_allclose(size[25:].mean() / size[:15].mean(), 10.0, rtol=0.2)
 
 
+def test_a_constant_without_effect_is_left_out() -> None:
+    """Its derivatives are zero, or not finite where its power overflows."""
+    residuals, x = np.tile([1.0, -1.0], 4), np.arange(8.0)
+    clean = drawn_noise(residuals, -x, np.arange(8), np.column_stack([np.ones(8), x, np.zeros(8)]), 40, 0)
+    dirty = drawn_noise(residuals, -x, np.arange(8), np.column_stack([np.ones(8), x, np.full(8, np.nan)]), 40, 0)
+    assert np.isfinite(clean).all() and (clean == dirty).all()
+
+
 def test_points_that_lie_on_the_law_have_no_noise() -> None:
     assert (drawn_noise(np.zeros(5), np.arange(5.0), np.arange(5), np.vander(np.arange(5.0), 2), 40, 0) == 0).all()
