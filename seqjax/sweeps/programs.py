@@ -140,7 +140,7 @@ def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
 
     For a task other than text: `TASK_MEMORY` per run.
 
-    Compared with XLA's own figures in tests/sweeps/test_units.py. A step needs up to 2.1 times the residuals of the
+    Compared with XLA's own figures in tests/sweeps/test_programs.py. A step needs up to 2.1 times the residuals of the
     backward pass; an evaluation up to half of the residuals per window, or twice the logits. On a CPU, lanes that do
     not fill a group have their own part of the program, and groups write new states beside the old ones.
     """

@@ -258,9 +258,7 @@ class Pool:
         answer = worker.answer()
         self.selector.unregister(worker.answers)
         self.busy.pop(worker)
-        if answer["outcome"] == "died":
-            worker.close()
-        elif answer["outcome"] == "stopped":
+        if answer["outcome"] in ("died", "stopped"):
             worker.close()
         else:
             self.idle.append(worker)
