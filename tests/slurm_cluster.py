@@ -105,6 +105,10 @@ class Cluster:
             timeout=60,
         ).stdout
 
+    def release(self, job: str) -> None:
+        """Let a requeued job start after two seconds, not two minutes (earlier Slurm may kill it)."""
+        self.run("scontrol", "update", f"jobid={job}", "StartTime=now+2")
+
 
 def why_not() -> str | None:
     """Why no cluster can be started here, in a few words, or None if one can."""

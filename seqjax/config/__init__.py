@@ -7,7 +7,6 @@ from seqjax.config.identity import (
     canonical_json,
     canonical_model,
     lane_keys,
-    named_run_id,
     program_key,
     run_id,
     task_name,
@@ -40,5 +39,5 @@ __all__ = [
     "LANE_KEYS", "STRICT", "WITHOUT_SEED", "Config", "DataConfig", "EvaluationConfig", "Fraction", "HorizonConfig",
     "ModelConfig", "OptimizerConfig", "RunConfig", "SizeConfig", "TaskConfig", "TaskTrain", "TrainConfig", "canonical",
     "canonical_json", "canonical_model", "check", "check_integers", "check_optimizer", "check_shared", "decay_begins",
-    "dotted", "family_adapter", "lane_keys", "named_run_id", "program_key", "run_id", "task_name", "to_dict",
+    "dotted", "family_adapter", "lane_keys", "program_key", "run_id", "task_name", "to_dict",
 ]  # fmt: skip

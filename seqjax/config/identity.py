@@ -103,11 +103,7 @@ def run_id(config: RunConfig) -> str:
     """A readable name with 10 hex digits of the config's sha256; equal configs have equal ids."""
     task = class_of(task_name(config))
     name = f"{class_of(config.model.family)}-{config.model.shape}"
-    return named_run_id(name if task == "text" else f"{task}-{name}", config)
-
-
-def named_run_id(name: str, config: RunConfig) -> str:
-    """As :func:`run_id`, with another readable name."""
+    name = name if task == "text" else f"{task}-{name}"
     return f"{name}-{hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]}"
 
 

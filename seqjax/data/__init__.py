@@ -8,7 +8,6 @@ from seqjax.data.batches import (
     segments_per_epoch,
     stream_batch,
     window_batch,
-    windows_per_epoch,
 )
 from seqjax.data.corpora import CORPORA, load_corpus
 from seqjax.data.corpus import Corpus, Document
@@ -34,5 +33,4 @@ __all__ = [
     "segments_per_epoch",
     "stream_batch",
     "window_batch",
-    "windows_per_epoch",
 ]

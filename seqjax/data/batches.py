@@ -32,11 +32,6 @@ def window_batch(tokens: np.ndarray, seed: int, step: int, batch_size: int, cont
     return gather_windows(tokens, starts, context_length)
 
 
-def windows_per_epoch(n_tokens: int, context_length: int) -> int:
-    """W, the number of windows of `window_batch` in one epoch."""
-    return _epoch_shape(n_tokens, context_length)[0]
-
-
 def stream_batch(tokens: np.ndarray, step: int, batch_size: int, context_length: int) -> tuple[np.ndarray, bool]:
     """Contiguous streams for carried recurrent state (Zaremba et al. 2014): int32 [B, T+1], and whether to reset it.
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -42,25 +42,6 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> R
         UserError: file missing or not YAML, unknown key, wrong type, impossible combination.
     """
     return validate(with_options(read_tree(Path(path)), options or {}))
-
-
-Schema = TypeVar("Schema")
-
-
-def load_as(schema: type[Schema], path: str | Path, options: Mapping[str, Any] | None = None) -> Schema:
-    """As :func:`load_config`, for the task with this ``Config``; the file need not name the task.
-
-    Raises:
-        UserError: as :func:`load_config`; or the file is of another task.
-    """
-    name = schema.__module__.rpartition(".")[2]
-    tree = read_tree(Path(path))
-    if schema is not Config:
-        tree = overlay(Tree({"task": {"name": name}}, source=tree.source), tree)
-    found = validate(with_options(tree, options or {}))
-    if not isinstance(found, schema):
-        raise UserError(f"{path}: is of another task than {name}")
-    return found
 
 
 def with_options(tree: Tree, options: Mapping[str, Any]) -> Tree:

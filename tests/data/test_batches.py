@@ -17,9 +17,8 @@ from seqjax.data import (
     segments_per_epoch,
     stream_batch,
     window_batch,
-    windows_per_epoch,
 )
-from seqjax.data.batches import _slot
+from seqjax.data.batches import _epoch_shape, _slot
 from seqjax.errors import UserError
 
 TOKENS = np.arange(1000, dtype=np.uint16)
@@ -50,7 +49,7 @@ def test_every_epoch_takes_each_window_once(n: int, context: int, batch: int, se
     if n < context + 1:
         return
     tokens = np.arange(n, dtype=np.uint16)
-    windows = windows_per_epoch(n, context)
+    windows, _ = _epoch_shape(n, context)
     steps = -(-3 * windows // batch)
     starts = np.concatenate([window_batch(tokens, seed, s, batch, context)[:, 0] for s in range(steps)])
     for epoch in range(3):
@@ -61,7 +60,7 @@ def test_every_epoch_takes_each_window_once(n: int, context: int, batch: int, se
 
 
 def test_epochs_differ_in_order_and_phase() -> None:
-    windows = windows_per_epoch(len(TOKENS), 16)
+    windows, _ = _epoch_shape(len(TOKENS), 16)
     epochs = [window_batch(TOKENS, 0, e, windows, 16)[:, 0] for e in range(20)]
     assert len({tuple(e) for e in epochs}) == 20
     assert len({int(e.min()) for e in epochs}) > 8

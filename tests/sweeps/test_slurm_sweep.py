@@ -14,7 +14,7 @@ from sweeping import SIGKILL, Launcher, numbers, write_sweep
 
 from seqjax import cli
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.launch.slurm_client import queue, release
+from seqjax.sweeps.launch.slurm_client import queue
 
 AXES = "model: {family: gru, d_model: 16, n_layers: 1}\ngrid: {train.seed: [1, 2, 3]}"
 OPTIONS = ("--launcher", "slurm", "--partition", "low", "--gpus-per-run", "1", "--time", "0:20:00", "--no-bundle",
@@ -40,14 +40,14 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -
         time.sleep(0.1)
 
 
-def end_of(launcher: Launcher, jobs: list[str]) -> int:
+def end_of(launcher: Launcher, cluster: Cluster, jobs: list[str]) -> int:
     """Its exit code; jobs that wait for two minutes after they were requeued are let go on."""
     released: dict[str, float] = {}
     while launcher.popen.poll() is None:
         states = queue()
         for job in jobs:
             if states.get(job) == "PENDING" and time.monotonic() > released.get(job, 0.0) + 15:
-                release(job)
+                cluster.release(job)
                 released[job] = time.monotonic()
         time.sleep(0.5)
     return launcher.popen.returncode
@@ -74,7 +74,7 @@ def test_a_sweep_as_an_array_is_preempted_and_ends_bit_equal(
     launcher.wait_until(lambda: "of this sweep are in the queue already" in launcher.said())
     assert cli.main(["status", str(launcher.folder)]) == 0
     assert "PENDING]" in capsys.readouterr().out
-    assert end_of(launcher, jobs) == 0, launcher.said()
+    assert end_of(launcher, cluster, jobs) == 0, launcher.said()
     assert "3 runs: 3 finished" in launcher.said() and "submitted" not in launcher.said().partition("already")[2]
     assert any("resuming at step" in (folder / "log.txt").read_text() for folder in run_folders)
     assert not [job for job in queue() if job in jobs]

@@ -13,7 +13,7 @@ from held_out import evaluate
 from seqjax.config import OptimizerConfig, TaskTrain
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer
-from seqjax.runs.config_file import load_as
+from seqjax.runs.config_file import load_config
 from seqjax.tasks.delays import Config, DelayTask, make_model, make_task
 from seqjax.training.loop import train
 
@@ -61,5 +61,5 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
 
 
 def test_the_shipped_config_is_one() -> None:
-    config = load_as(Config, REPOSITORY / "configs" / "tasks" / "delays.yaml")
+    config = load_config(REPOSITORY / "configs" / "tasks" / "delays.yaml")
     assert config.task.symbols == config.task.noise == 8 and make_task(config)

@@ -15,7 +15,7 @@ from seqjax.data.driving import Drive
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer, Window
-from seqjax.runs.config_file import load_as
+from seqjax.runs.config_file import load_config
 from seqjax.tasks import steering
 from seqjax.tasks.steering import Config, EncoderConfig, SteeringData, SteeringTask
 from seqjax.training import loop
@@ -217,7 +217,7 @@ def test_sources_are_found_by_their_name(tmp_path: Path) -> None:
 
 
 def test_the_shipped_config_is_one() -> None:
-    config = load_as(Config, ROOT / "configs" / "tasks" / "steering.yaml", {"encoder.channels": "[4, 8]"})
+    config = load_config(ROOT / "configs" / "tasks" / "steering.yaml", {"encoder.channels": "[4, 8]"})
     assert config.encoder.channels == (4, 8)
     with pytest.raises(UserError, match=r"task.frame: unknown key; .*did you mean 'frames'"):
-        load_as(Config, ROOT / "configs" / "tasks" / "steering.yaml", {"task.frame": 3})
+        load_config(ROOT / "configs" / "tasks" / "steering.yaml", {"task.frame": 3})

@@ -20,7 +20,7 @@ from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer
 from seqjax.host import disk
 from seqjax.host.wording import with_error
-from seqjax.runs.config_file import load_as
+from seqjax.runs.config_file import load_config
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.sweep import prepare_data
 from seqjax.tasks import translation
@@ -115,10 +115,10 @@ def test_tasks_have_the_cross_checks_of_configs(tmp_path: Path, options: dict[st
     path = tmp_path / "t.yaml"
     path.write_text("model: {family: transformer}\n")
     with pytest.raises(UserError, match=f"command line: {message}"):
-        load_as(TranslationRun, path, options)
+        load_config(path, {"task.name": "translation", **options})
     path.write_text("model: {family: gru, tied_embeddings: true, d_hidden: 3}\n")
     with pytest.raises(UserError, match=r"t\.yaml:1: model\.tied_embeddings: needs"):
-        load_as(TranslationRun, path)
+        load_config(path, {"task.name": "translation"})
 
 
 def pairs(start: Path, **splits: int) -> TranslationRun:
@@ -194,7 +194,8 @@ def test_a_low_temperature_takes_the_likeliest_token() -> None:
 
 def test_transformers_of_tasks_still_take_what_is_possible(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("model: {family: transformer, d_model: 32, n_heads: 4}\n")
-    assert load_as(TranslationRun, tmp_path / "t.yaml").model == Transformer(d_model=32, n_heads=4)
+    config = load_config(tmp_path / "t.yaml", {"task.name": "translation"})
+    assert config.model == Transformer(d_model=32, n_heads=4)
 
 
 def test_room_for_checkpoints_is_asked_for_before_the_first_step(

@@ -1,19 +1,18 @@
-"""Calls of Slurm's commands squeue, scancel and scontrol."""
+"""Calls of Slurm's command squeue."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterable
 from subprocess import DEVNULL
 
 from seqjax.errors import UserError
 
 
-def queue(user: str | None = None) -> dict[str, str]:
-    """The jobs of ``user`` (None: this user) that have not ended: job id ("123_0", "123") -> state ("PENDING")."""
-    return _of_jobs("%T", user)
+def queue() -> dict[str, str]:
+    """This user's jobs that have not ended: job id ("123_0", "123") -> state ("PENDING")."""
+    return _of_jobs("%T")
 
 
 def names() -> dict[str, str]:
@@ -32,19 +31,8 @@ def is_to_run_on() -> bool | None:
     return None
 
 
-def cancel(job_ids: Iterable[str]) -> None:
-    """End jobs. Their commands get SIGTERM first, and KillWait seconds. Jobs that have ended are ignored."""
-    if chosen := list(job_ids):
-        _ask("scancel", "--quiet", *chosen)
-
-
-def release(job_id: str) -> None:
-    """Let a requeued job start after two seconds, not two minutes (earlier Slurm may kill it: "credential revoked")."""
-    _ask("scontrol", "update", f"jobid={job_id}", "StartTime=now+2")
-
-
-def _of_jobs(column: str, user: str | None = None) -> dict[str, str]:
-    lines = _ask("squeue", "--noheader", "--array", "--user", user or str(os.getuid()), "--format", f"%i|{column}")
+def _of_jobs(column: str) -> dict[str, str]:
+    lines = _ask("squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", f"%i|{column}")
     return dict(line.strip().split("|", 1) for line in lines.splitlines() if "|" in line)
 
 
