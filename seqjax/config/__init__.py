@@ -34,10 +34,3 @@ from seqjax.config.sections import (
     decay_begins,
     family_adapter,
 )
-
-__all__ = [
-    "LANE_KEYS", "STRICT", "WITHOUT_SEED", "Config", "DataConfig", "EvaluationConfig", "Fraction", "HorizonConfig",
-    "ModelConfig", "OptimizerConfig", "RunConfig", "SizeConfig", "TaskConfig", "TaskTrain", "TrainConfig", "canonical",
-    "canonical_json", "canonical_model", "check", "check_integers", "check_optimizer", "check_shared", "decay_begins",
-    "dotted", "family_adapter", "lane_keys", "program_key", "run_id", "task_name", "to_dict",
-]  # fmt: skip

@@ -15,22 +15,3 @@ from seqjax.data.split_names import SPLITS
 from seqjax.data.tokenizers import Tokenizer, load_tokenizer
 from seqjax.data.tokens import TokenShard, prepare_shard
 from seqjax.host.folders import cache_folder, data_folder
-
-__all__ = [
-    "CORPORA",
-    "SPLITS",
-    "Corpus",
-    "Document",
-    "TokenShard",
-    "Tokenizer",
-    "cache_folder",
-    "data_folder",
-    "evaluation_windows",
-    "gather_windows",
-    "load_corpus",
-    "load_tokenizer",
-    "prepare_shard",
-    "segments_per_epoch",
-    "stream_batch",
-    "window_batch",
-]

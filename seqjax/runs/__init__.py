@@ -28,10 +28,3 @@ from seqjax.runs.metrics import (
     sync_metrics,
     write_metrics,
 )
-
-__all__ = [
-    "ENDED", "WRITTEN_UNDER_LOCK", "Locked", "append_metrics", "bind_data", "check_data", "holds_records",
-    "is_count", "is_locked", "is_number", "keep_code", "keep_metrics", "load_code", "lock", "open_run", "own_code_of",
-    "read_config", "read_curve", "read_metrics", "read_result", "restore_ended", "restore_metrics", "sync_metrics",
-    "write_metrics",
-]  # fmt: skip
