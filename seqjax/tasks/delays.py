@@ -16,9 +16,8 @@ import numpy as np
 import optax
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import STRICT, WITHOUT_SEED, ModelConfig, OptimizerConfig, TaskTrain
+from seqjax.config import STRICT, WITHOUT_SEED, TaskConfig
 from seqjax.data.delays import delayed_copies, vocabulary_size
-from seqjax.families import LSTM
 from seqjax.families.family import Impossible
 from seqjax.layers.heads import SequenceModel, TokenEmbedding, TokenHead
 from seqjax.models.backbone import Backbone
@@ -47,15 +46,11 @@ class DelayTask:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TaskConfig):
     """A run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lane_keys: ClassVar = WITHOUT_SEED  # the held-out sequences depend on the seed
     task: DelayTask = field(default_factory=DelayTask)
-    model: ModelConfig = field(default_factory=lambda: LSTM(d_model=32, n_layers=1))
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: TaskTrain = field(default_factory=TaskTrain)
 
 
 def check(config: Config) -> None:

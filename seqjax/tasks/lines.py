@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import STRICT, ModelConfig, OptimizerConfig, TaskTrain
+from seqjax.config import STRICT, ModelConfig, TaskConfig
 from seqjax.data.bigrams import bigram, pairs_of, unigram
 from seqjax.data.lines import AUTHORS, Lines, Vocabulary, load_words, make_vocabulary, set_in_lines
 from seqjax.errors import UserError
@@ -51,14 +51,11 @@ class LinesTask:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TaskConfig):
     """The config of one run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: ModelConfig = field(default_factory=lambda: LSTM(d_model=64, n_layers=1))
     task: LinesTask = field(default_factory=LinesTask)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: TaskTrain = field(default_factory=TaskTrain)
 
 
 class Data(NamedTuple):

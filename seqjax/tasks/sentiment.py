@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import STRICT, WITHOUT_SEED, ModelConfig, OptimizerConfig, TaskTrain
+from seqjax.config import STRICT, WITHOUT_SEED, ModelConfig, TaskConfig
 from seqjax.data.sentiment import (
     Batch,
     Buckets,
@@ -66,16 +66,13 @@ class SentimentTask:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TaskConfig):
     """The config of one run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lane_keys: ClassVar = WITHOUT_SEED  # the lengths of a step's sentences depend on it
     model: ModelConfig = field(default_factory=lambda: GRU(d_model=64, n_layers=1, dropout=0.5))
     """Its dropout rate also applies in the head."""
     task: SentimentTask = field(default_factory=SentimentTask)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: TaskTrain = field(default_factory=TaskTrain)
 
 
 def check(config: Config) -> None:

@@ -22,12 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 
-from seqjax.config import STRICT, Fraction, ModelConfig, OptimizerConfig, TaskTrain
+from seqjax.config import STRICT, Fraction, TaskConfig
 from seqjax.data.blocks import Parts, Stretch, deal, window_ends
 from seqjax.data.driving import Drive, load_log, load_recording
 from seqjax.data.road import drive_road
 from seqjax.errors import UserError
-from seqjax.families import LSTM
 from seqjax.families.family import Impossible
 from seqjax.host.folders import data_folder, expanded
 from seqjax.layers.heads import Regressor
@@ -93,16 +92,12 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TaskConfig):
     """A run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     task: SteeringTask = field(default_factory=SteeringTask)
     data: SteeringData = field(default_factory=SteeringData)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    model: ModelConfig = field(default_factory=lambda: LSTM(d_model=32, n_layers=1))
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: TaskTrain = field(default_factory=TaskTrain)
 
 
 def load(config: Config, where: Where = NOWHERE) -> Drive:

@@ -19,7 +19,7 @@ from seqjax.training.loop import train
 
 REPOSITORY = Path(__file__).parent.parent.parent
 LSTM = LSTM(d_model=12, n_layers=1)
-SMALL = Config(DelayTask(distance=3, symbols=4, noise=2, held_out=128), LSTM)
+SMALL = Config(task=DelayTask(distance=3, symbols=4, noise=2, held_out=128), model=LSTM)
 
 
 def test_the_loss_is_that_of_the_last_token() -> None:

@@ -32,8 +32,8 @@ OWN = {
     "kjv": np.array([[11, 6, 7, 8], [11, 7, 8, 6], [11, 6, 8, 0]], np.int32),
 }
 CONFIG = Config(
-    LSTM(d_model=16, n_layers=1), LinesTask(width=3, words=9, held_out=3),
-    OptimizerConfig(learning_rate=1e-2), TaskTrain(steps=150, batch_size=16, evaluate_every=150, log_every=50),
+    LSTM(d_model=16, n_layers=1), OptimizerConfig(learning_rate=1e-2),
+    TaskTrain(steps=150, batch_size=16, evaluate_every=150, log_every=50), LinesTask(width=3, words=9, held_out=3),
 )  # fmt: skip
 DATA = Data(VOCABULARY, OWN, OWN)
 

@@ -42,7 +42,7 @@ def test_padding_changes_no_logits(name: str, pool: str, causal: bool) -> None:
     """A sentence alone and without a mask, against the same among others, padded with noise."""
     tokens_BxT = np.random.default_rng(1).integers(2, 11, size=(3, 7))
     mask_BxT = np.arange(7)[None] < np.array([3, 7, 1])[:, None]
-    config = Config(MODELS[name], SentimentTask(pool=pool, causal=causal))  # type: ignore[arg-type]
+    config = Config(MODELS[name], task=SentimentTask(pool=pool, causal=causal))  # type: ignore[arg-type]
     model = make_model(config, 11, 7)
     params = jax.jit(model.init)(jax.random.key(0), tokens_BxT, mask_BxT)
     apply = jax.jit(model.apply)
@@ -53,7 +53,7 @@ def test_padding_changes_no_logits(name: str, pool: str, causal: bool) -> None:
 
 def test_the_loss_is_torchs_and_weightless_rows_are_not_there() -> None:
     torch = pytest.importorskip("torch")
-    model = make_model(Config(BAG, SentimentTask(classes=("0", "1", "2"))), 11, 7)
+    model = make_model(Config(BAG, task=SentimentTask(classes=("0", "1", "2"))), 11, 7)
     rng = np.random.default_rng(0)
     tokens_BxT, labels_B = rng.integers(11, size=(5, 7)), rng.integers(3, size=5).astype(np.int32)
     weights_B = np.array([1, 1, 0, 1, 0], np.float32)
@@ -72,7 +72,7 @@ def test_the_loss_is_torchs_and_weightless_rows_are_not_there() -> None:
 
 
 def test_a_bag_of_words_is_a_logistic_regression_on_word_frequencies() -> None:
-    model = make_model(Config(BAG, SentimentTask()), 11, 7)
+    model = make_model(Config(BAG, task=SentimentTask()), 11, 7)
     tokens_BxT = np.random.default_rng(0).integers(11, size=(5, 7))
     params = model.init(jax.random.key(0), tokens_BxT)["params"]
     frequency_BxV = np.stack([np.bincount(ids, minlength=11) / 7 for ids in tokens_BxT])
@@ -95,7 +95,7 @@ def test_buckets_hold_all_splits_and_words_of_training_alone() -> None:
 def learned(model: ModelConfig, pool: str, folder: Path, score_test: bool = True, **train: Any) -> dict[str, Any]:
     about = SentimentTask(corpus="phrases", least_count=1, n_buckets=1, pool=pool, score_test=score_test)  # type: ignore[arg-type]
     optimizer = OptimizerConfig(learning_rate=1e-2, schedule="linear")
-    config = Config(model, about, optimizer, TaskTrain(**({"batch_size": 50, "evaluate_every": 75} | train)))
+    config = Config(model, optimizer, TaskTrain(**({"batch_size": 50, "evaluate_every": 75} | train)), about)
     splits = load_splits("phrases", about.classes, folder, folder)
     return loop.train(config, folder / "run", task=make_task(config, splits), quiet=True)
 

@@ -45,12 +45,12 @@ def drive() -> Drive:
 def make(family: str = "lstm", **task: object) -> Config:
     model = Window(d_model=6, window=1, d_ff=8) if task.get("stacked") else MODELS[family]
     return Config(
-        SteeringTask(**{"frames": 4, **task}),
-        DATA,
-        EncoderConfig((3,), (5,), (4,), 0.0),
         model,
         OptimizerConfig(learning_rate=1e-2),
         TaskTrain(steps=30, batch_size=16, evaluate_every=15),
+        SteeringTask(**{"frames": 4, **task}),
+        DATA,
+        EncoderConfig((3,), (5,), (4,), 0.0),
     )
 
 
