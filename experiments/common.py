@@ -22,8 +22,8 @@ from seqjax.host.numerics import pinned
 from seqjax.laws.files import to_dict
 from seqjax.laws.fitting import Fit
 from seqjax.plots.style import save
-from seqjax.runs import read_result
-from seqjax.sweeps.folder import read_plan, state
+from seqjax.runs import read_plan, read_result
+from seqjax.sweeps.folder import state
 from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.search import search
 from seqjax.sweeps.sweep import results_of

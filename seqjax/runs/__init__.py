@@ -16,7 +16,9 @@ from seqjax.runs.folder import (
     open_run,
     own_code_of,
     read_config,
+    read_plan,
     read_result,
+    steps_of,
 )
 from seqjax.runs.metrics import (
     append_metrics,

@@ -20,6 +20,8 @@ import contextlib
 import errno
 import fcntl
 import json
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -193,6 +195,21 @@ def is_locked(folder: Path) -> bool:
         if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, *disk.NO_LOCKS):
             raise
     return False
+
+
+def read_plan(run_folder: Path) -> dict[str, Any]:
+    """The contents of plan.json; empty for a run outside of a sweep."""
+    path = run_folder / "plan.json"
+    return disk.read_json(path) if path.is_file() else {}
+
+
+def steps_of(run_folder: Path) -> list[int]:
+    """The steps of all checkpoints of a run, oldest first; other names in the folder are ignored."""
+    folder = run_folder / "checkpoints"
+    with disk.storage_errors(folder):
+        names = os.listdir(folder) if folder.is_dir() else []
+    found = (name for name in names if re.fullmatch("0|[1-9][0-9]*", name, re.ASCII))
+    return sorted(int(name) for name in found if (folder / name).is_dir())
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

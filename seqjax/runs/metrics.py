@@ -13,7 +13,7 @@ from typing import Any
 from seqjax.config import Config, RunConfig
 from seqjax.errors import UserError
 from seqjax.host import disk
-from seqjax.runs.folder import is_count, is_number, lock, read_config, read_result
+from seqjax.runs.folder import is_count, is_number, lock, read_config, read_result, steps_of
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -80,17 +80,12 @@ def _place(record: Mapping[str, Any]) -> tuple[int, bool]:
 
 def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl in the newest checkpoint with an undamaged record; [] for earlier versions."""
-    for path in sorted(folder.glob("checkpoints/*/seqjax.json"), key=_step_of, reverse=True):
+    for step in reversed(steps_of(folder)):
         with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
-            digest, body, _ = path.read_bytes().split(b"\n")
-            if _step_of(path) >= 0 and hashlib.sha256(body).hexdigest().encode() == digest:
+            digest, body, _ = (folder / "checkpoints" / str(step) / "seqjax.json").read_bytes().split(b"\n")
+            if hashlib.sha256(body).hexdigest().encode() == digest:
                 return list(filter(_is_whole, json.loads(body)["host"]["metrics"]))
     return []
-
-
-def _step_of(record: Path) -> int:
-    name = record.parent.name
-    return int(name) if name.isascii() and name.isdigit() else -1  # -1: incomplete or damaged
 
 
 def _last_evaluation(config: RunConfig, result: Mapping[str, Any], step: int) -> list[dict[str, Any]]:

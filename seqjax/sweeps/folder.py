@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from seqjax import runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.host import disk
+from seqjax.runs import read_plan
 from seqjax.sweeps.grid import Planned, Sweep
 
 STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "damaged")
@@ -187,12 +187,6 @@ def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | Non
             raise UserError(f"the run {name} has ended twice and not alike: {said}; move one of them away")
 
 
-def read_plan(run_folder: Path) -> dict[str, Any]:
-    """The contents of plan.json; empty for a run outside of a sweep."""
-    path = run_folder / "plan.json"
-    return disk.read_json(path) if path.is_file() else {}
-
-
 def state(run_folder: Path) -> State:
     """The state of a run."""
     config = runs.read_config(run_folder)
@@ -243,9 +237,7 @@ def last_step(run_folder: Path) -> int:
 
 def last_checkpoint(run_folder: Path) -> int:
     """The step of the newest checkpoint; 0 if there is none."""
-    folder = run_folder / "checkpoints"
-    names = os.listdir(folder) if folder.is_dir() else []
-    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
+    return max(runs.steps_of(run_folder), default=0)
 
 
 def read_failures(run_folder: Path) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from orbax.checkpoint import v1 as ocp
 
 from seqjax.errors import UserError, printable
 from seqjax.host.disk import storage_errors
-from seqjax.runs import read_metrics
+from seqjax.runs import read_metrics, steps_of
 
 Tree = Any
 KEPT = 2
@@ -235,15 +235,6 @@ class Checkpoints:
             self._settle()
         finally:
             self._worker.shutdown()
-
-
-def steps_of(run_folder: Path) -> list[int]:
-    """The steps of all checkpoints of a run, oldest first; other names in the folder are ignored."""
-    folder = run_folder / "checkpoints"
-    with storage_errors(folder):
-        names = os.listdir(folder) if folder.is_dir() else []
-    found = (name for name in names if re.fullmatch("0|[1-9][0-9]*", name, re.ASCII))
-    return sorted(int(name) for name in found if (folder / name).is_dir())
 
 
 def copy_checkpoint(source: Path, target: Path, step: int, before: Callable[[dict[str, Any]], None]) -> bool:

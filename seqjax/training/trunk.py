@@ -23,7 +23,7 @@ from seqjax import runs
 from seqjax.config import RunConfig, canonical, decay_begins, to_dict
 from seqjax.errors import UserError
 from seqjax.host import disk
-from seqjax.training.checkpoints import copy_checkpoint, steps_of
+from seqjax.training.checkpoints import copy_checkpoint
 from seqjax.training.optimizer import learning_rates
 
 TAKEN_OVER = "taken-over.json"
@@ -31,7 +31,7 @@ TAKEN_OVER = "taken-over.json"
 
 def pins_of(folder: Path) -> tuple[int, ...]:
     """The steps at which a run makes and keeps checkpoints for its branches."""
-    pins = _plan(folder).get("pins", ())
+    pins = runs.read_plan(folder).get("pins", ())
     return tuple(sorted(step for step in pins if runs.is_count(step)))
 
 
@@ -50,11 +50,11 @@ def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: 
     Args:
         digests: of the run's data, see `runs.bind_data`.
     """
-    if (folder / "result.json").exists() or steps_of(folder):
+    if (folder / "result.json").exists() or runs.steps_of(folder):
         return
     (folder / TAKEN_OVER).unlink(missing_ok=True)
     trunk = _fitting_trunk(config, folder, digests)
-    for step in reversed(steps_of(trunk)) if trunk is not None else ():
+    for step in reversed(runs.steps_of(trunk)) if trunk is not None else ():
         if not 0 < step <= decay_begins(config.optimizer, config.train.steps):
             continue
         if not _same_rates(config, runs.read_config(trunk), step):
@@ -75,12 +75,12 @@ def _fitting_trunk(config: RunConfig, folder: Path, digests: Mapping[str, str]) 
 
     For that, config, data, threads and the number of lanes of the program must be the same.
     """
-    own = _plan(folder)
+    own = runs.read_plan(folder)
     if not (name := own.get("trunk")) or name == folder.name or config.optimizer.schedule != "wsd":
         return None
     trunk = folder.parent / name
     try:
-        theirs, plan = runs.read_config(trunk), _plan(trunk)
+        theirs, plan = runs.read_config(trunk), runs.read_plan(trunk)
         data = disk.read_json(trunk / "data.json") if (trunk / "data.json").is_file() else {}
     except UserError:  # a damaged trunk: the branch does not need it
         return None
@@ -97,8 +97,3 @@ def _but_steps(config: RunConfig) -> str:
 def _same_rates(config: RunConfig, trunk: RunConfig, step: int) -> bool:
     ours, theirs = (learning_rates(c.optimizer, c.train.steps)[:step] for c in (config, trunk))
     return np.array_equal(ours, theirs)
-
-
-def _plan(folder: Path) -> dict[str, Any]:
-    path = folder / "plan.json"
-    return disk.read_json(path) if path.is_file() else {}

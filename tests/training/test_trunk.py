@@ -16,9 +16,9 @@ from seqjax import runs
 from seqjax.config import decay_begins, run_id
 from seqjax.errors import UserError
 from seqjax.host import disk
+from seqjax.runs import steps_of
 from seqjax.runs.config_file import check
 from seqjax.training import trunk
-from seqjax.training.checkpoints import steps_of
 from seqjax.training.loop import train, train_bundle
 from seqjax.training.optimizer import learning_rates
 
