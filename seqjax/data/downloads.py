@@ -6,7 +6,11 @@ checked against the sha256 of the published file. Every text inside is checked a
 
 from __future__ import annotations
 
+import hashlib
+import lzma
 import os
+import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,7 +46,7 @@ def _repacked(stem: str, suffixes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _FILE_FORMS = ("", ".txt", ".gz", ".bz2", ".xz", ".txt.gz", ".txt.bz2", ".txt.xz")
-_ARCHIVE_FORMS = ("", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
+ARCHIVE_FORMS = ("", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
 _WIKITEXT = ("https://wikitext.smerity.com/", "https://s3.amazonaws.com/research.metamind.io/wikitext/")
 
 
@@ -53,7 +57,7 @@ def _wikitext(name: str, sha256: str, sizes: tuple[int | None, ...], digests: tu
         for (split, part), size, digest in zip(parts.items(), sizes, digests, strict=True)
     }
     file = f"{name}-v1.zip"
-    return Download(file, tuple(a + file for a in _WIKITEXT), sha256, _repacked(name, _ARCHIVE_FORMS), texts)
+    return Download(file, tuple(a + file for a in _WIKITEXT), sha256, _repacked(name, ARCHIVE_FORMS), texts)
 
 
 DOWNLOADS: Mapping[str, Download] = {
@@ -154,6 +158,34 @@ def fetch(file: str, addresses: tuple[str, ...], sha256: str | None, folders: tu
         f"{file} is missing and could not be downloaded ({'; '.join(reasons)}): "
         f"fetch it from {addresses[0]} and put it at {folders[0] / file}"
     )
+
+
+def published_bytes(
+    file: str, addresses: tuple[str, ...], sha256: str, folders: tuple[Path, ...], archive: Path | None
+) -> bytes:
+    """The contents of a published file: from the archive, if there is one, else from a folder, or downloaded.
+
+    Raises UserError: the archive is damaged or lacks the file, a failed download, another sha256.
+    """
+    path = archive or find_file((file,), folders) or fetch(file, addresses, sha256, folders)
+    content = path.read_bytes() if archive is None else _member(archive, file)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(
+            f"{path}: {file} is not the published one (sha256 {sha256[:12]}...); remove it, or load it as your own"
+        )
+    return content
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """The file of this name, in any folder of an archive."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and PurePosixPath(member.name).name == name:
+                    return tar.extractfile(member).read()
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
+        raise UserError(f"{archive} is damaged or cannot be read ({error})") from None
+    raise UserError(f"{archive} does not hold {name}")
 
 
 def _writable(folder: Path) -> bool:

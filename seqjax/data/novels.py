@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from seqjax.data.downloads import fetch, find_file
+from seqjax.data.downloads import ARCHIVE_FORMS, fetch, find_file
 from seqjax.data.sources import TextFile, file_digest, read_files
 from seqjax.data.text import mark_length
 from seqjax.errors import UserError
@@ -30,7 +30,6 @@ from seqjax.host.folders import make_folder
 LAST_YEAR = 1930
 SHA256 = "379e22f65a9af236cd188d37e13144e5b99af4bdea213bba714ff9f34667ccf8"
 """Of all prepared texts, in the order of their names."""
-_FORMS = ("", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def digest_of(paths: Iterable[Path]) -> str:
 def _read(collection: Collection, data: Path, cache: Path) -> list[TextFile]:
     """The verified novels of a collection, in the byte order of their names."""
     folders = (data, cache / "corpora")
-    names = [collection.name + form for form in _FORMS]
+    names = [collection.name + form for form in ARCHIVE_FORMS]
     path = find_file((*names, collection.archive) if collection.archive else tuple(names), folders)
     if path is None and not collection.archive:
         raise UserError(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import lzma
-import tarfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqjax.data.downloads import fetch, find_file
+from seqjax.data.downloads import find_file, published_bytes
 from seqjax.data.repeats import count_repeats, repeats_said
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, printable
@@ -104,37 +102,16 @@ def load_multi30k(data: Path, cache: Path) -> Pairs:
         UserError: a failed download; not the published files.
     """
     archive = find_file(("multi30k.tar.xz", "multi30k.tar.gz", "multi30k.tar"), (data,))
+    folders = (data / "multi30k", cache / "multi30k")
     splits = {}
     for split, (part, *digests) in MULTI30K.items():
         files = []
         for language, digest in zip(("de", "en"), digests, strict=True):
             name = f"{part}.{language}.gz"
-            if archive is not None:
-                path, packed = archive / name, _member(archive, name)
-            else:
-                path = _downloaded(name, digest, data, cache)
-                packed = path.read_bytes()
-            if hashlib.sha256(packed).hexdigest() != digest:
-                raise UserError(f"{path}: is not the published file (sha256 {digest[:12]}... expected)")
-            files += [path, gzip.decompress(packed)]
+            packed = published_bytes(name, (MULTI30K_ADDRESS + name,), digest, folders, archive)
+            files += [Path(name), gzip.decompress(packed)]
         splits[split] = _paired(*files)
     return Pairs("multi30k", splits)
-
-
-def _member(archive: Path, name: str) -> bytes:
-    try:
-        with tarfile.open(archive) as tar:
-            file = next((m for m in tar if m.name.rpartition("/")[2] == name and m.isfile()), None)
-            if file is not None:
-                return tar.extractfile(file).read()
-    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{archive}: cannot be read: {error}") from None
-    raise UserError(f"{archive}: does not hold {name}")
-
-
-def _downloaded(file: str, sha256: str, data: Path, cache: Path) -> Path:
-    folders = (data / "multi30k", cache / "multi30k")
-    return find_file((file,), folders) or fetch(file, (MULTI30K_ADDRESS + file,), sha256, folders)
 
 
 def lowercased(pairs: Pairs) -> Pairs:

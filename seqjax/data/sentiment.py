@@ -6,19 +6,17 @@ SST-2 is the binary task of the Stanford Sentiment Treebank (Socher et al. 2013,
 
 from __future__ import annotations
 
-import lzma
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from seqjax.data.buckets import padded
-from seqjax.data.downloads import fetch, find_file
+from seqjax.data.downloads import find_file, published_bytes
 from seqjax.data.phrases import phrases
 from seqjax.data.repeats import count_repeats, repeats_said
 from seqjax.data.sources import read_files
@@ -139,36 +137,12 @@ def load_sst2(data: Path) -> Splits:
     Raises:
         UserError: a failed download (with the folder to put the file in), a damaged file, not the published text.
     """
-    return Splits(*(parse(_sst2_bytes(file, data), ("0", "1"), file) for file in _SST2))
-
-
-def _sst2_bytes(file: str, data: Path) -> bytes:
-    import hashlib
-
-    if archive := find_file(_ARCHIVES, (data,)):
-        path, found = archive, _member(archive, file)
-    else:
-        path = find_file((file,), (data, data / "sentconv"))
-        if path is None:
-            addresses = tuple(f"{_REPOSITORY}{revision}/data/{file}" for revision in _REVISIONS)
-            path = fetch(file, addresses, _SST2[file], (data,))
-        found = path.read_bytes()
-    if hashlib.sha256(found).hexdigest() != _SST2[file]:
-        raise UserError(
-            f"{path}: {file} is not the published one (sha256 {_SST2[file][:12]}...); remove it, or load it as your own"
-        )
-    return found
-
-
-def _member(archive: Path, name: str) -> bytes:
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isfile() and PurePosixPath(member.name).name == name:
-                    return tar.extractfile(member).read()
-    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
-        raise UserError(f"{archive} is damaged or cannot be read ({error})") from None
-    raise UserError(f"{archive} does not hold {name}")
+    archive, parts = find_file(_ARCHIVES, (data,)), []
+    for file, sha256 in _SST2.items():
+        addresses = tuple(f"{_REPOSITORY}{revision}/data/{file}" for revision in _REVISIONS)
+        content = published_bytes(file, addresses, sha256, (data, data / "sentconv"), archive)
+        parts.append(parse(content, ("0", "1"), file))
+    return Splits(*parts)
 
 
 def parse(data: bytes, classes: Sequence[str], where: str) -> Sentences:
