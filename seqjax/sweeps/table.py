@@ -73,13 +73,21 @@ COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_em
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
 
-OF_TASKS = (
-    "task.",
-    "train.",
-    "data.",
-    "encoder.",
-    "data_sha256",
-)  # prefixes of the columns of other tasks than text
+OF_TASKS = ("task.", "train.", "data.", "encoder.", "data_sha256")  # prefixes of columns of other tasks than text
+PLACES = {
+    **{name: f"validation.{name}" for name in ("loss", "loss_se", "bits_per_byte")},
+    **{f"params_{name}": f"parameters.{name}" for name in ("non_embedding", "with_readout", "embedding", "total")},
+    "best_loss": "best.validation_loss",
+    "best_step": "best.step",
+    "flops_kaplan": "training_flops.kaplan_6nd",
+    "flops_exact": "training_flops.exact",
+    "flops_per_token": "flops_per_token.training",
+    "device": "hardware.device",
+    "processor": "hardware.processor",
+    "jax_version": "versions.jax",
+    "seqjax_version": "versions.seqjax",
+}
+"""The place of a column in result.json, if it is not there under its own name."""
 
 
 def all_columns() -> dict[str, str]:
@@ -120,56 +128,29 @@ def _check_types(path: Path, row: Mapping[str, Any]) -> None:
             raise disk.damaged(path, f"{name}, {meaning}, is {row[name]!r}")
 
 
-def _section(path: Path, result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = result.get(name) or {}
-    if not isinstance(value, dict):
-        raise disk.damaged(path, f"its '{name}' is not an object")
-    return value
+def _from_result(path: Path, result: Mapping[str, Any], place: str) -> Any:
+    """The value at a place, ``key`` or ``section.key``; None if it is not there."""
+    section, _, key = place.rpartition(".")
+    values = (result.get(section) or {}) if section else result
+    if not isinstance(values, dict):
+        raise disk.damaged(path, f"its '{section}' is not an object")
+    return values.get(key)
 
 
 def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
     state = folders.state(run_folder)
     result = runs.read_result(run_folder) or {}
-    validation, best = result.get("validation") or {}, result.get("best") or {}
     path = run_folder / "result.json"
-    parameters, per_token = (_section(path, result, name) for name in ("parameters", "flops_per_token"))
-    flops = result.get("training_flops") or {}
-    hardware, versions = result.get("hardware") or {}, result.get("versions") or {}
-    found = {
+    found = {name: _from_result(path, result, PLACES.get(name, name)) for name in COLUMNS}
+    found |= {
         "run_id": run_id(config),
         "sweep": printable(run_folder.resolve().parent.name),
         "label": printable(state.label),
         "status": state.name,
-        "loss": validation.get("loss"),
-        "loss_se": validation.get("loss_se"),
-        "bits_per_byte": validation.get("bits_per_byte"),
-        "best_loss": best.get("validation_loss"),
-        "best_step": best.get("step"),
-        "train_loss": result.get("train_loss"),
-        "params_non_embedding": parameters.get("non_embedding"),
-        "params_with_readout": parameters.get("with_readout"),
-        "params_embedding": parameters.get("embedding"),
-        "params_total": parameters.get("total"),
         "steps": result.get("steps", state.step),
-        "tokens": result.get("tokens"),
-        "unique_tokens": result.get("unique_tokens"),
-        "epochs": result.get("epochs"),
-        "flops_kaplan": flops.get("kaplan_6nd"),
-        "flops_exact": flops.get("exact"),
-        "flops_per_token": per_token.get("training"),
-        "tokens_per_second": result.get("tokens_per_second"),
-        "seconds": result.get("seconds"),
-        "runs_in_program": result.get("runs_in_program"),
         "halved_from": _halved_from(run_folder, result),
         "failures": state.failures,
         "reason": state.reason or None,
-        "device": hardware.get("device"),
-        "processor": hardware.get("processor"),
-        "jax_version": versions.get("jax"),
-        "seqjax_version": versions.get("seqjax"),
-        "ended": result.get("ended"),
-        "corpus_sha256": result.get("corpus_sha256"),
-        "tokenizer_sha256": result.get("tokenizer_sha256"),
         "trunk": folders.read_plan(run_folder).get("trunk"),
         **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
     }
@@ -226,9 +207,7 @@ def gather(places: Iterable[Path]) -> pd.DataFrame:
 def _of_folder(place: Path) -> pd.DataFrame:
     rows = [row_of(run_folder) for run_folder in folders.run_folders(place)]
     columns = all_columns()
-    others = dict.fromkeys(
-        name for row in rows for name in row if name not in columns
-    )  # of other tasks and the user's own families
+    others = dict.fromkeys(name for row in rows for name in row if name not in columns)  # of tasks, own families
     table = pd.DataFrame(rows, columns=[*columns, *others])
     return table.astype(columns | table[list(others)].convert_dtypes().dtypes.to_dict())
 
@@ -302,15 +281,8 @@ def render(table: pd.DataFrame, form: str) -> bytes:
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Aligned text, sorted by family, size, tokens and loss."""
-    order = sorted(
-        rows,
-        key=lambda r: (
-            str(r["model.family"]),
-            _number(r["params_non_embedding"]),
-            _number(r["tokens"]),
-            _number(r["loss"]),
-        ),
-    )
+    numbers = ("params_non_embedding", "tokens", "loss")
+    order = sorted(rows, key=lambda row: (str(row["model.family"]), *(_number(row[name]) for name in numbers)))
     is_text = all(pd.isna(row.get("task.name")) for row in rows)
     loss = "nats/token" if is_text else "loss"
     heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")
