@@ -10,6 +10,7 @@ from seqjax.config.identity import (
     program_key,
     run_id,
     task_name,
+    text_without,
     to_dict,
 )
 from seqjax.config.plain import dotted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seqjax.config.sections import Config, RunConfig
@@ -92,8 +92,13 @@ def lane_keys(config: RunConfig) -> tuple[str, ...]:
 
 def program_key(config: RunConfig) -> str:
     """The same text for all configs that can be lanes of one bundle (see `lane_keys`)."""
+    return text_without(config, lane_keys(config))
+
+
+def text_without(config: RunConfig, keys: Iterable[str]) -> str:
+    """The same text for all configs that differ only in these dotted keys."""
     tree = to_dict(config)
-    for key in lane_keys(config):
+    for key in keys:
         section, _, name = key.partition(".")
         del tree[section][name]
     return json.dumps(tree, sort_keys=True, separators=(",", ":"))

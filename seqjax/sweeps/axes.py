@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,11 @@ class Axes:
 
 def _numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def unique(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points without duplicates."""
+    return list({json.dumps(point, sort_keys=True, default=str): point for point in points}.values())
 
 
 def short(key: str, value: Any) -> str:

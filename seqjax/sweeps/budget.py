@@ -7,7 +7,6 @@ largest D is ``ratio`` tokens per parameter of the largest model. N and D vary i
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from seqjax.host.own_code import is_own
 from seqjax.host.wording import duration
 from seqjax.runs.targets import NoSuchWidth
 from seqjax.runs.tree import OWN, RIVALS, options_tree, overlay, read_file
+from seqjax.sweeps.axes import unique
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.printed import predicted_seconds
@@ -112,8 +112,7 @@ def probes(sweep: Sweep, seconds: float, shape: GridShape) -> list[Planned]:
 
 def _kept(points: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Points without the keys that a proposal sets, without duplicates."""
-    kept = [{k: v for k, v in point.items() if not k.startswith(REPLACED)} for point in points]
-    return list({json.dumps(point, sort_keys=True, default=str): point for point in kept}.values())
+    return unique({k: v for k, v in point.items() if not k.startswith(REPLACED)} for point in points)
 
 
 def _proposal(

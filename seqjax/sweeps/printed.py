@@ -10,6 +10,7 @@ from seqjax.config import Config
 from seqjax.host.wording import duration, si
 from seqjax.models.accounting import count_parameters
 from seqjax.runs.targets import non_embedding_parameters, training_flops_per_token, vocabulary_size
+from seqjax.sweeps.axes import short
 from seqjax.sweeps.folder import STATES, State
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.machine import Machine
@@ -144,7 +145,7 @@ def describe_curves(curves: Sequence[Curve]) -> str:
     known = [curve for curve in curves if any(trial.loss is not None for trial in curve.trials)]
     lines = ["held-out loss by learning rate (* chosen)"] if known else []
     for curve in known:
-        axes = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in curve.axes.items())
+        axes = ", ".join(f"{key.rpartition('.')[2]} {short(key, value)}" for key, value in curve.axes.items())
         trials = "  ".join(
             f"{trial.rate:g}: {_loss(trial)}{'*' if trial.rate == curve.chosen else ''}" for trial in curve.trials
         )
@@ -158,10 +159,6 @@ def _loss(trial: Trial) -> str:
     if trial.loss is None:
         return "open"
     return f"{trial.loss:.4f}" if math.isfinite(trial.loss) else "diverged"
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = None) -> str:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqjax.config import Config, canonical_json
-from seqjax.sweeps.axes import RATE, SEED
+from seqjax.config import text_without
+from seqjax.sweeps.axes import RATE, SEED, unique
 from seqjax.sweeps.grid import Planned, Sweep, sharing
 
 Results = Callable[[str], Mapping[str, Any] | None]
@@ -63,7 +63,7 @@ def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
     planned = sweep.runs()
     if sweep.search is None:
         return sharing(planned), []
-    models = _group(planned, lambda run: _but(run.config, RATE, SEED))
+    models = _group(planned, lambda run: text_without(run.config, (RATE, SEED)))
     groups = [_Model(runs) for runs in models.values()]
     for peers in _group(groups, _Model.peer_key).values():
         for _ in range(sweep.search.extend):
@@ -91,7 +91,8 @@ class _Model:
         self.runs = list(runs)
         self.seeds: list[Planned] = []
         self.points = [{k: v for k, v in run.axes.items() if k != RATE} for run in runs]
-        self.ratio = _ratio(self.rates())
+        rates = self.rates()
+        self.ratio = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))  # of neighbours: the geometric mean
 
     def peer_key(self) -> str:
         """Equal for models that are compared: their axes without ``model.*`` and the seed."""
@@ -137,10 +138,10 @@ class _Model:
 
     def add(self, sweep: Sweep, rate: float) -> None:
         if rate not in self.rates():
-            self.runs += [sweep.plan({**point, RATE: rate}) for point in _unique(self.points)]
+            self.runs += [sweep.plan({**point, RATE: rate}) for point in unique(self.points)]
 
     def add_seed(self, sweep: Sweep, rate: float, seed: int) -> None:
-        for point in _unique({k: v for k, v in p.items() if k != SEED} for p in self.points):
+        for point in unique({k: v for k, v in p.items() if k != SEED} for p in self.points):
             self.seeds.append(sweep.plan({**point, RATE: rate, SEED: seed}))
 
     def curve(self, results: Results, settled: bool) -> Curve:
@@ -176,24 +177,9 @@ def _best(trials: Sequence[Trial]) -> Trial | None:
     return min(known, key=lambda trial: trial.loss, default=None)
 
 
-def _ratio(rates: Sequence[float]) -> float:
-    """The geometric mean ratio of neighbouring rates."""
-    return (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
-
-
 def _round(rate: float) -> float:
     """Three digits, so that a rate has one spelling and one run id."""
     return float(f"{rate:.2e}")
-
-
-def _but(config: Config, *keys: str) -> str:
-    """The same text for all configs that differ only in these keys."""
-    for key in keys:
-        section, _, name = key.partition(".")
-        owner = getattr(config, section)
-        default = next(field.default for field in dataclasses.fields(owner) if field.name == name)
-        config = dataclasses.replace(config, **{section: dataclasses.replace(owner, **{name: default})})
-    return canonical_json(config)
 
 
 def _group(things: Sequence[Any], key: Callable[[Any], str]) -> dict[str, list[Any]]:
@@ -201,10 +187,6 @@ def _group(things: Sequence[Any], key: Callable[[Any], str]) -> dict[str, list[A
     for thing in things:
         groups.setdefault(key(thing), []).append(thing)
     return groups
-
-
-def _unique(points: Any) -> list[dict[str, Any]]:
-    return list({json.dumps(point, sort_keys=True, default=str): point for point in points}.values())
 
 
 def curves_json(curves: Sequence[Curve]) -> list[dict[str, Any]]:

@@ -66,18 +66,15 @@ def make_program(config: RunConfig, objective: Objective, devices: int | None = 
 
 
 @pinned()
-def make_bundle(
-    configs: Sequence[RunConfig], objective: Objective, devices: int | None = None, side_by_side: int | None = None
-) -> Program:
+def make_bundle(configs: Sequence[RunConfig], objective: Objective, devices: int | None = None) -> Program:
     """Jit the train step of R runs that differ only in their `lane_keys`: every array has a leading axis R.
 
-    The lanes are computed in groups. A group of ``side_by_side`` lanes is one batched computation (``vmap``). Groups
-    run one after another inside the program (``lax.map``). An accelerator is fastest with all lanes in one group, a CPU
-    core with a few, whose activations stay in its cache.
+    The lanes are computed in groups. A group is one batched computation (``vmap``). Groups run one after another inside
+    the program (``lax.map``). An accelerator is fastest with all lanes in one group, a CPU core with a few, whose
+    activations stay in its cache (`lanes_side_by_side`).
 
     Args:
         configs: configs of the lanes, at least one.
-        side_by_side: lanes of a group; None: see `lanes_side_by_side`.
     Raises:
         UserError: as :func:`make_program`, or configs that need different programs.
     """
@@ -87,7 +84,7 @@ def make_bundle(
     init, steps = _pure_parts(configs[0], objective)
     seeds = np.array([config.train.seed for config in configs], np.int32)
     scales = np.array([config.train.init_scale for config in configs], np.float32)
-    lift = partial(over_runs, runs=runs, side_by_side=side_by_side or lanes_side_by_side(runs))
+    lift = partial(over_runs, runs=runs, side_by_side=lanes_side_by_side(runs))
     return _compile(
         configs[0],
         objective,

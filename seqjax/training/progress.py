@@ -72,14 +72,8 @@ class Progress:
 
     def bytes(self, what: str, done: int, total: int) -> None:
         """Show progress of reading text: ``done`` of ``total`` bytes (0: unknown)."""
-        now = time.monotonic()
-        if now - self._shown < (REDRAW_EVERY if self._terminal else LINE_EVERY):
-            return
-        self._shown = now
-        self._clear()
-        self._moving = self._terminal
-        text = f"{what}: {si(done)}B of {si(total)}B" if total else f"{what}: {si(done)}B"
-        self._print(text if self._terminal else text + "\n")
+        if self.is_due(last=False):
+            self.show(f"{what}: {si(done)}B" + (f" of {si(total)}B" if total else ""))
 
     def _clear(self) -> None:
         if self._moving:

@@ -12,7 +12,6 @@ the whole run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from seqjax import runs
-from seqjax.config import RunConfig, canonical, decay_begins, to_dict
+from seqjax.config import RunConfig, decay_begins, text_without
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.training.checkpoints import copy_checkpoint
 from seqjax.training.optimizer import learning_rates
 
 TAKEN_OVER = "taken-over.json"
+STEPS = ("train.steps",)
 
 
 def pins_of(folder: Path) -> tuple[int, ...]:
@@ -86,12 +86,7 @@ def _fitting_trunk(config: RunConfig, folder: Path, digests: Mapping[str, str]) 
         return None
     alike = len(plan.get("lanes", ())) == len(own.get("lanes", ())) and plan.get("threads") == own.get("threads")
     same_data = all(data.get(key) == value for key, value in digests.items())
-    return trunk if alike and same_data and _but_steps(theirs) == _but_steps(config) else None
-
-
-def _but_steps(config: RunConfig) -> str:
-    tree = canonical(to_dict(config))
-    return json.dumps({**tree, "train": {k: v for k, v in tree["train"].items() if k != "steps"}}, sort_keys=True)
+    return trunk if alike and same_data and text_without(theirs, STEPS) == text_without(config, STEPS) else None
 
 
 def _same_rates(config: RunConfig, trunk: RunConfig, step: int) -> bool:
