@@ -22,7 +22,7 @@ from seqjax import runs
 from seqjax.config import RunConfig, decay_begins, text_without
 from seqjax.errors import UserError
 from seqjax.host import disk
-from seqjax.training.checkpoints import copy_checkpoint
+from seqjax.training.checkpoint_files import copy_checkpoint
 from seqjax.training.optimizer import learning_rates
 
 TAKEN_OVER = "taken-over.json"

@@ -20,7 +20,8 @@ from orbax.checkpoint import v1 as ocp
 from quick import slow
 
 from seqjax.errors import UserError
-from seqjax.training.checkpoints import Checkpoints, digest
+from seqjax.training.checkpoint_files import digest
+from seqjax.training.checkpoints import Checkpoints
 
 HOST = {"waiting": [{"loss": 0.5}], "seconds": 1.0}
 
