@@ -74,17 +74,17 @@ def small_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def programs() -> Iterator[None]:
+def shared_programs() -> Iterator[None]:
     """From the first test on that trains, equal programs are compiled once in a process."""
-    from shared_programs import share
+    from shared_programs import share as share_programs
 
     with pytest.MonkeyPatch.context() as patch:
-        share(patch)
+        share_programs(patch)
         yield
 
 
 @pytest.fixture
-def make_config(small_text: Path, programs: None) -> Callable[..., Any]:
+def make_config(small_text: Path, shared_programs: None) -> Callable[..., Any]:
     """``make_config(family, **{"train.steps": 3})``: a tiny config on the small text, with dotted changes."""
     from seqjax.runs.config_file import validate
     from seqjax.runs.tree import options_tree, overlay

@@ -39,7 +39,7 @@ def _key(config: Config, without: tuple[str, ...]) -> str:
 
 
 def share(patch: pytest.MonkeyPatch) -> None:
-    """Runs on text with equal models, batches and optimizers get the same objective and the same program.
+    """Runs with equal models, batches and optimizers get the same objective (on text) and the same program.
 
     What reaches a program as an argument may differ: rates, weight decay, numbers of steps, the text.
     """
@@ -59,7 +59,7 @@ def share(patch: pytest.MonkeyPatch) -> None:
         def make() -> Any:
             return make_bundle(configs, objective, devices, side_by_side)
 
-        if not isinstance(configs[0], Config) or is_own(configs[0].model.family):
+        if is_own(configs[0].model.family):
             return make()
         varying = tuple(key for key in lane_keys(configs[0]) if key not in IN_THE_STATE)
         of_lanes = tuple(_key(config, OF_THE_HOST + varying) for config in configs)

@@ -13,6 +13,7 @@ from seqjax.laws import LAWS, Fit, fit, make_points
 LAW = LAWS["chinchilla"]
 TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
 FEW = LAW.starts_SxP()[::37]
+OFFSETS = LAWS["offset-n"].starts_SxP()[::7]
 
 
 def kinds(found: Fit) -> set[str]:
@@ -92,7 +93,7 @@ def test_a_wrong_law_leaves_a_trend() -> None:
     assert "trend" not in kinds(found)
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 8), np.geomspace(1e8, 1e11, 8)))
     loss = LAW.loss(LAW.theta_P(TRUTH), {"params": n, "tokens": d})
-    only_n = fit(make_points(loss, params=n, tokens=d), "offset-n", bootstrap=50)
+    only_n = fit(make_points(loss, params=n, tokens=d), "offset-n", bootstrap=50, starts_SxP=OFFSETS)
     assert "trend" in kinds(only_n)  # with C, which grows with the D that the law does not know
     assert "residuals fall with C" in next(flag for flag in only_n.flags if flag.startswith("trend"))
 

@@ -88,7 +88,7 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
         figures.draw_ratio(matched_ratio(line(3e13, 1), line(1e13, 2)), ("lstm", "transformer")),
     ]
     for number, one in enumerate(made):
-        for form in ("png", "svg", "pdf"):
+        for form in ("svg", "png", "pdf") if number == 0 else ("svg",):
             path = tmp_path / f"{number}.{form}"
             save(one, path)
             assert path.stat().st_size > 3000
