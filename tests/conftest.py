@@ -24,12 +24,18 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["SEQJAX_TEST_SESSI
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import pytest
+from hypothesis import settings
 
 IS_MAIN = "PYTEST_XDIST_WORKER" not in os.environ
 SESSION = Path(os.environ["SEQJAX_TEST_SESSION"])
 REPOSITORY = Path(__file__).parent.parent
 RAW_DATA = os.environ.get("SEQJAX_DATA")
 COMPILE_QUICKLY = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+# Examples are drawn anew in each session, so many sessions try many of them.
+settings.register_profile("few", max_examples=30, deadline=None)
+settings.load_profile("few")
 
 
 def pytest_configure(config: pytest.Config) -> None:

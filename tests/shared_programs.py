@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from seqjax.config import Config, lane_keys, to_dict
+from seqjax.host.numerics import pinned
 from seqjax.host.own_code import is_own
 
 KEPT = 16
 OF_THE_HOST = ("evaluation.", "train.steps", "train.log_every", "train.checkpoint_every", "data.corpus")
-IN_THE_STATE = ("train.seed", "train.init_scale")
-NOT_IN_A_PROGRAM = ("optimizer.", *IN_THE_STATE)
 
 
 class Shelf:
@@ -41,7 +43,7 @@ def _key(config: Config, without: tuple[str, ...]) -> str:
 def share(patch: pytest.MonkeyPatch) -> None:
     """Runs with equal models, batches and optimizers get the same objective (on text) and the same program.
 
-    What reaches a program as an argument may differ: rates, weight decay, numbers of steps, the text.
+    What reaches a program as an argument may differ: seeds, rates, weight decay, numbers of steps, the text.
     """
     from seqjax.tasks import text
     from seqjax.training import bundle, lanes
@@ -52,7 +54,7 @@ def share(patch: pytest.MonkeyPatch) -> None:
     def objective_of(config: Config, vocab_size: int) -> Any:
         if is_own(config.model.family):
             return make_objective(config, vocab_size)
-        key = _key(config, OF_THE_HOST + NOT_IN_A_PROGRAM), vocab_size
+        key = _key(config, (*OF_THE_HOST, *lane_keys(config), "optimizer.")), vocab_size
         return objectives.get(key, lambda: make_objective(config, vocab_size))
 
     def bundle_of(configs: Any, objective: Any, devices: Any = None, side_by_side: Any = None) -> Any:
@@ -61,9 +63,11 @@ def share(patch: pytest.MonkeyPatch) -> None:
 
         if is_own(configs[0].model.family):
             return make()
-        varying = tuple(key for key in lane_keys(configs[0]) if key not in IN_THE_STATE)
-        of_lanes = tuple(_key(config, OF_THE_HOST + varying) for config in configs)
-        return programs.get((objective, of_lanes, devices, side_by_side), make)
+        of_lanes = tuple(_key(config, (*OF_THE_HOST, *lane_keys(config))) for config in configs)
+        program = programs.get((objective, of_lanes, devices, side_by_side), make)
+        seeds = np.array([config.train.seed for config in configs], np.int32)
+        scales = np.array([config.train.init_scale for config in configs], np.float32)
+        return replace(program, init=pinned()(partial(program.init.__wrapped__.func, seeds, scales)))
 
     patch.setattr(text, "make_objective", objective_of)
     patch.setattr(bundle, "make_bundle", bundle_of)
