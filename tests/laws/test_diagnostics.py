@@ -42,6 +42,11 @@ def clean() -> Fit:
     return line(noisy((1e13 / WIDE) ** 0.08), WIDE)
 
 
+@pytest.fixture(scope="module")
+def plane() -> Fit:
+    return surface(*(x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6))))
+
+
 def test_a_clean_fit_raises_no_doubt(clean: Fit) -> None:
     assert clean.flags == () and clean.rests and clean.agreeing > 0.5
 
@@ -131,24 +136,18 @@ def test_a_law_that_breaks_at_large_compute_fails_the_hold_out() -> None:
     assert held["points"] == 3 and held["largest_error"] < 0  # predicted too low
 
 
-def test_few_starts_that_agree_are_a_doubt() -> None:
-    found = surface(
-        *(x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6))),
-        diagnose=True,
-    )
-    assert "starts" not in kinds(found)
+def test_few_starts_that_agree_are_a_doubt(plane: Fit) -> None:
+    assert "starts" not in kinds(plane)
     from dataclasses import replace
 
     from seqjax.laws.diagnostics import diagnosed
 
-    assert "starts" in kinds(diagnosed(replace(found, agreeing=0.01)))
+    assert "starts" in kinds(diagnosed(replace(plane, agreeing=0.01)))
 
 
-def test_correlated_constants_are_named(clean: Fit) -> None:
-    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
-    found = surface(n, d)
-    assert found.details["correlations"]["A, alpha"] > 0.95
-    assert -1.0 <= min(found.details["correlations"].values()) and 1.0 < found.condition < np.inf
+def test_correlated_constants_are_named(plane: Fit) -> None:
+    assert plane.details["correlations"]["A, alpha"] > 0.95
+    assert -1.0 <= min(plane.details["correlations"].values()) and 1.0 < plane.condition < np.inf
 
 
 def test_nothing_here_needs_a_model() -> None:

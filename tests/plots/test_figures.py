@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from seqjax.plots import fits as figures
 from seqjax.plots.style import COLOURS, DASHES, MARKERS, save, ticks_between
 
 
+@functools.cache
 def line(scale: float = 1e13, seed: int = 0) -> Fit:
     params = np.geomspace(1e4, 1e8, 12)
     noise = 5e-3 * np.random.default_rng(seed).standard_normal(12)
