@@ -24,12 +24,18 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["SEQJAX_TEST_SESSI
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import pytest
+from hypothesis import settings
 
 IS_MAIN = "PYTEST_XDIST_WORKER" not in os.environ
 SESSION = Path(os.environ["SEQJAX_TEST_SESSION"])
 REPOSITORY = Path(__file__).parent.parent
 RAW_DATA = os.environ.get("SEQJAX_DATA")
 COMPILE_QUICKLY = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+# Examples are drawn anew in each session, so many sessions try many of them.
+settings.register_profile("few", max_examples=30, deadline=None)
+settings.load_profile("few")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,8 +79,18 @@ def small_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def shared_programs() -> Iterator[None]:
+    """From the first test on that trains, equal programs are compiled once in a process."""
+    from shared_programs import share as share_programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        share_programs(patch)
+        yield
+
+
 @pytest.fixture
-def make_config(small_text: Path) -> Callable[..., Any]:
+def make_config(small_text: Path, shared_programs: None) -> Callable[..., Any]:
     """``make_config(family, **{"train.steps": 3})``: a tiny config on the small text, with dotted changes."""
     from seqjax.runs.config_file import validate
     from seqjax.runs.tree import options_tree, overlay

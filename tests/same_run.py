@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from seqjax import runs
-from seqjax.tasks.text import load, make_objective
+from seqjax.tasks import text
+from seqjax.training import bundle
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.lanes import make_program
 
 TIMES = ("seconds",)
 
@@ -22,8 +22,9 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def final_state(config: Any, folder: Path) -> Any:
-    program = make_program(config, make_objective(config, load(config).tokenizer.vocab_size), devices=1)
-    step, state, _ = Checkpoints(folder, writable=False).restore(program.init(), pytest.fail)
+    objective = text.make_objective(config, text.load(config).tokenizer.vocab_size)
+    like = jax.tree.map(lambda x: x[0], bundle.make_bundle([config], objective, 1).init())
+    step, state, _ = Checkpoints(folder, writable=False).restore(like, pytest.fail)
     assert step == config.train.steps
     return jax.device_get(state)
 

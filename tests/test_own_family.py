@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import brought
+import experiment
 import jax
 import numpy as np
 import pandas as pd
@@ -21,12 +22,15 @@ from sweeping import write_sweep
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.commands.options import code_again, configs_of_runs
-from seqjax.comparison.figures import draw_against_time, draw_learning_curves
+from seqjax.comparison.collect import collect, to_measure
+from seqjax.comparison.figures import draw_against_time
+from seqjax.comparison.page import write_report
 from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.families import GRU, family_of, hues_of, in_order, label_of, labels_of
 from seqjax.host.disk import write_json
 from seqjax.models import build_model, count_parameters
+from seqjax.plots.gradients import draw_gradient_norms
 from seqjax.runs.config_file import load_config, validate
 from seqjax.runs.targets import resolve
 from seqjax.runs.tree import options_tree, overlay
@@ -35,6 +39,8 @@ from seqjax.sweeps.machine import this_machine
 from seqjax.sweeps.sweep import local_launch, run_sweep
 from seqjax.sweeps.table import gather, read_table, render
 from seqjax.tasks.text import token_losses
+from seqjax.trained.by_position import measure_positions
+from seqjax.trained.chains import make_chains
 from seqjax.training.gradients import gradient_norms
 from seqjax.training.loop import train
 
@@ -166,9 +172,9 @@ def test_a_run_is_trained_killed_resumed_and_read(
     forget()
     assert code_again(config) == " --trust-code"
     capsys.readouterr()
-    if name == "Leaky":
-        assert call("inspect", a, "--text", "Bene", "--trust-code", "--output", tmp_path / "a.svg") == 0
+    assert call("inspect", a, "--text", "Bene", "--trust-code", "--output", tmp_path / "a.svg") == 0
     if name == "Mixer":
+        assert "has neither attention nor gates to be drawn" in capsys.readouterr().out
         assert result["look"] == {"label": "mean mixer", "colour": "#123456"}
         assert call("sample", a, "--tokens", 4, "--model.family", words) == 0
         forget()
@@ -326,6 +332,24 @@ def test_gradients_by_hand_and_by_jax_agree(reference: Any) -> None:
     assert np.triu(norms_TxTxB[..., 0], 1).max() == 0 < norms_TxTxB[5, 0].min()  # the past alone, and all of it
 
 
+def test_gradients_without_a_state_are_those_of_the_inputs(reference: Any) -> None:
+    """The loss at t by the input at k, of a family that knows nothing of nudges."""
+    model = family_of(reference("Mixer"))(d_model=5)
+    tokens = np.random.default_rng(0).integers(0, 7, (2, 7))
+    params = build_model(model, 7, 6).init(jax.random.key(1), tokens[:, :-1])["params"]
+
+    def losses_T(x_TxD: jax.Array) -> jax.Array:
+        logits_TxV = model.run(params, x_TxD[None]).h_BxTxH[0] @ params["readout"]
+        return -jax.nn.log_softmax(logits_TxV)[np.arange(6), tokens[1, 1:]]
+
+    want_TxTxD = jax.jacrev(losses_T)(model.embedding_scale * params["embedding"][tokens[1, :-1]])
+    (norms_TxTxB,) = gradient_norms(model, params, tokens).values()
+    np.testing.assert_allclose(norms_TxTxB[..., 1], np.linalg.norm(want_TxTxD, axis=-1), rtol=1e-4, atol=1e-7)
+    assert np.triu(norms_TxTxB[..., 1], 1).max() == 0 < norms_TxTxB[5, 0].min()
+    drawn = draw_gradient_norms({model.family: {when: {"input": [[1.0, 0.5, 0.2]]} for when in ("initial", "trained")}})
+    assert drawn.axes[0].get_title() == "mean mixer"
+
+
 def test_a_step_of_ones_own_takes_no_backward_pass_from_its_base(reference: Any) -> None:
     text = LEAKY.replace("(Recurrent)", "(GRU)").replace("import Recurrent", "import GRU")
     assert GRU.backprop is not None and family_of(reference("Leaky", text)).backprop is None
@@ -350,35 +374,56 @@ def test_bench_and_a_size_target(reference: Any, small_text: Path, tmp_path: Pat
 def test_a_sweep_with_a_search_beside_lstm(
     reference: Any, forget: Any, small_text: Path, tmp_path: Path, capsys: Any
 ) -> None:
+    """Two families of one's own, through the search, the table, figures, the report of Figure 7, and a fit."""
     axes = (
         "model: {family: lstm, n_layers: 1}\n"
-        f"list: [{{model.family: lstm}}, {{model.family: '{reference('Leaky')}', model.rate: 0.5}}]\n"
-        "grid: {size.non_embedding: [130, 520]}\n"
+        f"list: [{{model.family: lstm}}, {{model.family: transformer, model.n_layers: 1, model.n_heads: 2}},"
+        f" {{model.family: '{reference('Leaky')}', model.rate: 0.5}}, {{model.family: '{reference('Mixer')}'}}]\n"
+        "size: {non_embedding: 768}\n"
         "search: {rates: [1e-3, 1e-2, 1e-1], extend: 0}\n"
     )
     sweep = write_sweep(tmp_path / "own.yaml", small_text, axes, steps=6, context_length=8, checkpoint_every=6)
-    folder, name, machine = tmp_path / "own", family_of(reference("Leaky")).family, this_machine(1, 1)
+    folder, machine = tmp_path / "own", this_machine(1, 1)
+    leaky, mixer = (family_of(reference(name)).family for name in ("Leaky", "Mixer"))
     launch = local_launch(folder, machine, "disabled", retries=0)
     outcome = run_sweep(read_sweep(sweep), folder, machine, None, bundle=True, launch=launch)  # measures no speeds
-    assert [(curve.label, len(curve.trials)) for curve in outcome.curves][2:] == [("Leaky-1x8", 3), ("Leaky-1x16", 3)]
+    curves = [(curve.label, len(curve.trials)) for curve in outcome.curves]
+    assert curves == [(label, 3) for label in ("lstm-1x10", "transformer-1x8", "Leaky-1x20", "Mixer-1x20")]
+    table, chains = gather([folder]), make_chains(8, 1.0, chains=3, windows=2)
+    for run in to_measure(table)["run_id"]:
+        measure_positions(folder / run, chains)
     forget()
     reference("Leaky", "raise SystemExit")
+    reference("Mixer", "raise SystemExit")
     table = gather([folder])
-    assert table.groupby("model.family").size().to_dict() == {name: 6, "lstm": 6}
+    assert table.groupby("model.family").size().to_dict() == dict.fromkeys((leaky, mixer, "lstm", "transformer"), 3)
     assert set(table["status"]) == {"finished"} and set(table["model.rate"].dropna()) == {0.5}
     assert {(run.parent / "family.py").exists() for run in folder.glob("Leaky-*/config.json")} == {True}
-    assert in_order(table["model.family"]) == ["lstm", name] and hues_of([name])[name] != hues_of([name])["lstm"]
-    curves = {run: ([32.0, 64.0], [5.0, 4.0]) for run in table["run_id"]}
-    titles = [ax.get_title() for ax in draw_learning_curves(table, curves).axes]
-    assert titles[:2] == ["LSTM", "Leaky"]
+    assert in_order(table["model.family"]) == ["lstm", "transformer", leaky, mixer]
+    collect(folder, table, tmp_path / "kept", chains, 1.0, "this test")
+    write_report(tmp_path / "kept", tmp_path / "report", "ours beside theirs")
+    for figure, panels in (("figure7", 3), ("rates", 1), ("curves", 1)):  # by size, by position and its legend
+        drawn = (tmp_path / "report" / f"{figure}.svg").read_text()
+        assert drawn.count("mean mixer") >= panels - 1 and drawn.count("Leaky") >= panels - 1, figure
     labels = [text.get_text() for text in draw_against_time(table, "here").axes[0].get_legend().get_texts()]
-    assert labels == ["LSTM 1 layer", "Leaky 1 layer"]
-    larger = table.assign(run_id=table["run_id"] + "0", params_non_embedding=16 * table["params_non_embedding"])
-    table = pd.concat([table, larger], ignore_index=True)
+    assert labels == ["LSTM 1 layer", "Transformer 1 layer", "Leaky 1 layer", "mean mixer 1 layer"]
+    sizes = [n * table["params_non_embedding"] for n in (1, 16, 256, 4096)]
+    larger = [table.assign(run_id=table["run_id"] + str(n), params_non_embedding=size) for n, size in enumerate(sizes)]
+    table = pd.concat(larger, ignore_index=True)
     table["loss"] = (1e9 / table["params_non_embedding"].astype(float)) ** 0.08  # six steps follow no law
     (tmp_path / "t.csv").write_bytes(render(table, "csv"))
     capsys.readouterr()
     assert call("fit", tmp_path / "t.csv", "--law", "kaplan-n", "--by", "model.family", "--bootstrap", 0) == 0
-    assert name in capsys.readouterr().out
+    assert {leaky, mixer} <= set(capsys.readouterr().out.replace(":", " ").split())
     for run in folder.glob("Leaky-*"):
         assert dataclasses.asdict(runs.read_config(run).model)["rate"] == 0.5
+
+
+@pytest.mark.slow
+def test_the_experiment_on_gradients(reference: Any, small_text: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    module, axes = experiment.load("gradients"), f"list: [{{model.family: '{reference('Mixer')}', model.d_model: 8}}]"
+    sweep = write_sweep(tmp_path / "own.yaml", small_text, axes, steps=3, context_length=12)
+    monkeypatch.setattr(module, "WINDOWS", 4)
+    assert experiment.run_here(monkeypatch, module, tmp_path, "--sweep", str(sweep)) == 0
+    ((name, found),) = json.loads((tmp_path / "report" / "results.json").read_text())["families"].items()
+    assert name == family_of(reference("Mixer")).family and np.shape(found["trained"]["input"]) == (1, 12)

@@ -49,7 +49,7 @@ MODELS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(MODELS, st.floats(1.5, 5.5))
 def test_no_width_is_nearer(model: ModelConfig, exponent: float) -> None:
     target = 10**exponent

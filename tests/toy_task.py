@@ -33,6 +33,18 @@ class Config:
     train: TaskTrain = field(default_factory=lambda: TaskTrain(steps=60, evaluate_every=20, log_every=7, batch_size=8))
 
 
+def loss(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, None]:
+    noise_B = 0.1 * jax.random.normal(key, batch["x"].shape)
+    return jnp.mean((params["W"] * batch["x"] + params["b"] + noise_B - batch["y"]) ** 2), None
+
+
+OBJECTIVE = Objective(
+    init=lambda key: {"W": jax.random.normal(key), "b": jnp.zeros(())},
+    loss=loss,
+    score=lambda params, batch, carry: ((params["W"] - 3) ** 2 + (params["b"] - 1) ** 2, None),
+)
+
+
 def check(config: Config) -> None: ...
 
 
@@ -56,19 +68,11 @@ def make_task(
         x_B = np.random.default_rng(step).normal(size=config.train.batch_size).astype(np.float32)
         return {"x": x_B, "y": (3 * x_B + (np.nan if step == explode_at else 1)).astype(np.float32)}
 
-    def loss(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, None]:
-        noise_B = 0.1 * jax.random.normal(key, batch["x"].shape)
-        return jnp.mean((params["W"] * batch["x"] + params["b"] + noise_B - batch["y"]) ** 2), None
-
     def summary(scores: Sequence[Any], final: bool) -> Found:
         return found(evaluated(float(scores[0])), accuracy=float("nan"))
 
     return Task(
-        objective=Objective(
-            init=lambda key: {"W": jax.random.normal(key), "b": jnp.zeros(())},
-            loss=loss,
-            score=lambda params, batch, carry: ((params["W"] - 3) ** 2 + (params["b"] - 1) ** 2, None),
-        ),
+        objective=OBJECTIVE,
         batch=batch,
         held_out=lambda final: [np.zeros(1, np.float32)],
         summary=summary,

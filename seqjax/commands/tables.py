@@ -24,14 +24,14 @@ SHORT = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add options for places, columns, rows and resampling."""
+    """Add options for places, columns, rows and intervals."""
     parser.add_argument("places", type=Path, nargs="*", metavar="TABLE|DIR", help="CSV, parquet, or sweep folders")
     columns = parser.add_argument_group(
         "columns (of a run table: also non-embedding, with-readout, total; kaplan, exact)"
     )
     for name in VARIABLES:
         columns.add_argument(f"--{name.replace('_', '-')}", metavar="COLUMN")
-    columns.add_argument("--cluster", metavar="COLUMN", help="rows to resample together [rows with equal variables]")
+    columns.add_argument("--cluster", metavar="COLUMN", help="rows that share their noise [rows with equal variables]")
     columns.add_argument("--by", metavar="COLUMN", help="separately for each value of it, such as family")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--where", metavar="EXPRESSION", help="keep the rows for which it is true")
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="turn C into C_min and steps into S_min, with B_crit = B / L^(1 / ALPHA) tokens (Kaplan: 2.1e8 0.21)",
     )
     parser.add_argument("--bootstrap", type=whole(0), default=1000, metavar="R", help="refits for the intervals [1000]")
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the resampling [0]")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the noise of the refits [0]")
 
 
 def check(options: argparse.Namespace) -> None:

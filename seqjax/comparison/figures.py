@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from seqjax.comparison.judging import LSTM, TRANSFORMER
 from seqjax.comparison.measured import Comparison, model_name, size_ranks
 from seqjax.families import hues_of, in_order, label_of
+from seqjax.host.own_code import is_own
 from seqjax.host.wording import si
-from seqjax.plots.labels import HUES
 from seqjax.plots.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
 
 SIZE, DEPTH, FAMILY = "params_non_embedding", "model.n_layers", "model.family"
@@ -63,13 +63,15 @@ def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
 def _draw_positions(ax: Axes, c: Comparison) -> None:
     centers = c.chains.centers()
     shown = []
-    for family in (LSTM, TRANSFORMER):
+    there = in_order(model.family for model in c.models)
+    hues = hues_of(there)
+    for family in (name for name in there if name in (LSTM, TRANSFORMER) or is_own(name)):
         sizes = sorted({c.models[i].size for i in c.of(family)})
         for number, size in enumerate(dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else ())):
             model = c.best(family, size)
             curve_SxP = c.loss_SxMxP[:, model, :-1]
             name = f"{c.models[model].label}, {si(c.models[model].params).strip()}"
-            ax.plot(centers, curve_SxP[0], ls=DASHES[number], color=HUES[family], lw=1.4, label=name)
+            ax.plot(centers, curve_SxP[0], ls=DASHES[number], color=hues[family], lw=1.4, label=name)
             shown.append(curve_SxP[0])
     if c.chains.early:
         for (first, last), what in ((c.chains.early, "early"), (c.chains.late, "late")):
@@ -212,15 +214,15 @@ def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
 
 
 @styled
-def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float]) -> Figure:
+def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float], families: Mapping[str, str]) -> Figure:
     """Final loss against learning rate, a panel per family. Stars: chosen rates; crosses at the top: diverged.
 
     Args:
-        curves: from search.json. sizes: run id -> non-embedding parameters.
+        curves: from search.json. sizes: run id -> non-embedding parameters. families: run id -> family.
     """
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for curve in curves:
-        by_family.setdefault(curve["label"].split("-")[0], []).append(curve)
+        by_family.setdefault(families[curve["trials"][0]["runs"][0]], []).append(curve)
     made, panels = _panels(in_order(by_family))
     known = [t["loss"] for curve in curves for t in curve["trials"] if t["loss"] is not None]
     rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]

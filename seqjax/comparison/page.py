@@ -168,7 +168,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
     }
     if usual:
         made["rates"] = (
-            draw.draw_rates(usual, sizes),
+            draw.draw_rates(usual, sizes, dict(zip(m.table["run_id"], m.table["model.family"], strict=True))),
             "Final held-out loss by learning rate; stars: chosen; crosses at the top: diverged.",
             False,
         )

@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from seqjax.errors import UserError
-from seqjax.families.family import Family, Lookup, State, Watch
+from seqjax.families.family import Family, Lookup, State, Watch, rows
 from seqjax.layers.dense import Params, dropout, normal_init
 from seqjax.layers.readout import Readout, unembed
 
@@ -84,8 +84,14 @@ def embedded(family: Family, params: Params, tokens_BxT: Array) -> Lookup:
 def watched(
     family: Family, params: Params, tokens_BxT: Array, dtype: DTypeLike = "float32", nudges: object = None
 ) -> tuple[Array, dict[str, Array]]:
-    """Logits BxTxV of a trained model without dropout, and the inside of the family (`Watch`)."""
-    out = family.run(params, embedded(family, params, tokens_BxT), dtype=dtype, watch=Watch(nudges))
+    """Logits BxTxV of a trained model without dropout, and the inside of the family (`Watch`).
+
+    In a family without `states` the nudges, TxBxD, are added to its inputs.
+    """
+    x = embedded(family, params, tokens_BxT)
+    if nudges is not None and not family.states:
+        x, nudges = rows(x) + nudges.swapaxes(0, 1), None
+    out = family.run(params, x, dtype=dtype, watch=Watch(nudges))
     return unembed(out.h_BxTxH, params, dtype), out.seen
 
 

@@ -9,38 +9,41 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seqjax.families import hues_of, labels_of
 from seqjax.laws.intervals import t_interval
 from seqjax.plots.labels import HUES, LABELS
 from seqjax.plots.style import DASHES, MARKERS, figure, log_axis, styled
 
-OF = {"h": "state h", "c": "cell c (h held)", "x": "residual stream x, before block 1"}
+OF = {"h": "state h", "c": "cell c (h held)", "x": "residual stream x, before block 1", "input": "input x"}
 SHOWN = 0.75
 """Largest distance, as a share of the context: longer distances have few pairs."""
 
 
 @styled
 def draw_gradient_norms(families: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A panel per family: mean norm of d loss_t / d state_k against t - k, with 95 % bands over seeds.
+    """A panel per family, two in a row: mean norm of d loss_t / d state_k against t - k, with 95 % bands over seeds.
 
     Args:
         families: name -> {"initial", "trained": {array: norms [S][T]}} and, for the Elman network, {"bound":
             {"initial", "trained": largest singular value per seed}, "mean_slope": factor of a step per seed}.
     """
-    made, axes = figure(9.2, 6.6, nrows=2, ncols=2, sharex=True)
+    rows = max(2, -(-len(families) // 2))
+    made, axes = figure(9.2, 3.3 * rows, nrows=rows, ncols=2, sharex=True)
+    hues, labels = hues_of(families), labels_of(families)
     for ax, (family, found) in zip(axes.ravel(), families.items(), strict=False):
         lowest = []
         for number, array in enumerate(found["initial"]):
-            for when, hue in (("initial", "#777777"), ("trained", HUES[family])):
-                label = f"{OF[array]}, {'at initialisation' if when == 'initial' else 'trained'}"
+            for when, hue in (("initial", "#777777"), ("trained", hues[family])):
+                label = f"{OF.get(array, array)}, {'at initialisation' if when == 'initial' else 'trained'}"
                 lowest.append(_draw_band(ax, np.array(found[when][array]), hue, DASHES[number], label))
         if "bound" in found:
             _draw_theory(ax, found)
         top = max(np.max(np.array(norms)[:, 1:]) for when in ("initial", "trained") for norms in found[when].values())
         room = (top / min(lowest)) ** 0.45  # below, for the legend
         log_axis(ax, "y", min(lowest) / max(room, 10.0), top * 3)
-        ax.set_title(LABELS[family])
+        ax.set_title(labels[family])
         ax.legend(loc="lower left")
-    for ax in axes[1]:
+    for ax in axes[-1]:
         ax.set_xlabel("distance t - k (tokens)")
     for ax in axes[:, 0]:
         ax.set_ylabel("mean |d loss$_t$ / d state$_k$| (nats)", parse_math=True)

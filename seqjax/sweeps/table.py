@@ -61,13 +61,14 @@ COLUMNS = {
     "processor": "processor",
     "jax_version": "version of jax",
     "seqjax_version": "version of seqjax",
+    "made_by": "versions and devices that took its steps, if they changed on the way; last digits differ",
     "ended": "UTC time of the result",
     "corpus_sha256": "of the text",
     "tokenizer_sha256": "of the tokenizer",
     "trunk": "run_id of the run whose first steps it shares, its own for a trunk; empty if it shares none",
 }
 TEXTS = ("run_id", "sweep", "label", "status", "reason", "device", "processor", "jax_version", "seqjax_version",
-         "ended", "corpus_sha256", "tokenizer_sha256", "trunk")  # fmt: skip
+         "made_by", "ended", "corpus_sha256", "tokenizer_sha256", "trunk")  # fmt: skip
 COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_embedding", "params_total", "steps",
           "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
@@ -151,6 +152,7 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         "halved_from": _halved_from(run_folder, result),
         "failures": state.failures,
         "reason": state.reason or None,
+        "made_by": _made_by(path, result),
         "trunk": folders.read_plan(run_folder).get("trunk"),
         **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
     }
@@ -173,6 +175,16 @@ def _of_config(config: Config) -> dict[str, Any]:
 def _halved_from(run_folder: Path, result: Mapping[str, Any]) -> int | None:
     planned = folders.read_plan(run_folder).get("halved_from")
     return planned if planned and result.get("runs_in_program", planned) < planned else None
+
+
+def _made_by(path: Path, result: Mapping[str, Any]) -> str | None:
+    """Only what changed: "0: jax 0.10.2; 40: jax 0.11.0", each with its first step."""
+    makers = result.get("made_by") or []
+    if not (isinstance(makers, list) and all(isinstance(maker, dict) for maker in makers)):
+        raise disk.damaged(path, "its 'made_by' is not a list of objects")
+    names = [name for name in (makers[0] if makers else ()) if len({str(maker.get(name)) for maker in makers}) > 1]
+    parts = [" ".join(f"{name} {maker.get(name)}" for name in names if name != "from_step") for maker in makers]
+    return "; ".join(f"{maker.get('from_step')}: {part}" for maker, part in zip(makers, parts, strict=True)) or None
 
 
 def gather(places: Iterable[Path]) -> pd.DataFrame:

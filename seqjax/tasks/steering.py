@@ -114,11 +114,13 @@ def check(config: Config) -> None:
     if task.frames > config.data.history:
         raise Impossible("task.frames", f"{task.frames} frames, but data.history is {config.data.history}")
     if task.stacked and task.past_steering:
-        raise Impossible("task.past_steering", "stacked frames have no step for it to stand beside; unset task.stacked")
+        raise Impossible("task.past_steering", "stacked frames are one step; allowed: false, or task.stacked false")
     if task.past_steering and config.model.d_model < 2:
         raise Impossible("model.d_model", "needs at least 2, one of them for the past steering")
-    if not len(encoder.channels) == len(encoder.kernels) == len(encoder.strides):
-        raise Impossible("encoder", "channels, kernels and strides must be as many as there are convolutions")
+    counts = [len(values) for values in (encoder.channels, encoder.kernels, encoder.strides)]
+    if len(set(counts)) > 1:
+        told = "{} channels, {} kernels and {} strides".format(*counts)
+        raise Impossible("encoder", f"{told}; each convolution needs one of each")
 
 
 def make_model(config: Config) -> VideoRegressor:

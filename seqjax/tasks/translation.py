@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from seqjax.config import STRICT, WITHOUT_SEED, Fraction, ModelConfig, OptimizerConfig, TaskTrain
+from seqjax.data import numbers
 from seqjax.data.buckets import TokenPairs, ordered_batches, training_batches
-from seqjax.data.numbers import number_pairs
 from seqjax.data.pairs import Pair, Pairs, first_pairs, load_multi30k, lowercased, read_pairs, texts_of
 from seqjax.data.vocabulary import Vocabulary, bpe_vocabulary, word_vocabulary
 from seqjax.errors import UserError
@@ -31,6 +31,7 @@ from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, count_para
 
 Tree = Any
 EVALUATION_ROWS = 100
+HELD_OUT = 1_000  # numbers for validation, and as many for the test
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,13 @@ class Translation:
 
 
 def check(config: Config) -> None:
-    """Raise `Impossible` for a family that cannot be a decoder (window)."""
+    """Raise `Impossible` for a family that cannot be a decoder (window), or more pairs of numbers than there are."""
     if not config.model.reads_memory:
         able = ", ".join(name for name, family in FAMILIES.items() if family.reads_memory)
         raise Impossible("model.family", f"'{config.model.family}' cannot decode; allowed: {able}")
+    most, pairs = numbers.MOST - 2 * HELD_OUT, config.task.training_pairs
+    if config.task.corpus == "numbers" and pairs is not None and pairs > most:
+        raise Impossible("task.training_pairs", f"{pairs:,} is too many; the corpus 'numbers' has at most {most:,}")
 
 
 def load(config: Config, where: Where = NOWHERE) -> Translation:
@@ -113,7 +117,7 @@ def make_model(config: Config, vocabulary: Vocabulary) -> Seq2Seq:
 def load_pairs(task: TranslationTask) -> Pairs:
     """The pairs of a config's corpus."""
     if task.corpus == "numbers":
-        pairs = number_pairs(task.training_pairs or 20_000, held_out=1_000)
+        pairs = numbers.number_pairs(task.training_pairs or 20_000, HELD_OUT)
     elif task.corpus == "multi30k":
         pairs = load_multi30k(data_folder(), cache_folder())
     else:

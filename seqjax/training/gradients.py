@@ -4,6 +4,7 @@ A nudge n_k, zero, is added to the state of step k, and loss_t is differentiated
 
     recurrent     s_k = step(s_{k-1}, x_k) + n_k      the state of every layer after step k
     Transformer   x_k = E[token_k] + P[k] + n_k       the residual stream of position k before the first block
+    others        x_k = E[token_k] + n_k              the input of position k
 
 For an Elman network of one layer d loss_t / d h_k is a product of Jacobians (Pascanu, Mikolov & Bengio 2013, ICML,
 equation 5; vectors are rows here, so that h_j = tanh(h_{j-1} W_h + ...)):
@@ -46,7 +47,8 @@ def state_gradients(family: Family, params: Tree, batch_BxT1: jax.Array) -> Tree
     passes for all t are batched by `jax.vmap`.
     """
     batch, times = batch_BxT1.shape[0], batch_BxT1.shape[1] - 1
-    nudges = jax.tree.map(lambda n: n.astype(params["embedding"].dtype), family.no_nudges(batch, times))
+    zeros = family.no_nudges(batch, times) if family.states else jnp.zeros((times, batch, family.d_model))
+    nudges = jax.tree.map(lambda n: n.astype(params["embedding"].dtype), zeros)
     loss_TxB, pull = jax.vjp(lambda n: nudged_losses(family, params, batch_BxT1, n), nudges)
 
     def of_time(one_hot_T: jax.Array) -> Tree:
@@ -56,7 +58,7 @@ def state_gradients(family: Family, params: Tree, batch_BxT1: jax.Array) -> Tree
 
 
 def gradient_norms(family: Family, params: Tree, batch_BxT1: jax.Array) -> dict[str, jax.Array]:
-    """norms_TxTxB by the names of `Family.states`: |d loss_t / d n_k|, t first, over all layers."""
+    """norms_TxTxB: |d loss_t / d n_k|, t first, over all layers; by the names of `Family.states`, else "input"."""
 
     def norm(g: jax.Array) -> jax.Array:
         axes = (-3, -1) if family.recurrent else (-1,)
@@ -64,7 +66,7 @@ def gradient_norms(family: Family, params: Tree, batch_BxT1: jax.Array) -> dict[
         return largest.squeeze(axes) * jnp.sqrt(jnp.square(g / largest).sum(axis=axes))  # squares would underflow
 
     leaves = jax.tree.leaves(state_gradients(family, params, batch_BxT1))
-    return dict(zip(family.states, map(norm, leaves), strict=True))
+    return dict(zip(family.states or ("input",), map(norm, leaves), strict=True))
 
 
 def by_distance(norms_TxTxB: np.ndarray) -> np.ndarray:

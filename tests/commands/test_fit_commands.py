@@ -13,6 +13,7 @@ import pytest
 from seqjax.cli import main
 from seqjax.laws import LAWS
 from seqjax.laws.files import read_fits
+from seqjax.laws.forms import Law
 
 TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
 
@@ -27,6 +28,13 @@ def table(tmp_path: Path) -> Path:
     frame = pd.DataFrame({"Size": n, "FLOP": 6 * n * d, "Tokens": d, "Loss": loss, "kind": ["a", "b"] * (len(n) // 2)})
     frame.to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(autouse=True)
+def few_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """About 150 of each law's starts: the whole grids are tested in tests/laws."""
+    whole = Law.starts_SxP
+    monkeypatch.setattr(Law, "starts_SxP", lambda law: whole(law)[:: max(1, len(whole(law)) // 150)])
 
 
 def call(*words: object) -> int:

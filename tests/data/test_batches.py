@@ -44,7 +44,7 @@ def test_another_process_draws_the_same_batch() -> None:
 
 
 @given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 7), st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_epoch_takes_each_window_once(n: int, context: int, batch: int, seed: int) -> None:
     if n < context + 1:
         return
@@ -98,7 +98,7 @@ def test_streams_resume_from_the_step_alone() -> None:
 
 
 @given(st.integers(2, 500), st.integers(1, 30), st.integers(1, 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_evaluation_windows_are_fixed_spread_and_disjoint(n: int, context: int, count: int) -> None:
     if n < context + 1:
         return

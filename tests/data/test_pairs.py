@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqjax.data.buckets import TokenPairs, ordered_batches, training_batches
-from seqjax.data.numbers import in_words, number_pairs
+from seqjax.data.numbers import MOST, distinct_numbers, in_words, number_pairs
 from seqjax.data.pairs import load_multi30k, lowercased, read_pairs, texts_of
 from seqjax.data.vocabulary import bpe_vocabulary, word_vocabulary
 from seqjax.errors import UserError
@@ -98,6 +98,11 @@ def test_numbers_are_distinct_and_held_out() -> None:
     assert pairs == number_pairs(500, 50) != number_pairs(500, 50, seed=1)
     with pytest.raises(ValueError, match="at most 500,000"):
         number_pairs(600_000, 10)
+    assert len(set(distinct_numbers(MOST, 0).tolist())) == MOST
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "unique", lambda drawn: drawn[:99])
+        with pytest.raises(ValueError, match="100 numbers asked for; the draws of seed 0 have 99 distinct ones"):
+            distinct_numbers(100, 0)
 
 
 def test_vocabularies_give_back_what_they_were_given() -> None:

@@ -11,6 +11,7 @@ import experiment
 import numpy as np
 import pandas as pd
 import pytest
+from quick import quick
 
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.judging import judge
@@ -98,7 +99,7 @@ def test_an_unknown_preset_is_told() -> None:
         experiment.load("rnn_vs_transformer").find_preset("laptob")
 
 
-@pytest.mark.parametrize("preset", ["gpu", "pod"])
+@pytest.mark.parametrize("preset", quick(["gpu", "pod"], "gpu"))
 def test_presets_for_accelerators_are_planned(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Without an accelerator, a network or a corpus."""
     with pytest.MonkeyPatch.context() as patch:
@@ -124,7 +125,7 @@ def test_recorded_verdicts_follow_from_recorded_runs(preset: str) -> None:
             assert row.value == pytest.approx(float(then["value"]), rel=1e-6)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", quick(PRESETS, "laptop"))
 def test_recorded_runs_are_those_of_the_preset(preset: str) -> None:
     """Every run of the shipped sweep file was trained, and nothing was left open."""
     from seqjax.sweeps.grid import read_sweep

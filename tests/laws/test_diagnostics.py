@@ -13,6 +13,7 @@ from seqjax.laws import LAWS, Fit, fit, make_points
 LAW = LAWS["chinchilla"]
 TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
 FEW = LAW.starts_SxP()[::37]
+OFFSETS = LAWS["offset-n"].starts_SxP()[::7]
 
 
 def kinds(found: Fit) -> set[str]:
@@ -39,6 +40,11 @@ WIDE = np.geomspace(1e4, 1e9, 30)
 @pytest.fixture(scope="module")
 def clean() -> Fit:
     return line(noisy((1e13 / WIDE) ** 0.08), WIDE)
+
+
+@pytest.fixture(scope="module")
+def plane() -> Fit:
+    return surface(*(x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6))))
 
 
 def test_a_clean_fit_raises_no_doubt(clean: Fit) -> None:
@@ -92,7 +98,7 @@ def test_a_wrong_law_leaves_a_trend() -> None:
     assert "trend" not in kinds(found)
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 8), np.geomspace(1e8, 1e11, 8)))
     loss = LAW.loss(LAW.theta_P(TRUTH), {"params": n, "tokens": d})
-    only_n = fit(make_points(loss, params=n, tokens=d), "offset-n", bootstrap=50)
+    only_n = fit(make_points(loss, params=n, tokens=d), "offset-n", bootstrap=50, starts_SxP=OFFSETS)
     assert "trend" in kinds(only_n)  # with C, which grows with the D that the law does not know
     assert "residuals fall with C" in next(flag for flag in only_n.flags if flag.startswith("trend"))
 
@@ -130,24 +136,18 @@ def test_a_law_that_breaks_at_large_compute_fails_the_hold_out() -> None:
     assert held["points"] == 3 and held["largest_error"] < 0  # predicted too low
 
 
-def test_few_starts_that_agree_are_a_doubt() -> None:
-    found = surface(
-        *(x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6))),
-        diagnose=True,
-    )
-    assert "starts" not in kinds(found)
+def test_few_starts_that_agree_are_a_doubt(plane: Fit) -> None:
+    assert "starts" not in kinds(plane)
     from dataclasses import replace
 
     from seqjax.laws.diagnostics import diagnosed
 
-    assert "starts" in kinds(diagnosed(replace(found, agreeing=0.01)))
+    assert "starts" in kinds(diagnosed(replace(plane, agreeing=0.01)))
 
 
-def test_correlated_constants_are_named(clean: Fit) -> None:
-    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
-    found = surface(n, d)
-    assert found.details["correlations"]["A, alpha"] > 0.95
-    assert -1.0 <= min(found.details["correlations"].values()) and 1.0 < found.condition < np.inf
+def test_correlated_constants_are_named(plane: Fit) -> None:
+    assert plane.details["correlations"]["A, alpha"] > 0.95
+    assert -1.0 <= min(plane.details["correlations"].values()) and 1.0 < plane.condition < np.inf
 
 
 def test_nothing_here_needs_a_model() -> None:

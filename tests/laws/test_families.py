@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.laws import Fit, fit, make_points
+from seqjax.laws import LAWS, Fit, fit, make_points
 from seqjax.laws.ratios import crossing, frontier, matched_ratio
+
+FEW = LAWS["offset-n"].starts_SxP()[::7]
 
 
 def power(scale: float, alpha: float, noise: float = 2e-3, seed: int = 0, low: float = 1e4, high: float = 1e8) -> Fit:
@@ -26,7 +28,9 @@ def test_a_constant_factor_is_found() -> None:
 
 def test_a_loss_that_one_never_reaches_has_no_ratio() -> None:
     params = np.geomspace(1e4, 1e8, 25)
-    floor = fit(make_points(2.5 + 30 * params**-0.3, params=params), "offset-n", bootstrap=50, diagnose=False)
+    floor = fit(
+        make_points(2.5 + 30 * params**-0.3, params=params), "offset-n", bootstrap=50, diagnose=False, starts_SxP=FEW
+    )
     found = matched_ratio(power(1e13, 0.08, 0.0), floor, np.array([2.4]))
     assert np.isnan(found.ratio[0]) and not found.within[0]
 
@@ -64,8 +68,9 @@ def test_laws_that_do_not_cross_are_reported_so() -> None:
         "offset-n",
         bootstrap=50,
         diagnose=False,
+        starts_SxP=FEW,
     )
-    b = fit(make_points(2 + 9 * x**-0.2, params=x), "offset-n", bootstrap=50, diagnose=False)
+    b = fit(make_points(2 + 9 * x**-0.2, params=x), "offset-n", bootstrap=50, diagnose=False, starts_SxP=FEW)
     apart = crossing(a, b, ("lstm", "transformer"))
     assert apart.x is None and apart.verdict == "no crossing found: transformer has the lower loss"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from seqjax.plots import fits as figures
 from seqjax.plots.style import COLOURS, DASHES, MARKERS, save, ticks_between
 
 
+@functools.cache
 def line(scale: float = 1e13, seed: int = 0) -> Fit:
     params = np.geomspace(1e4, 1e8, 12)
     noise = 5e-3 * np.random.default_rng(seed).standard_normal(12)
@@ -88,7 +90,7 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
         figures.draw_ratio(matched_ratio(line(3e13, 1), line(1e13, 2)), ("lstm", "transformer")),
     ]
     for number, one in enumerate(made):
-        for form in ("png", "svg", "pdf"):
+        for form in ("svg", "png", "pdf") if number == 0 else ("svg",):
             path = tmp_path / f"{number}.{form}"
             save(one, path)
             assert path.stat().st_size > 3000

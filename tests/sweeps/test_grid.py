@@ -19,7 +19,7 @@ from seqjax.sweeps.grid import Sweep, read_sweep
 
 REPOSITORY = Path(__file__).parent.parent.parent
 IN_ONE_FOLDER = settings(
-    max_examples=40,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -111,7 +111,7 @@ def programs(make_config: Any) -> list[Config]:
     return [make_config("elman"), make_config("elman", **{"train.steps": 40}), make_config("window")]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.integers(0, 40), min_size=3, max_size=3),
     st.integers(1, 5),

@@ -237,6 +237,16 @@ def test_runs_of_a_halved_bundle_say_so(make_config: Any, tmp_path: Path, capsys
     assert capsys.readouterr().err.startswith("note: 2 run(s) of bundles that died were trained in other programs")
 
 
+def test_a_run_that_went_on_elsewhere_says_what_took_its_steps(make_config: Any, tmp_path: Path) -> None:
+    then, now = ({"seqjax": "1.0", "jax": jax, "device": device} for jax, device in (("0.10.2", "a"), ("0.11.0", "b")))
+    put(tmp_path / "s", make_config("lstm"), made_up(made_by=[{"from_step": 0, **then}, {"from_step": 40, **now}]))
+    put(tmp_path / "s", make_config("gru"), made_up())
+    table.gather([tmp_path / "s"]).to_csv(tmp_path / "t.csv", index=False)
+    for found in (table.gather([tmp_path / "s"]), table.read_table(tmp_path / "t.csv")):
+        makers = found.set_index("model.family")["made_by"]
+        assert makers["lstm"] == "0: jax 0.10.2 device a; 40: jax 0.11.0 device b" and pd.isna(makers["gru"])
+
+
 # The commands
 
 

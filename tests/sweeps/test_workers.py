@@ -29,12 +29,12 @@ def answer_of(request: dict[str, Any], log: Path | None = None) -> dict[str, Any
 
 
 @pytest.mark.parametrize(("files", "variables"), [
-    ({"queue.py": OLD}, {}),
     ({"seqjax/__init__.py": OLD, "seqjax/sweeps/worker.py": OLD}, {}),
     ({"site/sitecustomize.py": GREETING}, {"PYTHONPATH": "site"}),
-    ({}, {"PYTHONOPTIMIZE": "2"}),
-    ({}, {"PYTHONIOENCODING": "utf-16"}),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ({"queue.py": OLD}, {}),
+        ({}, {"PYTHONOPTIMIZE": "2"}),
+        ({}, {"PYTHONIOENCODING": "utf-16"}),
         ({"json.py": OLD, "random.py": OLD, "typing.py": OLD, "argparse.py": OLD}, {}),
         ({"numpy.py": OLD, "jax/__init__.py": OLD, "jax/numpy.py": OLD}, {}),
         ({"seqjax/__init__.py": '__version__ = "0.0.1"\n'}, {}),

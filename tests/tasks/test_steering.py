@@ -194,8 +194,8 @@ def test_training_learns_the_road(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"task": {"frames": 5}}, "task.frames: 5 frames, but data.history is 4"),
-        ({"task": {"stacked": True, "past_steering": True}}, "task.past_steering: stacked frames"),
-        ({"encoder": {"strides": (4, 2)}}, "encoder: channels, kernels and strides"),
+        ({"task": {"stacked": True, "past_steering": True}}, "task.past_steering: stacked frames are one step"),
+        ({"encoder": {"strides": (4, 2)}}, "encoder: 1 channels, 1 kernels and 2 strides"),
         ({"data": {"blocks": 60}}, "use at most"),
     ],
 )

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flax import serialization
 from orbax.checkpoint import v1 as ocp
-from quick import slow
+from quick import quick, slow
 
 from seqjax.errors import UserError
 from seqjax.training.checkpoint_files import digest
@@ -80,7 +80,7 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [flipped, zeroed, cut, emptied, Path.unlink, a_folder])
+@pytest.mark.parametrize("damage", quick([flipped, zeroed, cut, emptied, Path.unlink, a_folder], flipped, Path.unlink))
 @pytest.mark.parametrize("write", [save, slow(save_as_earlier_versions)])
 def test_any_damage_of_any_file_gives_the_one_before(
     damage: Callable[[Path], None], write: Any, tmp_path: Path, capfd: Any
@@ -163,7 +163,7 @@ def test_strange_things_in_the_folder_are_no_checkpoints(tmp_path: Path) -> None
     assert {"20 (copy)", "12.bak", "99", ".DS_Store"} <= set(os.listdir(folder))
 
 
-@pytest.mark.parametrize("write", [save, save_as_earlier_versions])
+@pytest.mark.parametrize("write", [save, slow(save_as_earlier_versions)])
 @pytest.mark.parametrize(
     "error",
     [
@@ -190,7 +190,7 @@ def test_a_failure_that_is_not_damage_moves_nothing(
     assert sorted(os.listdir(run / "checkpoints")) == ["1", "2"]
 
 
-@pytest.mark.parametrize("write", [save, save_as_earlier_versions])
+@pytest.mark.parametrize("write", [save, slow(save_as_earlier_versions)])
 @pytest.mark.parametrize(
     ("like", "named"),
     [
