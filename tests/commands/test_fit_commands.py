@@ -214,7 +214,11 @@ MISTAKES = {
     "another kind of file": (["fit", "notes.txt"], "not a sweep folder or a table: expected a name"),
     "unknown law": (["fit", "TABLE", "--law", "chinchila"], "no law 'chinchila'; did you mean 'chinchilla'"),
     "unknown column": (["fit", "TABLE", "--params", "size"], "there is no column 'size'; did you mean 'Size'"),
-    "no columns": (["fit", "TABLE", "--loss", "Loss"], "needs params and tokens: name the column (--params COLUMN)"),
+    "no columns": (["fit", "TABLE", "--loss", "Loss"], "no params, tokens or flops: name the column (--params COLUMN)"),
+    "no columns of a law": (
+        ["fit", "TABLE", "--loss", "Loss", "--law", "chinchilla"],
+        "needs params and tokens: name the column (--params COLUMN)",
+    ),
     "bad by": (["fit", "TABLE", "--by", "knd", "--loss", "Loss"], "--by knd: there is no such column; did you mean"),
     "bad plot": (["fit", "TABLE", "--plot", "x.bmp"], "x.bmp: expected a name that ends in"),
     "negative": (["fit", "TABLE", "--bootstrap", "-1"], "--bootstrap: expected a whole number of at least 0"),
