@@ -239,6 +239,12 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", metavar="PATH", help="the text of the run, if it has moved [data.corpus]")
 
 
+def beside(path: Path, group: str) -> Path:
+    """The file of one group's figure: ``iso.png`` -> ``iso-lstm.png``."""
+    plain = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in group)
+    return path.with_stem(f"{path.stem}-{plain}")
+
+
 def write_figure(figure: Any, path: Path) -> None:
     """Save a figure and print its path."""
     from seqjax.plots.style import save

@@ -14,6 +14,17 @@ from seqjax.host.stopping import exit_code
 from seqjax.host.streams import tell
 
 FAILED = 4
+OF_SLURM = (
+    "partition",
+    "time",
+    "gpus_per_run",
+    "cpus_per_run",
+    "memory_gb",
+    "max_parallel",
+    "account",
+    "qos",
+    "detach",
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -39,17 +50,17 @@ def add_parser(commands: Any) -> None:
         "--retries", type=whole(), default=2, help="further tries of a run that dies without progress [2]"
     )
     parser.add_argument("--wandb", metavar="MODE", help="online, offline or disabled [as for train]")
+    parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="[local]")
     slurm = parser.add_argument_group("Slurm (--launcher slurm)")
-    slurm.add_argument("--launcher", choices=("local", "slurm"), default="local", help="[local]")
     slurm.add_argument("--partition", help="[the cluster's default]")
-    slurm.add_argument("--time", default="4:00:00", help="limit of a job; then it is requeued and resumes [4:00:00]")
-    slurm.add_argument("--gpus-per-run", type=whole(), default=0, help="[0]")
-    slurm.add_argument("--cpus-per-run", type=whole(), default=1, help="[1]")
+    slurm.add_argument("--time", help="limit of a job; then it is requeued and resumes [4:00:00]")
+    slurm.add_argument("--gpus-per-run", type=whole(), help="[0]")
+    slurm.add_argument("--cpus-per-run", type=whole(), help="[1]")
     slurm.add_argument("--memory-gb", type=number(), help="[the cluster's default]")
-    slurm.add_argument("--max-parallel", type=whole(), default=32, help="jobs that run at once [32]")
+    slurm.add_argument("--max-parallel", type=whole(), help="jobs that run at once [32]")
     slurm.add_argument("--account")
     slurm.add_argument("--qos")
-    slurm.add_argument("--detach", action="store_true", help="submit and leave; see `seqjax status`")
+    slurm.add_argument("--detach", action="store_true", default=None, help="submit and leave; see `seqjax status`")
     parser.set_defaults(run=run)
 
 
@@ -76,7 +87,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     choose_mode(options.wandb)
     folder = options.runs / sweep.name
     budget = duration_option("--budget", options.budget)
-    cluster = _slurm_options(options) if options.launcher == "slurm" else None
+    cluster = _slurm_options(options)
     machine = machine_of(options) if cluster is None else _slurm_machine(cluster)
     results = results_of(folder)
     planned, _ = search(sweep, results)
@@ -104,7 +115,9 @@ def _train(options: argparse.Namespace, sweep: Any, folder: Path, machine: Any, 
         from seqjax.sweeps.launch.slurm import check_present
 
         check_present()
-        launch = slurm_launch(folder, cluster, wandb_mode=options.wandb, retries=options.retries, detach=options.detach)
+        launch = slurm_launch(
+            folder, cluster, wandb_mode=options.wandb, retries=options.retries, detach=bool(options.detach)
+        )
     else:
         launch = local_launch(folder, machine, options.wandb, options.retries)
     outcome = run_sweep(sweep, folder, machine, speeds, bundle=not options.no_bundle, launch=launch)
@@ -112,19 +125,22 @@ def _train(options: argparse.Namespace, sweep: Any, folder: Path, machine: Any, 
 
 
 def _slurm_options(options: argparse.Namespace) -> Any:
+    """What is asked of Slurm; None for this machine.
+
+    Raises:
+        UserError: an option of Slurm without ``--launcher slurm``: the runs would train on a login node.
+    """
+    given = {name: value for name in OF_SLURM if (value := getattr(options, name)) is not None}
+    if options.launcher != "slurm":
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise UserError(f"command line: --{name}: is for Slurm: say --launcher slurm, or leave it out")
+        return None
     from seqjax.sweeps.launch.slurm import SlurmOptions, parse_time
 
-    return SlurmOptions(
-        minutes=parse_time(options.time),
-        partition=options.partition,
-        gpus_per_run=options.gpus_per_run,
-        cpus_per_run=options.cpus_per_run,
-        memory_gb=options.memory_gb,
-        max_parallel=options.max_parallel,
-        account=options.account,
-        qos=options.qos,
-        retries=0,  # not within a job: the launcher submits a failed job again and records the failure
-    )
+    given.pop("detach", None)
+    # no retries within a job: the launcher submits a failed job again and records the failure
+    return SlurmOptions(minutes=parse_time(given.pop("time", "4:00:00")), **given, retries=0)
 
 
 def _slurm_machine(cluster: Any) -> Any:
