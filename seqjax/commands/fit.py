@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "fit",
-        "fit a scaling law to a table of runs, yours or a published one",
         """
         seqjax fit runs/isoflop
         seqjax fit runs/first --law kaplan-n --by family --plot laws.png

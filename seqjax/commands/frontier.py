@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "frontier",
-        "the best size for each compute: IsoFLOP minima, or the envelope of training curves",
         """
         seqjax frontier runs/isoflop --by family --plot isoflop.png
         seqjax frontier table.csv --params 'Model Size' --flops 'Training FLOP' --where 'kind == "isoflop"'

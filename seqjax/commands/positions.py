@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "positions",
-        "loss per token by position: the law E + A / T^alpha, the late gain, the plateau",
         """
         seqjax positions runs/first/lstm-1x27-9d3c4b8c1e runs/first/transformer-2x16-05a1d2f0aa --plot positions.png
         seqjax positions runs/first --late 16 64

@@ -25,7 +25,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "train",
-        "train a model, or resume a run that was stopped",
         """
         seqjax train configs/english/lstm.yaml
         seqjax train configs/english/lstm.yaml --model.d-model 128 --train.steps 500
