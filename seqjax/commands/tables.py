@@ -101,7 +101,7 @@ def points_by_group(
         if of_no_group.any():
             print(f"note: left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}", file=sys.stderr)
         grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
-        groups = {str(value): rows for value, rows in grouped if keep[table.index.get_indexer(rows.index)].any()}
+        groups = {str(value): rows for value, rows in grouped}
     if only is not None:
         if unknown := next((name for name in only if name not in groups), None):
             near = did_you_mean(unknown, groups)

@@ -163,8 +163,8 @@ def test_a_group_that_cannot_be_fitted_costs_the_others_nothing(
     assert set(read_fits(out)) == {"(empty)", "a", "b"}
     code = call("fit", table, "--law", "offset-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss", "--by",
                 "kind", "--bootstrap", 40, "--json", out, "--where", "kind == 'a'")  # fmt: skip
-    assert code == 0 and set(read_fits(out)) == {"a"}
-    assert "kind b" not in capsys.readouterr().err
+    assert code == 2 and set(read_fits(out)) == {"a"}
+    assert "error: kind b: --where" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
