@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from seqjax.cli import main as seqjax
-from seqjax.commands.options import config_options, split_config_options
+from seqjax.commands.options import config_options
 from seqjax.commands.sweep import FAILED
+from seqjax.commands.words import split_config_options
 from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.host.disk import storage_errors, write_atomically, write_json

@@ -34,7 +34,8 @@ import pandas as pd
 from common import sweep_table, writable
 
 from seqjax.cli import main as seqjax
-from seqjax.commands.options import config_options, split_config_options
+from seqjax.commands.options import config_options
+from seqjax.commands.words import split_config_options
 from seqjax.comparison.collect import collect, to_measure
 from seqjax.comparison.measuring import chains_for, characters_per_token, measure_all
 from seqjax.comparison.page import write_report

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from seqjax.commands import (
-    bench,
-    compare,
-    crossing,
-    data,
-    evaluate,
-    export,
-    fit,
-    frontier,
-    inspection,
-    optimal,
-    plan,
-    positions,
-    predict,
-    runs,
-    sample,
-    show,
-    status,
-    sweep,
-    train,
-)
-from seqjax.commands.options import split_config_options
-from seqjax.errors import UserError
+from seqjax import __version__
+from seqjax.commands import COMMANDS
+from seqjax.commands.words import split_config_options
+from seqjax.errors import UserError, did_you_mean
 from seqjax.host.guard import guarded
 from seqjax.host.memory import keep_freed_memory
 from seqjax.host.numerics import pinned
 
-COMMANDS = (
-    train, sweep, plan, status, runs,
-    fit, predict, optimal, frontier, compare, crossing, positions,
-    evaluate, sample, inspection, data, show, bench, export,
-)  # fmt: skip
 ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "crossing", "show")  # never on an accelerator
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 
-@pinned()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
@@ -54,19 +30,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words, config_words = split_config_options(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in words if not word.startswith("-")), "seqjax")
-    return guarded(lambda: _run(words, config_words), name, keeps=name in ("train", "sweep"))
+    return guarded(lambda: _run(words, config_words, name), name, keeps=name in ("train", "sweep"))
 
 
-def _run(words: Sequence[str], config_words: Sequence[str]) -> int:
+def _run(words: Sequence[str], config_words: Sequence[str], name: str) -> int:
     keep_freed_memory()
     parser = _Parser(prog="seqjax", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"seqjax {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
+    if name not in COMMANDS:
+        for other, (_, summary) in COMMANDS.items():
+            commands.add_parser(other, help=summary)
+        if name != "seqjax" and words[0] == name:
+            raise UserError(f"command line: {name}: there is no such command{did_you_mean(name, COMMANDS)}; see --help")
+        parser.parse_args(words)
+        return 0
+    importlib.import_module(f"seqjax.commands.{COMMANDS[name][0]}").add_parser(commands)
+    return _parsed(parser, words, config_words)
+
+
+@pinned()
+def _parsed(parser: argparse.ArgumentParser, words: Sequence[str], config_words: Sequence[str]) -> int:
+    """Parse the words for one command, and run it."""
     options, rest = parser.parse_known_args(words)
     if options.command in ON_PROCESSOR:
-        sweep.stay_off_accelerators()
+        from seqjax.commands.sweep import stay_off_accelerators
+
+        stay_off_accelerators()
     return options.run(options, [*config_words, *rest])
 
 
@@ -75,9 +65,3 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"command line: {message.removeprefix('argument ')}")
-
-
-def _version() -> str:
-    from seqjax import __version__
-
-    return f"seqjax {__version__}"

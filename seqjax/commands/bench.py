@@ -28,7 +28,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "bench",
-        "compile time and step time of each family at two sizes",
         """
         seqjax bench
         seqjax bench --families lstm transformer --repeats 20 --json bench.json

@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "compare",
-        "compare families: the ratio of their needs at the same loss, and the crossing of their laws",
         """
         seqjax compare runs/first --law kaplan-n --by family
         seqjax compare runs/first --law offset-c --flops exact --frontier --by family --plot families.png

@@ -27,7 +27,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "crossing",
-        "the map: which family leads at each (N, D), and where one overtakes the other, with intervals",
         """
         seqjax crossing runs/map --families lstm transformer --plot map.png
         seqjax crossing runs/map --families lstm transformer --flops exact --seconds seconds

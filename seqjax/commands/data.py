@@ -15,7 +15,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "data",
-        "list corpora, prepare one, show statistics",
         """
         seqjax data list
         seqjax data prepare wikitext-2 --tokenizer words

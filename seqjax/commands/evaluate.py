@@ -25,7 +25,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "eval",
-        "held-out loss of a trained run",
         """
         seqjax eval runs/lstm/lstm-2x128-0123456789
         seqjax eval RUN --split test --windows 4096 --checkpoint best

@@ -15,7 +15,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "export-wandb",
-        "replay a run's metrics into wandb",
         """
         seqjax export-wandb runs/lstm/lstm-2x128-0123456789
         seqjax export-wandb RUN --wandb offline

@@ -17,9 +17,8 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "fit",
-        "fit a scaling law to a table of runs, yours or a published one",
         """
-        seqjax fit runs/isoflop --law chinchilla
+        seqjax fit runs/isoflop
         seqjax fit runs/first --law kaplan-n --by family --plot laws.png
         seqjax fit table.csv --law chinchilla --params 'Model Size' --flops 'Training FLOP' --loss loss \\
             --drop-highest 5 --json fit.json
@@ -28,9 +27,7 @@ def add_parser(commands: Any) -> None:
         seqjax fit --laws
         """,
     )
-    parser.add_argument(
-        "--law", metavar="LAW", help="--laws lists them; or FILE.py:LAW [chinchilla]", default="chinchilla"
-    )
+    parser.add_argument("--law", metavar="LAW", help="--laws lists them; or FILE.py:LAW [one that the table can bear]")
     parser.add_argument("--laws", action="store_true", help="list the laws")
     tables.add_options(parser)
     how = parser.add_argument_group("fitting")
@@ -54,7 +51,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         print("\n".join(f"{law.name:<{width}}  {law.equation}\n{'':<{width}}  {law.source}" for law in LAWS.values()))
         return 0
     tables.check(options)
-    law = law_named(options.law)
+    law = law_named(options.law) if options.law else None
     if options.json is not None:
         from seqjax.host.disk import check_place
 
@@ -63,13 +60,19 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         from seqjax.plots.fits import check_name
 
         check_name(options.plot)
+    from seqjax.laws.choosing import law_for, refused_if_impossible
     from seqjax.laws.files import write_fits
     from seqjax.laws.fits import fit
     from seqjax.laws.summary import checklist, describe
 
     fits = {}
-    for group, points in tables.points_by_group(options, law.variables).items():
-        with tables.apart(options, group):
+    tables.apart_by_family(options)
+    groups = tables.points_by_group(options, law.variables if law else ())
+    if law is None:
+        law, why = law_for([*groups.values()])
+        print(f"law: {law.name}, {law.equation}" + f" ({why})" * bool(why), file=sys.stderr)
+    for group, points in groups.items():
+        with tables.apart(options, group), refused_if_impossible(points, law):
             fits[group] = found = fit(
                 points,
                 law,

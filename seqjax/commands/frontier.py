@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "frontier",
-        "the best size for each compute: IsoFLOP minima, or the envelope of training curves",
         """
         seqjax frontier runs/isoflop --by family --plot isoflop.png
         seqjax frontier table.csv --params 'Model Size' --flops 'Training FLOP' --where 'kind == "isoflop"'
@@ -26,7 +25,7 @@ def add_parser(commands: Any) -> None:
     )
     tables.add_options(parser)
     parser.add_argument("--envelope", action="store_true", help="approach 1: from the validation curves of run folders")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the profiles (png, svg, pdf); one group only")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the profiles (png, svg, pdf), a file a group")
     parser.set_defaults(run=run)
 
 
@@ -39,10 +38,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
         check_name(options.plot)
     groups = tables.points_by_group(options, ("params", "tokens", "flops"))
-    if options.plot and len(groups) > 1:
-        raise UserError(f"command line: --plot draws one group, and --by {options.by} makes {len(groups)}: use --where")
+    plot = options.plot
     for group, points in groups.items():
         print(f"{options.by} {group}" if group else "all runs", flush=True)
+        if plot and len(groups) > 1:
+            options.plot = shared.beside(plot, group)
         with tables.apart(options, group):
             (_print_envelope if options.envelope else _print_isoflops)(points, options)
     return tables.exit_code(options)

@@ -23,7 +23,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "inspect",
-        "draw the inside of trained runs on a text: attention, gates, states, and the loss of each token",
         """
         seqjax inspect runs/transformer/transformer-4x128-0123456789 --text "To be, or not to be"
         seqjax inspect TRANSFORMER LSTM --text "To be, or not to be" --output inside.svg --json inside.json

@@ -16,7 +16,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "optimal",
-        "the best split of compute between parameters and tokens, by a fitted law",
         """
         seqjax optimal fit.json --flops 1e21
         seqjax optimal fit.json --flops 1e18 1e19 1e20

@@ -7,43 +7,21 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from seqjax import runs
+from seqjax.commands import COMMANDS
+from seqjax.commands.words import split
 from seqjax.config import RunConfig, task_name
 from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.own_code import class_of
 from seqjax.runs.config_file import validate, with_options
-from seqjax.runs.tree import OWN, loaded, read_tree
+from seqjax.runs.tree import OWN, loaded, read_file, read_tree
 
-
-def split_config_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split off the options that override a config (``--train.steps 500``): they have a dot in the name.
-
-    argparse does not know them and would take their values for its own arguments. Returns the other words first.
-    """
-    rest, taken = _split(words, lambda name: name.startswith("--") and "." in name)
-    return rest, [word for option in taken for word in option]
-
-
-def _split(words: Sequence[str], wanted: Callable[[str], bool]) -> tuple[list[str], list[list[str]]]:
-    """The words without the wanted options; and these options, each with its value if it has one."""
-    rest: list[str] = []
-    taken: list[list[str]] = []
-    waiting = list(words)
-    while waiting:
-        word = waiting.pop(0)
-        name, equals, _ = word.partition("=")
-        if not wanted(name):
-            rest.append(word)
-            continue
-        taken.append([word])
-        if not equals and waiting and not waiting[0].startswith("--"):
-            taken[-1].append(waiting.pop(0))
-    return rest, taken
+SWEEPS = ("grid", "zip", "list", "search")  # sections that only sweep files have
 
 
 def config_options(rest: Sequence[str]) -> dict[str, str]:
@@ -57,8 +35,12 @@ def config_options(rest: Sequence[str]) -> dict[str, str]:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise UserError(f"command line: {word}: expected an option such as --train.steps 500")
+            key, equals, value = word.partition("=")
+            hint = f"{_near(key)}; write --{key.replace('_', '-')} {value}" if equals else ""
+            raise UserError(f"command line: {word}: expected an option such as --train.steps 500{hint}")
         name, equals, value = word[2:].partition("=")
+        if "." not in name:
+            raise UserError(f"command line: --{name}: unknown option{_near(name)}")
         if not equals:
             if not words or words[0].startswith("--"):
                 raise UserError(f"command line: {word}: expected a value{_near(name)}")
@@ -66,14 +48,30 @@ def config_options(rest: Sequence[str]) -> dict[str, str]:
         key = name.replace("-", "_")
         if key in options:
             raise UserError(f"command line: {word}: given twice")
-        if "." not in key:
-            raise UserError(f"command line: --{name}: unknown option{_near(name)}")
         options[key] = value
     return options
 
 
+SPOKEN = {
+    "lr": "--optimizer.learning-rate",
+    "learning-rate": "--optimizer.learning-rate",
+    "seed": "--train.seed",
+    "resume": "seqjax train RUN, which resumes a run folder",
+    "checkpoint": "seqjax train RUN, which resumes a run folder",
+    "gpus": "--devices",
+    "name": "--run",
+    "output": "--run",
+}
+"""Options of other programs -> what does it here."""
+
+
 def _near(name: str) -> str:
-    return did_you_mean(name, [key.replace("_", "-") for key, _ in leaves()])
+    """Hint: the option of this name without its section, or a similar one."""
+    plain = name.replace("_", "-")
+    keys = [key.replace("_", "-") for key, _ in leaves()]
+    if meant := SPOKEN.get(plain) or next((f"--{key}" for key in keys if key.rpartition(".")[2] == plain), ""):
+        return f"; did you mean {meant}?"
+    return did_you_mean(plain, keys)
 
 
 def no_more(rest: Sequence[str]) -> None:
@@ -93,6 +91,8 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
         saved = runs.read_config(path)  # raises if the file was not written by a run
         if trust:
             runs.load_code(path, saved)
+    elif axes := [name for name in SWEEPS if file.is_file() and name in read_file(file).values]:
+        raise UserError(f"{path}: is a sweep file, it has {axes[0]}: its runs are trained by seqjax sweep {path}")
     tree = with_options(read_tree(file), config_options(rest))
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
@@ -130,7 +130,7 @@ def code_again(config: RunConfig) -> str:
 def take_code(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Keys and values of ``--model.family`` and ``--task.name``, and the other words."""
     keys = {shelf.option: key for key, shelf in OWN.items()}
-    others, options = _split(words, keys.__contains__)
+    others, options = split(words, keys.__contains__)
     found = []
     for option in options:
         name, _, value = option[0].partition("=")
@@ -219,9 +219,18 @@ def _word(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def add_parser(commands: Any, name: str, summary: str, examples: str, fields: bool = False) -> argparse.ArgumentParser:
-    """A subcommand with a one-line summary and examples; with ``fields``, help on every config field."""
+def add_parser(
+    commands: Any, name: str, examples: str, fields: bool = False, explained: str = ""
+) -> argparse.ArgumentParser:
+    """A subcommand with its line of `COMMANDS` and examples; with ``fields``, help on every config field.
+
+    Args:
+        explained: text between the examples and the fields.
+    """
+    summary = COMMANDS[name][1]
     epilog = f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}"
+    if explained:
+        epilog += f"\n\n{explained.strip()}"
     if fields:
         epilog += "\n\n" + fields_help()
     return commands.add_parser(
@@ -237,6 +246,12 @@ def add_parser(commands: Any, name: str, summary: str, examples: str, fields: bo
 def add_corpus(parser: argparse.ArgumentParser) -> None:
     """Add the option for a moved corpus."""
     parser.add_argument("--corpus", metavar="PATH", help="the text of the run, if it has moved [data.corpus]")
+
+
+def beside(path: Path, group: str) -> Path:
+    """The file of one group's figure: ``iso.png`` -> ``iso-lstm.png``."""
+    plain = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in group)
+    return path.with_stem(f"{path.stem}-{plain}")
 
 
 def write_figure(figure: Any, path: Path) -> None:

@@ -21,7 +21,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "plan",
-        "propose sizes and tokens for a sweep that fit a time budget on this machine, as YAML",
         """
         seqjax plan configs/sweeps/first.yaml --budget 20m
         seqjax plan configs/sweeps/first.yaml --budget 2h --sizes 4 --lengths 3 --output mine.yaml

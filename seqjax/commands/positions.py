@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "positions",
-        "loss per token by position: the law E + A / T^alpha, the late gain, the plateau",
         """
         seqjax positions runs/first/lstm-1x27-9d3c4b8c1e runs/first/transformer-2x16-05a1d2f0aa --plot positions.png
         seqjax positions runs/first --late 16 64
@@ -42,60 +41,83 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         check_name(options.plot)
     if not options.margin > 0 or options.bootstrap < 0:
         raise UserError("command line: --margin is above 0, and --bootstrap a count, 0 or more")
-    from seqjax.laws.position import fit_position, late_gain, plateau
+    from seqjax.laws.position import fit_position, is_determined, late_gain, plateau, power_words
 
-    curves = _curves(options.places)
-    width = max(map(len, curves))
-    print(f"{'run':<{width}}  {'E + A / T^alpha':<32}{'gain, nats (95 %)':<34}plateau (95 %)")
+    chosen = _chosen(options.places)
+    curves, groups = _curves(chosen), _groups(chosen)
     fits, plateaus = {}, {}
     for name, (loss, error) in curves.items():
         early, late = options.late or (max(1, len(loss) // 10), len(loss))
         gain = late_gain(loss, error, early, late)
         plateaus[name] = found = plateau(loss, error, options.margin)
-        law = "too few positions for a law"
+        law = "too few positions for E + A / T^alpha"
         if len(loss) >= 16:
-            fits[name] = fit_position(loss, error, bootstrap=options.bootstrap)
-            c = fits[name].constants
-            law = f"{c['E']:.3f} + {c['A']:.3f} / T^{c['alpha']:.3f}"
-        gained = f"{early} to {late}: {gain.nats:.3f} ({gain.low:.3f} to {gain.high:.3f})"
+            fitted = fit_position(loss, error, bootstrap=options.bootstrap)
+            law = power_words(fitted)
+            if is_determined(fitted) or not options.bootstrap:
+                fits[name] = fitted
+            else:
+                law = "not determined by these losses: E + A / T^alpha"
         where = "none: falls to the end"
         if found.position is not None:
             high = "end" if found.high == float("inf") else f"{found.high:.0f}"
             where = f"from {found.position:.0f} on ({found.low:.0f} to {high})"
-        print(f"{name:<{width}}  {law:<32}{gained:<34}{where}", flush=True)
+        print(
+            f"{name}\n  law      {law}\n"
+            f"  gain     {early} to {late}: {gain.nats:.3f} nats ({gain.low:.3f} to {gain.high:.3f})\n"
+            f"  plateau  {where}",
+            flush=True,
+        )
+    print("in brackets: 95 % intervals; of the law, that of its exponent")
     if options.plot:
-        from seqjax.plots.fits import draw_positions
+        from seqjax.plots.positions import draw_positions
 
-        shared.write_figure(draw_positions(curves, fits, plateaus), options.plot)
+        shared.write_figure(draw_positions(curves, fits, plateaus, groups), options.plot)
     return 0
 
 
-def _curves(places: list[Path]) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses by position and their errors of every finished run, by readable name."""
+def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
+    """The rows of finished runs by readable name, each with its result: of a sweep those at the chosen rates."""
     import pandas as pd
 
     from seqjax.laws.comparable import differences
+    from seqjax.laws.points import at_best_rates
     from seqjax.runs import read_result
-    from seqjax.sweeps.folder import read_plan, run_folders, state_to_show
+    from seqjax.sweeps.folder import run_folders
     from seqjax.sweeps.table import row_of
 
-    found, rows = {}, []
-    for folder in (folder for place in places for folder in run_folders(place)):
-        if (state := state_to_show(folder)).name == "damaged":
-            print(f"note: left out: {state.reason}", file=sys.stderr)
-            continue
-        validation = (read_result(folder) or {}).get("validation") or {}
-        if "by_position" in validation:
-            if None in validation["by_position_se"]:
-                raise UserError(f"{folder}: evaluated on one window, its losses have no standard error")
-            rows.append(row_of(folder))
-            name = read_plan(folder).get("label", folder.name)
-            found[name if name not in found else folder.name] = (
-                validation["by_position"],
-                validation["by_position_se"],
-            )
-    if not found:
+    rows = []
+    for place in places:
+        found = []
+        for folder in run_folders(place):
+            row = row_of(folder)
+            if row["status"] == "damaged":
+                print(f"note: left out: {row['reason']}", file=sys.stderr)
+            elif "by_position" in (validation := (read_result(folder) or {}).get("validation") or {}):
+                if None in validation["by_position_se"]:
+                    raise UserError(f"{folder}: evaluated on one window, its losses have no standard error")
+                found.append(row | {"folder": folder, "validation": validation})
+        if len(found) > 1:
+            kept = at_best_rates(pd.DataFrame(found)).index
+            if gone := len(found) - len(kept):
+                print(f"note: {place}: left out: {gone} run(s) at other learning rates than the best", file=sys.stderr)
+            found = [found[i] for i in kept]
+        rows += found
+    if not rows:
         raise UserError(f"{places[0]}: has no finished run with losses by position")
     for column, values in differences(pd.DataFrame(rows)).items():
         print(f"note: losses that cannot be compared: {column} is {', '.join(values)}", file=sys.stderr)
-    return found
+    named: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["model.family"], row["params_non_embedding"] or 0)):
+        named[row["label"] if row["label"] not in named else row["folder"].name] = row
+    return named
+
+
+def _curves(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Losses by position and their standard errors."""
+    return {name: (row["validation"]["by_position"], row["validation"]["by_position_se"]) for name, row in rows.items()}
+
+
+def _groups(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[str, float]]:
+    """Family and parameters, for the look of each curve."""
+    return {name: (row["model.family"], float(row["params_non_embedding"] or 0)) for name, row in rows.items()}

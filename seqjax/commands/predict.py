@@ -19,7 +19,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "predict",
-        "the loss that a fitted law predicts, with its interval",
         """
         seqjax predict fit.json --params 1e9 --tokens 2e10
         seqjax predict laws.json --params 1e6 1e7 1e8

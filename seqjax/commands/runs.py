@@ -18,7 +18,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "runs",
-        "one table of all runs in sweep folders",
         """
         seqjax runs runs/first
         seqjax runs runs/first runs/second --format csv --output runs.csv

@@ -18,7 +18,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "sample",
-        "write text with a trained run",
         """
         seqjax sample runs/lstm/lstm-2x128-0123456789 --prompt "To be"
         seqjax sample RUN --prompt "To be" --temperature 0.8 --top-k 40 --top-p 0.95 --tokens 500

@@ -17,7 +17,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "show",
-        "resolved config, parameters by group, FLOPs per token",
         """
         seqjax show configs/english/lstm.yaml
         seqjax show configs/english/transformer.yaml --model.d-model 256

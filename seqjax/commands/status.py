@@ -15,7 +15,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "status",
-        "the states of the runs of a sweep: finished, running, stopped, failed",
         """
         seqjax status runs/first
         seqjax status runs/first --json

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import exit_code
 from seqjax.host.streams import tell
+from seqjax.sweeps import grid
 
 FAILED = 4
+OF_SLURM = ("partition", "time", "gpus_per_run", "cpus_per_run", "memory_gb", "max_parallel", "account", "qos",
+            "sbatch", "detach")  # fmt: skip
 
 
 def add_parser(commands: Any) -> None:
@@ -21,14 +26,15 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "sweep",
-        "train every run of a sweep file; the same command resumes a stopped sweep",
         """
         seqjax sweep configs/sweeps/first.yaml --dry-run
         seqjax sweep configs/sweeps/first.yaml --budget 20m
         seqjax sweep configs/sweeps/first.yaml --train.seed 1 --runs /data/runs
-        seqjax sweep configs/sweeps/first.yaml --launcher slurm --partition gpu --gpus-per-run 1 --time 4:00:00
+        seqjax sweep configs/sweeps/first.yaml --launcher slurm --partition gpu \\
+            --gpus-per-run 1 --time 4:00:00 --sbatch constraint=a100
         """,
         fields=True,
+        explained=_of_sweep_files(),
     )
     add_sweep_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -39,18 +45,32 @@ def add_parser(commands: Any) -> None:
         "--retries", type=whole(), default=2, help="further tries of a run that dies without progress [2]"
     )
     parser.add_argument("--wandb", metavar="MODE", help="online, offline or disabled [as for train]")
+    parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="[local]")
     slurm = parser.add_argument_group("Slurm (--launcher slurm)")
-    slurm.add_argument("--launcher", choices=("local", "slurm"), default="local", help="[local]")
     slurm.add_argument("--partition", help="[the cluster's default]")
-    slurm.add_argument("--time", default="4:00:00", help="limit of a job; then it is requeued and resumes [4:00:00]")
-    slurm.add_argument("--gpus-per-run", type=whole(), default=0, help="[0]")
-    slurm.add_argument("--cpus-per-run", type=whole(), default=1, help="[1]")
+    slurm.add_argument("--time", help="limit of a job; then it is requeued and resumes [4:00:00]")
+    slurm.add_argument("--gpus-per-run", type=whole(), help="[0]")
+    slurm.add_argument("--cpus-per-run", type=whole(), help="[1]")
     slurm.add_argument("--memory-gb", type=number(), help="[the cluster's default]")
-    slurm.add_argument("--max-parallel", type=whole(), default=32, help="jobs that run at once [32]")
+    slurm.add_argument("--max-parallel", type=whole(), help="jobs that run at once [32]")
     slurm.add_argument("--account")
     slurm.add_argument("--qos")
-    slurm.add_argument("--detach", action="store_true", help="submit and leave; see `seqjax status`")
+    slurm.add_argument(
+        "--sbatch",
+        metavar="KEY=VALUE",
+        action="append",
+        help="another option of sbatch, such as constraint=a100; as often as you like",
+    )
+    slurm.add_argument("--detach", action="store_true", default=None, help="submit and leave; see `seqjax status`")
     parser.set_defaults(run=run)
+
+
+def _of_sweep_files() -> str:
+    """The sections of a sweep file with an example, from the docstring of `seqjax.sweeps.grid`."""
+    title, example, *others = grid.__doc__.replace("``", "").strip().split("\n\n")
+    width = min(shutil.get_terminal_size().columns, 110) - 2
+    title, *others = (textwrap.fill(" ".join(p.split()), width, break_on_hyphens=False) for p in (title, *others))
+    return "\n\n".join([title, example, *others])
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +96,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     choose_mode(options.wandb)
     folder = options.runs / sweep.name
     budget = duration_option("--budget", options.budget)
-    cluster = _slurm_options(options) if options.launcher == "slurm" else None
+    cluster = _slurm_options(options)
     machine = machine_of(options) if cluster is None else _slurm_machine(cluster)
     results = results_of(folder)
     planned, _ = search(sweep, results)
@@ -92,6 +112,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if speeds is not None:
         check_budget(predicted_seconds(units, machine), budget)
     if options.dry_run:
+        if cluster is not None:
+            from seqjax.sweeps.launch.slurm import header
+
+            print(f"\n{header(cluster, f'seqjax-{sweep.name}', len(units))}")
         return 0
     return _train(options, sweep, folder, machine, speeds, cluster)
 
@@ -104,7 +128,9 @@ def _train(options: argparse.Namespace, sweep: Any, folder: Path, machine: Any, 
         from seqjax.sweeps.launch.slurm import check_present
 
         check_present()
-        launch = slurm_launch(folder, cluster, wandb_mode=options.wandb, retries=options.retries, detach=options.detach)
+        launch = slurm_launch(
+            folder, cluster, wandb_mode=options.wandb, retries=options.retries, detach=bool(options.detach)
+        )
     else:
         launch = local_launch(folder, machine, options.wandb, options.retries)
     outcome = run_sweep(sweep, folder, machine, speeds, bundle=not options.no_bundle, launch=launch)
@@ -112,19 +138,24 @@ def _train(options: argparse.Namespace, sweep: Any, folder: Path, machine: Any, 
 
 
 def _slurm_options(options: argparse.Namespace) -> Any:
+    """What is asked of Slurm; None for this machine.
+
+    Raises:
+        UserError: an option of Slurm without ``--launcher slurm``: the runs would train on a login node.
+    """
+    given = {name: value for name in OF_SLURM if (value := getattr(options, name)) is not None}
+    if options.launcher != "slurm":
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise UserError(f"command line: --{name}: is for Slurm: say --launcher slurm, or leave it out")
+        return None
     from seqjax.sweeps.launch.slurm import SlurmOptions, parse_time
 
-    return SlurmOptions(
-        minutes=parse_time(options.time),
-        partition=options.partition,
-        gpus_per_run=options.gpus_per_run,
-        cpus_per_run=options.cpus_per_run,
-        memory_gb=options.memory_gb,
-        max_parallel=options.max_parallel,
-        account=options.account,
-        qos=options.qos,
-        retries=0,  # not within a job: the launcher submits a failed job again and records the failure
-    )
+    given.pop("detach", None)
+    pairs = [word.partition("=") for word in given.pop("sbatch", [])]
+    extra = {key.lstrip("-"): value for key, _, value in pairs}
+    # no retries within a job: the launcher submits a failed job again and records the failure
+    return SlurmOptions(minutes=parse_time(given.pop("time", "4:00:00")), **given, retries=0, extra=extra)
 
 
 def _slurm_machine(cluster: Any) -> Any:
@@ -144,6 +175,11 @@ def report(folder: Path, outcome: Any) -> int:
     if curves := describe_curves(outcome.curves):
         print(curves)
     print(f"table: seqjax runs {folder}")
+    if all(state.name in ("finished", "diverged") for state in states):
+        families = {run.config.model.family for run in outcome.planned}
+        print(f"next:  seqjax fit {folder} --plot laws.png")
+        if len(families) == 2:
+            print(f"       seqjax compare {folder} --plot families.png")
     if outcome.signal_number is not None:
         print("stopped; the same command resumes from here", file=sys.stderr)
         return exit_code(outcome.signal_number)

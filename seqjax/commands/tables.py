@@ -14,6 +14,7 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
+TOGETHER = "all"  # --by all: no groups
 SHORT = {
     "family": "model.family",
     "layers": "model.n_layers",
@@ -32,7 +33,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in VARIABLES:
         columns.add_argument(f"--{name.replace('_', '-')}", metavar="COLUMN")
     columns.add_argument("--cluster", metavar="COLUMN", help="rows that share their noise [rows with equal variables]")
-    columns.add_argument("--by", metavar="COLUMN", help="separately for each value of it, such as family")
+    columns.add_argument(
+        "--by", metavar="COLUMN", help="separately for each value of it, such as family; all: together"
+    )
     rows = parser.add_argument_group("rows")
     rows.add_argument("--where", metavar="EXPRESSION", help="keep the rows for which it is true")
     rows.add_argument(
@@ -85,14 +88,14 @@ def points_by_group(
     wanted = {*needs}
     wanted |= {"flops"} if options.frontier else set()
     wanted |= {"tokens", "steps"} if options.critical_batch else set()
-    table, written = _read(options.places)
+    table, written = _read_once(options)
     # the condition must be true for some row of the whole table
     keep, _ = select(table, options.where, _source(options.places))
     if compared:
         ended = has_status(table, "finished") if is_run_table(table) else keep
         refuse_incomparable(table[keep & ended], options.loss or "loss", _source(options.places))
     groups = {"": table}
-    if options.by is not None:
+    if options.by not in (None, TOGETHER):
         named = written[_label_column(table, "by", options.by)]
         of_no_group = has_status(table, "damaged") & named.isna().to_numpy()  # its config is damaged
         if of_no_group.any():
@@ -114,6 +117,23 @@ def points_by_group(
     if not found:
         raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
     return found
+
+
+def apart_by_family(options: argparse.Namespace) -> None:
+    """Without ``--by``, take rows of several families apart, and say so: one law does not describe them."""
+    from seqjax.laws.points import select
+
+    if options.by is not None:
+        return
+    table, _ = _read_once(options)
+    column = "family" if "family" in table.columns else SHORT["family"]
+    if column not in table.columns:
+        return
+    keep, _ = select(table, options.where, _source(options.places))
+    if (found := table.loc[keep, column].dropna()).nunique() > 1:
+        options.by = "family"
+        names = ", ".join(sorted(map(str, found.unique())))
+        print(f"note: one fit for each family, {names}; --by all fits them together", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -159,6 +179,13 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: A
 
 def _source(places: list[Path]) -> str:
     return str(places[0]) if len(places) == 1 else f"{len(places)} tables"
+
+
+def _read_once(options: argparse.Namespace) -> tuple[Any, Any]:
+    """As `_read`; the second time from memory."""
+    if not hasattr(options, "read"):
+        options.read = _read(options.places)
+    return options.read
 
 
 def _read(places: list[Path]) -> tuple[Any, Any]:

@@ -25,7 +25,6 @@ def add_parser(commands: Any) -> None:
     parser = shared.add_parser(
         commands,
         "train",
-        "train a model, or resume a run that was stopped",
         """
         seqjax train configs/english/lstm.yaml
         seqjax train configs/english/lstm.yaml --model.d-model 128 --train.steps 500
@@ -130,7 +129,8 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
 
     print(
         f"held out  {with_error(found['loss'], found['loss_se'])} nats per token, {found['bits_per_byte']:.4f} "
-        f"bits per byte{unknown_note(found.get('unknown', 0.0))} ({found['tokens']:,} tokens of the validation split)"
+        f"bits per byte{unknown_note(found.get('unknown', 0.0))}\n"
+        f"          of {found['tokens']:,} tokens of the validation split"
     )
     if len(found["by_source"]) > 1:
         parts = ", ".join(f"{source} {loss:.4f}" for source, loss in found["by_source"].items())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from seqjax.config import Config
 from seqjax.errors import UserError
@@ -44,9 +46,10 @@ def measure_all(folders: Sequence[Path], chains: Chains, machine: Machine, say: 
     requests = [
         {"positions": str(folder), "chains": chains.as_fields(), "threads": machine.threads or 1} for folder in missing
     ]
-    began = time.monotonic()
+    began, answered = time.monotonic(), itertools.count(1)
 
-    def heard(count: int) -> None:
+    def heard(*_: Any) -> None:
+        count = next(answered)
         left = (time.monotonic() - began) / count * (len(missing) - count)
         say(f"loss by position: {count} of {len(missing)} runs, {duration(left)} left")
 

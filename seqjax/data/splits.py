@@ -136,12 +136,13 @@ def _body(file: TextFile) -> int:
 
 def _notes(files: Sequence[TextFile], starts: Mapping[str, int], pieces: Mapping[str, list[Piece]]) -> list[str]:
     notes = []
-    if len(files) > 1:
-        counts = [f"{split} {len(own)} {'file' if len(own) == 1 else 'files'}" for split, own in pieces.items()]
-        shares = zip(counts, _shares(pieces, pieces), strict=True)
-        notes.append(f"splits: {'; '.join(f'{count}, {share:.1%}' for count, share in shares)}")
     if wide := next((file.name for file in files if _every_other_is_nul(file, starts[file.name])), None):
         notes.append(f"{wide} looks like UTF-16 (every other byte is 0): convert it: iconv -f UTF-16 -t UTF-8")
+    shares = []
+    for (split, own), share in zip(pieces.items(), _shares(pieces, pieces), strict=True):
+        count = f" {len(own)} {'file' if len(own) == 1 else 'files'}," if len(files) > 1 else ""
+        shares.append(f"{split}{count} {share:.1%}")
+    notes.append(f"splits: {'; '.join(shares)}")
     return notes
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
@@ -118,6 +120,20 @@ def tell(text: str, stream: Any = None) -> None:
 def is_terminal(stream: Any) -> bool:
     """Whether a stream is an open terminal."""
     return stream is not None and _forgiving(stream).isatty()
+
+
+def fitted(text: str, stream: Any) -> str:
+    """The lines of a text, those wider than the terminal broken and indented; unchanged if it is no terminal."""
+    if not is_terminal(stream):
+        return text
+    width = shutil.get_terminal_size().columns
+    lines = (
+        textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        if len(line) > width
+        else line
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
 
 
 def _forgiving(stream: Any) -> Forgiving:

@@ -95,6 +95,13 @@ def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "
         )
 
 
+def several_contexts(table: pd.DataFrame) -> list[str]:
+    """A note if the rows have several context lengths: they can be compared, but a fit mixes them."""
+    column = next((name for name in CONTEXT if name in table.columns), None)
+    found = sorted(set(_written(table, column).dropna()), key=lambda text: (len(text), text))
+    return [f"several contexts in one fit: {', '.join(found)}"] if len(found) > 1 else []
+
+
 def _rows(table: pd.DataFrame, lack: pd.Series) -> str:
     """The number of rows that lack something, and the first of them, in words."""
     rows = [row if isinstance(row, str) else f"row {row + 1}" for row in table.index[lack]]

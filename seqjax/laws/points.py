@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError, did_you_mean
-from seqjax.laws.comparable import refuse_incomparable
+from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.table_file import number_of
 
 CONVENTIONS = {
@@ -159,7 +159,7 @@ def read_points(
     _numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
     rules, notes = _worse_rates(table[keep], named["loss"], diverged)
     leave_out(rules)
-    notes += _several_families(table[keep])
+    notes += _several_families(table[keep]) + several_contexts(table[keep])
     refuse_incomparable(table[keep], named["loss"], source)
     wanted = {*needs, *(columns or {}), "loss"} | ({"flops"} if "tokens" in needs and "tokens" not in named else set())
     kept_labels = _kept(labels, keep)

@@ -64,6 +64,19 @@ def fit_position(loss_T: Sequence[float], error_T: Sequence[float], skip: int = 
     )
 
 
+def is_determined(law: Fit) -> bool:
+    """Whether the exponent of a law by position is above 0 with its whole interval. False without refits."""
+    low, high = law.intervals.get("alpha", (float("nan"),) * 2)
+    return bool(low > 0.005 and np.isfinite(high))
+
+
+def power_words(law: Fit) -> str:
+    """``2.90 + 4.50 / T^0.56 (0.52 to 0.61)``: E, A and alpha with its 95 % interval."""
+    c, (low, high) = law.constants, law.intervals.get("alpha", (float("nan"),) * 2)
+    sure = f" ({low:.2f} to {high:.2f})" if np.isfinite([low, high]).all() else " (no interval)"
+    return f"{c['E']:.3g} + {c['A']:.3g} / T^{c['alpha']:.2f}{sure}"
+
+
 @dataclass(frozen=True)
 class Gain:
     """Nats by which the loss falls between two positions, with its 95 % interval."""

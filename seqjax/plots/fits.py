@@ -16,12 +16,10 @@ from matplotlib.figure import Figure
 from seqjax.host.wording import si
 from seqjax.laws.fitting import Fit
 from seqjax.laws.frontier import IsoFlops, PowerLaw
-from seqjax.laws.position import Plateau, binned
 from seqjax.laws.ratios import Crossing, Ratio
 from seqjax.laws.summary import number
+from seqjax.plots.labels import looks_of
 from seqjax.plots.style import (
-    COLOURS,
-    DASHES,
     MARKERS,
     NAMES,
     check_name,
@@ -34,7 +32,7 @@ from seqjax.plots.style import (
     widened,
 )
 
-__all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_positions", "draw_ratio", "save"]
+__all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_ratio", "save"]
 
 
 @styled
@@ -90,8 +88,9 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     losses = np.concatenate([fit.points.loss for fit in fits.values()])
     low, high = widened(xs)
     line = np.geomspace(low, high, 200)
-    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
-    for (group, fit), (colour, marker, dash) in zip(fits.items(), looks, strict=False):
+    looks = looks_of(fits)
+    for group, fit in fits.items():
+        colour, marker, dash = looks[group]
         x = fit.points.variables[name]
         predicted = fit.predict(**{name: line})
         top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=label_of(fit, group))
@@ -148,12 +147,12 @@ def _draw_surface(fit: Fit) -> Figure:
     if set(fit.law.variables) == {"params", "tokens"}:
         budgets = 6.0 * np.geomspace(x_low * y_low, x_high * y_high, 40)
         best = fit.optimal(budgets)
-        plane.plot(best.params, best.tokens, color=COLOURS[1], lw=1.6, ls="--", label="compute-optimal, C = 6 N D")
+        plane.plot(best.params, best.tokens, color="#111111", lw=1.6, ls="--", label="compute-optimal, C = 6 N D")
         if np.isfinite(best.params_interval).all():
             low, high = best.params_interval.T
             around = np.concatenate([low, high[::-1]])
             plane.fill(
-                around, np.concatenate([budgets, budgets[::-1]]) / 6.0 / around, color=COLOURS[1], alpha=0.15, lw=0
+                around, np.concatenate([budgets, budgets[::-1]]) / 6.0 / around, color="#111111", alpha=0.12, lw=0
             )
         plane.legend(loc="upper left")
     log_axis(plane, "x", x_low, x_high)
@@ -168,9 +167,10 @@ def _draw_surface(fit: Fit) -> Figure:
 
 def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
     """Residuals in percent over predicted loss; the legend has the constants."""
-    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    looks = looks_of(fits)
     everything = []
-    for (group, fit), (colour, marker) in zip(fits.items(), looks, strict=False):
+    for group, fit in fits.items():
+        colour, marker, _ = looks[group]
         predicted = fit.law.loss(fit.theta, fit.points.variables)
         everything.append(predicted)
         axes.plot(predicted, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.0,
@@ -195,8 +195,8 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     """Left: the profiles with parabolas and minima. Right: N_opt = k C^a through the minima (approach 2)."""
     made, axes = figure(9.6, 4.4, ncols=2)
     left, right = axes[0]
-    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
-    for profile, (colour, marker) in zip(found.profiles, looks, strict=False):
+    shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(found.profiles)))  # of budgets; hues are of families
+    for profile, colour, marker in zip(found.profiles, shades, cycle(MARKERS), strict=False):
         left.plot(profile.params, profile.loss, marker, color=colour, ms=5, mfc="white", mew=1.2,
                   label=f"{si(profile.flops)}FLOP")  # fmt: skip
         if np.isfinite(profile.parabola).all():
@@ -239,7 +239,7 @@ def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: 
     for place, (size, shade) in enumerate(zip(sizes, shades, strict=True)):
         label = f"N = {si(size).strip()}" if place in named else None
         left.plot(*curves[size], color=shade, lw=1.2, marker=".", ms=3, label=label)
-    right.plot(found.x, found.y, "o", color=COLOURS[0], ms=4, mfc="white", mew=1.1, label="best size trained")
+    right.plot(found.x, found.y, "o", color="#333333", ms=4, mfc="white", mew=1.1, label="best size trained")
     low, high = widened(found.x, 0.1)
     line = np.geomspace(low, high, 50)
     ends = f" ({found.interval[0]:.3f} to {found.interval[1]:.3f})" if np.isfinite(found.interval[0]) else ""
@@ -259,57 +259,14 @@ def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: 
 
 
 @styled
-def draw_positions(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    fits: Mapping[str, Fit] | None = None,
-    plateaus: Mapping[str, Plateau] | None = None,
-) -> Figure:
-    """Loss per token against its position in the context, with standard errors, laws and plateaus.
-
-    Args:
-        curves: name -> losses and standard errors at positions 1, 2, ...
-    """
-    made, axes = figure(6.4, 4.6)
-    ax = axes[0, 0]
-    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
-    losses, length = [], 1
-    for (name, (loss, error)), (colour, marker, dash) in zip(curves.items(), looks, strict=False):
-        bins = binned(loss, error)
-        losses.append(bins.loss)
-        length = max(length, len(loss))
-        label = shown(name, 40)
-        if plateaus and name in plateaus:
-            label += f": {_plateau_words(plateaus[name])}"
-        ax.errorbar(bins.center, bins.loss, 1.96 * bins.error, fmt=marker, color=colour, ms=4, mfc="white", mew=1.1,
-                    lw=0.9, label=label)  # fmt: skip
-        if fits and name in fits:
-            line = np.geomspace(2, len(loss), 100)
-            fit = fits[name]
-            ax.plot(line, fit.law.loss(fit.theta, {"position": line}), ls=dash, color=colour, lw=1.2,
-                    label=f"{shown(name, 40)}: {constants_of(fit)}")  # fmt: skip
-    log_axis(ax, "x", 0.9, length * 1.15, plain=True)
-    _loss_axis(ax, np.concatenate(losses))
-    ax.set_xlabel(NAMES["position"])
-    ax.legend(loc="upper right")
-    return made
-
-
-def _plateau_words(found: Plateau) -> str:
-    if found.position is None:
-        return "falls to the end"
-    high = "the end" if np.isinf(found.high) else f"{found.high:.0f}"
-    return f"flat from {found.position:.0f} on ({found.low:.0f} to {high})"
-
-
-@styled
 def draw_ratio(ratio: Ratio, names: tuple[str, str], of: str = "params") -> Figure:
     """The ratio of the first family's need to the second's, over the losses that both reach."""
     made, axes = figure(6.0, 4.0)
     ax = axes[0, 0]
     good = np.isfinite(ratio.ratio)
-    ax.plot(ratio.loss[good], ratio.ratio[good], color=COLOURS[0], lw=1.5)
+    ax.plot(ratio.loss[good], ratio.ratio[good], color="#333333", lw=1.5)
     top = np.where(np.isfinite(ratio.high), ratio.high, np.nanmax(ratio.ratio[good]) * 1e3)
-    ax.fill_between(ratio.loss[good], ratio.low[good], top[good], color=COLOURS[0], alpha=0.18, lw=0, label="95 %")
+    ax.fill_between(ratio.loss[good], ratio.low[good], top[good], color="#333333", alpha=0.15, lw=0, label="95 %")
     ax.axhline(1, color="#555555", lw=0.9, ls=":")
     bounds = np.concatenate([ratio.ratio[good], ratio.low[good], ratio.high[good & np.isfinite(ratio.high)], [1.0]])
     log_axis(ax, "y", *widened(bounds, 0.1), plain=True)

@@ -1,21 +1,24 @@
 """Sweep files: axes over a base config, expanded to runs and validated before anything starts.
 
-    base: ../english/lstm.yaml             # a config, or a run to vary
-    train: {batch_size: 16}                # over the base, for all runs
-    grid:                                  # every combination
-      size.non_embedding: [1e4, 4e4, 16e4]
+    base: ../english/lstm.yaml         # a config, or a run to vary
+    train: {batch_size: 16}            # over the base, for all runs
+    grid:                              # every combination
+      size.non_embedding: [1e4, 4e4]
       train.seed: [0, 1]
-    zip:                                   # these advance together
+    zip:                               # these advance together
       train.context_length: [64, 256]
       train.batch_size: [32, 8]
-    list:                                  # one run each; with a grid of its own, as many as that has combinations
-      - {model.family: lstm, grid: {train.bptt: [8, 16]}}
+    list:                              # one run each, or one for each
+      - {model.family: lstm, grid: {train.bptt: [8, 16]}}     # of its grid
       - {model.family: transformer, model.n_layers: 2}
-    search:                                # learning rates for each of these, see seqjax.sweeps.search
-      rates: [1e-3, 3e-3, 1e-2]
-    horizon: {trunk: 5e7, branches: [3e6, 5e7]}   # runs that share their first steps, see seqjax.sweeps.trunks
+    search: {rates: [1e-3, 3e-3, 1e-2]}   # learning rates for each of these
+    horizon: {trunk: 5e7, branches: [3e6, 5e7]}   # shared first steps
 
-An axis may be any dotted key, ``size.*`` and ``horizon.*`` too, or ``base``: config files, relative to the sweep file.
+An axis may be any dotted key. ``size.non_embedding`` takes the width whose number of parameters is nearest.
+``horizon.tokens``, ``horizon.flops`` and ``horizon.tokens_per_parameter`` give the number of steps. ``base`` takes
+names of config files, relative to the sweep file. For the search see `seqjax.sweeps.search`, for the horizon
+`seqjax.sweeps.trunks`.
+
 Options change the axes. ``--grid.train.seed "[0, 1]"`` adds an axis to the grid, or replaces its values, and
 ``--search.rates "[1e-3, 3e-3, 1e-2]"`` the search's. ``--only.train.seed 1`` keeps only the points with this value, or
 with one of a list. The runs are the product of the list's entries, the zip's steps, the grid's combinations and the

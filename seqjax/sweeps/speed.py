@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -267,14 +268,16 @@ def calibrate(
     speeds: Speeds,
     programs: Sequence[tuple[RunConfig, int]],
     cores: int,
-    run_all: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    run_all: Callable[[list[dict[str, Any]], Callable[[int, dict[str, Any]], None]], list[dict[str, Any]]],
+    told: Callable[[int, int], None] = lambda measured, total: None,
 ) -> None:
-    """Measure the missing step times in workers like the ones that will train.
+    """Measure the missing step times in workers like the ones that will train. Each is kept at once.
 
     Args:
         programs: (config, lanes) to train.
         cores: cores of the machine; 1 if workers have an accelerator.
-        run_all: answers requests of :mod:`seqjax.sweeps.worker` in parallel.
+        run_all: answers requests of :mod:`seqjax.sweeps.worker` in parallel, and tells the place of each answer.
+        told: called after each answer with the number of answers, and of all requests.
     Raises:
         UserError: a run whose first step fails, perhaps for lack of memory.
     """
@@ -288,10 +291,15 @@ def calibrate(
         }
         for config, lanes in wanted
     ]
-    for (config, lanes), answer in zip(wanted, run_all(requests), strict=True):
+    answered = itertools.count(1)
+
+    def heard(index: int, answer: dict[str, Any]) -> None:
         if answer["outcome"] == "done":
-            speeds.add(config, lanes, {name: answer[name] for name in answer if name.endswith("_seconds")})
-        elif lanes == 1:
+            speeds.add(*wanted[index], {name: answer[name] for name in answer if name.endswith("_seconds")})
+        told(next(answered), len(wanted))
+
+    for (config, lanes), answer in zip(wanted, run_all(requests, heard), strict=True):
+        if answer["outcome"] != "done" and lanes == 1:
             raise UserError(
                 f"{run_id(config)}: a first step was tried and failed ({answer['reason']}); nothing was started"
             )

@@ -27,6 +27,7 @@ from seqjax.sweeps.view import View
 from seqjax.tasks import task_module
 from seqjax.tasks.text import check_lengths
 from seqjax.training.hardware import machine_key
+from seqjax.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,16 @@ def measured_speeds(
             say(f"note: no time is predicted: {error}")
             return None
         say(f"measuring {len(missing)} step time(s) on this machine, once")
-        pool = Pool(None, machine, stopping=stopping)
+        pool, progress = Pool(None, machine, stopping=stopping), Progress(None)
+
+        def told(measured: int, total: int) -> None:
+            if progress.is_due(measured == total):
+                progress.show(f"measured {measured} of {total}")
+
         try:
-            calibrate(speeds, programs, 1 if machine.gpus else len(machine.cores), pool.ask_all)
+            calibrate(speeds, programs, 1 if machine.gpus else len(machine.cores), pool.ask_all, told)
         finally:
+            progress.end()
             pool.close()
     return speeds
 

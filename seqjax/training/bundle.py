@@ -230,7 +230,7 @@ class Bundle:
         for run in waiting:
             final = found[self.members.index(run)]
             if run.task.keeps == "last":
-                run.progress.say(f"held out: {final.text}")
+                run.progress.note(f"held out: {final.text}")  # the command prints it
             run.finished(final if run.task.keeps == "last" else None, _of_one(state))
         return [run.result for run in self.members]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
 
-from seqjax.host.streams import is_terminal, tell
+from seqjax.host.streams import fitted, is_terminal, tell
 from seqjax.host.wording import duration, si
 
 LINE_EVERY = 10.0  # seconds between two progress lines that are not on a terminal
@@ -32,8 +33,16 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line and write it to the log."""
         self._clear()
-        self._print(text + "\n")
+        self._print(fitted(text, sys.stderr) + "\n")
         self._write(text)
+
+    def note(self, text: str) -> None:
+        """Write a line to the log only."""
+        self._write(text)
+
+    def end(self) -> None:
+        """Erase the line that is redrawn."""
+        self._clear()
 
     def is_due(self, last: bool) -> bool:
         """Whether it is time to show a step; the last step is always shown."""
@@ -65,7 +74,7 @@ class Progress:
         now = self._shown = time.monotonic()
         self._clear()
         self._moving = self._terminal
-        self._print(text if self._terminal else text + "\n")
+        self._print(_short(text) if self._terminal else text + "\n")
         if now - self._logged >= LINE_EVERY:
             self._logged = now
             self._write(text)
@@ -88,3 +97,8 @@ class Progress:
         if self._log is not None:
             with open(self._log, "a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def _short(text: str) -> str:
+    """What fits a line of the terminal: a line that wraps cannot be redrawn."""
+    return text[: shutil.get_terminal_size().columns - 1]

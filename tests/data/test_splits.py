@@ -182,6 +182,8 @@ def test_other_splits_of_one_text_are_another_corpus(tmp_path: Path) -> None:
 def test_what_is_held_out_is_said(tmp_path: Path) -> None:
     corpus = load_corpus(str(write(tmp_path, {f"{n}.txt": 1000 for n in range(3)})))
     assert corpus.notes == ("splits: train 3 files, 90.0%; validation 3 files, 5.0%; test 3 files, 5.0%",)
+    alone = load_corpus(str(tmp_path / "0.txt"))
+    assert alone.notes == ("splits: train 90.0%; validation 5.0%; test 5.0%",)
 
 
 BOM = b"\xef\xbb\xbf"

@@ -10,11 +10,14 @@ import pytest
 from quick import quick
 
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES
 from seqjax.laws import LAWS, envelope, fit, isoflops, make_points
 from seqjax.laws.fitting import Fit
 from seqjax.laws.position import fit_position, plateau
 from seqjax.laws.ratios import crossing, matched_ratio
 from seqjax.plots import fits as figures
+from seqjax.plots.labels import looks_of
+from seqjax.plots.positions import draw_positions
 from seqjax.plots.style import COLOURS, DASHES, MARKERS, save, ticks_between
 
 
@@ -51,8 +54,9 @@ def test_any_number_of_groups_is_drawn(tmp_path: Path, count: int) -> None:
     assert len(laws) == count
     curves = dict.fromkeys(found, (np.geomspace(5, 2, 64), np.full(64, 0.01)))
     positions = dict.fromkeys(found, fit_position(*curves["group 0"], bootstrap=40))
-    labels = figures.draw_positions(curves, positions).axes[0].get_legend().get_texts()
-    assert len(labels) == 2 * count
+    made = draw_positions(curves, positions)
+    labels = [*made.legends, made.axes[0].get_legend()][0].get_texts()
+    assert len(labels) == count
 
 
 def test_a_surface_has_contours_and_the_best_split() -> None:
@@ -82,7 +86,7 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
     made = [
         figures.draw_envelope(curves, envelope(curves, bootstrap=50)),
         figures.draw_isoflops(isoflops(make_points(loss, params=params, flops=flops), bootstrap=40)),
-        figures.draw_positions(
+        draw_positions(
             {"transformer": (positions, error)},
             {"transformer": fit_position(positions, error, bootstrap=40)},
             {"transformer": plateau(positions, error)},
@@ -103,6 +107,18 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
 def test_ticks_are_round_and_few(low: float, high: float) -> None:
     ticks = ticks_between(low, high)
     assert 2 < len(ticks) <= 12 and (ticks >= low * 0.999).all() and (ticks <= high * 1.001).all()
+
+
+def test_a_family_has_one_look_whatever_is_beside_it() -> None:
+    alone, both, other = looks_of(["LSTM"]), looks_of(["transformer", "lstm"]), looks_of(["2", "lstm", "1"])
+    assert alone["LSTM"] == both["lstm"] == other["lstm"] and both["lstm"].colour == FAMILIES["lstm"].colour
+    assert len({look.colour for look in other.values()}) == 3
+    curves = {name: (np.geomspace(5, 2, 64), np.full(64, 0.01)) for name in ("b", "c", "a")}
+    groups = {"a": ("lstm", 1e3), "b": ("gru", 1e3), "c": ("lstm", 1e4)}
+    bars = draw_positions(curves, groups=groups).axes[0].containers
+    hues = [bar.lines[0].get_color() for bar in bars]
+    assert hues == [FAMILIES[family].colour for family in ("gru", "lstm", "lstm")]
+    assert bars[1].lines[0].get_markersize() > bars[2].lines[0].get_markersize()  # of the larger one
 
 
 def test_neighbouring_looks_differ_in_grey() -> None:

@@ -23,6 +23,7 @@ from seqjax.laws.fitting import Fit
 from seqjax.laws.position import fit_position
 from seqjax.laws.ratios import crossing, matched_ratio
 from seqjax.plots import fits as figures
+from seqjax.plots.positions import draw_positions
 from seqjax.plots.style import check_name, save, shown
 
 
@@ -44,7 +45,7 @@ def test_any_name_is_drawn_as_it_is(name: str, tmp_path: Path) -> None:
     curve = (4.5 * np.arange(1.0, 65.0) ** -0.5 + 2, np.full(64, 0.01))
     made = [
         figures.draw_fits(groups, crossing(*FITS, names=(name, "other"))),
-        figures.draw_positions({name: curve, "b": curve}, {name: fit_position(*curve, bootstrap=0)}, {}),
+        draw_positions({name: curve, "b": curve}, {name: fit_position(*curve, bootstrap=0)}, {}),
         figures.draw_ratio(matched_ratio(*FITS), (name, "other")),
     ]
     with warnings.catch_warnings():

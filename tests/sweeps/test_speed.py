@@ -147,13 +147,30 @@ def test_speeds_that_cannot_be_kept_are_no_error(batch: Any, tmp_path: Path) -> 
 
 
 def test_a_first_step_that_fails_is_told_before_anything_starts(batch: Any, tmp_path: Path) -> None:
-    def answer(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        good = {"outcome": "done", "step_seconds": 0.1, "compile_seconds": 1.0}
-        return [good if request["lanes"] == 1 else bad for request in requests]
+    good = {"outcome": "done", "step_seconds": 0.1, "compile_seconds": 1.0}
+
+    def answer(requests: list[dict[str, Any]], heard: Any) -> list[dict[str, Any]]:
+        answers = [good if request["lanes"] == 1 else bad for request in requests]
+        for index, one in enumerate(answers):
+            heard(index, one)
+        return answers
 
     bad = {"outcome": "error", "reason": "RESOURCE_EXHAUSTED"}
     speeds = Speeds(tmp_path / "speeds.json", "here")
     calibrate(speeds, [(batch(8), 4)], 1, answer)  # alone it can be trained
     assert speeds.step_seconds(batch(8), 4) == pytest.approx(4 * 0.1)
     with pytest.raises(UserError, match=r"^lstm-2x16-\w+: a first step was tried and failed \(RESOURCE_EXHAUSTED\)"):
-        calibrate(speeds, [(batch(16), 1)], 1, lambda requests: [bad for _ in requests])
+        calibrate(speeds, [(batch(16), 1)], 1, lambda requests, heard: [bad for _ in requests])
+
+
+def test_what_was_measured_is_kept_when_the_rest_is_stopped(batch: Any, tmp_path: Path) -> None:
+    def stopped(requests: list[dict[str, Any]], heard: Any) -> list[dict[str, Any]]:
+        heard(0, {"outcome": "done", "step_seconds": 0.1, "compile_seconds": 1.0})
+        raise KeyboardInterrupt
+
+    told: list[tuple[int, int]] = []
+    programs = [(batch(8), 1), (batch(16), 1)]
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(Speeds(tmp_path / "speeds.json", "here"), programs, 1, stopped, lambda *counts: told.append(counts))
+    again = Speeds(tmp_path / "speeds.json", "here")
+    assert told == [(1, 2)] and len(again.missing(programs)) == 1

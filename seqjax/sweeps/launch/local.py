@@ -189,12 +189,12 @@ class Pool:
             self.tick([task.unit for task in self.busy.values()], [task.unit for task in self.waiting])
 
     def ask_all(
-        self, requests: Sequence[dict[str, Any]], heard: Callable[[int], None] = lambda answers: None
+        self, requests: Sequence[dict[str, Any]], heard: Callable[[int, dict[str, Any]], None] = lambda *_: None
     ) -> list[dict[str, Any]]:
         """Answer requests in parallel, each on its ``threads`` cores or on one accelerator.
 
         Args:
-            heard: called after each answer with the number of answers so far.
+            heard: called after each answer with the place of its request, and the answer.
         """
         answers: list[dict[str, Any]] = [{"outcome": "died", "reason": "stopped"} for _ in requests]
         waiting = list(enumerate(requests))
@@ -209,7 +209,7 @@ class Pool:
                 worker = key.data
                 index = at_work.pop(worker)
                 answers[index] = self._release(worker)
-                heard(len(requests) - len(waiting) - len(at_work))
+                heard(index, answers[index])
         for worker in list(at_work):
             worker.process.kill()
             self._release(worker)

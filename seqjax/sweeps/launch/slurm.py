@@ -159,6 +159,21 @@ def _parameters(options: SlurmOptions, name: str) -> dict[str, Any]:
     }
 
 
+def header(options: SlurmOptions, name: str, jobs: int) -> str:
+    """The lines of the batch script that tell Slurm what each job of an array needs."""
+    asked = _parameters(options, name)
+    at_once, more = asked.pop("array_parallelism"), asked.pop("additional_parameters")
+    setup = asked.pop("setup")
+    asked |= {"array": f"0-{jobs - 1}%{min(at_once, jobs)}"} if jobs > 1 else {}
+    asked |= more
+    lines = [
+        f"#SBATCH --{key.replace('_', '-')}" + f"={value}" * (value is not True)
+        for key, value in asked.items()
+        if value not in (None, False)
+    ]
+    return "\n".join(["#!/bin/bash", *lines, *setup])
+
+
 def _make_private(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,72 @@
+"""The figure of losses by position: a colour and a mark a family, a dash and a width a size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from seqjax.laws.fitting import Fit
+from seqjax.laws.position import Plateau, binned, power_words
+from seqjax.plots.labels import looks_of
+from seqjax.plots.style import DASHES, NAMES, figure, log_axis, shown, styled, widened
+
+INSIDE = 4  # curves whose legend is drawn inside the axes; that of more stands beside them
+
+
+@styled
+def draw_positions(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    fits: Mapping[str, Fit] | None = None,
+    plateaus: Mapping[str, Plateau] | None = None,
+    groups: Mapping[str, tuple[str, float]] | None = None,
+) -> Figure:
+    """Loss per token against its position in the context, with 95 % bars, laws and plateaus.
+
+    Args:
+        curves: name -> losses and standard errors at positions 1, 2, ...
+        groups: name -> family and number of parameters; None: each curve has a look of its own.
+    """
+    many = len(curves) > INSIDE
+    made, axes = figure(9.6 if many else 6.4, max(4.6, 0.3 * len(curves)))
+    ax = axes[0, 0]
+    groups = groups or {name: (name, 1.0) for name in curves}
+    looks = looks_of(dict.fromkeys(family for family, _ in groups.values()))
+    losses, length = [], 1
+    for name, (loss, error) in curves.items():
+        family, size = groups[name]
+        sizes = sorted({other for kind, other in groups.values() if kind == family})
+        rank, look = sizes.index(size), looks[family]
+        dash = DASHES[rank % len(DASHES)] if len(sizes) > 1 else look.dash
+        bins = binned(loss, error)
+        losses.append(bins.loss)
+        length = max(length, len(loss))
+        words = [shown(name, 52)]
+        if fits and name in fits:
+            line = np.geomspace(2, len(loss), 100)
+            fit = fits[name]
+            words.append(power_words(fit))
+            ax.plot(line, fit.law.loss(fit.theta, {"position": line}), ls=dash, color=look.colour, lw=0.8 + 0.4 * rank)
+        else:
+            ax.plot(bins.center, bins.loss, ls=dash, color=look.colour, lw=0.7, alpha=0.6)
+        if plateaus and name in plateaus:
+            words.append(_plateau_words(plateaus[name]))
+        ax.errorbar(bins.center, bins.loss, 1.96 * bins.error, marker=look.marker, ls="", color=look.colour,
+                    ms=3 + rank, mfc="white", mew=1.1, elinewidth=0.9, label="\n".join(words))  # fmt: skip
+    log_axis(ax, "x", 0.9, length * 1.15, plain=True)
+    log_axis(ax, "y", *widened(np.concatenate(losses), 0.1), plain=True)
+    ax.set_xlabel(NAMES["position"])
+    ax.set_ylabel(NAMES["loss"])
+    if many:
+        made.legend(loc="outside right upper", fontsize=7)
+    else:
+        ax.legend(loc="upper right")
+    return made
+
+
+def _plateau_words(found: Plateau) -> str:
+    if found.position is None:
+        return "falls to the end"
+    high = "the end" if np.isinf(found.high) else f"{found.high:.0f}"
+    return f"flat from {found.position:.0f} on ({found.low:.0f} to {high})"
