@@ -9,7 +9,8 @@ found.optimal(flops=1e21)                               # the best N and D
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit, Prediction, predict
 from seqjax.laws.forms import LAWS, Constant, Law
-from seqjax.laws.frontier import envelope, isoflops
+from seqjax.laws.frontier import envelope
+from seqjax.laws.isoflop import isoflops
 from seqjax.laws.points import Points, make_points, read_points
 
 __all__ = [
