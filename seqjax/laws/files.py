@@ -47,6 +47,7 @@ def to_dict(fit: Fit) -> dict[str, Any]:
         "left_out": [{"row": gone.row, "rule": gone.rule} for gone in points.left_out],
         "conventions": points.conventions,
         "notes": list(points.notes),
+        "clusters": points.clusters,
         "details": fit.details,
         "failed_draws": fit.failed_draws,
         "points": {
@@ -88,6 +89,7 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
             dict(saved["conventions"]),
             tuple(LeftOut(**gone) for gone in saved["left_out"]),
             tuple(saved["notes"]),
+            saved.get("clusters", ""),
         ),
         draws=np.array(saved["draws"], np.float64) if saved["draws"] else np.empty((0, len(law.constants))),
         starts=saved["starts"],

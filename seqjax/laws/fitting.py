@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.laws.checkpoints import followed, note_of
 from seqjax.laws.forms import Law
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
 from seqjax.laws.minimise import Minima, Residuals, minimise
@@ -224,15 +225,17 @@ def fit_constants(
     if bootstrap and bootstrap < LEAST_DRAWS:
         raise UserError(f"bootstrap: {bootstrap} refits have no 95 % interval; ask for {LEAST_DRAWS} or more, or none")
     places = np.unique(np.column_stack([points.variables[name] for name in law.variables]), axis=0)
-    different = min(len(places), len(np.unique(points.cluster)))
-    if different <= len(law.constants):
+    if len(places) <= len(law.constants):
         raise UserError(
-            f"{law.name} has {len(law.constants)} constants ({', '.join(law.names)}): {different} different points of "
-            f"{' and '.join(law.variables)} are too few for a fit" + _why_few(points)
+            f"{law.name} has {len(law.constants)} constants ({', '.join(law.names)}): {len(places)} different points of"
+            f" {' and '.join(law.variables)} are too few for a fit" + _why_few(points)
         )
     best, starts, agreeing = best_of_many(
         law, points, delta, law.starts_SxP() if starts_SxP is None else np.asarray(starts_SxP)
     )
+    points = _clustered(points, law, best.theta_SxP[0])
+    if len(np.unique(points.cluster)) <= len(law.constants):
+        bootstrap = 0
     draws, failed = refits(law, points, best.theta_SxP[0], delta, bootstrap, seed)
     return Fit(
         law=law,
@@ -249,6 +252,22 @@ def fit_constants(
         rests=bool(best.rests_S[0]),
         failed_draws=failed,
     )
+
+
+def _clustered(points: Points, law: Law, theta: np.ndarray) -> Points:
+    """The points, with those of one N as one cluster where they look like checkpoints; a note if clusters are few."""
+    if not points.clusters and {"params", "tokens"} <= set(points.variables):
+        residuals = np.log(points.loss / law.loss(theta, points.variables))
+        if rho := followed(points.variables["params"], points.variables["tokens"], residuals):
+            cluster = np.unique(points.variables["params"], return_inverse=True)[1]
+            words = "checkpoints of one run"
+            points = replace(points, cluster=cluster, clusters=words, notes=(*points.notes, note_of(rho)))
+    if (count := len(np.unique(points.cluster))) <= len(law.constants):
+        note = (
+            f"{count} independent runs do not say how sure {len(law.constants)} constants are: there are no intervals"
+        )
+        points = replace(points, notes=(*points.notes, note))
+    return points
 
 
 def _why_few(points: Points) -> str:

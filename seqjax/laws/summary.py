@@ -117,7 +117,7 @@ def checklist(fit: Fit) -> str:
          f"{len(points)} points, {len(np.unique(points.cluster))} different; {spans}"),
         ("Are N and D varied independently?", _independence(fit)),
         ("Are checkpoints of one run used?",
-         "points with equal variables, or of one cluster, share their noise: "
+         f"{points.clusters or 'points with equal variables'} share their noise: "
          f"{len(points) - len(np.unique(points.cluster))} such repetitions"),
         ("Which points are left out, by which rule?", rules),
         ("How were learning rates chosen?",
