@@ -23,10 +23,15 @@ def add_parser(commands: Any) -> None:
         seqjax frontier runs/isoflop --by family --plot isoflop.png
         seqjax frontier table.csv --params 'Model Size' --flops 'Training FLOP' --where 'kind == "isoflop"'
         seqjax frontier runs/first --envelope --by family
+        seqjax frontier checkpoints.csv --envelope --params N --tokens D --loss loss
         """,
     )
     tables.add_options(parser)
-    parser.add_argument("--envelope", action="store_true", help="approach 1: from the validation curves of run folders")
+    parser.add_argument(
+        "--envelope",
+        action="store_true",
+        help="approach 1: from the validation curves of run folders, or a table of checkpoints",
+    )
     parser.add_argument(
         "--window",
         type=number(above=1),
@@ -94,9 +99,10 @@ def _exponent(law: Any) -> str:
 
 
 def _print_envelope(points: Any, options: argparse.Namespace) -> None:
-    from seqjax.laws.frontier import envelope
+    from seqjax.laws.frontier import curves_of, envelope
 
-    curves = _curves(options.places, points)
+    folders = any(place.is_dir() for place in options.places)
+    curves = _curves(options.places, points) if folders else curves_of(points)
     found = envelope(curves, bootstrap=options.bootstrap, seed=options.seed)
     print(f"  {len(curves)} training curves, envelope from {found.x.min():.3g} to {found.x.max():.3g} FLOP")
     print(f"  N ~ C^a, a = {_exponent(found)}")

@@ -14,6 +14,7 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
+MOST_NAMED = 4
 SHORT = {
     "family": "model.family",
     "layers": "model.n_layers",
@@ -104,6 +105,8 @@ def points_by_group(
             near = did_you_mean(unknown, groups)
             raise UserError(f"--families {unknown}: there is no such {options.by}{near}; there are {', '.join(groups)}")
         groups = {name: groups[name] for name in only}
+    else:
+        groups = _with_rows(groups, table.index[keep], options)
     cluster = clusters(table) if clusters else None
     if options.cluster is not None:
         cluster = written[_label_column(table, "cluster", options.cluster)]
@@ -113,6 +116,15 @@ def points_by_group(
             found[group] = _points(rows, options, sorted(wanted), cluster)
     if not found:
         raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
+    return found
+
+
+def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """The groups with a row that ``--where`` keeps; the others are told."""
+    found = {name: rows for name, rows in groups.items() if rows.index.isin(kept).any()}
+    if gone := [name for name in groups if name not in found]:
+        named = ", ".join(gone[:MOST_NAMED]) + f" and {len(gone) - MOST_NAMED} more" * (len(gone) > MOST_NAMED)
+        print(f"note: --where leaves no row of {options.by} {named}", file=sys.stderr)
     return found
 
 

@@ -8,6 +8,7 @@ Each flag is a line that begins with its kind:
     collinear   two variables vary together, so their exponents cannot be separated
     floor       E is not determined: its interval reaches 0, or it is above measured losses
     exponent    the interval of an exponent includes 0
+    undetermined  a constant has no effect, no end to its likelihood, or an interval over many decades
     correlated  two constants are strongly correlated over the refits
     trend       the residuals rise, fall or bend with a variable of the law or with C
     split       there is no compute-optimal split, or not in all refits
@@ -40,6 +41,7 @@ HELD_OUT = 0.1  # share of the clusters, by most compute
 MOST_LEFT_OUT = 400  # clusters that are left out one at a time
 SIDES = np.concatenate([np.linspace(0.25, 5.0, 20), [7, 10, 15, 25, 40]])  # standard errors, for a profile
 WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal; above it the constants are not determined
+DECADES = 6.0  # of the interval of a positive constant; above it, it is not determined
 CHI2 = 3.841  # 95 % point of chi squared with one degree of freedom
 LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U"}
 
@@ -284,11 +286,31 @@ def _of_the_constants(fit: Fit) -> list[str]:
         low, high = intervals.get(constant.name, (1.0, 1.0))
         if not constant.positive and low <= 0 <= high:
             found.append(f"exponent: the interval of {constant.name} includes 0")
+    found += _undetermined(fit)
     if fit.condition > WORST_CONDITION:
         found.append(f"correlated: a combination of constants is not determined (condition {fit.condition:.1g})")
     strong = [f"{pair} ({r:+.3f})" for pair, r in fit.details["correlations"].items() if abs(r) > CORRELATED]
     if strong:
         found.append(f"correlated: known only together: {'; '.join(strong)}")
+    return found
+
+
+def _undetermined(fit: Fit) -> list[str]:
+    found = []
+    for constant in fit.law.constants:
+        name = constant.name
+        low, high = fit.intervals.get(name, (1.0, 1.0))
+        first, last = fit.details["profiles"].get(name, (1.0, 1.0))
+        if fit.intervals and name not in fit.intervals:
+            found.append(
+                f"undetermined: {name} has no effect on these losses: {fit.constants[name]:.4g} is where the fit began"
+            )
+        elif constant.name == "E":
+            continue  # see floor
+        elif not (np.isfinite((first, last)).all() and (first > 0 or not constant.positive)):
+            found.append(f"undetermined: {name}: the likelihood allows {first:.3g} to {last:.3g}")
+        elif constant.positive and not high < low * 10**DECADES:
+            found.append(f"undetermined: {name}: its interval, {low:.3g} to {high:.3g}, spans many decades")
     return found
 
 

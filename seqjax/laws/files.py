@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from seqjax import __version__
-from seqjax.errors import UserError
+from seqjax.errors import UserError, did_you_mean
 from seqjax.host.disk import check_place, finite, write_json
 from seqjax.host.own_code import class_of, is_own, sha256_of
 from seqjax.laws.fitting import Fit
@@ -117,15 +117,16 @@ def write_fits(path: Path, fits: Mapping[str, Fit]) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_fits(path: Path, law: str | None = None, trust: bool = False) -> dict[str, Fit]:
+def read_fits(path: Path, law: str | None = None, trust: bool = False, group: str | None = None) -> dict[str, Fit]:
     """The fits in a file by group; a single fit has the group "".
 
     Args:
+        group: only this one.
         law: ``FILE.py:LAW``, where the fits are of a law of the user's own; its code is run.
         trust: run the code of that law that the file of fits holds.
     Raises:
-        UserError: the file cannot be read, is not a file of fits, or is damaged; the code of a law is not named, or
-            has changed.
+        UserError: the file cannot be read, is not a file of fits, or is damaged; there is no such group; the code of a
+            law is not named, or has changed.
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -138,14 +139,19 @@ def read_fits(path: Path, law: str | None = None, trust: bool = False) -> dict[s
     fits = saved.get("fits", {"": saved})
     if not (isinstance(fits, dict) and fits and all(isinstance(fit, dict) for fit in fits.values())):
         raise UserError(f"{path}: is damaged: it holds no fits")
+    if group is not None:
+        if group not in fits:
+            there = "holds one fit, without groups" if list(fits) == [""] else f"there are {', '.join(fits)}"
+            raise UserError(f"--group {group}: is not in {path}{did_you_mean(group, fits)}; {there}")
+        fits = {group: fits[group]}
     _load_laws(path, fits, law, trust)
     found = {}
-    for group, fit in fits.items():
+    for name, fit in fits.items():
         try:
-            found[group] = from_dict(fit)
+            found[name] = from_dict(fit)
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{path}: is damaged: {error}") from None
-        if damage := _damage(found[group], fit):
+        if damage := _damage(found[name], fit):
             raise UserError(f"{path}: was changed by hand or is damaged: {damage}")
     return found
 

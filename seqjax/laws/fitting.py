@@ -31,6 +31,7 @@ DELTAS = {"huber": 1e-3, "lad": 1e-6, "least-squares": 1e3}
 """The delta of each objective where none is given. In log L, residuals of 1e3 do not occur."""
 COARSE, SHARPER = 0.1, 10.0  # a small delta is reached from a large one in steps of such a factor
 AGREE = 1e-6  # starts agree with the best when their values differ by less than this share
+STILL = 1e-9  # largest spread of theta over refits to points that lie on the law
 SAME = 4  # decimals of theta to which two copies are at the same point
 
 
@@ -74,11 +75,17 @@ class Fit:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval of each constant (percentiles of ``draws``); empty with fewer than 40 refits."""
+        """95 % bootstrap interval of each constant (percentiles of ``draws``); empty with fewer than 40 refits.
+
+        A constant without effect on the losses has none: it is the same in all draws.
+        """
         if len(self.draws) < LEAST_DRAWS:
             return {}
         bounds = bounds_of(self.law.constants_of(self.draws))
-        return {name: (float(low), float(high)) for name, low, high in zip(self.law.names, *bounds, strict=True)}
+        spread = np.ptp(self.draws, axis=0)
+        moves = (spread > 0) | (spread.max() < STILL)
+        found = zip(self.law.names, *bounds, moves, strict=True)
+        return {name: (float(low), float(high)) for name, low, high, varies in found if varies}
 
     @property
     def residuals(self) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.intervals import bounds_of
+from seqjax.laws.points import Points
 from seqjax.laws.weighing import PowerLaw
 
 
@@ -52,6 +53,29 @@ def envelope(
     slope, intercept = np.polyfit(np.log(x), np.log(y), 1)
     low, high = bounds_of(np.reshape(slopes, (-1, 1)))[:, 0]
     return PowerLaw(float(np.exp(intercept)), float(slope), (float(low), float(high)), x, y)
+
+
+def curves_of(points: Points) -> dict[float, tuple[np.ndarray, np.ndarray]]:
+    """Training curves for :func:`envelope` from points that are checkpoints: those of one N are one run.
+
+    Raises:
+        UserError: no N has several points, or there are several runs of one N.
+    """
+    params, flops = points.variables["params"], points.variables["flops"]
+    found = {}
+    for n in np.unique(params):
+        rows = np.flatnonzero(params == n)
+        rows = rows[np.argsort(flops[rows], kind="stable")]
+        runs = len(np.unique(points.cluster[rows])) if points.clusters else 1
+        if runs > 1 or len(np.unique(flops[rows])) < len(rows):
+            raise UserError(
+                f"{points.rows[rows[0]]}: there are several runs of N = {n:g}: keep one of each size with --where"
+            )
+        if len(rows) > 1:
+            found[float(n)] = (flops[rows], points.loss[rows])
+    if not found:
+        raise UserError("approach 1 needs the losses along training: several rows of each N, a checkpoint each")
+    return found
 
 
 def _along(flops: np.ndarray, loss: np.ndarray, at: np.ndarray) -> np.ndarray:

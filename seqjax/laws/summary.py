@@ -9,6 +9,9 @@ import numpy as np
 
 from seqjax.laws.diagnostics import LETTERS
 from seqjax.laws.fitting import DELTAS, Fit
+from seqjax.laws.points import Points
+
+NEAR_6ND = 0.1  # largest median of |log of FLOPs over 6 N D| that is not remarked
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -94,7 +97,18 @@ def _split_line(fit: Fit) -> str:
     if np.isnan(slope):
         return ""
     sure = f" (95 %: {low:.3f} to {high:.3f})" if np.isfinite(low) else ""
-    return f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}, for C = 6 N D"
+    split = f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}"
+    return f"{split}, for C = 6 N D{other_flops(fit.points)}"
+
+
+def other_flops(points: Points) -> str:
+    """A remark where the FLOPs of the points are not about 6 N D, else ""."""
+    if not {"params", "tokens", "flops"} <= set(points.variables):
+        return ""
+    over = points.variables["flops"] / (6.0 * points.variables["params"] * points.variables["tokens"])
+    if np.abs(np.log(np.median(over))) < NEAR_6ND:
+        return ""
+    return f" (the FLOPs of these points are {number(over.min(), 3)} to {number(over.max(), 3)} times that)"
 
 
 def checklist(fit: Fit) -> str:
