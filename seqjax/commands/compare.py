@@ -7,8 +7,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from seqjax.commands import fitting, tables
 from seqjax.commands import options as shared
-from seqjax.commands import tables
 from seqjax.config.plain import number
 from seqjax.errors import UserError
 
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         default="kaplan-n",
         help="a law of one variable: kaplan-n, offset-n ... or FILE.py:LAW of your own [kaplan-n]",
     )
-    parser.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="[huber]")
+    fitting.add_options(parser)
     parser.add_argument(
         "--losses",
         type=number(above=0),
@@ -51,7 +51,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     options.by = options.by or "family"
     from seqjax.laws.diagnostics import LETTERS
     from seqjax.laws.fits import fit
-    from seqjax.laws.own import law_named
     from seqjax.laws.ratios import crossing, matched_ratio
     from seqjax.laws.summary import describe
     from seqjax.plots.fits import check_name, draw_fits, draw_ratio
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for path in (options.plot, options.ratio):
         if path is not None:
             check_name(path)
-    law = law_named(options.law)
+    law = fitting.law_of(options)
     groups = tables.points_by_group(options, law.variables, compared=True)
     if len(groups) < 2:
         raise UserError(f"--by {options.by}: there is one group only, {', '.join(groups)}; two are needed")
@@ -68,9 +67,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     fits = {}
     for place, (group, points) in enumerate(groups.items()):  # the noise of families is independent
         with tables.apart(options, group):
-            fits[group] = fit(
-                points, law, objective=options.objective, bootstrap=options.bootstrap, seed=options.seed + place
-            )
+            fits[group] = fit(points, law, seed=options.seed + place, **fitting.how(options))
             print(f"== {options.by} {group}\n{describe(fits[group])}\n", flush=True)
     for a, b in itertools.combinations(fits, 2):
         found = crossing(fits[a], fits[b], (a, b))

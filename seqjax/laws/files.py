@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.host.disk import check_place, finite, write_json
 from seqjax.host.own_code import class_of, is_own, sha256_of
 from seqjax.laws.fitting import Fit
+from seqjax.laws.forms import Holds
+from seqjax.laws.holding import held
 from seqjax.laws.own import law_named, shelf
 from seqjax.laws.points import LeftOut, Points
 
@@ -32,6 +35,8 @@ def to_dict(fit: Fit) -> dict[str, Any]:
         **_code(fit.law.name),
         "objective": fit.objective,
         "delta": fit.delta,
+        **({"errors": fit.errors} if fit.errors != "relative" else {}),
+        **({"held": asdict(fit.law.holds)} if fit.law.holds != Holds() else {}),
         "value": fit.value,
         "params": fit.constants,
         "intervals": {name: list(interval) for name, interval in fit.intervals.items()},
@@ -54,6 +59,7 @@ def to_dict(fit: Fit) -> dict[str, Any]:
             **{name: values.tolist() for name, values in points.variables.items()},
             "loss": points.loss.tolist(),
             "cluster": points.cluster.tolist(),
+            **({} if points.weight is None else {"weight": points.weight.tolist()}),
             "rows": list(points.rows),
         },
         "draws": fit.draws.tolist(),
@@ -69,12 +75,20 @@ def _code(law: str) -> dict[str, str]:
     return {} if text is None else {"law_sha256": sha256_of(text), "law_code": text}
 
 
+def _holds(saved: Mapping[str, Any]) -> Holds:
+    """What is held; an end that is not finite is None in a file."""
+    fixed, tied, bounds = (saved.get(name, ()) for name in ("fixed", "tied", "bounds"))
+    ends = ((name, -math.inf if low is None else low, math.inf if high is None else high) for name, low, high in bounds)
+    return Holds(tuple(map(tuple, fixed)), tuple(map(tuple, tied)), tuple(ends))
+
+
 def from_dict(saved: Mapping[str, Any]) -> Fit:
     """The inverse of :func:`to_dict`."""
     points = dict(saved["points"])
     loss, cluster = np.array(points.pop("loss")), np.array(points.pop("cluster"), int)
     rows = tuple(points.pop("rows"))
-    law = law_named(saved["law"])
+    weight = points.pop("weight", None)
+    law = held(law_named(saved["law"]), _holds(saved.get("held", {})))
     return Fit(
         law=law,
         objective=saved["objective"],
@@ -90,6 +104,7 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
             tuple(LeftOut(**gone) for gone in saved["left_out"]),
             tuple(saved["notes"]),
             saved.get("clusters", ""),
+            None if weight is None else np.array(weight),
         ),
         draws=np.array(saved["draws"], np.float64) if saved["draws"] else np.empty((0, len(law.constants))),
         starts=saved["starts"],
@@ -100,6 +115,7 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
         failed_draws=saved["failed_draws"],
         flags=tuple(saved["flags"]),
         details=saved["details"],
+        errors=saved.get("errors", "relative"),
     )
 
 

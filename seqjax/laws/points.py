@@ -63,6 +63,7 @@ class Points:
         left_out: rows of the table that are not fitted.
         notes: remarks on the points for a reader of the fit.
         clusters: what a cluster is, in words; "": points with equal variables.
+        weight: of each point in the objective, float64 [n], with a mean of 1; None: 1.
     """
 
     variables: dict[str, np.ndarray]
@@ -73,6 +74,7 @@ class Points:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     clusters: str = ""
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -88,6 +90,7 @@ class Points:
             variables=variables,
             loss=self.loss[keep],
             cluster=cluster,
+            weight=None if self.weight is None else self.weight[keep],
             rows=rows,
             left_out=self.left_out + gone,
         )
@@ -120,6 +123,7 @@ def read_points(
     where: str | None = None,
     drop_highest: int = 0,
     cluster: str | pd.Series | None = None,
+    weights: str | None = None,
     unique: bool = True,
     source: str = "the table",
 ) -> Points:
@@ -136,6 +140,7 @@ def read_points(
         drop_highest: number of rows with the highest losses to leave out.
         cluster: column of clusters, or one label per row; None: the column of runs where it shows checkpoints (see
             :mod:`seqjax.laws.checkpoints`), else points with equal variables.
+        weights: column of weights in the objective; they are divided by their mean.
         unique: whether two equal rows are an error.
         source: name of the table in errors.
     Raises:
@@ -185,7 +190,15 @@ def read_points(
         _refuse_equal_rows(values, _keys(table[keep], _telling_apart(table)), kept_labels, source)
     loss = values.pop("loss")
     groups, clusters = _clusters(table.loc[keep], values, cluster, source, notes)
-    points = Points(values, loss, groups, tuple(kept_labels), conventions, tuple(left_out), tuple(notes), clusters)
+    weight = None
+    if weights is not None:
+        column = _column(table, "weights", weights, source)
+        weight = _numbers(table.loc[keep, column], column, kept_labels, source)
+        weight = weight / weight.mean()
+        notes.append(f"rows are weighed by the column '{column}'")
+    points = Points(
+        values, loss, groups, tuple(kept_labels), conventions, tuple(left_out), tuple(notes), clusters, weight
+    )
     if drop_highest:
         if drop_highest >= len(points):
             raise UserError(f"{source}: cannot leave out the {drop_highest} highest losses of {len(points)} rows")

@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 
 from seqjax.laws.diagnostics import LETTERS
-from seqjax.laws.fitting import DELTAS, Fit
+from seqjax.laws.fitting import Fit, repeated_noise
 from seqjax.laws.points import Points
+from seqjax.laws.searching import DELTAS
 
 NEAR_6ND = 0.1  # largest median of |log of FLOPs over 6 N D| that is not remarked
 
@@ -39,6 +40,8 @@ def describe(fit: Fit) -> str:
     rows = [("constant", "value", "95 % bootstrap", "95 % profile")]
     for name, value in fit.constants.items():
         rows.append((name, number(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name)))))
+    rows += [(name, number(value), "fixed", "") for name, value in law.holds.fixed]
+    rows += [(name, f"= {other}", "tied", "") for name, other in law.holds.tied]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
               for row in rows]  # fmt: skip
@@ -47,6 +50,8 @@ def describe(fit: Fit) -> str:
         lines.append(split)
     if "scatter" in fit.details:
         lines.append(f"residuals scatter by {fit.details['scatter']:.2%} of the loss")
+    if noise := repeated_noise(points):
+        lines.append(f"repeated runs scatter by {noise:.2%}; the noise of refits is at least that large")
     if not fit.intervals:
         lines.append("no refits, so no intervals; floor, exponents, correlations and influence were not examined")
     if held := fit.details.get("hold_out"):
@@ -84,9 +89,10 @@ def _data_lines(fit: Fit) -> list[str]:
 
 def objective_words(fit: Fit) -> str:
     """The objective with its delta."""
+    of = "log L" if fit.errors == "relative" else "L in nats"
     if fit.objective == "least-squares":
-        return "least squares of log L"
-    name = "least absolute deviations of log L (Huber, delta 1e-6)" if fit.objective == "lad" else "Huber of log L"
+        return f"least squares of {of}"
+    name = f"least absolute deviations of {of} (Huber, delta 1e-6)" if fit.objective == "lad" else f"Huber of {of}"
     return f"{name}, delta {fit.delta:g}" if fit.objective != "lad" or fit.delta != DELTAS["lad"] else name
 
 
