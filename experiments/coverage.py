@@ -28,8 +28,9 @@ from seqjax.config.plain import whole
 from seqjax.host.disk import write_json
 from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
-from seqjax.laws.fitting import DELTAS, deltas_to, refit, refits
+from seqjax.laws.fitting import refits
 from seqjax.laws.forms import LAWS
+from seqjax.laws.searching import DELTAS, deltas_to, refit
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"

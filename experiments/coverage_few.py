@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.laws.fitting import DELTAS, Fit, deltas_to, refit, refits
+from seqjax.laws.fitting import Fit, refits
 from seqjax.laws.forms import LAWS, Law
 from seqjax.laws.points import Points, make_points
 from seqjax.laws.ratios import crossing, matched_ratio
+from seqjax.laws.searching import DELTAS, deltas_to, refit
 
 NOISE, ORACLE = 3e-3, 300
 CASES = {

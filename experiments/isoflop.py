@@ -21,7 +21,7 @@ from common import run
 from seqjax.errors import UserError
 from seqjax.host.guard import guarded
 from seqjax.laws import read_points
-from seqjax.laws.frontier import isoflops
+from seqjax.laws.isoflop import isoflops
 from seqjax.laws.points import at_best_rates
 from seqjax.plots.fits import draw_isoflops
 

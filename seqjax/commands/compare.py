@@ -7,8 +7,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from seqjax.commands import fitting, tables
 from seqjax.commands import options as shared
-from seqjax.commands import tables
+from seqjax.config.plain import number
 from seqjax.errors import UserError
 
 
@@ -29,7 +30,14 @@ def add_parser(commands: Any) -> None:
         default="kaplan-n",
         help="a law of one variable: kaplan-n, offset-n ... or FILE.py:LAW of your own [kaplan-n]",
     )
-    parser.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="[huber]")
+    fitting.add_options(parser)
+    parser.add_argument(
+        "--losses",
+        type=number(above=0),
+        nargs="+",
+        metavar="L",
+        help="compare at these losses, nats [over the range that both reach]",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw points, laws and the crossing (png, svg, pdf)")
     parser.add_argument("--ratio", type=Path, metavar="FILE", help="draw the ratio at matched loss")
     parser.set_defaults(run=run)
@@ -42,7 +50,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     options.by = options.by or "family"
     from seqjax.laws.diagnostics import LETTERS
     from seqjax.laws.fits import fit
-    from seqjax.laws.own import law_named
     from seqjax.laws.ratios import crossing, matched_ratio
     from seqjax.laws.summary import describe
     from seqjax.plots.fits import check_name, draw_fits, draw_ratio
@@ -50,18 +57,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for path in (options.plot, options.ratio):
         if path is not None:
             check_name(path)
-    law = law_named(options.law)
+    law = fitting.law_of(options)
     groups = tables.points_by_group(options, law.variables, compared=True)
     if len(groups) < 2:
         raise UserError(f"--by {options.by}: there is one group only, {', '.join(groups)}; two are needed")
     if (options.plot or options.ratio) and len(groups) > 2:
         raise UserError(f"command line: figures are of two groups; --by {options.by} makes {len(groups)}: use --where")
     fits = {}
-    for number, (group, points) in enumerate(groups.items()):  # the noise of families is independent
+    for place, (group, points) in enumerate(groups.items()):  # the noise of families is independent
         with tables.apart(options, group):
-            fits[group] = fit(
-                points, law, objective=options.objective, bootstrap=options.bootstrap, seed=options.seed + number
-            )
+            fits[group] = fit(points, law, seed=options.seed + place, **fitting.how(options))
             print(f"== {options.by} {group}\n{describe(fits[group])}\n", flush=True)
     for a, b in itertools.combinations(fits, 2):
         found = crossing(fits[a], fits[b], (a, b))
@@ -69,21 +74,27 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if options.plot:
             shared.write_figure(draw_fits(fits, found), options.plot)
         try:
-            ratio = matched_ratio(fits[a], fits[b])
+            ratio = matched_ratio(fits[a], fits[b], options.losses)
         except UserError as error:
             print(f"no ratio at matched loss: {error}")
             continue
-        _print_ratio(ratio, f"{LETTERS[law.variables[0]]} of {a} / {b}")
+        _print_ratio(ratio, f"{LETTERS[law.variables[0]]} of {a} / {b}", len(options.losses or range(5)))
         if options.ratio:
             shared.write_figure(draw_ratio(ratio, (a, b), law.variables[0]), options.ratio)
     return tables.exit_code(options)
 
 
-def _print_ratio(ratio: Any, name: str) -> None:
+def _print_ratio(ratio: Any, name: str, rows_shown: int) -> None:
     import numpy as np
 
     sure = bool(np.isfinite(ratio.low).any())
     print(f"  {'loss':>8}  {name:>24}" + "  95 %" * sure)
-    for row in np.linspace(0, len(ratio.loss) - 1, 5).round().astype(int)[::-1]:
-        high = "inf" if np.isinf(ratio.high[row]) else f"{ratio.high[row]:.3g}"
-        print(f"  {ratio.loss[row]:>8.4f}  {ratio.ratio[row]:>24.3g}" + f"  {ratio.low[row]:.3g} to {high}" * sure)
+    rows = np.argsort(-ratio.loss, kind="stable")
+    for row in rows[np.linspace(0, len(rows) - 1, min(len(rows), rows_shown)).round().astype(int)]:
+        times = "not reached" if np.isnan(ratio.ratio[row]) else f"{ratio.ratio[row]:.3g}"
+        beyond = "" if ratio.within[row] else "  (extrapolated)"
+        print(
+            f"  {ratio.loss[row]:>8.4f}  {times:>24}"
+            + f"  {ratio.low[row]:.3g} to {ratio.high[row]:.3g}" * sure
+            + beyond
+        )

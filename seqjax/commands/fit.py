@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from seqjax.commands import fitting, tables
 from seqjax.commands import options as shared
-from seqjax.commands import tables
-from seqjax.config.plain import number
 
 
 def add_parser(commands: Any) -> None:
@@ -23,6 +22,7 @@ def add_parser(commands: Any) -> None:
         seqjax fit table.csv --law chinchilla --params 'Model Size' --flops 'Training FLOP' --loss loss \\
             --drop-highest 5 --json fit.json
         seqjax fit runs/first --law offset-c --flops exact --where '`model.n_layers` > 1' --checklist
+        seqjax fit runs/isoflop --law chinchilla --fix E=1.9 --tie beta=alpha --errors nats --objective least-squares
         seqjax fit runs/first --law my_law.py:knee --json fit.json
         seqjax fit --laws
         """,
@@ -30,9 +30,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--law", metavar="LAW", help="--laws lists them; or FILE.py:LAW [one that the table can bear]")
     parser.add_argument("--laws", action="store_true", help="list the laws")
     tables.add_options(parser)
-    how = parser.add_argument_group("fitting")
-    how.add_argument("--objective", choices=("huber", "lad", "least-squares"), default="huber", help="of log L [huber]")
-    how.add_argument("--delta", type=number(above=0), help="of Huber, in log L [1e-3]")
+    fitting.add_options(parser)
     out = parser.add_argument_group("output")
     out.add_argument("--json", type=Path, metavar="FILE", help="write the fit(s): for seqjax predict and optimal")
     out.add_argument("--plot", type=Path, metavar="FILE", help="draw points, law and residuals (png, svg, pdf)")
@@ -44,14 +42,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Read, fit, print, write."""
     shared.no_more(rest)
     from seqjax.laws.forms import LAWS
-    from seqjax.laws.own import law_named
 
     if options.laws:
         width = max(map(len, LAWS))
         print("\n".join(f"{law.name:<{width}}  {law.equation}\n{'':<{width}}  {law.source}" for law in LAWS.values()))
         return 0
     tables.check(options)
-    law = law_named(options.law) if options.law else None
+    law = fitting.law_of(options) if options.law else None
     if options.json is not None:
         from seqjax.host.disk import check_place
 
@@ -71,16 +68,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if law is None:
         law, why = law_for([*groups.values()])
         print(f"law: {law.name}, {law.equation}" + f" ({why})" * bool(why), file=sys.stderr)
+        law = fitting.law_of(options, law)
     for group, points in groups.items():
         with tables.apart(options, group), refused_if_impossible(points, law):
-            fits[group] = found = fit(
-                points,
-                law,
-                objective=options.objective,
-                delta=options.delta,
-                bootstrap=options.bootstrap,
-                seed=options.seed,
-            )
+            fits[group] = found = fit(points, law, seed=options.seed, **fitting.how(options))
             if group:
                 print(f"== {options.by} {group}")
             print(describe(found))

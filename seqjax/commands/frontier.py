@@ -8,6 +8,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.commands import tables
+from seqjax.config.plain import number
 from seqjax.errors import UserError
 from seqjax.host.wording import si
 
@@ -21,11 +22,22 @@ def add_parser(commands: Any) -> None:
         seqjax frontier runs/isoflop --by family --plot isoflop.png
         seqjax frontier table.csv --params 'Model Size' --flops 'Training FLOP' --where 'kind == "isoflop"'
         seqjax frontier runs/first --envelope --by family
+        seqjax frontier checkpoints.csv --envelope --params N --tokens D --loss loss
         """,
     )
     tables.add_options(parser)
-    parser.add_argument("--envelope", action="store_true", help="approach 1: from the validation curves of run folders")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the profiles (png, svg, pdf), a file a group")
+    parser.add_argument(
+        "--envelope",
+        action="store_true",
+        help="approach 1: from the validation curves of run folders, or a table of checkpoints",
+    )
+    parser.add_argument(
+        "--window",
+        type=number(above=1),
+        metavar="FACTOR",
+        help="fit parabolas to the sizes within this factor of the best, where sizes span more than its square [4]",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the profiles (png, svg, pdf); a file a group")
     parser.set_defaults(run=run)
 
 
@@ -33,6 +45,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print the profiles, their minima, and the power laws through them."""
     shared.no_more(rest)
     tables.check(options)
+    if options.envelope and options.window:
+        raise UserError("command line: --window is of IsoFLOP profiles: leave --envelope or --window out")
     if options.plot:
         from seqjax.plots.fits import check_name
 
@@ -49,25 +63,25 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
-    from seqjax.laws.frontier import isoflops
+    import numpy as np
 
-    found = isoflops(points, options.bootstrap, options.seed)
-    print(f"  {'C':>11}{'runs':>6}{'best N':>11}{'Akima':>11}{'D/N':>9}{'loss':>9}")
+    from seqjax.laws.isoflop import WINDOW, isoflops
+
+    found = isoflops(points, options.bootstrap, options.seed, options.window or WINDOW)
+    print(f"  {'C':>11}{'sizes':>7}{'best N':>11}{'Akima':>11}{'D/N':>9}{'loss':>9}")
     for profile in found.profiles:
         best = profile.best_params
+        akima = f"{si(profile.akima_params).strip() if np.isfinite(profile.akima_params) else '':>11}"
         if profile.problem:
-            print(f"  {si(profile.flops):>10} {len(profile.params):>6}  {profile.problem}")
+            print(f"  {si(profile.flops):>10} {len(profile.params):>7}{'':>11}{akima}  {profile.problem}")
             continue
         print(
-            f"  {si(profile.flops):>10} {len(profile.params):>6}{si(best).strip():>11}"
-            f"{si(profile.akima_params).strip():>11}{profile.best_tokens / best:>9.3g}{profile.best_loss:>9.4f}"
+            f"  {si(profile.flops):>10} {len(profile.params):>7}{si(best).strip():>11}{akima}"
+            f"{profile.best_tokens / best:>9.3g}{profile.best_loss:>9.4f}"
         )
-    low, high = found.params.interval
-    sure = f" (95 %: {low:.3f} to {high:.3f})" if low == low else ""
-    print(
-        f"  N ~ C^a, a = {found.params.exponent:.3f}{sure}; by Akima splines {found.akima_exponent:.3f}; "
-        f"D ~ C^{found.tokens.exponent:.3f}; C: {points.conventions['flops']}"
-    )
+    print(f"  N ~ C^a, a = {_exponent(found.params)}; of equal weights {found.unweighted:.3f}")
+    print(f"  D ~ C^b, b = {_exponent(found.tokens)}; C: {points.conventions['flops']}")
+    print("  by Akima splines " + (f"a = {_exponent(found.akima)}" if found.akima else "too few minima"))
     without = [profile.problem for profile in found.profiles if profile.problem]
     flags = [flag for flag in found.flags if not flag.endswith(tuple(without))] if without else list(found.flags)
     if without:
@@ -79,15 +93,19 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
         shared.write_figure(draw_isoflops(found, points.conventions.get("params", "as given")), options.plot)
 
 
-def _print_envelope(points: Any, options: argparse.Namespace) -> None:
-    from seqjax.laws.frontier import envelope
+def _exponent(law: Any) -> str:
+    low, high = law.interval
+    return f"{law.exponent:.3f}" + f" (95 %: {low:.3f} to {high:.3f})" * (low == low)
 
-    curves = _curves(options.places, points)
+
+def _print_envelope(points: Any, options: argparse.Namespace) -> None:
+    from seqjax.laws.frontier import curves_of, envelope
+
+    folders = any(place.is_dir() for place in options.places)
+    curves = _curves(options.places, points) if folders else curves_of(points)
     found = envelope(curves, bootstrap=options.bootstrap, seed=options.seed)
-    low, high = found.interval
-    sure = f" (95 %: {low:.3f} to {high:.3f})" if low == low else ""
     print(f"  {len(curves)} training curves, envelope from {found.x.min():.3g} to {found.x.max():.3g} FLOP")
-    print(f"  N ~ C^a, a = {found.exponent:.3f}{sure}")
+    print(f"  N ~ C^a, a = {_exponent(found)}")
     print("  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it")
     if options.plot:
         from seqjax.plots.fits import draw_envelope

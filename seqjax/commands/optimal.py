@@ -35,14 +35,17 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     import numpy as np
 
     from seqjax.laws.files import read_fits
+    from seqjax.laws.summary import other_flops
 
-    for group, fit in read_fits(options.fit, options.law, options.trust_code).items():
+    for group, fit in read_fits(options.fit, options.law, options.trust_code, options.group).items():
         found = fit.optimal(options.flops)
         if np.isnan(found.params).any():
             print(f"{group + ': ' if group else ''}the law falls for ever towards one side of N / D: no best split")
             continue
         counted = fit.points.conventions.get("params", "as given")
         print(f"{group + ': ' if group else ''}{fit.law.equation}; C = 6 N D, N: {counted}; 95 % intervals")
+        if remark := other_flops(fit.points):
+            print(f"  C = 6 N D{remark}")
         print(f"  {'C':>10}{'N':>11}{'':<23}{'D':>11}{'':<23}{'D/N':>10}{'loss':>9}")
         for row in range(len(found.flops)):
             n, d = found.params[row], found.tokens[row]

@@ -115,7 +115,10 @@ def add_code(parser: argparse.ArgumentParser) -> None:
 
 
 def add_law(parser: argparse.ArgumentParser) -> None:
-    """The options that make a law of the user's own known, for commands that read fits."""
+    """The options for commands that read fits: one group of several, and how a law of the user's own is known."""
+    parser.add_argument(
+        "--group", metavar="NAME", help="where FIT.json holds the fits of several groups: this one only"
+    )
     parser.add_argument("--law", metavar="FILE.py:LAW", help="where the fits are of a law of your own: its file")
     parser.add_argument("--trust-code", action="store_true", help="or run the text of it that FIT.json holds")
 

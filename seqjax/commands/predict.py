@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
         "predict",
         """
         seqjax predict fit.json --params 1e9 --tokens 2e10
-        seqjax predict laws.json --params 1e6 1e7 1e8
+        seqjax predict laws.json --group lstm --params 1e6 1e7 1e8
         """,
     )
     parser.add_argument("fit", type=Path, metavar="FIT.json", help="written by seqjax fit --json")
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     lengths = {len(values) for values in given.values()} - {1}
     if len(lengths) > 1:
         raise UserError(f"command line: {', '.join(given)}: give each the same number of values, or one")
-    for group, fit in read_fits(options.fit, options.law, options.trust_code).items():
+    for group, fit in read_fits(options.fit, options.law, options.trust_code, options.group).items():
         found = fit.predict(**{name: np.array(values) for name, values in given.items()})
         at = np.broadcast_arrays(*(np.array(given[name]) for name in fit.law.variables))
         for row in range(len(found.loss)):

@@ -15,6 +15,7 @@ from seqjax.host.optional import need_parquet
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
 TOGETHER = "all"  # --by all: no groups
+MOST_NAMED = 4
 SHORT = {
     "family": "model.family",
     "layers": "model.n_layers",
@@ -33,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in VARIABLES:
         columns.add_argument(f"--{name.replace('_', '-')}", metavar="COLUMN")
     columns.add_argument("--cluster", metavar="COLUMN", help="rows that share their noise [rows with equal variables]")
+    columns.add_argument("--weights", metavar="COLUMN", help="weight of each row in a fit [1]")
     columns.add_argument(
         "--by", metavar="COLUMN", help="separately for each value of it, such as family; all: together"
     )
@@ -107,6 +109,8 @@ def points_by_group(
             near = did_you_mean(unknown, groups)
             raise UserError(f"--families {unknown}: there is no such {options.by}{near}; there are {', '.join(groups)}")
         groups = {name: groups[name] for name in only}
+    else:
+        groups = _with_rows(groups, table.index[keep], options)
     cluster = clusters(table) if clusters else None
     if options.cluster is not None:
         cluster = written[_label_column(table, "cluster", options.cluster)]
@@ -134,6 +138,15 @@ def apart_by_family(options: argparse.Namespace) -> None:
         options.by = "family"
         names = ", ".join(sorted(map(str, found.unique())))
         print(f"note: one fit for each family, {names}; --by all fits them together", file=sys.stderr)
+
+
+def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """The groups with a row that ``--where`` keeps; the others are told."""
+    found = {name: rows for name, rows in groups.items() if rows.index.isin(kept).any()}
+    if gone := [name for name in groups if name not in found]:
+        named = ", ".join(gone[:MOST_NAMED]) + f" and {len(gone) - MOST_NAMED} more" * (len(gone) > MOST_NAMED)
+        print(f"note: --where leaves no row of {options.by} {named}", file=sys.stderr)
+    return found
 
 
 @contextlib.contextmanager
@@ -169,6 +182,7 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: A
         where=options.where,
         drop_highest=options.drop_highest,
         cluster=cluster,
+        weights=options.weights,
         source=_source(options.places),
     )
     if options.critical_batch:

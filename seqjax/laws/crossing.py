@@ -127,7 +127,7 @@ def _crossing(a: Surface, b: Surface, names: tuple[str, str], n: float, costs: t
     first, last = span_at(a.points, b.points, n, costs)
     log_u = np.arange(np.log(first) - BEYOND, np.log(last) + BEYOND + FINE, FINE)
     gap = gaps(a, b, np.full(len(log_u), n), np.exp(log_u), costs, draws=True)
-    return _place(n, gap, log_u, (first, last), names, outside_sizes(a.points, b.points, n))
+    return place_of(n, gap, log_u, (first, last), names, outside_sizes(a.points, b.points, n))
 
 
 def gaps(
@@ -170,7 +170,7 @@ def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tu
     return float(first), float(last)
 
 
-def _place(
+def place_of(
     params: float,
     gap_SxM: np.ndarray,
     log_u: np.ndarray,
@@ -178,7 +178,11 @@ def _place(
     names: tuple[str, str],
     outside: bool = False,
 ) -> Place:
-    """The crossing of the first row, with the interval from the others."""
+    """The crossing from gaps of two families at ``log_u``: that of the first row, its interval from the others.
+
+    Of several crossings it is the one nearest to the middle of ``span``. A row that does not cross in the same
+    direction counts as a crossing at 0 or at infinity.
+    """
     inside = np.log(span)
     middle = float(np.mean(inside))
     falls = _upward(-gap_SxM[:1], log_u, middle)[0]
@@ -228,7 +232,7 @@ def direct(
             log_d = log_u - np.log(cost(n))
             samples.append(_curve(points, rows, log_d, pool, draws, rng))
         count = min(map(len, samples))
-        found.append(_place(n, samples[0][:count] - samples[1][:count], log_u, span, names))
+        found.append(place_of(n, samples[0][:count] - samples[1][:count], log_u, span, names))
     return found
 
 

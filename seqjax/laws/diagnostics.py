@@ -8,6 +8,8 @@ Each flag is a line that begins with its kind:
     collinear   two variables vary together, so their exponents cannot be separated
     floor       E is not determined: its interval reaches 0, or it is above measured losses
     exponent    the interval of an exponent includes 0
+    bound       a constant is at the end that it was given
+    undetermined  a constant has no effect, no end to its likelihood, or an interval over many decades
     correlated  two constants are strongly correlated over the refits
     trend       the residuals rise, fall or bend with a variable of the law or with C
     split       there is no compute-optimal split, or not in all refits
@@ -28,10 +30,11 @@ import numpy as np
 from scipy import stats
 
 from seqjax.laws import mixed
-from seqjax.laws.fitting import Fit, deltas_to, refit
+from seqjax.laws.fitting import Fit
 from seqjax.laws.forms import Law
 from seqjax.laws.intervals import LEAST_DRAWS
 from seqjax.laws.points import Points
+from seqjax.laws.searching import deltas_to, refit
 
 FEW_AGREE = 0.05
 LEAST_RANGE = 10.0  # largest over smallest value of a variable
@@ -42,6 +45,8 @@ HELD_OUT = 0.1  # share of the clusters, by most compute
 MOST_LEFT_OUT = 400  # clusters that are left out one at a time
 SIDES = np.concatenate([np.linspace(0.25, 5.0, 20), [7, 10, 15, 25, 40]])  # standard errors, for a profile
 WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal; above it the constants are not determined
+DECADES = 6.0  # of the interval of a positive constant; above it, it is not determined
+AT_BOUND = 1e-3  # share of the width between bounds within which a constant is at one of them
 CHI2 = 3.841  # 95 % point of chi squared with one degree of freedom
 LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U"}
 
@@ -101,19 +106,18 @@ def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
     theta = fit.theta + np.clip(spread[held] / variance[held, None], -1e3, 1e3) * moves[:, None]
     theta[np.arange(len(held)), held] = fit.theta[held] + moves
     free = np.arange(count) != held[:, None]
-    found = refit(fit.law, fit.points, theta, deltas_to(fit.delta)[-2:], free_SxP=free)
+    found = refit(fit.law, fit.points, theta, deltas_to(fit.delta)[-2:], free_SxP=free, errors=fit.errors)
     factor = 1 if _is_quadratic(fit) else 2
     with np.errstate(invalid="ignore", divide="ignore"):
         rise = factor * n * np.log(found.value_S / fit.value)
     rise = np.where(np.isfinite(rise), rise, np.inf).reshape(count, len(shifts))
-    plain = fit.law.maps[0](fit.theta) == fit.theta if fit.law.maps else np.ones(count, bool)
-    names = [(j, name) for j, name in enumerate(fit.law.names) if plain[j]]
+    names = [(j, name) for j, name in enumerate(fit.law.names) if fit.law.plain[j]]
     return {name: _profile_ends(fit, j, errors[j], shifts, rise[j]) for j, name in names}
 
 
 def _is_quadratic(fit: Fit) -> bool:
     """Whether most residuals are in the quadratic part of the objective."""
-    return bool(np.median(np.abs(fit.residuals)) <= fit.delta)
+    return bool(np.median(np.abs(fit.misses)) <= fit.delta)
 
 
 def _profile_ends(fit: Fit, j: int, error: float, shifts: np.ndarray, rise: np.ndarray) -> tuple[float, float]:
@@ -174,7 +178,8 @@ def influence(fit: Fit) -> list[dict[str, Any]]:
         sizes = [np.abs(fit.residuals[fit.points.cluster == c]).sum() for c in clusters]
         clusters = clusters[np.argsort(sizes)[-MOST_LEFT_OUT:]]
     weights = (fit.points.cluster[None, :] != clusters[:, None]).astype(np.float64)
-    found = refit(fit.law, fit.points, np.tile(fit.theta, (len(clusters), 1)), deltas_to(fit.delta)[-2:], weights)
+    start, deltas = np.tile(fit.theta, (len(clusters), 1)), deltas_to(fit.delta)[-2:]
+    found = refit(fit.law, fit.points, start, deltas, weights, errors=fit.errors)
     moves = (found.theta_SxP - fit.theta) / errors
     largest = np.nanmax(np.abs(moves), axis=1)
     top = np.argsort(-largest)[:3]
@@ -208,7 +213,8 @@ def hold_out(fit: Fit) -> dict[str, float]:
     if len(clusters) - count <= len(fit.theta):
         return {}
     held = np.isin(fit.points.cluster, clusters[np.argsort(largest, kind="stable")[-count:]])
-    found = refit(fit.law, fit.points, fit.theta, deltas_to(fit.delta)[-3:], (~held).astype(np.float64)[None])
+    weights, deltas = (~held).astype(np.float64)[None], deltas_to(fit.delta)[-3:]
+    found = refit(fit.law, fit.points, fit.theta, deltas, weights, errors=fit.errors)
     predicted = fit.law.loss(found.theta_SxP[0], {k: v[held] for k, v in fit.points.variables.items()})
     errors = predicted / fit.points.loss[held] - 1
     return {
@@ -288,11 +294,41 @@ def _of_the_constants(fit: Fit) -> list[str]:
         low, high = intervals.get(constant.name, (1.0, 1.0))
         if not constant.positive and low <= 0 <= high:
             found.append(f"exponent: the interval of {constant.name} includes 0")
+    found += _undetermined(fit) + _at_bounds(fit)
     if fit.condition > WORST_CONDITION:
         found.append(f"correlated: a combination of constants is not determined (condition {fit.condition:.1g})")
     strong = [f"{pair} ({r:+.3f})" for pair, r in fit.details["correlations"].items() if abs(r) > CORRELATED]
     if strong:
         found.append(f"correlated: known only together: {'; '.join(strong)}")
+    return found
+
+
+def _undetermined(fit: Fit) -> list[str]:
+    found = []
+    for constant in fit.law.constants:
+        name = constant.name
+        low, high = fit.intervals.get(name, (1.0, 1.0))
+        first, last = fit.details["profiles"].get(name, (1.0, 1.0))
+        if fit.intervals and name not in fit.intervals:
+            found.append(
+                f"undetermined: {name} has no effect on these losses: {fit.constants[name]:.4g} is where the fit began"
+            )
+        elif constant.name == "E":
+            continue  # see floor
+        elif not (np.isfinite((first, last)).all() and (first > 0 or not constant.positive)):
+            found.append(f"undetermined: {name}: the likelihood allows {first:.3g} to {last:.3g}")
+        elif constant.positive and not high < low * 10**DECADES:
+            found.append(f"undetermined: {name}: its interval, {low:.3g} to {high:.3g}, spans many decades")
+    return found
+
+
+def _at_bounds(fit: Fit) -> list[str]:
+    found = []
+    for name, low, high in fit.law.holds.bounds:
+        value, width = fit.constants[name], (high - low if np.isfinite(high - low) else 1.0)
+        for end in (low, high):
+            if abs(value - end) < AT_BOUND * width:
+                found.append(f"bound: {name} = {value:.4g} is at its bound {end:g}; beyond it the law fits better")
     return found
 
 

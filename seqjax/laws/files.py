@@ -6,16 +6,19 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seqjax import __version__
-from seqjax.errors import UserError
+from seqjax.errors import UserError, did_you_mean
 from seqjax.host.disk import check_place, finite, write_json
 from seqjax.host.own_code import class_of, is_own, sha256_of
 from seqjax.laws.fitting import Fit
+from seqjax.laws.forms import Holds
+from seqjax.laws.holding import held
 from seqjax.laws.own import law_named, shelf
 from seqjax.laws.points import LeftOut, Points
 
@@ -32,6 +35,8 @@ def to_dict(fit: Fit) -> dict[str, Any]:
         **_code(fit.law.name),
         "objective": fit.objective,
         "delta": fit.delta,
+        **({"errors": fit.errors} if fit.errors != "relative" else {}),
+        **({"held": asdict(fit.law.holds)} if fit.law.holds != Holds() else {}),
         "value": fit.value,
         "params": fit.constants,
         "intervals": {name: list(interval) for name, interval in fit.intervals.items()},
@@ -47,12 +52,14 @@ def to_dict(fit: Fit) -> dict[str, Any]:
         "left_out": [{"row": gone.row, "rule": gone.rule} for gone in points.left_out],
         "conventions": points.conventions,
         "notes": list(points.notes),
+        "clusters": points.clusters,
         "details": fit.details,
         "failed_draws": fit.failed_draws,
         "points": {
             **{name: values.tolist() for name, values in points.variables.items()},
             "loss": points.loss.tolist(),
             "cluster": points.cluster.tolist(),
+            **({} if points.weight is None else {"weight": points.weight.tolist()}),
             "rows": list(points.rows),
         },
         "draws": fit.draws.tolist(),
@@ -68,12 +75,20 @@ def _code(law: str) -> dict[str, str]:
     return {} if text is None else {"law_sha256": sha256_of(text), "law_code": text}
 
 
+def _holds(saved: Mapping[str, Any]) -> Holds:
+    """What is held; an end that is not finite is None in a file."""
+    fixed, tied, bounds = (saved.get(name, ()) for name in ("fixed", "tied", "bounds"))
+    ends = ((name, -math.inf if low is None else low, math.inf if high is None else high) for name, low, high in bounds)
+    return Holds(tuple(map(tuple, fixed)), tuple(map(tuple, tied)), tuple(ends))
+
+
 def from_dict(saved: Mapping[str, Any]) -> Fit:
     """The inverse of :func:`to_dict`."""
     points = dict(saved["points"])
     loss, cluster = np.array(points.pop("loss")), np.array(points.pop("cluster"), int)
     rows = tuple(points.pop("rows"))
-    law = law_named(saved["law"])
+    weight = points.pop("weight", None)
+    law = held(law_named(saved["law"]), _holds(saved.get("held", {})))
     return Fit(
         law=law,
         objective=saved["objective"],
@@ -88,6 +103,8 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
             dict(saved["conventions"]),
             tuple(LeftOut(**gone) for gone in saved["left_out"]),
             tuple(saved["notes"]),
+            saved.get("clusters", ""),
+            None if weight is None else np.array(weight),
         ),
         draws=np.array(saved["draws"], np.float64) if saved["draws"] else np.empty((0, len(law.constants))),
         starts=saved["starts"],
@@ -98,6 +115,7 @@ def from_dict(saved: Mapping[str, Any]) -> Fit:
         failed_draws=saved["failed_draws"],
         flags=tuple(saved["flags"]),
         details=saved["details"],
+        errors=saved.get("errors", "relative"),
     )
 
 
@@ -115,15 +133,16 @@ def write_fits(path: Path, fits: Mapping[str, Fit]) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_fits(path: Path, law: str | None = None, trust: bool = False) -> dict[str, Fit]:
+def read_fits(path: Path, law: str | None = None, trust: bool = False, group: str | None = None) -> dict[str, Fit]:
     """The fits in a file by group; a single fit has the group "".
 
     Args:
+        group: only this one.
         law: ``FILE.py:LAW``, where the fits are of a law of the user's own; its code is run.
         trust: run the code of that law that the file of fits holds.
     Raises:
-        UserError: the file cannot be read, is not a file of fits, or is damaged; the code of a law is not named, or
-            has changed.
+        UserError: the file cannot be read, is not a file of fits, or is damaged; there is no such group; the code of a
+            law is not named, or has changed.
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -136,14 +155,19 @@ def read_fits(path: Path, law: str | None = None, trust: bool = False) -> dict[s
     fits = saved.get("fits", {"": saved})
     if not (isinstance(fits, dict) and fits and all(isinstance(fit, dict) for fit in fits.values())):
         raise UserError(f"{path}: is damaged: it holds no fits")
+    if group is not None:
+        if group not in fits:
+            there = "holds one fit, without groups" if list(fits) == [""] else f"there are {', '.join(fits)}"
+            raise UserError(f"--group {group}: is not in {path}{did_you_mean(group, fits)}; {there}")
+        fits = {group: fits[group]}
     _load_laws(path, fits, law, trust)
     found = {}
-    for group, fit in fits.items():
+    for name, fit in fits.items():
         try:
-            found[group] = from_dict(fit)
+            found[name] = from_dict(fit)
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{path}: is damaged: {error}") from None
-        if damage := _damage(found[group], fit):
+        if damage := _damage(found[name], fit):
             raise UserError(f"{path}: was changed by hand or is damaged: {damage}")
     return found
 

@@ -35,6 +35,25 @@ class Constant:
     starts: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Holds:
+    """Constants that a fit holds: ``fixed`` to a value, ``tied`` to another constant, within ``bounds``.
+
+    See :mod:`seqjax.laws.holding`.
+    """
+
+    fixed: tuple[tuple[str, float], ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()
+    bounds: tuple[tuple[str, float, float], ...] = ()
+
+    def __str__(self) -> str:
+        same = [f"{name} = {value}" for name, value in self.tied]
+        within = [
+            f"{low:g} < " * (low > -np.inf) + name + f" < {high:g}" * (high < np.inf) for name, low, high in self.bounds
+        ]
+        return ", ".join([*(f"{name} = {value:g}" for name, value in self.fixed), *same, *within])
+
+
 Map = Callable[[np.ndarray], np.ndarray]
 
 
@@ -50,6 +69,7 @@ class Law:
         log_loss: ``(theta_P, logs) -> log L`` [n].
         maps: from theta [..., P] to logarithms of positive constants and values of the others, and back; None: these
             are theta.
+        holds: what is held of the constants of the law of this name; ``constants`` are the free ones.
     """
 
     name: str
@@ -59,11 +79,20 @@ class Law:
     constants: tuple[Constant, ...]
     log_loss: Callable[[jax.Array, Logs], jax.Array]
     maps: tuple[Map, Map] | None = None
+    holds: Holds = Holds()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the constants."""
         return tuple(constant.name for constant in self.constants)
+
+    @property
+    def plain(self) -> tuple[bool, ...]:
+        """Whether each constant, or the logarithm of a positive one, is a coordinate of theta."""
+        if self.maps is None:
+            return (True,) * len(self.constants)
+        thetas = 0.7 + np.add.outer([0.0, 0.3], np.linspace(0.1, 0.9, len(self.constants)))
+        return tuple((self.maps[0](thetas) == thetas).all(axis=0).tolist())
 
     @property
     def has_floor(self) -> bool:

@@ -35,7 +35,13 @@ def students_factor(left: int) -> float:
 
 
 def drawn_noise(
-    residuals: np.ndarray, predicted: np.ndarray, cluster: np.ndarray, jacobian_nxP: np.ndarray, count: int, seed: int
+    residuals: np.ndarray,
+    predicted: np.ndarray,
+    cluster: np.ndarray,
+    jacobian_nxP: np.ndarray,
+    count: int,
+    seed: int,
+    least: float = 0.0,
 ) -> np.ndarray:
     """Draws of the noise in log L, [count, n]; see the module.
 
@@ -44,6 +50,7 @@ def drawn_noise(
         predicted: log L by the law, [n].
         cluster: of each point, [n], numbered from 0 without gaps.
         jacobian_nxP: derivatives of log L by the P constants; P is less than the number of clusters.
+        least: noise of this size is known to be there, such as that between seeds: all noise is scaled up to it.
     """
     k, constants = int(cluster.max()) + 1, jacobian_nxP.shape[1]
     sizes = np.bincount(cluster)
@@ -52,6 +59,8 @@ def drawn_noise(
         shape_n = np.where(scale_k[cluster] > 0, residuals / scale_k[cluster], 1.0)
     leverage_k = _leverage(shape_n, cluster, jacobian_nxP)
     scale_k /= np.sqrt(np.maximum(1.0 - leverage_k, 1.0 / k))
+    if 0 < (size := np.sqrt((scale_k**2).mean())) < least:
+        scale_k *= least / size
     rank_k = np.empty(k, int)
     order = np.argsort(np.bincount(cluster, predicted) / sizes, kind="stable")
     rank_k[order] = np.arange(k)

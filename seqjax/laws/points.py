@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError, did_you_mean
+from seqjax.laws.checkpoints import runs_of_rows
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.table_file import number_of
 
@@ -61,6 +62,8 @@ class Points:
         conventions: variable -> how it was counted, in words.
         left_out: rows of the table that are not fitted.
         notes: remarks on the points for a reader of the fit.
+        clusters: what a cluster is, in words; "": points with equal variables.
+        weight: of each point in the objective, float64 [n], with a mean of 1; None: 1.
     """
 
     variables: dict[str, np.ndarray]
@@ -70,6 +73,8 @@ class Points:
     conventions: dict[str, str] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    clusters: str = ""
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -85,6 +90,7 @@ class Points:
             variables=variables,
             loss=self.loss[keep],
             cluster=cluster,
+            weight=None if self.weight is None else self.weight[keep],
             rows=rows,
             left_out=self.left_out + gone,
         )
@@ -117,6 +123,7 @@ def read_points(
     where: str | None = None,
     drop_highest: int = 0,
     cluster: str | pd.Series | None = None,
+    weights: str | None = None,
     unique: bool = True,
     source: str = "the table",
 ) -> Points:
@@ -131,7 +138,9 @@ def read_points(
         needs: variables that the law needs.
         where: an expression over the columns; rows for which it is false are left out.
         drop_highest: number of rows with the highest losses to leave out.
-        cluster: column of clusters, or one label per row; None: points with equal variables.
+        cluster: column of clusters, or one label per row; None: the column of runs where it shows checkpoints (see
+            :mod:`seqjax.laws.checkpoints`), else points with equal variables.
+        weights: column of weights in the objective; they are divided by their mean.
         unique: whether two equal rows are an error.
         source: name of the table in errors.
     Raises:
@@ -180,8 +189,16 @@ def read_points(
     if unique:
         _refuse_equal_rows(values, _keys(table[keep], _telling_apart(table)), kept_labels, source)
     loss = values.pop("loss")
-    groups = _clusters(table.loc[keep], values, cluster, source)
-    points = Points(values, loss, groups, tuple(kept_labels), conventions, tuple(left_out), tuple(notes))
+    groups, clusters = _clusters(table.loc[keep], values, cluster, source, notes)
+    weight = None
+    if weights is not None:
+        column = _column(table, "weights", weights, source)
+        weight = _numbers(table.loc[keep, column], column, kept_labels, source)
+        weight = weight / weight.mean()
+        notes.append(f"rows are weighed by the column '{column}'")
+    points = Points(
+        values, loss, groups, tuple(kept_labels), conventions, tuple(left_out), tuple(notes), clusters, weight
+    )
     if drop_highest:
         if drop_highest >= len(points):
             raise UserError(f"{source}: cannot leave out the {drop_highest} highest losses of {len(points)} rows")
@@ -378,8 +395,13 @@ def _refuse_equal_rows(
 
 
 def _clusters(
-    table: pd.DataFrame, values: Mapping[str, np.ndarray], cluster: str | pd.Series | None, source: str
-) -> np.ndarray:
+    table: pd.DataFrame,
+    values: Mapping[str, np.ndarray],
+    cluster: str | pd.Series | None,
+    source: str,
+    notes: list[str],
+) -> tuple[np.ndarray, str]:
+    """The cluster of each row, and what a cluster is, in words; "": rows with equal variables."""
     if cluster is not None:
         column = cluster if isinstance(cluster, pd.Series) else table[_column(table, "cluster", cluster, source)]
         column = column.loc[table.index]
@@ -387,8 +409,14 @@ def _clusters(
             raise UserError(
                 f"{source}: column '{column.name}': is empty in {int(column.isna().sum())} row(s): name a cluster"
             )
-        return np.asarray(pd.factorize(column)[0])
+        return np.asarray(pd.factorize(column)[0]), f"column '{column.name}'"
+    if (found := runs_of_rows(table, values)) is not None:
+        labels, name = found
+        notes.append(
+            f"{len(table)} rows of {labels.nunique()} runs, by the column '{name}': checkpoints of one run share its "
+            "noise"
+        )
+        return np.asarray(pd.factorize(labels)[0]), f"column '{name}'"
     keys = pd.DataFrame(dict(values))
-    return (
-        keys.groupby(list(keys.columns), sort=False).ngroup().to_numpy() if len(keys.columns) else np.arange(len(table))
-    )
+    same = keys.groupby(list(keys.columns), sort=False).ngroup().to_numpy() if len(keys.columns) else None
+    return (np.arange(len(table)) if same is None else same), ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.laws.crossing import place_of
 from seqjax.laws.fitting import Fit
-from seqjax.laws.intervals import LEAST_DRAWS, LEVEL
+from seqjax.laws.intervals import LEAST_DRAWS, LEVEL, LOST
 from seqjax.laws.points import Points
 
 BEYOND = np.log(1e6)  # search range of a crossing beyond the data of both families, in log x
@@ -37,7 +39,7 @@ class Crossing:
 
     Attributes:
         x: parameters, FLOPs or tokens at the crossing; None if the laws do not cross.
-        low, high: 95 % interval over the refits that cross.
+        low, high: 95 % interval over all refits; 0 or infinite where some do not cross (NaN: no refits).
         crossing: share of the refits that cross.
         beyond: whether the crossing is outside the range measured in both families.
         verdict: the result in words.
@@ -84,7 +86,7 @@ def _inverse(fit: Fit, thetas: np.ndarray, loss: np.ndarray, log_x: np.ndarray) 
     return found
 
 
-def matched_ratio(a: Fit, b: Fit, loss: np.ndarray | None = None) -> Ratio:
+def matched_ratio(a: Fit, b: Fit, loss: Sequence[float] | np.ndarray | None = None) -> Ratio:
     """Parameters (or FLOPs) of family ``a`` over those of ``b`` for the same loss.
 
     Args:
@@ -97,7 +99,7 @@ def matched_ratio(a: Fit, b: Fit, loss: np.ndarray | None = None) -> Ratio:
     low, high = max(a.points.loss.min(), b.points.loss.min()), min(a.points.loss.max(), b.points.loss.max())
     if loss is None:
         if low >= high:
-            raise UserError("the two families have no loss in common; name the losses to compare at")
+            raise UserError("the two families have no loss in common: name losses to compare at (--losses)")
         loss = np.linspace(low, high, 25)
     loss = np.atleast_1d(np.float64(loss))
     log_x = _line(a, b, name)
@@ -118,35 +120,48 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
     """The crossing of two fitted laws of one variable, searched up to a factor 1e6 beyond the data.
 
     Of several crossings it is the one nearest to the middle of the common measured range. Pairs of refits give its
-    interval; the noise of the families is independent.
+    interval, as :func:`seqjax.laws.crossing.place_of` says; the noise of the families is independent.
     """
     name = _variable(a, b)
     log_x = _line(a, b, name)
     inner = _common(a, b, name)
-    middle = float(np.mean(inner)) if inner[0] < inner[1] else float(np.mean([log_x[0], log_x[-1]]))
-    here = _crossings(a, b, a.theta[None], b.theta[None], log_x, middle)[0]
+    near = inner if inner[0] < inner[1] else (float(log_x[0]), float(log_x[-1]))
     count = min(len(a.draws), len(b.draws))
-    drawn = _crossings(a, b, a.draws[:count], b.draws[:count], log_x, middle) if count else np.empty(0)
-    share = float(np.isfinite(drawn).mean()) if count else np.nan
-    crossed = drawn[np.isfinite(drawn)]
-    low, high = np.exp(np.percentile(crossed, LEVEL)) if len(crossed) >= LEAST_DRAWS else (np.nan, np.nan)
+    thetas = [np.concatenate([fit.theta[None], fit.draws[:count]]) for fit in (a, b)]
+    gap_SxM = _difference(a, b, *thetas, np.exp(log_x))
+    place = place_of(np.nan, gap_SxM, log_x, (float(np.exp(near[0])), float(np.exp(near[1]))), names)
+    share = float(_crosses(gap_SxM[1:], turned=place.order != names).mean()) if count else np.nan
     letter = {"params": "N", "flops": "C", "tokens": "D"}.get(name, name)
-    if not np.isfinite(here):
-        lower = names[0] if _difference(a, b, a.theta[None], b.theta[None], np.array([middle]))[0, 0] < 0 else names[1]
-        often = f"; {share:.0%} of the refits cross" if share > 0.025 else ""
+    if not 0 < place.x < np.inf:
+        lower = place.order[0 if place.x else 1]
+        often = f"; {share:.0%} of the refits cross" if share > LOST else ""
         return Crossing(
-            None, float(low), float(high), share, False, f"no crossing found: {lower} has the lower loss{often}"
+            None, place.low, place.high, share, False, f"no crossing found: {lower} has the lower loss{often}"
         )
-    beyond = not inner[0] <= here <= inner[1]
-    better_after = _difference(a, b, a.theta[None], b.theta[None], np.array([here + 0.5]))[0, 0] < 0
-    after = names[0] if better_after else names[1]
-    sure = f" (95 %: {low:.3g} to {high:.3g})" if np.isfinite(low) else ""
-    verdict = f"cross at {letter} = {np.exp(here):.3g}{sure}, beyond which {after} is better"
+    beyond = not inner[0] <= np.log(place.x) <= inner[1]
+    verdict = (
+        f"cross at {letter} = {place.x:.3g}{_sure(place.low, place.high)}, beyond which {place.order[1]} is better"
+    )
     if beyond:
         verdict += "; that lies outside of what both measured, and is extrapolated"
-    if share < 0.975:
+    if share < 1 - LOST:
         verdict += f"; only {share:.0%} of the refits cross at all"
-    return Crossing(float(np.exp(here)), float(low), float(high), share, beyond, verdict)
+    return Crossing(place.x, place.low, place.high, share, beyond, verdict)
+
+
+def _sure(low: float, high: float) -> str:
+    """The interval in words; an end that is not reached is open."""
+    if np.isnan(low) or (low == 0 and np.isinf(high)):
+        return "" if np.isnan(low) else " (95 %: anywhere)"
+    if low == 0 or np.isinf(high):
+        return f" (95 %: below {high:.3g})" if low == 0 else f" (95 %: above {low:.3g})"
+    return f" (95 %: {low:.3g} to {high:.3g})"
+
+
+def _crosses(gap_RxM: np.ndarray, turned: bool) -> np.ndarray:
+    """Whether each gap rises through 0 somewhere (falls, if ``turned``)."""
+    gap_RxM = -gap_RxM if turned else gap_RxM
+    return ((gap_RxM[:, :-1] < 0) & (gap_RxM[:, 1:] >= 0)).any(axis=1)
 
 
 def _common(a: Fit, b: Fit, name: str) -> tuple[float, float]:
@@ -160,19 +175,7 @@ def _line(a: Fit, b: Fit, name: str) -> np.ndarray:
     return np.linspace(xs.min() - BEYOND, xs.max() + BEYOND, GRID)
 
 
-def _difference(a: Fit, b: Fit, of_a: np.ndarray, of_b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
-    at = np.exp(log_x)
+def _difference(a: Fit, b: Fit, of_a: np.ndarray, of_b: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """log L_a - log L_b at values of the variable, [S, n]."""
     one, other = (np.log(f.law.loss(t, {f.law.variables[0]: at})) for f, t in ((a, of_a), (b, of_b)))
     return one - other
-
-
-def _crossings(a: Fit, b: Fit, of_a: np.ndarray, of_b: np.ndarray, log_x: np.ndarray, middle: float) -> np.ndarray:
-    """log x of the crossing nearest to ``middle`` for each pair of thetas, linear between grid points; inf: none."""
-    gap = _difference(a, b, of_a, of_b, log_x)
-    left, right = gap[:, :-1], gap[:, 1:]
-    changes = (np.sign(left) != np.sign(right)) & (left != right)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(changes, left / (left - right), 0.0)
-    at = np.where(changes, log_x[:-1] + share * np.diff(log_x), np.inf)
-    nearest = np.abs(at - middle).argmin(axis=1)
-    return at[np.arange(len(at)), nearest]

@@ -8,7 +8,11 @@ from collections import Counter
 import numpy as np
 
 from seqjax.laws.diagnostics import LETTERS
-from seqjax.laws.fitting import DELTAS, Fit
+from seqjax.laws.fitting import Fit, repeated_noise
+from seqjax.laws.points import Points
+from seqjax.laws.searching import DELTAS
+
+NEAR_6ND = 0.1  # largest median of |log of FLOPs over 6 N D| that is not remarked
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -36,6 +40,8 @@ def describe(fit: Fit) -> str:
     rows = [("constant", "value", "95 % bootstrap", "95 % profile")]
     for name, value in fit.constants.items():
         rows.append((name, number(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name)))))
+    rows += [(name, number(value), "fixed", "") for name, value in law.holds.fixed]
+    rows += [(name, f"= {other}", "tied", "") for name, other in law.holds.tied]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
               for row in rows]  # fmt: skip
@@ -44,6 +50,8 @@ def describe(fit: Fit) -> str:
         lines.append(split)
     if "scatter" in fit.details:
         lines.append(f"residuals scatter by {fit.details['scatter']:.2%} of the loss")
+    if noise := repeated_noise(points):
+        lines.append(f"repeated runs scatter by {noise:.2%}; the noise of refits is at least that large")
     if not fit.intervals:
         lines.append("no refits, so no intervals; floor, exponents, correlations and influence were not examined")
     if held := fit.details.get("hold_out"):
@@ -81,9 +89,10 @@ def _data_lines(fit: Fit) -> list[str]:
 
 def objective_words(fit: Fit) -> str:
     """The objective with its delta."""
+    of = "log L" if fit.errors == "relative" else "L in nats"
     if fit.objective == "least-squares":
-        return "least squares of log L"
-    name = "least absolute deviations of log L (Huber, delta 1e-6)" if fit.objective == "lad" else "Huber of log L"
+        return f"least squares of {of}"
+    name = f"least absolute deviations of {of} (Huber, delta 1e-6)" if fit.objective == "lad" else f"Huber of {of}"
     return f"{name}, delta {fit.delta:g}" if fit.objective != "lad" or fit.delta != DELTAS["lad"] else name
 
 
@@ -94,7 +103,18 @@ def _split_line(fit: Fit) -> str:
     if np.isnan(slope):
         return ""
     sure = f" (95 %: {low:.3f} to {high:.3f})" if np.isfinite(low) else ""
-    return f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}, for C = 6 N D"
+    split = f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}"
+    return f"{split}, for C = 6 N D{other_flops(fit.points)}"
+
+
+def other_flops(points: Points) -> str:
+    """A remark where the FLOPs of the points are not about 6 N D, else ""."""
+    if not {"params", "tokens", "flops"} <= set(points.variables):
+        return ""
+    over = points.variables["flops"] / (6.0 * points.variables["params"] * points.variables["tokens"])
+    if np.abs(np.log(np.median(over))) < NEAR_6ND:
+        return ""
+    return f" (the FLOPs of these points are {number(over.min(), 3)} to {number(over.max(), 3)} times that)"
 
 
 def checklist(fit: Fit) -> str:
@@ -117,7 +137,7 @@ def checklist(fit: Fit) -> str:
          f"{len(points)} points, {len(np.unique(points.cluster))} different; {spans}"),
         ("Are N and D varied independently?", _independence(fit)),
         ("Are checkpoints of one run used?",
-         "points with equal variables, or of one cluster, share their noise: "
+         f"{points.clusters or 'points with equal variables'} share their noise: "
          f"{len(points) - len(np.unique(points.cluster))} such repetitions"),
         ("Which points are left out, by which rule?", rules),
         ("How were learning rates chosen?",

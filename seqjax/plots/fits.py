@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from seqjax.host.wording import si
 from seqjax.laws.fitting import Fit
-from seqjax.laws.frontier import IsoFlops, PowerLaw
+from seqjax.laws.isoflop import IsoFlops
 from seqjax.laws.ratios import Crossing, Ratio
 from seqjax.laws.summary import number
+from seqjax.laws.weighing import PowerLaw
 from seqjax.plots.labels import looks_of
 from seqjax.plots.style import (
     MARKERS,
@@ -200,13 +201,12 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
         left.plot(profile.params, profile.loss, marker, color=colour, ms=5, mfc="white", mew=1.2,
                   label=f"{si(profile.flops)}FLOP")  # fmt: skip
         if np.isfinite(profile.parabola).all():
-            line = np.geomspace(profile.params.min(), profile.params.max(), 100)
+            line = np.geomspace(*profile.params[profile.window][[0, -1]], 100)
             dash = "-" if not profile.problem else ":"
             left.plot(line, np.polyval(profile.parabola, np.log(line)), dash, color=colour, lw=1.1)
         if not profile.problem:
             left.plot(profile.best_params, profile.best_loss, "*", color=colour, ms=11, mec="black", mew=0.6)
             right.plot(profile.flops, profile.best_params, "*", color=colour, ms=11, mec="black", mew=0.6)
-            right.plot(profile.flops, profile.akima_params, "x", color="#555555", ms=6)
     log_axis(left, "x", *widened(np.concatenate([p.params for p in found.profiles])))
     left.set_xlabel(NAMES["params"])
     left.set_ylabel(NAMES["loss"])
@@ -217,7 +217,9 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     a, (a_low, a_high) = found.params.exponent, found.params.interval
     sure = f" ({a_low:.3f} to {a_high:.3f})" if np.isfinite(a_low) else ""
     right.plot(line, found.params(line), color="#333333", lw=1.2, label=f"N = k C^a, a = {a:.3f}{sure}")
-    right.plot([], [], "x", color="#555555", label=f"by Akima splines: a = {found.akima_exponent:.3f}")
+    if found.akima:
+        right.plot(found.akima.x, found.akima.y, "x", color="#555555", ms=6,
+                   label=f"by Akima splines: a = {found.akima.exponent:.3f}")  # fmt: skip
     log_axis(right, "x", low, high)
     log_axis(right, "y", *widened(np.concatenate([found.params.y, found.params(line)])))
     right.set_xlabel(NAMES["flops"])

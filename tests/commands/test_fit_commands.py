@@ -80,6 +80,28 @@ def test_one_fit_for_each_group(table: Path, tmp_path: Path, capsys: pytest.Capt
     assert [line[:3] for line in capsys.readouterr().out.splitlines()] == ["a: ", "b: "]
 
 
+def test_groups_that_where_leaves_out_are_no_error(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("fit", table, "--law", "kaplan-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss", "--by", "kind",
+             "--bootstrap", 40, "--where")  # fmt: skip
+    assert call(*words, "kind == 'a'") == 0
+    printed = capsys.readouterr()
+    assert printed.err == "note: --where leaves no row of kind b\n" and "== kind a" in printed.out
+    assert "kind b" not in printed.out
+
+
+def test_one_group_of_a_file_is_chosen(saved_fit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = json.loads(saved_fit.read_text())
+    both = saved_fit.with_name("both.json")
+    both.write_text(json.dumps({"format": fit["format"], "fits": {"lstm": fit, "gru": fit}}))
+    assert call("predict", both, "--group", "gru", "--flops", 1e18) == 0
+    assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["gru: "]
+    assert call("predict", both, "--group", "lstn", "--flops", 1e18) == 2
+    error = capsys.readouterr().err
+    assert f"--group lstn: is not in {both}; did you mean 'lstm'?; there are lstm, gru" in error
+    assert call("optimal", saved_fit, "--group", "gru", "--flops", 1e18) == 2
+    assert "holds one fit, without groups" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_fit_survives_its_file(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "fit.json"
@@ -107,13 +129,40 @@ def test_frontier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = ("--params", "Size", "--flops", "FLOP", "--bootstrap", 50)
     assert call("frontier", path, *columns, "--by", "kind") == 0
     printed = capsys.readouterr().out
-    assert printed.count("a = 0.500") == 2 and "kind b" in printed and "no flags" in printed
+    assert printed.count("  N ~ C^a, a = 0.500 (95 %") == 2 and "kind b" in printed and "no flags" in printed
+    assert printed.count("  by Akima splines a = 0.500 (95 %") == printed.count("  D ~ C^b, b = 0.500 (95 %") == 2
+    assert call("frontier", path, *columns, "--where", "kind == 'a'", "--window", 1) == 2
+    assert "--window: expected a number above 1" in capsys.readouterr().err
     assert call("frontier", path, *columns, "--where", "kind == 'a'", "--plot", figure) == 0
     assert figure.stat().st_size > 3000
     assert call("frontier", path, *columns, "--by", "kind", "--plot", figure) == 0
     assert all((tmp_path / f"iso-{kind}.png").stat().st_size > 3000 for kind in "ab")
     assert call("frontier", path, *columns, "--envelope", "--where", "kind == 'a'") == 2
-    assert "training curves are read from run folders" in capsys.readouterr().err
+    assert "a checkpoint each" in capsys.readouterr().err
+
+
+def checkpoint_table(path: Path) -> Path:
+    """Curves whose loss at D tokens is that of a law, a row for each checkpoint."""
+    size = np.repeat(np.geomspace(1e6, 1e8, 9), 30)
+    tokens = np.concatenate([n * np.geomspace(0.3, 3000, 30) for n in np.geomspace(1e6, 1e8, 9)])
+    loss = 1.8 + 400 / size**0.34 + 400 / tokens**0.34
+    pd.DataFrame({"N": size, "D": tokens, "loss": loss}).to_csv(path, index=False)
+    return path
+
+
+def test_the_envelope_of_a_table_of_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkpoint_table(tmp_path / "curves.csv")
+    words = ("frontier", path, "--envelope", "--params", "N", "--tokens", "D", "--bootstrap", 50)
+    assert call(*words) == 0
+    printed = capsys.readouterr().out
+    assert "9 training curves" in printed and 0.45 < float(printed.split("a = ")[1].split()[0]) < 0.55
+    rows = pd.read_csv(path)
+    pd.concat([rows.assign(seed=seed) for seed in (0, 1)]).to_csv(path, index=False)
+    assert call(*words) == 2
+    assert "line 2: there are several runs of N = 1e+06: keep one of each size with --where" in capsys.readouterr().err
+    assert call(*words, "--where", "seed == 0") == 0
+    assert call(*words, "--window", 4) == 2
+    assert "--window is of IsoFLOP profiles" in capsys.readouterr().err
 
 
 def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,8 +181,13 @@ def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 7e5 < crossing < 1.4e6 and "beyond which transformer is better" in printed
     assert "N of lstm / transformer" in printed
     assert (tmp_path / "two.png").is_file() and (tmp_path / "ratio.png").is_file()
+    assert call(*words, "--losses", 3.5, 1.0) == 0
+    printed = capsys.readouterr().out.partition("N of lstm / transformer")[2].splitlines()
+    assert [line.split()[0] for line in printed[1:3]] == ["3.5000", "1.0000"] and len(printed) == 3
+    assert printed[2].endswith("(extrapolated)") and not printed[1].endswith("(extrapolated)")
     assert call(*words, "--where", "family == 'lstm'") == 2
-    assert "no row" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "note: --where leaves no row of family transformer" in error and "there is one group only, lstm" in error
 
 
 def test_positions_of_real_runs(config_run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -169,10 +223,6 @@ def test_a_group_that_cannot_be_fitted_costs_the_others_nothing(
     printed = capsys.readouterr()
     assert code == 2 and "error: kind few: offset-c has 3 constants" in printed.err
     assert set(read_fits(out)) == {"(empty)", "a", "b"}
-    code = call("fit", table, "--law", "offset-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss", "--by",
-                "kind", "--bootstrap", 40, "--json", out, "--where", "kind == 'a'")  # fmt: skip
-    assert code == 2 and set(read_fits(out)) == {"a"}
-    assert "error: kind b: --where" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from seqjax.laws import LAWS, fit, make_points
-from seqjax.laws.fitting import deltas_to, predict, refit, refits
+from seqjax.laws.fitting import refits
 from seqjax.laws.noise import drawn_noise, students_factor
+from seqjax.laws.predicting import predict
+from seqjax.laws.searching import deltas_to, refit
 
 LAW = LAWS["offset-c"]
 FLOPS = np.array([1e14, 1e15, 1e16, 1e17, 3e17, 1e18])

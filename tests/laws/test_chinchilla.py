@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from seqjax.laws import Fit, Points, fit, read_points
-from seqjax.laws.fitting import refit
 from seqjax.laws.forms import LAWS
+from seqjax.laws.searching import refit
 
 COLUMNS = {"params": "Model Size", "flops": "Training FLOP", "loss": "loss"}
 PUBLISHED = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}

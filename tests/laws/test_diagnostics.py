@@ -150,6 +150,38 @@ def test_correlated_constants_are_named(plane: Fit) -> None:
     assert -1.0 <= min(plane.details["correlations"].values()) and 1.0 < plane.condition < np.inf
 
 
+def test_a_constant_without_effect_or_end_is_not_determined() -> None:
+    """No row repeats its data, so R_D is any number; and a draw to 1e16, a profile to infinity."""
+    from dataclasses import replace
+
+    from seqjax.laws.diagnostics import _undetermined
+
+    law = LAWS["offset-n"]
+    draws = np.column_stack([np.linspace(0.4, 0.6, 50), np.linspace(2.0, 40.0, 50), np.full(50, 0.3)])
+    points = make_points(2 + 40 * WIDE**-0.3, params=WIDE)
+    found = Fit(law, "huber", 1e-3, np.array([0.5, 3.7, 0.3]), 1.0, points, draws, 1, 1.0, 0.0, 1.0)
+    found = replace(found, details={"profiles": {"A": (1.0, np.inf)}})
+    assert set(found.intervals) == {"E", "A"}
+    assert _undetermined(found) == [
+        "undetermined: A: the likelihood allows 1 to inf",
+        "undetermined: alpha has no effect on these losses: 0.3 is where the fit began",
+    ]
+    (wide, _) = _undetermined(replace(found, details={"profiles": {}}))
+    assert wide.startswith("undetermined: A: its interval, ") and wide.endswith("spans many decades")
+
+
+def test_other_flops_than_6nd_are_remarked() -> None:
+    from seqjax.laws.summary import other_flops
+
+    n, d = np.geomspace(1e6, 1e8, 5), np.full(5, 1e9)
+    remark = other_flops(
+        make_points(np.linspace(4, 3, 5), params=n, tokens=d, flops=6 * n * d * np.linspace(1.3, 2, 5))
+    )
+    assert remark == " (the FLOPs of these points are 1.30 to 2.00 times that)"
+    assert other_flops(make_points(np.linspace(4, 3, 5), params=n, tokens=d)) == ""
+    assert other_flops(make_points(np.linspace(4, 3, 5), params=n, tokens=d, flops=6.3 * n * d)) == ""
+
+
 def test_nothing_here_needs_a_model() -> None:
     code = (
         "import sys, seqjax.laws, seqjax.plots.fits\n"

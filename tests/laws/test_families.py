@@ -44,6 +44,16 @@ def test_a_crossing_in_the_data_is_found() -> None:
     assert "beyond which transformer is better" in found.verdict
 
 
+def test_refits_that_do_not_cross_open_the_interval() -> None:
+    """Exponents that differ by little: where refits do not cross, or cross the other way, an end is 0 or infinite."""
+    near = [power(1e13 * factor, 0.08 + more, 5e-3, seed) for seed, factor, more in ((1, 1.0, 0.0), (2, 0.96, 5e-4))]
+    found = crossing(near[0], near[1], ("lstm", "transformer"))
+    assert found.x is not None and 0.1 < found.crossing < 0.975
+    assert found.low == 0 or np.isinf(found.high)
+    assert "of the refits cross at all" in found.verdict
+    assert any(words in found.verdict for words in ("(95 %: below", "(95 %: above", "(95 %: anywhere)"))
+
+
 @pytest.mark.slow
 def test_crossings_are_covered() -> None:
     expected = 1e6

@@ -12,9 +12,10 @@ from quick import quick, slow
 
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, Points, fit, make_points
-from seqjax.laws.fitting import deltas_to, refit, refits
+from seqjax.laws.fitting import refits
 from seqjax.laws.noise import drawn_noise
 from seqjax.laws.published import PUBLISHED
+from seqjax.laws.searching import deltas_to, refit
 
 TRUTH: dict[str, dict[str, float]] = {
     "kaplan-n": dict(PUBLISHED["kaplan-n"].constants),
