@@ -32,7 +32,7 @@ MODELS: dict[str, ModelConfig] = {
     "norm after": Transformer(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
     "rotary": Transformer(d_model=8, n_layers=1, n_heads=2, positions="rotary"),
     "window": Window(d_model=8, window=3, d_ff=10, n_layers=2),
-    "rg_lru": RGLRU(d_model=8, n_layers=2, gate_blocks=2, bias=True),
+    "rg_lru": RGLRU(d_model=8, n_layers=1, gate_blocks=2, bias=True),
 }
 LENGTHS = np.array([5, 1, 3])
 
