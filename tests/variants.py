@@ -7,6 +7,9 @@ from typing import Any
 from seqjax.families import FAMILIES
 from seqjax.families.recurrent import Recurrent
 
+TRAINED = ("lstm", "transformer", "gru", "elman", "window", "rg_lru")
+"""Families that whole runs are tested with: of those made of residual blocks, one stands for all."""
+
 
 def recurrent(family: str, *widths: Any, reset: str = "after", **fields: Any) -> Recurrent:
     """A recurrent family; `reset` is for the GRU alone."""

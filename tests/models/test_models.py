@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from quick import quick, slow
 
-from seqjax.families import FAMILIES, GRU, LSTM, Elman, Transformer, Window
+from seqjax.families import FAMILIES, GRU, LSTM, RGLRU, Elman, MinGRU, MinLSTM, Transformer, Window
 from seqjax.models import build_model
 
 B, T, D, V = 2, 9, 8, 13
@@ -36,12 +36,18 @@ CONFIGS = {
     "no-positions": Transformer(d_model=D, n_layers=1, n_heads=1, positions="none"),
     "bare": Transformer(d_model=D, n_layers=2, n_heads=2, norm="none", mlp="none", residual=False),
     "window": Window(d_model=D, window=4, d_ff=7, n_layers=2),
+    "mingru": MinGRU(d_model=D, n_layers=2, d_hidden=6, conv=3, block="published", recurrence="blocked"),
+    "minlstm": MinLSTM(d_model=D, n_layers=1, block="cell", positive=False, recurrence="associative"),
+    "rg_lru": RGLRU(d_model=D, n_layers=2, gate_blocks=2),
+    "griffin": RGLRU(
+        d_model=D, n_layers=3, gate_blocks=2, blocks=("recurrent", "attention"), n_heads=2, kv_heads=1, window=3
+    ),
 }
-THREE = ("lstm", "learned", "window")
-QUICK = [CONFIGS[name] for name in ("lstm", "gru-before", "rotary", "window")]
+KINDS = ("lstm", "learned", "window", "griffin")
+QUICK = [CONFIGS[name] for name in ("lstm", "gru-before", "rotary", "window", "griffin")]
 each_config = pytest.mark.parametrize("config", quick(CONFIGS.values(), *QUICK), ids=CONFIGS)
 each_family = pytest.mark.parametrize(
-    "config", quick([CONFIGS[name] for name in THREE], CONFIGS["lstm"], CONFIGS["learned"]), ids=THREE
+    "config", quick([CONFIGS[name] for name in KINDS], CONFIGS["lstm"], CONFIGS["learned"]), ids=KINDS
 )
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)), jnp.int32)
 
@@ -110,7 +116,8 @@ def test_bfloat16_compute(config):
     error = np.abs(logits - want).max() / np.abs(want).max()
     assert 1e-5 < error < 0.05
     if config.recurrent:
-        assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+        positions = {jnp.dtype("int32")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(state)} - positions == {jnp.dtype("float32")}
     elif isinstance(config, Transformer):
         assert state["k"].dtype == state["v"].dtype == jnp.bfloat16
     init = jax.eval_shape(model.init, jax.random.key(0), TOKENS)["params"]
@@ -153,7 +160,7 @@ def test_vmapped_runs_are_each_run_alone(config):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6), together, run(key))
 
 
-@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window")])
+@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window"), slow("rg_lru")])
 def test_program_does_not_grow_with_depth(name):
     """Neither the traced program from 2 to 8 layers nor the lowered one from 8 to 16; gradient included."""
 
