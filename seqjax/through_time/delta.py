@@ -1,0 +1,128 @@
+"""The gated delta rule: a write replaces what the state holds under its key (Yang et al. 2024, arXiv 2412.06464).
+
+    S'  = g_t S_{t-1}
+    S_t = S' + b_t k_t^T (v_t - k_t S')         y_t = q_t S_t
+
+The gate g_t in (0, 1] and the strength b_t of a write are numbers, one a head. Keys of length 1 and b_t in [0, 2] keep
+the eigenvalues of I - b_t k_t^T k_t within [-1, 1]. "steps" is the equation. "chunks" is section 3.3 of the paper, in
+the notation of `seqjax.through_time.matrix`:
+
+    A_ij   = b_i exp(L_i - L_j) (k_i . k_j)  for j < i, else 0
+    U      = (I + A)^-1 (b * V)                 W = (I + A)^-1 (b * exp(L) * K)
+    V'     = U - W S                            the values that are in fact added
+    y_i    = exp(L_i) q_i S + sum_{j <= i} exp(L_i - L_j) (q_i . k_j) v'_j
+    S_next = exp(L_C) S + sum_j exp(L_C - L_j) k_j^T v'_j
+
+The inverse and its products are in float32 (or wider) at the highest precision, whatever `dtype` is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from seqjax.layers.precision import contract
+from seqjax.through_time.matrix import CHUNK, Way, columns, cut, decays, for_every_head, joined, rounded, where_true
+
+
+def delta(
+    q: Array, k: Array, v_BxTxNxP: Array, log_g_BxTxN: Array, strength_BxTxN: Array, S_BxNxKxP: Array, dtype: DTypeLike,
+    mask_BxT: Array | None = None, way: Way = "chunks", chunk: int = CHUNK,
+) -> tuple[Array, Array]:  # fmt: skip
+    """y_BxTxNxP and the state after the last step. `strength` is b_t; all else is as in `matrix.gated`."""
+    log_g_BxTxN, strength_BxTxN = where_true(mask_BxT, log_g_BxTxN), where_true(mask_BxT, strength_BxTxN)
+    run = partial(_in_chunks, chunk=chunk) if way == "chunks" else _in_steps
+    arrays = (q, k, v_BxTxNxP, log_g_BxTxN, strength_BxTxN)
+    return for_every_head(partial(run, dtype=dtype), arrays, S_BxNxKxP, dtype)
+
+
+def _in_steps(
+    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_g_T: Array, b_T: Array, S_KxP: Array, dtype: DTypeLike
+) -> tuple[Array, Array]:
+    """The equation."""
+
+    def step(S_KxP: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
+        q_K, k_K, v_P, log_g, b = inputs
+        S_KxP = jnp.exp(log_g) * S_KxP
+        S_KxP = S_KxP + b * k_K[:, None] * (v_P - k_K @ S_KxP)[None, :]
+        return S_KxP, q_K @ S_KxP
+
+    last_KxP, y_TxP = lax.scan(step, S_KxP, (*rounded(dtype, q_TxK, k_TxK, v_TxP), log_g_T, b_T))
+    return y_TxP, last_KxP
+
+
+def _in_chunks(
+    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_g_T: Array, b_T: Array, S_KxP: Array, dtype: DTypeLike, chunk: int
+) -> tuple[Array, Array]:
+    """As `_in_steps`, in pieces."""
+    q, k, v, log_g, b_cxC = (cut(array, chunk) for array in (q_TxK, k_TxK, v_TxP, log_g_T, b_T))
+    L_cxC = jnp.cumsum(log_g, axis=1)
+    U_cxCxP, W_cxCxK = jax.vmap(partial(_solve, dtype=dtype))(k, v, L_cxC, b_cxC)
+
+    def next_chunk(S_KxP: Array, inputs: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
+        k_JxK, U_JxP, W_JxK, L_J = inputs
+        added_JxP = U_JxP - contract("JK,KP->JP", W_JxK, S_KxP, dtype)
+        write_KxP = contract("JK,JP->KP", jnp.exp(columns(L_J[-1] - L_J)) * k_JxK, added_JxP, dtype)
+        return jnp.exp(L_J[-1]) * S_KxP + write_KxP, (S_KxP, added_JxP)
+
+    last_KxP, (S_cxKxP, added_cxCxP) = lax.scan(next_chunk, S_KxP, (k, U_cxCxP, W_cxCxK, L_cxC))
+    y_cxCxP = jax.vmap(partial(_read, dtype=dtype))(q, k, L_cxC, S_cxKxP, added_cxCxP)
+    return joined(y_cxCxP, len(v_TxP)), last_KxP
+
+
+def _read(q_IxK: Array, k_JxK: Array, L_J: Array, S_KxP: Array, added_JxP: Array, dtype: DTypeLike) -> Array:
+    """y_IxP from the state before the piece and the values added in it."""
+    weights_IxJ = contract("IK,JK->IJ", q_IxK, k_JxK, dtype) * decays(L_J)
+    carried_IxP = contract("IK,KP->IP", jnp.exp(columns(L_J)) * q_IxK, S_KxP, dtype)
+    return carried_IxP + contract("IJ,JP->IP", weights_IxJ, added_JxP, dtype)
+
+
+def _solve(k_JxK: Array, v_JxP: Array, L_J: Array, b_J: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+    """U_JxP and W_JxK."""
+    k_JxK, v_JxP = rounded(dtype, k_JxK, v_JxP)
+    A_IxJ = columns(b_J) * jnp.tril(decays(L_J), -1) * _exact(k_JxK, k_JxK.T)
+    right = columns(b_J) * jnp.concatenate([v_JxP, jnp.exp(columns(L_J)) * k_JxK], axis=1)
+    solved = _exact(inverse(A_IxJ), right)
+    return solved[:, : v_JxP.shape[1]], solved[:, v_JxP.shape[1] :]
+
+
+@jax.custom_vjp
+def inverse(A_CxC: Array) -> Array:
+    """(I + A)^-1 of a strictly lower triangular A, by halves:
+
+        [[X, 0], [A_21, Y]]^-1 = [[X^-1, 0], [-Y^-1 A_21 X^-1, Y^-1]]
+
+    Every entry of the inverse is at most 2 for unit keys and b_t in [0, 2], so the products lose no digits. The series
+    I - A + A^2 - .. would: equal keys make binomial coefficients of it.
+    """
+    size = len(A_CxC)
+    if size == 1:
+        return jnp.ones_like(A_CxC)
+    if size % 2:
+        return inverse(jnp.pad(A_CxC, (0, 1)))[:-1, :-1]
+    half = size // 2
+    X, Y = jax.vmap(inverse)(jnp.stack([A_CxC[:half, :half], A_CxC[half:, half:]]))
+    corner = -_exact(Y, _exact(A_CxC[half:, :half], X))
+    return jnp.block([[X, jnp.zeros_like(X)], [corner, Y]])
+
+
+def _inverse_forward(A_CxC: Array) -> tuple[Array, Array]:
+    found_CxC = inverse(A_CxC)
+    return found_CxC, found_CxC
+
+
+def _inverse_backward(found_CxC: Array, d_found_CxC: Array) -> tuple[Array]:
+    """d A = -(I + A)^-T d_found (I + A)^-T; only the part below the diagonal is free."""
+    return (jnp.tril(-_exact(found_CxC.T, _exact(d_found_CxC, found_CxC.T)), -1),)
+
+
+inverse.defvjp(_inverse_forward, _inverse_backward)
+
+
+def _exact(a: Array, b: Array) -> Array:
+    """a b with all digits of the operands, also where float32 products are rounded by default."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
