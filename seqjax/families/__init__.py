@@ -14,12 +14,17 @@ from seqjax.families.elman import Elman
 from seqjax.families.family import Family
 from seqjax.families.gru import GRU
 from seqjax.families.lstm import LSTM
+from seqjax.families.mingru import MinGRU
+from seqjax.families.minlstm import MinLSTM
 from seqjax.families.recurrent import Recurrent
+from seqjax.families.stacked import Stacked
 from seqjax.families.transformer import Transformer
 from seqjax.families.window import Window
 from seqjax.host import own_code
 
-FAMILIES: dict[str, type[Family]] = {family.family: family for family in (LSTM, Transformer, GRU, Elman, Window)}
+FAMILIES: dict[str, type[Family]] = {
+    family.family: family for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM)
+}
 """By name, in the order of figures."""
 
 HUES_OF_OWN = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100", "#6699CC")  # Tol, "muted"
@@ -77,5 +82,6 @@ def hues_of(names: Iterable[str]) -> dict[str, str]:
     return {name: kind.colour for name, kind in FAMILIES.items()} | theirs
 
 
-__all__ = ["FAMILIES", "GRU", "LSTM", "Elman", "Family", "Recurrent", "Transformer", "Window"]
+__all__ = ["FAMILIES", "GRU", "LSTM", "Elman", "Family", "MinGRU", "MinLSTM", "Recurrent", "Stacked", "Transformer"]
+__all__ += ["Window"]
 __all__ += ["family_of", "history", "hues_of", "in_order", "known", "label_of", "labels_of", "own"]

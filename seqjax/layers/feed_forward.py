@@ -9,14 +9,16 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.dense import Params, draw_normal, linear
 
+GATED = {"swiglu": jax.nn.silu, "geglu": jax.nn.gelu}  # jax.nn.gelu is the tanh form
+
 
 def init_feed_forward(key: Array, kind: str, d_model: int, d_ff: int, bias: bool, std: float, std_out: float) -> Params:
-    """{"W_in": DxF, "W_out": FxD}, normal with `std` and `std_out`; zeros "b_in", "b_out"; swiglu adds "W_gate"."""
-    gate = {"W_gate": (std, (d_model, d_ff))} if kind == "swiglu" else {}
+    """{"W_in": DxF, "W_out": FxD}, normal with `std` and `std_out`; zeros "b_in", "b_out"; swiglu, geglu: "W_gate"."""
+    gate = {"W_gate": (std, (d_model, d_ff))} if kind in GATED else {}
     params = draw_normal(key, W_in=(std, (d_model, d_ff)), W_out=(std_out, (d_ff, d_model)), **gate)
     if bias:
         params |= {"b_in": jnp.zeros(d_ff), "b_out": jnp.zeros(d_model)}
-        if kind == "swiglu":
+        if kind in GATED:
             params["b_gate"] = jnp.zeros(d_ff)
     return params
 
@@ -26,11 +28,11 @@ def feed_forward(kind: str, params: Params, x_BxTxD: Array, dtype: DTypeLike) ->
 
     "gelu" and "relu": act(x W_in + b_in) W_out + b_out; GELU in the tanh form of Hendrycks & Gimpel (2016),
     arXiv 1606.08415, which GPT-2 uses. "swiglu": (silu(x W_gate + b_gate) * (x W_in + b_in)) W_out + b_out
-    (Shazeer 2020, arXiv 2002.05202, equation 6).
+    (Shazeer 2020, arXiv 2002.05202, equation 6); "geglu" has GELU for silu.
     """
     a_BxTxF = linear(x_BxTxD, params["W_in"], params.get("b_in"), dtype)
-    if kind == "swiglu":
-        a_BxTxF = jax.nn.silu(linear(x_BxTxD, params["W_gate"], params.get("b_gate"), dtype)) * a_BxTxF
+    if kind in GATED:
+        a_BxTxF = GATED[kind](linear(x_BxTxD, params["W_gate"], params.get("b_gate"), dtype)) * a_BxTxF
     else:
         a_BxTxF = jax.nn.gelu(a_BxTxF, approximate=True) if kind == "gelu" else jax.nn.relu(a_BxTxF)
     return linear(a_BxTxF, params["W_out"], params.get("b_out"), dtype)

@@ -89,3 +89,9 @@ def flops_per_token(family: Family, vocab_size: int, context_length: int) -> dic
     return {"kaplan_6n": 6.0 * counts["non_embedding"]} | {
         name: float(value) for name, value in (forward | {"forward": total, "training": 3 * total}).items()
     }
+
+
+def state_size(family: Family, context_length: int) -> int:
+    """Numbers that a sequence carries from token to token, in all layers: a Transformer's grow with the context."""
+    state = jax.eval_shape(lambda: family.zero_state(1, context_length))
+    return sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)

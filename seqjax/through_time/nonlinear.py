@@ -29,6 +29,7 @@ from seqjax.layers import native
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype
 from seqjax.through_time.backprop import Backprop, State
+from seqjax.through_time.pieces import in_pieces
 
 CHUNK = 64  # time steps in a chunk of "lean"
 Tree = Any
@@ -92,7 +93,7 @@ def unroll(
     if truncate is None or truncate >= len(x_TxBxD):
         h_TxBxH, last = run(x_TxBxD, state, mask_TxB)
     else:
-        h_TxBxH, last = _in_pieces(run, truncate, x_TxBxD, state, mask_TxB)
+        h_TxBxH, last = in_pieces(lambda xs, state: run(xs[0], state, xs[1]), truncate, (x_TxBxD, mask_TxB), state)
     return h_TxBxH.astype(dtype), last
 
 
@@ -131,33 +132,6 @@ def watch(
     state = jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
     last, (states, gates) = lax.scan(step, state, (project(cell, params, x_TxBxD, dtype), mask_TxB, nudges))
     return output(states).astype(dtype), last, states, gates
-
-
-def _in_pieces(
-    run: Callable[[Array, State, Array | None], tuple[Array, State]], length: int, x_TxBxD: Array, state: State,
-    mask_TxB: Array | None,
-) -> tuple[Array, State]:  # fmt: skip
-    """`run` over pieces of `length` steps and the remainder, without gradients between pieces."""
-    n_pieces = len(x_TxBxD) // length
-    whole = n_pieces * length
-
-    def cut(y_Tx: Array) -> Array:
-        return y_Tx[:whole].reshape(n_pieces, length, *y_Tx.shape[1:])
-
-    def piece(state: State, inputs: tuple[Array, Array, Array | None]) -> tuple[State, Array]:
-        index, x_TxBxD, mask_TxB = inputs
-        state = jax.tree.map(lambda h: jnp.where(index == 0, h, lax.stop_gradient(h)), state)
-        h_TxBxH, last = run(x_TxBxD, state, mask_TxB)
-        return last, h_TxBxH
-
-    masks = None if mask_TxB is None else cut(mask_TxB)
-    last, h_pxTxBxH = lax.scan(piece, state, (jnp.arange(n_pieces), cut(x_TxBxD), masks))
-    h_TxBxH = h_pxTxBxH.reshape(whole, *h_pxTxBxH.shape[2:])
-    if whole < len(x_TxBxD):
-        mask_TxB = None if mask_TxB is None else mask_TxB[whole:]
-        left_TxBxH, last = run(x_TxBxD[whole:], lax.stop_gradient(last), mask_TxB)
-        h_TxBxH = jnp.concatenate([h_TxBxH, left_TxBxH])
-    return h_TxBxH, last
 
 
 def tabulate(cell: Cell, params: Params, embedding_VxD: Array, dtype: DTypeLike) -> Params:

@@ -59,7 +59,7 @@ def gradient_norms(family: Family, params: Tree, batch_BxT1: jax.Array) -> dict[
     """norms_TxTxB by the names of `Family.states`: |d loss_t / d n_k|, t first, over all layers."""
 
     def norm(g: jax.Array) -> jax.Array:
-        axes = (-3, -1) if family.recurrent else (-1,)
+        axes = (2, *range(4, g.ndim)) if family.recurrent else (-1,)  # TxTxLxBx..., or TxTxBxD
         largest = jnp.maximum(jnp.abs(g).max(axis=axes, keepdims=True), jnp.finfo(g.dtype).tiny)
         return largest.squeeze(axes) * jnp.sqrt(jnp.square(g / largest).sum(axis=axes))  # squares would underflow
 

@@ -1,0 +1,49 @@
+"""minLSTM of Feng et al. (2024), arXiv 2410.01201, section 3.2: an LSTM whose gates do not see the state.
+
+    f_t = sigmoid(W_f x_t + b_f)                     forget gate
+    i_t = sigmoid(W_i x_t + b_i)                     input gate
+    c_t = g(W_c x_t + b_c)                           candidate
+    f'_t = f_t / (f_t + i_t),    i'_t = i_t / (f_t + i_t)
+    h_t = f'_t * h_{t-1} + i'_t * c_t
+
+With `positive`, g(u) = u + 1/2 for u >= 0 and sigmoid(u) below, so the state is positive. That is the paper's form in
+logarithms (appendix B); the scan here needs none. Without it g(u) = u, as in section 3.2.
+
+f' is computed as sigmoid(log f - log i), which is exact where both gates are nearly closed. Parameters and state: see
+`Diagonal`, with the gates f, i, c. The published block has a GELU MLP of width 4 D. Vectors are rows here, so the code
+has x W where the equations have W x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax
+from jax import Array
+
+from seqjax.families.diagonal import Diagonal
+from seqjax.families.stacked import PublishedMLP
+from seqjax.layers.activations import positive
+
+
+@dataclass(frozen=True)
+class MinLSTM(Diagonal):
+    """minLSTM: embedding, residual blocks with a minimal long short-term memory, readout."""
+
+    family: Literal["minlstm"] = "minlstm"
+    """Minimal long short-term memory."""
+    positive: bool = True
+    """Candidates are mapped to positive numbers, as in the paper's form in logarithms."""
+
+    label: ClassVar[str] = "minLSTM"
+    colour: ClassVar[str] = "#882255"
+    gates: ClassVar = ("f", "i", "c")
+    published_mlp: ClassVar = PublishedMLP("gelu", 4)
+
+    def factors(self, f_TxBxR: Array, i_TxBxR: Array, c_TxBxR: Array) -> tuple[Array, Array, dict[str, Array]]:
+        """f' and i' c."""
+        lead = jax.nn.log_sigmoid(f_TxBxR) - jax.nn.log_sigmoid(i_TxBxR)
+        f, i = jax.nn.sigmoid(lead), jax.nn.sigmoid(-lead)
+        c = positive(c_TxBxR) if self.positive else c_TxBxR
+        return f, i * c, {"f": f, "i": i, "c": c}
