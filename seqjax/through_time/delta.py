@@ -26,52 +26,28 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from seqjax.layers.precision import contract
-from seqjax.through_time.matrix import CHUNK, Way, columns, cut, decays, for_every_head, joined, rounded, where_true
+from seqjax.through_time.matrix import GATED, Rule, columns, decays, rounded
 
 
-def delta(
-    q: Array, k: Array, v_BxTxNxP: Array, log_g_BxTxN: Array, strength_BxTxN: Array, S_BxNxKxP: Array, dtype: DTypeLike,
-    mask_BxT: Array | None = None, way: Way = "chunks", chunk: int = CHUNK,
-) -> tuple[Array, Array]:  # fmt: skip
-    """y_BxTxNxP and the state after the last step. `strength` is b_t; all else is as in `matrix.gated`."""
-    log_g_BxTxN, strength_BxTxN = where_true(mask_BxT, log_g_BxTxN), where_true(mask_BxT, strength_BxTxN)
-    run = partial(_in_chunks, chunk=chunk) if way == "chunks" else _in_steps
-    arrays = (q, k, v_BxTxNxP, log_g_BxTxN, strength_BxTxN)
-    return for_every_head(partial(run, dtype=dtype), arrays, S_BxNxKxP, dtype)
+def _move(S_KxP: Array, k_K: Array, v_P: Array, log_g: Array, b: Array) -> Array:
+    S_KxP = jnp.exp(log_g) * S_KxP
+    return S_KxP + b * k_K[:, None] * (v_P - k_K @ S_KxP)[None, :]
 
 
-def _in_steps(
-    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_g_T: Array, b_T: Array, S_KxP: Array, dtype: DTypeLike
-) -> tuple[Array, Array]:
-    """The equation."""
+def _chunks(inputs: tuple[Array, ...], S_KxP: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+    """See `Rule.chunks`."""
+    q_cxCxK, k_cxCxK, v_cxCxP, log_g_cxC, b_cxC = inputs
+    L_cxC = jnp.cumsum(log_g_cxC, axis=1)
+    U_cxCxP, W_cxCxK = jax.vmap(partial(_solve, dtype=dtype))(k_cxCxK, v_cxCxP, L_cxC, b_cxC)
 
-    def step(S_KxP: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
-        q_K, k_K, v_P, log_g, b = inputs
-        S_KxP = jnp.exp(log_g) * S_KxP
-        S_KxP = S_KxP + b * k_K[:, None] * (v_P - k_K @ S_KxP)[None, :]
-        return S_KxP, q_K @ S_KxP
-
-    last_KxP, y_TxP = lax.scan(step, S_KxP, (*rounded(dtype, q_TxK, k_TxK, v_TxP), log_g_T, b_T))
-    return y_TxP, last_KxP
-
-
-def _in_chunks(
-    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_g_T: Array, b_T: Array, S_KxP: Array, dtype: DTypeLike, chunk: int
-) -> tuple[Array, Array]:
-    """As `_in_steps`, in pieces."""
-    q, k, v, log_g, b_cxC = (cut(array, chunk) for array in (q_TxK, k_TxK, v_TxP, log_g_T, b_T))
-    L_cxC = jnp.cumsum(log_g, axis=1)
-    U_cxCxP, W_cxCxK = jax.vmap(partial(_solve, dtype=dtype))(k, v, L_cxC, b_cxC)
-
-    def next_chunk(S_KxP: Array, inputs: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
+    def next_piece(S_KxP: Array, inputs: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         k_JxK, U_JxP, W_JxK, L_J = inputs
         added_JxP = U_JxP - contract("JK,KP->JP", W_JxK, S_KxP, dtype)
         write_KxP = contract("JK,JP->KP", jnp.exp(columns(L_J[-1] - L_J)) * k_JxK, added_JxP, dtype)
         return jnp.exp(L_J[-1]) * S_KxP + write_KxP, (S_KxP, added_JxP)
 
-    last_KxP, (S_cxKxP, added_cxCxP) = lax.scan(next_chunk, S_KxP, (k, U_cxCxP, W_cxCxK, L_cxC))
-    y_cxCxP = jax.vmap(partial(_read, dtype=dtype))(q, k, L_cxC, S_cxKxP, added_cxCxP)
-    return joined(y_cxCxP, len(v_TxP)), last_KxP
+    last_KxP, (S_cxKxP, added_cxCxP) = lax.scan(next_piece, S_KxP, (k_cxCxK, U_cxCxP, W_cxCxK, L_cxC))
+    return jax.vmap(partial(_read, dtype=dtype))(q_cxCxK, k_cxCxK, L_cxC, S_cxKxP, added_cxCxP), last_KxP
 
 
 def _read(q_IxK: Array, k_JxK: Array, L_J: Array, S_KxP: Array, added_JxP: Array, dtype: DTypeLike) -> Array:
@@ -126,3 +102,7 @@ inverse.defvjp(_inverse_forward, _inverse_backward)
 def _exact(a: Array, b: Array) -> Array:
     """a b with all digits of the operands, also where float32 products are rounded by default."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+DELTA = Rule(_move, GATED.read, _chunks, (None, None, None, 0.0, 0.0))
+"""Gates: log g, finite and at most 0, and the strength b."""

@@ -29,7 +29,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from seqjax.layers.precision import contract
-from seqjax.through_time.matrix import CHUNK, Way, cut, for_every_head, joined, rounded, where_true
+from seqjax.through_time.matrix import Rule, zero_matrix
 
 NEVER = -1e30
 """log i of padding. Finite: in a piece that is all padding it is subtracted from itself."""
@@ -45,55 +45,34 @@ class Memory(NamedTuple):
 
 def no_memory(batch: int, heads: int, key_width: int, value_width: int) -> Memory:
     """The state before the first step, zeros, float32."""
-    lead = (batch, heads)
-    return Memory(jnp.zeros((*lead, key_width, value_width)), jnp.zeros((*lead, key_width)), jnp.zeros(lead))
+    S_BxNxKxP = zero_matrix(batch, heads, key_width, value_width)
+    return Memory(S_BxNxKxP, jnp.zeros((batch, heads, key_width)), jnp.zeros((batch, heads)))
 
 
-def exponential(
-    q: Array, k: Array, v_BxTxNxP: Array, log_f_BxTxN: Array, log_i_BxTxN: Array, state: Memory, dtype: DTypeLike,
-    mask_BxT: Array | None = None, way: Way = "chunks", chunk: int = CHUNK,
-) -> tuple[Array, Memory]:  # fmt: skip
-    """y_BxTxNxP and the state after the last step. log f is at most 0; all else is as in `matrix.gated`."""
-    log_f_BxTxN, log_i_BxTxN = where_true(mask_BxT, log_f_BxTxN), where_true(mask_BxT, log_i_BxTxN, NEVER)
-    run = partial(_in_chunks, chunk=chunk) if way == "chunks" else _in_steps
-    arrays = (q, k, v_BxTxNxP, log_f_BxTxN, log_i_BxTxN)
-    return for_every_head(partial(run, dtype=dtype), arrays, state, dtype)
+def _move(state: Memory, k_K: Array, v_P: Array, log_f: Array, log_i: Array) -> Memory:
+    m = _largest(log_f + state.m, log_i)
+    f, i = jnp.exp(log_f + state.m - m), jnp.exp(log_i - m)
+    return Memory(f * state.S + i * k_K[:, None] * v_P[None, :], f * state.n + i * k_K, m)
 
 
-def _in_steps(
-    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_f_T: Array, log_i_T: Array, state: Memory, dtype: DTypeLike
-) -> tuple[Array, Memory]:
-    """The equation."""
-
-    def step(state: Memory, inputs: tuple[Array, ...]) -> tuple[Memory, Array]:
-        q_K, k_K, v_P, log_f, log_i = inputs
-        m = _largest(log_f + state.m, log_i)
-        f, i = jnp.exp(log_f + state.m - m), jnp.exp(log_i - m)
-        S_KxP, n_K = f * state.S + i * k_K[:, None] * v_P[None, :], f * state.n + i * k_K
-        return Memory(S_KxP, n_K, m), q_K @ S_KxP / _normaliser(q_K @ n_K, m)
-
-    last, y_TxP = lax.scan(step, state, (*rounded(dtype, q_TxK, k_TxK, v_TxP), log_f_T, log_i_T))
-    return y_TxP, last
+def _read(state: Memory, q_K: Array) -> Array:
+    return q_K @ state.S / _normaliser(q_K @ state.n, state.m)
 
 
-def _in_chunks(
-    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_f_T: Array, log_i_T: Array, state: Memory, dtype: DTypeLike,
-    chunk: int,
-) -> tuple[Array, Memory]:  # fmt: skip
-    """As `_in_steps`, in pieces."""
-    q, k, v, log_f = (cut(array, chunk) for array in (q_TxK, k_TxK, v_TxP, log_f_T))
-    b_cxC, log_i_cxC = jnp.cumsum(log_f, axis=1), cut(log_i_T, chunk, padding=NEVER)
-    writes = jax.vmap(partial(_write, dtype=dtype))(k, v, b_cxC, log_i_cxC)
+def _chunks(inputs: tuple[Array, ...], state: Memory, dtype: DTypeLike) -> tuple[Array, Memory]:
+    """See `Rule.chunks`."""
+    q_cxCxK, k_cxCxK, v_cxCxP, log_f_cxC, log_i_cxC = inputs
+    b_cxC = jnp.cumsum(log_f_cxC, axis=1)
+    writes = jax.vmap(partial(_write, dtype=dtype))(k_cxCxK, v_cxCxP, b_cxC, log_i_cxC)
 
-    def next_chunk(state: Memory, inputs: tuple[Array, Memory]) -> tuple[Memory, Memory]:
+    def next_piece(state: Memory, inputs: tuple[Array, Memory]) -> tuple[Memory, Memory]:
         log_keep, write = inputs
         m = _largest(log_keep + state.m, write.m)
         f, i = jnp.exp(log_keep + state.m - m), jnp.exp(write.m - m)
         return Memory(f * state.S + i * write.S, f * state.n + i * write.n, m), state
 
-    last, states = lax.scan(next_chunk, state, (b_cxC[:, -1], writes))
-    y_cxCxP = jax.vmap(partial(_read, dtype=dtype))(q, k, v, b_cxC, log_i_cxC, states)
-    return joined(y_cxCxP, len(v_TxP)), last
+    last, states = lax.scan(next_piece, state, (b_cxC[:, -1], writes))
+    return jax.vmap(partial(_piece, dtype=dtype))(q_cxCxK, k_cxCxK, v_cxCxP, b_cxC, log_i_cxC, states), last
 
 
 def _write(k_JxK: Array, v_JxP: Array, b_J: Array, log_i_J: Array, dtype: DTypeLike) -> Memory:
@@ -104,7 +83,7 @@ def _write(k_JxK: Array, v_JxP: Array, b_J: Array, log_i_J: Array, dtype: DTypeL
     return Memory(contract("JK,JP->KP", scaled_JxK, v_JxP, dtype), scaled_JxK.sum(0), m)
 
 
-def _read(
+def _piece(
     q_IxK: Array, k_JxK: Array, v_JxP: Array, b_J: Array, log_i_J: Array, before: Memory, dtype: DTypeLike
 ) -> Array:
     """y_IxP of a piece."""
@@ -128,3 +107,7 @@ def _normaliser(q_n: Array, m: Array) -> Array:
 def _largest(*of: Array) -> Array:
     """The elementwise maximum, as a constant."""
     return lax.stop_gradient(of[0] if len(of) == 1 else jnp.maximum(*of))
+
+
+EXPONENTIAL = Rule(_move, _read, _chunks, (None, None, None, 0.0, NEVER))
+"""Gates: log f, at most 0, and log i. The state is a `Memory`."""

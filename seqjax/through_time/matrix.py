@@ -2,9 +2,9 @@
 
     S_t = g_t S_{t-1} + k_t^T v_t          y_t = q_t S_t
 
-The gate g_t in (0, 1] is one number a head (`gated`: Mamba-2, Dao & Gu 2024, arXiv 2405.21060; retention), or one for
-each of the K rows of S (`gated_rows`: GLA, Yang et al. 2023, arXiv 2312.06635; HGRN2). It is given as log g_t.
-`seqjax.through_time.delta` adds the delta rule, `seqjax.through_time.exponential` the gates of the mLSTM.
+The gate g_t in (0, 1] is one number a head (`GATED`: Mamba-2, Dao & Gu 2024, arXiv 2405.21060; retention), or one for
+each of the K rows of S (`GATED_ROWS`: GLA, Yang et al. 2023, arXiv 2312.06635; HGRN2). It is given as log g_t.
+`seqjax.through_time.delta` has the delta rule, `seqjax.through_time.exponential` the gates of the mLSTM.
 
 Two ways compute the same. "steps" is the equation, a scan over T steps, and the reference. "chunks" cuts time into
 pieces of C steps (GLA, section 4). With L_i = log g_1 + .. + log g_i inside a piece, and S the state before it:
@@ -17,14 +17,14 @@ logarithms and at most 0, so nothing overflows. A ratio of two products of gates
 Pairs with j > i are set to exp(-inf) = 0: a mask after exp would give the gradient inf * 0.
 
 Axes: `N` heads, `K` width of a key and a query, `P` width of a value, `C` steps of a piece, `c` pieces, `I` and `J`
-steps within a piece. The functions below the public ones are for one head of one sequence.
+steps within a piece. A `Rule` is for one head of one sequence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,76 +33,112 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.precision import carry_dtype, contract
 
-CHUNK = 64  # steps of a piece
-CHUNK_ROWS = 16  # with a gate for each row: the factors of all pairs are C x C x K
+CHUNK = 64
 Way = Literal["chunks", "steps"]
-Tree = Any
+State = Any  # a pytree of arrays; of all heads BxNx..., of one head ...
 
 
-def gated(
-    q: Array, k: Array, v_BxTxNxP: Array, log_g_BxTxN: Array, S_BxNxKxP: Array, dtype: DTypeLike,
-    mask_BxT: Array | None = None, way: Way = "chunks", chunk: int = CHUNK,
-) -> tuple[Array, Array]:  # fmt: skip
-    """S_t = g_t S_{t-1} + k_t^T v_t and y_t = q_t S_t with one gate a head.
+class Rule(NamedTuple):
+    """How one head changes its state. Its inputs are queries q_TxK, keys k_TxK, values v_TxP, and gates."""
+
+    move: Callable[..., State]
+    """(state, k_K, v_P, gates of the step ...) -> the state after the step."""
+    read: Callable[[State, Array], Array]
+    """(state after the step, q_K) -> y_P."""
+    chunks: Callable[..., tuple[Array, State]]
+    """(inputs cxCx.., state, dtype) -> (y_cxCxP, state after)."""
+    neutral: tuple[float | None, ...]
+    """For each input the value that changes no state. None: the other inputs suffice."""
+    chunk: int = CHUNK
+    """Most steps of a piece."""
+
+
+def run(
+    rule: Rule, inputs: tuple[Array, ...], state: State, dtype: DTypeLike, mask_BxT: Array | None = None,
+    way: Way = "chunks",
+) -> tuple[Array, State]:  # fmt: skip
+    """The rule for all heads and sequences.
 
     Args:
-      q, k: BxTxNxK, or BxTxK for one query and one key that all heads share.
-      log_g_BxTxN: finite, at most 0.
-      S_BxNxKxP: the state before the first step.
+      inputs: q, k BxTxNxK, v BxTxNxP, and gates BxTxN (of `GATED_ROWS` BxTxNxK). q and k may be BxTxK, shared by all
+        heads.
+      state: before the first step, BxNxKxP.
       dtype: of the operands of matrix products; gates, sums and the state are float32 (or wider, as `dtype`).
       mask_BxT: bool; where it is false the state is unchanged, and y has no meaning.
-      way, chunk: see above. Values do not depend on them.
+      way: see above. Values do not depend on it.
 
     Returns:
       y_BxTxNxP and the state after the last step.
     """
-    log_g_BxTxN, k = where_true(mask_BxT, log_g_BxTxN), where_true(mask_BxT, k)
-    run = partial(_in_chunks, chunk=chunk) if way == "chunks" else _in_steps
-    return for_every_head(partial(run, dtype=dtype), (q, k, v_BxTxNxP, log_g_BxTxN), S_BxNxKxP, dtype)
+
+    def of_head(state: State, *inputs: Array) -> tuple[Array, State]:
+        if way == "steps":
+            y_TxP, last, _ = _scan(rule, inputs, state, dtype)
+            return y_TxP, last
+        times = len(inputs[0])
+        pieces = (_cut(x_Tx, rule.chunk, value or 0.0) for x_Tx, value in zip(inputs, rule.neutral, strict=True))
+        y_cxCxP, last = rule.chunks(tuple(pieces), state, dtype)
+        return y_cxCxP.reshape(-1, y_cxCxP.shape[-1])[:times], last
+
+    over_heads = jax.vmap(of_head, in_axes=(0, *_head_axes(inputs)), out_axes=(1, 0))
+    return jax.vmap(over_heads)(_wide(state, dtype), *_masked(rule, inputs, mask_BxT))
 
 
-def gated_rows(
-    q_BxTxNxK: Array, k_BxTxNxK: Array, v_BxTxNxP: Array, log_g_BxTxNxK: Array, S_BxNxKxP: Array, dtype: DTypeLike,
-    mask_BxT: Array | None = None, way: Way = "chunks", chunk: int = CHUNK_ROWS,
-) -> tuple[Array, Array]:  # fmt: skip
-    """S_t = diag(g_t) S_{t-1} + k_t^T v_t and y_t = q_t S_t with a gate for each row of S. See `gated`."""
-    log_g_BxTxNxK, k_BxTxNxK = where_true(mask_BxT, log_g_BxTxNxK), where_true(mask_BxT, k_BxTxNxK)
-    run = partial(_in_chunks, chunk=chunk) if way == "chunks" else _in_steps
-    return for_every_head(partial(run, dtype=dtype), (q_BxTxNxK, k_BxTxNxK, v_BxTxNxP, log_g_BxTxNxK), S_BxNxKxP, dtype)
+def watch(
+    rule: Rule, inputs: tuple[Array, ...], state: State, dtype: DTypeLike, mask_BxT: Array | None = None,
+    nudges: State = None,
+) -> tuple[Array, State, State]:  # fmt: skip
+    """As `run` with "steps"; also returns the states after every step, TxBxNx....
+
+    Args:
+      nudges: added to the state after each step, TxBxNx... like the state; None: nothing is added.
+    """
+
+    def of_head(state: State, nudges: State, *inputs: Array) -> tuple[Array, State, State]:
+        return _scan(rule, inputs, state, dtype, nudges)
+
+    over_heads = jax.vmap(of_head, in_axes=(0, 1, *_head_axes(inputs)), out_axes=(1, 0, 1))
+    over_all = jax.vmap(over_heads, in_axes=(0, 1, *[0] * len(inputs)), out_axes=(0, 0, 1))
+    return over_all(_wide(state, dtype), nudges, *_masked(rule, inputs, mask_BxT))
 
 
-def _in_steps(
-    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_g_T: Array, S_KxP: Array, dtype: DTypeLike
-) -> tuple[Array, Array]:
-    """The equation. log_g is T, or TxK for a gate for each row."""
+def _scan(
+    rule: Rule, inputs: tuple[Array, ...], state: State, dtype: DTypeLike, nudges: State = None
+) -> tuple[Array, State, State]:
+    """y_TxP, the last state, and the states after every step, Tx...."""
 
-    def step(S_KxP: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
-        q_K, k_K, v_P, log_g = inputs
-        S_KxP = jnp.exp(log_g).reshape(-1, 1) * S_KxP + k_K[:, None] * v_P[None, :]
-        return S_KxP, q_K @ S_KxP
+    def step(state: State, inputs: tuple[State, Array, tuple[Array, ...]]) -> tuple[State, tuple[Array, State]]:
+        nudge, q_K, others = inputs
+        state = rule.move(state, *others)
+        state = state if nudge is None else jax.tree.map(jnp.add, state, nudge)
+        return state, (rule.read(state, q_K), state)
 
-    last_KxP, y_TxP = lax.scan(step, S_KxP, (*rounded(dtype, q_TxK, k_TxK, v_TxP), log_g_T))
-    return y_TxP, last_KxP
+    q_TxK, k_TxK, v_TxP, *gates = inputs
+    q_TxK, k_TxK, v_TxP = rounded(dtype, q_TxK, k_TxK, v_TxP)
+    last, (y_TxP, states) = lax.scan(step, state, (nudges, q_TxK, (k_TxK, v_TxP, *gates)))
+    return y_TxP, last, states
 
 
-def _in_chunks(
-    q_TxK: Array, k_TxK: Array, v_TxP: Array, log_g_T: Array, S_KxP: Array, dtype: DTypeLike, chunk: int
-) -> tuple[Array, Array]:
-    """As `_in_steps`, in pieces."""
-    q, k, v, log_g = (cut(array, chunk) for array in (q_TxK, k_TxK, v_TxP, log_g_T))
-    L_cxC = jnp.cumsum(log_g, axis=1)  # with a gate for each row cxCxK, as all that follows from it
-    y_cxCxP, write_cxKxP = jax.vmap(partial(_within, dtype=dtype))(q, k, v, L_cxC)
+def _move(S_KxP: Array, k_K: Array, v_P: Array, log_g: Array) -> Array:
+    """log_g is one number or K."""
+    return jnp.exp(log_g).reshape(-1, 1) * S_KxP + k_K[:, None] * v_P[None, :]
 
-    def next_chunk(S_KxP: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+
+def _chunks(inputs: tuple[Array, ...], S_KxP: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+    """See `Rule.chunks`. log_g is cxC, or cxCxK with a gate for each row."""
+    q_cxCxK, k_cxCxK, v_cxCxP, log_g = inputs
+    L_cxC = jnp.cumsum(log_g, axis=1)  # or cxCxK
+    y_cxCxP, write_cxKxP = jax.vmap(partial(_within, dtype=dtype))(q_cxCxK, k_cxCxK, v_cxCxP, L_cxC)
+
+    def next_piece(S_KxP: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         keep, write_KxP = inputs
         return keep.reshape(-1, 1) * S_KxP + write_KxP, S_KxP
 
-    last_KxP, S_cxKxP = lax.scan(next_chunk, S_KxP, (jnp.exp(L_cxC[:, -1]), write_cxKxP))
-    y_cxCxP = y_cxCxP + jax.vmap(partial(_read, dtype=dtype))(q, L_cxC, S_cxKxP)
-    return joined(y_cxCxP, len(v_TxP)), last_KxP
+    last_KxP, S_cxKxP = lax.scan(next_piece, S_KxP, (jnp.exp(L_cxC[:, -1]), write_cxKxP))
+    return y_cxCxP + jax.vmap(partial(_carried, dtype=dtype))(q_cxCxK, L_cxC, S_cxKxP), last_KxP
 
 
-def _read(q_IxK: Array, L_I: Array, S_KxP: Array, dtype: DTypeLike) -> Array:
+def _carried(q_IxK: Array, L_I: Array, S_KxP: Array, dtype: DTypeLike) -> Array:
     """exp(L_i) q_i S, IxP."""
     return contract("IK,KP->IP", jnp.exp(columns(L_I)) * q_IxK, S_KxP, dtype)
 
@@ -133,41 +169,46 @@ def decays(L_J: Array) -> Array:
     return jnp.exp(jnp.where(earlier_IxJ.reshape(earlier_IxJ.shape + (1,) * (L_J.ndim - 1)), differences, -jnp.inf))
 
 
-def for_every_head(
-    run: Callable[..., tuple[Array, Tree]], arrays: tuple[Array, ...], state: Tree, dtype: DTypeLike
-) -> tuple[Array, Tree]:
-    """`run` (arrays Tx..., state ...) -> (y_TxP, state) for every sequence and head.
+GATED = Rule(_move, lambda S_KxP, q_K: q_K @ S_KxP, _chunks, (None, 0.0, None, 0.0))
+"""S_t = g_t S_{t-1} + k_t^T v_t, y_t = q_t S_t. Gates: log g, finite and at most 0."""
 
-    Args:
-      arrays: BxTxNx...; the first two, queries and keys, may be BxTxK.
-      state: a pytree of arrays BxNx....
-    """
-    axes = [1] * len(arrays)
-    axes[:2] = [1 if array.ndim == 4 else None for array in arrays[:2]]
-    state = jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
-    return jax.vmap(jax.vmap(run, in_axes=(*axes, 0), out_axes=(1, 0)))(*arrays, state)
+GATED_ROWS = GATED._replace(chunk=16)
+"""As `GATED`, with a gate for each row of S. Its pieces are short: the factors of all pairs are C x C x K."""
 
 
-def where_true(mask_BxT: Array | None, x_BxTx: Array, otherwise: float = 0.0) -> Array:
-    """x where the mask is true or there is none, else `otherwise`."""
-    if mask_BxT is None:
-        return x_BxTx
-    return jnp.where(mask_BxT.reshape(mask_BxT.shape + (1,) * (x_BxTx.ndim - 2)), x_BxTx, otherwise)
-
-
-def cut(x_Tx: Array, chunk: int, padding: float = 0.0) -> Array:
-    """Equal pieces of at most `chunk` steps, cxCx.... `padding` fills the end: zero log gates and keys do nothing."""
-    pieces = -(-len(x_Tx) // chunk)
-    missing = -len(x_Tx) % pieces
-    padded = jnp.pad(x_Tx, [(0, missing)] + [(0, 0)] * (x_Tx.ndim - 1), constant_values=padding)
-    return padded.reshape(pieces, -1, *x_Tx.shape[1:])
-
-
-def joined(y_cxCx: Array, times: int) -> Array:
-    """The first `times` steps of the pieces."""
-    return y_cxCx.reshape(-1, *y_cxCx.shape[2:])[:times]
+def zero_matrix(batch: int, heads: int, key_width: int, value_width: int) -> Array:
+    """S before the first step, BxNxKxP, float32."""
+    return jnp.zeros((batch, heads, key_width, value_width))
 
 
 def rounded(dtype: DTypeLike, *arrays: Array) -> list[Array]:
     """The arrays as operands of products in `dtype`, in float32 or wider."""
     return [array.astype(dtype).astype(carry_dtype(dtype)) for array in arrays]
+
+
+def _wide(state: State, dtype: DTypeLike) -> State:
+    return jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
+
+
+def _head_axes(inputs: tuple[Array, ...]) -> list[int | None]:
+    """The axis of the heads in the inputs of one sequence. None: all heads share a query or a key."""
+    return [None if number < 2 and x.ndim == 3 else 1 for number, x in enumerate(inputs)]
+
+
+def _masked(rule: Rule, inputs: tuple[Array, ...], mask_BxT: Array | None) -> list[Array]:
+    """The inputs, neutral where the mask is false."""
+
+    def masked(x_BxTx: Array, neutral: float | None) -> Array:
+        if mask_BxT is None or neutral is None:
+            return x_BxTx
+        return jnp.where(mask_BxT.reshape(mask_BxT.shape + (1,) * (x_BxTx.ndim - 2)), x_BxTx, neutral)
+
+    return [masked(*pair) for pair in zip(inputs, rule.neutral, strict=True)]
+
+
+def _cut(x_Tx: Array, chunk: int, padding: float) -> Array:
+    """Equal pieces of at most `chunk` steps, cxCx..., with padding at the end."""
+    pieces = -(-len(x_Tx) // chunk)
+    missing = -len(x_Tx) % pieces
+    padded = jnp.pad(x_Tx, [(0, missing)] + [(0, 0)] * (x_Tx.ndim - 1), constant_values=padding)
+    return padded.reshape(pieces, -1, *x_Tx.shape[1:])

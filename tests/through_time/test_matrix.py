@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from quick import quick
 
-from seqjax.through_time.delta import delta, inverse
-from seqjax.through_time.exponential import Memory, exponential, no_memory
-from seqjax.through_time.matrix import gated, gated_rows
+from seqjax.through_time.delta import DELTA, inverse
+from seqjax.through_time.exponential import EXPONENTIAL, Memory, no_memory
+from seqjax.through_time.matrix import GATED, GATED_ROWS, run, watch
 
 R, B, T, N, K, P = 2, 2, 11, 2, 3, 4
-RULES = {"gate": gated, "shared": gated, "rows": gated_rows, "delta": delta, "exponential": exponential}
+RULES = {"gate": GATED, "shared": GATED, "rows": GATED_ROWS, "delta": DELTA, "exponential": EXPONENTIAL}
 
 
 def example(rule, times=T, strong=1.0):
@@ -47,17 +47,21 @@ def plain(state):
     return state.S * jnp.exp(state.m)[..., None, None], state.n * jnp.exp(state.m)[..., None]
 
 
-def call(rule, arrays, dtype, mask=None, way="chunks", **kwargs):
+def one_run(rule, arrays, dtype, mask, way, chunk):
+    *inputs, state = arrays
+    return run(RULES[rule]._replace(chunk=chunk), tuple(inputs), state, dtype, mask, way)
+
+
+def call(rule, arrays, dtype, mask=None, way="chunks", chunk=64):
     """(y, state) of every run, in one program."""
-    one = partial(RULES[rule], dtype=dtype, mask_BxT=mask, way=way, **kwargs)
-    return jax.jit(jax.vmap(lambda arrays: one(*arrays)))(arrays)
+    return jax.jit(jax.vmap(lambda arrays: one_run(rule, arrays, dtype, mask, way, chunk)))(arrays)
 
 
-def with_gradients(rule, arrays, dtype, mask=None, way="chunks", **kwargs):
+def with_gradients(rule, arrays, dtype, mask=None, way="chunks", chunk=64):
     """(y, state) of every run, and the gradient of a sum of both with respect to all arrays, in one program."""
 
     def loss(arrays):
-        y, state = RULES[rule](*arrays, dtype, mask_BxT=mask, way=way, **kwargs)
+        y, state = one_run(rule, arrays, dtype, mask, way, chunk)
         found = (y if mask is None else jnp.where(mask[..., None, None], y, 0.0), plain(state))
         return sum((jnp.cos(jnp.arange(a.size)).reshape(a.shape) * a).sum() for a in jax.tree.leaves(found)), found
 
@@ -73,7 +77,7 @@ def assert_close(got, want, **tolerance):
     jax.tree.map(partial(np.testing.assert_allclose, **tolerance), got, want)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", quick(RULES, "shared", "delta", "exponential"))
 def test_pieces_are_steps(rule):
     """Values and gradients in float64: runs under vmap, a carried state, padding, T no multiple of the piece."""
     mask = np.arange(T) < np.array([[T], [5]])
@@ -118,7 +122,7 @@ def test_retention_is_its_decay_matrix():
     q, k, v, _, S = jax.tree.map(lambda leaf: jnp.asarray(leaf[0], jnp.float32), example("gate", times))
     g_N = 1 - 2.0 ** (-5 - np.arange(N))
     log_g = jnp.broadcast_to(jnp.asarray(np.log(g_N), jnp.float32), (B, times, N))
-    y, _ = jax.jit(partial(gated, dtype="float32"))(q, k, v, log_g, 0 * S)
+    y, _ = jax.jit(partial(run, GATED, dtype="float32"))((q, k, v, log_g), 0 * S)
     ages = np.arange(times)[:, None] - np.arange(times)[None]
     D = np.where(ages >= 0, g_N[:, None, None] ** np.maximum(ages, 0), 0.0)
     want = np.einsum("BINK,BJNK,NIJ,BJNP->BINP", *(np.asarray(a, np.float64) for a in (q, k, D, v)))
@@ -160,7 +164,24 @@ def test_inverse_with_equal_keys():
 def test_m_keeps_large_input_gates_finite():
     """log i of 500 overflows exp; the normaliser divides it away again. A query of zeros reads zeros."""
     q, k, v, log_f, log_i, _ = jax.tree.map(lambda leaf: jnp.asarray(leaf[0], jnp.float32), example("exponential"))
-    read = jax.jit(partial(exponential, state=no_memory(B, N, K, P), dtype="float32"))
-    y, _ = read(q, k, v, log_f, 500.0 + log_i)
-    np.testing.assert_allclose(y, read(q, k, v, log_f, 60.0 + log_i)[0], rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(read(0 * q, k, v, log_f, 500.0 + log_i)[0], 0.0)
+    read = jax.jit(partial(run, EXPONENTIAL, state=no_memory(B, N, K, P), dtype="float32"))
+    y, _ = read((q, k, v, log_f, 500.0 + log_i))
+    np.testing.assert_allclose(y, read((q, k, v, log_f, 60.0 + log_i))[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(read((0 * q, k, v, log_f, 500.0 + log_i))[0], 0.0)
+
+
+@pytest.mark.parametrize("rule", quick(RULES, "exponential"))
+def test_watched_states(rule):
+    """The same values with the states after every step; a nudge of a state changes what is read from then on."""
+    *inputs, state = in_float32(jax.tree.map(lambda leaf: leaf[0], example(rule)))
+    no_nudges = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape)), state)
+    seen = jax.jit(partial(watch, RULES[rule], dtype="float32"))
+    y, last, states = seen(tuple(inputs), state, nudges=no_nudges)
+    want, want_last = jax.jit(partial(run, RULES[rule], dtype="float32"))(tuple(inputs), state)
+    assert_close((y, plain(last)), (want, plain(want_last)), rtol=1e-4, atol=1e-4)
+    assert_close(jax.tree.map(lambda leaf: leaf[-1], states), last)
+    assert jax.tree.map(jnp.shape, states) == jax.tree.map(jnp.shape, no_nudges)
+    nudges = jax.tree.map(lambda leaf: leaf.at[4].set(0.5), no_nudges)
+    moved, _, _ = seen(tuple(inputs), state, nudges=nudges)
+    np.testing.assert_array_equal(moved[:, :4], y[:, :4])
+    assert (np.abs(moved - y)[:, 4] > 0).all()
