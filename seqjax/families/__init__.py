@@ -12,10 +12,13 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.families import own
 from seqjax.families.elman import Elman
 from seqjax.families.family import Family
+from seqjax.families.gated_deltanet import GatedDeltaNet
 from seqjax.families.gru import GRU
 from seqjax.families.lstm import LSTM
+from seqjax.families.mamba2 import Mamba2
 from seqjax.families.mingru import MinGRU
 from seqjax.families.minlstm import MinLSTM
+from seqjax.families.mlstm import MLSTM
 from seqjax.families.recurrent import Recurrent
 from seqjax.families.stacked import Stacked
 from seqjax.families.transformer import Transformer
@@ -23,7 +26,8 @@ from seqjax.families.window import Window
 from seqjax.host import own_code
 
 FAMILIES: dict[str, type[Family]] = {
-    family.family: family for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM)
+    family.family: family
+    for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM, Mamba2, MLSTM, GatedDeltaNet)
 }
 """By name, in the order of figures."""
 
@@ -83,5 +87,5 @@ def hues_of(names: Iterable[str]) -> dict[str, str]:
 
 
 __all__ = ["FAMILIES", "GRU", "LSTM", "Elman", "Family", "MinGRU", "MinLSTM", "Recurrent", "Stacked", "Transformer"]
-__all__ += ["Window"]
+__all__ += ["MLSTM", "GatedDeltaNet", "Mamba2", "Window"]
 __all__ += ["family_of", "history", "hues_of", "in_order", "known", "label_of", "labels_of", "own"]
