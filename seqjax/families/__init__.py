@@ -20,6 +20,7 @@ from seqjax.families.mingru import MinGRU
 from seqjax.families.minlstm import MinLSTM
 from seqjax.families.mlstm import MLSTM
 from seqjax.families.recurrent import Recurrent
+from seqjax.families.rg_lru import RGLRU
 from seqjax.families.stacked import Stacked
 from seqjax.families.transformer import Transformer
 from seqjax.families.window import Window
@@ -27,7 +28,7 @@ from seqjax.host import own_code
 
 FAMILIES: dict[str, type[Family]] = {
     family.family: family
-    for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM, Mamba2, MLSTM, GatedDeltaNet)
+    for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM, RGLRU, Mamba2, MLSTM, GatedDeltaNet)
 }
 """By name, in the order of figures."""
 
@@ -86,6 +87,6 @@ def hues_of(names: Iterable[str]) -> dict[str, str]:
     return {name: kind.colour for name, kind in FAMILIES.items()} | theirs
 
 
-__all__ = ["FAMILIES", "GRU", "LSTM", "Elman", "Family", "MinGRU", "MinLSTM", "Recurrent", "Stacked", "Transformer"]
-__all__ += ["MLSTM", "GatedDeltaNet", "Mamba2", "Window"]
+__all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
+__all__ += ["MinLSTM", "Recurrent", "Stacked", "Transformer", "Window"]
 __all__ += ["family_of", "history", "hues_of", "in_order", "known", "label_of", "labels_of", "own"]

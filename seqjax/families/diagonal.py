@@ -55,6 +55,16 @@ class Diagonal(Stacked):
         """R."""
         return self.d_hidden or self.d_model
 
+    @property
+    def taps(self) -> int:
+        """Taps of the convolution that the model has."""
+        return self.conv
+
+    @property
+    def conv_width(self) -> int:
+        """Channels of the convolution."""
+        return self.d_model
+
     def widened(self, d_model: int) -> Self:
         """The model at another D. R and F, if given, stay in proportion."""
         hidden = None if self.d_hidden is None else self.proportional(self.d_hidden, d_model)
@@ -73,16 +83,16 @@ class Diagonal(Stacked):
         if width != d_model:
             arrays["W_o"] = (self.write_std(width), (width, d_model))
         params = draw_normal(key, **arrays)
-        if self.bias:
+        if self.has_bias:
             params["b_gates"] = jnp.zeros((len(self.gates), width))
-        if self.conv:
+        if self.taps:
             key = jax.random.fold_in(key, 1)
-            params["conv"] = init_convolution(key, self.conv, d_model, self.conv**-0.5, self.bias)
+            params["conv"] = init_convolution(key, self.taps, d_model, self.taps**-0.5, self.has_bias)
         return params
 
     def mixer_state(self, batch: int) -> State:
         """See `Stacked.mixer_state`."""
-        past = {"past": jnp.zeros((batch, self.conv - 1, self.d_model))} if self.conv else {}
+        past = {"past": jnp.zeros((batch, self.taps - 1, self.conv_width))} if self.taps else {}
         return {"h": jnp.zeros((batch, self.state_width))} | past
 
     def mix(
@@ -106,7 +116,7 @@ class Diagonal(Stacked):
         self, params: Params, x_BxTxE: Array, state: State, mask_BxT: Array | None
     ) -> tuple[Array, dict[str, Array]]:
         """x after the convolution, if there is one, and "past" of the state after."""
-        if not self.conv:
+        if not self.taps:
             return x_BxTxE, {}
         y_BxTxE, past = convolve(params["conv"], x_BxTxE, state["past"], mask_BxT)
         return y_BxTxE, {"past": past}

@@ -91,7 +91,7 @@ class GatedDeltaNet(MatrixState):
             "dt_bias": jnp.log(jnp.expm1(step_size_N)),
             "gain": jnp.ones(self.value_width),
         }
-        return weights | vectors | {"conv": init_convolution(keys[3], TAPS, channels, TAPS**-0.5, self.bias)}
+        return weights | vectors | {"conv": init_convolution(keys[3], TAPS, channels, TAPS**-0.5, self.has_bias)}
 
     def mixer_state(self, batch: int) -> State:
         """See `Stacked.mixer_state`."""

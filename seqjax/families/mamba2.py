@@ -50,7 +50,7 @@ class Mamba2(MatrixState):
     label: ClassVar[str] = "Mamba-2"
     colour: ClassVar[str] = "#44AA99"
     rule: ClassVar = GATED
-    published_mlp: ClassVar = PublishedMLP("none")
+    published_mlp: ClassVar = PublishedMLP("none", bias=True)  # of the convolution
 
     @property
     def inner(self) -> int:
@@ -99,7 +99,9 @@ class Mamba2(MatrixState):
             "skip": jnp.ones(heads),
             "gain": jnp.ones(inner),
         }
-        return weights | vectors | {"conv": init_convolution(keys[3], TAPS, channels, (3 * TAPS) ** -0.5, self.bias)}
+        return (
+            weights | vectors | {"conv": init_convolution(keys[3], TAPS, channels, (3 * TAPS) ** -0.5, self.has_bias)}
+        )
 
     def mixer_state(self, batch: int) -> State:
         """See `Stacked.mixer_state`."""

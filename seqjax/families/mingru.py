@@ -7,8 +7,8 @@
 With `positive`, g(u) = u + 1/2 for u >= 0 and sigmoid(u) below, so the state is positive. That is the paper's form in
 logarithms (appendix B); the scan here needs none. Without it g(u) = u, as in section 3.1.
 
-Parameters and state: see `Diagonal`, with the gates z, c. The published block has a GELU MLP of width 4 D. Vectors are
-rows here, so the code has x W where the equations have W x.
+Parameters and state: see `Diagonal`, with the gates z, c. The published block has a GELU MLP of width 4 D, and
+biases. Vectors are rows here, so the code has x W where the equations have W x.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class MinGRU(Diagonal):
     """Candidates are mapped to positive numbers, as in the paper's form in logarithms."""
 
     label: ClassVar[str] = "minGRU"
-    colour: ClassVar[str] = "#117733"
+    colour: ClassVar[str] = "#AAAA00"
     gates: ClassVar = ("z", "c")
-    published_mlp: ClassVar = PublishedMLP("gelu", 4)
+    published_mlp: ClassVar = PublishedMLP("gelu", 4, bias=True)
 
     def factors(self, z_TxBxR: Array, c_TxBxR: Array) -> tuple[Array, Array, dict[str, Array]]:
         """1 - z and z c."""

@@ -10,8 +10,8 @@ With `positive`, g(u) = u + 1/2 for u >= 0 and sigmoid(u) below, so the state is
 logarithms (appendix B); the scan here needs none. Without it g(u) = u, as in section 3.2.
 
 f' is computed as sigmoid(log f - log i), which is exact where both gates are nearly closed. Parameters and state: see
-`Diagonal`, with the gates f, i, c. The published block has a GELU MLP of width 4 D. Vectors are rows here, so the code
-has x W where the equations have W x.
+`Diagonal`, with the gates f, i, c. The published block has a GELU MLP of width 4 D, and biases. Vectors are rows here,
+so the code has x W where the equations have W x.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class MinLSTM(Diagonal):
     """Candidates are mapped to positive numbers, as in the paper's form in logarithms."""
 
     label: ClassVar[str] = "minLSTM"
-    colour: ClassVar[str] = "#882255"
+    colour: ClassVar[str] = "#E69F00"
     gates: ClassVar = ("f", "i", "c")
-    published_mlp: ClassVar = PublishedMLP("gelu", 4)
+    published_mlp: ClassVar = PublishedMLP("gelu", 4, bias=True)
 
     def factors(self, f_TxBxR: Array, i_TxBxR: Array, c_TxBxR: Array) -> tuple[Array, Array, dict[str, Array]]:
         """f' and i' c."""

@@ -52,7 +52,7 @@ class MLSTM(MatrixState):
     colour: ClassVar[str] = "#332288"
     states: ClassVar = ("S", "n")
     rule: ClassVar = EXPONENTIAL
-    published_mlp: ClassVar = PublishedMLP("none")
+    published_mlp: ClassVar = PublishedMLP("none", bias=True)  # of the convolution
 
     @property
     def inner(self) -> int:
@@ -105,7 +105,7 @@ class MLSTM(MatrixState):
         return weights | {
             "W_if": jnp.zeros((3 * inner, 2 * heads)),
             "b_if": jnp.concatenate([b_i_N, b_f_N]),
-            "conv": init_convolution(keys[2], TAPS, inner, (3 * TAPS) ** -0.5, self.bias),
+            "conv": init_convolution(keys[2], TAPS, inner, (3 * TAPS) ** -0.5, self.has_bias),
             "skip": jnp.ones(inner),
             "gain": jnp.ones(inner),
         }

@@ -44,10 +44,11 @@ Tree = Any
 
 
 class PublishedMLP(NamedTuple):
-    """The MLP of a family's paper: its kind, and its width over D."""
+    """The MLP of a family's paper: its kind, its width over D, and whether linear layers of the block have biases."""
 
     kind: Literal["swiglu", "geglu", "gelu", "none"]
     expansion: float = 0.0
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Stacked(Family):
     """MLP of each block; null: that of `block`."""
     d_ff: PositiveInt | None = None
     """F, width of the MLP; null: as published, or 4 D (swiglu, geglu: 8 D / 3 rounded up to a multiple of 8)."""
-    bias: bool = False
-    """Biases in the MLP, and in the mixer where its paper has them."""
+    bias: bool | None = None
+    """Biases in the linear layers of MLP and mixer; null: in block published if its paper has them."""
     tied_embeddings: bool = False
     """Use the embedding table as the readout."""
     dropout: Fraction = 0.0
@@ -143,6 +144,11 @@ class Stacked(Family):
         return self.mlp or of_block
 
     @property
+    def has_bias(self) -> bool:
+        """Whether linear layers have biases: as given, or as `block` has them."""
+        return self.bias if self.bias is not None else self.block == "published" and self.published_mlp.bias
+
+    @property
     def feed_forward_width(self) -> int:
         """F."""
         if self.d_ff is not None:
@@ -195,7 +201,7 @@ class Stacked(Family):
         if self.mlp_kind != "none":
             width = self.feed_forward_width
             params["mlp"] = init_feed_forward(
-                key_mlp, self.mlp_kind, self.d_model, width, self.bias, self.d_model**-0.5, self.write_std(width)
+                key_mlp, self.mlp_kind, self.d_model, width, self.has_bias, self.d_model**-0.5, self.write_std(width)
             )
         if self.norm != "none":
             params |= {f"{name}_norm": init_norm(self.norm, self.d_model, bias=False) for name in tuple(params)}

@@ -26,12 +26,12 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from seqjax.layers.precision import contract
-from seqjax.through_time.matrix import GATED, Rule, columns, decays, rounded
+from seqjax.through_time.matrix import GATED, Rule, columns, decays, outer, rounded
 
 
 def _move(S_KxP: Array, k_K: Array, v_P: Array, log_g: Array, b: Array) -> Array:
     S_KxP = jnp.exp(log_g) * S_KxP
-    return S_KxP + b * k_K[:, None] * (v_P - k_K @ S_KxP)[None, :]
+    return S_KxP + outer(b * k_K, v_P - k_K @ S_KxP)
 
 
 def _chunks(inputs: tuple[Array, ...], S_KxP: Array, dtype: DTypeLike) -> tuple[Array, Array]:

@@ -29,7 +29,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from seqjax.layers.precision import contract
-from seqjax.through_time.matrix import Rule, zero_matrix
+from seqjax.through_time.matrix import Rule, outer, zero_matrix
 
 NEVER = -1e30
 """log i of padding. Finite: in a piece that is all padding it is subtracted from itself."""
@@ -52,7 +52,7 @@ def no_memory(batch: int, heads: int, key_width: int, value_width: int) -> Memor
 def _move(state: Memory, k_K: Array, v_P: Array, log_f: Array, log_i: Array) -> Memory:
     m = _largest(log_f + state.m, log_i)
     f, i = jnp.exp(log_f + state.m - m), jnp.exp(log_i - m)
-    return Memory(f * state.S + i * k_K[:, None] * v_P[None, :], f * state.n + i * k_K, m)
+    return Memory(f * state.S + outer(i * k_K, v_P), f * state.n + i * k_K, m)
 
 
 def _read(state: Memory, q_K: Array) -> Array:

@@ -121,7 +121,7 @@ def _scan(
 
 def _move(S_KxP: Array, k_K: Array, v_P: Array, log_g: Array) -> Array:
     """log_g is one number or K."""
-    return jnp.exp(log_g).reshape(-1, 1) * S_KxP + k_K[:, None] * v_P[None, :]
+    return jnp.exp(log_g).reshape(-1, 1) * S_KxP + outer(k_K, v_P)
 
 
 def _chunks(inputs: tuple[Array, ...], S_KxP: Array, dtype: DTypeLike) -> tuple[Array, Array]:
@@ -179,6 +179,11 @@ GATED_ROWS = GATED._replace(chunk=16)
 def zero_matrix(batch: int, heads: int, key_width: int, value_width: int) -> Array:
     """S before the first step, BxNxKxP, float32."""
     return jnp.zeros((batch, heads, key_width, value_width))
+
+
+def outer(k_K: Array, v_P: Array) -> Array:
+    """k^T v, KxP."""
+    return jnp.einsum("K,P->KP", k_K, v_P)
 
 
 def rounded(dtype: DTypeLike, *arrays: Array) -> list[Array]:

@@ -10,9 +10,22 @@ import jax.numpy as jnp
 import pytest
 from variants import recurrent
 
-from seqjax.families import GRU, LSTM, Transformer, Window
+from seqjax.families import (
+    GRU,
+    LSTM,
+    MLSTM,
+    RGLRU,
+    GatedDeltaNet,
+    Mamba2,
+    MinGRU,
+    MinLSTM,
+    Recurrent,
+    Transformer,
+    Window,
+)
+from seqjax.families.matrix_state import MatrixState
 from seqjax.models import build_model, count_parameters, flops_per_token, group_of
-from seqjax.models.accounting import GROUPS
+from seqjax.models.accounting import GROUPS, state_size
 
 V, T = 29, 16
 RECURRENT = [
@@ -35,7 +48,18 @@ TRANSFORMERS = [
 WINDOWS = [
     Window(d_model=6, window=3, d_ff=10, n_layers=n_layers, bias=bias) for n_layers in (1, 3) for bias in (True, False)
 ] + [Window(d_model=6, window=1, d_ff=6, tied_embeddings=True)]
-ALL = RECURRENT + TRANSFORMERS + WINDOWS
+STACKED = [
+    MinGRU(d_model=12, n_layers=2),
+    MinLSTM(d_model=12, n_layers=1, d_hidden=20, block="published", tied_embeddings=True),
+    RGLRU(d_model=12, n_layers=3, d_hidden=16, block="published"),
+    RGLRU(d_model=12, n_layers=2, block="cell"),
+]
+MATRIX = [
+    Mamba2(d_model=12, n_layers=2, n_heads=3, d_state=5),
+    MLSTM(d_model=12, n_layers=1, n_heads=3, block="published"),
+    GatedDeltaNet(d_model=12, n_layers=2, n_heads=3, block="cell"),
+]
+ALL = RECURRENT + TRANSFORMERS + WINDOWS + STACKED + MATRIX
 
 
 def shapes(config):
@@ -74,6 +98,22 @@ def test_closed_formulas_of_windows():
         assert counts["matrices"] == config.window * d * f + (config.n_layers - 1) * f * f
         assert counts["vectors"] == (config.n_layers * f if config.bias else 0)
         assert counts["with_readout"] == counts["matrices"] + V * f
+
+
+def test_closed_formulas_of_residual_blocks():
+    """The counts of the notes on each family: weights and, where a block is the published one, its biases."""
+    d, swiglu = 12, 3 * 12 * 32
+    found = [count_parameters(config, V, T) for config in STACKED]
+    assert found[0]["matrices"] == 2 * (2 * d * d + swiglu) and found[0]["vectors"] == 2 * 2 * d + d
+    assert found[1]["matrices"] == 3 * d * 20 + 20 * d + 8 * d * d
+    assert found[1]["vectors"] == 3 * 20 + 5 * d + 2 * d + d
+    r = 16
+    hawk = 2 * d * r + 2 * r + 5 * r + 2 * (r * r // 4 + r) + r + r * d + d + 9 * d * d + 7 * d
+    assert found[2]["matrices"] + found[2]["vectors"] == 3 * (hawk + 2 * d) + d
+    assert (found[3]["matrices"], found[3]["vectors"]) == (2 * 2 * d * d // 4, 2 * d)
+    assert state_size(STACKED[2], T) == state_size(STACKED[2], 2 * T) == 3 * (4 * r + 1)
+    transformer = Transformer(d_model=d, n_layers=2, n_heads=2)
+    assert state_size(transformer, 2 * T) == 2 * state_size(transformer, T) == 2 * 2 * 2 * T * d
 
 
 def test_closed_formulas_of_transformers():
@@ -121,8 +161,10 @@ def matmul_flops(jaxpr) -> int:
 
 def plain(config):
     """The config in the form that computes everything by plain products: no tables of inputs, no compiled functions."""
-    if config.recurrent:
+    if isinstance(config, Recurrent):
         return replace(config, recurrence="scan")
+    if isinstance(config, MatrixState):
+        return replace(config, recurrence="steps")
     return config.on_accelerator()
 
 
@@ -141,7 +183,11 @@ def traced_flops(config, n_tokens, batch=2):
     ]
 
 
-@pytest.mark.parametrize("configs", [RECURRENT, TRANSFORMERS, WINDOWS], ids=["recurrent", "transformers", "windows"])
+@pytest.mark.parametrize(
+    "configs",
+    [RECURRENT, TRANSFORMERS, WINDOWS, STACKED, MATRIX],
+    ids=["recurrent", "transformers", "windows", "stacked", "matrix"],
+)
 def test_flops_are_the_traced_programs(configs):
     """Exact at T = 1. At T = 16 the program computes all T keys of each query, of which (T + 1) / 2 are visible."""
     for config in configs:

@@ -17,10 +17,11 @@ V, B, T, K = 6, 2, 8, 4
 
 
 @pytest.mark.parametrize("d_hidden", [slow(None), 7])
-@pytest.mark.parametrize("family", ["elman", "lstm"])
+@pytest.mark.parametrize("family", ["elman", "lstm", "mingru"])
 def test_a_context_in_pieces_is_as_many_contexts_that_carry_a_state(family: str, d_hidden: int | None) -> None:
     """Two layers, on which a carry of the piece before falls as a constant: loss, state and gradients."""
-    config = FAMILIES[family](d_model=5, d_hidden=d_hidden, n_layers=2)
+    conv = {"conv": 3} if family == "mingru" else {}
+    config = FAMILIES[family](d_model=5, d_hidden=d_hidden, n_layers=2, **conv)
     model = build_model(config, V, T, bptt=K)
     tokens_BxT = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)))
     params = model.init(jax.random.key(1), tokens_BxT)

@@ -12,7 +12,20 @@ import numpy as np
 import pytest
 from quick import quick, slow
 
-from seqjax.families import FAMILIES, GRU, LSTM, Elman, Transformer, Window
+from seqjax.families import (
+    FAMILIES,
+    GRU,
+    LSTM,
+    MLSTM,
+    RGLRU,
+    Elman,
+    GatedDeltaNet,
+    Mamba2,
+    MinGRU,
+    MinLSTM,
+    Transformer,
+    Window,
+)
 from seqjax.models import build_model
 
 B, T, D, V = 2, 9, 8, 13
@@ -36,12 +49,18 @@ CONFIGS = {
     "no-positions": Transformer(d_model=D, n_layers=1, n_heads=1, positions="none"),
     "bare": Transformer(d_model=D, n_layers=2, n_heads=2, norm="none", mlp="none", residual=False),
     "window": Window(d_model=D, window=4, d_ff=7, n_layers=2),
+    "mingru": MinGRU(d_model=D, n_layers=2, d_hidden=6, conv=3, block="published", recurrence="blocked"),
+    "minlstm": MinLSTM(d_model=D, n_layers=1, block="cell", positive=False, recurrence="associative"),
+    "rg_lru": RGLRU(d_model=D, n_layers=2, gate_blocks=2),
+    "mamba2": Mamba2(d_model=D, n_layers=2, n_heads=2, d_state=3, block="published"),
+    "mlstm": MLSTM(d_model=D, n_layers=1, n_heads=2),
+    "gated_deltanet": GatedDeltaNet(d_model=D, n_layers=2, n_heads=2, negative_eigenvalues=True),
 }
-THREE = ("lstm", "learned", "window")
-QUICK = [CONFIGS[name] for name in ("lstm", "gru-before", "rotary", "window")]
+KINDS = ("lstm", "learned", "window", "rg_lru")
+QUICK = [CONFIGS[name] for name in ("lstm", "gru-before", "rotary", "window", "rg_lru")]
 each_config = pytest.mark.parametrize("config", quick(CONFIGS.values(), *QUICK), ids=CONFIGS)
 each_family = pytest.mark.parametrize(
-    "config", quick([CONFIGS[name] for name in THREE], CONFIGS["lstm"], CONFIGS["learned"]), ids=THREE
+    "config", quick([CONFIGS[name] for name in KINDS], CONFIGS["lstm"], CONFIGS["learned"]), ids=KINDS
 )
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)), jnp.int32)
 
@@ -153,7 +172,7 @@ def test_vmapped_runs_are_each_run_alone(config):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6), together, run(key))
 
 
-@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window")])
+@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window"), slow("rg_lru")])
 def test_program_does_not_grow_with_depth(name):
     """Neither the traced program from 2 to 8 layers nor the lowered one from 8 to 16; gradient included."""
 

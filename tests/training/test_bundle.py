@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from quick import quick
 from same_run import assert_same_run, final_state, metrics_of
+from variants import TRAINED
 
 from seqjax import runs
 from seqjax.config import LANE_KEYS, program_key, to_dict
 from seqjax.errors import UserError
-from seqjax.families import FAMILIES
 from seqjax.tasks.text import make_objective
 from seqjax.training import bundle as bundles
 from seqjax.training.lanes import make_bundle, over_runs
@@ -35,7 +35,7 @@ def bundle(make_config: Any, family: str, folder: Path, lanes: Any = LANES, **sh
     return [(make_config(family, **shared, **lane), folder / f"lane{i}") for i, lane in enumerate(lanes)]
 
 
-@pytest.mark.parametrize("family", quick(FAMILIES, "lstm"))
+@pytest.mark.parametrize("family", quick(TRAINED, "lstm"))
 def test_every_lane_is_its_solo_run(make_config: Any, family: str, tmp_path: Path) -> None:
     """Losses and final parameters; SGD, for Adam turns gradients of rounding size into whole steps."""
     lanes = bundle(make_config, family, tmp_path, **{"optimizer.name": "sgd", "optimizer.warmup_steps": 2})
@@ -99,7 +99,7 @@ def test_resumed_from_uneven_checkpoints_it_ends_bit_equal(make_config: Any, tmp
         assert_same_run(config, a, b)
 
 
-@pytest.mark.parametrize("family", quick(FAMILIES, "window"))
+@pytest.mark.parametrize("family", quick(TRAINED, "window"))
 def test_how_many_steps_go_into_a_call_changes_no_bit(
     make_config: Any, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import optax
 import pytest
 from quick import quick, slow
+from variants import TRAINED
 
 from seqjax.config import Config
-from seqjax.families import FAMILIES
 from seqjax.models import group_of
 from seqjax.tasks.text import make_model, make_objective, next_token_loss
 from seqjax.training.lanes import Program, make_program
@@ -214,7 +214,7 @@ def test_the_carry_is_zeroed_where_asked(make_config: Any) -> None:
     np.testing.assert_allclose(metrics["loss"][2], one["loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", quick(FAMILIES, "lstm"))
+@pytest.mark.parametrize("family", quick(TRAINED, "lstm"))
 def test_runs_can_be_stacked(make_config: Any, family: str) -> None:
     """Seeds and rates on a leading axis, one program: each lane equals its solo run."""
     config = make_config(family, **{"optimizer.name": "sgd"})  # Adam turns gradients of rounding size into whole steps
