@@ -12,10 +12,13 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.families import own
 from seqjax.families.elman import Elman
 from seqjax.families.family import Family
+from seqjax.families.gated_deltanet import GatedDeltaNet
 from seqjax.families.gru import GRU
 from seqjax.families.lstm import LSTM
+from seqjax.families.mamba2 import Mamba2
 from seqjax.families.mingru import MinGRU
 from seqjax.families.minlstm import MinLSTM
+from seqjax.families.mlstm import MLSTM
 from seqjax.families.recurrent import Recurrent
 from seqjax.families.rg_lru import RGLRU
 from seqjax.families.stacked import Stacked
@@ -24,7 +27,8 @@ from seqjax.families.window import Window
 from seqjax.host import own_code
 
 FAMILIES: dict[str, type[Family]] = {
-    family.family: family for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM, RGLRU)
+    family.family: family
+    for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM, RGLRU, Mamba2, MLSTM, GatedDeltaNet)
 }
 """By name, in the order of figures."""
 
@@ -83,6 +87,6 @@ def hues_of(names: Iterable[str]) -> dict[str, str]:
     return {name: kind.colour for name, kind in FAMILIES.items()} | theirs
 
 
-__all__ = ["FAMILIES", "GRU", "LSTM", "RGLRU", "Elman", "Family", "MinGRU", "MinLSTM", "Recurrent", "Stacked"]
-__all__ += ["Transformer", "Window"]
+__all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
+__all__ += ["MinLSTM", "Recurrent", "Stacked", "Transformer", "Window"]
 __all__ += ["family_of", "history", "hues_of", "in_order", "known", "label_of", "labels_of", "own"]

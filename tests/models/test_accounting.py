@@ -10,7 +10,20 @@ import jax.numpy as jnp
 import pytest
 from variants import recurrent
 
-from seqjax.families import GRU, LSTM, RGLRU, MinGRU, MinLSTM, Recurrent, Transformer, Window
+from seqjax.families import (
+    GRU,
+    LSTM,
+    MLSTM,
+    RGLRU,
+    GatedDeltaNet,
+    Mamba2,
+    MinGRU,
+    MinLSTM,
+    Recurrent,
+    Transformer,
+    Window,
+)
+from seqjax.families.matrix_state import MatrixState
 from seqjax.models import build_model, count_parameters, flops_per_token, group_of
 from seqjax.models.accounting import GROUPS, state_size
 
@@ -42,7 +55,12 @@ STACKED = [
     RGLRU(d_model=12, n_layers=2, block="cell"),
     RGLRU(d_model=12, n_layers=4, blocks=("recurrent", "recurrent", "attention"), n_heads=3, kv_heads=1),
 ]
-ALL = RECURRENT + TRANSFORMERS + WINDOWS + STACKED
+MATRIX = [
+    Mamba2(d_model=12, n_layers=2, n_heads=3, d_state=5),
+    MLSTM(d_model=12, n_layers=1, n_heads=3, block="published"),
+    GatedDeltaNet(d_model=12, n_layers=2, n_heads=3, block="cell"),
+]
+ALL = RECURRENT + TRANSFORMERS + WINDOWS + STACKED + MATRIX
 
 
 def shapes(config):
@@ -146,6 +164,8 @@ def plain(config):
     """The config in the form that computes everything by plain products: no tables of inputs, no compiled functions."""
     if isinstance(config, Recurrent):
         return replace(config, recurrence="scan")
+    if isinstance(config, MatrixState):
+        return replace(config, recurrence="steps")
     return config.on_accelerator()
 
 
@@ -165,7 +185,9 @@ def traced_flops(config, n_tokens, batch=2):
 
 
 @pytest.mark.parametrize(
-    "configs", [RECURRENT, TRANSFORMERS, WINDOWS, STACKED], ids=["recurrent", "transformers", "windows", "stacked"]
+    "configs",
+    [RECURRENT, TRANSFORMERS, WINDOWS, STACKED, MATRIX],
+    ids=["recurrent", "transformers", "windows", "stacked", "matrix"],
 )
 def test_flops_are_the_traced_programs(configs):
     """Exact at T = 1. At T = 16 the program computes all T keys of each query, of which (T + 1) / 2 are visible."""

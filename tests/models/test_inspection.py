@@ -11,7 +11,7 @@ import pytest
 from quick import quick, slow
 
 from seqjax.errors import UserError
-from seqjax.families import GRU, LSTM, RGLRU, Elman, Transformer, Window
+from seqjax.families import GRU, LSTM, MLSTM, RGLRU, Elman, Transformer, Window
 from seqjax.models import build_model
 from seqjax.models.inside import look_inside, next_token_losses
 
@@ -30,6 +30,7 @@ MODELS = {
     "embedding alone": Transformer(d_model=16, n_layers=0, norm="none", positions="none"),
     "window": Window(d_model=4, window=3, d_ff=16, n_layers=2),
     "rg_lru": RGLRU(d_model=8, n_layers=2),
+    "mlstm": MLSTM(d_model=8, n_layers=2, n_heads=2),
 }
 
 

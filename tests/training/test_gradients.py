@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from quick import quick
 
-from seqjax.families import GRU, LSTM, RGLRU, Elman, Transformer
+from seqjax.families import GRU, LSTM, MLSTM, RGLRU, Elman, Transformer
 from seqjax.models import build_model
 from seqjax.tasks.text import token_losses
 from seqjax.training.gradients import (
@@ -32,6 +32,7 @@ CONFIGS = {
     "norm after": Transformer(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
     "rotary": Transformer(d_model=8, n_layers=1, n_heads=2, positions="rotary", norm="rmsnorm"),
     "rg_lru": RGLRU(d_model=4, n_layers=2),
+    "mlstm": MLSTM(d_model=4, n_layers=2, n_heads=2),
 }
 
 
