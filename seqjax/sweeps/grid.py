@@ -13,6 +13,7 @@
       - {model.family: transformer, model.n_layers: 2}
     search:                                # learning rates for each of these, see seqjax.sweeps.search
       rates: [1e-3, 3e-3, 1e-2]
+      transfer: size.non_embedding         # searched at the smallest size only; larger ones take the rate found there
     horizon: {trunk: 5e7, branches: [3e6, 5e7]}   # runs that share their first steps, see seqjax.sweeps.trunks
 
 An axis may be any dotted key, ``size.*`` and ``horizon.*`` too, or ``base``: config files, relative to the sweep file.
@@ -36,7 +37,7 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.runs.config_file import schema_of
 from seqjax.runs.targets import resolve
 from seqjax.runs.tree import OWN, Tree, beside, options_tree, overlay, read_file, read_tree
-from seqjax.sweeps.axes import AXES, BASE, RATE, Axes, SearchOptions, chosen, short, taken
+from seqjax.sweeps.axes import AXES, BASE, RATE, SEED, Axes, SearchOptions, chosen, short, taken
 from seqjax.sweeps.trunks import TOKENS, take_horizons, trunk_of
 
 
@@ -122,16 +123,30 @@ class Sweep:
         trunk, pins = trunk_of(found.config, self.horizons, self.places[TOKENS])
         return Planned(found.config, dict(point), found.notes, trunk, pins if trunk == run_id(found.config) else ())
 
+    def leads(self, point: Mapping[str, Any]) -> bool:
+        """Whether rates are searched at this point: without ``search.transfer`` at all, else at its smallest value."""
+        key = self.search.transfer if self.search else None
+        return key is None or point[key] == min(other[key] for other in self.points if self.peers(point, other))
+
+    def peers(self, point: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        """Whether two points differ at most in rate, seed and the axis of ``search.transfer``."""
+        but = (RATE, SEED, self.search.transfer)
+        return all(point.get(key) == other.get(key) for key in {*point, *other}.difference(but))
+
     def runs(self) -> list[Planned]:
-        """All runs known at the start, validated; with a search, at its first rates.
+        """All runs known at the start; with a search, at its first rates. All points are validated.
 
         Raises:
             UserError: an invalid value, or two points that are the same run.
         """
         rates = self.search.rates if self.search else (None,)
+        leading = [point for point in self.points if self.leads(point)]
         points = [
-            {**point, **({} if rate is None else {RATE: rate})} for point, rate in itertools.product(self.points, rates)
+            {**point, **({} if rate is None else {RATE: rate})} for point, rate in itertools.product(leading, rates)
         ]
+        for point in self.points:
+            if point not in leading:
+                self.plan({**point, RATE: rates[0]})
         planned = [self.plan(point) for point in points]
         first: dict[str, Planned] = {}
         for run in planned:
@@ -187,7 +202,7 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
         if key not in allowed:
             near = did_you_mean(str(key), allowed)
             raise UserError(f"{file.place(str(key))}: {key}: unknown key; allowed: {', '.join(allowed)}{near}")
-    search = reader.searched(axes["search"])
+    search = reader.searched(axes["search"], points)
     for key in options:
         if key in reader.places:
             raise UserError(f"command line: {key}: the sweep has an axis over it ({reader.places[key]})")
