@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from common import run
 
-from seqjax.commands.crossing import budgets_of, clusters_of, compared
+from seqjax.commands.crossing import budgets_of, compared
 from seqjax.host.guard import guarded
+from seqjax.laws.clusters import clusters_of
 from seqjax.laws.crossing import Place, common_sizes, crossings, direct
 from seqjax.laws.points import at_best_rates, read_points
 from seqjax.laws.surfaces import fit_surface

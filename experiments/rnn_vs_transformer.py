@@ -41,7 +41,8 @@ from seqjax.comparison.page import write_report
 from seqjax.comparison.verdicts import claims_markdown, summary
 from seqjax.config import Config
 from seqjax.errors import UserError, did_you_mean
-from seqjax.host.disk import write_atomically
+from seqjax.families import label_of
+from seqjax.host.disk import read_json, write_atomically
 from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
 from seqjax.host.stopping import STOPPED
@@ -63,7 +64,7 @@ WINDOWS = 16  # of a chain, for the loss by position
 CHAINS = {"laptop": 28, "workstation": 28, "gpu": 200, "pod": 400}  # 28: 230,000 predictions of 50,000 tokens
 KEPT = (
     "runs.csv", "search.json", "curves.json", "positions.npz", "where.json",
-    "fits.json", "claims.json", "claims.md", "figure7.svg", "figure7.png",
+    "fits.json", "claims.json", "claims.md", "figure7.svg", "figure7.png", "map.json",
 )  # fmt: skip
 
 
@@ -159,16 +160,18 @@ def report(data: Path, target: Path) -> int:
     print("fitting and drawing", file=sys.stderr, flush=True)
     judged = write_report(data, target, TITLE)
     write_atomically(target / "claims.md", claims_markdown(judged))
-    for row in judged:
-        print(f"{row.verdict:<27}{row.claim.says}")
-    print(f"\n{summary(judged)}\nreport: {target / 'index.html'}")
+    for kind, rows in judged.items():
+        print(f"\n{label_of(kind)}: {summary(rows)}")
+        for row in rows:
+            print(f"  {row.verdict:<27}{row.claim.says}")
+    print("", *read_json(target / "map.json")["answer"], f"report: {target / 'index.html'}", sep="\n")
     return 0
 
 
 def record(data: Path, target: Path, kept: Path) -> None:
     """Copy what is small enough to keep: tables, curves, verdicts, the figure."""
     kept.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
+    for name in (*KEPT, *sorted(path.name for path in target.glob("map-*"))):
         source = data / name if (data / name).is_file() else target / name
         shutil.copyfile(source, kept / name)
     print(f"recorded in {kept}")
