@@ -26,8 +26,10 @@ rates. The rates vary fastest.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +125,24 @@ class Sweep:
         trunk, pins = trunk_of(found.config, self.horizons, self.places[TOKENS])
         return Planned(found.config, dict(point), found.notes, trunk, pins if trunk == run_id(found.config) else ())
 
+    def apart(self, point: Mapping[str, Any]) -> str:
+        """A text for a point without its rate, its seed and its value on the axis of ``search.transfer``."""
+        but = (RATE, SEED, self.search.transfer if self.search else None)
+        return json.dumps({key: value for key, value in point.items() if key not in but}, sort_keys=True, default=str)
+
+    @cached_property
+    def least(self) -> dict[str, float]:
+        """The smallest value on the axis of ``search.transfer``, for the points of each `apart`."""
+        found: dict[str, float] = {}
+        for point in self.points:
+            name, value = self.apart(point), point[self.search.transfer]
+            found[name] = min(value, found.get(name, value))
+        return found
+
     def leads(self, point: Mapping[str, Any]) -> bool:
         """Whether rates are searched at this point: without ``search.transfer`` at all, else at its smallest value."""
         key = self.search.transfer if self.search else None
-        return key is None or point[key] == min(other[key] for other in self.points if self.peers(point, other))
-
-    def peers(self, point: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        """Whether two points differ at most in rate, seed and the axis of ``search.transfer``."""
-        but = (RATE, SEED, self.search.transfer)
-        return all(point.get(key) == other.get(key) for key in {*point, *other}.difference(but))
+        return key is None or point[key] == self.least[self.apart(point)]
 
     def runs(self) -> list[Planned]:
         """All runs known at the start; with a search, at its first rates. All points are validated.

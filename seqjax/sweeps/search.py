@@ -114,11 +114,9 @@ def foreseen(sweep: Sweep, results: Results) -> list[Planned]:
 
 def _followers(sweep: Sweep, leader: _Model, rate: float) -> list[_Model]:
     """The models that take the rate of a leader, at that rate."""
-    points = [
-        {**point, RATE: rate}
-        for point in sweep.points
-        if not sweep.leads(point) and sweep.peers(point, leader.points[0])
-    ]
+    name = sweep.apart(leader.points[0])
+    following = [point for point in sweep.points if not sweep.leads(point) and sweep.apart(point) == name]
+    points = [{**point, RATE: rate} for point in following]
     return [_Model(runs) for runs in _group(map(sweep.plan, points), lambda run: _but(run.config, RATE, SEED)).values()]
 
 
