@@ -173,8 +173,8 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         "ended": result.get("ended"),
         "corpus_sha256": result.get("corpus_sha256"),
         "tokenizer_sha256": result.get("tokenizer_sha256"),
-        "trunk": folders.read_plan(run_folder).get("trunk"),
         "kind": kind_of(config.model.family, vars(config.model)),
+        "trunk": folders.read_plan(run_folder).get("trunk"),
         **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
     }
     return found | _of_config(config) | _look(config, result)
