@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
         "the map: which family leads at each (N, D), and where one overtakes the other, with intervals",
         """
         seqjax crossing runs/map --families lstm transformer --plot map.png
-        seqjax crossing runs/map --families lstm transformer --flops exact --seconds seconds
+        seqjax crossing runs/map --families lstm transformer --flops exact --seconds training_seconds
         seqjax crossing table.csv --params N --tokens D --loss L --by model --families A B
 
         from a table with the columns family, params, tokens, loss and seed:

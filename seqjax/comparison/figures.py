@@ -152,8 +152,7 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
     """Final loss against training seconds of one worker; runs of one program share its seconds."""
     made, axes = figure(6.4, 4.4)
     ax = axes[0, 0]
-    rate = chosen["tokens_per_second"].astype(float) * chosen["runs_in_program"].astype(float)
-    seconds = chosen["tokens"].astype(float) / rate
+    seconds = chosen["training_seconds"].astype(float)
     hues = hues_of(chosen[KIND])
     for family in _families(chosen):
         here = chosen[KIND] == family

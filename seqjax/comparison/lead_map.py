@@ -20,7 +20,8 @@ from seqjax.laws.points import read_points
 from seqjax.laws.surfaces import Surface, fit_surface
 from seqjax.plots.crossing import draw_map
 
-COLUMNS = {"params": "non-embedding", "flops": "exact", "seconds": "seconds"}
+UNITS = {"tokens": "training tokens", "flops": "training FLOPs", "seconds": "seconds of training on this machine"}
+COLUMNS = {"params": "non-embedding", "flops": "exact", "seconds": "training_seconds"}
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,23 @@ class Map:
 
     Attributes:
         form: kind of the Transformer; surfaces: of the LSTM and of this form.
-        by_law, direct: the crossing over tokens at each size that both have, read in two ways.
+        by_law, direct: the crossing at each size that both have, read in two ways, over each budget in `UNITS`.
     """
 
     form: str
     surfaces: tuple[Surface, Surface]
-    by_law: tuple[Place, ...]
-    direct: tuple[Place, ...]
+    by_law: dict[str, list[Place]]
+    direct: dict[str, list[Place]]
 
     def drawn(self) -> Figure:
-        """Panels over tokens, FLOPs and seconds."""
-        budgets = [b for b in ("tokens", "flops", "seconds") if all(b in s.points.variables for s in self.surfaces)]
-        return draw_map(self.surfaces, (LSTM, self.form), budgets)
+        """A panel for each budget."""
+        return draw_map(self.surfaces, (LSTM, self.form), list(self.by_law))
 
-    def sentences(self) -> list[str]:
+    def sentences(self, budget: str = "tokens") -> list[str]:
         """Where this form overtakes the LSTM, a sentence for each size."""
-        read = self.direct or self.by_law
-        return [f"{label_of(self.form)}, N = {_short(place.params)}: {_said(place)}." for place in read]
+        read = self.direct[budget] or self.by_law[budget]
+        names = label_of(self.form), label_of(LSTM)
+        return [f"With {_short(place.params)} parameters the {_said(place, names, UNITS[budget])}." for place in read]
 
 
 def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
@@ -70,7 +71,9 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
             continue
         a, b = (surface.points for surface in surfaces)
         sizes, names = [n for n, _, _ in common_sizes(a, b)], (label_of(LSTM), label_of(kind))
-        made.append(Map(kind, surfaces, tuple(crossings(*surfaces, names, sizes)), tuple(direct(a, b, names))))
+        budgets = [name for name in UNITS if name in a.variables and name in b.variables]
+        by_law = {budget: crossings(*surfaces, names, sizes, budget) for budget in budgets}
+        made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in budgets}))
     return made, said
 
 
@@ -98,7 +101,7 @@ def as_json(found: Sequence[Map]) -> list[dict[str, object]]:
     """The maps as JSON. A value that is infinite or unknown is null, and the verdict says which."""
 
     def record(place: Place) -> dict[str, object]:
-        values = {"params": place.params, "tokens": place.x, "low": place.low, "high": place.high}
+        values = {"params": place.params, "crossing": place.x, "low": place.low, "high": place.high}
         finite = {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
         return finite | {"span": [*place.span], "gaps": [*place.gaps], "verdict": place.verdict}
 
@@ -106,22 +109,24 @@ def as_json(found: Sequence[Map]) -> list[dict[str, object]]:
         {
             "form": one.form,
             "constants": [surface.constants for surface in one.surfaces],
-            "by_law": [*map(record, one.by_law)],
-            "direct": [*map(record, one.direct)],
+            "by_law": {budget: [*map(record, places)] for budget, places in one.by_law.items()},
+            "direct": {budget: [*map(record, places)] for budget, places in one.direct.items()},
         }
         for one in found
     ]
 
 
-def _said(place: Place) -> str:
-    """One crossing in words, with its interval."""
-    if place.beyond or not 0 < place.x < float("inf"):
-        return f"{place.verdict} ({_short(place.span[0])} to {_short(place.span[1])} tokens)"
+def _said(place: Place, names: tuple[str, str], unit: str) -> str:
+    """One crossing in words, with its interval. Names: the Transformer, the LSTM."""
     first, last = place.span
+    overtakes = place.order == names[::-1]
+    if place.beyond or not 0 < place.x < float("inf"):
+        return f"{place.verdict}, from {_short(first)} to {_short(last)} {unit}"
     low = f"less than {_short(first)}" if place.low < first else _short(place.low)
     high = f"more than {_short(last)}" if place.high > last else _short(place.high)
     known = "noise unknown" if np.isnan(place.low) else f"95 %: {low} to {high}"
-    return f"overtakes at {_short(place.x)} tokens ({known}); {place.verdict}"
+    then = names if overtakes else names[::-1]
+    return f"{then[0]} overtakes the {then[1]} at {_short(place.x)} {unit} ({known})"
 
 
 def _short(value: float) -> str:

@@ -53,6 +53,7 @@ COLUMNS = {
     "flops_per_token": "exact training FLOPs of one token",
     "tokens_per_second": "training rate of this run, without compilation and evaluation",
     "seconds": "wall time of the run",
+    "training_seconds": "time of one worker for all its steps, those taken by its trunk too, without the rest",
     "runs_in_program": "number of runs that shared its program (and its time)",
     "halved_from": "number of runs planned for its program, if its bundle died and was halved; last digits differ",
     "failures": "number of times its process died",
@@ -162,6 +163,7 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         "flops_per_token": per_token.get("training"),
         "tokens_per_second": result.get("tokens_per_second"),
         "seconds": result.get("seconds"),
+        "training_seconds": _training_seconds(result),
         "runs_in_program": result.get("runs_in_program"),
         "halved_from": _halved_from(run_folder, result),
         "failures": state.failures,
@@ -178,6 +180,14 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
     }
     return found | _of_config(config) | _look(config, result)
+
+
+def _training_seconds(row: Mapping[str, Any]) -> float | None:
+    """D / (rate of its program), from a result or a row of a table."""
+    found = [row.get(name) for name in ("tokens", "tokens_per_second", "runs_in_program")]
+    if not all(runs.is_number(value) and value > 0 for value in found):
+        return None
+    return float(found[0]) / float(found[1] * found[2])
 
 
 def _look(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
@@ -270,6 +280,8 @@ def read_table(path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
     _note_looks(table)
     table["kind"] = table["kind"].fillna(_kinds(table))
+    derived = table["tokens"].astype("Float64") / (table["tokens_per_second"] * table["runs_in_program"])
+    table["training_seconds"] = table["training_seconds"].fillna(derived)
     return table
 
 
