@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from seqjax.cli import main as seqjax
@@ -22,6 +23,7 @@ from seqjax.host.disk import storage_errors, write_atomically, write_json
 from seqjax.host.numerics import pinned
 from seqjax.laws.files import to_dict
 from seqjax.laws.fitting import Fit
+from seqjax.laws.intervals import t_interval
 from seqjax.plots.style import save
 from seqjax.runs import read_plan, read_result
 from seqjax.sweeps.folder import state
@@ -98,6 +100,18 @@ def surroundings() -> dict[str, Any]:
         "versions": describe_versions(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean and 95 % interval over seeds, by Student's t."""
+    mean, half = t_interval(values.tolist())
+    return {"value": mean, "low": mean - half, "high": mean + half}
+
+
+def bracket(found: dict[str, float], sign: bool = False) -> str:
+    """Value and interval of `interval`, with three digits."""
+    form = "+.3f" if sign else ".3f"
+    return "{} ({} to {})".format(*(format(found[key], form) for key in ("value", "low", "high")))
 
 
 @pinned()

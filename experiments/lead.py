@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import run
+from common import bracket, interval, run
 
 from seqjax.host.guard import guarded
-from seqjax.laws.intervals import t_interval
 from seqjax.laws.points import at_best_rates
 
 FORMS = {
@@ -66,12 +65,6 @@ def by_seed(rows: pd.DataFrame) -> np.ndarray:
     return rows.sort_values("train.seed")["loss"].to_numpy(float)
 
 
-def interval(values: np.ndarray) -> dict[str, float]:
-    """Mean and 95 % interval over seeds."""
-    mean, half = t_interval(values.tolist())
-    return {"value": mean, "low": mean - half, "high": mean + half}
-
-
 def as_text(found: dict[str, Any]) -> str:
     """The table in Markdown."""
     lines = ["| model | parameters | rate | held-out nats/token | ahead of the LSTM by |", "|---|---|---|---|---|"]
@@ -80,11 +73,6 @@ def as_text(found: dict[str, Any]) -> str:
         lead = "" if row["lead_over_lstm"] is None else bracket(row["lead_over_lstm"])
         lines.append(f"| {name} | {row['params_non_embedding']:,} | {rate} | {bracket(row['loss'])} | {lead} |")
     return "\n".join(lines) + "\n"
-
-
-def bracket(found: dict[str, float]) -> str:
-    """Value and interval."""
-    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 if __name__ == "__main__":

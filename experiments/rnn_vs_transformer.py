@@ -9,17 +9,18 @@
 | preset      | for                  | time                              |
 |-------------|----------------------|-----------------------------------|
 | laptop      | two cores            | at most 20 minutes with its setup |
-| workstation | two cores            | an hour and a half                |
-| gpu         | one accelerator      | half an hour                      |
+| workstation | two cores            | half a day                        |
+| gpu         | one accelerator      | planned only: see --dry-run       |
 | pod         | the paper's sizes    | planned only: see --dry-run       |
 
-LSTMs with 1, 2 and 4 layers and Transformers with 2, 4 and 6, a GRU and an Elman RNN, at equal non-embedding
-parameters: the same text, tokens, windows, order and budget, and as many learning rates tried for each. Windows begin
-with zero state, and gradients go back through the whole window. Runs that have ended are not repeated.
+LSTMs and two forms of the Transformer at equal non-embedding parameters, `gpt2` as in the paper and `modern` (rotary
+positions, RMSNorm, SwiGLU, QK norm); beyond the laptop several depths, a GRU and an Elman RNN too. All have the same
+text, tokens, windows, order and budget, and as many learning rates tried. Rates are searched at the smallest size and
+carried to the others by muP. Every horizon is a run of its own, which shares its first steps with the longest. Windows
+begin with zero state, and gradients go back through the whole window. Runs that have ended are not repeated.
 
-Writes REPORT/index.html with figures, fits.json, claims.json and the run table. Expected (experiments/results/figure7):
-with so few tokens LSTMs have the lower loss at every size, by 1.2 nats per 4.3 characters at 320,000 parameters, and
-none of the paper's claims about the order of the families is reproduced; two others are.
+Writes REPORT/index.html: the figure, the map of where each leads over size and tokens, verdicts on the paper's claims
+for each form, fits and the run table. Results: experiments/results/figure7.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ from seqjax.comparison.page import write_report
 from seqjax.comparison.verdicts import claims_markdown, summary
 from seqjax.config import Config
 from seqjax.errors import UserError, did_you_mean
-from seqjax.host.disk import write_atomically
+from seqjax.families import label_of
+from seqjax.host.disk import read_json, write_atomically
 from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
 from seqjax.host.stopping import STOPPED
@@ -51,6 +53,7 @@ from seqjax.sweeps.grid import Sweep, read_sweep
 from seqjax.sweeps.machine import Machine, this_machine
 from seqjax.sweeps.printed import describe_plan, flops_of
 from seqjax.sweeps.programs import form_units
+from seqjax.sweeps.search import foreseen
 from seqjax.trained.chains import Chains
 from seqjax.training.hardware import PEAK_BFLOAT16
 
@@ -64,7 +67,7 @@ WINDOWS = 16  # of a chain, for the loss by position
 CHAINS = {"laptop": 28, "workstation": 28, "gpu": 200, "pod": 400}  # 28: 230,000 predictions of 50,000 tokens
 KEPT = (
     "runs.csv", "search.json", "curves.json", "positions.npz", "where.json",
-    "fits.json", "claims.json", "claims.md", "figure7.svg", "figure7.png",
+    "fits.json", "claims.json", "claims.md", "figure7.svg", "figure7.png", "map.json",
 )  # fmt: skip
 
 
@@ -126,15 +129,15 @@ def find_preset(name: str) -> Path:
 
 def plan_elsewhere(sweep: Sweep) -> int:
     """Print the plan of a preset for accelerators that this machine has not, and the time under `ASSUMED`."""
-    planned, devices = sweep.runs(), ASSUMED[sweep.name]
+    planned, devices = foreseen(sweep, lambda _: None), ASSUMED[sweep.name]
     machine = Machine(cores=(0,), gpus=tuple(map(str, range(devices))), memory=100e9, kind="H200")
     units = form_units(planned, machine, None, bundle=True)
     print(describe_plan(sweep, planned, 0, units, machine, None))
-    more = 1 + (sweep.search.extend + len(sweep.search.seeds)) / len(sweep.search.rates)
-    seconds = more * sum(flops_of(run) / (PEAK_BFLOAT16["H200"] * _share(run.config)) for run in planned)
+    own = {run.run_id: flops_of(run) * (1 - run.shared / run.config.train.steps) for run in planned}
+    seconds = sum(own[run.run_id] / (PEAK_BFLOAT16["H200"] * _share(run.config)) for run in planned)
     shares = ", ".join(f"{share:.0%} for {family}" for family, share in ASSUMED_SHARES.items())
     print(
-        f"predicted time: {duration(seconds / devices)} on {devices} x H200, further rates and seeds included, if its "
+        f"predicted time: {duration(seconds / devices)} on {devices} x H200, without further rates, if its "
         f"peak of {PEAK_BFLOAT16['H200']:.3g} FLOP/s is used to {shares}: an assumption, not a measurement. A plan on "
         "a machine with an accelerator measures its own steps."
     )
@@ -160,16 +163,18 @@ def report(data: Path, target: Path) -> int:
     print("fitting and drawing", file=sys.stderr, flush=True)
     judged = write_report(data, target, TITLE)
     write_atomically(target / "claims.md", claims_markdown(judged))
-    for row in judged:
-        print(f"{row.verdict:<27}{row.claim.says}")
-    print(f"\n{summary(judged)}\nreport: {target / 'index.html'}")
+    for kind, rows in judged.items():
+        print(f"\n{label_of(kind)}: {summary(rows)}")
+        for row in rows:
+            print(f"  {row.verdict:<27}{row.claim.says}")
+    print("", *read_json(target / "map.json")["answer"], f"report: {target / 'index.html'}", sep="\n")
     return 0
 
 
 def record(data: Path, target: Path, kept: Path) -> None:
     """Copy what is small enough to keep: tables, curves, verdicts, the figure."""
     kept.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
+    for name in (*KEPT, *sorted(path.name for path in target.glob("map-*"))):
         source = data / name if (data / name).is_file() else target / name
         shutil.copyfile(source, kept / name)
     print(f"recorded in {kept}")

@@ -17,8 +17,6 @@ from seqjax.errors import UserError
 from seqjax.host.wording import si
 
 BUDGETS = {"tokens": "D", "flops": "C", "seconds": "s"}
-SEEDS = ("train.seed", "seed")
-TRUNK = "trunk"
 POOR_FIT = 0.005  # root mean square of the residuals of log L above which a surface is doubted
 
 
@@ -29,7 +27,7 @@ def add_parser(commands: Any) -> None:
         "crossing",
         """
         seqjax crossing runs/map --families lstm transformer --plot map.png
-        seqjax crossing runs/map --families lstm transformer --flops exact --seconds seconds
+        seqjax crossing runs/map --families lstm transformer --flops exact --seconds training_seconds
         seqjax crossing table.csv --params N --tokens D --loss L --by model --families A B
 
         from a table with the columns family, params, tokens, loss and seed:
@@ -58,6 +56,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     tables.check(options)
     options.by = options.by or "family"
+    from seqjax.laws.clusters import clusters_of
     from seqjax.laws.surfaces import fit_surface
 
     if options.plot:
@@ -94,27 +93,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         made = draw_map((surfaces[a], surfaces[b]), (a, b), budgets_of(*surfaces.values()))
         shared.write_figure(made, options.plot)
     return tables.exit_code(options)
-
-
-def clusters_of(table: Any, params: str | None = None) -> Any:
-    """Which rows share their noise: branches of a trunk, else runs of one size and seed, else each run alone.
-
-    Args:
-        params: the column of sizes, where the user named one.
-    """
-    import pandas as pd
-
-    rows = pd.Series([f"row {i}" for i in range(len(table))], index=table.index, dtype="string", name="cluster")
-    if TRUNK in table.columns and table[TRUNK].notna().any():
-        return table[TRUNK].astype("string").fillna(rows)
-    seed = next((name for name in SEEDS if name in table.columns and table[name].nunique() > 1), None)
-    if seed is None:
-        return rows
-    sizes = next((name for name in (params, "params_non_embedding", "params") if name in table.columns), None)
-    if sizes is None:
-        return rows
-    named = table[sizes].astype("string") + " seed " + table[seed].astype("string")
-    return named.fillna(rows)
 
 
 def budgets_of(a: Any, b: Any) -> list[str]:

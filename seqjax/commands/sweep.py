@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.printed import describe_plan, predicted_seconds
     from seqjax.sweeps.programs import form_units
-    from seqjax.sweeps.search import search
+    from seqjax.sweeps.search import foreseen
     from seqjax.sweeps.sweep import check_budget, measured_speeds, results_of
     from seqjax.training.tracking import choose_mode
 
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     cluster = _slurm_options(options)
     machine = machine_of(options) if cluster is None else _slurm_machine(cluster)
     results = results_of(folder)
-    planned, _ = search(sweep, results)
+    planned = foreseen(sweep, results)
     if not options.extend:
         refuse_others(folder, sweep, planned)
     waiting = [run for run in planned if results(run.run_id) is None]

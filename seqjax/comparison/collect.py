@@ -28,11 +28,17 @@ from seqjax.sweeps.table import render
 from seqjax.trained.by_position import read_positions
 from seqjax.trained.chains import Chains
 
+SAME_HORIZON = 1.2  # runs of one horizon have the same tokens within this factor: whole steps of other batches
+
 
 def to_measure(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs for loss by position: finished, at the best rate of their model, with batches of windows."""
-    chosen = at_best_rates(table)
-    return chosen[chosen["data.batching"] == "windows"]
+    """The runs for loss by position: finished, at the best rate, of the longest training, with batches of windows."""
+    return longest(at_best_rates(table)).query("`data.batching` == 'windows'")
+
+
+def longest(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the most training tokens. Other horizons are for the map; tokens of one horizon differ a little."""
+    return table[table["tokens"].astype(float) > table["tokens"].max() / SAME_HORIZON]
 
 
 def collect(

@@ -23,7 +23,7 @@ from seqjax.host.own_code import is_own
 from seqjax.host.wording import si
 from seqjax.plots.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
 
-SIZE, DEPTH, FAMILY = "params_non_embedding", "model.n_layers", "model.family"
+SIZE, DEPTH, KIND = "params_non_embedding", "model.n_layers", "kind"
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
@@ -42,9 +42,9 @@ def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str) -> Fig
 
 
 def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
-    hues = hues_of(chosen[FAMILY])
+    hues = hues_of(chosen[KIND])
     for family in _families(chosen):
-        of_family = chosen[chosen[FAMILY] == family]
+        of_family = chosen[chosen[KIND] == family]
         for number, (depth, runs) in enumerate(of_family.groupby(DEPTH)):
             means = runs.groupby(SIZE)["loss"].mean()
             look = {"color": hues[family], "ls": DASHES[number], "marker": MARKERS[number], "lw": 1.4}
@@ -60,18 +60,23 @@ def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
     ax.legend(loc="upper right", ncols=2)
 
 
+def is_main(kind: str) -> bool:
+    """Whether a kind has a line of its own by position: LSTM, Transformers, and the user's own families."""
+    return kind.partition(" ")[0] in (LSTM, TRANSFORMER) or is_own(kind)
+
+
 def _draw_positions(ax: Axes, c: Comparison) -> None:
     centers = c.chains.centers()
     shown = []
-    there = in_order(model.family for model in c.models)
-    hues = hues_of(there)
-    for family in (name for name in there if name in (LSTM, TRANSFORMER) or is_own(name)):
-        sizes = sorted({c.models[i].size for i in c.of(family)})
+    kinds = [kind for kind in in_order(m.kind for m in c.models) if is_main(kind)]
+    hues = hues_of(kinds)
+    for kind in kinds:
+        sizes = c.sizes(kind)
         for number, size in enumerate(dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else ())):
-            model = c.best(family, size)
+            model = c.best(kind, size)
             curve_SxP = c.loss_SxMxP[:, model, :-1]
             name = f"{c.models[model].label}, {si(c.models[model].params).strip()}"
-            ax.plot(centers, curve_SxP[0], ls=DASHES[number], color=hues[family], lw=1.4, label=name)
+            ax.plot(centers, curve_SxP[0], ls=DASHES[number], color=hues[kind], lw=1.4, label=name)
             shown.append(curve_SxP[0])
     if c.chains.early:
         for (first, last), what in ((c.chains.early, "early"), (c.chains.late, "late")):
@@ -88,35 +93,36 @@ def _draw_positions(ax: Axes, c: Comparison) -> None:
 
 @styled
 def draw_lead(c: Comparison) -> Figure:
-    """LSTM minus Transformer of equal size by position, best depth of each, with 95 % bands."""
-    made, axes = figure(6.4, 4.2)
-    ax = axes[0, 0]
-    centers = c.chains.centers()
-    for number, size in enumerate(c.sizes(LSTM, TRANSFORMER)):
-        lstm, transformer = c.best(LSTM, size), c.best(TRANSFORMER, size)
-        gap_SxP = c.loss_SxMxP[:, lstm, :-1] - c.loss_SxMxP[:, transformer, :-1]
-        low, high = np.percentile(gap_SxP[1:], (2.5, 97.5), axis=0)
-        shade = COLOURS[number % len(COLOURS)]
-        label = f"N = {si(c.models[transformer].params).strip()}"
-        ax.plot(centers, gap_SxP[0], ls=DASHES[number], color=shade, lw=1.4, label=label)
-        ax.fill_between(centers, low, high, color=shade, alpha=0.13, lw=0)
-    ax.axhline(0, color="#555555", lw=0.9)
-    log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
-    ax.set_xlabel(NAMES["position"])
-    ax.set_ylabel("LSTM - Transformer (nats per token)")
-    ax.set_title("above 0 the Transformer is better; bands: 95 %")
-    ax.legend(loc="best")
+    """LSTM minus Transformer of equal size by position, best depth of each, with 95 % bands; a panel for each form."""
+    forms = c.kinds(TRANSFORMER) or [TRANSFORMER]
+    made, axes = figure(1.4 + 4.6 * len(forms), 4.2, ncols=len(forms), sharey=True)
+    for ax, form in zip(axes[0], forms, strict=True):
+        for number, size in enumerate(c.sizes(LSTM, form)):
+            lstm, transformer = c.best(LSTM, size), c.best(form, size)
+            gap_SxP = c.loss_SxMxP[:, lstm, :-1] - c.loss_SxMxP[:, transformer, :-1]
+            low, high = np.percentile(gap_SxP[1:], (2.5, 97.5), axis=0)
+            shade = COLOURS[number % len(COLOURS)]
+            label = f"N = {si(c.models[transformer].params).strip()}"
+            ax.plot(c.chains.centers(), gap_SxP[0], ls=DASHES[number], color=shade, lw=1.4, label=label)
+            ax.fill_between(c.chains.centers(), low, high, color=shade, alpha=0.13, lw=0)
+        ax.axhline(0, color="#555555", lw=0.9)
+        log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
+        ax.set_xlabel(NAMES["position"])
+        ax.set_title(f"above 0 the {label_of(form)} is better; bands: 95 %")
+        ax.legend(loc="best")
+    axes[0, 0].set_ylabel("LSTM - Transformer (nats per token)")
     return made
 
 
 @styled
 def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
-    """Held-out loss against exact FLOPs: along training for LSTM and Transformer, and the frontier of each family."""
-    made, axes = figure(10.4, 4.2, ncols=3, sharey=True)
+    """Held-out loss against exact FLOPs: along training for LSTM and Transformers, and the frontier of each kind."""
+    alone = [kind for kind in _families(chosen) if kind.partition(" ")[0] in (LSTM, TRANSFORMER)]
+    made, axes = figure(0.8 + 3.2 * (len(alone) + 1), 4.2, ncols=len(alone) + 1, sharey=True)
     shade_of = _shade_of_sizes(chosen[SIZE])
     reached = []
-    for ax, family in zip(axes[0, :2], (LSTM, TRANSFORMER), strict=True):
-        of_family = chosen[chosen[FAMILY] == family]
+    for ax, family in zip(axes[0, :-1], alone, strict=True):
+        of_family = chosen[chosen[KIND] == family]
         for _, run in of_family.iterrows():
             tokens, loss = curves[run["run_id"]]
             flops = np.array(tokens) * float(run["flops_per_token"])
@@ -124,16 +130,16 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
             reached.append(np.array(loss, float))
         _legend_of_sizes(ax, of_family[SIZE], shade_of)
         ax.set_title(f"{label_of(family)}: along training, by size")
-    hues = hues_of(chosen[FAMILY])
+    hues = hues_of(chosen[KIND])
     for family in _families(chosen):
-        ends = chosen[chosen[FAMILY] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
+        ends = chosen[chosen[KIND] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
         ends = ends.sort_values("flops_exact")
         best = ends[ends["loss"] <= ends["loss"].cummin()]
         reached.append(ends["loss"].to_numpy(float))
-        axes[0, 2].plot(ends["flops_exact"], ends["loss"], ".", color=hues[family], ms=5)
-        axes[0, 2].plot(best["flops_exact"], best["loss"], color=hues[family], lw=1.4, label=label_of(family))
-    axes[0, 2].set_title("ended runs, and the best for no more compute")
-    axes[0, 2].legend(loc="upper right")
+        axes[0, -1].plot(ends["flops_exact"], ends["loss"], ".", color=hues[family], ms=5)
+        axes[0, -1].plot(best["flops_exact"], best["loss"], color=hues[family], lw=1.4, label=label_of(family))
+    axes[0, -1].set_title("ended runs, and the best for no more compute")
+    axes[0, -1].legend(loc="upper right")
     flops = chosen["flops_exact"].to_numpy(float)
     low, high = widened(np.concatenate(reached), 0.1)
     for ax in axes[0]:
@@ -153,11 +159,10 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
     """Final loss against training seconds of one worker; runs of one program share its seconds."""
     made, axes = figure(6.4, 4.4)
     ax = axes[0, 0]
-    rate = chosen["tokens_per_second"].astype(float) * chosen["runs_in_program"].astype(float)
-    seconds = chosen["tokens"].astype(float) / rate
-    hues = hues_of(chosen[FAMILY])
+    seconds = chosen["training_seconds"].astype(float)
+    hues = hues_of(chosen[KIND])
     for family in _families(chosen):
-        here = chosen[FAMILY] == family
+        here = chosen[KIND] == family
         for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
             ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=hues[family], ms=5, mfc="white", mew=1.2,
                     label=model_name(family, int(depth)))  # fmt: skip
@@ -176,9 +181,9 @@ def draw_contexts(best: pd.DataFrame) -> Figure:
     """Loss against the context length of training and evaluation, with 95 % intervals."""
     made, axes = figure(6.4, 4.2)
     ax = axes[0, 0]
-    hues = hues_of(best[FAMILY])
+    hues = hues_of(best[KIND])
     for number, family in enumerate(_families(best)):
-        runs = best[best[FAMILY] == family].sort_values("train.context_length")
+        runs = best[best[KIND] == family].sort_values("train.context_length")
         context, loss, error = (runs[name].to_numpy(float) for name in ("train.context_length", "loss", "loss_se"))
         label = f"{model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
         ax.errorbar(context, loss, 1.96 * error, color=hues[family], marker=MARKERS[number], ls=DASHES[number], lw=1.4,
@@ -199,7 +204,7 @@ def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
     shade_of = _shade_of_sizes(chosen[SIZE])
     losses, counts = [], []
     for family, ax in panels.items():
-        for _, run in chosen[chosen[FAMILY] == family].iterrows():
+        for _, run in chosen[chosen[KIND] == family].iterrows():
             tokens, loss = curves[run["run_id"]]
             look = MARKERS[_depth_rank(chosen, family, run[DEPTH])]
             ax.plot(tokens, loss, color=shade_of(run[SIZE]), lw=1.0, marker=look, ms=3, mfc="white", mew=0.8)
@@ -214,15 +219,17 @@ def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
 
 
 @styled
-def draw_rates(curves: Sequence[Mapping[str, Any]], sizes: Mapping[str, float], families: Mapping[str, str]) -> Figure:
-    """Final loss against learning rate, a panel per family. Stars: chosen rates; crosses at the top: diverged.
+def draw_rates(curves: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> Figure:
+    """Final loss against learning rate, a panel per kind. Stars: chosen rates; crosses at the top: diverged.
 
     Args:
-        curves: from search.json. sizes: run id -> non-embedding parameters. families: run id -> family.
+        curves: from search.json. table: the run table with their runs.
     """
+    facts = table.set_index("run_id")
+    sizes = facts[SIZE].astype(float)
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for curve in curves:
-        by_family.setdefault(families[curve["trials"][0]["runs"][0]], []).append(curve)
+        by_family.setdefault(facts[KIND][curve["trials"][0]["runs"][0]], []).append(curve)
     made, panels = _panels(in_order(by_family))
     known = [t["loss"] for curve in curves for t in curve["trials"] if t["loss"] is not None]
     rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]
@@ -269,7 +276,7 @@ def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
 
 
 def _families(table: pd.DataFrame) -> list[str]:
-    return in_order(table[FAMILY])
+    return in_order(table[KIND])
 
 
 def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:
@@ -280,7 +287,7 @@ def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:
 
 
 def _depth_rank(runs: pd.DataFrame, family: str, depth: int) -> int:
-    return sorted(set(runs.loc[runs[FAMILY] == family, DEPTH])).index(depth)
+    return sorted(set(runs.loc[runs[KIND] == family, DEPTH])).index(depth)
 
 
 def _legend_of_sizes(

@@ -81,6 +81,12 @@ def judge(comparison: Comparison, claims: Sequence[Claim]) -> list[Judged]:
     return [_judge(claim, comparison) for claim in claims]
 
 
+def judge_forms(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, list[Judged]]:
+    """Every claim about each form of the Transformer, by kind: the Transformers of the other forms are left out."""
+    kinds = comparison.kinds(TRANSFORMER) or [TRANSFORMER]
+    return {kind: judge(comparison.without(*{*kinds} - {kind}), claims) for kind in kinds}
+
+
 def _judge(claim: Claim, comparison: Comparison) -> Judged:
     try:
         value, low, high = comparison.interval(claim.statistic(comparison))

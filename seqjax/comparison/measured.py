@@ -12,13 +12,13 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.families import label_of
+from seqjax.families import in_order, label_of
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.trained.chains import KAPLAN_CHARACTERS, Chains
 
@@ -26,14 +26,14 @@ LEAST_RUNS = 8  # runs of models with several seeds, for a family to have its ow
 SAME_SIZE = 1.6  # smallest factor between two sizes
 
 
-def model_name(family: str, layers: int) -> str:
+def model_name(kind: str, layers: int) -> str:
     """The name of a model as in the paper's figure."""
-    return f"{label_of(family)} {layers} layer{'s' if layers > 1 else ''}"
+    return f"{label_of(kind)} {layers} layer{'s' if layers > 1 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """The properties of a run without its seed; params are non-embedding."""
+    """The properties of a run without its seed; params are non-embedding; ``form`` as `Family.form_of`."""
 
     family: str
     layers: int
@@ -41,6 +41,12 @@ class Design:
     tokens: float
     flops: float
     context: int
+    form: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Family and form, see `seqjax.families.kind_of`."""
+        return f"{self.family} {self.form}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +79,7 @@ class Model(Design):
     @property
     def label(self) -> str:
         """The name as in the paper's figure."""
-        return model_name(self.family, self.layers)
+        return model_name(self.kind, self.layers)
 
 
 @dataclass(frozen=True)
@@ -103,11 +109,21 @@ class Comparison:
         """Mean over all positions, nats per token."""
         return self.loss_SxMxP[:, :, -1]
 
-    def of(self, *families: str, context: int | None = None) -> np.ndarray:
-        """Indices of the models of these families, by size and depth; ``context`` None: the chains' context."""
+    def of(self, *names: str, context: int | None = None) -> np.ndarray:
+        """Indices of the models of these families or kinds, by size and depth; ``context`` None: that of the chains."""
         wanted = self.chains.context if context is None else context
-        chosen = [i for i, m in enumerate(self.models) if m.family in families and m.context == wanted]
+        chosen = [i for i, m in enumerate(self.models) if {m.family, m.kind} & {*names} and m.context == wanted]
         return np.array(sorted(chosen, key=lambda i: (self.models[i].size, self.models[i].layers)), int)
+
+    def kinds(self, *families: str) -> list[str]:
+        """The kinds of these families, in the order of figures."""
+        return in_order(m.kind for m in self.models if m.family in families)
+
+    def without(self, *kinds: str) -> Comparison:
+        """The comparison without the models of these kinds."""
+        kept = [i for i, m in enumerate(self.models) if m.kind not in kinds]
+        models = tuple(self.models[i] for i in kept)
+        return replace(self, models=models, loss_SxMxP=self.loss_SxMxP[:, kept], late_SxMx2=self.late_SxMx2[:, kept])
 
     def sizes(self, *families: str) -> list[int]:
         """Ranks of the sizes that all of these families have."""

@@ -6,6 +6,7 @@ It is made only from the files of :mod:`seqjax.comparison.collect`.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,9 @@ from seqjax.comparison import figures as draw
 from seqjax.comparison import judging
 from seqjax.comparison import measured as comparison
 from seqjax.comparison.claims import CLAIMS
-from seqjax.comparison.verdicts import claim_row, claims_json, summary
+from seqjax.comparison.collect import longest
+from seqjax.comparison.lead_map import as_json, maps
+from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
 from seqjax.families import in_order, label_of, labels_of
 from seqjax.host import disk
@@ -36,14 +39,18 @@ from seqjax.laws.summary import describe
 from seqjax.plots.fits import draw_fits
 from seqjax.plots.style import save
 
-MAIN = (judging.LSTM, judging.TRANSFORMER)
-
 
 @dataclass(frozen=True)
 class Material:
-    """The contents of the files of one comparison."""
+    """The contents of the files of one comparison.
+
+    Attributes:
+        table: all runs; horizons: those at their best rates, with the context of the comparison; chosen: those of the
+            longest training among them.
+    """
 
     table: pd.DataFrame
+    horizons: pd.DataFrame
     chosen: pd.DataFrame
     comparison: comparison.Comparison
     curves: dict[str, Any]
@@ -68,22 +75,34 @@ def read_material(folder: Path, draws: int = 2000) -> Material:
         raise UserError(f"{folder}: is not a folder of collected results: {error}") from None
     table = read_table(folder / "runs.csv")
     of_runs, chains, characters = comparison.load(folder / "positions.npz")
+    forms = {row["run_id"]: row["kind"].removeprefix(row["model.family"]).strip() for _, row in table.iterrows()}
+    of_runs = [dataclasses.replace(run, form=forms.get(run.run_id, "")) for run in of_runs]
     found = comparison.compare(of_runs, chains, characters, draws)
-    chosen = at_best_rates(table)
-    main = (chosen["train.context_length"] == chains.context) & (chosen["data.batching"] == "windows")
-    return Material(table, chosen[main].reset_index(drop=True), found, curves, search, where)
+    best = at_best_rates(table)
+    main = best[(best["train.context_length"] == chains.context) & (best["data.batching"] == "windows")]
+    return Material(table, main, longest(main).reset_index(drop=True), found, curves, search, where)
 
 
-def write_report(folder: Path, target: Path, title: str) -> list[judging.Judged]:
+def write_report(folder: Path, target: Path, title: str) -> dict[str, list[judging.Judged]]:
     """Judge, fit and draw the results in ``folder``; write ``index.html``, figures, fits and verdicts to ``target``.
 
     Raises:
         UserError: a file is missing or damaged, or ``target`` cannot be written.
     """
     material = read_material(folder)
-    judged = judging.judge(material.comparison, CLAIMS)
+    judged = judging.judge_forms(material.comparison, CLAIMS)
     fits, crossings = _fits(material)
-    figures = _figures(material, fits)
+    found, without = maps(material.horizons)
+    answer = [*leads(material.comparison), *(line for one in found for line in one.sentences()), *without]
+    figures = _figures(material, fits) | {
+        f"map-{one.form.partition(' ')[2] or one.form}": (
+            one.drawn(),
+            f"Which has the lower loss, LSTM or {label_of(one.form)}, at each size and budget, each horizon with its "
+            "own decay of the learning rate.",
+            False,
+        )
+        for one in found
+    }
     with disk.storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         for name, (made, _, _) in figures.items():
@@ -92,8 +111,9 @@ def write_report(folder: Path, target: Path, title: str) -> list[judging.Judged]
         if fits:
             write_fits(target / "fits.json", fits)
         disk.write_json(target / "claims.json", claims_json(judged, material.where))
+        disk.write_json(target / "map.json", {"answer": answer, "maps": as_json(found)})
         disk.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
-        context = _context(material, judged, fits, crossings, figures, target)
+        context = _context(material, judged, answer, fits, crossings, figures, target)
         page = _template().render(title=title, **context)
         disk.write_atomically(target / "index.html", page)
     return judged
@@ -107,9 +127,9 @@ def _template() -> jinja2.Template:
 def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
     """L(N) of each family at the best depth of each size, and lines on the crossings of families in N and in C."""
     fits, on_frontier, said = {}, {}, []
-    families = in_order(m.chosen["model.family"])
+    families = in_order(m.chosen["kind"])
     for seed, family in enumerate(families):  # families are resampled independently
-        rows = m.chosen[m.chosen["model.family"] == family]
+        rows = m.chosen[m.chosen["kind"] == family]
         best = [m.comparison.models[m.comparison.best(family, size)] for size in m.comparison.sizes(family)]
         at_best_depth = rows[rows["run_id"].isin([run_id for model in best for run_id in model.run_ids])]
         try:
@@ -120,9 +140,10 @@ def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
         except UserError as error:
             said.append(f"{label_of(family)}: {error}")
     for name, found in (("parameters", fits), ("training compute", on_frontier)):
-        if all(family in found for family in MAIN):
-            names = tuple(label_of(family) for family in MAIN)
-            said.append(f"Laws over {name}: {crossing(found[MAIN[0]], found[MAIN[1]], names).verdict}.")
+        for form in m.comparison.kinds(judging.TRANSFORMER):
+            if judging.LSTM in found and form in found:
+                names = label_of(judging.LSTM), label_of(form)
+                said.append(f"Laws over {name}: {crossing(found[judging.LSTM], found[form], names).verdict}.")
     return fits, said
 
 
@@ -137,7 +158,6 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
         )
     note = f"{_corpus(m)}; {_where(m)}"
     usual = [curve for curve in m.search if _is_usual(m, curve)]
-    sizes = dict(zip(m.table["run_id"], m.table["params_non_embedding"].astype(float), strict=True))
     made = {
         "figure7": (
             draw.draw_figure7(m.chosen, c, note),
@@ -168,7 +188,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
     }
     if usual:
         made["rates"] = (
-            draw.draw_rates(usual, sizes, dict(zip(m.table["run_id"], m.table["model.family"], strict=True))),
+            draw.draw_rates(usual, m.table),
             "Final held-out loss by learning rate; stars: chosen; crosses at the top: diverged.",
             False,
         )
@@ -184,20 +204,21 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
 
 
 def _is_usual(m: Material, curve: Mapping[str, Any]) -> bool:
-    """Whether a curve is of a model that is compared by size: with the whole context and a known size."""
-    row = m.table[m.table["run_id"] == curve["trials"][0]["runs"][0]]
-    known = len(row) > 0 and bool(row["params_non_embedding"].notna().iloc[0])
+    """Whether a curve is a search of a model that is compared by size: longest training, whole context, known size."""
+    row = longest(m.table)[longest(m.table)["run_id"] == curve["trials"][0]["runs"][0]]
+    known = len(row) > 0 and len(curve["trials"]) > 1 and bool(row["params_non_embedding"].notna().iloc[0])
     return known and int(row["train.context_length"].iloc[0]) == m.comparison.chains.context
 
 
 def _context(
-    m: Material, judged: Sequence[judging.Judged], fits: Mapping[str, Fit], crossings: Sequence[str],
-    figures: Mapping[str, tuple[Figure, str, bool]], target: Path,
+    m: Material, judged: Mapping[str, Sequence[judging.Judged]], answer: Sequence[str], fits: Mapping[str, Fit],
+    crossings: Sequence[str], figures: Mapping[str, tuple[Figure, str, bool]], target: Path,
 ) -> dict[str, Any]:  # fmt: skip
     states = Counter(m.table["status"])
     edges = [curve for curve in m.search if curve["edge"]]
     return {
-        "summary": summary(judged),
+        "answer": answer,
+        "summary": [f"{label_of(kind)}: {summary(rows)}" for kind, rows in judged.items()],
         "where": f"{_corpus(m)}. {_where(m)}.",
         "characters_per_token": m.comparison.characters_per_token,
         "draws": len(m.comparison.loss_SxMxP) - 1,
@@ -212,7 +233,8 @@ def _context(
             }
             for name, (_, caption, small) in figures.items()
         },
-        "claims": [claim_row(row) for row in judged],
+        "claims": {label_of(kind): [claim_row(row) for row in rows] for kind, rows in judged.items()},
+        "maps": [name for name in figures if name.startswith("map-")],
         "fits": [(label_of(family), describe(found)) for family, found in fits.items()],
         "crossings": crossings,
         "rates": ", ".join(f"{rate:g}" for rate in (m.where["sweep"]["search"] or {}).get("rates", [])),
@@ -237,7 +259,7 @@ def _edges(edges: Sequence[Mapping[str, Any]]) -> str:
 
 def _corpus(m: Material) -> str:
     first = m.chosen.iloc[0]
-    budgets = sorted(set(m.chosen["tokens"].astype(float)))
+    budgets = sorted({float(f"{tokens:.2g}") for tokens in m.horizons["tokens"].astype(float)})
     spent = " and ".join(si(budget).strip() for budget in budgets)
     return (
         f"corpus '{first['data.corpus']}', tokenizer {first['data.tokenizer']} "
@@ -271,7 +293,7 @@ def _inline(path: Path) -> str:
 
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
-    keys = ["model.family", "params_non_embedding", "model.n_layers", "optimizer.learning_rate", "train.seed"]
+    keys = ["kind", "params_non_embedding", "model.n_layers", "optimizer.learning_rate", "train.seed"]
     return table.sort_values(keys)
 
 

@@ -7,7 +7,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqjax.comparison.judging import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED, Judged
+import numpy as np
+
+from seqjax.comparison.contrasts import lead
+from seqjax.comparison.judging import (
+    LSTM,
+    NOT_REPRODUCED,
+    NOT_RESOLVED,
+    REPRODUCED,
+    TRANSFORMER,
+    Judged,
+    Unmeasured,
+)
+from seqjax.comparison.measured import Comparison
+from seqjax.families import label_of
+from seqjax.host.wording import si
 
 
 def summary(judged: Sequence[Judged]) -> str:
@@ -15,6 +29,32 @@ def summary(judged: Sequence[Judged]) -> str:
     counts = Counter(row.verdict for row in judged)
     parts = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED) if counts[v]]
     return f"Of {len(judged)} claims of Kaplan et al. 2020 about LSTMs and Transformers: {', '.join(parts)}."
+
+
+def leads(c: Comparison) -> list[str]:
+    """How far each form of the Transformer is ahead of the LSTM at the largest size, a sentence each."""
+    found = []
+    for kind in c.kinds(TRANSFORMER):
+        try:
+            value, low, high = c.interval(_lead(c, kind))
+        except Unmeasured:
+            continue
+        size = c.sizes(kind, LSTM)[-1]
+        params = si(c.models[c.best(kind, size)].params).strip()
+        first, second = (kind, LSTM) if value > 0 else (LSTM, kind)
+        if value < 0:
+            value, low, high = -value, -high, -low
+        interval = "" if math.isnan(low) else f" (95 %: {low:.3f} to {high:.3f})"
+        found.append(
+            f"At {params} parameters the {label_of(first)} is ahead of the {label_of(second)} by {value:.3f} nats per "
+            f"token{interval}."
+        )
+    return found
+
+
+def _lead(c: Comparison, kind: str) -> np.ndarray:
+    """`lead` of one form, in nats per token, [S]."""
+    return lead(c.without(*{*c.kinds(TRANSFORMER)} - {kind})) / c.per_kaplan_token
 
 
 def claim_row(row: Judged) -> dict[str, str]:
@@ -40,11 +80,12 @@ def _number(value: float) -> str:
     return f"{value:+.3f}" if math.isfinite(value) else ("∞" if value > 0 else "-∞")
 
 
-def claims_json(judged: Sequence[Judged], where: Mapping[str, Any]) -> dict[str, Any]:
-    """The verdicts with their numbers: null for NaN, "inf" and "-inf" for infinite numbers."""
+def claims_json(judged: Mapping[str, Sequence[Judged]], where: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdicts of each kind of Transformer, with numbers: null for NaN, "inf" and "-inf" for infinite ones."""
     return {
         "claims": [
             {
+                "kind": kind,
                 "name": row.claim.name,
                 "says": row.claim.says,
                 "tests": row.claim.tests,
@@ -55,7 +96,8 @@ def claims_json(judged: Sequence[Judged], where: Mapping[str, Any]) -> dict[str,
                 "verdict": row.verdict,
                 "why": row.why,
             }
-            for row in judged
+            for kind, rows in judged.items()
+            for row in rows
         ],
         "hardware": where["hardware"],
         "versions": where["versions"],
@@ -63,27 +105,31 @@ def claims_json(judged: Sequence[Judged], where: Mapping[str, Any]) -> dict[str,
     }
 
 
-def claims_markdown(judged: Sequence[Judged]) -> str:
-    """The claims as a table in Markdown."""
-    lines = ["| claim | test | measured (95 %) | verdict |", "|---|---|---|---|"]
-    for row in map(claim_row, judged):
-        measured = f"{row['value']} ({row['interval']})" if row["interval"] != "-" else row["value"]
-        why = f": {row['why']}" if row["why"] else ""
-        lines.append(f"| {row['says']} | {row['tests']} | {measured} | **{row['verdict']}**{why} |")
+def claims_markdown(judged: Mapping[str, Sequence[Judged]]) -> str:
+    """The claims about each kind of Transformer, as a table in Markdown."""
+    lines = ["| claim | test | Transformer | measured (95 %) | verdict |", "|---|---|---|---|---|"]
+    for rows in zip(*judged.values(), strict=True):
+        for kind, row in zip(judged, map(claim_row, rows), strict=True):
+            measured = f"{row['value']} ({row['interval']})" if row["interval"] != "-" else row["value"]
+            why = f": {row['why']}" if row["why"] else ""
+            form = kind.partition(" ")[2] or kind
+            lines.append(f"| {row['says']} | {row['tests']} | {form} | {measured} | **{row['verdict']}**{why} |")
     return "\n".join(lines) + "\n"
 
 
 def verdict_table(recorded: Mapping[str, Mapping[str, Any]]) -> str:
-    """Recorded claims of several presets side by side, in Markdown.
+    """Recorded claims of several presets side by side, a column for each form of the Transformer, in Markdown.
 
     Args:
         recorded: preset -> contents of its claims.json.
     """
-    rows_of = {preset: {row["name"]: row for row in found["claims"]} for preset, found in recorded.items()}
-    lines = [f"| claim | {' | '.join(rows_of)} |", "|---|" + "---|" * len(rows_of)]
-    for name, first in next(iter(rows_of.values())).items():
-        cells = [_recorded_cell(rows[name]) for rows in rows_of.values()]
-        lines.append(f"| {first['says']} | {' | '.join(cells)} |")
+    columns: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for preset, found in recorded.items():
+        for row in found["claims"]:
+            columns.setdefault(f"{preset}, {row['kind'].partition(' ')[2]}", {})[row["name"]] = row
+    lines = [f"| claim | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for name, first in next(iter(columns.values())).items():
+        lines.append(f"| {first['says']} | {' | '.join(_recorded_cell(rows[name]) for rows in columns.values())} |")
     return "\n".join(lines) + "\n"
 
 

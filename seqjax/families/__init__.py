@@ -60,9 +60,29 @@ def history(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return (Recurrent.later, {}) if own_code.is_own(name) else (FAMILIES[name].later, FAMILIES[name].retired)
 
 
+def kind_of(name: str, values: Mapping[str, Any]) -> str:
+    """The name of a family, and after it that of its form where it has several: ``lstm``, ``transformer gpt2``.
+
+    `label_of`, `labels_of`, `in_order` and `hues_of` know kinds as well as families.
+
+    Args:
+        values: of the fields of the section `model`, by name.
+    """
+    return f"{name} {FAMILIES[name].form_of(values)}".rstrip() if name in FAMILIES else name
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Family and form of a kind."""
+    family, _, form = name.partition(" ")
+    return (family, form) if family in FAMILIES else (name, "")
+
+
 def label_of(name: str) -> str:
     """The name of a family in figures and sentences."""
-    return FAMILIES[name].label if name in FAMILIES else own.look_of(name).get("label", own_code.class_of(name))
+    family, form = _parts(name)
+    if family in FAMILIES:
+        return f"{FAMILIES[family].label} {form}".rstrip()
+    return own.look_of(name).get("label", own_code.class_of(name))
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:
@@ -74,19 +94,43 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Each name once, in the order of figures: the package's, then the user's own."""
-    there = set(names)
-    return [*(name for name in FAMILIES if name in there), *sorted(there - set(FAMILIES))]
+    """Each name once, in the order of figures: the package's, by family and form, then the user's own."""
+    return sorted(dict.fromkeys(names), key=_place)
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    family, form = _parts(name)
+    return (list(FAMILIES).index(family), _rank(family, form), form) if family in FAMILIES else (len(FAMILIES), 0, name)
+
+
+def _rank(family: str, form: str) -> int:
+    """Place of a form among the named ones; after them, if it has no name of its own."""
+    forms = list(FAMILIES[family].forms)
+    return forms.index(form) if form in forms else len(forms) if form else 0
 
 
 def hues_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each family. The user's own without a colour get one of `HUES_OF_OWN`, in order."""
-    others = [name for name in in_order(names) if name not in FAMILIES]
-    in_turn = {name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(others)}
-    theirs = {name: own.look_of(name).get("colour", hue) for name, hue in in_turn.items()}
-    return {name: kind.colour for name, kind in FAMILIES.items()} | theirs
+    """A colour for each family, the same in all figures. Forms after the first are lighter.
+
+    The user's own families without a colour get one of `HUES_OF_OWN`, in order.
+    """
+    found = {name: kind.colour for name, kind in FAMILIES.items()}
+    ordered = in_order(names)
+    own_ones = [name for name in ordered if _parts(name)[0] not in FAMILIES]
+    for name in ordered:
+        family, form = _parts(name)
+        if family in FAMILIES:
+            found[name] = lighter(FAMILIES[family].colour, min(0.45 * _rank(family, form), 0.75))
+    in_turn = {name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(own_ones)}
+    return found | {name: own.look_of(name).get("colour", hue) for name, hue in in_turn.items()}
+
+
+def lighter(colour: str, share: float) -> str:
+    """A colour ``#rrggbb`` mixed with a share of white."""
+    mixed = [round(int(colour[i : i + 2], 16) * (1 - share) + 255 * share) for i in (1, 3, 5)]
+    return "#{:02X}{:02X}{:02X}".format(*mixed) if share else colour
 
 
 __all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
 __all__ += ["MinLSTM", "Recurrent", "Stacked", "Transformer", "Window"]
-__all__ += ["family_of", "history", "hues_of", "in_order", "known", "label_of", "labels_of", "own"]
+__all__ += ["family_of", "history", "hues_of", "in_order", "kind_of", "known", "label_of", "labels_of", "own"]

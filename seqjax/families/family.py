@@ -102,8 +102,27 @@ class Family:
     later: ClassVar[Mapping[str, Any]] = {}
     """Fields added after the first recorded runs, with their defaults. At its default such a field is not part of a
     run's id, so recorded ids stay valid."""
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Forms with a name of their own, each by the fields that define it, in the order of figures."""
     retired: ClassVar[Mapping[str, Any]] = {}
     """Fields of recorded runs that the family no longer has, with the only value allowed for each."""
+
+    @classmethod
+    def form_of(cls, values: Mapping[str, Any]) -> str:
+        """The name of the form that has these values; "" for a family without `forms`.
+
+        A form without a name of its own is named by the values in which it differs from the nearest one that has one.
+
+        Args:
+          values: of the fields, by name. A field that is missing has its default.
+        """
+        if not cls.forms:
+            return ""
+        default = {field.name: field.default for field in dataclasses.fields(cls)}
+        told = {key: values.get(key, default[key]) for form in cls.forms.values() for key in form}
+        apart = {name: [k for k in told if told[k] != form.get(k, default[k])] for name, form in cls.forms.items()}
+        near = min(apart, key=lambda name: len(apart[name]))
+        return " ".join([near, *(f"{key}={told[key]}" for key in apart[near])])
 
     def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
         """Initial values: functions of a key, by the name of the parameter, float32.

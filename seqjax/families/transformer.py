@@ -95,6 +95,10 @@ class Transformer(Family):
     reads_memory: ClassVar[bool] = True
     dropout_before_readout: ClassVar[bool] = False
     states: ClassVar = ("x",)
+    forms: ClassVar[dict[str, Any]] = {
+        "modern": {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True},
+        "gpt2": {"positions": "learned", "norm": "layernorm", "mlp": "gelu", "qk_norm": False},
+    }
     later: ClassVar = {
         "attention_kernel": "auto",
         "norm_position": "before",

@@ -26,11 +26,13 @@ class SearchOptions:
         rates: the initial rates, at least three, in rising order.
         extend: largest number of additional rates per model.
         seeds: additional seeds, trained at the chosen rate.
+        transfer: an axis of numbers. Rates are searched at its smallest value; the others take the rate found there.
     """
 
     rates: tuple[float, ...]
     extend: int = 4
     seeds: tuple[int, ...] = ()
+    transfer: str | None = None
 
 
 def taken(options: dict[str, Any], section: str) -> dict[str, Any]:
@@ -115,14 +117,14 @@ class Axes:
         self.places[TOKENS] = place
         return [{**point, TOKENS: tokens} for point in points for tokens in horizons]
 
-    def searched(self, section: Any) -> SearchOptions | None:
-        """``search``: the options of the learning-rate search."""
+    def searched(self, section: Any, points: Sequence[Mapping[str, Any]]) -> SearchOptions | None:
+        """``search``: the options of the learning-rate search of these points."""
         if section is None:
             return None
         place = self.file.place("search")
         if not isinstance(section, Mapping):
-            raise UserError(f"{place}: search: expected rates, extend and seeds, got {section!r}")
-        allowed = ("rates", "extend", "seeds")
+            raise UserError(f"{place}: search: expected rates, extend, seeds and transfer, got {section!r}")
+        allowed = ("rates", "extend", "seeds", "transfer")
         for key in section:
             if key not in allowed:
                 place = self.file.place(f"search.{key}")
@@ -142,8 +144,23 @@ class Axes:
         for key in (RATE, *([SEED] if seeds else [])):
             if key in self.places:
                 raise UserError(f"{self.places[key]}: {key}: the search already has an axis over it")
+        transfer = self._transferred(section.get("transfer"), points)
         self.places[RATE] = self.file.place("search.rates")
-        return SearchOptions(tuple(sorted(float(rate) for rate in set(rates))), extend, tuple(seeds))
+        return SearchOptions(tuple(sorted(float(rate) for rate in set(rates))), extend, tuple(seeds), transfer)
+
+    def _transferred(self, key: Any, points: Sequence[Mapping[str, Any]]) -> str | None:
+        """``search.transfer``: the name of an axis of numbers that every point has."""
+        if key is None:
+            return None
+        numeric = [axis for axis in points[0] if all(_numbers([point.get(axis)]) for point in points)]
+        if key not in numeric or key == SEED:
+            allowed = ", ".join(axis for axis in numeric if axis != SEED) or "none, the sweep has no such axis"
+            place = self.file.place("search.transfer")
+            near = did_you_mean(str(key), numeric)
+            raise UserError(
+                f"{place}: search.transfer: expected an axis of numbers, got {key!r}; allowed: {allowed}{near}"
+            )
+        return key
 
     def _axes(self, section: str, axes: Any) -> dict[str, list[Any]]:
         if axes is None:

@@ -11,13 +11,14 @@
     list:                              # one run each, or one for each
       - {model.family: lstm, grid: {train.bptt: [8, 16]}}     # of its grid
       - {model.family: transformer, model.n_layers: 2}
-    search: {rates: [1e-3, 3e-3, 1e-2]}   # learning rates for each of these
+    search: {rates: [1e-3, 3e-3, 1e-2], transfer: size.non_embedding}     # learning rates
     horizon: {trunk: 5e7, branches: [3e6, 5e7]}   # shared first steps
 
 An axis may be any dotted key. ``size.non_embedding`` takes the width whose number of parameters is nearest.
 ``horizon.tokens``, ``horizon.flops`` and ``horizon.tokens_per_parameter`` give the number of steps. ``base`` takes
-names of config files, relative to the sweep file. For the search see `seqjax.sweeps.search`, for the horizon
-`seqjax.sweeps.trunks`.
+names of config files, relative to the sweep file. ``search`` tries learning rates for each run; with ``transfer`` only
+at the smallest value of that axis, and larger models take the rate found there. For the search see
+`seqjax.sweeps.search`, for the horizon `seqjax.sweeps.trunks`.
 
 Options change the axes. ``--grid.train.seed "[0, 1]"`` adds an axis to the grid, or replaces its values, and
 ``--search.rates "[1e-3, 3e-3, 1e-2]"`` the search's. ``--only.train.seed 1`` keeps only the points with this value, or
@@ -28,8 +29,10 @@ rates. The rates vary fastest.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,7 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.runs.config_file import schema_of
 from seqjax.runs.targets import resolve
 from seqjax.runs.tree import OWN, Tree, beside, options_tree, overlay, read_file, read_tree
-from seqjax.sweeps.axes import AXES, BASE, RATE, Axes, SearchOptions, chosen, short, taken
+from seqjax.sweeps.axes import AXES, BASE, RATE, SEED, Axes, SearchOptions, chosen, short, taken
 from seqjax.sweeps.trunks import TOKENS, take_horizons, trunk_of
 
 
@@ -125,16 +128,39 @@ class Sweep:
         trunk, pins = trunk_of(found.config, self.horizons, self.places[TOKENS])
         return Planned(found.config, dict(point), found.notes, trunk, pins if trunk == run_id(found.config) else ())
 
+    def apart(self, point: Mapping[str, Any]) -> str:
+        """A text for a point without its rate, its seed and its value on the axis of ``search.transfer``."""
+        but = (RATE, SEED, self.search.transfer if self.search else None)
+        return json.dumps({key: value for key, value in point.items() if key not in but}, sort_keys=True, default=str)
+
+    @cached_property
+    def least(self) -> dict[str, float]:
+        """The smallest value on the axis of ``search.transfer``, for the points of each `apart`."""
+        found: dict[str, float] = {}
+        for point in self.points:
+            name, value = self.apart(point), point[self.search.transfer]
+            found[name] = min(value, found.get(name, value))
+        return found
+
+    def leads(self, point: Mapping[str, Any]) -> bool:
+        """Whether rates are searched at this point: without ``search.transfer`` at all, else at its smallest value."""
+        key = self.search.transfer if self.search else None
+        return key is None or point[key] == self.least[self.apart(point)]
+
     def runs(self) -> list[Planned]:
-        """All runs known at the start, validated; with a search, at its first rates.
+        """All runs known at the start; with a search, at its first rates. All points are validated.
 
         Raises:
             UserError: an invalid value, or two points that are the same run.
         """
         rates = self.search.rates if self.search else (None,)
+        leading = [point for point in self.points if self.leads(point)]
         points = [
-            {**point, **({} if rate is None else {RATE: rate})} for point, rate in itertools.product(self.points, rates)
+            {**point, **({} if rate is None else {RATE: rate})} for point, rate in itertools.product(leading, rates)
         ]
+        for point in self.points:
+            if point not in leading:
+                self.plan({**point, RATE: rates[0]})
         planned = [self.plan(point) for point in points]
         first: dict[str, Planned] = {}
         for run in planned:
@@ -190,7 +216,7 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
         if key not in allowed:
             near = did_you_mean(str(key), allowed)
             raise UserError(f"{file.place(str(key))}: {key}: unknown key; allowed: {', '.join(allowed)}{near}")
-    search = reader.searched(axes["search"])
+    search = reader.searched(axes["search"], points)
     for key in options:
         if key in reader.places:
             raise UserError(f"command line: {key}: the sweep has an axis over it ({reader.places[key]})")

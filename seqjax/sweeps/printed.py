@@ -125,8 +125,13 @@ def _describe_search(sweep: Sweep) -> list[str]:
         return []
     rates = ", ".join(f"{rate:g}" for rate in sweep.search.rates)
     lines = [f"learning rates {rates}; up to {sweep.search.extend} more for each model while a best one is at an edge"]
+    if sweep.search.transfer:
+        lines.append(f"searched at the smallest {sweep.search.transfer}; the others take the rate found there")
     if sweep.search.seeds:
         lines.append(f"then seeds {', '.join(map(str, sweep.search.seeds))} at the chosen rates")
+    if sweep.search.transfer or sweep.search.seeds:
+        middle = sweep.search.rates[len(sweep.search.rates) // 2]
+        lines.append(f"runs at chosen rates are counted above, at {middle:g}")
     return lines
 
 
@@ -150,7 +155,9 @@ def describe_curves(curves: Sequence[Curve]) -> str:
             f"{trial.rate:g}: {_loss(trial)}{'*' if trial.rate == curve.chosen else ''}" for trial in curve.trials
         )
         lines += [f"  {curve.label} ({axes})", f"      {trials}"]
-        if curve.settled and curve.edge:
+        if curve.follows:
+            lines.append(f"      the rate found for {curve.follows}")
+        elif curve.settled and curve.edge:
             lines.append(f"      the best lies at the {curve.edge} edge of the rates, and search.extend allows no more")
     return "\n".join(lines)
 

@@ -5,6 +5,9 @@ rate is at an edge, the next rate beyond that edge is tried too. Whenever one mo
 (the models with the same axes except ``model.*``): if their best rate is not at an edge, a rate beside it is tried. So
 no family has an advantage from more trials.
 
+With ``search.transfer`` only the models at the smallest value of that axis are searched. Each of the others is trained
+at the rate of the one that it follows, the model with the same other axes.
+
 The search is a pure function of the results so far: a resumed sweep makes the same decisions again.
 """
 
@@ -45,6 +48,7 @@ class Curve:
         chosen: the best rate; None if trials are open or all diverged.
         edge: ``low`` or ``high`` if the best rate is at that end, else None.
         settled: whether no further rate will be tried.
+        follows: the label of the model whose rate this one has taken; None: its own rates were searched.
     """
 
     label: str
@@ -53,6 +57,7 @@ class Curve:
     chosen: float | None
     edge: str | None
     settled: bool
+    follows: str | None = None
 
 
 def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
@@ -63,21 +68,59 @@ def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
     planned = sweep.runs()
     if sweep.search is None:
         return sharing(planned), []
-    models = _group(planned, lambda run: text_without(run.config, (RATE, SEED)))
-    groups = [_Model(runs) for runs in models.values()]
+    groups = _models(planned)
+    leaders = list(groups)
     for peers in _group(groups, _Model.peer_key).values():
         for _ in range(sweep.search.extend):
             if any(model.is_open(results) for model in peers) or not any(model.edge(results) for model in peers):
                 break
             for model in peers:
                 model.add(sweep, model.next_rate(results))
-    for model in groups:
-        if not model.is_open(results) and _settled(model, groups, results):
-            for seed in sweep.search.seeds if model.chosen(results) else ():
-                model.add_seed(sweep, model.chosen(results), seed)
-    curves = [model.curve(results, _settled(model, groups, results)) for model in groups]
+    curves = []
+    for leader in leaders:
+        settled = not leader.is_open(results) and _settled(leader, leaders, results)
+        curves.append(leader.curve(results, settled))
+        if settled and (rate := leader.chosen(results)):
+            for model in (leader, *(follower := _followers(sweep, leader, rate))):
+                for seed in sweep.search.seeds:
+                    model.add_seed(sweep, rate, seed)
+            groups += follower
+            curves += [model.followed(results, curves[-1]) for model in follower]
     found = {run.run_id: run for model in groups for run in [*model.runs, *model.seeds]}
     return sharing(list(found.values())), curves
+
+
+def foreseen(sweep: Sweep, results: Results) -> list[Planned]:
+    """All runs of a sweep if the middle rate turns out to be the best, with those that its search will add.
+
+    It is for predicted times, and for telling whether a run can be of this sweep. The rates of the runs are guesses.
+    """
+    planned = search(sweep, results)[0]
+    while sweep.search is not None:
+        middle = sweep.search.rates[len(sweep.search.rates) // 2]
+        distance = {run.run_id: abs(math.log(run.config.optimizer.learning_rate / middle)) for run in planned}
+
+        def guess(run_id: str, distance: dict[str, float] = distance) -> Mapping[str, Any] | None:
+            known = {"status": "finished", "validation": {"loss": distance[run_id]}} if run_id in distance else None
+            return results(run_id) or known
+
+        grown = search(sweep, guess)[0]
+        if {run.run_id for run in grown} == distance.keys():
+            break
+        planned = grown
+    return planned
+
+
+def _followers(sweep: Sweep, leader: _Model, rate: float) -> list[_Model]:
+    """The models that take the rate of a leader, at that rate."""
+    name = sweep.apart(leader.points[0])
+    following = [point for point in sweep.points if not sweep.leads(point) and sweep.apart(point) == name]
+    return _models([sweep.plan({**point, RATE: rate}) for point in following])
+
+
+def _models(planned: Sequence[Planned]) -> list[_Model]:
+    """The runs by model: their config without rate and seed."""
+    return [_Model(runs) for runs in _group(planned, lambda run: text_without(run.config, (RATE, SEED))).values()]
 
 
 def _settled(model: _Model, groups: Sequence[_Model], results: Results) -> bool:
@@ -91,8 +134,8 @@ class _Model:
         self.runs = list(runs)
         self.seeds: list[Planned] = []
         self.points = [{k: v for k, v in run.axes.items() if k != RATE} for run in runs]
-        rates = self.rates()
-        self.ratio = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))  # of neighbours: the geometric mean
+        first, *_, last = rates if len(rates := self.rates()) > 1 else rates * 2
+        self.ratio = (last / first) ** (1 / max(1, len(rates) - 1))  # the geometric mean ratio of neighbouring rates
 
     def peer_key(self) -> str:
         """Equal for models that are compared: their axes without ``model.*`` and the seed."""
@@ -157,6 +200,11 @@ class _Model:
             None if open_ else self.edge(results),
             settled and not open_,
         )
+
+    def followed(self, results: Results, leader: Curve) -> Curve:
+        """The curve of a follower: one rate, which is at an edge where it is one of the leader."""
+        own = self.curve(results, leader.settled)
+        return dataclasses.replace(own, edge=leader.edge, follows=leader.label)
 
 
 def _trial(rate: float, run_ids: Sequence[str], results: Results) -> Trial:

@@ -19,7 +19,7 @@ from seqjax import runs
 from seqjax.config import Config, run_id, to_dict
 from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean, printable
-from seqjax.families import own
+from seqjax.families import kind_of, own
 from seqjax.host import disk
 from seqjax.host.optional import need
 from seqjax.host.own_code import is_own
@@ -53,6 +53,7 @@ COLUMNS = {
     "flops_per_token": "exact training FLOPs of one token",
     "tokens_per_second": "training rate of this run, without compilation and evaluation",
     "seconds": "wall time of the run",
+    "training_seconds": "time of one worker for all its steps, those taken by its trunk too, without the rest",
     "runs_in_program": "number of runs that shared its program (and its time)",
     "halved_from": "number of runs planned for its program, if its bundle died and was halved; last digits differ",
     "failures": "number of times its process died",
@@ -65,10 +66,11 @@ COLUMNS = {
     "ended": "UTC time of the result",
     "corpus_sha256": "of the text",
     "tokenizer_sha256": "of the tokenizer",
+    "kind": "family, and its form where it has several: lstm, transformer gpt2, transformer modern",
     "trunk": "run_id of the run whose first steps it shares, its own for a trunk; empty if it shares none",
 }
 TEXTS = ("run_id", "sweep", "label", "status", "reason", "device", "processor", "jax_version", "seqjax_version",
-         "made_by", "ended", "corpus_sha256", "tokenizer_sha256", "trunk")  # fmt: skip
+         "made_by", "ended", "corpus_sha256", "tokenizer_sha256", "kind", "trunk")  # fmt: skip
 COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_embedding", "params_total", "steps",
           "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
@@ -118,7 +120,8 @@ def _of_damaged(run_folder: Path, reason: str) -> dict[str, Any]:
         config = runs.read_config(run_folder)
     except UserError:
         return row | {"run_id": printable(run_folder.name)}
-    return row | {"run_id": run_id(config)} | _of_config(config)
+    kind = kind_of(config.model.family, vars(config.model))
+    return row | {"run_id": run_id(config), "kind": kind} | _of_config(config)
 
 
 def _check_types(path: Path, row: Mapping[str, Any]) -> None:
@@ -149,14 +152,24 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
         "label": printable(state.label),
         "status": state.name,
         "steps": result.get("steps", state.step),
+        "training_seconds": _training_seconds(result),
         "halved_from": _halved_from(run_folder, result),
         "failures": state.failures,
         "reason": state.reason or None,
         "made_by": _made_by(path, result),
+        "kind": kind_of(config.model.family, vars(config.model)),
         "trunk": folders.read_plan(run_folder).get("trunk"),
         **({"data_sha256": result["data_sha256"]} if "data_sha256" in result else {}),
     }
     return found | _of_config(config) | _look(config, result)
+
+
+def _training_seconds(row: Mapping[str, Any]) -> float | None:
+    """D / (rate of its program), from a result or a row of a table."""
+    found = [row.get(name) for name in ("tokens", "tokens_per_second", "runs_in_program")]
+    if not all(runs.is_number(value) and value > 0 for value in found):
+        return None
+    return float(found[0]) / float(found[1] * found[2])
 
 
 def _look(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
@@ -256,7 +269,18 @@ def read_table(path: Path) -> pd.DataFrame:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
     _note_looks(table)
+    table["kind"] = table["kind"].fillna(_kinds(table))
+    derived = table["tokens"].astype("Float64") / (table["tokens_per_second"] * table["runs_in_program"])
+    table["training_seconds"] = table["training_seconds"].fillna(derived)
     return table
+
+
+def _kinds(table: pd.DataFrame) -> pd.Series:
+    """The column `kind`, for tables that were saved before it."""
+    fields = [name for name in table.columns if name.startswith("model.")]
+    values = [{key.partition(".")[2]: row[key] for key in fields if pd.notna(row[key])} for _, row in table.iterrows()]
+    kinds = [kind_of(value["family"], value) if "family" in value else None for value in values]
+    return pd.Series(kinds, index=table.index, dtype="string")
 
 
 def _note_looks(table: pd.DataFrame) -> None:

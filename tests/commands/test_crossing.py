@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from seqjax.cli import main
-from seqjax.commands.crossing import clusters_of
+from seqjax.laws.clusters import clusters_of
 
 PILOT = {  # english, bpe-512, T 128, B 16, rate 1e-2, one seed, held-out nats per token
     "LSTM": (97e3, (3.438, 3.249, 3.091, 2.992, 2.935)),

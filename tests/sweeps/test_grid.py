@@ -288,7 +288,7 @@ MISTAKES = {  # (file, what the message must hold); line 1 is the base
     "not a base": ("train: {steps: 3}\ngrid: {base: [base.yaml]}", "s.yaml:1: base: is given for all runs and as"),
     "a base without a name": ("list: [{grid: {base: [3]}}]", "s.yaml:2: base: expected names of files, got 3"),
     "a grid in an entry": ("list: [{grid: {train.seed: 3}}]", "s.yaml:2: list: train.seed: expected a list of values"),
-    "search is a number": ("search: 3", "s.yaml:2: search: expected rates, extend and seeds, got 3"),
+    "search is a number": ("search: 3", "s.yaml:2: search: expected rates, extend, seeds and transfer, got 3"),
     "no rates": ("search: {extend: 3}", "s.yaml:2: search.rates: expected at least three different rates", "got None"),
     "two rates": ("search: {rates: [1e-3, 3e-3, 1e-3]}", "s.yaml:2: search.rates: expected at least three different"),
     "no rate": ("search: {rates: [0, 1e-3, 1e-2]}", "s.yaml:2: search.rates: expected at least three"),

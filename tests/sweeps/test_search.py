@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seqjax.config import Config
+from seqjax.errors import UserError
 from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.printed import describe_curves
-from seqjax.sweeps.search import Curve, curves_json, search
+from seqjax.sweeps.search import Curve, curves_json, foreseen, search
 
 Loss = Callable[[Config], float | None]
 """The held-out loss of a run; infinite: it diverged; None: it never ends."""
@@ -279,3 +280,49 @@ def test_effort_is_equal_and_the_choice_is_the_best(laboratory: Any, powers: dic
         assert curve.edge is None or len(rates) == 3 + extend
         added = [rate for rate in rates if rate not in (1.0001e-3, 4e-3, 1e-2)]
         assert [float(f"{rate:.2e}") for rate in added] == added
+
+
+SIZES = "grid: {model.d_model: [8, 16, 32]}\n"
+
+
+def test_rates_of_the_smallest_size_are_transferred(laboratory: Any) -> None:
+    text = BOTH + SIZES + "search: {rates: [1e-3, 1e-2, 1e-1], transfer: model.d_model, seeds: [1]}\n"
+    found = laboratory(text, parabola(lstm=0.012, gru=0.09)).finish()
+    by_width: dict[tuple[str, int, int], set[float]] = {}
+    for run in found.asked.values():
+        key = run.config.model.family, run.config.model.d_model, run.config.train.seed
+        by_width.setdefault(key, set()).add(run.config.optimizer.learning_rate)
+    searched = {1e-3, 1e-2, 1e-1}
+    assert by_width["lstm", 8, 0] == searched | {3.16e-2}  # the GRU's best was at an edge, so both got another rate
+    assert by_width["gru", 8, 0] == searched | {1.0}
+    for width in (16, 32):
+        for seed in (0, 1):
+            assert (by_width["lstm", width, seed], by_width["gru", width, seed]) == ({1e-2}, {1e-1})
+    assert (by_width["lstm", 8, 1], by_width["gru", 8, 1]) == ({1e-2}, {1e-1})
+    curves = {(curve.axes["model.family"], curve.axes["model.d_model"]): curve for curve in found.curves}
+    assert curves["gru", 8].follows is None and curves["gru", 32].follows == curves["gru", 8].label
+    assert all(curve.settled and curve.edge is None for curve in found.curves)
+    assert f"the rate found for {curves['gru', 8].label}" in describe_curves(found.curves)
+    again = search(found.sweep, found.ended.get)[0]
+    assert {run.run_id for run in again} == found.asked.keys()  # a resumed sweep decides the same
+
+
+def test_a_follower_is_at_an_edge_where_its_leader_is(laboratory: Any) -> None:
+    text = "list: [{model.family: lstm}]\n" + SIZES + "search: {rates: [1, 2, 4], extend: 0, transfer: model.d_model}\n"
+    found = laboratory(text, parabola(lstm=100.0)).finish()
+    assert [curve.edge for curve in found.curves] == ["high"] * 3
+
+
+def test_runs_are_foreseen_with_followers_and_seeds(laboratory: Any) -> None:
+    text = BOTH + SIZES + "search: {rates: [1e-3, 1e-2, 1e-1], transfer: model.d_model, seeds: [1, 2]}\n"
+    found = laboratory(text, parabola(lstm=1e-2, gru=1e-2))
+    expected = {run.run_id for run in foreseen(found.sweep, found.ended.get)}
+    assert len(found.asked) == 6 < len(expected)
+    assert found.finish().asked.keys() == expected
+
+
+@pytest.mark.parametrize("axis", ["model.family", "train.seed", "model.d_modle"])
+def test_a_transfer_over_no_axis_of_numbers_is_refused(laboratory: Any, axis: str) -> None:
+    text = BOTH + "grid: {model.d_model: [8, 16], train.seed: [0, 1]}\n"
+    with pytest.raises(UserError, match=r"search.transfer: expected an axis of numbers.*allowed: model.d_model"):
+        laboratory(text + f"search: {{rates: [1, 2, 4], transfer: {axis}}}\n", parabola(lstm=1, gru=1))

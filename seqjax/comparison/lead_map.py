@@ -1,0 +1,133 @@
+"""The map of a comparison: LSTM against each form of the Transformer, over size and training tokens, in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from seqjax.comparison.judging import LSTM, TRANSFORMER
+from seqjax.comparison.measured import size_ranks
+from seqjax.errors import UserError
+from seqjax.families import in_order, label_of
+from seqjax.host.wording import si
+from seqjax.laws.clusters import clusters_of
+from seqjax.laws.crossing import Place, common_sizes, crossings, direct
+from seqjax.laws.points import read_points
+from seqjax.laws.surfaces import Surface, fit_surface
+from seqjax.plots.crossing import draw_map
+
+UNITS = {"tokens": "training tokens", "flops": "training FLOPs", "seconds": "seconds of training on this machine"}
+COLUMNS = {"params": "non-embedding", "flops": "exact", "seconds": "training_seconds"}
+
+
+@dataclass(frozen=True)
+class Map:
+    """LSTM against one form of the Transformer.
+
+    Attributes:
+        form: kind of the Transformer; surfaces: of the LSTM and of this form.
+        by_law, direct: the crossing at each size that both have, read in two ways, over each budget in `UNITS`.
+    """
+
+    form: str
+    surfaces: tuple[Surface, Surface]
+    by_law: dict[str, list[Place]]
+    direct: dict[str, list[Place]]
+
+    def drawn(self) -> Figure:
+        """A panel for each budget."""
+        return draw_map(self.surfaces, (LSTM, self.form), list(self.by_law))
+
+    def sentences(self, budget: str = "tokens") -> list[str]:
+        """Where this form overtakes the LSTM, a sentence for each size."""
+        read = self.direct[budget] or self.by_law[budget]
+        names = label_of(self.form), label_of(LSTM)
+        return [f"With {_short(place.params)} parameters the {_said(place, names, UNITS[budget])}." for place in read]
+
+
+def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
+    """A map for each form of the Transformer, and a line for each that could not be made.
+
+    Args:
+        best: finished runs at their best rates, of all horizons and seeds.
+    """
+    kinds = in_order(kind for kind in best["kind"] if kind.partition(" ")[0] == TRANSFORMER)
+    if not kinds or LSTM not in set(best["kind"]):
+        return [], []
+    made, said = [], []
+    try:
+        of_lstm = _surface(best[best["kind"] == LSTM], 0)
+    except UserError as error:
+        return [], [f"There is no map: {label_of(LSTM)}: {error}."]
+    for seed, kind in enumerate(kinds, 1):  # families are resampled independently
+        try:
+            surfaces = (of_lstm, _surface(best[best["kind"] == kind], seed))
+        except UserError as error:
+            said.append(f"There is no map of {label_of(kind)}: {error}.")
+            continue
+        a, b = (surface.points for surface in surfaces)
+        sizes, names = [n for n, _, _ in common_sizes(a, b)], (label_of(LSTM), label_of(kind))
+        budgets = [name for name in UNITS if name in a.variables and name in b.variables]
+        by_law = {budget: crossings(*surfaces, names, sizes, budget) for budget in budgets}
+        made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in budgets}))
+    return made, said
+
+
+def _surface(runs: pd.DataFrame, seed: int) -> Surface:
+    """The loss of one family over (N, D). The best depth of each size and horizon counts.
+
+    Raises:
+        UserError: too few runs.
+    """
+    runs = best_depths(runs)
+    if len({*runs["steps"]}) < 3:
+        raise UserError(f"the map needs three horizons, there are {len({*runs['steps']})}")
+    points = read_points(runs, COLUMNS, ("params", "tokens"), cluster=clusters_of(runs).rename("cluster"))
+    return fit_surface(points, seed=seed)
+
+
+def best_depths(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the depth with the lowest mean loss, at each size and horizon of one family."""
+    ranks = runs["params_non_embedding"].astype(float).map(size_ranks(runs["params_non_embedding"].astype(float)))
+    means = runs.groupby([ranks, runs["steps"], runs["model.n_layers"]])["loss"].transform("mean")
+    return runs[means == means.groupby([ranks, runs["steps"]]).transform("min")]
+
+
+def as_json(found: Sequence[Map]) -> list[dict[str, object]]:
+    """The maps as JSON. A value that is infinite or unknown is null, and the verdict says which."""
+
+    def record(place: Place) -> dict[str, object]:
+        values = {"params": place.params, "crossing": place.x, "low": place.low, "high": place.high}
+        finite = {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
+        return finite | {"span": [*place.span], "gaps": [*place.gaps], "verdict": place.verdict}
+
+    return [
+        {
+            "form": one.form,
+            "constants": [surface.constants for surface in one.surfaces],
+            "by_law": {budget: [*map(record, places)] for budget, places in one.by_law.items()},
+            "direct": {budget: [*map(record, places)] for budget, places in one.direct.items()},
+        }
+        for one in found
+    ]
+
+
+def _said(place: Place, names: tuple[str, str], unit: str) -> str:
+    """One crossing in words, with its interval. Names: the Transformer, the LSTM."""
+    first, last = place.span
+    overtakes = place.order == names[::-1]
+    if place.beyond or not 0 < place.x < float("inf"):
+        return f"{place.verdict}, from {_short(first)} to {_short(last)} {unit}"
+    low = f"less than {_short(first)}" if place.low < first else _short(place.low)
+    high = f"more than {_short(last)}" if place.high > last else _short(place.high)
+    known = "noise unknown" if np.isnan(place.low) else f"95 %: {low} to {high}"
+    then = names if overtakes else names[::-1]
+    return f"{then[0]} overtakes the {then[1]} at {_short(place.x)} {unit} ({known})"
+
+
+def _short(value: float) -> str:
+    return si(value).strip()
