@@ -57,14 +57,14 @@ def share(patch: pytest.MonkeyPatch) -> None:
         key = _key(config, (*OF_THE_HOST, *lane_keys(config), "optimizer.")), vocab_size
         return objectives.get(key, lambda: make_objective(config, vocab_size))
 
-    def bundle_of(configs: Any, objective: Any, devices: Any = None, side_by_side: Any = None) -> Any:
+    def bundle_of(configs: Any, objective: Any, devices: Any = None) -> Any:
         def make() -> Any:
-            return make_bundle(configs, objective, devices, side_by_side)
+            return make_bundle(configs, objective, devices)
 
         if is_own(configs[0].model.family):
             return make()
         of_lanes = tuple(_key(config, (*OF_THE_HOST, *lane_keys(config))) for config in configs)
-        program = programs.get((objective, of_lanes, devices, side_by_side), make)
+        program = programs.get((objective, of_lanes, devices), make)
         seeds = np.array([config.train.seed for config in configs], np.int32)
         scales = np.array([config.train.init_scale for config in configs], np.float32)
         return replace(program, init=pinned()(partial(program.init.__wrapped__.func, seeds, scales)))
