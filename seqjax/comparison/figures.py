@@ -52,10 +52,8 @@ def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
                     **look)  # fmt: skip
             ax.plot(runs[SIZE], runs["loss"], ".", color=hues[family], ms=2.5)
     log_axis(ax, "x", *widened(chosen[SIZE].to_numpy(float)))
-    low, high = widened(chosen["loss"].to_numpy(float), 0.1)
-    log_axis(ax, "y", low, high * (high / low) ** 0.2, plain=True)
+    _loss_axis(ax, chosen["loss"], above=0.2)
     ax.set_xlabel("non-embedding parameters N")
-    ax.set_ylabel(NAMES["loss"])
     ax.set_title("loss against size; dots: single seeds")
     ax.legend(loc="upper right", ncols=2)
 
@@ -83,10 +81,8 @@ def _draw_positions(ax: Axes, c: Comparison) -> None:
             ax.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.13, lw=0)
             ax.text(math.sqrt(first * last), 0.01, what, transform=ax.get_xaxis_transform(), fontsize=7, ha="center")
     log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
-    low, high = widened(np.concatenate(shown), 0.05)
-    log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
+    _loss_axis(ax, np.concatenate(shown), 0.05, above=0.3)
     ax.set_xlabel(NAMES["position"])
-    ax.set_ylabel(NAMES["loss"])
     ax.set_title("loss by position, best depth; smallest, middle and largest size")
     ax.legend(loc="upper right")
 
@@ -141,12 +137,10 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
     axes[0, -1].set_title("ended runs, and the best for no more compute")
     axes[0, -1].legend(loc="upper right")
     flops = chosen["flops_exact"].to_numpy(float)
-    low, high = widened(np.concatenate(reached), 0.1)
     for ax in axes[0]:
         log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])))
-        log_axis(ax, "y", low, high * (high / low) ** 0.15, plain=True)
+        _loss_axis(ax, np.concatenate(reached), above=0.15, named=ax is axes[0, 0])
         ax.set_xlabel(NAMES["flops"])
-    axes[0, 0].set_ylabel(NAMES["loss"])
     made.supxlabel(
         "inside a decaying schedule the loss lies above that of a run that ends there; FLOPs by the exact count",
         fontsize=7, color="#555555", x=0.01, ha="left",
@@ -167,10 +161,8 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
             ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=hues[family], ms=5, mfc="white", mew=1.2,
                     label=model_name(family, int(depth)))  # fmt: skip
     log_axis(ax, "x", *widened(seconds.to_numpy(float)))
-    low, high = widened(chosen["loss"].to_numpy(float), 0.1)
-    log_axis(ax, "y", low, high * (high / low) ** 0.3, plain=True)
+    _loss_axis(ax, chosen["loss"], above=0.3)
     ax.set_xlabel("seconds of one worker for a run's training, without compilation and evaluation")
-    ax.set_ylabel(NAMES["loss"])
     ax.set_title(f"wall clock: {where}")
     ax.legend(loc="upper right", ncols=2)
     return made
@@ -189,9 +181,8 @@ def draw_contexts(best: pd.DataFrame) -> Figure:
         ax.errorbar(context, loss, 1.96 * error, color=hues[family], marker=MARKERS[number], ls=DASHES[number], lw=1.4,
                     ms=5, mfc="white", mew=1.2, capsize=2, label=label)  # fmt: skip
     log_axis(ax, "x", *widened(best["train.context_length"].to_numpy(float)), plain=True)
-    log_axis(ax, "y", *widened(best["loss"].to_numpy(float), 0.15), plain=True)
+    _loss_axis(ax, best["loss"], 0.15)
     ax.set_xlabel("context length T (tokens)")
-    ax.set_ylabel(NAMES["loss"])
     ax.set_title("each context with its own training and windows; bars: 95 % of the held-out text")
     ax.legend(loc="upper right")
     return made
@@ -204,16 +195,18 @@ def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
     shade_of = _shade_of_sizes(chosen[SIZE])
     losses, counts = [], []
     for family, ax in panels.items():
-        for _, run in chosen[chosen[KIND] == family].iterrows():
+        of_family = chosen[chosen[KIND] == family]
+        depths = sorted(set(of_family[DEPTH]))
+        for _, run in of_family.iterrows():
             tokens, loss = curves[run["run_id"]]
-            look = MARKERS[_depth_rank(chosen, family, run[DEPTH])]
+            look = MARKERS[depths.index(run[DEPTH])]
             ax.plot(tokens, loss, color=shade_of(run[SIZE]), lw=1.0, marker=look, ms=3, mfc="white", mew=0.8)
             losses += list(loss)
             counts += list(tokens)
         ax.set_xlabel(NAMES["tokens"])
     for ax in panels.values():
         log_axis(ax, "x", *widened(np.array(counts, float)))
-        log_axis(ax, "y", *widened(np.array(losses, float), 0.08), plain=True)
+        _loss_axis(ax, losses, 0.08, named=False)
     _legend_of_sizes(made, chosen[SIZE], shade_of, depths=True)
     return made
 
@@ -235,7 +228,7 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> Figu
     rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]
     counts = [sizes[curve["trials"][0]["runs"][0]] for curve in curves]
     shade_of = _shade_of_sizes(counts)
-    low, high = widened(np.array(known, float), 0.1)
+    high = widened(np.array(known, float), 0.1)[1]
     for family, ax in panels.items():
         depths = sorted({_depth_of(curve) for curve in by_family[family]})
         for curve in by_family[family]:
@@ -251,9 +244,17 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> Figu
                 ax.plot(*best[0], "*", color=shade, ms=10, mec="black", mew=0.5)
         ax.set_xlabel("learning rate")
         log_axis(ax, "x", *widened(np.array(rates), 0.1), plain=True)
-        log_axis(ax, "y", low, high * (high / low) ** 0.03, plain=True)
+        _loss_axis(ax, known, above=0.03, named=False)
     _legend_of_sizes(made, counts, shade_of, depths=True)
     return made
+
+
+def _loss_axis(ax: Axes, losses: Any, margin: float = 0.1, above: float = 0.0, named: bool = True) -> None:
+    """A logarithmic axis of losses, with a share ``above`` them for the legend."""
+    low, high = widened(np.array(losses, float), margin)
+    log_axis(ax, "y", low, high * (high / low) ** above, plain=True)
+    if named:
+        ax.set_ylabel(NAMES["loss"])
 
 
 def _depth_of(curve: Mapping[str, Any]) -> int:
@@ -284,10 +285,6 @@ def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:
     rank = size_ranks(map(float, sizes))
     shades = colormaps["viridis"](np.linspace(0.0, 0.85, max(rank.values()) + 1))
     return lambda size: shades[rank[float(size)]]
-
-
-def _depth_rank(runs: pd.DataFrame, family: str, depth: int) -> int:
-    return sorted(set(runs.loc[runs[KIND] == family, DEPTH])).index(depth)
 
 
 def _legend_of_sizes(

@@ -170,11 +170,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             "The LSTM's loss minus that of the Transformer of the same size, on the same tokens, by position.",
             True,
         ),
-        "compute": (
-            draw.draw_against_compute(m.chosen, m.curves),
-            "Held-out loss against training compute.",
-            False,
-        ),
+        "compute": (draw.draw_against_compute(m.chosen, m.curves), "Held-out loss against training compute.", False),
         "time": (
             draw.draw_against_time(m.chosen, _machine(m)),
             "The same runs over the time that training took.",

@@ -281,8 +281,7 @@ def check_optimizer(optimizer: OptimizerConfig, steps: int) -> None:
         _check_float32(f"optimizer.{name}", getattr(optimizer, name))
     if optimizer.warmup_steps > steps:
         raise Impossible(
-            "optimizer.warmup_steps",
-            f"{optimizer.warmup_steps} is more than train.steps; at most {steps} is allowed",
+            "optimizer.warmup_steps", f"{optimizer.warmup_steps} is more than train.steps; at most {steps} is allowed"
         )
     if optimizer.schedule == "inverse_sqrt" and optimizer.warmup_steps == 0:
         raise Impossible("optimizer.warmup_steps", "the schedule inverse_sqrt needs at least 1 warmup step")

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from seqjax.data.batches import (
-    evaluation_windows,
-    gather_windows,
-    segments_per_epoch,
-    stream_batch,
-    window_batch,
-)
+from seqjax.data.batches import evaluation_windows, gather_windows, segments_per_epoch, stream_batch, window_batch
 from seqjax.data.corpora import CORPORA, load_corpus
 from seqjax.data.corpus import Corpus, Document
 from seqjax.data.split_names import SPLITS

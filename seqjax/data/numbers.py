@@ -74,9 +74,5 @@ def number_pairs(train: int, held_out: int, seed: int = 0) -> Pairs:
     pairs: tuple[Pair, ...] = tuple((in_words(int(n)), " ".join(str(n))) for n in numbers)
     return Pairs(
         "numbers",
-        {
-            "train": pairs[:train],
-            "validation": pairs[train : train + held_out],
-            "test": pairs[train + held_out :],
-        },
+        {"train": pairs[:train], "validation": pairs[train : train + held_out], "test": pairs[train + held_out :]},
     )

@@ -17,30 +17,25 @@ import base64
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tiktoken
 
 from seqjax.data import bpe, ranks
-from seqjax.data.corpora import decoded
-from seqjax.data.corpus import Corpus, Document
+from seqjax.data.corpus import Corpus
+from seqjax.data.trained_vocabulary import END_OF_LINE, UNKNOWN, trained_vocabulary
 from seqjax.errors import UserError, did_you_mean
-from seqjax.host.folders import replaced_atomically
 
 END_OF_TEXT = "<|endoftext|>"
-UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 ANY_CHARACTER = r"(?s:.)"
 # The blanks of str.split as a regular expression of tiktoken. A newline is a word.
 WORD = r"\n|[^\s\x1c-\x1f]+"
-BPE_SAMPLE_BYTES = 16 << 20
 NAMES = ("bytes", "chars", "words", "words-V", "bpe-V", *ranks.FILES)
-_FORMAT = 1
 
 
 class Coverage(NamedTuple):
@@ -112,13 +107,7 @@ def load_tokenizer(name: str, corpus: Corpus, cache: Path) -> Tokenizer:
     if kind in ranks.FILES:
         return _published(kind, cache)
     make = {"chars": _chars, "words": _words, "bpe": _bpe}[kind]
-    train = {"chars": _train_chars, "words": _train_words, "bpe": _train_bpe}[kind]
-    path = _cache_file(name, corpus, cache)
-    vocabulary = _read_vocabulary(path, name, corpus)
-    if vocabulary is None:
-        vocabulary = train(corpus, size)
-        _write_vocabulary(path, name, corpus, vocabulary)
-    return make(name, vocabulary)
+    return make(name, trained_vocabulary(name, kind, size, corpus, cache))
 
 
 def known_size(name: str) -> int | None:
@@ -143,9 +132,6 @@ def _parse(name: str) -> tuple[str, int | None]:
     if size < least:
         raise UserError(f"tokenizer '{name}': the vocabulary of {kind}-V has at least {least} tokens")
     return kind, size
-
-
-# Building a tokenizer from its vocabulary
 
 
 def _build(
@@ -247,113 +233,3 @@ def _bpe(name: str, vocabulary: list[str]) -> Tokenizer:
     mergeable = {bytes([i]): i for i in range(256)}
     mergeable |= {base64.b64decode(token): i for i, token in enumerate(vocabulary, 256)}
     return _build(name, bpe.PATTERN, mergeable, {END_OF_TEXT: len(mergeable)}, len(mergeable))
-
-
-# Training
-
-
-def _train_chars(corpus: Corpus, _: int | None) -> list[str]:
-    found: set[str] = set()
-    for _document, text in _training_text(corpus):
-        found.update(text)
-    return sorted(found)
-
-
-def _train_words(corpus: Corpus, size: int | None) -> list[str]:
-    counts: Counter[str] = Counter()
-    for _document, text in _training_text(corpus):
-        counts.update(text.split())
-    for special in (UNKNOWN, END_OF_LINE):
-        counts.pop(special, None)
-    words = sorted(counts, key=lambda word: (-counts[word], word))
-    if size is not None and len(words) < size - 2:
-        raise UserError(
-            f"tokenizer 'words-{size}': the training split of {corpus.name} has {len(words)} words: ask for at most "
-            f"words-{len(words) + 2}, or for 'words'"
-        )
-    return words if size is None else words[: size - 2]
-
-
-def _train_bpe(corpus: Corpus, size: int | None) -> list[str]:
-    merges = size - 257
-    found = bpe.train_bpe(_sample(corpus, BPE_SAMPLE_BYTES), merges)
-    if len(found) < 256 + merges:
-        raise UserError(
-            f"tokenizer 'bpe-{size}': the training split of {corpus.name} has only {len(found) - 256} pairs to merge: "
-            f"ask for at most bpe-{len(found) + 1}"
-        )
-    return [base64.b64encode(token).decode() for token in list(found)[256:]]
-
-
-def _training_text(corpus: Corpus) -> Iterator[tuple[Document, str]]:
-    empty = True
-    for document in corpus.documents("train"):
-        for text in decoded(corpus, document):
-            empty = False
-            yield document, text
-    if empty:
-        raise UserError(f"the training split of {corpus.name} is empty: a tokenizer cannot be trained on it")
-
-
-def _sample(corpus: Corpus, limit: int) -> Iterator[str]:
-    """Training text of about ``limit`` bytes: the same share of each chunk, from its start to a line end.
-
-    The length of a stream is unknown: its sample is the first ``limit`` bytes.
-    """
-    documents = corpus.documents("train")
-    known = isinstance(documents, tuple) and all(d.n_bytes is not None for d in documents)
-    share = min(1.0, limit / max(1, sum(d.n_bytes for d in documents))) if known else 1.0
-    used = 0
-    for _document, text in _training_text(corpus):
-        kept = text if share == 1.0 else text[: _line_end(text, int(share * len(text)))]
-        used += len(kept)
-        yield kept
-        if not known and used >= limit:
-            return
-
-
-def _line_end(text: str, at: int) -> int:
-    newline = text.rfind("\n", 0, at)
-    return newline + 1 if newline >= 0 else at
-
-
-# The cache of trained vocabularies
-
-
-def _cache_file(name: str, corpus: Corpus, cache: Path) -> Path:
-    return cache / "tokenizers" / f"{corpus.label}.{name}.json"
-
-
-def _read_vocabulary(path: Path, name: str, corpus: Corpus) -> list[str] | None:
-    """The cached vocabulary; None if it is absent or of other text. Raises UserError if it was altered."""
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        if isinstance(error, NotADirectoryError):
-            raise UserError(f"{path}: cannot be made there ({error.strerror}): set SEQJAX_CACHE to a folder") from None
-        raise UserError(f"the tokenizer {path} cannot be read: delete it and it is trained again") from None
-    bound = {"format": _FORMAT, "name": name, "corpus_sha256": corpus.sha256}
-    if not isinstance(data, dict) or any(data.get(key) != value for key, value in bound.items()):
-        return None
-    if data.get("vocabulary_sha256") != _vocabulary_sha256(data.get("vocabulary")):
-        raise UserError(f"the tokenizer {path} was altered: delete it and it is trained again")
-    return data["vocabulary"]
-
-
-def _write_vocabulary(path: Path, name: str, corpus: Corpus, vocabulary: list[str]) -> None:
-    data = {
-        "format": _FORMAT,
-        "name": name,
-        "corpus": corpus.name,
-        "corpus_sha256": corpus.sha256,
-        "vocabulary_sha256": _vocabulary_sha256(vocabulary),
-        "vocabulary": vocabulary,
-    }
-    with replaced_atomically(path) as file:
-        file.write(json.dumps(data, indent=0).encode())
-
-
-def _vocabulary_sha256(vocabulary: Any) -> str:
-    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()

@@ -50,12 +50,7 @@ PINNED: dict[str, Any] = {
 }
 """Name of a setting -> its default in the version of JAX of the recorded runs."""
 
-NOTED = (
-    "XLA_FLAGS",
-    "LIBTPU_INIT_ARGS",
-    "NVIDIA_TF32_OVERRIDE",
-    "SEQJAX_NATIVE",
-)
+NOTED = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "SEQJAX_NATIVE")
 """Environment variables that may change numbers and cannot be pinned once a device is in use."""
 
 

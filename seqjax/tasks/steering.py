@@ -266,12 +266,7 @@ def augment(task: SteeringTask, batch: Tree, rng: np.random.Generator) -> Tree:
 
 
 def predict(
-    config: Config,
-    model: VideoRegressor,
-    params: Tree,
-    drive: Drive,
-    stretches: tuple[Stretch, ...],
-    scale: float,
+    config: Config, model: VideoRegressor, params: Tree, drive: Drive, stretches: tuple[Stretch, ...], scale: float
 ) -> np.ndarray:
     """Steering at every target of these stretches after each number of frames in `seen`: KxN, float32.
 

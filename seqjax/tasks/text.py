@@ -130,10 +130,7 @@ def make_task(config: Config, text: Text) -> Task:
 
 def as_found(evaluation: Evaluation) -> Found:
     """An evaluation in the form that a run records."""
-    curve = {
-        "validation_loss_se": evaluation.loss_se,
-        "validation_bits_per_byte": evaluation.bits_per_byte,
-    }
+    curve = {"validation_loss_se": evaluation.loss_se, "validation_bits_per_byte": evaluation.bits_per_byte}
     return Found(evaluation.loss, curve, vars(evaluation), evaluation.summary())
 
 

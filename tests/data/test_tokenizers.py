@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data import Corpus, Document, Tokenizer, load_corpus, load_tokenizer, tokenizers
+from seqjax.data import Corpus, Document, Tokenizer, load_corpus, load_tokenizer, tokenizers, trained_vocabulary
 from seqjax.errors import UserError
 
 TEXT = "the cat sat on the mat\nand the d\u00f6g \u20ac ate <unk> mats\n\nthe end\n" * 20
@@ -127,12 +127,12 @@ def test_bpe_of_english_compresses_as_measured(cache: Path) -> None:
 
 def test_bpe_sample_is_even_deterministic_and_bounded(make_corpus: Callable[..., Corpus]) -> None:
     corpus = make_corpus(train=["a line of text\n" * 1000, "other words\n" * 1000])
-    sample = list(tokenizers._sample(corpus, 5000))
-    assert sample == list(tokenizers._sample(corpus, 5000))
+    sample = list(trained_vocabulary._sample(corpus, 5000))
+    assert sample == list(trained_vocabulary._sample(corpus, 5000))
     assert all(s.endswith("\n") for s in sample)
     assert [len(s) for s in sample] == pytest.approx([5000 * 15 / 27, 5000 * 12 / 27], abs=15)
     stream = Corpus("s", "0", {"train": list(corpus.splits["train"])})
-    assert [s[:5] for s in tokenizers._sample(stream, 5000)] == ["a lin"]
+    assert [s[:5] for s in trained_vocabulary._sample(stream, 5000)] == ["a lin"]
 
 
 def test_trained_vocabulary_is_cached_and_bound_to_the_text(
