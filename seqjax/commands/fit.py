@@ -10,6 +10,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.commands import tables
 from seqjax.config.plain import number
+from seqjax.host.streams import fitted
 
 
 def add_parser(commands: Any) -> None:
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             )
             if group:
                 print(f"== {options.by} {group}")
-            print(describe(found))
+            print(fitted(describe(found), sys.stdout))
             if options.checklist:
                 print(f"\n{checklist(found)}")
             print(flush=True)
