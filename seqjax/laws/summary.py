@@ -9,6 +9,7 @@ import numpy as np
 
 from seqjax.laws.diagnostics import LETTERS
 from seqjax.laws.fitting import DELTAS, Fit
+from seqjax.laws.reference import at_reference
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -40,6 +41,8 @@ def describe(fit: Fit) -> str:
     lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
               for row in rows]  # fmt: skip
     lines.append("")
+    if law := at_reference(fit):
+        lines.append(law)
     if split := _split_line(fit):
         lines.append(split)
     if "scatter" in fit.details:
