@@ -9,6 +9,7 @@ from typing import Any
 
 from seqjax.commands import fitting, tables
 from seqjax.commands import options as shared
+from seqjax.host.streams import fitted
 
 
 def add_parser(commands: Any) -> None:
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             fits[group] = found = fit(points, law, seed=options.seed, **fitting.how(options))
             if group:
                 print(f"== {options.by} {group}")
-            print(describe(found))
+            print(fitted(describe(found), sys.stdout))
             if options.checklist:
                 print(f"\n{checklist(found)}")
             print(flush=True)

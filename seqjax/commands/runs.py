@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
         "runs",
         """
         seqjax runs runs/first
+        seqjax runs runs --best --sort loss --where 'family == "lstm"' --columns label,tokens,loss
         seqjax runs runs/first runs/second --format csv --output runs.csv
         seqjax runs runs/first earlier.parquet --format parquet --output all.parquet
         seqjax runs --columns
@@ -28,7 +29,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("places", type=Path, nargs="*", metavar="DIR|TABLE", help="sweep or run folders, saved tables")
     parser.add_argument("--format", choices=("table", "csv", "parquet"), help="[by the name of --output, else table]")
     parser.add_argument("--output", type=Path, metavar="FILE", help="[standard output]")
-    parser.add_argument("--columns", action="store_true", help="print the meaning of each column")
+    parser.add_argument(
+        "--best", action="store_true", help="only finished runs at the best learning rate of their model"
+    )
+    parser.add_argument("--where", metavar="EXPRESSION", help="only the rows for which it is true")
+    parser.add_argument("--sort", metavar="COLUMN", help="rising in this column [family, size, tokens, loss]")
+    parser.add_argument(
+        "--columns", nargs="?", const="", metavar="A,B", help="only these; without names: print what each column means"
+    )
     parser.set_defaults(run=run)
 
 
@@ -36,8 +44,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Gather, and print or write."""
     shared.no_more(rest)
     from seqjax.sweeps import table
+    from seqjax.sweeps.overview import sweep_folders
+    from seqjax.sweeps.rows import chosen, column_of, columns_text
 
-    if options.columns:
+    if options.columns == "":
         width = max(map(len, table.COLUMNS))
         print("\n".join(f"{name:<{width}}  {meaning}" for name, meaning in table.COLUMNS.items()))
         print(f"{'section.field':<{width}}  every field of the config, such as model.d_model: see seqjax train --help")
@@ -52,14 +62,22 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     need_parquet(options.places)
     if form == "parquet":
         need("pyarrow", "--format parquet")
-    found = table.gather(options.places)
+    in_them = [sweep_folders(place) or [place] for place in options.places]
+    found = table.gather(folder for folders in in_them for folder in folders)
+    whole, found = found, chosen(found, options.where, options.best, options.sort)
+    columns = [column_of(found, "columns", name) for name in (options.columns or "").split(",") if name]
     if halved := int(found["halved_from"].notna().sum()):
         print(
             f"note: {halved} run(s) of bundles that died were trained in other programs than planned: their losses "
             "differ in the last digits (column halved_from)",
             file=sys.stderr,
         )
-    content = table.render(found, form)
+    if form != "table":
+        content = table.render(found[columns] if columns else found, form)
+    elif columns or options.sort:
+        content = (columns_text(found, columns or list(table.SHOWN)) + "\n").encode()
+    else:
+        content = table.render(found, form)
     if options.output:
         try:
             write_bytes_atomically(options.output, content)
@@ -68,7 +86,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
-    return _tell_damaged(found)
+    return _tell_damaged(whole)
 
 
 def _tell_damaged(found: Any) -> int:

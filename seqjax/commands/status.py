@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
+from seqjax.errors import UserError
+from seqjax.host.streams import fitted, is_terminal
+
+EVERY = 2.0  # seconds between two looks of --watch
 
 
 def add_parser(commands: Any) -> None:
@@ -16,11 +22,15 @@ def add_parser(commands: Any) -> None:
         commands,
         "status",
         """
-        seqjax status runs/first
+        seqjax status runs
+        seqjax status runs/first --watch
         seqjax status runs/first --json
         """,
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a sweep folder, or one run folder")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="a sweep folder, one run folder, or a folder of sweeps"
+    )
+    parser.add_argument("--watch", action="store_true", help="show it again every few seconds, until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print JSON, one entry per run")
     parser.set_defaults(run=run)
 
@@ -28,15 +38,41 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print the states."""
     shared.no_more(rest)
-    from seqjax.sweeps import folder as folders
+    if options.watch:
+        if options.json or not is_terminal(sys.stdout):
+            raise UserError("command line: --watch: is for a terminal, and not with --json")
+        while True:
+            text = _text(options.folder)
+            print(f"\x1b[H\x1b[J{text}\n\n{time.strftime('%H:%M:%S')}  Ctrl-C ends", flush=True)
+            time.sleep(EVERY)
+    print(_json(options.folder) if options.json else _text(options.folder))
+    return 0
+
+
+def _text(place: Path) -> str:
+    """The states of a sweep, or a line for each sweep in the folder."""
     from seqjax.sweeps.launch.jobs import in_queue
+    from seqjax.sweeps.overview import describe, overview, sweep_folders
     from seqjax.sweeps.printed import describe_states
 
-    states = [folders.state_to_show(run_folder) for run_folder in folders.run_folders(options.folder)]
-    queued = in_queue(options.folder)
-    if options.json:
-        entries = [{**vars(state), "slurm": queued.get(state.run_id)} for state in states]
-        print(json.dumps(entries, indent=2))
-        return 0
-    print(describe_states(states, queued))
-    return 0
+    if (found := sweep_folders(place)) and found != [place]:
+        return describe([overview(folder) for folder in found])
+    return fitted(describe_states(_states(place), in_queue(place)), sys.stdout)
+
+
+def _json(place: Path) -> str:
+    """A list of runs; of a folder of sweeps, of the runs of all, each with its sweep."""
+    from seqjax.sweeps.launch.jobs import in_queue
+    from seqjax.sweeps.overview import sweep_folders
+
+    entries = []
+    for folder in sweep_folders(place) or [place]:
+        queued, of_many = in_queue(folder), {"sweep": folder.name} if folder != place else {}
+        entries += [of_many | vars(state) | {"slurm": queued.get(state.run_id)} for state in _states(folder)]
+    return json.dumps(entries, indent=2)
+
+
+def _states(folder: Path) -> list[Any]:
+    from seqjax.sweeps import folder as folders
+
+    return [folders.state_to_show(run_folder) for run_folder in folders.run_folders(folder)]

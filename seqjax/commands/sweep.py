@@ -13,7 +13,7 @@ from seqjax.commands import options as shared
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import exit_code
-from seqjax.host.streams import tell
+from seqjax.host.streams import fitted, tell
 from seqjax.sweeps import grid
 
 FAILED = 4
@@ -108,7 +108,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         # for ended runs too: a search may add runs of the same shapes
         speeds = measured_speeds(planned if waiting else [], machine, not options.no_bundle, _say)
     units = form_units(waiting, machine, speeds, not options.no_bundle)
-    print(describe_plan(sweep, planned, len(planned) - len(waiting), units, machine, speeds), flush=True)
+    plan = describe_plan(sweep, planned, len(planned) - len(waiting), units, machine, speeds)
+    print(fitted(plan, sys.stdout), flush=True)
     if speeds is not None:
         check_budget(predicted_seconds(units, machine), budget)
     if options.dry_run:
@@ -171,9 +172,9 @@ def report(folder: Path, outcome: Any) -> int:
 
     states = [state_to_show(folder / run.run_id) for run in outcome.planned]
     print()
-    print(describe_states(states))
+    print(fitted(describe_states(states), sys.stdout))
     if curves := describe_curves(outcome.curves):
-        print(curves)
+        print(fitted(curves, sys.stdout))
     print(f"table: seqjax runs {folder}")
     if all(state.name in ("finished", "diverged") for state in states):
         families = {run.config.model.family for run in outcome.planned}

@@ -16,13 +16,6 @@ from seqjax.host.optional import need_parquet
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
 TOGETHER = "all"  # --by all: no groups
 MOST_NAMED = 4
-SHORT = {
-    "family": "model.family",
-    "layers": "model.n_layers",
-    "corpus": "data.corpus",
-    "tokenizer": "data.tokenizer",
-    "batching": "data.batching",
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +118,7 @@ def points_by_group(
 
 def apart_by_family(options: argparse.Namespace) -> None:
     """Without ``--by``, take rows of several families apart, and say so: one law does not describe them."""
-    from seqjax.laws.points import select
+    from seqjax.laws.points import SHORT, select
 
     if options.by is not None:
         return
@@ -217,6 +210,8 @@ def _read(places: list[Path]) -> tuple[Any, Any]:
 
 
 def _label_column(table: Any, option: str, name: str) -> str:
+    from seqjax.laws.points import SHORT
+
     column = name if name in table.columns else SHORT.get(name, name)
     if column not in table.columns:
         near = did_you_mean(name, [*map(str, table.columns), *SHORT])

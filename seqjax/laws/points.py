@@ -38,6 +38,14 @@ DEFAULTS = {
     "unique_tokens": ("unique_tokens",),
 }
 """The default columns of each variable: the first that exists."""
+SHORT = {
+    "family": "model.family",
+    "layers": "model.n_layers",
+    "corpus": "data.corpus",
+    "tokenizer": "data.tokenizer",
+    "batching": "data.batching",
+}
+"""Short names of columns of a run table."""
 RATE, SEED = "optimizer.learning_rate", "train.seed"
 
 
@@ -241,7 +249,8 @@ def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndar
     if where is None:
         return np.ones(len(table), bool), []
     try:
-        found = table.eval(where, engine="python")
+        short = {name: table[column] for name, column in SHORT.items() if column in table.columns}
+        found = table.eval(where, engine="python", resolvers=[short])
     except Exception as error:  # pandas raises many kinds of errors
         reason = str(error).partition("\n")[0]
         hint = "columns with dots or spaces go in `backticks`; equality is ==, text goes in quotes"

@@ -10,6 +10,7 @@ import numpy as np
 from seqjax.laws.diagnostics import LETTERS
 from seqjax.laws.fitting import Fit, repeated_noise
 from seqjax.laws.points import Points
+from seqjax.laws.reference import at_reference
 from seqjax.laws.searching import DELTAS
 
 NEAR_6ND = 0.1  # largest median of |log of FLOPs over 6 N D| that is not remarked
@@ -46,6 +47,8 @@ def describe(fit: Fit) -> str:
     lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
               for row in rows]  # fmt: skip
     lines.append("")
+    if law := at_reference(fit):
+        lines.append(law)
     if split := _split_line(fit):
         lines.append(split)
     if "scatter" in fit.details:

@@ -21,7 +21,7 @@ from seqjax.plots.style import COLOURS, MARKERS, figure, log_axis, shown, styled
 
 AXES = {
     "tokens": "training tokens D",
-    "flops": "training compute C (FLOP)",
+    "flops": "training compute C (FLOPs)",
     "seconds": "training time (seconds, as measured)",
 }
 NOTE_MAP = (

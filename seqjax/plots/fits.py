@@ -13,16 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from seqjax.host.wording import si
 from seqjax.laws.fitting import Fit
 from seqjax.laws.isoflop import IsoFlops
 from seqjax.laws.ratios import Crossing, Ratio
+from seqjax.laws.reference import at_reference, greek, power, reference
 from seqjax.laws.summary import number
 from seqjax.laws.weighing import PowerLaw
-from seqjax.plots.labels import looks_of
+from seqjax.plots.labels import LABELS, looks_of
 from seqjax.plots.style import (
     MARKERS,
     NAMES,
+    amount,
     check_name,
     figure,
     log_axis,
@@ -32,6 +33,9 @@ from seqjax.plots.style import (
     ticks_between,
     widened,
 )
+
+HALF = 48  # letters of a legend that fit half of a figure
+FAR = 10.0  # a crossing within this factor of the data is inside the axes
 
 __all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_ratio", "save"]
 
@@ -47,16 +51,17 @@ def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figu
     return _draw_measured_against_predicted(fits)
 
 
-def label_of(fit: Fit, group: str = "") -> str:
-    """Group, number of points, and the constants with their intervals."""
-    return f"{shown(group) + ': ' if group else ''}{len(fit.points)} points\n{constants_of(fit)}"
+def label_of(fit: Fit, group: str = "", at: float | None = None) -> str:
+    """Group, number of points, and the law at a reference inside the data, or its constants with their intervals."""
+    name = LABELS.get(group.lower(), shown(group))
+    return f"{name + ': ' if group else ''}{len(fit.points)} points\n{at_reference(fit, at) or constants_of(fit)}"
 
 
 def constants_of(fit: Fit) -> str:
     """The constants with their intervals, three per line."""
     intervals = fit.intervals
     parts = [
-        f"{name} = {number(value, 3)}"
+        f"{greek(name)} = {number(value, 3)}"
         + (f" ({number(intervals[name][0], 3)} to {number(intervals[name][1], 3)})" if name in intervals else "")
         for name, value in fit.constants.items()
     ]
@@ -83,40 +88,43 @@ def footnote(fits: Sequence[Fit]) -> str:
 def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     first = next(iter(fits.values()))
     name = first.law.variables[0]
-    made, axes = figure(6.4, 6.0, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    made, axes = figure(6.4, 6.0 + 0.3 * (len(fits) // 2), nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
     top, bottom = axes[:, 0]
     xs = np.concatenate([fit.points.variables[name] for fit in fits.values()])
     losses = np.concatenate([fit.points.loss for fit in fits.values()])
     low, high = widened(xs)
+    crosses = crossing is not None and crossing.x is not None and low / FAR < crossing.x < high * FAR
+    if crosses:  # shown where it is not far beyond the data
+        low, high = widened(np.append(xs, crossing.x))
     line = np.geomspace(low, high, 200)
     looks = looks_of(fits)
     for group, fit in fits.items():
         colour, marker, dash = looks[group]
         x = fit.points.variables[name]
         predicted = fit.predict(**{name: line})
-        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=label_of(fit, group))
+        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=label_of(fit, group, reference(xs)))
         top.fill_between(line, predicted.low, predicted.high, color=colour, alpha=0.15, lw=0)
         top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
         bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
-    if crossing is not None:
-        if crossing.x is not None and low < crossing.x < high:
-            top.axvline(crossing.x, color="#555555", lw=0.9, ls=":")
-        verdict = textwrap.fill(shown(crossing.verdict, 300), 90)  # matplotlib's own wrapping reads "$" as mathematics
-        top.text(0.01, 0.01, verdict, transform=top.transAxes, fontsize=7.5, va="bottom")
-    _loss_axis(top, losses, room=0.12 * len(fits))
-    log_axis(bottom, "x", low, high)
-    top.set_title(first.law.equation)
-    top.legend(loc="upper right")
+    if crosses:
+        top.axvline(crossing.x, color="#555555", lw=0.9, ls=":")
+    _loss_axis(top, losses)
+    log_axis(bottom, "x", low, high, name=name)
+    # matplotlib's own wrapping reads "$" as mathematics
+    verdict = [textwrap.fill(shown(crossing.verdict, 300), 74)] if crossing is not None else []
+    top.set_title("\n".join([greek(first.law.equation), *verdict]))
+    handles, labels = top.get_legend_handles_labels()
+    narrow = max(len(line) for label in labels for line in label.split("\n")) < HALF
+    made.legend(handles, labels, loc="outside upper center", ncols=2 if narrow and len(fits) > 1 else 1)
     _residual_axis(bottom)
     bottom.set_xlabel(NAMES[name])
     made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 
-def _loss_axis(axes: Axes, losses: np.ndarray, room: float = 0.0) -> None:
-    """A log axis for losses; ``room`` above them, as a share of their range, is for a legend."""
+def _loss_axis(axes: Axes, losses: np.ndarray) -> None:
     low, high = widened(losses, 0.1)
-    log_axis(axes, "y", low, high * (high / low) ** room, plain=True)
+    log_axis(axes, "y", low, high, plain=True)
     axes.set_ylabel(NAMES["loss"])
 
 
@@ -156,11 +164,11 @@ def _draw_surface(fit: Fit) -> Figure:
                 around, np.concatenate([budgets, budgets[::-1]]) / 6.0 / around, color="#111111", alpha=0.12, lw=0
             )
         plane.legend(loc="upper left")
-    log_axis(plane, "x", x_low, x_high)
-    log_axis(plane, "y", y_low, y_high)
+    log_axis(plane, "x", x_low, x_high, name=first)
+    log_axis(plane, "y", y_low, y_high, name=second)
     plane.set_xlabel(NAMES[first])
     plane.set_ylabel(NAMES[second])
-    made.suptitle(f"{fit.law.equation}\n{label_of(fit)}", fontsize=9)
+    made.suptitle(f"{greek(fit.law.equation)}\n{label_of(fit)}", fontsize=9)
     _against(against, {"": fit})
     made.supxlabel(footnote([fit]), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
@@ -186,7 +194,7 @@ def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
 def _draw_measured_against_predicted(fits: Mapping[str, Fit]) -> Figure:
     made, axes = figure(6.4, 4.2 + 0.4 * len(fits))
     _against(axes[0, 0], fits)
-    axes[0, 0].set_title(next(iter(fits.values())).law.equation)
+    axes[0, 0].set_title(greek(next(iter(fits.values())).law.equation))
     made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
@@ -199,7 +207,7 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(found.profiles)))  # of budgets; hues are of families
     for profile, colour, marker in zip(found.profiles, shades, cycle(MARKERS), strict=False):
         left.plot(profile.params, profile.loss, marker, color=colour, ms=5, mfc="white", mew=1.2,
-                  label=f"{si(profile.flops)}FLOP")  # fmt: skip
+                  label=f"{power(profile.flops)} FLOPs")  # fmt: skip
         if np.isfinite(profile.parabola).all():
             line = np.geomspace(*profile.params[profile.window][[0, -1]], 100)
             dash = "-" if not profile.problem else ":"
@@ -220,7 +228,7 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     if found.akima:
         right.plot(found.akima.x, found.akima.y, "x", color="#555555", ms=6,
                    label=f"by Akima splines: a = {found.akima.exponent:.3f}")  # fmt: skip
-    log_axis(right, "x", low, high)
+    log_axis(right, "x", low, high, name="flops")
     log_axis(right, "y", *widened(np.concatenate([found.params.y, found.params(line)])))
     right.set_xlabel(NAMES["flops"])
     right.set_ylabel("compute-optimal N")
@@ -239,15 +247,15 @@ def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: 
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(sizes)))
     named = range(len(sizes)) if len(sizes) <= 6 else (0, len(sizes) // 2, len(sizes) - 1)
     for place, (size, shade) in enumerate(zip(sizes, shades, strict=True)):
-        label = f"N = {si(size).strip()}" if place in named else None
+        label = f"N = {amount(size)}" if place in named else None
         left.plot(*curves[size], color=shade, lw=1.2, marker=".", ms=3, label=label)
     right.plot(found.x, found.y, "o", color="#333333", ms=4, mfc="white", mew=1.1, label="best size trained")
     low, high = widened(found.x, 0.1)
     line = np.geomspace(low, high, 50)
     ends = f" ({found.interval[0]:.3f} to {found.interval[1]:.3f})" if np.isfinite(found.interval[0]) else ""
     right.plot(line, found(line), color="#333333", lw=1.2, label=f"N = k C^a, a = {found.exponent:.3f}{ends}")
-    log_axis(left, "x", *widened(np.concatenate([flops for flops, _ in curves.values()])))
-    log_axis(right, "x", low, high)
+    log_axis(left, "x", *widened(np.concatenate([flops for flops, _ in curves.values()])), name="flops")
+    log_axis(right, "x", low, high, name="flops")
     log_axis(right, "y", *widened(np.concatenate([found.y, found(line)])))
     left.set_xlabel(NAMES["flops"])
     left.set_ylabel(NAMES["loss"])

@@ -14,11 +14,12 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from seqjax.errors import UserError, printable
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.wording import si
+from seqjax.laws.reference import power
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito 2008
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -42,7 +43,7 @@ RC = {
 NAMES = {
     "params": "parameters N",
     "tokens": "training tokens D",
-    "flops": "training compute C (FLOP)",
+    "flops": "training compute C (FLOPs)",
     "steps": "steps S",
     "position": "position in the context T (tokens)",
     "unique_tokens": "unique tokens U",
@@ -118,19 +119,26 @@ def save(made: Figure, path: Path) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = False) -> None:
+def amount(value: float) -> str:
+    """Parameters or tokens as the field writes them: 124M, 1.4B."""
+    return si(value).replace(" ", "").replace("G", "B")
+
+
+def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = False, name: str = "") -> None:
     """A log axis with about three to eight labelled ticks: powers of ten, or 1-2-5 steps for few decades.
 
     Args:
-        plain: labels without SI prefixes, for losses.
+        plain: labels as numbers, for losses.
+        name: of the variable, as in `NAMES`: compute is labelled 1e18, others 10k, 1M, 1B.
     """
+    label = (lambda value: f"{value:.4g}") if plain else power if name in ("flops", "seconds") else amount
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     axis.set_major_locator(FixedLocator(ticks_between(low, high)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}" if plain else si(value).strip()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
 
 
 def ticks_between(low: float, high: float) -> np.ndarray:
@@ -152,7 +160,8 @@ def ticks_between(low: float, high: float) -> np.ndarray:
         ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
         if len(ticks) >= 3:
             return ticks
-    return np.linspace(low, high, 5)
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
 
 
 def widened(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:

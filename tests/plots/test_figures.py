@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,12 @@ def test_a_line_shows_its_points_its_law_and_its_constants() -> None:
         np.testing.assert_allclose(artist.get_ydata(), of.law.loss(of.theta, {"params": artist.get_xdata()}))
     residuals = [artist for artist in bottom.get_lines() if len(artist.get_xdata()) == 12]
     np.testing.assert_allclose(residuals[0].get_ydata(), 100 * np.expm1(found["lstm"].residuals))
-    words = [text.get_text() for text in top.get_legend().get_texts()]
-    assert "lstm: 12 points" in words[0] and "alpha_N = 0.08" in words[0] and " to " in words[0]
+    (legend,) = made.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert "LSTM: 12 points\nL = 5." in words[0] and "(N / 1e6)^-0.08" in words[0] and " to " in words[0]
+    made.draw_without_rendering()
+    boxes = [part.get_window_extent() for part in (legend, top.title, top)]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))  # text is never over data
     assert len({artist.get_color() for artist in laws}) == len({str(a.get_linestyle()) for a in laws}) == 2
 
 
@@ -106,6 +111,7 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("low", "high"), [(1e3, 1e9), (2.1, 2.9), (2.31, 2.34), (1.0, 5.0), (3e5, 4e6), (1.0, 1e15)])
 def test_ticks_are_round_and_few(low: float, high: float) -> None:
     ticks = ticks_between(low, high)
+    assert all(float(f"{tick:.3g}") == pytest.approx(tick, rel=1e-12) for tick in ticks)
     assert 2 < len(ticks) <= 12 and (ticks >= low * 0.999).all() and (ticks <= high * 1.001).all()
 
 

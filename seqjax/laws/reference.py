@@ -1,0 +1,54 @@
+"""Power laws at a reference inside the data: L = 2.31 (N / 1e6)^-0.076 instead of a constant N_c far outside of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqjax.laws.fitting import Fit
+
+LETTERS = {"params": "N", "tokens": "D", "flops": "C", "position": "T"}
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "eta": "η"}
+
+
+def greek(text: str) -> str:
+    """Names of constants as papers write them: alpha_N -> α_N."""
+    for name, letter in GREEK.items():
+        text = text.replace(name, letter)
+    return text
+
+
+def power(value: float, digits: int = 3) -> str:
+    """A number in powers of ten: 4.1e8, 1e21."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def reference(values: np.ndarray) -> float:
+    """A round number inside the values: the power of ten nearest to their middle, else the middle to one digit."""
+    middle = float(np.exp(np.log(values).mean()))
+    nearest = 10.0 ** round(np.log10(middle))
+    return nearest if values.min() <= nearest <= values.max() else float(f"{middle:.0e}")
+
+
+def at_reference(fit: Fit, at: float | None = None) -> str:
+    """A power law of one variable with its scale inside the data, and the 95 % interval of its exponent.
+
+    ``L = 2.31 (N / 1e6)^-0.076 (-0.080 to -0.072)`` for (N_c / N)^alpha; with ``E +`` before for a law with a floor.
+    Empty for other laws.
+
+    Args:
+        at: the reference; None: that of its own points.
+    """
+    exponent = next((name for name in fit.law.names if name.startswith("alpha")), "")
+    name = fit.law.variables[0]
+    is_power = fit.law.names == ("E", "A", exponent) or (len(fit.law.names) == 2 and fit.law.name.startswith("kaplan-"))
+    if len(fit.law.variables) != 1 or not is_power or name not in LETTERS:
+        return ""
+    at = at or reference(fit.points.variables[name])
+    floor = fit.constants.get("E", 0.0)
+    scale = float(fit.law.loss(fit.theta, {name: np.array([at])})[0]) - floor
+    alpha = fit.constants[exponent]
+    low, high = fit.intervals.get(exponent, (np.nan, np.nan))
+    sure = f" ({-high:.3g} to {-low:.3g})" if np.isfinite([low, high]).all() else ""
+    before = f"{floor:.4g} + " if fit.law.has_floor else ""
+    return f"L = {before}{scale:.4g} ({LETTERS[name]} / {power(at, 1)})^{-alpha:.3g}{sure}"

@@ -1,0 +1,92 @@
+"""A folder of sweeps at a glance: runs by state, the best loss of each family, rate and time left of what runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqjax import runs
+from seqjax.errors import UserError
+from seqjax.host.wording import duration, si
+from seqjax.sweeps import folder as folders
+from seqjax.sweeps.printed import aligned
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A sweep, or the runs of one config, in one folder.
+
+    Attributes:
+        name: of the folder; counts: runs by state.
+        best: family -> the lowest held-out loss of its finished runs.
+        rate: tokens per second of the runs that are training, together; None if none is.
+        left: seconds until the last of them ends; None if none is training, or has shown its rate.
+    """
+
+    name: str
+    counts: Counter[str]
+    best: dict[str, float]
+    rate: float | None = None
+    left: float | None = None
+
+
+def sweep_folders(place: Path) -> list[Path]:
+    """The folders with run folders in a folder, sorted; the folder itself if it is one; empty if there is none."""
+    if (place / "config.json").is_file() or any(place.glob("*/config.json")):
+        return [place]
+    return sorted({path.parent.parent for path in place.glob("*/*/config.json")})
+
+
+def overview(folder: Path) -> Overview:
+    """The state of the runs in one sweep folder, from their folders alone."""
+    counts: Counter[str] = Counter()
+    best: dict[str, float] = {}
+    rates: list[float] = []
+    left: list[float] = []
+    for run_folder in folders.run_folders(folder):
+        state = folders.state_to_show(run_folder)
+        counts[state.name] += 1
+        if state.name == "finished" and (loss := _loss(run_folder)) is not None:
+            family = runs.read_config(run_folder).model.family
+            best[family] = min(loss, best.get(family, loss))
+        elif state.name == "running" and (pace := _pace(run_folder)) is not None:
+            rates.append(pace[0])
+            left.append((state.steps - state.step) * pace[1])
+    return Overview(folder.name, counts, best, sum(rates) if rates else None, max(left, default=None))
+
+
+def _loss(run_folder: Path) -> float | None:
+    found = ((runs.read_result(run_folder) or {}).get("validation") or {}).get("loss")
+    return float(found) if runs.is_number(found) else None
+
+
+def _pace(run_folder: Path) -> tuple[float, float] | None:
+    """Tokens per second, and seconds per step, by the last line of the training curve; None before the first."""
+    try:
+        last: dict[str, Any] = [line for line in runs.read_metrics(run_folder) if line.get("seconds")][-1]
+        return last["tokens"] / last["seconds"], last["seconds"] / last["step"]
+    except (UserError, IndexError, KeyError, ZeroDivisionError):
+        return None
+
+
+def describe(found: Sequence[Overview]) -> str:
+    """A line for each sweep."""
+    rows = [("sweep", "runs", "done", "running", "other", "best loss", "rate", "left")]
+    for one in found:
+        others = [f"{one.counts[name]} {name}" for name in folders.STATES[3:] + ("diverged",) if one.counts[name]]
+        rows.append(
+            (
+                one.name,
+                str(one.counts.total()),
+                str(one.counts["finished"]),
+                str(one.counts["running"] or "-"),
+                ", ".join(others) or "-",
+                ", ".join(f"{family} {loss:.3f}" for family, loss in sorted(one.best.items())) or "-",
+                f"{si(one.rate)}/s" if one.rate else "-",
+                duration(one.left) if one.left is not None else "-",
+            )
+        )
+    return aligned(rows)

@@ -1,0 +1,62 @@
+"""`seqjax status` and `seqjax runs` of a folder of sweeps, and the rows and columns that are asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_run import put
+
+from seqjax import runs
+from seqjax.cli import main
+from seqjax.config import run_id
+
+
+@pytest.fixture
+def place(make_config: Any, tmp_path: Path) -> Path:
+    """Two sweeps: one with three rates of an LSTM, of which the second is best, and one with a GRU and what runs."""
+    for rate, loss in ((1e-3, 3.3), (3e-3, 3.1), (1e-2, 3.2)):
+        put(tmp_path / "a", make_config("lstm", **{"optimizer.learning_rate": rate}), loss)
+    put(tmp_path / "b", make_config("gru"), 3.0)
+    waiting = make_config("elman")
+    runs.open_run(tmp_path / "b" / run_id(waiting), waiting)
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> list[list[str]]:
+    assert main([str(word) for word in words]) == code
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_folder_of_sweeps_has_a_line_each(place: Path, make_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    training = make_config("window")
+    runs.open_run(place / "b" / run_id(training), training)
+    runs.append_metrics(place / "b" / run_id(training), {"step": 10, "tokens": 100, "loss": 5.0, "seconds": 5.0})
+    with runs.lock(place / "b" / run_id(training)):
+        _, first, second = told(capsys, "status", place)
+    assert first == ["a", "3", "3", "-", "-", "lstm", "3.100", "-", "-"]
+    assert second == ["b", "3", "1", "1", "1", "planned", "gru", "3.000", "20", "/s", "5s"]  # 10 steps of 0.5 s left
+    assert main(["status", str(place), "--json"]) == 0
+    assert [(run["sweep"], run["name"]) for run in json.loads(capsys.readouterr().out)][:3] == [("a", "finished")] * 3
+    assert told(capsys, "status", place / "a")[0][:2] == ["3", "runs:"]  # as before
+    assert main(["status", str(place), "--watch"]) == 2
+    assert "--watch: is for a terminal" in capsys.readouterr().err
+
+
+def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(told(capsys, "runs", place)) == 1 + 5
+    rows = told(capsys, "runs", place, "--best", "--sort", "loss", "--columns", "family,loss,optimizer.learning_rate")
+    assert rows == [["family", "loss", "learning_rate"], ["gru", "3.0000", "0.01"], ["lstm", "3.1000", "0.003"]]
+    rows = told(capsys, "runs", place, "--where", 'family == "lstm"', "--sort", "optimizer.learning_rate")
+    assert [row[-3] for row in rows[1:]] == ["3.3000", "3.1000", "3.2000"]
+    assert told(capsys, "runs", place / "a", "--columns", "loss", "--format", "csv")[0] == ["loss"]
+    for words, said in (
+        (["--sort", "los"], "--sort los: there is no such column; did you mean 'loss'?"),
+        (["--columns", "family,lss"], "--columns lss: there is no such column"),
+        (["--where", 'family == "gpt"'], "is true for no row"),
+        (["--where", "status == 'planned'", "--best"], "--best: no run has finished"),
+    ):
+        assert main(["runs", str(place), *words]) == 2
+        assert said in capsys.readouterr().err
