@@ -1,4 +1,4 @@
-"""Options of commands that fit laws: the objective, and constants that are held."""
+"""Options of commands that fit laws: the objective, weights, and constants that are held."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--errors", choices=("relative", "nats"), default="relative", help="of log L, or of L in nats [relative]"
     )
+    how.add_argument("--weights", metavar="COLUMN", help="weight of each row [1]")
     held = {"nargs": "+", "action": "extend", "default": [], "metavar": "A=B"}
     how.add_argument("--fix", **held, help="hold a constant at a value: E=1.9")
     how.add_argument("--tie", **held, help="hold a constant at another one: beta=alpha")

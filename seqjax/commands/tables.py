@@ -27,7 +27,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in VARIABLES:
         columns.add_argument(f"--{name.replace('_', '-')}", metavar="COLUMN")
     columns.add_argument("--cluster", metavar="COLUMN", help="rows that share their noise [rows with equal variables]")
-    columns.add_argument("--weights", metavar="COLUMN", help="weight of each row in a fit [1]")
     columns.add_argument(
         "--by", metavar="COLUMN", help="separately for each value of it, such as family; all: together"
     )
@@ -175,7 +174,7 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: A
         where=options.where,
         drop_highest=options.drop_highest,
         cluster=cluster,
-        weights=options.weights,
+        weights=getattr(options, "weights", None),
         source=_source(options.places),
     )
     if options.critical_batch:

@@ -89,6 +89,24 @@ def test_groups_that_where_leaves_out_are_no_error(table: Path, capsys: pytest.C
     assert "kind b" not in printed.out
 
 
+def test_a_law_with_held_constants_from_table_to_prediction(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.read_csv(table)
+    rows.assign(seen=1.0).to_csv(table, index=False)
+    out = tmp_path / "fit.json"
+    words = ("fit", table, "--law", "kaplan-c", "--params", "Size", "--flops", "FLOP", "--loss", "Loss", "--weights",
+             "seen", "--bootstrap", 0)  # fmt: skip
+    assert call(*words, "--fix", "alpha_C=0.05", "--errors", "nats", "--objective", "least-squares", "--json", out) == 0
+    printed = capsys.readouterr().out
+    assert "least squares of L in nats" in printed and "rows are weighed by the column 'seen'" in printed
+    scale = float(printed.split("\n  C_c ")[1].split()[0])
+    assert call("predict", out, "--flops", 1e18) == 0
+    assert abs(float(capsys.readouterr().out.split(": ")[1].split()[0]) - (scale / 1e18) ** 0.05) < 1e-3
+    assert call(*words, "--fix", "alpha=0.05") == 2
+    assert "--fix alpha=0.05: kaplan-c has no constant alpha; did you mean 'alpha_C'" in capsys.readouterr().err
+
+
 def test_one_group_of_a_file_is_chosen(saved_fit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit = json.loads(saved_fit.read_text())
     both = saved_fit.with_name("both.json")
