@@ -21,6 +21,7 @@ from seqjax.families.minlstm import MinLSTM
 from seqjax.families.mlstm import MLSTM
 from seqjax.families.recurrent import Recurrent
 from seqjax.families.rg_lru import RGLRU
+from seqjax.families.slstm import SLSTM
 from seqjax.families.stacked import Stacked
 from seqjax.families.transformer import Transformer
 from seqjax.families.window import Window
@@ -28,7 +29,11 @@ from seqjax.host import own_code
 
 FAMILIES: dict[str, type[Family]] = {
     family.family: family
-    for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM, RGLRU, Mamba2, MLSTM, GatedDeltaNet)
+    for family in (
+        *(LSTM, Transformer, GRU, Elman, Window),
+        *(MinGRU, MinLSTM, RGLRU),  # a vector for a state, without the state in its gates
+        *(Mamba2, MLSTM, SLSTM, GatedDeltaNet),  # a matrix for a state, and the mLSTM's companion
+    )
 }
 """By name, in the order of figures."""
 
@@ -87,6 +92,6 @@ def hues_of(names: Iterable[str]) -> dict[str, str]:
     return {name: kind.colour for name, kind in FAMILIES.items()} | theirs
 
 
-__all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
+__all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "SLSTM", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
 __all__ += ["MinLSTM", "Recurrent", "Stacked", "Transformer", "Window"]
 __all__ += ["family_of", "history", "hues_of", "in_order", "known", "label_of", "labels_of", "own"]

@@ -21,6 +21,7 @@ have W x.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -69,8 +70,8 @@ class RGLRU(Diagonal):
 
     @property
     def grain(self) -> int:
-        """The number of blocks of the gates."""
-        return self.gate_blocks
+        """The number of blocks of the gates, and as `Stacked.grain`."""
+        return math.lcm(self.gate_blocks, super().grain)
 
     def widened(self, d_model: int) -> Self:
         """The model at another D. R, if given, stays in proportion, as a multiple of `gate_blocks`."""

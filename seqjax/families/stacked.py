@@ -10,6 +10,10 @@ The field `block` says what is around the mixer:
     published    the lines above with the MLP of the family's paper, `published_mlp`.
     cell         y = mixer(x): no norm, no residual, no MLP, no last norm. A mixer is then its recurrence alone.
 
+With `blocks` some blocks have attention for a mixer, to all elements before or to a window of the last ones. Queries
+and keys have rotary positions. (recurrent, recurrent, attention) is Griffin's pattern (De et al. 2024, arXiv
+2402.19427).
+
 The residual stream and states are float32. Dropout applies to the inputs and to what is added to the residual stream,
 never to the recurrence. A bidirectional model has a second stack from the last element to the first, and
 h_t = [forward_t, backward_t].
@@ -32,8 +36,10 @@ from pydantic import Field, PositiveInt
 
 from seqjax.errors import UserError
 from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, check_base_width, rows
-from seqjax.layers.dense import Params, dropout, scan_layers, stack_init
+from seqjax.families.pattern import count, run_pattern
+from seqjax.layers.dense import Params, dropout, stack_init
 from seqjax.layers.feed_forward import feed_forward, init_feed_forward
+from seqjax.layers.local_attention import init_local_attention, local_attention, local_state, mean_keys
 from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.precision import carry_dtype
 from seqjax.through_time.pieces import in_pieces
@@ -57,8 +63,9 @@ class Stacked(Family):
 
     It may also define `mixer_flops`, `published_mlp`, `states`, and fields of its own.
 
-    Parameters (float32): "layers", a block's {"mixer_norm", "mixer", "mlp_norm", "mlp"} with a leading axis L;
-    "final_norm". A bidirectional model has the same once more in "backward".
+    Parameters (float32): "layers", a block's {"mixer_norm", "mixer", "mlp_norm", "mlp"} with a leading axis L; with
+    attention {"recurrent", "attention"}, each as many as there are of the kind. "final_norm". A bidirectional model has
+    the same once more in "backward". States have the same kinds and leading axes.
     """
 
     d_model: PositiveInt = 128
@@ -71,6 +78,14 @@ class Stacked(Family):
     """MLP of each block; null: that of `block`."""
     d_ff: PositiveInt | None = None
     """F, width of the MLP; null: as published, or 4 D (swiglu, geglu: 8 D / 3 rounded up to a multiple of 8)."""
+    blocks: Annotated[tuple[Literal["recurrent", "attention"], ...], Field(min_length=1)] = ("recurrent",)
+    """Kinds of the blocks from the first on, repeated over the depth."""
+    n_heads: PositiveInt = 4
+    """N, heads of attention blocks; divides d_model."""
+    kv_heads: PositiveInt | None = None
+    """Heads of keys and values in attention blocks; divides n_heads; null: n_heads."""
+    window: PositiveInt | None = None
+    """W, last elements that an attention block sees, the current one included; null: all."""
     bias: bool | None = None
     """Biases in the linear layers of MLP and mixer; null: in block published if its paper has them."""
     tied_embeddings: bool = False
@@ -133,6 +148,21 @@ class Stacked(Family):
         return (inputs * self.n_layers * (1 if self.mlp_kind == "none" else 2)) ** -0.5
 
     @property
+    def has_attention(self) -> bool:
+        """Whether there are attention blocks."""
+        return "attention" in self.blocks
+
+    @property
+    def context_limit(self) -> bool:
+        """Whether attention to all elements before limits the context."""
+        return self.has_attention and self.window is None
+
+    @property
+    def grain(self) -> int:
+        """1; with attention four times the heads: half of a head's coordinates rotate in planes."""
+        return 4 * self.n_heads if self.has_attention else 1
+
+    @property
     def norm(self) -> Literal["rmsnorm", "none"]:
         """The norm before each sub-layer and before the readout."""
         return "none" if self.block == "cell" else "rmsnorm"
@@ -167,37 +197,78 @@ class Stacked(Family):
         return self.d_model if causal else 2 * self.d_model
 
     def extra_flops(self, context: int) -> float:
-        """L times `mixer_flops`; the context does not matter."""
-        return self.n_layers * self.mixer_flops()
+        """`mixer_flops` of all mixers; of attention blocks 4 D for each key that a query sees."""
+        of_mixers = count(self.blocks, self.n_layers, "recurrent") * self.mixer_flops()
+        of_attention = count(self.blocks, self.n_layers, "attention") * 4 * self.d_model
+        return of_mixers + of_attention * mean_keys(context, self.window)
 
     def check(self) -> None:
-        """Raise `Impossible` for a cell with an MLP, or muP with tied embeddings."""
+        """Raise `Impossible` for a cell with an MLP, muP with tied embeddings, or blocks that do not fit."""
         check_base_width(self)
         if self.block == "cell" and self.mlp_kind != "none":
             raise Impossible("model.mlp", f"{self.mlp}: block cell has no MLP; allowed: null, none")
+        if "recurrent" not in self.blocks:
+            raise Impossible("model.blocks", "no block is recurrent; the family transformer has attention alone")
+        if self.has_attention and self.block == "cell":
+            raise Impossible("model.blocks", "block cell has no attention; allowed: [recurrent]")
+        if len(self.blocks) > self.n_layers:
+            raise Impossible("model.blocks", f"{len(self.blocks)} blocks, but n_layers is {self.n_layers}")
+        if self.has_attention and self.d_model % self.grain:
+            raise Impossible("model.n_heads", f"{self.n_heads} heads of a width that is a multiple of 4 do not fit "
+                             f"d_model {self.d_model}; allowed: divisors of d_model / 4")  # fmt: skip
+        if self.n_heads % (self.kv_heads or 1):
+            raise Impossible("model.kv_heads", f"{self.kv_heads} do not divide n_heads {self.n_heads}")
 
     def zero_state(self, batch: int, context: int = 0, dtype: DTypeLike = "float32") -> State:
-        """Zero states of all layers, LxBx...; `context` is not used."""
-        return jax.tree.map(lambda s: jnp.zeros((self.n_layers, *s.shape), s.dtype), self.mixer_state(batch))
+        """Zero states of all layers, LxBx...; attention without a window has room for `context` elements."""
+        return self._state(batch, self.window - 1 if self.window else context)
+
+    def _state(self, batch: int, past: int) -> State:
+        """Zero states; attention has room for `past` elements."""
+
+        def of_kind(kind: str, one: State) -> State:
+            n = count(self.blocks, self.n_layers, kind)
+            return jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), one)
+
+        recurrent = of_kind("recurrent", self.mixer_state(batch))
+        if not self.has_attention:
+            return recurrent
+        one = local_state(batch, past, self.kv_heads or self.n_heads, self.d_model // self.n_heads)
+        return {"recurrent": recurrent, "attention": of_kind("attention", one)}
 
     def no_nudges(self, batch: int, times: int) -> Tree:
         """Zeros like `states` after every step, a tuple of TxLxBx...."""
         zero = self.zero_state(batch)
+        zero = zero["recurrent"] if self.has_attention else zero
         return tuple(jnp.zeros((times, *zero[name].shape)) for name in self.states)
 
     def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
         """Functions of the key for "layers", "final_norm" and "backward", as far as the model has them."""
-        inits: dict[str, Callable[[Array], Params]] = {"layers": stack_init(self.init_block, self.n_layers)}
+        inits: dict[str, Callable[[Array], Params]] = {"layers": self._init_layers}
         if self.norm != "none":
             inits["final_norm"] = lambda _: init_norm(self.norm, self.d_model, bias=False)
         if causal:
             return inits
         return inits | {"backward": lambda key: {name: init(key) for name, init in inits.items()}}
 
-    def init_block(self, key: Array) -> Params:
+    def _init_layers(self, key: Array) -> Params:
+        """All blocks, stacked by kind."""
+        kinds = ("recurrent", "attention") if self.has_attention else ("recurrent",)
+        found = {
+            kind: stack_init(partial(self.init_block, kind=kind), count(self.blocks, self.n_layers, kind))(one)
+            for kind, one in zip(kinds, jax.random.split(key, len(kinds)), strict=True)
+        }
+        return found if self.has_attention else found["recurrent"]
+
+    def init_block(self, key: Array, kind: str = "recurrent") -> Params:
         """Parameters of one block, as far as it has them."""
         key_mixer, key_mlp = jax.random.split(key)
-        params: dict[str, Any] = {"mixer": self.init_mixer(key_mixer)}
+        if kind == "recurrent":
+            params: dict[str, Any] = {"mixer": self.init_mixer(key_mixer)}
+        else:
+            std, std_out = self.d_model**-0.5, self.write_std(self.d_model)
+            heads = self.n_heads, self.kv_heads or self.n_heads
+            params = {"mixer": init_local_attention(key_mixer, self.d_model, *heads, self.has_bias, std, std_out)}
         if self.mlp_kind != "none":
             width = self.feed_forward_width
             params["mlp"] = init_feed_forward(
@@ -228,17 +299,23 @@ class Stacked(Family):
         if memory is not None:
             raise UserError(f"the family '{self.family}' cannot be the decoder of an encoder-decoder model")
         x_BxTxD = rows(x).astype(carry_dtype(dtype))
+        batch, n_times = x_BxTxD.shape[:2]
         x_BxTxD = dropout(x_BxTxD, key, 2 * self.n_layers, self.dropout)
-        zero = self.zero_state(len(x_BxTxD))
-        start = zero if state is None else state
-        start, zero = jax.tree.map(lambda s: s.astype(carry_dtype(dtype)), (start, zero))
+        zero = self._state(batch, 0) if truncate is None else self.zero_state(batch, n_times)
+        start, zero = (self._wide(s, dtype) for s in (zero if state is None else state, zero))
         stack = partial(self._truncated, key=key, dtype=dtype, truncate=truncate, watched=watch)
         h_BxTxD, last, seen = stack(params, x_BxTxD, start, mask_BxT=mask_BxT)
         if not causal:
             mask_BxT = None if mask_BxT is None else mask_BxT[:, ::-1]
             back_BxTxD, _, _ = stack(params["backward"], x_BxTxD[:, ::-1], zero, mask_BxT=mask_BxT)
             h_BxTxD = jnp.concatenate([h_BxTxD, back_BxTxD[:, ::-1]], axis=-1)
-        return Output(h_BxTxD, last, seen)
+        return Output(h_BxTxD, None if state is None and self.has_attention else last, seen)
+
+    @staticmethod
+    def _wide(state: State, dtype: DTypeLike) -> State:
+        """The state in float32, or wider if `dtype` is; positions stay integers."""
+        wide = carry_dtype(dtype)
+        return jax.tree.map(lambda s: s.astype(wide) if jnp.issubdtype(s.dtype, jnp.floating) else s, state)
 
     def _truncated(
         self, params: Params, x_BxTxD: Array, state: State, *, mask_BxT: Array | None, key: Array | None,
@@ -267,11 +344,14 @@ class Stacked(Family):
         """All layers over T steps, and the last norm."""
         nudges = None if watched is None or watched.nudges is None else layers_first(watched.nudges)
 
-        def run_block(x_BxTxD: Array, layer: tuple[Params, State, Tree, Array]) -> tuple[Array, tuple[State, dict]]:
-            block, state, nudges, index = layer
+        inside = partial(self._mixed, mask_BxT=mask_BxT, dtype=dtype, watched=watched is not None)
+
+        def run_block(
+            kind: str, x_BxTxD: Array, layer: tuple[Params, State, Tree], index: Array
+        ) -> tuple[Array, tuple[State, dict]]:
+            block, state, nudges = layer
             n_BxTxD = normalize(self.norm, block.get("mixer_norm"), x_BxTxD)
-            inside = None if watched is None else Watch(nudges)
-            y_BxTxD, state, seen = self.mix(block["mixer"], n_BxTxD, state, mask_BxT, dtype, inside)
+            y_BxTxD, state, seen = inside(kind, block["mixer"], n_BxTxD, state, nudges)
             y_BxTxD = dropout(y_BxTxD, key, 2 * index, self.dropout)
             x_BxTxD = y_BxTxD if self.block == "cell" else x_BxTxD + y_BxTxD
             if "mlp" in block:
@@ -280,9 +360,30 @@ class Stacked(Family):
                 x_BxTxD = x_BxTxD + dropout(y_BxTxD, key, 2 * index + 1, self.dropout)
             return x_BxTxD, (state, seen)
 
-        layers = (params["layers"], state, nudges, jnp.arange(self.n_layers))
-        x_BxTxD, (last, seen) = scan_layers(run_block, x_BxTxD, layers)
-        return normalize(self.norm, params.get("final_norm"), x_BxTxD), last, seen
+        if not self.has_attention:
+            stacks = {"recurrent": (params["layers"], state, nudges)}
+        else:
+            layers = params["layers"]
+            stacks = {"recurrent": (layers["recurrent"], state["recurrent"], nudges),
+                      "attention": (layers["attention"], state["attention"], None)}  # fmt: skip
+        x_BxTxD, found = run_pattern(self.blocks, self.n_layers, run_block, x_BxTxD, stacks)
+        x_BxTxD = normalize(self.norm, params.get("final_norm"), x_BxTxD)
+        if not self.has_attention:
+            return x_BxTxD, *found["recurrent"]
+        seen = found["recurrent"][1] | found["attention"][1]
+        return x_BxTxD, {kind: last for kind, (last, _) in found.items()}, seen
+
+    def _mixed(
+        self, kind: str, params: Params, x_BxTxD: Array, state: State, nudges: Tree, *, mask_BxT: Array | None,
+        dtype: DTypeLike, watched: bool,
+    ) -> tuple[Array, State, dict[str, Array]]:  # fmt: skip
+        """The mixer of a block, or its attention: what is added to the residual stream, the state after, the inside."""
+        if kind == "recurrent":
+            return self.mix(params, x_BxTxD, state, mask_BxT, dtype, Watch(nudges) if watched else None)
+        y_BxTxD, state, weights = local_attention(
+            params, x_BxTxD, state, self.window, mask_BxT, dtype, watched, self.widening**-0.5
+        )
+        return y_BxTxD, state, {} if weights is None else {"attention": weights}
 
 
 def layers_first(nudges: Tree) -> Tree:
