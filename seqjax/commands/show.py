@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     config = shared.config_of(options.config, rest, options.trust_code)
     if not isinstance(config, Config):
         return _show_task(config)
-    from seqjax.models import count_parameters, flops_per_token
+    from seqjax.models import count_parameters, flops_per_token, state_size
     from seqjax.tasks.text import load
 
     vocab_size = load(config).tokenizer.vocab_size
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     print(f"  {'6 N, Kaplan et al. 2020':<34}{flops['kaplan_6n']:>14,.0f}")
     print(f"  {'exact, forward':<34}{flops['forward']:>14,.0f}")
     print(f"  {'exact, training (3 x forward)':<34}{flops['training']:>14,.0f}")
+    print(f"\n{'state after a context, numbers':<36}{state_size(config.model, context):>14,}")
     print(
         f"\n{config.train.steps:,} steps of {config.train.batch_size * context:,} tokens: {si(tokens)}tokens, "
         f"{si(flops['training'] * tokens)}FLOP"

@@ -53,6 +53,7 @@ STACKED = [
     MinLSTM(d_model=12, n_layers=1, d_hidden=20, block="published", tied_embeddings=True),
     RGLRU(d_model=12, n_layers=3, d_hidden=16, block="published"),
     RGLRU(d_model=12, n_layers=2, block="cell"),
+    RGLRU(d_model=12, n_layers=4, blocks=("recurrent", "recurrent", "attention"), n_heads=3, kv_heads=1),
 ]
 MATRIX = [
     Mamba2(d_model=12, n_layers=2, n_heads=3, d_state=5),

@@ -33,6 +33,7 @@ MODELS: dict[str, ModelConfig] = {
     "rotary": Transformer(d_model=8, n_layers=1, n_heads=2, positions="rotary"),
     "window": Window(d_model=8, window=3, d_ff=10, n_layers=2),
     "rg_lru": RGLRU(d_model=8, n_layers=1, gate_blocks=2, bias=True),
+    "griffin": RGLRU(d_model=8, n_layers=2, gate_blocks=2, blocks=("recurrent", "attention"), n_heads=1, window=2),
 }
 LENGTHS = np.array([5, 1, 3])
 
@@ -53,12 +54,12 @@ def padded(length: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
             ("lstm", False),
             ("elman", False),
             ("transformer", False),
-            ("rg_lru", False),
+            ("griffin", False),
         ],
         ("gru", True),
         ("lstm", False),
         ("transformer", True),
-        ("rg_lru", False),
+        ("rg_lru", True),
     ),
 )
 def test_what_is_not_there_changes_neither_results_nor_gradients(name: str, causal: bool) -> None:

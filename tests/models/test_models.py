@@ -174,7 +174,7 @@ def test_vmapped_runs_are_each_run_alone(config):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6), together, run(key))
 
 
-@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window"), slow("rg_lru"), slow("griffin")])
+@pytest.mark.parametrize("name", [slow("lstm"), "learned", slow("window"), slow("rg_lru")])
 def test_program_does_not_grow_with_depth(name):
     """Neither the traced program from 2 to 8 layers nor the lowered one from 8 to 16; gradient included."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from seqjax.config import Config, OptimizerConfig, check, check_shared, run_id
-from seqjax.families import GRU, LSTM, Elman, Transformer, Window
+from seqjax.families import GRU, LSTM, RGLRU, Elman, MinLSTM, Transformer, Window
 from seqjax.families.family import Impossible
 from seqjax.models import build_model
 from seqjax.models.language_model import embedded
@@ -21,7 +21,7 @@ from seqjax.training.width import rate_factors
 
 V, T, B, BASE, STEPS, RATE = 17, 8, 16, 16, 4, 2e-3
 TRANSFORMER = Transformer(n_layers=2, n_heads=2, positions="rotary", norm="rmsnorm", initial="fan_in")
-FAMILIES = [TRANSFORMER, LSTM(n_layers=2), GRU(n_layers=2), Elman(n_layers=2)]
+FAMILIES = [TRANSFORMER, LSTM(n_layers=2), GRU(n_layers=2), Elman(n_layers=2), RGLRU(n_layers=2), MinLSTM(n_layers=2)]
 SEEDS = 3
 
 
