@@ -21,6 +21,7 @@ from seqjax.families.minlstm import MinLSTM
 from seqjax.families.mlstm import MLSTM
 from seqjax.families.recurrent import Recurrent
 from seqjax.families.rg_lru import RGLRU
+from seqjax.families.slstm import SLSTM
 from seqjax.families.stacked import Stacked
 from seqjax.families.transformer import Transformer
 from seqjax.families.window import Window
@@ -28,7 +29,11 @@ from seqjax.host import own_code
 
 FAMILIES: dict[str, type[Family]] = {
     family.family: family
-    for family in (LSTM, Transformer, GRU, Elman, Window, MinGRU, MinLSTM, RGLRU, Mamba2, MLSTM, GatedDeltaNet)
+    for family in (
+        *(LSTM, Transformer, GRU, Elman, Window),
+        *(MinGRU, MinLSTM, RGLRU),  # a vector for a state, without the state in its gates
+        *(Mamba2, MLSTM, SLSTM, GatedDeltaNet),  # a matrix for a state, and the mLSTM's companion
+    )
 }
 """By name, in the order of figures."""
 
@@ -131,6 +136,6 @@ def lighter(colour: str, share: float) -> str:
     return "#{:02X}{:02X}{:02X}".format(*mixed) if share else colour
 
 
-__all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
+__all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "SLSTM", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
 __all__ += ["MinLSTM", "Recurrent", "Stacked", "Transformer", "Window"]
 __all__ += ["family_of", "history", "hues_of", "in_order", "kind_of", "known", "label_of", "labels_of", "own"]

@@ -69,8 +69,8 @@ class Mamba2(MatrixState):
 
     @property
     def grain(self) -> int:
-        """E is a multiple of N."""
-        return self.n_heads // math.gcd(self.n_heads, 2)
+        """E is a multiple of N; and as `Stacked.grain`."""
+        return math.lcm(self.n_heads // math.gcd(self.n_heads, 2), super().grain)
 
     def check(self) -> None:
         """Raise `Impossible` when the heads do not divide E, and as `Stacked.check`."""

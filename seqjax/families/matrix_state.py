@@ -27,7 +27,7 @@ class MatrixState(Stacked):
     """
 
     n_heads: PositiveInt = 4
-    """N, heads; each has a state matrix and gates of its own."""
+    """N, heads, each with a state matrix and gates of its own; also of attention blocks."""
     recurrence: Literal["chunks", "steps"] = "chunks"
     """The same values in pieces of products (chunks), or one step after the other (steps, the reference)."""
 

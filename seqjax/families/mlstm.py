@@ -71,18 +71,20 @@ class MLSTM(MatrixState):
 
     @property
     def grain(self) -> int:
-        """E is a multiple of N and of the blocks of W_q."""
-        return math.lcm(self.n_heads, BLOCK) // 2
+        """E is a multiple of N and of the blocks of W_q; and as `Stacked.grain`."""
+        return math.lcm(math.lcm(self.n_heads, BLOCK) // 2, super().grain)
 
     def mixer_flops(self) -> float:
         """4 N K^2 as of other matrix states, and 2 N K for q . n."""
         return super().mixer_flops() + 2.0 * self.inner
 
     def check(self) -> None:
-        """Raise `Impossible` when the heads or blocks do not divide E, and as `Stacked.check`."""
+        """Raise `Impossible` when the heads or blocks do not divide E, for muP, and as `Stacked.check`."""
         super().check()
         if self.inner % self.n_heads:
             raise Impossible("model.n_heads", f"{self.n_heads} does not divide 2 d_model, {self.inner}")
+        if self.base_width is not None:
+            raise Impossible("model.base_width", "blocks of 4 x 4 do not grow with d_model; allowed: null")
         if self.inner % BLOCK:
             raise Impossible("model.d_model", f"{self.d_model}: 2 d_model has to be a multiple of {BLOCK}")
 

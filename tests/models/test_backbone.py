@@ -10,7 +10,7 @@ from quick import quick, slow
 
 from seqjax.config import ModelConfig
 from seqjax.errors import UserError
-from seqjax.families import GRU, LSTM, MLSTM, RGLRU, Elman, Transformer, Window
+from seqjax.families import GRU, LSTM, RGLRU, Elman, Transformer, Window
 from seqjax.layers.heads import (
     Classifier,
     Regressor,
@@ -34,7 +34,6 @@ MODELS: dict[str, ModelConfig] = {
     "window": Window(d_model=8, window=3, d_ff=10, n_layers=2),
     "rg_lru": RGLRU(d_model=8, n_layers=1, gate_blocks=2, bias=True),
     "griffin": RGLRU(d_model=8, n_layers=2, gate_blocks=2, blocks=("recurrent", "attention"), n_heads=1, window=2),
-    "mlstm": MLSTM(d_model=8, n_layers=2, n_heads=2, bias=True),
 }
 LENGTHS = np.array([5, 1, 3])
 

@@ -30,7 +30,7 @@ MODELS = {
     "embedding alone": Transformer(d_model=16, n_layers=0, norm="none", positions="none"),
     "window": Window(d_model=4, window=3, d_ff=16, n_layers=2),
     "rg_lru": RGLRU(d_model=8, n_layers=2),
-    "mlstm": MLSTM(d_model=8, n_layers=2, n_heads=2),
+    "mlstm": MLSTM(d_model=8, n_layers=1, n_heads=2),
 }
 
 

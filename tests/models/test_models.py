@@ -16,7 +16,6 @@ from seqjax.families import (
     FAMILIES,
     GRU,
     LSTM,
-    MLSTM,
     RGLRU,
     Elman,
     GatedDeltaNet,
@@ -55,9 +54,8 @@ CONFIGS = {
     "griffin": RGLRU(
         d_model=D, n_layers=3, gate_blocks=2, blocks=("recurrent", "attention"), n_heads=2, kv_heads=1, window=3
     ),
-    "mamba2": Mamba2(d_model=D, n_layers=2, n_heads=2, d_state=3, block="published"),
-    "mlstm": MLSTM(d_model=D, n_layers=1, n_heads=2),
-    "gated_deltanet": GatedDeltaNet(d_model=D, n_layers=2, n_heads=2, negative_eigenvalues=True),
+    "mamba2": Mamba2(d_model=D, n_layers=1, n_heads=2, d_state=3, block="published"),
+    "gated_deltanet": GatedDeltaNet(d_model=D, n_layers=1, n_heads=2, negative_eigenvalues=True),
 }
 KINDS = ("lstm", "learned", "window", "griffin")
 QUICK = [CONFIGS[name] for name in ("lstm", "gru-before", "rotary", "window", "griffin")]

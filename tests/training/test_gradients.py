@@ -32,7 +32,7 @@ CONFIGS = {
     "norm after": Transformer(d_model=8, n_layers=2, n_heads=2, norm_position="after"),
     "rotary": Transformer(d_model=8, n_layers=1, n_heads=2, positions="rotary", norm="rmsnorm"),
     "rg_lru": RGLRU(d_model=4, n_layers=2),
-    "mlstm": MLSTM(d_model=4, n_layers=2, n_heads=2),
+    "mlstm": MLSTM(d_model=4, n_layers=1, n_heads=2),
 }
 
 
