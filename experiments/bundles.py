@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
+import importlib.util
 import itertools
 import json
 import math
@@ -76,10 +78,12 @@ def main() -> int:
     if options.report:
         print(as_text(json.loads(RESULTS.read_text())))
         return 0
-    from common import writable
+    from common import surroundings, writable
 
     writable(RESULTS.parent)
-    record = {"batch_size": BATCH, "context_length": CONTEXT, **surroundings()}
+    record = {"batch_size": BATCH, "context_length": CONTEXT, **surroundings(), "system": platform.platform()}
+    has_torch = importlib.util.find_spec("torch") is not None
+    record["versions"]["torch"] = importlib.metadata.version("torch") if has_torch else "not installed"
     recorded = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not options.again else {}
     rows, gains = recorded.get("rows", []), recorded.get("step_gains", [])
     for width, family in itertools.product(options.widths, options.families):
@@ -107,18 +111,7 @@ def main() -> int:
 
 def in_a_process(way: str, family: str, width: int, steps: int) -> dict[str, Any]:
     """One way in a fresh process; nothing where torch is not installed."""
-    command = [
-        sys.executable,
-        __file__,
-        "--way",
-        way,
-        "--families",
-        family,
-        "--widths",
-        str(width),
-        "--steps",
-        str(steps),
-    ]
+    command = [sys.executable, __file__, *f"--way {way} --families {family} --widths {width} --steps {steps}".split()]
     environment = {**os.environ, "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
@@ -281,25 +274,6 @@ def torch_model(config: Any, vocabulary: int) -> Any:
             return self.readout(self.norm(self.blocks(x, mask=self.mask, is_causal=True)))
 
     return Recurrent() if config.model.family == "lstm" else Decoder()
-
-
-def surroundings() -> dict[str, Any]:
-    """Hardware, versions, date."""
-    from seqjax.training.hardware import describe_hardware, describe_versions
-
-    versions = describe_versions()
-    try:
-        import torch
-
-        versions["torch"] = torch.__version__
-    except ImportError:
-        versions["torch"] = "not installed"
-    return {
-        "hardware": describe_hardware(),
-        "versions": versions,
-        "date": time.strftime("%Y-%m-%d"),
-        "system": platform.platform(),
-    }
 
 
 def as_text(record: dict[str, Any]) -> str:

@@ -15,19 +15,21 @@ The Transformer follows the floor all the way down; the others' loss stops falli
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from common import results, run
+from matplotlib.figure import Figure
 
 import seqjax
-from seqjax.comparison.figures import draw_copies
 from seqjax.data.copies import UNIT, Copies
 from seqjax.host.folders import cache_folder
 from seqjax.host.guard import guarded
 from seqjax.plots.labels import LABELS
+from seqjax.plots.style import COLOURS, DASHES, figure, log_axis, styled
 
 PROCESS = Copies(symbols=8, distances=6)
 HELD_OUT = 1024  # windows
@@ -67,6 +69,25 @@ def losses(folder: Path) -> np.ndarray:
     batch_WxT1 = np.stack(windows)[:, : context + 1].astype(np.int32)
     pieces = [run_.token_losses(batch_BxT1) for batch_BxT1 in batch_WxT1.reshape(-1, 64, context + 1)]
     return np.concatenate(pieces).mean(axis=0)
+
+
+@styled
+def draw_copies(found: Mapping[str, np.ndarray], floor: np.ndarray, chance: float) -> Figure:
+    """Loss on copies against the unit of the window, with the lowest possible loss and the loss by chance."""
+    made, axes = figure(6.4, 4.2)
+    ax = axes[0, 0]
+    unit = np.arange(1, len(floor) + 1)
+    ax.plot(unit, floor, color="black", lw=2.2, label="the best possible")
+    ax.axhline(chance, color="#888888", lw=0.9, ls=":", label="knowing nothing")
+    for number, (name, loss) in enumerate(found.items()):
+        ax.plot(unit, loss, color=COLOURS[number], ls=DASHES[number], lw=1.4, label=name)
+    log_axis(ax, "x", 0.9, len(floor) * 1.1, plain=True)
+    ax.set_ylim(-0.05 * chance, 1.45 * chance)
+    ax.set_xlabel("units of three tokens since the window began")
+    ax.set_ylabel("loss on copies (nats)")
+    ax.set_title("copies over 1, 2, 4, ... units: loss falls as far as a model remembers")
+    ax.legend(loc="upper right", ncols=2)
+    return made
 
 
 if __name__ == "__main__":

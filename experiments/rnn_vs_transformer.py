@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -47,7 +46,7 @@ from seqjax.families import label_of
 from seqjax.host.disk import read_json, write_atomically
 from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
-from seqjax.host.stopping import STOPPED
+from seqjax.host.stopping import exit_code
 from seqjax.host.wording import duration
 from seqjax.sweeps.grid import Sweep, read_sweep
 from seqjax.sweeps.machine import Machine, this_machine
@@ -155,7 +154,7 @@ def measure(folder: Path, table: pd.DataFrame, chains: Chains) -> int:
     if signal_number is None:
         return 0
     print("stopped; the same command resumes from here", file=sys.stderr)
-    return 128 + signal.SIGINT if signal_number == signal.SIGINT else STOPPED
+    return exit_code(signal_number)
 
 
 def report(data: Path, target: Path) -> int:

@@ -302,22 +302,3 @@ def _legend_of_sizes(
             for marker, name in zip(MARKERS, names, strict=False)
         ]
     place.legend(handles=lines, loc="upper right" if isinstance(place, Axes) else "outside right upper")
-
-
-@styled
-def draw_copies(found: Mapping[str, np.ndarray], floor: np.ndarray, chance: float) -> Figure:
-    """Loss on copies against the unit of the window, with the lowest possible loss and the loss by chance."""
-    made, axes = figure(6.4, 4.2)
-    ax = axes[0, 0]
-    unit = np.arange(1, len(floor) + 1)
-    ax.plot(unit, floor, color="black", lw=2.2, label="the best possible")
-    ax.axhline(chance, color="#888888", lw=0.9, ls=":", label="knowing nothing")
-    for number, (name, loss) in enumerate(found.items()):
-        ax.plot(unit, loss, color=COLOURS[number], ls=DASHES[number], lw=1.4, label=name)
-    log_axis(ax, "x", 0.9, len(floor) * 1.1, plain=True)
-    ax.set_ylim(-0.05 * chance, 1.45 * chance)
-    ax.set_xlabel("units of three tokens since the window began")
-    ax.set_ylabel("loss on copies (nats)")
-    ax.set_title("copies over 1, 2, 4, ... units: loss falls as far as a model remembers")
-    ax.legend(loc="upper right", ncols=2)
-    return made

@@ -243,8 +243,7 @@ def check(config: Config) -> None:
     """Raise :class:`Impossible` for an impossible combination of valid values."""
     train = config.train
     check_shared(config)
-    if train.bptt is not None:
-        _check_bptt(train.bptt, config)
+    check_bptt("train.bptt", train.bptt, config.model, "train.context_length", train.context_length)
     if config.data.batching == "streams" and not config.model.recurrent:
         raise Impossible(
             "data.batching",
@@ -319,15 +318,12 @@ def _check_float32(key: str, value: float) -> None:
         raise Impossible(key, f"{value} is not within float32, 1.2e-38 to 3.4e38")
 
 
-def _check_bptt(bptt: int, config: Config) -> None:
-    if not config.model.recurrent:
-        family = config.model.family
-        raise Impossible("train.bptt", f"the family '{family}' has no recurrence to truncate; allowed: null")
-    if bptt > config.train.context_length:
-        raise Impossible(
-            "train.bptt",
-            f"{bptt} steps are more than train.context_length; at most {config.train.context_length} is allowed",
-        )
+def check_bptt(key: str, bptt: int | None, family: Family, length: str, most: int) -> None:
+    """The part of :func:`check` on truncated back-propagation, for sequences of ``most`` steps, the value of a key."""
+    if bptt is not None and not family.recurrent:
+        raise Impossible(key, f"the family '{family.family}' has no recurrence to truncate; allowed: null")
+    if bptt is not None and bptt > most:
+        raise Impossible(key, f"{bptt} steps are more than {length}; at most {most} is allowed")
 
 
 def _divisors(n: int) -> str:

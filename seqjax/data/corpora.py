@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -95,13 +95,7 @@ def _load_english() -> Corpus:
 def _load_novels(data: Path) -> Corpus:
     from seqjax.data import novels
 
-    files = novels.texts(data, folders.cache_folder())
-    parts = split_texts(files)
-    splits = {
-        split: tuple(_document(_source(piece.file, "novels"), *piece, name=piece.file.name) for piece in pieces)
-        for split, pieces in parts.pieces.items()
-    }
-    return _corpus("novels", splits, [(file.name, file) for file in files], parts.rule, parts.notes)
+    return _of_texts("novels", novels.texts(data, folders.cache_folder()))
 
 
 def _load_public(name: str, data: Path) -> Corpus:
@@ -132,17 +126,21 @@ def _load_local(spec: str, data: Path) -> Corpus:
     name = printable(str(path.resolve()))
     if not files:
         raise UserError(f"{name} is empty: there is no text in it")
+    left_out = (f"left out: {found.left_out}",) if found.left_out else ()
+    return _of_texts(name, files, path.is_file() and len(files) == 1, left_out)
+
+
+def _of_texts(name: str, files: Sequence[TextFile], is_file: bool = False, notes: tuple[str, ...] = ()) -> Corpus:
+    """A corpus of texts, with their splits. Of a single file the document has the name of the corpus."""
     parts = split_texts(files)
-    single = path.is_file() and len(files) == 1
     splits = {
         split: tuple(
-            _document(_source(piece.file, name), *piece, name=name if single else piece.file.name) for piece in pieces
+            _document(_source(piece.file, name), *piece, name=name if is_file else piece.file.name) for piece in pieces
         )
         for split, pieces in parts.pieces.items()
     }
-    left_out = (f"left out: {found.left_out}",) if found.left_out else ()
     labelled = [(file.name if len(files) > 1 else "", file) for file in files]
-    return _corpus(name, splits, labelled, parts.rule, (*left_out, *parts.notes))
+    return _corpus(name, splits, labelled, parts.rule, (*notes, *parts.notes))
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -15,14 +15,14 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from seqjax.data.text import LINE_END
-from seqjax.data.trees import ARCHIVE_SUFFIXES, PACKED_SUFFIXES, Entry, allowed, choose, opened_archive, walk
+from seqjax.data.trees import ARCHIVE_SUFFIXES, PACKED_SUFFIXES, allowed, choose, opened_archive, walk
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.host.folders import make_folder
 from seqjax.host.pointers import HEAD_BYTES, refuse_pointer, refuse_pointer_file
@@ -238,7 +238,9 @@ def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
     shown = printable(str(path))
     try:
         with opened_archive(path) as (entries, open_entry):
-            texts, left_out = choose(entries) if path.name.lower().endswith(ARCHIVE_SUFFIXES) else _sole(entries)
+            texts, left_out = {printable(entry.name): entry for entry in entries}, ""
+            if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+                texts, left_out = choose(entries)
             numbers = {id(entry): (number, name) for number, (name, entry) in enumerate(texts.items())}
             files: list[Any] = [None] * len(texts)
             for entry in entries:  # in the archive's order: seeking back in a packed archive unpacks it from the start
@@ -258,10 +260,6 @@ def _unpack_into(folder: Path, path: Path) -> dict[str, Any]:
     except _STRANGE as error:
         raise UserError(f"{shown} cannot be unpacked here ({error}): unpack it yourself") from None
     return {"files": files, "left_out": left_out}
-
-
-def _sole(entries: Sequence[Entry]) -> tuple[dict[str, Entry], str]:
-    return {printable(entry.name): entry for entry in entries}, ""
 
 
 def _copy(file: BinaryIO, packing: str, target: Path) -> tuple[int, str]:

@@ -69,7 +69,8 @@ def schema_of(tree: Tree) -> type:
         name = _task_by_its_keys(tree.values)
     if is_own(name):
         found = own_tasks.shelf.known(name)
-        return own_tasks.absent(_without_targets(tree.values)) if found is None else found.Config
+        sections = {name: section for name, section in tree.values.items() if name not in TARGETS}
+        return own_tasks.absent(sections) if found is None else found.Config
     if name not in TASKS[1:]:
         said = "missing" if name is None else f"{name!r} is not allowed"
         raise UserError(
@@ -77,10 +78,6 @@ def schema_of(tree: Tree) -> type:
             f"your own{did_you_mean(str(name), TASKS[1:])}; text has no section task"
         )
     return task_module(name).Config
-
-
-def _without_targets(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: section for name, section in values.items() if name not in TARGETS}
 
 
 def _task_by_its_keys(values: Mapping[str, Any]) -> str | None:

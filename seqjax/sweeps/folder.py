@@ -194,12 +194,10 @@ def state(run_folder: Path) -> State:
     failures = read_failures(run_folder)
     reason = failures[-1]["reason"] if failures else ""
     result = runs.read_result(run_folder)
+    step = last_step(run_folder) if result is None else result["steps"]
     if result is not None:
-        return State(
-            run_folder.name, label, result["status"], result["steps"], config.train.steps, len(failures), reason
-        )
-    step = last_step(run_folder)
-    if runs.is_locked(run_folder):
+        name = result["status"]
+    elif runs.is_locked(run_folder):
         name = "running"
     elif failures and failures[-1]["given_up"]:
         name = "failed"

@@ -19,6 +19,7 @@ import numpy as np
 
 from seqjax.config import Config, RunConfig, program_key, run_id, task_name, to_dict
 from seqjax.errors import UserError
+from seqjax.host.disk import write_json
 from seqjax.host.numerics import pinned
 from seqjax.runs.config_file import validate
 from seqjax.runs.targets import training_flops_per_token, vocabulary_size
@@ -189,8 +190,6 @@ class Speeds:
         with contextlib.suppress(OSError):
             whole = self._read()
             whole.setdefault(self._machine, {}).update(self._measured)
-            from seqjax.host.disk import write_json
-
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._file, whole)
 

@@ -109,9 +109,9 @@ def row_of(run_folder: Path) -> dict[str, Any]:
     try:
         row = _of_result(run_folder, runs.read_config(run_folder))
         _check_types(run_folder / "result.json", row)
+        return row
     except UserError as error:
-        row = _of_damaged(run_folder, str(error))
-    return row
+        return _of_damaged(run_folder, str(error))
 
 
 def _of_damaged(run_folder: Path, reason: str) -> dict[str, Any]:

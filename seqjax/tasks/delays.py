@@ -16,9 +16,8 @@ import numpy as np
 import optax
 from pydantic import ConfigDict, Field, PositiveInt
 
-from seqjax.config import STRICT, WITHOUT_SEED, TaskConfig
+from seqjax.config import STRICT, WITHOUT_SEED, TaskConfig, check_bptt
 from seqjax.data.delays import delayed_copies, vocabulary_size
-from seqjax.families.family import Impossible
 from seqjax.layers.heads import SequenceModel, TokenEmbedding, TokenHead
 from seqjax.models.backbone import Backbone
 from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Tree, Where, count_parameters, found
@@ -55,12 +54,8 @@ class Config(TaskConfig):
 
 def check(config: Config) -> None:
     """Raise `Impossible` for settings that do not fit together."""
-    length, bptt = config.task.distance + 1, config.task.bptt
-    if bptt is not None and not config.model.recurrent:
-        family = config.model.family
-        raise Impossible("task.bptt", f"the family '{family}' has no recurrence to truncate; allowed: null")
-    if bptt is not None and bptt > length:
-        raise Impossible("task.bptt", f"{bptt} steps are more than task.distance + 1; at most {length} is allowed")
+    task = config.task
+    check_bptt("task.bptt", task.bptt, config.model, "task.distance + 1", task.distance + 1)
 
 
 def load(config: Config, where: Where = NOWHERE) -> None:

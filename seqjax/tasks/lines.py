@@ -8,7 +8,7 @@ all runs are in configs/tasks/lines.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -27,7 +27,7 @@ from seqjax.families import LSTM
 from seqjax.models import build_model
 from seqjax.models.accounting import count_parameters
 from seqjax.models.generation import generate
-from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, digest, found
+from seqjax.tasks.task import NOWHERE, Objective, Task, Where, digest, found
 from seqjax.tasks.text import next_token_loss, token_losses
 
 Tree = Any
@@ -111,14 +111,11 @@ def make_task(config: Config, data: Data) -> Task:
             given(evenly(validation[author], config.task.held_out), vocabulary.author(author)) for author in AUTHORS
         ]
 
-    def summary(scores: Sequence[Tree], final: bool) -> Found:
-        return found(float(np.mean(scores)))
-
     return Task(
         objective=objective,
         batch=partial(_batch, rows, config.train.seed, batch_size),
         held_out=held_out,
-        summary=summary,
+        summary=lambda scores, final: found(float(np.mean(scores))),
         final=lambda params: {"held_out": losses_of(model, params, vocabulary, validation, config.task.held_out)},
         evaluate_every=config.train.evaluate_every,
         parameters=count_parameters(config.model, vocabulary.size, width),

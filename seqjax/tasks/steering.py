@@ -276,13 +276,13 @@ def predict(
     targets_N, task = targets_of(config.data, stretches), config.task
     if task.stacked:
         batch = make_batch(config, drive, targets_N, scale)
-        return scale * _in_chunks(partial(_whole, model), params, batch["frames"], batch["known"])[:, 0, 0][None]
-    x_TxE = _in_chunks(partial(_encode, model), params, drive.frames_TxYxX[:, None, :, :, None])[:, 0]
+        return scale * _in_chunks(model, "__call__", params, batch["frames"], batch["known"])[:, 0, 0][None]
+    x_TxE = _in_chunks(model, "encode", params, drive.frames_TxYxX[:, None, :, :, None])[:, 0]
     last = max(stop for _, stop in stretches) - 1
     starts_W = np.unique(np.concatenate([targets_N - k + 1 for k in range(1, task.frames + 1)]))
     index_WxT = np.minimum(starts_W[:, None] + np.arange(task.frames), last)  # those after the target are not used
     known = _past(drive, index_WxT, task.past_steering) / np.float32(scale)
-    y_WxT = _in_chunks(partial(_read, model), params, x_TxE[index_WxT], known)[..., 0]
+    y_WxT = _in_chunks(model, "read", params, x_TxE[index_WxT], known)[..., 0]
     return scale * np.stack([y_WxT[np.searchsorted(starts_W, targets_N - k + 1), k - 1] for k in seen(task)])
 
 
@@ -298,25 +298,15 @@ def _scale(drive: Drive, parts: Parts) -> float:
     return float(max(np.concatenate([drive.steer_T[a:b] for a, b in parts.train]).std(), 1e-3))
 
 
-@partial(jax.jit, static_argnums=0)
-def _whole(model: VideoRegressor, params: Tree, frames: jax.Array, known: jax.Array) -> jax.Array:
-    return model.apply({"params": params}, frames, known)
+@partial(jax.jit, static_argnums=(0, 1))
+def _apply(model: VideoRegressor, method: str, params: Tree, *inputs: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, *inputs, method=method)
 
 
-@partial(jax.jit, static_argnums=0)
-def _encode(model: VideoRegressor, params: Tree, frames: jax.Array) -> jax.Array:
-    return model.apply({"params": params}, frames, method="encode")
-
-
-@partial(jax.jit, static_argnums=0)
-def _read(model: VideoRegressor, params: Tree, x: jax.Array, known: jax.Array) -> jax.Array:
-    return model.apply({"params": params}, x, known, method="read")
-
-
-def _in_chunks(apply: Any, params: Tree, *arrays: np.ndarray) -> np.ndarray:
-    """``apply`` to CHUNK rows at a time; the last call is filled up, so one compiled program is enough."""
+def _in_chunks(model: VideoRegressor, method: str, params: Tree, *arrays: np.ndarray) -> np.ndarray:
+    """A method of the model for CHUNK rows at a time; the last call is filled up, so one compiled program is enough."""
     n_rows, pieces = len(arrays[0]), []
     for start in range(0, n_rows, CHUNK):
         index = np.minimum(np.arange(start, start + CHUNK), n_rows - 1)
-        pieces.append(np.asarray(apply(params, *(a[index] for a in arrays))))
+        pieces.append(np.asarray(_apply(model, method, params, *(a[index] for a in arrays))))
     return np.concatenate(pieces)[:n_rows]

@@ -27,7 +27,7 @@ from seqjax.host.optional import need
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
 from seqjax.models.beam import beam_search
 from seqjax.models.seq2seq import Seq2Seq
-from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Where, count_parameters, digest, found
+from seqjax.tasks.task import NOWHERE, Objective, Task, Where, count_parameters, digest, found
 
 Tree = Any
 EVALUATION_ROWS = 100
@@ -176,24 +176,18 @@ def make_task(config: Config, data: Translation) -> Task:
     batches = [batch for _, batch in ordered_batches(validation, EVALUATION_ROWS)]
     objective = make_objective(config, model)
 
-    def batch(step: int) -> dict[str, np.ndarray]:
-        return weighted(draw(step))
-
-    def summary(scores: Sequence[tuple[Any, Any]], final: bool) -> Found:
-        return found(_mean(scores))
-
     def final(params: Tree) -> dict[str, Any]:
-        found = {"longer_than_max_length": left_out} if left_out else {}
-        found |= {"repeats": data.pairs.repeats} if any(data.pairs.repeats.values()) else {}
+        said = {"longer_than_max_length": left_out} if left_out else {}
+        said |= {"repeats": data.pairs.repeats} if any(data.pairs.repeats.values()) else {}
         if not test_pairs:
-            return found
-        return found | {"test": test(translation, params, test_pairs) | per_token(translation, params, test_pairs)}
+            return said
+        return said | {"test": test(translation, params, test_pairs) | per_token(translation, params, test_pairs)}
 
     return Task(
         objective=objective,
-        batch=batch,
+        batch=lambda step: weighted(draw(step)),
         held_out=lambda final: batches,
-        summary=summary,
+        summary=lambda scores, final: found(_mean(scores)),
         final=final,
         evaluate_every=config.train.evaluate_every,
         parameters=count_parameters(objective, ("encoder", "decoder")),
@@ -240,10 +234,6 @@ def _losses(model: Seq2Seq, params: Tree, batch: dict[str, jax.Array]) -> tuple[
     return jnp.where(mask_BxT, loss_BxT, 0.0).sum(), mask_BxT.sum()
 
 
-def _mean_loss(model: Seq2Seq, params: Tree, batches: Sequence[dict[str, np.ndarray]]) -> float:
-    return _mean(jax.device_get([_losses(model, params, batch) for batch in batches]))
-
-
 def _mean(found: Sequence[tuple[Any, Any]]) -> float:
     return float(sum(float(total) for total, _ in found) / sum(int(count) for _, count in found))
 
@@ -251,8 +241,8 @@ def _mean(found: Sequence[tuple[Any, Any]]) -> float:
 def per_token(translation: Translation, params: Tree, pairs: Sequence[Pair]) -> dict[str, float]:
     """{"loss": nats per target token, end mark included}, teacher-forced and without smoothing."""
     tokens = tokenized(pairs, translation.vocabulary, translation.config.task.max_length)
-    batches = [batch for _, batch in ordered_batches(tokens, EVALUATION_ROWS)]
-    return {"loss": _mean_loss(translation.model, params, batches)}
+    losses = [_losses(translation.model, params, batch) for _, batch in ordered_batches(tokens, EVALUATION_ROWS)]
+    return {"loss": _mean(jax.device_get(losses))}
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
