@@ -20,6 +20,7 @@ from seqjax.families.mingru import MinGRU
 from seqjax.families.minlstm import MinLSTM
 from seqjax.families.mlstm import MLSTM
 from seqjax.families.recurrent import Recurrent
+from seqjax.families.retention import Retention
 from seqjax.families.rg_lru import RGLRU
 from seqjax.families.slstm import SLSTM
 from seqjax.families.stacked import Stacked
@@ -32,7 +33,7 @@ FAMILIES: dict[str, type[Family]] = {
     for family in (
         *(LSTM, Transformer, GRU, Elman, Window),
         *(MinGRU, MinLSTM, RGLRU),  # a vector for a state, without the state in its gates
-        *(Mamba2, MLSTM, SLSTM, GatedDeltaNet),  # a matrix for a state, and the mLSTM's companion
+        *(Mamba2, MLSTM, SLSTM, GatedDeltaNet, Retention),  # a matrix for a state, and the mLSTM's companion
     )
 }
 """By name, in the order of figures."""
@@ -137,5 +138,5 @@ def lighter(colour: str, share: float) -> str:
 
 
 __all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "SLSTM", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
-__all__ += ["MinLSTM", "Recurrent", "Stacked", "Transformer", "Window"]
+__all__ += ["MinLSTM", "Recurrent", "Retention", "Stacked", "Transformer", "Window"]
 __all__ += ["family_of", "history", "hues_of", "in_order", "kind_of", "known", "label_of", "labels_of", "own"]

@@ -20,6 +20,7 @@ SMALL = {
     "mlstm": {"n_heads": 2},
     "gated_deltanet": {"n_heads": 2},
     "slstm": {"n_heads": 2},
+    "retention": {"n_heads": 2},
 }
 
 
@@ -65,6 +66,7 @@ def test_counts_are_the_published_ones():
         "mamba2": (mamba2, 5 * (E + 2 * K) + 3 * N + E, 4 * E * K, E * K + 3 * (E + 2 * K)),
         "mlstm": (mlstm, 5 * E + 2 * E + 2 * N, 4 * E * E // N + 2 * E, E * E // N + E + N + 3 * E),
         "slstm": (8 * D * D // N, 4 * D + 5 * D + D, 0, 4 * D + 3 * D),
+        "retention": (8 * D * D, 0, 4 * 2 * D * D // N, 2 * D * D // N + 1),
         "gated_deltanet": (delta, 5 * (2 * keys + values) + 2 * N + values // N, 6 * keys * values // N,
                            keys * values // N + 3 * (2 * keys + values)),
     }  # fmt: skip
@@ -76,7 +78,7 @@ def test_counts_are_the_published_ones():
         assert state_size(family, T) == state, name
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["mamba2", "mlstm", "slstm", "gated_deltanet"])
 def test_gates_at_the_start_are_those_published(name):
     params = jax.jit(family_of(name, d_model=64, n_heads=32).init_mixer)(jax.random.key(0))
     if name == "slstm":
@@ -103,6 +105,25 @@ def test_negative_eigenvalues_double_the_strength_of_writes():
     one, two = jax.jit(lambda: (strength(False), strength(True)))()
     np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
     assert (0 < one).all() and (one < 1).all()
+
+
+def test_retention_is_its_parallel_form():
+    """Sun et al., equation 5, in complex numbers: sums over all pairs of g^(i - j) (q_i . k_j) v_j."""
+    family = family_of("retention")
+    x_BxTxD = random_like(np.zeros((B, T, D)), 1, scale=1.0)
+    params = random_like(jax.eval_shape(family.init_mixer, jax.random.key(0)))
+    got, _, _ = jax.jit(lambda p, x: family.mix(p, x, family.mixer_state(B), None, "float32", None))(params, x_BxTxD)
+    W_in, W_out, x = (np.asarray(a, np.float64) for a in (params["W_in"], params["W_out"], x_BxTxD))
+    q, k, v, z = (a.reshape(B, T, 2, -1) for a in np.split(x @ W_in, [D, 2 * D, 4 * D], axis=-1))
+    turns_TxK = np.exp(1j * np.arange(T)[:, None] * 10000.0 ** (-np.arange(0, 4, 2) / 4))
+    q, k = ((a[..., :2] + 1j * a[..., 2:]) * turns_TxK[:, None] for a in (q, k))
+    ages, y = np.arange(T)[:, None] - np.arange(T), np.zeros_like(v)
+    for n, g in enumerate((1 - 1 / 32, 1 - 1 / 64)):
+        D_IxJ = np.where(ages >= 0, g ** np.maximum(ages, 0), 0.0)
+        y[:, :, n] = ((q[:, :, n] @ k[:, :, n].conj().swapaxes(1, 2)).real / 2 * D_IxJ) @ v[:, :, n]
+    y /= np.sqrt(np.mean(y * y, axis=-1, keepdims=True) + 1e-5)
+    want = (y * z / (1 + np.exp(-z))).reshape(B, T, -1) @ W_out
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def torch_mamba2(family):
