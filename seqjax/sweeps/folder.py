@@ -74,7 +74,8 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
 def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
     """Refuse a folder with runs of another sweep: its table would mix two experiments.
 
-    A sweep may get new points, seeds and rates. With a search, a run at any learning rate is of this sweep.
+    A sweep may get new points, seeds and rates. With a search, a run at any learning rate is of this sweep. So is a
+    run that ``--only`` leaves out.
 
     Raises:
         UserError: a run of another sweep is in the folder.
@@ -82,6 +83,7 @@ def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> Non
     if not folder.is_dir():
         return
     own = {_kind(run.config, sweep) for run in planned}
+    own |= {_kind(sweep.plan(point).config, sweep) for point in sweep.left_out}
     for path in sorted(path.parent for path in folder.glob("*/config.json")):
         if _kind(runs.read_config(path), sweep) not in own:
             raise UserError(

@@ -92,6 +92,7 @@ class Sweep:
         places: dotted key of an axis -> file and line.
         search: options of the search, or None.
         horizons: tokens of the branches and the trunk of every point, rising; empty: runs share no steps.
+        left_out: the points of the file that ``--only`` leaves out.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Sweep:
     places: dict[str, str] = field(default_factory=dict)
     search: SearchOptions | None = None
     horizons: tuple[float, ...] = ()
+    left_out: tuple[dict[str, Any], ...] = ()
 
     def plan(self, point: Mapping[str, Any]) -> Planned:
         """The run at one point: its values over the base, resolved and validated.
@@ -204,7 +206,9 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     reader = Axes(file)
     parts = [reader.listed(axes["list"]), reader.zipped(axes["zip"]), reader.gridded(axes["grid"])]
     points = [reader.joined(combination) for combination in itertools.product(*parts)]
-    points = chosen(reader.branched(points, horizons, trunk_place), taken(options, "only"))
+    everything = reader.branched(points, horizons, trunk_place)
+    points = chosen(everything, taken(options, "only"))
+    left_out = tuple(point for point in everything if point not in points)
     bases = {point.get(BASE) for point in points}
     if base is not None and bases != {None}:
         raise UserError(f"{file.place(BASE)}: base: is given for all runs and as an axis; take one away")
@@ -223,7 +227,7 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     shared = overlay(file, options_tree(options, schema=schema))
     tree = overlay(below, shared)
     tree.source = str(path)
-    return Sweep(path.stem, tree, below, shared, points, reader.places, search, horizons)
+    return Sweep(path.stem, tree, below, shared, points, reader.places, search, horizons, left_out)
 
 
 def _tells(key: str) -> bool:

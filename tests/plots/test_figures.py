@@ -44,7 +44,7 @@ def test_a_line_shows_its_points_its_law_and_its_constants() -> None:
     np.testing.assert_allclose(residuals[0].get_ydata(), 100 * np.expm1(found["lstm"].residuals))
     (legend,) = made.legends
     words = [text.get_text() for text in legend.get_texts()]
-    assert "LSTM: 12 points\nL = 5." in words[0] and "(N / 1e6)^-0.08" in words[0] and " to " in words[0]
+    assert "LSTM: 12 points\nL = 3.972" in words[0] and "(N / 1e6)^-0.08" in words[0] and " to " in words[0]
     made.draw_without_rendering()
     boxes = [part.get_window_extent() for part in (legend, top.title, top)]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))  # text is never over data

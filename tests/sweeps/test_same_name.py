@@ -48,6 +48,7 @@ SAME = {
     "more rates": (SEARCH, SEARCH.replace("1e-2]", "1e-2, 3e-2]"), {}),
     "fewer rates of a search": (SEARCH.replace("1e-2]", "1e-2, 3e-2]"), SEARCH, {}),
     "an option that changes nothing": (GRID, GRID, {"train.steps": 5}),
+    "some of its runs": (GRID, GRID, {"only.train.seed": 1}),
 }  # fmt: skip
 
 
@@ -65,6 +66,7 @@ OTHER = {
     "another seed": (BASE, BASE, {"train.seed": 1}),
     "fewer seeds": (GRID, GRID.replace("[0, 1]", "[0]"), {}),
     "another family": (BASE, BASE + "grid: {model.family: [gru]}\n", {}),
+    "some of other runs": (GRID, GRID + "train: {steps: 6}\n", {"only.train.seed": 1}),
     "another seed of a search": (SEARCH, SEARCH, {"train.seed": 1}),
     "other fixed rates": (BASE + "grid: {optimizer.learning_rate: [1e-3]}\n",
                           BASE + "grid: {optimizer.learning_rate: [1e-2]}\n", {}),
