@@ -201,10 +201,13 @@ def fields_help() -> str:
         above = f"model, for {', '.join(schema['families'])}" if section == "model" else section
         if above != heading:
             heading = above
-            lines += ["", f"  {above}:"]
-        lines.append(f"    --{key.replace('_', '-')} {_kind(schema)}")
+            lines += ["", *textwrap.wrap(f"{above}:", width, initial_indent="  ", subsequent_indent="    ")]
+        flag = f"    --{key.replace('_', '-')}"
         default = "" if "default" not in schema or "const" in schema else f" [{_word(schema['default'])}]"
         text = f"{schema.get('description', '')}{default}"
+        if len(whole := f"{flag} {_kind(schema)}") > width:
+            whole, text = flag, f"one of {_kind(schema)[1:-1].replace(',', ', ')}. {text}"
+        lines.append(whole)
         lines += textwrap.wrap(text, width, initial_indent=" " * 10, subsequent_indent=" " * 10)
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@
     list:                              # one run each, or one for each
       - {model.family: lstm, grid: {train.bptt: [8, 16]}}     # of its grid
       - {model.family: transformer, model.n_layers: 2}
-    search: {rates: [1e-3, 3e-3, 1e-2], transfer: size.non_embedding}     # learning rates
+    search: {rates: [1e-3, 3e-3, 1e-2], transfer: size.non_embedding}
     horizon: {trunk: 5e7, branches: [3e6, 5e7]}   # shared first steps
 
 An axis may be any dotted key. ``size.non_embedding`` takes the width whose number of parameters is nearest.
