@@ -116,7 +116,7 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0, window: float
     ]
     rng = np.random.default_rng(seed)
     drawn, lost = _refits(whole, bootstrap, rng)
-    if not drawn.shape[1]:
+    if np.isnan([p.noise for p in whole]).all():
         flags.append(f"isoflop: no parabola is fitted to more than three sizes, so there is no interval: {_WIDER}")
     if max(lost) > OFTEN:
         often = [(share, p.flops) for share, p in zip(lost, whole, strict=True) if share > OFTEN]

@@ -137,6 +137,9 @@ def test_on_wide_grids_the_parabola_sees_the_window_only() -> None:
 def test_a_window_has_four_sizes_at_least_and_narrow_grids_are_taken_whole() -> None:
     wide = isoflops(curves(np.log(8.0) * np.arange(-3, 3), 2 + 0.02 * np.arange(-3, 3) ** 2), 0)
     assert wide.profiles[0].window.sum() == 4
+    assert not any("so there is no interval" in flag for flag in wide.flags)  # none was asked for
+    three = isoflops(curves(np.log(2.0) * np.arange(-1, 2), np.array([2.1, 2.0, 2.1])), 100)
+    assert np.isnan(three.params.interval).all() and "so there is no interval" in three.flags[-1]
     off_center = np.log(2.0) * np.arange(-1, 4)  # a factor 16 in all
     assert isoflops(curves(off_center, 2 + 0.02 * off_center**2), 0).profiles[0].window.all()
 
