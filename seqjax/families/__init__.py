@@ -86,9 +86,12 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def hues_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each family. The user's own without a colour get one of `HUES_OF_OWN`, in order."""
-    others = [name for name in in_order(names) if name not in FAMILIES]
-    in_turn = {name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(others)}
+    """A colour for each family. The user's own without a colour get those of `HUES_OF_OWN` that are free, in order."""
+    there = in_order(names)
+    others = [name for name in there if name not in FAMILIES]
+    taken = {FAMILIES[name].colour for name in there if name in FAMILIES}
+    free = [hue for hue in HUES_OF_OWN if hue not in taken] or HUES_OF_OWN
+    in_turn = {name: free[number % len(free)] for number, name in enumerate(others)}
     theirs = {name: own.look_of(name).get("colour", hue) for name, hue in in_turn.items()}
     return {name: kind.colour for name, kind in FAMILIES.items()} | theirs
 
