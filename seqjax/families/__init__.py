@@ -118,16 +118,18 @@ def _rank(family: str, form: str) -> int:
 def hues_of(names: Iterable[str]) -> dict[str, str]:
     """A colour for each family, the same in all figures. Forms after the first are lighter.
 
-    The user's own families without a colour get one of `HUES_OF_OWN`, in order.
+    The user's own families without a colour get those of `HUES_OF_OWN` that are free, in order.
     """
     found = {name: kind.colour for name, kind in FAMILIES.items()}
     ordered = in_order(names)
-    own_ones = [name for name in ordered if _parts(name)[0] not in FAMILIES]
     for name in ordered:
         family, form = _parts(name)
         if family in FAMILIES:
             found[name] = lighter(FAMILIES[family].colour, min(0.45 * _rank(family, form), 0.75))
-    in_turn = {name: HUES_OF_OWN[number % len(HUES_OF_OWN)] for number, name in enumerate(own_ones)}
+    taken = {found[name] for name in ordered if name in found}
+    free = [hue for hue in HUES_OF_OWN if hue not in taken] or HUES_OF_OWN
+    others = [name for name in ordered if name not in found]
+    in_turn = {name: free[number % len(free)] for number, name in enumerate(others)}
     return found | {name: own.look_of(name).get("colour", hue) for name, hue in in_turn.items()}
 
 

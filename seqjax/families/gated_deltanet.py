@@ -50,7 +50,7 @@ class GatedDeltaNet(MatrixState):
     """Writes of strength up to 2: a step can reverse what it finds."""
 
     label: ClassVar[str] = "Gated DeltaNet"
-    colour: ClassVar[str] = "#882255"
+    colour: ClassVar[str] = "#000000"
     rule: ClassVar = DELTA
 
     @property

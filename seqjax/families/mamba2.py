@@ -48,7 +48,7 @@ class Mamba2(MatrixState):
     """K, rows of a head's state."""
 
     label: ClassVar[str] = "Mamba-2"
-    colour: ClassVar[str] = "#44AA99"
+    colour: ClassVar[str] = "#0000CC"
     rule: ClassVar = GATED
     published_mlp: ClassVar = PublishedMLP("none", bias=True)  # of the convolution
 

@@ -49,7 +49,7 @@ class MLSTM(MatrixState):
     """LSTM with a matrix-valued cell (xLSTM)."""
 
     label: ClassVar[str] = "mLSTM"
-    colour: ClassVar[str] = "#332288"
+    colour: ClassVar[str] = "#661100"
     states: ClassVar = ("S", "n")
     rule: ClassVar = EXPONENTIAL
     published_mlp: ClassVar = PublishedMLP("none", bias=True)  # of the convolution

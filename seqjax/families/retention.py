@@ -42,7 +42,7 @@ class Retention(MatrixState):
     """Matrix state with constant gates."""
 
     label: ClassVar[str] = "RetNet"
-    colour: ClassVar[str] = "#999933"
+    colour: ClassVar[str] = "#AACC88"
     rule: ClassVar = GATED
     published_mlp: ClassVar = PublishedMLP("gelu", 2)
 

@@ -52,7 +52,7 @@ class SLSTM(Stacked):
     """N, heads; only units of the same head see each other's last output. Also heads of attention blocks."""
 
     label: ClassVar[str] = "sLSTM"
-    colour: ClassVar[str] = "#661100"
+    colour: ClassVar[str] = "#882255"
     states: ClassVar = ("h", "c", "n")
     published_mlp: ClassVar = PublishedMLP("geglu", 4 / 3)
     backprop: ClassVar = None
