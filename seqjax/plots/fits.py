@@ -34,6 +34,7 @@ from seqjax.plots.style import (
     widened,
 )
 
+MANY = 5  # budgets whose names would cover the profiles
 HALF = 48  # letters of a legend that fit half of a figure
 FAR = 10.0  # a crossing within this factor of the data is inside the axes
 
@@ -88,9 +89,13 @@ def footnote(fits: Sequence[Fit]) -> str:
 def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     first = next(iter(fits.values()))
     name = first.law.variables[0]
-    made, axes = figure(6.4, 6.0 + 0.3 * (len(fits) // 2), nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    top, bottom = axes[:, 0]
     xs = np.concatenate([fit.points.variables[name] for fit in fits.values()])
+    labels = {group: label_of(fit, group, reference(xs)) for group, fit in fits.items()}
+    widest = max(len(line) for label in labels.values() for line in label.split("\n"))
+    columns = 2 if widest < HALF and len(fits) > 1 else 1
+    height = 6.0 + 0.33 * (len(fits) / columns - 1)
+    made, axes = figure(6.4, height, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    top, bottom = axes[:, 0]
     losses = np.concatenate([fit.points.loss for fit in fits.values()])
     low, high = widened(xs)
     crosses = crossing is not None and crossing.x is not None and low / FAR < crossing.x < high * FAR
@@ -102,7 +107,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
         colour, marker, dash = looks[group]
         x = fit.points.variables[name]
         predicted = fit.predict(**{name: line})
-        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=label_of(fit, group, reference(xs)))
+        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=labels[group])
         top.fill_between(line, predicted.low, predicted.high, color=colour, alpha=0.15, lw=0)
         top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
         bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
@@ -113,9 +118,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     # matplotlib's own wrapping reads "$" as mathematics
     verdict = [textwrap.fill(shown(crossing.verdict, 300), 74)] if crossing is not None else []
     top.set_title("\n".join([greek(first.law.equation), *verdict]))
-    handles, labels = top.get_legend_handles_labels()
-    narrow = max(len(line) for label in labels for line in label.split("\n")) < HALF
-    made.legend(handles, labels, loc="outside upper center", ncols=2 if narrow and len(fits) > 1 else 1)
+    made.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     _residual_axis(bottom)
     bottom.set_xlabel(NAMES[name])
     made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
@@ -163,7 +166,7 @@ def _draw_surface(fit: Fit) -> Figure:
             plane.fill(
                 around, np.concatenate([budgets, budgets[::-1]]) / 6.0 / around, color="#111111", alpha=0.12, lw=0
             )
-        plane.legend(loc="upper left")
+        plane.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))  # above the axes
     log_axis(plane, "x", x_low, x_high, name=first)
     log_axis(plane, "y", y_low, y_high, name=second)
     plane.set_xlabel(NAMES[first])
@@ -219,7 +222,10 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     left.set_xlabel(NAMES["params"])
     left.set_ylabel(NAMES["loss"])
     left.set_title("runs of equal compute, parabolas in log N, minima (stars)")
-    left.legend(loc="upper right")
+    if len(found.profiles) > MANY:
+        made.legend(*left.get_legend_handles_labels(), loc="outside right upper")
+    else:
+        left.legend(loc="upper right")
     low, high = widened(found.params.x, 0.15)
     line = np.geomspace(low, high, 50)
     a, (a_low, a_high) = found.params.exponent, found.params.interval

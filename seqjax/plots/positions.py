@@ -12,7 +12,7 @@ from seqjax.laws.position import Plateau, binned, power_words
 from seqjax.plots.labels import looks_of
 from seqjax.plots.style import DASHES, NAMES, figure, log_axis, shown, styled, widened
 
-INSIDE = 4  # curves whose legend is drawn inside the axes; that of more stands beside them
+ABOVE = 4  # curves whose legend stands above the axes; that of more stands beside them
 
 
 @styled
@@ -28,7 +28,7 @@ def draw_positions(
         curves: name -> losses and standard errors at positions 1, 2, ...
         groups: name -> family and number of parameters; None: each curve has a look of its own.
     """
-    many = len(curves) > INSIDE
+    many = len(curves) > ABOVE
     made, axes = figure(9.6 if many else 6.4, max(4.6, 0.3 * len(curves)))
     ax = axes[0, 0]
     groups = groups or {name: (name, 1.0) for name in curves}
@@ -58,10 +58,8 @@ def draw_positions(
     log_axis(ax, "y", *widened(np.concatenate(losses), 0.1), plain=True)
     ax.set_xlabel(NAMES["position"])
     ax.set_ylabel(NAMES["loss"])
-    if many:
-        made.legend(loc="outside right upper", fontsize=7)
-    else:
-        ax.legend(loc="upper right")
+    where = {"loc": "outside right upper", "fontsize": 7} if many else {"loc": "outside upper center", "ncols": 2}
+    made.legend(**where)
     return made
 
 
