@@ -175,7 +175,8 @@ def record(data: Path, target: Path, kept: Path) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for name in (*KEPT, *sorted(path.name for path in target.glob("map-*"))):
         source = data / name if (data / name).is_file() else target / name
-        shutil.copyfile(source, kept / name)
+        if source.is_file():  # with fewer than three sizes there are no fits
+            shutil.copyfile(source, kept / name)
     print(f"recorded in {kept}")
 
 

@@ -6,6 +6,7 @@ Tables are run tables (:mod:`seqjax.sweeps.table`). Curves map a run id to (toke
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str) -> Fig
     made, axes = figure(10.4, 4.8, ncols=2)
     _draw_sizes(axes[0, 0], chosen)
     _draw_positions(axes[0, 1], comparison)
-    made.supxlabel(note, fontsize=7, color="#555555", x=0.01, ha="left")
+    made.supxlabel(textwrap.fill(note, 190), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 

@@ -43,10 +43,11 @@ class Map:
         return draw_map(self.surfaces, (LSTM, self.form), list(self.by_law))
 
     def sentences(self, budget: str = "tokens") -> list[str]:
-        """Where this form overtakes the LSTM, a sentence for each size."""
-        read = self.direct[budget] or self.by_law[budget]
-        names = label_of(self.form), label_of(LSTM)
-        return [f"With {_short(place.params)} parameters the {_said(place, names, UNITS[budget])}." for place in read]
+        """Where this form overtakes the LSTM, a sentence for the sizes of which the same is true."""
+        names, sizes = (label_of(self.form), label_of(LSTM)), {}
+        for place in self.direct[budget] or self.by_law[budget]:
+            sizes.setdefault(_said(place, names, UNITS[budget]), []).append(_short(place.params))
+        return [f"With {' and '.join(params)} parameters the {said}." for said, params in sizes.items()]
 
 
 def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
@@ -121,7 +122,7 @@ def _said(place: Place, names: tuple[str, str], unit: str) -> str:
     first, last = place.span
     overtakes = place.order == names[::-1]
     if place.beyond or not 0 < place.x < float("inf"):
-        return f"{place.verdict}, from {_short(first)} to {_short(last)} {unit}"
+        return f"{place.verdict}, against the {names[0]}, from {_short(first)} to {_short(last)} {unit}"
     low = f"less than {_short(first)}" if place.low < first else _short(place.low)
     high = f"more than {_short(last)}" if place.high > last else _short(place.high)
     known = "noise unknown" if np.isnan(place.low) else f"95 %: {low} to {high}"

@@ -255,7 +255,7 @@ def _edges(edges: Sequence[Mapping[str, Any]]) -> str:
 
 def _corpus(m: Material) -> str:
     first = m.chosen.iloc[0]
-    budgets = sorted({float(f"{tokens:.2g}") for tokens in m.horizons["tokens"].astype(float)})
+    budgets = sorted({float(f"{tokens:.2g}") for tokens in m.chosen["tokens"].astype(float)})
     spent = " and ".join(si(budget).strip() for budget in budgets)
     return (
         f"corpus '{first['data.corpus']}', tokenizer {first['data.tokenizer']} "
@@ -265,9 +265,9 @@ def _corpus(m: Material) -> str:
 
 
 def _machine(m: Material) -> str:
-    hardware = m.where["hardware"]
+    hardware, cores = m.where["hardware"], m.where["cores"]
     on = "" if hardware["platform"] == "cpu" else f"{hardware['devices']} x {hardware['device']}, "
-    return f"{on}{hardware['processor']}, {m.where['cores']} cores"
+    return f"{on}{hardware['processor']}, {cores} core{'s' * (cores != 1)}"
 
 
 def _where(m: Material) -> str:
