@@ -60,10 +60,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("command line: --text '': is empty")
     shared.configs_of_runs(options.folders, rest, options.trust_code)
     runs = [seqjax.open(path, checkpoint=options.checkpoint, corpus=options.corpus) for path in options.folders]
-    for run in runs:
-        if options.layer is not None and not 1 <= options.layer <= run.config.model.n_layers:
-            layers = run.config.model.n_layers
-            raise UserError(f"command line: --layer {options.layer}: {run.folder} has layers 1 to {layers}")
     from seqjax.plots.inspection import draw_inspection
     from seqjax.plots.style import check_name, save
 
@@ -77,6 +73,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
                 f"{runs[0].folder}; one axis of tokens needs one tokenizer"
             )
     found = [run.trace(options.text) for run in runs]
+    for run, one in zip(runs, found, strict=True):
+        if options.layer is not None and not 1 <= options.layer <= (layers := _layers(run, one)):
+            raise UserError(f"command line: --layer {options.layer}: {run.folder} has layers 1 to {layers}")
     names = _names(runs)
     print(_table(names, runs, found))
     for run, one in zip(runs, found, strict=True):
@@ -95,6 +94,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             disk.write_json(options.json, {"text": options.text, "tokens": tokens, "runs": records})
         print(f"numbers: {options.json}")
     return 0
+
+
+def _layers(run: OpenRun, found: Trace) -> int:
+    """L; in a hybrid the layers of the rarer kind, since each kind counts its own."""
+    inside = found.inside
+    shown = [inside.attention_LxNxTxT, *inside.states_LxTxH.values()]
+    return min([run.config.model.n_layers, *(len(array) for array in shown if array is not None)])
 
 
 def _names(runs: list[OpenRun]) -> list[str]:

@@ -2,15 +2,15 @@
 
     f_t = sigmoid(W_f x_t + b_f)                     forget gate
     i_t = sigmoid(W_i x_t + b_i)                     input gate
-    c_t = g(W_c x_t + b_c)                           candidate
+    n_t = g(W_n x_t + b_n)                           candidate
     f'_t = f_t / (f_t + i_t),    i'_t = i_t / (f_t + i_t)
-    h_t = f'_t * h_{t-1} + i'_t * c_t
+    h_t = f'_t * h_{t-1} + i'_t * n_t
 
 With `positive`, g(u) = u + 1/2 for u >= 0 and sigmoid(u) below, so the state is positive. That is the paper's form in
 logarithms (appendix B); the scan here needs none. Without it g(u) = u, as in section 3.2.
 
 f' is computed as sigmoid(log f - log i), which is exact where both gates are nearly closed. Parameters and state: see
-`Diagonal`, with the gates f, i, c. The published block has a GELU MLP of width 4 D, and biases. Vectors are rows here,
+`Diagonal`, with the gates f, i, n. The published block has a GELU MLP of width 4 D, and biases. Vectors are rows here,
 so the code has x W where the equations have W x.
 """
 
@@ -38,12 +38,12 @@ class MinLSTM(Diagonal):
 
     label: ClassVar[str] = "minLSTM"
     colour: ClassVar[str] = "#E69F00"
-    gates: ClassVar = ("f", "i", "c")
+    gates: ClassVar = ("f", "i", "n")
     published_mlp: ClassVar = PublishedMLP("gelu", 4, bias=True)
 
-    def factors(self, f_TxBxR: Array, i_TxBxR: Array, c_TxBxR: Array) -> tuple[Array, Array, dict[str, Array]]:
-        """f' and i' c."""
+    def factors(self, f_TxBxR: Array, i_TxBxR: Array, n_TxBxR: Array) -> tuple[Array, Array, dict[str, Array]]:
+        """f' and i' n."""
         lead = jax.nn.log_sigmoid(f_TxBxR) - jax.nn.log_sigmoid(i_TxBxR)
         f, i = jax.nn.sigmoid(lead), jax.nn.sigmoid(-lead)
-        c = positive(c_TxBxR) if self.positive else c_TxBxR
-        return f, i * c, {"f": f, "i": i, "c": c}
+        n = positive(n_TxBxR) if self.positive else n_TxBxR
+        return f, i * n, {"f": f, "i": i, "n": n}

@@ -140,7 +140,7 @@ class RGLRU(Diagonal):
         self, params: Params, u_BxTxR: Array, state: State, mask_BxT: Array | None, dtype: DTypeLike,
         watched: Watch | None,
     ) -> tuple[Array, State, dict[str, Array]]:  # fmt: skip
-        """The RG-LRU: h_TxBxR, "h" and "begun" of the next state, and when watched h, a, r and i."""
+        """The RG-LRU: h_TxBxR, "h" and "begun" of the next state, and when watched h, a and i."""
         u_TxBxR = u_BxTxR.swapaxes(0, 1)
         mask_TxB = jnp.ones(u_TxBxR.shape[:2], bool) if mask_BxT is None else mask_BxT.T
         r_TxBxR, i_TxBxR = jax.nn.sigmoid(self.gates_of(params, u_TxBxR, dtype))
@@ -150,7 +150,7 @@ class RGLRU(Diagonal):
         scale_TxBxR = jnp.where(is_first_TxB[:, :, None], 1.0, bounded_sqrt(-jnp.expm1(2 * log_a_TxBxR)))
         h_TxBxR = self.recur(a_TxBxR, scale_TxBxR * i_TxBxR * u_TxBxR, state, mask_BxT, watched)
         begun_B = jnp.maximum(state["begun"], mask_TxB.any(axis=0).astype(state["begun"].dtype))
-        seen = {} if watched is None else {"h": h_TxBxR, "a": a_TxBxR, "r": r_TxBxR, "i": i_TxBxR}
+        seen = {} if watched is None else {"h": h_TxBxR, "a": a_TxBxR, "i": i_TxBxR}
         return h_TxBxR, {"h": h_TxBxR[-1], "begun": begun_B}, seen
 
     def gates_of(self, params: Params, u_TxBxR: Array, dtype: DTypeLike) -> Array:

@@ -25,9 +25,10 @@ NAMES = {
     "r": "reset gate r",
     "z": "update gate z",
     "n": "candidate n",
+    "a": "decay a",
 }
 SIGNED = ("c", "h", "g", "n")
-ORDER = "hcfigozrn"  # output, cell state, gates
+ORDER = "hcfigozrna"  # output, cell state, gates
 LABEL_INCHES = 0.12  # of one label of an axis
 
 
@@ -136,7 +137,8 @@ def _draw_units(ax: Axes, bar: Axes, reading: Reading, name: str, layer: int | N
     chosen = liveliest(reading.states_LxTxH["h"][index], units)
     values_UxT = _arrays(reading)[name][index][:, chosen].T
     if name in SIGNED:
-        reach = 1.0 if name != "c" else float(np.abs(values_UxT).max()) or 1.0
+        largest = float(np.abs(values_UxT).max())
+        reach = largest or 1.0 if name == "c" else max(1.0, largest)  # a linear recurrence is not bounded by 1
         look = {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach}
     else:
         look = {"cmap": "cividis", "vmin": 0.0, "vmax": 1.0}

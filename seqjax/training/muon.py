@@ -16,6 +16,8 @@ arXiv 2502.16982, section 2.2).
     W_o NxKxD             one, NK x D
     W_in, W_gate, W_out   one each
     a window's W kxDxF    one, kD x F
+    W_gates, W_in DxGxR   G, D x R
+    W_blocks GxNxKxK      G N, K x K
 
 Each layer of a stack has its own matrices. Adam updates embeddings, readouts, heads of tasks, positions, biases, gains
 and arrays of any other form, such as convolutions.
@@ -38,8 +40,11 @@ from seqjax.models.accounting import group_of
 RMS = 0.2
 """Root mean square of AdamW's updates. Muon's are scaled to it."""
 NEWTON_SCHULZ_STEPS = 5
-ROLES = {"W_qkv": "ibcc", "W_kv": "ibcc", "W_q": "icc", "W_o": "iic", "W": "iic"}
-"""Role of each axis, by the parameter's name: i input, c output, b index of the matrix."""
+ROLES = {
+    "W_qkv": "ibcc", "W_kv": "ibcc", "W_q": "icc", "W_o": "iic", "W": "iic", "W_gates": "ibc", "W_in": "ibc",
+    "W_blocks": "bbic",
+}  # fmt: skip
+"""Role of each axis, by the parameter's name: i input, c output, b index of the matrix. With two axes: i, c."""
 Tree = Any
 
 

@@ -45,7 +45,7 @@ def mingru(p: Arrays, x: np.ndarray) -> tuple[np.ndarray, Arrays]:
         z, c = sigmoid(x_t @ p["W_gates"][:, 0]), x_t @ p["W_gates"][:, 1]
         c = np.where(c >= 0, c + 0.5, sigmoid(c))
         h = (1 - z) * h + z * c
-        seen.append({"h": h, "z": z, "c": c})
+        seen.append({"h": h, "z": z, "n": c})
     return np.array([s["h"] @ p["W_o"] for s in seen]), stacked(seen)
 
 
@@ -56,7 +56,7 @@ def minlstm(p: Arrays, x: np.ndarray) -> tuple[np.ndarray, Arrays]:
         f, i = sigmoid(f), sigmoid(i)
         f, i = f / (f + i), i / (f + i)
         h = f * h + i * c
-        seen.append({"h": h, "f": f, "i": i, "c": c})
+        seen.append({"h": h, "f": f, "i": i, "n": c})
     return np.array([s["h"] for s in seen]), stacked(seen)
 
 
@@ -70,7 +70,7 @@ def rg_lru(p: Arrays, x: np.ndarray) -> tuple[np.ndarray, Arrays]:
         )
         a = np.exp(-8 * r * np.log1p(np.exp(p["Lambda"])))
         h = a * h + (np.sqrt(1 - a * a) if t else 1) * i * u_t
-        seen.append({"h": h, "a": a, "r": r, "i": i})
+        seen.append({"h": h, "a": a, "i": i})
     return np.array([s["h"] for s in seen]) * g @ p["W_o"], stacked(seen)
 
 

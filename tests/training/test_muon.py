@@ -10,7 +10,7 @@ import pytest
 from same_run import assert_same_run
 
 from seqjax.config import OptimizerConfig
-from seqjax.families import GRU, LSTM, Transformer, Window
+from seqjax.families import GRU, LSTM, RGLRU, Transformer, Window
 from seqjax.training.loop import train, train_bundle
 from seqjax.training.muon import matrix_axes
 from seqjax.training.optimizer import make_optimizer
@@ -102,7 +102,9 @@ def test_all_else_is_moved_by_adam():
 
 
 def test_every_matrix_of_a_family_is_one_of_muons():
-    for family in (LSTM(d_model=4, d_hidden=6, n_layers=3), Transformer(d_model=4, n_heads=2, mlp="swiglu"), Window()):
+    griffin = RGLRU(d_model=16, n_layers=3, blocks=("recurrent", "attention"))
+    others = LSTM(d_model=4, d_hidden=6, n_layers=3), Transformer(d_model=4, n_heads=2, mlp="swiglu"), Window()
+    for family in (griffin, *others):
         params = jax.eval_shape(lambda key, f=family: {n: i(key) for n, i in f.init(8).items()}, jax.random.key(0))
         for path, leaf in jax.tree.leaves_with_path(params):
             axes = matrix_axes(path, leaf.shape, getattr(family, "hidden", None))
