@@ -85,7 +85,7 @@ OF_TASKS = (
 def all_columns() -> dict[str, str]:
     """`COLUMNS`, then the dotted keys of the config, each with its pandas type, which does not depend on the values."""
     types = {name: "string" if name in TEXTS else "Int64" if name in COUNTS else "Float64" for name in COLUMNS}
-    of_json = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
+    of_json = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string", "array": "string"}
     for key, schema in leaves():
         if not key.startswith(("horizon.", "size.")):
             types[key] = of_json[schema["type"] if "type" in schema else schema["anyOf"][0]["type"]]
@@ -186,7 +186,8 @@ def _look(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
 
 def _of_config(config: Config) -> dict[str, Any]:
     sections = to_dict(config).items()
-    return {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
+    row = {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
+    return {key: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value for key, value in row.items()}
 
 
 def _halved_from(run_folder: Path, result: Mapping[str, Any]) -> int | None:
