@@ -191,4 +191,4 @@ def test_hawk_and_griffin_are_recurrent_gemma(pattern: tuple[str, ...], monkeypa
     model.check()
     kinds = tuple(pattern[i % len(pattern)] for i in range(4))
     got, d_params, d_inputs = ours(model, griffin_weights(weights, kinds, 1.0), x_BxTxD, g_BxTxD, "float32")
-    close((got, d_params, d_inputs), (h, griffin_weights(d_theirs, kinds, 0.0), d_x), 2e-5)
+    close((got, d_params, d_inputs), (h, griffin_weights(d_theirs, kinds, 0.0), d_x), 1e-5)
