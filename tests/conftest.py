@@ -102,7 +102,7 @@ def make_config(small_text: Path, shared_programs: None) -> Callable[..., Any]:
         "transformer": {"d_model": 16, "n_layers": 2, "n_heads": 2},
         "window": {"d_model": 8, "d_ff": 32, "window": 4},
         "rg_lru": {"d_model": 16, "n_layers": 2},
-        "gated_deltanet": {"d_model": 16, "n_layers": 2, "n_heads": 2},
+        "gated_deltanet": {"d_model": 16, "n_layers": 1, "n_heads": 2},
     }
 
     def make(family: str = "lstm", **changes: Any) -> Any:

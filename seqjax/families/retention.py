@@ -62,8 +62,10 @@ class Retention(MatrixState):
         return math.lcm(2 * self.n_heads, super().grain)
 
     def check(self) -> None:
-        """Raise `Impossible` when the heads do not have an even width, and as `Stacked.check`."""
+        """Raise `Impossible` when the heads do not have an even width, for muP, and as `Stacked.check`."""
         super().check()
+        if self.base_width is not None:
+            raise Impossible("model.base_width", f"muP is not checked for the family {self.family}; allowed: null")
         if self.d_model % (2 * self.n_heads):
             message = f"{self.n_heads} heads of an even width do not fit d_model {self.d_model}"
             raise Impossible("model.n_heads", f"{message}; allowed: divisors of d_model / 2")

@@ -63,8 +63,10 @@ class SLSTM(Stacked):
         return math.lcm(self.n_heads, super().grain)
 
     def check(self) -> None:
-        """Raise `Impossible` when the heads do not divide D, and as `Stacked.check`."""
+        """Raise `Impossible` when the heads do not divide D, for muP, and as `Stacked.check`."""
         super().check()
+        if self.base_width is not None:
+            raise Impossible("model.base_width", f"muP is not checked for the family {self.family}; allowed: null")
         if self.d_model % self.n_heads:
             raise Impossible("model.n_heads", f"{self.n_heads} does not divide d_model {self.d_model}")
 
