@@ -1,7 +1,7 @@
 """The fit of Hoffmann et al. 2022, approach 3, on the points of Besiroglu et al. 2024: constants, figure, and time.
 
     python experiments/chinchilla.py TABLE            # 4500 starts, 1000 refits: under 30 s on two cores; then scipy
-    python experiments/chinchilla.py TABLE --record   # and keep the numbers that the README shows
+    python experiments/chinchilla.py TABLE --record   # and keep the numbers that docs/laws.md shows
 
 TABLE is the file of 245 points that Epoch AI read off Hoffmann's figure 4 (epoch-research/analyzing-chinchilla); it has
 no licence, so it is not shipped. D = FLOPs / (6 N); the five highest losses are left out; the objective is the sum of
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def as_text(record: dict[str, Any]) -> str:
-    """The paragraph of the README."""
+    """The paragraph of docs/laws.md."""
     c, i, other = record["constants"], record["intervals"], record["scipy"]
     (a, (low, high)) = record["exponent"]
     names = (("E", ".3f"), ("A", ".0f"), ("B", ".0f"), ("alpha", ".3f"), ("beta", ".3f"))

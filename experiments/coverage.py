@@ -115,7 +115,7 @@ def _tests() -> Any:
 
 
 def sentence(record: dict[str, Any]) -> str:
-    """What the README says."""
+    """What docs/laws.md says."""
     means = {}
     for row in record["rows"]:
         means.setdefault(row["objective"], []).append(100 * float(np.mean(list(row["coverage"].values()))))
@@ -127,7 +127,7 @@ def sentence(record: dict[str, Any]) -> str:
     return (
         f"In {tables} synthetic tables for each law, 95 % intervals held the truth in\n{by_objective},\n"
         f"means over the constants of a law; single constants {min(singles):.1f} to {max(singles):.1f} %:\n"
-        "`python experiments/coverage.py` ([results](experiments/results/coverage/results.json))."
+        "`python experiments/coverage.py` ([results](../experiments/results/coverage/results.json))."
         + _older(record["rows"])
         + (f"\n{few_sentence(record['few'])}{_older(record['few'])}" if record.get("few") else "")
     )

@@ -177,7 +177,7 @@ def few_as_text(rows: list[dict[str, Any]]) -> str:
 
 
 def few_sentence(rows: list[dict[str, Any]]) -> str:
-    """What the README says of few points."""
+    """What docs/laws.md says of few points."""
     parts = []
     for points in sorted({row["points"] for row in rows}):
         found = [q for row in rows if row["points"] == points for q in row["quantities"].values()]

@@ -1,4 +1,4 @@
-"""What the README claims is what was recorded, and what was recorded meets the marks set beforehand."""
+"""What the README and the pages of docs/ claim is what was recorded, and meets the marks set beforehand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ RESULTS = REPOSITORY / "experiments" / "results" / "baselines"
 ROWS = json.loads((RESULTS / "results.json").read_text())
 
 
-def test_the_readme_shows_the_recorded_table() -> None:
-    readme = (REPOSITORY / "README.md").read_text()
+def page(name: str) -> str:
+    return (REPOSITORY / name).read_text()
+
+
+def test_the_page_of_experiments_shows_the_recorded_table() -> None:
+    readme = page("experiments/README.md")
     for line in (RESULTS / "table.md").read_text().splitlines():
         if line.startswith("|"):
             assert line in readme
@@ -40,11 +44,13 @@ def test_models_beat_the_compressor(name: str) -> None:
     assert ROWS[name]["validation"]["bits_per_byte"] < ROWS[name]["bz2_bits_per_byte"]
 
 
-def test_every_path_in_the_readme_exists() -> None:
-    words = (REPOSITORY / "README.md").read_text().replace("`", " ").replace("(", " ").replace(")", " ").split()
+@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/laws.md", "docs/performance.md", "docs/code.md"])
+def test_every_path_in_a_page_exists(name: str) -> None:
+    words = page(name).replace("`", " ").replace("(", " ").replace(")", " ").split()
     for word in words:
-        if word.startswith(("configs/", "experiments/", "seqjax/", "tests/")):
-            assert (REPOSITORY / word.rstrip(".,;:")).exists(), word
+        if word.startswith(("configs/", "experiments/", "seqjax/", "tests/", "docs/", "../")):
+            place = REPOSITORY / name if word.startswith("../") else REPOSITORY / "README.md"
+            assert (place.parent / word.rstrip(".,;:").partition("#")[0]).exists(), word
 
 
 BUNDLES = json.loads((REPOSITORY / "experiments" / "results" / "bundles" / "results.json").read_text())
@@ -54,12 +60,12 @@ def recorded(name: str) -> dict[str, Any]:
     return json.loads((REPOSITORY / "experiments" / "results" / name / "results.json").read_text())
 
 
-def test_the_readme_shows_the_recorded_benchmark_of_bundles() -> None:
-    assert load("bundles").as_text(BUNDLES) in (REPOSITORY / "README.md").read_text()
+def test_the_recorded_benchmark_of_bundles_is_shown() -> None:
+    assert load("bundles").as_text(BUNDLES) in page("docs/performance.md")
 
 
-def test_the_readme_shows_what_the_fits_were_measured_to_do() -> None:
-    readme = (REPOSITORY / "README.md").read_text()
+def test_what_fits_were_measured_to_do_is_shown() -> None:
+    readme = page("docs/laws.md")
     assert load("coverage").sentence(recorded("coverage")) in readme
     assert load("chinchilla").as_text(recorded("chinchilla")) in readme
 
@@ -87,8 +93,8 @@ def ratios(other: str, *families: str) -> list[float]:
     return [row["seqjax"]["tokens_per_second"] / row[other]["tokens_per_second"] for row in rows]
 
 
-def test_the_readme_shows_the_recorded_speed() -> None:
-    assert load("benchmarks/train_step").summary(SPEED) in (REPOSITORY / "README.md").read_text()
+def test_the_recorded_speed_is_shown() -> None:
+    assert load("benchmarks/train_step").summary(SPEED) in page("docs/performance.md")
 
 
 def test_the_train_step_meets_its_marks() -> None:
