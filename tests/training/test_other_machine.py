@@ -44,7 +44,7 @@ def test_what_computed_the_steps_is_kept(
     real = hardware._version
     monkeypatch.setattr(hardware, "_version", lambda name: "0.99" if name == "jax" else real(name))
     result = train(config, folder, devices=1)
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: jax ")]
     assert told == [f"note: jax {real('jax')} until here and 0.99 now: last digits of losses may differ"]
     assert [(made["from_step"], made["jax"]) for made in result["made_by"]] == [(0, real("jax")), (10, "0.99")]
     assert told[0] in (folder / "log.txt").read_text()
