@@ -11,10 +11,9 @@ from functools import cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from seqjax.families.family import Family
-from seqjax.models.language_model import build_model
+from seqjax.models.language_model import initial_values
 
 GROUPS = ("embedding", "positional", "matrices", "vectors", "readout", "readout_bias")
 
@@ -55,11 +54,10 @@ def count_parameters(family: Family, vocab_size: int, context_length: int) -> di
     }
 
 
-@cache  # tracing the model takes as long as many train steps
+@cache  # tracing initial values takes as long as many train steps
 def _by_group(family: Family, vocab_size: int, context_length: int) -> tuple[tuple[str, int], ...]:
-    model = build_model(family, vocab_size, context_length)
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    inits = initial_values(family, vocab_size, context_length)
+    params = jax.eval_shape(lambda key: {name: init(key) for name, init in inits.items()}, jax.random.key(0))
     counts = dict.fromkeys(GROUPS, 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         counts[group_of(path)] += leaf.size

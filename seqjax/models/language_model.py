@@ -7,6 +7,8 @@ logits_t = W h_t + b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -56,7 +58,8 @@ class LanguageModel(nn.Module):
         Returns:
           logits_BxTxV float32 (the output of `readout`), and the state after the last token.
         """
-        family, params = self.family, self._params()
+        family, inits = self.family, initial_values(self.family, self.vocab_size, self.context_length)
+        params = {name: self.param(name, init) for name, init in inits.items()}
         key = self.make_rng("dropout") if train and family.dropout > 0 else None
         x = embedded(family, params, tokens_BxT)
         out = family.run(params, x, state, key=key, dtype=self.compute_dtype, truncate=self.bptt)
@@ -65,15 +68,16 @@ class LanguageModel(nn.Module):
             h_BxTxH = dropout(h_BxTxH, key, family.n_layers, family.dropout)
         return readout(h_BxTxH, params, self.compute_dtype), out.state
 
-    def _params(self) -> Params:
-        family, vocab_size = self.family, self.vocab_size
-        inits = {"embedding": normal_init(family.embedding_std, vocab_size, family.d_model)}
-        inits |= family.init(self.context_length)
-        if not family.tied_embeddings:
-            inits["readout"] = normal_init(family.readout_std, family.width(), vocab_size)
-        if family.readout_bias:
-            inits["readout_bias"] = lambda _: jnp.zeros(vocab_size)
-        return {name: self.param(name, init) for name, init in inits.items()}
+
+def initial_values(family: Family, vocab_size: int, context_length: int) -> dict[str, Callable[[Array], Params]]:
+    """Functions of a key: the initial values of a language model's parameters, by name."""
+    inits = {"embedding": normal_init(family.embedding_std, vocab_size, family.d_model)}
+    inits |= family.init(context_length)
+    if not family.tied_embeddings:
+        inits["readout"] = normal_init(family.readout_std, family.width(), vocab_size)
+    if family.readout_bias:
+        inits["readout_bias"] = lambda _: jnp.zeros(vocab_size)
+    return inits
 
 
 def embedded(family: Family, params: Params, tokens_BxT: Array) -> Lookup:
