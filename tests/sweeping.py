@@ -15,7 +15,7 @@ import pandas as pd
 
 from seqjax.sweeps import table
 
-VOLATILE = ("sweep", "seconds", "tokens_per_second", "ended", "failures", "reason")
+VOLATILE = ("sweep", "seconds", "training_seconds", "tokens_per_second", "ended", "failures", "reason")
 
 
 class Launcher:

@@ -406,7 +406,7 @@ def test_a_sweep_with_a_search_beside_lstm(
         drawn = (tmp_path / "report" / f"{figure}.svg").read_text()
         assert drawn.count("mean mixer") >= least and drawn.count("Leaky") >= least, figure
     labels = [text.get_text() for text in draw_against_time(table, "here").axes[0].get_legend().get_texts()]
-    assert labels == ["LSTM 1 layer", "Transformer 1 layer", "Leaky 1 layer", "mean mixer 1 layer"]
+    assert labels == ["LSTM 1 layer", "Transformer gpt2 1 layer", "Leaky 1 layer", "mean mixer 1 layer"]
     sizes = [n * table["params_non_embedding"] for n in (1, 16, 256, 4096)]
     larger = [table.assign(run_id=table["run_id"] + str(n), params_non_embedding=size) for n, size in enumerate(sizes)]
     table = pd.concat(larger, ignore_index=True)

@@ -30,7 +30,18 @@ def contract(spec: str, a: Array, b: Array, dtype: DTypeLike) -> Array:
 
 
 def _einsum(spec: str, dtype: DTypeLike, a: Array, b: Array) -> Array:
-    return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=carry_dtype(dtype))
+    """The product. Below float32 its axes are put in order after it: XLA's CPU runtime refuses some bfloat16 products
+    that write them in another order than batch, a's, b's (jax 0.10.2, "Unsupported element type for DotThunk")."""
+    a, b, wide = a.astype(dtype), b.astype(dtype), carry_dtype(dtype)
+    if wide == dtype:
+        return jnp.einsum(spec, a, b)
+    operands, out = spec.split("->")
+    in_a, in_b = operands.split(",")
+    parts = ({*in_a} & {*in_b}, {*in_a} - {*in_b}, {*in_b} - {*in_a})
+    order = "".join(letter for part in parts for letter in in_a + in_b if letter in out and letter in part)
+    order = "".join(dict.fromkeys(order))
+    product = jnp.einsum(f"{operands}->{order}", a, b, preferred_element_type=wide)
+    return product if order == out else product.transpose([order.index(letter) for letter in out])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
