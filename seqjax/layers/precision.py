@@ -34,7 +34,7 @@ def _einsum(spec: str, dtype: DTypeLike, a: Array, b: Array) -> Array:
     that write them in another order than batch, a's, b's (jax 0.10.2, "Unsupported element type for DotThunk")."""
     a, b, wide = a.astype(dtype), b.astype(dtype), carry_dtype(dtype)
     if wide == dtype:
-        return jnp.einsum(spec, a, b)
+        return jnp.einsum(spec, a, b, preferred_element_type=wide)
     operands, out = spec.split("->")
     in_a, in_b = operands.split(",")
     parts = ({*in_a} & {*in_b}, {*in_a} - {*in_b}, {*in_b} - {*in_a})
