@@ -33,7 +33,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         raise UserError(" ".join(without) or "there is no map: the runs lack the LSTM or the Transformer")
     said = [line for one in made for budget in one.by_law for line in one.sentences(budget)]
     print("\n".join([*said, *without]))
-    figures = {f"map-{one.form.partition(' ')[2] or one.form}": one.drawn() for one in made}
+    figures = {one.name: one.drawn() for one in made}
     return {"answer": said, "maps": as_json(made)}, figures
 
 

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from seqjax.comparison.judging import LSTM, TRANSFORMER
 from seqjax.comparison.measured import Comparison, model_name, size_ranks
-from seqjax.families import hues_of, in_order, label_of
+from seqjax.families import hues_of, in_order, label_of, parts_of
 from seqjax.host.own_code import is_own
 from seqjax.host.wording import si
 from seqjax.plots.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
@@ -61,7 +61,7 @@ def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
 
 def is_main(kind: str) -> bool:
     """Whether a kind has a line of its own by position: LSTM, Transformers, and the user's own families."""
-    return kind.partition(" ")[0] in (LSTM, TRANSFORMER) or is_own(kind)
+    return parts_of(kind)[0] in (LSTM, TRANSFORMER) or is_own(kind)
 
 
 def _draw_positions(ax: Axes, c: Comparison) -> None:
@@ -114,7 +114,7 @@ def draw_lead(c: Comparison) -> Figure:
 @styled
 def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
     """Held-out loss against exact FLOPs: along training for LSTM and Transformers, and the frontier of each kind."""
-    alone = [kind for kind in _families(chosen) if kind.partition(" ")[0] in (LSTM, TRANSFORMER)]
+    alone = [kind for kind in _families(chosen) if parts_of(kind)[0] in (LSTM, TRANSFORMER)]
     made, axes = figure(0.8 + 3.2 * (len(alone) + 1), 4.2, ncols=len(alone) + 1, sharey=True)
     shade_of = _shade_of_sizes(chosen[SIZE])
     reached = []

@@ -1,4 +1,4 @@
-"""The map of a comparison: LSTM against each form of the Transformer, over size and training tokens, in the report."""
+"""The map of a comparison: LSTM against each form of the Transformer, over size and tokens, FLOPs or seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from seqjax.comparison.judging import LSTM, TRANSFORMER
 from seqjax.comparison.measured import size_ranks
 from seqjax.errors import UserError
-from seqjax.families import in_order, label_of
+from seqjax.families import in_order, label_of, parts_of
 from seqjax.host.wording import si
 from seqjax.laws.clusters import clusters_of
 from seqjax.laws.crossing import Place, common_sizes, crossings, direct
@@ -38,6 +38,11 @@ class Map:
     by_law: dict[str, list[Place]]
     direct: dict[str, list[Place]]
 
+    @property
+    def name(self) -> str:
+        """The name of its figure: map-gpt2."""
+        return f"map-{parts_of(self.form)[1] or self.form}"
+
     def drawn(self) -> Figure:
         """A panel for each budget."""
         return draw_map(self.surfaces, (LSTM, self.form), list(self.by_law))
@@ -56,7 +61,7 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
     Args:
         best: finished runs at their best rates, of all horizons and seeds.
     """
-    kinds = in_order(kind for kind in best["kind"] if kind.partition(" ")[0] == TRANSFORMER)
+    kinds = in_order(kind for kind in best["kind"] if parts_of(kind)[0] == TRANSFORMER)
     if not kinds or LSTM not in set(best["kind"]):
         return [], []
     made, said = [], []

@@ -27,7 +27,7 @@ from seqjax.comparison.collect import longest
 from seqjax.comparison.lead_map import as_json, maps
 from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
-from seqjax.families import in_order, label_of, labels_of
+from seqjax.families import in_order, label_of, labels_of, parts_of
 from seqjax.host import disk
 from seqjax.host.wording import duration, si
 from seqjax.laws.files import write_fits
@@ -75,7 +75,7 @@ def read_material(folder: Path, draws: int = 2000) -> Material:
         raise UserError(f"{folder}: is not a folder of collected results: {error}") from None
     table = read_table(folder / "runs.csv")
     of_runs, chains, characters = comparison.load(folder / "positions.npz")
-    forms = {row["run_id"]: row["kind"].removeprefix(row["model.family"]).strip() for _, row in table.iterrows()}
+    forms = {row["run_id"]: parts_of(row["kind"])[1] for _, row in table.iterrows()}
     of_runs = [dataclasses.replace(run, form=forms.get(run.run_id, "")) for run in of_runs]
     found = comparison.compare(of_runs, chains, characters, draws)
     best = at_best_rates(table)
@@ -95,7 +95,7 @@ def write_report(folder: Path, target: Path, title: str) -> dict[str, list[judgi
     found, without = maps(material.horizons)
     answer = [*leads(material.comparison), *(line for one in found for line in one.sentences()), *without]
     figures = _figures(material, fits) | {
-        f"map-{one.form.partition(' ')[2] or one.form}": (
+        one.name: (
             one.drawn(),
             f"Which has the lower loss, LSTM or {label_of(one.form)}, at each size and budget, each horizon with its "
             "own decay of the learning rate.",

@@ -20,7 +20,7 @@ from seqjax.comparison.judging import (
     Unmeasured,
 )
 from seqjax.comparison.measured import Comparison
-from seqjax.families import label_of
+from seqjax.families import label_of, parts_of
 from seqjax.host.wording import si
 
 
@@ -112,7 +112,7 @@ def claims_markdown(judged: Mapping[str, Sequence[Judged]]) -> str:
         for kind, row in zip(judged, map(claim_row, rows), strict=True):
             measured = f"{row['value']} ({row['interval']})" if row["interval"] != "-" else row["value"]
             why = f": {row['why']}" if row["why"] else ""
-            form = kind.partition(" ")[2] or kind
+            form = parts_of(kind)[1] or kind
             lines.append(f"| {row['says']} | {row['tests']} | {form} | {measured} | **{row['verdict']}**{why} |")
     return "\n".join(lines) + "\n"
 
@@ -126,7 +126,7 @@ def verdict_table(recorded: Mapping[str, Mapping[str, Any]]) -> str:
     columns: dict[str, dict[str, Mapping[str, Any]]] = {}
     for preset, found in recorded.items():
         for row in found["claims"]:
-            columns.setdefault(f"{preset}, {row['kind'].partition(' ')[2]}", {})[row["name"]] = row
+            columns.setdefault(f"{preset}, {parts_of(row['kind'])[1]}", {})[row["name"]] = row
     lines = [f"| claim | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     for name, first in next(iter(columns.values())).items():
         lines.append(f"| {first['says']} | {' | '.join(_recorded_cell(rows[name]) for rows in columns.values())} |")

@@ -77,15 +77,15 @@ def kind_of(name: str, values: Mapping[str, Any]) -> str:
     return f"{name} {FAMILIES[name].form_of(values)}".rstrip() if name in FAMILIES else name
 
 
-def _parts(name: str) -> tuple[str, str]:
-    """Family and form of a kind."""
-    family, _, form = name.partition(" ")
-    return (family, form) if family in FAMILIES else (name, "")
+def parts_of(kind: str) -> tuple[str, str]:
+    """Family and form of a kind. A name that is none of the package has no form."""
+    family, _, form = kind.partition(" ")
+    return (family, form) if family in FAMILIES else (kind, "")
 
 
 def label_of(name: str) -> str:
     """The name of a family in figures and sentences."""
-    family, form = _parts(name)
+    family, form = parts_of(name)
     if family in FAMILIES:
         return f"{FAMILIES[family].label} {form}".rstrip()
     return own.look_of(name).get("label", own_code.class_of(name))
@@ -105,11 +105,13 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def _place(name: str) -> tuple[int, int, str]:
-    family, form = _parts(name)
-    return (list(FAMILIES).index(family), _rank(family, form), form) if family in FAMILIES else (len(FAMILIES), 0, name)
+    family, form = parts_of(name)
+    if family not in FAMILIES:
+        return len(FAMILIES), 0, name
+    return list(FAMILIES).index(family), rank_of(family, form), form
 
 
-def _rank(family: str, form: str) -> int:
+def rank_of(family: str, form: str) -> int:
     """Place of a form among the named ones; after them, if it has no name of its own."""
     forms = list(FAMILIES[family].forms)
     return forms.index(form) if form in forms else len(forms) if form else 0
@@ -123,9 +125,9 @@ def hues_of(names: Iterable[str]) -> dict[str, str]:
     found = {name: kind.colour for name, kind in FAMILIES.items()}
     ordered = in_order(names)
     for name in ordered:
-        family, form = _parts(name)
+        family, form = parts_of(name)
         if family in FAMILIES:
-            found[name] = lighter(FAMILIES[family].colour, min(0.45 * _rank(family, form), 0.75))
+            found[name] = lighter(FAMILIES[family].colour, min(0.45 * rank_of(family, form), 0.75))
     taken = {found[name] for name in ordered if name in found}
     free = [hue for hue in HUES_OF_OWN if hue not in taken] or HUES_OF_OWN
     others = [name for name in ordered if name not in found]
@@ -140,5 +142,5 @@ def lighter(colour: str, share: float) -> str:
 
 
 __all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "SLSTM", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
-__all__ += ["MinLSTM", "Recurrent", "Retention", "Stacked", "Transformer", "Window"]
-__all__ += ["family_of", "history", "hues_of", "in_order", "kind_of", "known", "label_of", "labels_of", "own"]
+__all__ += ["MinLSTM", "Recurrent", "Retention", "Stacked", "Transformer", "Window", "family_of"]
+__all__ += ["history", "hues_of", "in_order", "kind_of", "known", "label_of", "labels_of", "own", "parts_of", "rank_of"]

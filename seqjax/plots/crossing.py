@@ -68,14 +68,14 @@ def draw_map(surfaces: tuple[Surface, Surface], names: tuple[str, str], budgets:
 
 def hues_of(names: Sequence[str]) -> list[str]:
     """The colours of known families; others, or two alike, have the first of the palette."""
-    known = {name: name.lower() for name in names if name.lower().partition(" ")[0] in FAMILIES}
+    known = {name: name.lower() for name in names if families.parts_of(name.lower())[0] in FAMILIES}
     found = [families.hues_of(known.values()).get(known.get(name), "") for name in names]
     return found if all(found) and len(set(found)) == len(found) else [COLOURS[1], COLOURS[0]]
 
 
 def label(name: str) -> str:
     """A known family as papers write it; another group as it is."""
-    return families.label_of(name) if name.partition(" ")[0] in FAMILIES else shown(name, 24)
+    return families.label_of(name) if families.parts_of(name)[0] in FAMILIES else shown(name, 24)
 
 
 def _is_6nd(surfaces: Sequence[Surface]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from seqjax.families import FAMILIES, hues_of, in_order
+from seqjax.families import FAMILIES, hues_of, in_order, parts_of, rank_of
 from seqjax.host.own_code import is_own
 from seqjax.plots.style import COLOURS, DASHES, MARKERS
 
@@ -22,18 +22,26 @@ class Look(NamedTuple):
 
 
 def looks_of(groups: Iterable[str]) -> dict[str, Look]:
-    """A look for each group. A family has its own, whatever is beside it; other groups take the free ones in order."""
+    """A look for each group. A family has its own, whatever is beside it; other groups take the free ones in order.
+
+    Forms of a family (see `seqjax.families.kind_of`) share its mark, and differ in shade and dash.
+    """
     names = list(groups)
-    family_of = {name: name if is_own(name) else name.lower() for name in names}
-    family_of = {name: family for name, family in family_of.items() if is_own(family) or family in FAMILIES}
-    hues, order = hues_of(family_of.values()), in_order([*FAMILIES, *family_of.values()])
-    taken = {hues[family].upper() for family in family_of.values()}
+    kinds = {name: name if is_own(name) else name.lower() for name in names}
+    kinds = {name: kind for name, kind in kinds.items() if is_own(kind) or parts_of(kind)[0] in FAMILIES}
+    hues = hues_of(kinds.values())
+    order = in_order([*FAMILIES, *(parts_of(kind)[0] for kind in kinds.values())])
+    taken = {hues[kind].upper() for kind in kinds.values()}
     free = [colour for colour in COLOURS if colour.upper() not in taken]
-    others = [name for name in names if name not in family_of]
+    others = [name for name in names if name not in kinds]
     found = {}
     for name in names:
-        family = family_of.get(name)
-        place = order.index(family) if family else others.index(name)
-        colour = hues[family] if family else free[place % len(free)]
-        found[name] = Look(colour, MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)])
+        if name in kinds:
+            family, form = parts_of(kinds[name])
+            place, colour = order.index(family), hues[kinds[name]]
+            dash = place + (rank_of(family, form) if form else 0)
+        else:
+            place = dash = others.index(name)
+            colour = free[place % len(free)]
+        found[name] = Look(colour, MARKERS[place % len(MARKERS)], DASHES[dash % len(DASHES)])
     return found

@@ -134,8 +134,8 @@ class _Model:
         self.runs = list(runs)
         self.seeds: list[Planned] = []
         self.points = [{k: v for k, v in run.axes.items() if k != RATE} for run in runs]
-        first, *_, last = rates if len(rates := self.rates()) > 1 else rates * 2
-        self.ratio = (last / first) ** (1 / max(1, len(rates) - 1))  # the geometric mean ratio of neighbouring rates
+        rates = self.rates()
+        self.ratio = (rates[-1] / rates[0]) ** (1 / max(1, len(rates) - 1))  # of neighbours: the geometric mean
 
     def peer_key(self) -> str:
         """Equal for models that are compared: their axes without ``model.*`` and the seed."""

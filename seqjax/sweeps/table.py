@@ -166,7 +166,7 @@ def _of_result(run_folder: Path, config: Config) -> dict[str, Any]:
 
 
 def _training_seconds(row: Mapping[str, Any]) -> float | None:
-    """D / (rate of its program), from a result or a row of a table."""
+    """D / (rate of its program); None where one is not known. The row: a result, or one of a saved table."""
     found = [row.get(name) for name in ("tokens", "tokens_per_second", "runs_in_program")]
     if not all(runs.is_number(value) and value > 0 for value in found):
         return None
@@ -271,7 +271,7 @@ def read_table(path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: the column '{column}' cannot be read as {kind.lower()}: {reason}") from None
     _note_looks(table)
     table["kind"] = table["kind"].fillna(_kinds(table))
-    derived = table["tokens"].astype("Float64") / (table["tokens_per_second"] * table["runs_in_program"])
+    derived = pd.Series([_training_seconds(row) for _, row in table.iterrows()], table.index, dtype="Float64")
     table["training_seconds"] = table["training_seconds"].fillna(derived)
     return table
 

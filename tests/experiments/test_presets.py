@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import experiment
 import pytest
 
 from seqjax.config import RunConfig
+from seqjax.families import kind_of
 from seqjax.runs.targets import non_embedding_parameters
-from seqjax.sweeps.grid import read_sweep
+from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.search import foreseen
 
 PRESETS = ("laptop", "workstation", "gpu", "pod")
@@ -25,10 +28,16 @@ def effective_steps(config: RunConfig) -> float:
     return train.steps / (1 + train.batch_size * train.context_length / (2e8 / loss ** (1 / 0.21)))
 
 
+@cache
+def planned_of(preset: str) -> tuple[Sweep, list[Planned]]:
+    """The sweep of a preset and all its runs; planning takes seconds."""
+    sweep = read_sweep(experiment.REPOSITORY / f"configs/figure7/{preset}.yaml")
+    return sweep, foreseen(sweep, lambda _: None)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_run_of_a_preset_is_starved(preset: str) -> None:
-    sweep = read_sweep(experiment.REPOSITORY / f"configs/figure7/{preset}.yaml")
-    planned = foreseen(sweep, lambda _: None)
+    sweep, planned = planned_of(preset)
     for run in planned:
         least = LEAST_STEPS if run.trunk == run.run_id else LEAST_STEPS_OF_A_BRANCH
         assert effective_steps(run.config) >= least, run.label
@@ -37,11 +46,8 @@ def test_no_run_of_a_preset_is_starved(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_has_the_lstm_and_both_forms_at_equal_sizes(preset: str) -> None:
-    from seqjax.families import kind_of
-
-    planned = foreseen(read_sweep(experiment.REPOSITORY / f"configs/figure7/{preset}.yaml"), lambda _: None)
     sizes: dict[str, set[float]] = {}
-    for run in planned:
+    for run in planned_of(preset)[1]:
         kind = kind_of(run.config.model.family, vars(run.config.model))
         sizes.setdefault(kind, set()).add(run.axes["size.non_embedding"])
     main = [sizes[kind] for kind in ("lstm", "transformer gpt2", "transformer modern")]

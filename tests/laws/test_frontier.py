@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from balanced_law import loss_of
 from quick import quick
 
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, envelope, fit, make_points
-
-TRUTH = {"E": 1.8, "A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.34}  # alike, so that a parabola is not biased
-LAW = LAWS["chinchilla"]
-
-
-def loss_of(params: np.ndarray, tokens: np.ndarray, truth: dict[str, float] | None = None) -> np.ndarray:
-    shape = np.broadcast_shapes(np.shape(params), np.shape(tokens))
-    n, d = (np.broadcast_to(x, shape).ravel() for x in (params, tokens))
-    return LAW.loss(LAW.theta_P(truth or TRUTH), {"params": n, "tokens": d}).reshape(shape)
 
 
 def test_the_envelope_of_training_curves() -> None:

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from balanced_law import loss_of
 
 from seqjax.errors import UserError
-from seqjax.laws import LAWS, isoflops, make_points
+from seqjax.laws import isoflops, make_points
 from seqjax.laws.isoflop import _budgets
 from seqjax.laws.points import Points
 from seqjax.laws.weighing import noise_sizes, power_law
-
-TRUTH = {"E": 1.8, "A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.34}  # alike, so that a parabola is not biased
-LAW = LAWS["chinchilla"]
-
-
-def loss_of(params: np.ndarray, tokens: np.ndarray, truth: dict[str, float] | None = None) -> np.ndarray:
-    shape = np.broadcast_shapes(np.shape(params), np.shape(tokens))
-    n, d = (np.broadcast_to(x, shape).ravel() for x in (params, tokens))
-    return LAW.loss(LAW.theta_P(truth or TRUTH), {"params": n, "tokens": d}).reshape(shape)
 
 
 def grid(noise: float = 0.0, seed: int = 0, span: float = 3.0, shift: float = 1.0) -> Points:

@@ -136,3 +136,11 @@ def test_neighbouring_looks_differ_in_grey() -> None:
 def test_a_name_without_a_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a name that ends in .png, .svg, .pdf"):
         save(figures.draw_fits({"": line()}), tmp_path / "figure.bmp")
+
+
+def test_forms_of_a_family_share_its_mark_and_keep_their_shade() -> None:
+    alone, beside = looks_of(["transformer gpt2"]), looks_of(["gru", "Transformer modern", "transformer gpt2", "a"])
+    assert alone["transformer gpt2"] == beside["transformer gpt2"] != beside["Transformer modern"]
+    assert beside["transformer gpt2"].marker == beside["Transformer modern"].marker
+    assert beside["Transformer modern"] == looks_of(["transformer"])["transformer"]
+    assert beside["gru"] == looks_of(["gru"])["gru"]
