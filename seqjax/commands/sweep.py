@@ -38,6 +38,7 @@ def add_parser(commands: Any) -> None:
     )
     add_sweep_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--no-measure", action="store_true", help="measure no step times first; no time is predicted")
     parser.add_argument("--budget", metavar="TIME", help="refuse a plan that is predicted to take longer, such as 20m")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all sweep folders [runs]")
     parser.add_argument("--extend", action="store_true", help="add to a folder with runs of another sweep")
@@ -77,7 +78,9 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `sweep` and `plan` share."""
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a sweep file, such as configs/sweeps/first.yaml")
     parser.add_argument("--no-bundle", action="store_true", help="train every run in its own program")
-    parser.add_argument("--workers", type=whole(), help="number of workers [one per core, or one per GPU]")
+    parser.add_argument(
+        "--workers", type=whole(), help="number of workers; more than there are GPUs share them [one per core or GPU]"
+    )
     parser.add_argument("--threads", type=whole(), help="cores of each worker [1; more if there are spare cores]")
 
 
@@ -104,7 +107,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         refuse_others(folder, sweep, planned)
     waiting = [run for run in planned if results(run.run_id) is None]
     speeds = None
-    if cluster is None:
+    if budget and options.no_measure:
+        raise UserError("command line: --budget needs step times: leave out --no-measure")
+    if cluster is None and not options.no_measure:
         # for ended runs too: a search may add runs of the same shapes
         speeds = measured_speeds(planned if waiting else [], machine, not options.no_bundle, _say)
     units = form_units(waiting, machine, speeds, not options.no_bundle)

@@ -27,8 +27,9 @@ class Machine:
 
     Attributes:
         cores: processor cores that this process may use.
-        gpus: accelerators, by their names in CUDA_VISIBLE_DEVICES; empty: workers run on cores.
-        memory: bytes for all workers together (of the host, or of one accelerator).
+        gpus: the accelerator of each worker, by its name in CUDA_VISIBLE_DEVICES; empty: workers run on cores. A name
+            that stands there several times is a card that workers share.
+        memory: bytes for all workers together; with accelerators, for one worker.
         threads: cores per worker; None: all cores, shared among the programs to train.
         kind: name of the accelerator, or ``cpu``.
     """
@@ -44,19 +45,33 @@ class Machine:
         """Number of workers that can run at once, each with one accelerator or ``threads`` cores (None: 1)."""
         return len(self.gpus) or len(self.cores) // (self.threads or 1)
 
+    @property
+    def devices(self) -> int:
+        """Number of different accelerators, or of workers on cores."""
+        return len(set(self.gpus)) or self.slots
+
     def describe(self) -> str:
         """The machine in words."""
-        what = f"{len(self.gpus)} GPU(s)" if self.gpus else f"{len(self.cores)} CPU core(s)"
-        return f"{what}, {self.memory / 2**30:.1f} GiB for runs"
+        what = f"{self.devices} GPU(s)" if self.gpus else f"{len(self.cores)} CPU core(s)"
+        shared = f" for runs of each of {len(self.gpus)} workers" if len(self.gpus) > self.devices else " for runs"
+        return f"{what}, {self.memory / 2**30:.1f} GiB{shared}"
 
 
 def this_machine(workers: int | None = None, threads: int | None = None) -> Machine:
-    """This machine, or the part of it for ``workers`` workers with ``threads`` threads."""
+    """This machine, or the part of it for ``workers`` workers with ``threads`` threads.
+
+    More workers than accelerators share them in turn, each with its part of the memory: small programs leave most of a
+    card idle, and one worker compiles while another trains. NVIDIA's multi-process service lets their kernels run at
+    once.
+    """
     cores = _cores(Path("/"))
     gpus = _gpus()
     memory = (_gpu_memory() if gpus else _free_memory()) * SHARE_OF_MEMORY
     if workers:
-        cores, gpus = cores[: workers * (threads or 1) if not gpus else None], gpus[:workers]
+        cores = cores[: workers * (threads or 1) if not gpus else None]
+        if gpus:
+            memory /= math.ceil(workers / len(gpus))
+            gpus = [gpus[i % len(gpus)] for i in range(workers)]
     kind = (_nvidia_smi("name") or ["gpu"])[0] if gpus else "cpu"
     return Machine(tuple(cores), tuple(gpus), memory, min(threads, len(cores)) if threads else None, kind)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -81,7 +81,7 @@ def form_units(planned: Iterable[Planned], machine: Machine, speeds: Speeds | No
     for group in groups.values():
         lanes = best_lanes(group[0].config, len(group), machine, speeds)
         lots += _cut(group, math.ceil(len(group) / lanes), lanes)
-    lots = _enough(lots, machine.slots, speeds)
+    lots = _enough(lots, machine.devices, speeds)
     spare = 1 if machine.gpus else max(1, len(machine.cores) // max(1, len(lots)))
     units = []
     for lot in lots:
@@ -174,7 +174,13 @@ def _sum_bytes(tree: object) -> float:
 
 
 def assign(
-    planned: Sequence[Planned], folder: Path, machine: Machine, speeds: Speeds | None, bundle: bool, alone: bool
+    planned: Sequence[Planned],
+    folder: Path,
+    machine: Machine,
+    speeds: Speeds | None,
+    bundle: bool,
+    alone: bool,
+    taken: Collection[str] = (),
 ) -> list[Unit]:
     """The units of all runs that have not ended. Runs that began in one unit stay in it, by their plan.json.
 
@@ -184,6 +190,8 @@ def assign(
 
     Args:
         alone: no other launcher takes part, so that runs that have not begun may be planned again.
+        taken: ids of runs that this launcher trains already. While there are any, only units join them that were
+            planned before, and branches whose trunks have ended.
     """
     by_id = {run.run_id: run for run in planned}
 
@@ -201,7 +209,7 @@ def assign(
     kept: dict[tuple[str, ...], int] = {}
     free = []
     for run in planned:
-        if runs.read_result(folder / run.run_id) is not None:
+        if run.run_id in taken or runs.read_result(folder / run.run_id) is not None:
             continue
         plan = folders.read_plan(folder / run.run_id)
         lanes = tuple(plan.get("lanes", ()))
@@ -217,7 +225,8 @@ def assign(
     for lot, threads in _beside_trunks(free, folder, bundle):
         units.append(make_unit(lot, min(threads, len(machine.cores)), machine, speeds))
         free = [run for run in free if run not in lot]
-    units += form_units(free, machine, speeds, bundle)
+    if not taken:  # so that the lanes and threads of a run do not depend on which others happen to be at work
+        units += form_units(free, machine, speeds, bundle)
     for unit in units:
         keep_plan(unit, folder)
     return sorted(units, key=lambda unit: -(unit.seconds or 0.0))

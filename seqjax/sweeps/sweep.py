@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from seqjax.host.stopping import stop_signals
 from seqjax.host.wording import duration
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned, Sweep
-from seqjax.sweeps.launch import Launch
+from seqjax.sweeps.launch import Launch, NextUnits
 from seqjax.sweeps.launch.local import Pool
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, assign, form_units
@@ -127,15 +127,16 @@ def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:
 def run_sweep(
     sweep: Sweep, folder: Path, machine: Machine, speeds: Speeds | None, *, bundle: bool, launch: Launch
 ) -> Outcome:
-    """Train every run of the sweep that has not ended, and the runs that its search adds, round by round.
+    """Train every run of the sweep that has not ended, and the runs that its search adds.
 
+    A branch starts when its trunk has ended, a further rate of the search when all before it have.
     The data of the runs is prepared here before they are launched.
 
     Raises:
         UserError: data is missing or too short; the folder cannot be written, or holds something else.
     """
     results = results_of(folder)
-    failed: tuple[str, ...] = ()
+    failed: tuple[str, ...] | None = ()
     known: dict[str, Any] = {}
     planned, curves = search(sweep, results)
     view = View(folder, [run.run_id for run in planned])
@@ -147,30 +148,32 @@ def run_sweep(
     with stop_signals() as stopping:
         folders.make(folder, sweep, planned)
         with folders.launcher(folder) as launchers:
-            while not stopping:
-                prepare()  # for runs that the search has added
-                folders.make(folder, sweep, planned)
-                _keep_curves(folder, curves)
-                waiting = [run for run in planned if run.run_id not in failed]
-                with folders.planning(folder):
-                    units = assign(waiting, folder, machine, speeds, bundle, folders.is_alone(launchers))
-                if not units:
-                    break
-                view.track([run.run_id for run in planned])
-                given_up = launch(units, view, stopping)
-                if given_up is None:
-                    break
-                failed = (*failed, *given_up)
+
+            def next_units(given_up: Collection[str], taken: Collection[str]) -> list[Unit]:
+                nonlocal planned, curves
+                before = len(planned)
                 planned, curves = search(sweep, results)
+                if len(planned) > before:
+                    prepare()
+                    folders.make(folder, sweep, planned)
+                    view.track([run.run_id for run in planned])
+                _keep_curves(folder, curves)
+                hopeful = [run for run in planned if run.run_id not in given_up]
+                with folders.planning(folder):
+                    alone = folders.is_alone(launchers)
+                    return assign(hopeful, folder, machine, speeds, bundle, alone, taken)
+
+            failed = launch(next_units, view, stopping)
+            planned, curves = search(sweep, results)
             _keep_curves(folder, curves)
             view.close()
-    return Outcome(planned, curves, failed, stopping[0] if stopping else None)
+    return Outcome(planned, curves, failed or (), stopping[0] if stopping else None)
 
 
 def local_launch(folder: Path, machine: Machine, wandb_mode: str | None, retries: int) -> Launch:
     """Train units in worker processes on this machine."""
 
-    def launch(units: Sequence[Unit], view: View, stopping: Sequence[int]) -> tuple[str, ...]:
+    def launch(next_units: NextUnits, view: View, stopping: Sequence[int]) -> tuple[str, ...]:
         pool = Pool(
             folder,
             machine,
@@ -180,7 +183,7 @@ def local_launch(folder: Path, machine: Machine, wandb_mode: str | None, retries
             say=view.say,
             stopping=stopping,
         )
-        pool.run(units)
+        pool.run(next_units)
         return tuple(pool.given_up)
 
     return launch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +17,8 @@ from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.sweeps import sweep as sweep_run
 from seqjax.sweeps.grid import read_sweep
+from seqjax.sweeps.launch import NextUnits
 from seqjax.sweeps.machine import Machine
-from seqjax.sweeps.programs import Unit
 
 AXES = "model: {family: gru, d_model: 16, n_layers: 1}\ngrid: {train.context_length: [16, 50000]}"
 SEARCH = "model: {family: gru, d_model: 16, n_layers: 1}\nsearch: {rates: [1e-3, 3e-3, 1e-2], extend: 1}"
@@ -73,12 +72,13 @@ def test_runs_that_a_search_adds_are_checked_before_they_are_launched(
     sweep = read_sweep(write_sweep(tmp_path / "s.yaml", small_text, SEARCH))
     launched: list[str] = []
 
-    def launch(units: Sequence[Unit], _view: Any, _stopping: Any) -> tuple[str, ...]:
-        for run in (run for unit in units for run in unit.runs):
-            launched.append(run.run_id)
-            loss = {"loss": 2 + run.config.optimizer.learning_rate, "loss_se": 0.01}  # the best lies at the low edge
-            result = {"status": "finished", "steps": 40, "validation": loss}
-            disk.write_json(tmp_path / "runs" / run.run_id / "result.json", result)
+    def launch(next_units: NextUnits, _view: Any, _stopping: Any) -> tuple[str, ...]:
+        while units := next_units((), ()):
+            for run in (run for unit in units for run in unit.runs):
+                launched.append(run.run_id)
+                loss = {"loss": 2 + run.config.optimizer.learning_rate, "loss_se": 0.01}  # the best: at the low edge
+                result = {"status": "finished", "steps": 40, "validation": loss}
+                disk.write_json(tmp_path / "runs" / run.run_id / "result.json", result)
         return ()
 
     def check(config: Config, _text: Any) -> None:

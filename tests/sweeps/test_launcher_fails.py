@@ -53,7 +53,7 @@ def test_workers_save_when_their_launcher_fails(error: Exception, make_config: A
     place = tmp_path / run_id(config)
     pool = local.Pool(tmp_path, Machine((0,), (), 1e9), tick=failing(lambda: folders.last_step(place) > 0, error))
     with pytest.raises(type(error)) as raised:
-        pool.run([unit])
+        pool.run(lambda *_: [unit])
     assert raised.value is error
     assert folders.last_checkpoint(place) >= folders.last_step(place) > 0  # far from any regular checkpoint
     assert not runs.is_locked(place) and not pool.busy
@@ -70,7 +70,7 @@ def test_a_worker_that_does_not_save_is_not_waited_for_for_ever(
     take = pool._take
     monkeypatch.setattr(pool, "_take", lambda threads: (started.append(take(threads)), started[-1])[1])
     with pytest.raises(OSError, match="No space"):
-        pool.run([unit])
+        pool.run(lambda *_: [unit])
     assert [worker.process.returncode for worker in started] == [-signal.SIGKILL]
 
 

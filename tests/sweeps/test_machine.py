@@ -6,11 +6,13 @@ import math
 import os
 import resource
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from seqjax.host.limits import cores_of_quota, memory_left
 from seqjax.sweeps import machine
+from seqjax.sweeps.launch import local
 
 GIB = 2**30
 NONE = "9223372036854771712"  # how version 1 writes that there is no limit
@@ -132,6 +134,28 @@ def test_devices_that_are_to_be_seen(monkeypatch: pytest.MonkeyPatch, text: str,
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda _: True)
     assert machine._gpus() == names
+
+
+def test_workers_share_the_cards_when_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_gpus", lambda: ["0", "3"])
+    monkeypatch.setattr(machine, "_gpu_memory", lambda: 100.0)
+    monkeypatch.setattr(machine, "_nvidia_smi", lambda _: ["H100"])
+    alone, shared = machine.this_machine(), machine.this_machine(workers=5)
+    assert (alone.gpus, alone.memory, alone.slots) == (("0", "3"), 70.0, 2)
+    assert (shared.gpus, shared.slots, shared.devices) == (("0", "3", "0", "3", "0"), 5, 2)
+    assert shared.memory == pytest.approx(70 / 3)
+    assert shared.describe().startswith("2 GPU(s), ") and shared.describe().endswith("each of 5 workers")
+    pool, started = local.Pool(None, shared), []
+
+    def worker(_cores: tuple[int, ...], gpu: str, _log: None, sharing: int) -> Mock:
+        started.append((gpu, sharing))
+        return Mock(gpu=gpu)
+
+    monkeypatch.setattr(local, "Worker", worker)
+    for _ in range(5):
+        pool.busy[pool._take(1)] = None
+    assert sorted(started) == [("0", 3), ("0", 3), ("0", 3), ("3", 2), ("3", 2)]
+    assert pool._take(1) is None
 
 
 @pytest.mark.parametrize("program", ["#!/no/such/shell\n", "not a program", "#!/bin/sh\nexit 9\n"])

@@ -106,6 +106,19 @@ def test_branches_of_a_trunk_that_was_given_up_do_not_wait(planned: list[Any], t
     assert {run.run_id for unit in units for run in unit.runs} == {planned[i].run_id for i in (0, 1, 5)}
 
 
+def test_branches_start_while_other_trunks_train(planned: list[Any], tmp_path: Path) -> None:
+    for run in planned:
+        runs.open_run(tmp_path / run.run_id, run.config)
+    two = assign(planned, tmp_path, ONE_CORE, None, bundle=False, alone=True)
+    first, second = (unit.runs[0] for unit in two)
+    (tmp_path / first.run_id / "result.json").write_text('{"status": "finished", "steps": 40}')
+    units = assign(planned, tmp_path, ONE_CORE, None, bundle=False, alone=True, taken={second.run_id})
+    assert [unit.runs[0].trunk for unit in units] == [first.run_id] * 2
+    added = [run for run in planned if run.trunk == second.run_id]  # as if its trunk had not been planned
+    others = [run for run in added if run.run_id != second.run_id]
+    assert not assign(others, tmp_path / "other", ONE_CORE, None, bundle=False, alone=True, taken={first.run_id})
+
+
 @pytest.mark.parametrize(
     ("horizon", "said"),
     [

@@ -1,10 +1,13 @@
 """Ways to start the runs of a sweep, on this machine or by Slurm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from seqjax.sweeps.programs import Unit
 from seqjax.sweeps.view import View
 
-Launch = Callable[[Sequence[Unit], View, Sequence[int]], tuple[str, ...] | None]
-"""Trains units until all have ended or are given up. Returns the ids of runs that were given up; None: it has only
-submitted them."""
+NextUnits = Callable[[Collection[str], Collection[str]], list[Unit]]
+"""(runs that were given up, other runs that are at work or waiting) -> units of the further runs that can start now."""
+
+Launch = Callable[[NextUnits, View, Sequence[int]], tuple[str, ...] | None]
+"""Trains units until there are no more. Returns the ids of runs that were given up; None: it has only submitted
+them."""

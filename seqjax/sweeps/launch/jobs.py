@@ -17,7 +17,7 @@ from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.launch import Launch, slurm, slurm_client
+from seqjax.sweeps.launch import Launch, NextUnits, slurm, slurm_client
 from seqjax.sweeps.launch.local import code_for_workers
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
@@ -39,21 +39,24 @@ def slurm_machine(options: slurm.SlurmOptions) -> Machine:
 def slurm_launch(
     folder: Path, options: slurm.SlurmOptions, *, wandb_mode: str | None, retries: int, detach: bool = False
 ) -> Launch:
-    """Train units as jobs of an array. After Ctrl-C the jobs continue without the launcher."""
+    """Train units as jobs of arrays, round by round. After Ctrl-C the jobs continue without the launcher."""
 
-    def launch(units: Sequence[Unit], view: View, stopping: Sequence[int]) -> tuple[str, ...] | None:
-        jobs = _Jobs(folder, options, wandb_mode, retries, view.say)
-        with folders.planning(folder):  # another launcher waits until these jobs are in arrays.json
-            jobs.take(units)
-        if detach:
-            return None
-        while jobs.open and not stopping:
-            jobs.look()
-            view.show(jobs.training(), jobs.queued(), jobs.given_up)
-            _sleep(POLL_SECONDS, stopping)
+    def launch(next_units: NextUnits, view: View, stopping: Sequence[int]) -> tuple[str, ...] | None:
+        given_up: list[str] = []
+        while not stopping and (units := next_units(given_up, ())):
+            jobs = _Jobs(folder, options, wandb_mode, retries, view.say)
+            with folders.planning(folder):  # another launcher waits until these jobs are in arrays.json
+                jobs.take(units)
+            if detach:
+                return None
+            while jobs.open and not stopping:
+                jobs.look()
+                view.show(jobs.training(), jobs.queued(), jobs.given_up)
+                _sleep(POLL_SECONDS, stopping)
+            given_up += jobs.given_up
         if stopping:
             view.say("the jobs continue in Slurm; the same command watches them again, `scancel` ends them")
-        return tuple(jobs.given_up)
+        return tuple(given_up)
 
     return launch
 

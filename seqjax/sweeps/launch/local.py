@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,14 @@ from seqjax import runs
 from seqjax.errors import UserError, printable
 from seqjax.runs.tree import OWN
 from seqjax.sweeps import folder as folders
+from seqjax.sweeps.launch import NextUnits
 from seqjax.sweeps.launch.start import worker_command
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, keep_plan
 
 SAVE_SECONDS = 120  # time for a worker to save its state when it is stopped
 TICK = 0.5
+SHARE_OF_CARD = 0.9  # of its memory, for all workers on it; each has some memory outside of XLA's
 
 
 def code_for_workers() -> dict[str, dict[str, dict[str, str]]]:
@@ -46,13 +49,14 @@ class Worker:
     Args:
         cores: the cores it is pinned to; empty: any.
         gpu: the only accelerator it sees; None: as the environment says.
+        sharing: number of workers on that accelerator; each takes its part of the memory.
         log: file for its output outside of runs, written at its end; None: no file.
 
     Raises:
         UserError: the process cannot be started.
     """
 
-    def __init__(self, cores: tuple[int, ...], gpu: str | None, log: Path | None) -> None:
+    def __init__(self, cores: tuple[int, ...], gpu: str | None, log: Path | None, sharing: int = 1) -> None:
         self.cores, self.gpu, self.log = cores, gpu, log
         # Python may print at its start (a sitecustomize, a module of the cluster), so answers have their own pipe.
         # Each worker has its own output file, so that its last words explain its death.
@@ -65,6 +69,8 @@ class Worker:
         environment = dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
+        if sharing > 1:
+            environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{SHARE_OF_CARD / sharing:.3f}")
         try:
             self.process = subprocess.Popen(
                 command,
@@ -152,6 +158,7 @@ class Pool:
     ) -> None:
         self.folder, self.machine, self.wandb_mode, self.retries = folder, machine, wandb_mode, retries
         self.tick, self.say, self.stopping = tick, say, stopping
+        self.next_units: NextUnits = lambda *_: []
         self.log = folder / "workers.txt" if folder else None
         self.selector = selectors.DefaultSelector()
         self.idle: list[Worker] = []
@@ -159,13 +166,14 @@ class Pool:
         self.waiting: list[_Task] = []
         self.elsewhere: list[_Task] = []
         self.given_up: set[str] = set()
+        self.look_for_more = True
 
-    def run(self, units: Sequence[Unit]) -> None:
-        """Train the units in order; return when all are done, or when all are saved and stopped.
+    def run(self, next_units: NextUnits) -> None:
+        """Train units in order until there are no more; return when all are done, or when all are saved and stopped.
 
         If the launcher itself fails, for example on a full disk, the workers save their state first.
         """
-        self.waiting = [_Task(unit) for unit in units]
+        self.next_units = next_units
         try:
             try:
                 self._to_the_end()
@@ -181,7 +189,11 @@ class Pool:
             self._close(self.idle)
 
     def _to_the_end(self) -> None:
-        while (self.waiting or self.busy or self.elsewhere) and not self.stopping:
+        while not self.stopping:
+            if self.look_for_more and not self.waiting:
+                self._look_for_more()
+            if not (self.waiting or self.busy or self.elsewhere):
+                return
             self._start_what_fits()
             for key, _ in self.selector.select(TICK):
                 self._hear(key.data)
@@ -215,6 +227,12 @@ class Pool:
             self._release(worker)
         return answers
 
+    def _look_for_more(self) -> None:
+        """Take the units that can start now, such as branches whose trunk has ended."""
+        self.look_for_more = False
+        others = (run_id for task in [*self.busy.values(), *self.elsewhere] for run_id in task.unit.run_ids)
+        self.waiting = [_Task(unit) for unit in self.next_units(self.given_up, set(others))]
+
     def _start_what_fits(self) -> None:
         for task in list(self.waiting):
             used = sum(other.unit.memory for other in self.busy.values())
@@ -241,9 +259,11 @@ class Pool:
             self.idle.remove(worker := fitting[0])
             return worker
         if self.machine.gpus:
-            taken = {worker.gpu for worker in self.busy}
-            free = [gpu for gpu in self.machine.gpus if gpu not in taken]
-            return Worker((), free[0], self.log) if free else None
+            free = Counter(self.machine.gpus) - Counter(worker.gpu for worker in self.busy)
+            if not free:
+                return None
+            gpu = max(free, key=free.__getitem__)  # the card with the fewest workers
+            return Worker((), gpu, self.log, self.machine.gpus.count(gpu))
         taken = {core for worker in self.busy for core in worker.cores}
         free = [core for core in self.machine.cores if core not in taken]
         if len(free) < min(threads, len(self.machine.cores)):
@@ -269,7 +289,7 @@ class Pool:
         answer = self._release(worker)
         match answer["outcome"]:
             case "done":
-                return
+                self.look_for_more = True
             case "stopped":  # by somebody's SIGTERM
                 self.waiting.insert(0, task)
             case "locked":
@@ -287,6 +307,7 @@ class Pool:
         for run_id in ids:
             folders.add_failure(self.folder / run_id, reason, give_up)
         if give_up:
+            self.look_for_more = True
             self.given_up.update(ids)
             self.say(f"{task.unit.label}: given up after {task.tries + 1} tries: {reason}")
         elif halved:
@@ -313,6 +334,8 @@ class Pool:
             self.elsewhere.remove(task)
             if any(runs.read_result(place) is None for place in places):
                 self.waiting.append(task)
+            else:
+                self.look_for_more = True
 
     def _stop_all(self) -> None:
         if not self.busy:
