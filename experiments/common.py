@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -108,9 +108,34 @@ def interval(values: np.ndarray) -> dict[str, float]:
     return {"value": mean, "low": mean - half, "high": mean + half}
 
 
-def bracket(found: dict[str, float], sign: bool = False) -> str:
-    """Value and interval of `interval`, with three digits."""
-    form = "+.3f" if sign else ".3f"
+class AtBest(NamedTuple):
+    """The losses of all seeds at the best rate of a horizon; whether that rate is at an edge of those tried."""
+
+    rate: float
+    losses: np.ndarray
+    edge: bool
+
+
+def best_rates(table: pd.DataFrame) -> dict[float, AtBest]:
+    """The best rate of each number of tokens, by the mean loss over seeds. A rate with a diverged run is none.
+
+    Raises:
+        UserError: every rate has a diverged run.
+    """
+    found = {}
+    for tokens, rows in table.groupby("tokens"):
+        losses = rows.pivot(index="optimizer.learning_rate", columns="train.seed", values="loss").astype(float).dropna()
+        if losses.empty:
+            raise UserError(f"at {tokens:,} tokens a run of every rate has diverged")
+        rate = losses.mean(axis=1).idxmin()
+        rates = rows["optimizer.learning_rate"]
+        found[float(tokens)] = AtBest(float(rate), losses.loc[rate].to_numpy(), rate in (rates.min(), rates.max()))
+    return found
+
+
+def bracket(found: dict[str, float], sign: bool = False, digits: int = 3) -> str:
+    """Value and interval of `interval`."""
+    form = f"{'+' if sign else ''}.{digits}f"
     return "{} ({} to {})".format(*(format(found[key], form) for key in ("value", "low", "high")))
 
 

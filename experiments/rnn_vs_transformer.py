@@ -10,6 +10,7 @@
 |-------------|----------------------|-----------------------------------|
 | laptop      | two cores            | at most 20 minutes with its setup |
 | workstation | two cores            | half a day                        |
+| h100        | one H100             | minutes, with `--workers 12`      |
 | gpu         | one accelerator      | planned only: see --dry-run       |
 | pod         | the paper's sizes    | planned only: see --dry-run       |
 
@@ -41,6 +42,7 @@ from seqjax.comparison.measuring import chains_for, characters_per_token, measur
 from seqjax.comparison.page import write_report
 from seqjax.comparison.verdicts import claims_markdown, summary
 from seqjax.config import Config
+from seqjax.config.plain import whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.families import label_of
 from seqjax.host.disk import read_json, write_atomically
@@ -58,8 +60,8 @@ from seqjax.training.hardware import PEAK_BFLOAT16
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, RESULTS = ROOT / "configs" / "figure7", ROOT / "experiments" / "results" / "figure7"
-PRESETS = ("laptop", "workstation", "gpu", "pod")
-ASSUMED = {"gpu": 1, "pod": 256}  # devices of the presets that are not for two cores
+PRESETS = ("laptop", "workstation", "h100", "gpu", "pod")
+ASSUMED = {"h100": 1, "gpu": 1, "pod": 256}  # devices of the presets that are not for two cores
 ASSUMED_SHARES = {"transformer": 0.35, "recurrent": 0.05}  # of the peak that training reaches
 TITLE = "LSTMs against Transformers: Figure 7 of Kaplan et al. 2020"
 WINDOWS = 16  # of a chain, for the loss by position
@@ -76,6 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="laptop", help=f"{', '.join(PRESETS)}, or a sweep file [laptop]")
     parser.add_argument("--dry-run", action="store_true", help="print the plan with FLOPs and predicted time, and stop")
+    parser.add_argument("--workers", type=whole(1), help="number of workers, as for seqjax sweep")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the sweep folder [runs]")
     parser.add_argument("--report", type=Path, default=ROOT / "report", help="where the report goes [report]")
     parser.add_argument("--record", action="store_true", help=f"keep results in {RESULTS.relative_to(ROOT)}/PRESET")
@@ -85,6 +88,7 @@ def main() -> int:
         if rest or options.record or options.dry_run:
             raise UserError("--from makes a report of what was collected, and takes no other option than --report")
         return report(options.source, options.report)
+    rest += ["--workers", str(options.workers)] if options.workers else []
     sweep_file = find_preset(options.preset)
     sweep = read_sweep(sweep_file, config_options(split_config_options(rest)[1]))
     if options.dry_run:
@@ -102,7 +106,7 @@ def main() -> int:
         return code
     table = table.sort_values("run_id", ignore_index=True)  # as the recorded ones are
     folder = options.runs / sweep_file.stem
-    if stopped := measure(folder, table, chains):
+    if stopped := measure(folder, table, chains, this_machine(options.workers)):
         return stopped
     words = ["--preset", options.preset, *rest]
     command = f"python experiments/rnn_vs_transformer.py {' '.join(words)}"
@@ -147,10 +151,10 @@ def _share(config: Config) -> float:
     return ASSUMED_SHARES.get(config.model.family, ASSUMED_SHARES["recurrent"])
 
 
-def measure(folder: Path, table: pd.DataFrame, chains: Chains) -> int:
+def measure(folder: Path, table: pd.DataFrame, chains: Chains, machine: Machine) -> int:
     """Loss by position of all runs at their best rates; 0, or an exit code when it was stopped."""
     places = [folder / run_id for run_id in to_measure(table)["run_id"]]
-    signal_number = measure_all(places, chains, this_machine(), lambda text: print(text, file=sys.stderr, flush=True))
+    signal_number = measure_all(places, chains, machine, lambda text: print(text, file=sys.stderr, flush=True))
     if signal_number is None:
         return 0
     print("stopped; the same command resumes from here", file=sys.stderr)

@@ -36,10 +36,11 @@ def run_here(patch: pytest.MonkeyPatch, module: ModuleType, place: Path, *words:
     """
 
     def launch(folder: Path, *_: Any) -> Any:
-        def train_all(units: Any, *_: Any) -> tuple[str, ...]:
-            for unit in units:
-                lanes = [(run.config, folder / run.run_id) for run in unit.runs]
-                train_bundle(lanes, quiet=True, wandb_mode="disabled")
+        def train_all(next_units: Any, *_: Any) -> tuple[str, ...]:
+            while units := next_units((), ()):
+                for unit in units:
+                    lanes = [(run.config, folder / run.run_id) for run in unit.runs]
+                    train_bundle(lanes, quiet=True, wandb_mode="disabled")
             return ()
 
         return train_all

@@ -1,0 +1,78 @@
+"""What Muon is worth against AdamW: 100 k parameters, four horizons of 1.25 to 10 M tokens, three seeds.
+
+    python experiments/muon.py                      # see --dry-run for the time; stop and start it at will
+    python experiments/muon.py --dry-run
+    python experiments/muon.py --record             # and keep the numbers
+
+An LSTM of one layer and a Transformer of two (rotary positions, RMSNorm, SwiGLU, QK norm), four rates for each
+optimizer. At each horizon an optimizer has its own best rate, by the mean over seeds. The ratio of tokens is the tokens
+that AdamW needs to reach Muon's loss over those that Muon had: AdamW's losses are interpolated linearly in log tokens
+against log loss, seed by seed. There is none where Muon's loss lies outside AdamW's. Intervals are 95 %, Student's t
+over seeds, for the ratio in its logarithm.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from common import best_rates, bracket, interval, run
+
+from seqjax.families import label_of
+from seqjax.host.guard import guarded
+
+
+def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The loss of both optimizers at every horizon, and the ratio of tokens to equal loss."""
+    found: dict[str, Any] = {}
+    for family, rows in table.groupby("model.family", sort=False):
+        adamw, muon = (best_rates(rows[rows["optimizer.name"] == name]) for name in ("adamw", "muon"))
+        found[label_of(family)] = [
+            {
+                "tokens": int(tokens),
+                "adamw": interval(one.losses) | {"rate": one.rate, "edge": one.edge},
+                "muon": interval(other.losses) | {"rate": other.rate, "edge": other.edge},
+                "change": interval(other.losses - one.losses),
+                "ratio": ratio_of_tokens(adamw, other.losses, tokens),
+            }
+            for (tokens, one), other in zip(adamw.items(), muon.values(), strict=True)
+        ]
+    text = as_text(found)
+    print(text)
+    return {"found": found}, {"muon.md": text}
+
+
+def ratio_of_tokens(adamw: dict[float, Any], losses: np.ndarray, tokens: float) -> dict[str, float] | None:
+    """Tokens that AdamW needs for these losses over ``tokens``, with its interval; None: outside of AdamW's losses."""
+    curve_HxS = np.log(np.stack([at.losses for at in adamw.values()]))
+    log_tokens_H = np.log(np.array(list(adamw)))
+    needed = []
+    for curve_H, loss in zip(curve_HxS.T, np.log(losses), strict=True):
+        order = np.argsort(curve_H)
+        if not curve_H[order[0]] <= loss <= curve_H[order[-1]]:
+            return None
+        needed.append(float(np.interp(loss, curve_H[order], log_tokens_H[order])))
+    return {key: float(np.exp(value)) for key, value in interval(np.array(needed) - np.log(tokens)).items()}
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The table in Markdown."""
+    lines = ["| model | tokens | AdamW, nats/token | Muon | change | tokens of AdamW for Muon's loss |"]
+    lines.append("|---" * 6 + "|")
+    for label, rows in found.items():
+        for row in rows:
+            ratio = "outside" if row["ratio"] is None else f"{bracket(row['ratio'], digits=2)} times"
+            edges = [name for name in ("adamw", "muon") if row[name]["edge"]]
+            note = f" (best rate at the edge: {', '.join(edges)})" if edges else ""
+            lines.append(
+                f"| {label} | {row['tokens'] / 1e6:.3g} M | {row['adamw']['value']:.3f} | {row['muon']['value']:.3f} "
+                f"| {bracket(row['change'], sign=True)} | {ratio}{note} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: run("muon", "muon", __doc__, analyse)))

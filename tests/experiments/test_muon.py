@@ -1,0 +1,53 @@
+"""The experiments on Muon and on cosines: from made-up run tables whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from experiment import load
+
+TOKENS = (1e6, 2e6, 4e6, 8e6)
+RATES = {2.5e-3: 1.02, 5e-3: 1.0, 1e-2: 1.01}  # the loss over that at the best
+
+
+def table(gains: dict[str, float], schedule: str = "wsd") -> pd.DataFrame:
+    """L = 20 (gain D)^-0.1, with seeds apart; a rate of each optimizer has a diverged run."""
+    rows: list[dict[str, Any]] = []
+    for name, gain in gains.items():
+        for tokens in TOKENS:
+            for seed in (0, 1, 2):
+                shared = {"model.family": "lstm", "optimizer.name": name, "tokens": tokens, "train.seed": seed,
+                          "optimizer.schedule": schedule, "status": "finished"}  # fmt: skip
+                own = 20 * (gain * tokens) ** -0.1 * (1 + 1e-3 * seed)
+                rows += [shared | {"optimizer.learning_rate": rate, "loss": own * over} for rate, over in RATES.items()]
+                rows.append(shared | {"optimizer.learning_rate": 2e-2, "loss": None if seed == 1 else 0.1})
+    return pd.DataFrame(rows)
+
+
+def test_muon_that_needs_half_the_tokens_is_said_to() -> None:
+    found, files = load("muon").analyse(table({"adamw": 1.0, "muon": 2.0}), Path())
+    rows = found["found"]["LSTM"]
+    assert [row["ratio"] and row["ratio"]["value"] for row in rows] == [*[pytest.approx(2)] * 3, None]
+    assert all(row["adamw"]["rate"] == 5e-3 and not row["adamw"]["edge"] and row["change"]["high"] < 0 for row in rows)
+    assert files["muon.md"].count("2.00 (2.00 to 2.00) times") == 3 and files["muon.md"].count("outside") == 1
+
+
+def test_a_best_rate_at_an_edge_is_named() -> None:
+    rows = table({"adamw": 1.0, "muon": 2.0})
+    rows = rows[(rows["optimizer.learning_rate"] > 3e-3) | (rows["optimizer.name"] != "muon")]
+    text = load("muon").analyse(rows, Path())[1]["muon.md"]
+    assert text.count("best rate at the edge: muon") == len(TOKENS)
+
+
+def test_branches_are_held_against_cosines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("horizons")
+    (tmp_path / "muon").mkdir()
+    monkeypatch.setattr(module, "gather", lambda _: table({"adamw": 1.0, "muon": 3.0}))
+    found, files = module.analyse(table({"adamw": 1.1}, "cosine"), tmp_path / "horizons")
+    changes = [row["change"]["value"] for row in found["found"]["LSTM"]]
+    expected = [20 * 1.001 * tokens**-0.1 * (1 - 1.1**-0.1) for tokens in TOKENS]
+    assert np.allclose(changes, expected) and files["horizons.md"].count("| 0.005 |") == 8
