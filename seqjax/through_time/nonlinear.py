@@ -28,6 +28,8 @@ from jax.typing import DTypeLike
 from seqjax.layers import native
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype
+from seqjax.layers.target import target
+from seqjax.through_time import kernel
 from seqjax.through_time.backprop import Backprop, State
 from seqjax.through_time.pieces import in_pieces
 
@@ -86,8 +88,10 @@ def unroll(
     state = jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
     if recurrence == "scan" or cell.backprop is None:
         run = partial(_plain, cell, dtype, params)
-    elif recurrence == "fast" or len(x_TxBxD) <= CHUNK:
-        run = partial(_fast, cell, jnp.dtype(dtype), params)
+    elif recurrence == "kernel" and _has_kernel(cell, params, dtype):
+        run = partial(_on_chip, cell, jnp.dtype(dtype), params)
+    elif recurrence in ("fast", "kernel") or len(x_TxBxD) <= CHUNK:
+        run = partial(_fast, cell, jnp.dtype(dtype), False, params)
     else:
         run = partial(_in_chunks, cell, jnp.dtype(dtype), params)
     if truncate is None or truncate >= len(x_TxBxD):
@@ -209,7 +213,8 @@ def _gradients(
 
 def _shifted(first: State, states: State) -> State:
     """The states before every step, from the states after."""
-    return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h[None], h_TxBxH[:-1]]), first, states)
+    first = jax.tree.map(lambda h, h_TxBxH: h[None].astype(h_TxBxH.dtype), first, states)
+    return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h, h_TxBxH[:-1]]), first, states)
 
 
 def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array | None) -> bool:
@@ -221,19 +226,35 @@ def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array |
     return all(leaf.dtype == jnp.float32 for leaf in recurrent) and native.compiled()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _fast(
+def _has_kernel(cell: Cell, params: Params, dtype: DTypeLike) -> bool:
+    """Whether a whole-sequence kernel computes this case: the cell and its variant have one, it fits, and it is for an
+    NVIDIA GPU."""
+    one = cell.backprop.kernel
+    return one is not None and one.knows(params) and kernel.fits(one, len(params["W_h"]), dtype, target())
+
+
+def _on_chip(
     cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
 ) -> tuple[Array, State]:
+    """As `_fast`, in a kernel."""
+    return kernel.padded(partial(_fast, cell, dtype, True), params, x_TxBxD, state, mask_TxB)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _fast(
+    cell: Cell, dtype: DTypeLike, on_chip: bool, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+) -> tuple[Array, State]:
     """h_TxBxH and the last state."""
-    return _fast_forward(cell, dtype, params, x_TxBxD, state, mask_TxB)[0]
+    return _fast_forward(cell, dtype, on_chip, params, x_TxBxD, state, mask_TxB)[0]
 
 
 def _fast_forward(
-    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+    cell: Cell, dtype: DTypeLike, on_chip: bool, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
 ) -> tuple[tuple[Array, State], Tree]:
     gates_x_TxBxG = project(cell, params, x_TxBxD, dtype)
-    if _is_compiled(cell, params, dtype, mask_TxB):
+    if on_chip:
+        last, states, kept = kernel.forward(cell.backprop.kernel, dtype, params, gates_x_TxBxG, state, mask_TxB)
+    elif _is_compiled(cell, params, dtype, mask_TxB):
         last, states, kept = cell.backprop.compiled.forward(params, gates_x_TxBxG, state)
     else:
         advance = partial(cell.backprop.advance, params, dtype=dtype)
@@ -241,10 +262,16 @@ def _fast_forward(
     return (output(states), last), (params, x_TxBxD, state, states, kept, mask_TxB)
 
 
-def _fast_backward(cell: Cell, dtype: DTypeLike, residuals: Tree, grads: tuple[Array, State]) -> tuple[Tree, ...]:
+def _fast_backward(
+    cell: Cell, dtype: DTypeLike, on_chip: bool, residuals: Tree, grads: tuple[Array, State]
+) -> tuple[Tree, ...]:
     params, x_TxBxD, state, states, kept, mask_TxB = residuals
     before = _shifted(state, states)
-    if _is_compiled(cell, params, dtype, mask_TxB):
+    if on_chip:
+        arguments = (params, state, states, kept, mask_TxB)
+        d_state, deltas = kernel.backward(cell.backprop.kernel, dtype, *arguments, *grads)
+        kept, deltas = jax.tree.map(lambda y: y.astype(carry_dtype(dtype)), (kept, deltas))
+    elif _is_compiled(cell, params, dtype, mask_TxB):
         d_state, deltas = cell.backprop.compiled.backward(params, state, states, kept, *grads)
     else:
         d_state, deltas = _backward(cell, dtype, params, before, states, kept, mask_TxB, *grads)
