@@ -165,6 +165,11 @@ def _seen(mask: Array | None, there: Tree, elsewhere: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(mask[..., None], a, b), there, elsewhere)
 
 
+def _rounded(params: Params, dtype: DTypeLike) -> Params:
+    """The matrices in the dtype of their products. XLA does not move the conversion out of a loop by itself."""
+    return {name: leaf.astype(dtype) if leaf.ndim == 2 else leaf for name, leaf in params.items()}
+
+
 def _forward(
     advance: Callable[[State, Array], tuple[State, Tree]], gates_x_TxBxG: Array, state: State, mask_TxB: Array | None
 ) -> tuple[State, State, Tree]:
@@ -193,7 +198,7 @@ def _backward(
         deltas, d_before = cell.backprop.retreat(params, d_state, slopes, dtype)
         return _seen(mask_B, d_before, d_state), _seen(mask_B, deltas, jax.tree.map(jnp.zeros_like, deltas))
 
-    slopes = cell.backprop.slopes(params, before, after, kept)
+    slopes, params = cell.backprop.slopes(params, before, after, kept), _rounded(params, dtype)
     return lax.scan(step, d_last, (slopes, d_h_TxBxH, mask_TxB), reverse=True, unroll=native.steps_in_a_turn())
 
 
@@ -257,7 +262,7 @@ def _fast_forward(
     elif _is_compiled(cell, params, dtype, mask_TxB):
         last, states, kept = cell.backprop.compiled.forward(params, gates_x_TxBxG, state)
     else:
-        advance = partial(cell.backprop.advance, params, dtype=dtype)
+        advance = partial(cell.backprop.advance, _rounded(params, dtype), dtype=dtype)
         last, states, kept = _forward(advance, gates_x_TxBxG, state, mask_TxB)
     return (output(states), last), (params, x_TxBxD, state, states, kept, mask_TxB)
 
@@ -310,8 +315,10 @@ def _lean(
 def _lean_forward(
     cell: Cell, dtype: DTypeLike, params: Params, x_cxTxBxD: Array, state: State, mask_cxTxB: Array | None
 ) -> tuple[tuple[Array, State], Tree]:
+    matrices = _rounded(params, dtype)
+
     def advance(state: State, gates_x_BxG: Array) -> tuple[State, None]:
-        return cell.backprop.advance(params, state, gates_x_BxG, dtype)[0], None
+        return cell.backprop.advance(matrices, state, gates_x_BxG, dtype)[0], None
 
     def chunk(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, State]:
         x_TxBxD, mask_TxB = inputs
