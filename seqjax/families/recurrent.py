@@ -69,7 +69,7 @@ class Recurrent(Family):
     """Use the embedding table as the readout."""
     dropout: Fraction = 0.0
     """Dropout rate on the inputs of each layer and of the readout."""
-    recurrence: Literal["fast", "lean", "scan"] = "fast"
+    recurrence: Literal["fast", "lean", "scan", "kernel"] = "fast"
     """Backward pass: fast (own), lean (own; memory does not grow with context x gates), scan (plain, the reference)."""
     residual: bool = False
     """Residual connections around the layers above the first."""

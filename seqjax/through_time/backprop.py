@@ -23,6 +23,31 @@ class Compiled(NamedTuple):
     """(params, first state, states, kept, d_h_TxBxH, d_last) -> (d_first, deltas)."""
 
 
+class Kernel(NamedTuple):
+    """The same recurrence as the step of a whole-sequence kernel (`seqjax.through_time.kernel`).
+
+    The arrays of a step are BxH, one for each gate: a kernel can not cut an array that it holds.
+    """
+
+    name: str
+    knows: Callable[[Params], bool]
+    """Whether it computes the variant of these parameters."""
+    n_gates: int
+    bias: Callable[[Params], Array | None]
+    """Added to the products with the state, 1xG; None: nothing."""
+    advance: Callable[..., tuple[tuple[Array, ...], list[Array]]]
+    """(gates_x, products, state, tanh) -> (state, activations to keep)."""
+    kept: tuple[int, ...]
+    """`kept` of `Backprop.advance` as widths in H: how many activations stand side by side in each array."""
+    reads: int
+    """The array of the state that `retreat` reads."""
+    retreat: Callable[..., tuple[list[Array], tuple[Array, ...]]]
+    """(d_state after, kept, that array before and after, tanh) -> (deltas, d_state before without the products). The
+    first `n_gates` deltas are multiplied with W_h."""
+    deltas: tuple[int, ...]
+    """The deltas of `Backprop.retreat` as widths in H."""
+
+
 class Backprop(NamedTuple):
     """The backward pass of one cell as four pure functions: see `seqjax.through_time.nonlinear`.
 
@@ -40,3 +65,4 @@ class Backprop(NamedTuple):
     gradients: Callable[..., tuple[Array, Params]]
     """(params, states before, kept, deltas, dtype), all TxBx... -> (d_gates_x_TxBxG, recurrent weights' gradients)."""
     compiled: Compiled | None = None
+    kernel: Kernel | None = None

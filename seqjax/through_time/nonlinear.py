@@ -28,6 +28,8 @@ from jax.typing import DTypeLike
 from seqjax.layers import native
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype
+from seqjax.layers.target import target
+from seqjax.through_time import kernel
 from seqjax.through_time.backprop import Backprop, State
 from seqjax.through_time.pieces import in_pieces
 
@@ -86,8 +88,10 @@ def unroll(
     state = jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
     if recurrence == "scan" or cell.backprop is None:
         run = partial(_plain, cell, dtype, params)
-    elif recurrence == "fast" or len(x_TxBxD) <= CHUNK:
-        run = partial(_fast, cell, jnp.dtype(dtype), params)
+    elif recurrence == "kernel" and _has_kernel(cell, params, dtype):
+        run = partial(_on_chip, cell, jnp.dtype(dtype), params)
+    elif recurrence in ("fast", "kernel") or len(x_TxBxD) <= CHUNK:
+        run = partial(_fast, cell, jnp.dtype(dtype), False, params)
     else:
         run = partial(_in_chunks, cell, jnp.dtype(dtype), params)
     if truncate is None or truncate >= len(x_TxBxD):
@@ -161,6 +165,11 @@ def _seen(mask: Array | None, there: Tree, elsewhere: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(mask[..., None], a, b), there, elsewhere)
 
 
+def _rounded(params: Params, dtype: DTypeLike) -> Params:
+    """The matrices in the dtype of their products. XLA does not move the conversion out of a loop by itself."""
+    return {name: leaf.astype(dtype) if leaf.ndim == 2 else leaf for name, leaf in params.items()}
+
+
 def _forward(
     advance: Callable[[State, Array], tuple[State, Tree]], gates_x_TxBxG: Array, state: State, mask_TxB: Array | None
 ) -> tuple[State, State, Tree]:
@@ -189,7 +198,7 @@ def _backward(
         deltas, d_before = cell.backprop.retreat(params, d_state, slopes, dtype)
         return _seen(mask_B, d_before, d_state), _seen(mask_B, deltas, jax.tree.map(jnp.zeros_like, deltas))
 
-    slopes = cell.backprop.slopes(params, before, after, kept)
+    slopes, params = cell.backprop.slopes(params, before, after, kept), _rounded(params, dtype)
     return lax.scan(step, d_last, (slopes, d_h_TxBxH, mask_TxB), reverse=True, unroll=native.steps_in_a_turn())
 
 
@@ -209,7 +218,8 @@ def _gradients(
 
 def _shifted(first: State, states: State) -> State:
     """The states before every step, from the states after."""
-    return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h[None], h_TxBxH[:-1]]), first, states)
+    first = jax.tree.map(lambda h, h_TxBxH: h[None].astype(h_TxBxH.dtype), first, states)
+    return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h, h_TxBxH[:-1]]), first, states)
 
 
 def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array | None) -> bool:
@@ -218,33 +228,55 @@ def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array |
     if compiled is None or mask_TxB is not None or jnp.dtype(dtype) != jnp.float32 or not compiled.knows(params):
         return False
     recurrent = [leaf for name, leaf in params.items() if name in ("W_h", "b_hn")]
-    return all(leaf.dtype == jnp.float32 for leaf in recurrent) and native.compiled()
+    return all(leaf.dtype == jnp.float32 for leaf in recurrent) and native.in_use()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _fast(
+def _has_kernel(cell: Cell, params: Params, dtype: DTypeLike) -> bool:
+    """Whether a whole-sequence kernel computes this case: the cell and its variant have one, it fits, and it is for an
+    NVIDIA GPU."""
+    one = cell.backprop.kernel
+    return one is not None and one.knows(params) and kernel.fits(one, len(params["W_h"]), dtype, target())
+
+
+def _on_chip(
     cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
 ) -> tuple[Array, State]:
+    """As `_fast`, in a kernel."""
+    return kernel.padded(partial(_fast, cell, dtype, True), params, x_TxBxD, state, mask_TxB)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _fast(
+    cell: Cell, dtype: DTypeLike, on_chip: bool, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+) -> tuple[Array, State]:
     """h_TxBxH and the last state."""
-    return _fast_forward(cell, dtype, params, x_TxBxD, state, mask_TxB)[0]
+    return _fast_forward(cell, dtype, on_chip, params, x_TxBxD, state, mask_TxB)[0]
 
 
 def _fast_forward(
-    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+    cell: Cell, dtype: DTypeLike, on_chip: bool, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
 ) -> tuple[tuple[Array, State], Tree]:
     gates_x_TxBxG = project(cell, params, x_TxBxD, dtype)
-    if _is_compiled(cell, params, dtype, mask_TxB):
+    if on_chip:
+        last, states, kept = kernel.forward(cell.backprop.kernel, dtype, params, gates_x_TxBxG, state, mask_TxB)
+    elif _is_compiled(cell, params, dtype, mask_TxB):
         last, states, kept = cell.backprop.compiled.forward(params, gates_x_TxBxG, state)
     else:
-        advance = partial(cell.backprop.advance, params, dtype=dtype)
+        advance = partial(cell.backprop.advance, _rounded(params, dtype), dtype=dtype)
         last, states, kept = _forward(advance, gates_x_TxBxG, state, mask_TxB)
     return (output(states), last), (params, x_TxBxD, state, states, kept, mask_TxB)
 
 
-def _fast_backward(cell: Cell, dtype: DTypeLike, residuals: Tree, grads: tuple[Array, State]) -> tuple[Tree, ...]:
+def _fast_backward(
+    cell: Cell, dtype: DTypeLike, on_chip: bool, residuals: Tree, grads: tuple[Array, State]
+) -> tuple[Tree, ...]:
     params, x_TxBxD, state, states, kept, mask_TxB = residuals
     before = _shifted(state, states)
-    if _is_compiled(cell, params, dtype, mask_TxB):
+    if on_chip:
+        arguments = (params, state, states, kept, mask_TxB)
+        d_state, deltas = kernel.backward(cell.backprop.kernel, dtype, *arguments, *grads)
+        kept, deltas = jax.tree.map(lambda y: y.astype(carry_dtype(dtype)), (kept, deltas))
+    elif _is_compiled(cell, params, dtype, mask_TxB):
         d_state, deltas = cell.backprop.compiled.backward(params, state, states, kept, *grads)
     else:
         d_state, deltas = _backward(cell, dtype, params, before, states, kept, mask_TxB, *grads)
@@ -283,8 +315,10 @@ def _lean(
 def _lean_forward(
     cell: Cell, dtype: DTypeLike, params: Params, x_cxTxBxD: Array, state: State, mask_cxTxB: Array | None
 ) -> tuple[tuple[Array, State], Tree]:
+    matrices = _rounded(params, dtype)
+
     def advance(state: State, gates_x_BxG: Array) -> tuple[State, None]:
-        return cell.backprop.advance(params, state, gates_x_BxG, dtype)[0], None
+        return cell.backprop.advance(matrices, state, gates_x_BxG, dtype)[0], None
 
     def chunk(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, State]:
         x_TxBxD, mask_TxB = inputs

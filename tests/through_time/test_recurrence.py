@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quick import slow
+from recurrences import example, value_and_grads
 from variants import recurrent
 
 from seqjax.families import LSTM
 from seqjax.layers import native
 from seqjax.through_time import nonlinear
-from seqjax.through_time.nonlinear import tabulate, unroll
+from seqjax.through_time.nonlinear import unroll
 
 VARIANTS = [("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before")]
-V, D = 7, 3
 
 
 @pytest.fixture(params=[False, True], ids=["xla", "native"])
@@ -30,32 +28,6 @@ def in_native(request, monkeypatch):
     if not request.param:
         monkeypatch.setattr(native, "compiled", lambda: False)
     return request.param
-
-
-def example(config, times, batch, d_hidden, seed):
-    """Parameters, a table of inputs, tokens, states and the weights of the outputs in the loss, float64."""
-    rng = np.random.default_rng(seed)
-    cell = replace(config, d_hidden=d_hidden)
-    params = cell.init_cell(jax.random.key(seed), D)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape), params)
-    state = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), cell.cell_state(batch))
-    weights = rng.standard_normal((times, batch, d_hidden)), jax.tree.map(lambda h: rng.standard_normal(h.shape), state)
-    return params, rng.standard_normal((V, D)), state, rng.integers(0, V, (times, batch)), weights
-
-
-def value_and_grads(config, arguments, tokens, weights, dtype, how, mask=None, table=False):
-    """A weighted sum of outputs and last state; its gradients for parameters, inputs and first state."""
-    cell = config
-
-    def loss(params, embedding, state):
-        if table:
-            h, last = unroll(cell, tabulate(cell, params, embedding, dtype), tokens, state, dtype, how, mask)
-        else:
-            h, last = unroll(cell, params, embedding[tokens], state, dtype, how, mask)
-        products = jax.tree.map(lambda a, b: (a.astype(b.dtype) * b).sum(), (h, last), weights)
-        return sum(jax.tree.leaves(products))
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arguments)
 
 
 ANY = given(

@@ -5,6 +5,7 @@ The activations are kept. The parameters tell the variant: only reset "before" h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.typing import DTypeLike
 from seqjax.layers import native
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import contract
-from seqjax.through_time.backprop import Backprop, Compiled
+from seqjax.through_time.backprop import Backprop, Compiled, Kernel
 from seqjax.through_time.gates import activate
 
 
@@ -108,5 +109,31 @@ def compiled_backward(
     return d_first, tuple(deltas)
 
 
+def kernel_bias(params: Params) -> Array | None:
+    """b_hn belongs to the product for n, the last gate."""
+    return jnp.pad(params["b_hn"], (2 * len(params["b_hn"]), 0))[None, :] if "b_hn" in params else None
+
+
+def kernel_advance(
+    gates_x: Sequence[Array], products: Sequence[Array], state: tuple[Array], tanh: Callable[[Array], Array]
+) -> tuple[tuple[Array], list[Array]]:
+    """As `advance` with reset after, one array for each gate."""
+    r, z = (0.5 * tanh(0.5 * (x + u)) + 0.5 for x, u in zip(gates_x[:2], products[:2], strict=True))
+    n = tanh(gates_x[2] + r * products[2])
+    return (n + z * (state[0] - n),), [r, z, n, products[2]]
+
+
+def kernel_retreat(
+    d_state: tuple[Array], kept: Sequence[Array], before: Array, after: Array, tanh: Callable[[Array], Array]
+) -> tuple[list[Array], tuple[Array]]:
+    """As `slopes` and `retreat` with reset after, from h before the step."""
+    (d_h,), (r, z, n, n_h) = d_state, kept
+    d_n = d_h * (1 - z) * (1 - n * n)
+    return [d_n * n_h * r * (1 - r), d_h * (before - n) * z * (1 - z), d_n * r, d_h], (d_h * z,)
+
+
 COMPILED = Compiled(lambda params: "W_hn" not in params, compiled_forward, compiled_backward)
-BACKPROP = Backprop(advance, slopes, retreat, gradients, COMPILED)
+KERNEL = Kernel(
+    "gru", lambda params: "W_hn" not in params, 3, kernel_bias, kernel_advance, (2, 1, 1), 0, kernel_retreat, (3, 1)
+)  # fmt: skip
+BACKPROP = Backprop(advance, slopes, retreat, gradients, COMPILED, KERNEL)

@@ -5,6 +5,8 @@ The activations i, f, g, o of every step are kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -12,7 +14,7 @@ from jax.typing import DTypeLike
 from seqjax.layers import native
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import contract
-from seqjax.through_time.backprop import Backprop, Compiled
+from seqjax.through_time.backprop import Backprop, Compiled, Kernel
 from seqjax.through_time.gates import activate
 
 State = tuple[Array, Array]
@@ -74,5 +76,30 @@ def compiled_backward(
     return tuple(d_first), deltas
 
 
+def kernel_advance(
+    gates_x: Sequence[Array], products: Sequence[Array], state: State, tanh: Callable[[Array], Array]
+) -> tuple[State, list[Array]]:
+    """As `advance`, one array for each gate."""
+    i, f, g, o = (x + u for x, u in zip(gates_x, products, strict=True))
+    i, f, o = (0.5 * tanh(0.5 * gate) + 0.5 for gate in (i, f, o))
+    g = tanh(g)
+    c_BxH = f * state[1] + i * g
+    return (o * tanh(c_BxH), c_BxH), [i, f, g, o]
+
+
+def kernel_retreat(
+    d_state: State, kept: Sequence[Array], before: Array, after: Array, tanh: Callable[[Array], Array]
+) -> tuple[list[Array], State]:
+    """As `slopes` and `retreat`, from c before and after the step."""
+    (d_h, d_c), (i, f, g, o), tanh_c = d_state, kept, tanh(after)
+    d_c = d_c + d_h * o * (1 - tanh_c * tanh_c)
+    d_o = d_h * tanh_c * o * (1 - o)
+    deltas = [d_c * g * i * (1 - i), d_c * before * f * (1 - f), d_c * i * (1 - g * g), d_o]
+    return deltas, (jnp.zeros_like(d_h), d_c * f)
+
+
 COMPILED = Compiled(lambda params: True, compiled_forward, compiled_backward)
-BACKPROP = Backprop(advance, slopes, retreat, gradients, COMPILED)
+KERNEL = Kernel(
+    "lstm", lambda params: True, 4, lambda params: None, kernel_advance, (4,), 1, kernel_retreat, (4,)
+)  # fmt: skip
+BACKPROP = Backprop(advance, slopes, retreat, gradients, COMPILED, KERNEL)

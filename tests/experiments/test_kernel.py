@@ -1,0 +1,61 @@
+"""The benchmark of the whole-sequence kernel, on a CPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import experiment
+import jax
+import pytest
+
+from seqjax.errors import UserError
+from seqjax.through_time import kernel
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("fits", "warps"):
+        monkeypatch.setattr(kernel, name, getattr(kernel, name))  # put back after the test
+    return experiment.load("benchmarks/kernel")
+
+
+def run(module: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> list[dict[str, Any]]:
+    monkeypatch.setattr(sys, "argv", ["kernel.py", "--tiny", "--seconds", "600", "--out", str(folder), *words])
+    assert module.main() == 0
+    return json.loads((folder / "kernel.json").read_text())["rows"]
+
+
+@pytest.mark.slow
+def test_rows_are_measured_once_and_a_failing_one_leaves_its_error(module, monkeypatch, tmp_path, capsys) -> None:
+    def prepared(row: Any, of: Any = module.prepared) -> Any:
+        return {"error": "no shared memory"} if row.family == "gru" else of(row)
+
+    monkeypatch.setattr(module, "prepared", prepared)
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        lstm, gru = run(module, monkeypatch, tmp_path)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+    assert lstm["kernel_ms"] > 0 and lstm["scan_ms"] > 0
+    assert 0 < lstm["differ"]["values"] < 0.02 and 0 < lstm["differ"]["gradients"] < 0.05
+    assert lstm["kernel off"]["gradients"] < 2 * lstm["scan off"]["gradients"] + 0.01
+    assert gru["error"] == "no shared memory"
+    monkeypatch.setattr(module, "prepared", lambda row: pytest.fail("measured again"))
+    assert run(module, monkeypatch, tmp_path) == [lstm, gru]
+    assert "no shared memory" in capsys.readouterr().out
+
+
+def test_needs_a_gpu(module, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(sys, "argv", ["kernel.py", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match="--tiny"):
+        module.main()
+
+
+def test_every_shape_is_a_row(module) -> None:
+    """H 32 to 128, B 8 to 64, 1 to 32 runs; rows have different names."""
+    rows = module.rows(tiny=False)
+    names = {row.name for row in rows}
+    assert len(names) == len(rows) == 2 * 4 * 3 * 3 + 5 + 2

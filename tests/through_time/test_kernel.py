@@ -1,0 +1,160 @@
+"""The whole-sequence kernel, run as operations on arrays, against the plain scan; and its program for an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import slow
+from recurrences import example, value_and_grads
+from variants import recurrent
+
+from seqjax.layers.target import Target, compiled_for
+from seqjax.through_time import kernel
+from seqjax.through_time.nonlinear import unroll
+
+H100 = Target("cuda", (9, 0))
+CPU = Target("cpu")
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The kernel is used on this machine too, where JAX interprets it."""
+    monkeypatch.setattr(kernel, "fits", lambda *case: True)
+
+
+def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
+    """Values and gradients by the kernel and by the plain scan."""
+    config = recurrent(family, bias=kinds.get("bias", True))
+    examples = [example(config, times, batch, d_hidden, seed) for seed in range(runs or 1)]
+    tokens, weights = examples[0][3:]
+    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+    mask = jnp.asarray(np.random.default_rng(0).random((times, batch)) < 0.7) if masked else None
+    each = [jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), example[:3]) for example in examples]
+    arguments = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each) if runs else each[0]
+
+    def of(how, table):
+        one = lambda *one: value_and_grads(config, one, tokens, weights, dtype, how, mask, table)  # noqa: E731
+        return (jax.vmap(one) if runs else one)(*arguments)
+
+    return of("kernel", kinds.get("table", False)), of("scan", False)
+
+
+@pytest.mark.parametrize("family", ["lstm", slow("gru")])
+def test_a_bundle_with_a_mask(used, family):
+    """B and H are padded, the runs are an axis of the grid."""
+    got, want = both(family, 4, 3, 5, "float32", runs=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, want)
+
+
+CASES = [
+    ("lstm", 1, 1, 1, {}),
+    ("lstm", 9, 17, 20, {"masked": False, "bias": False}),
+    ("lstm", 5, 32, 16, {"table": True}),
+    ("gru", 1, 1, 1, {}),
+    ("gru", 9, 17, 20, {"masked": False, "bias": False}),
+    ("gru", 5, 32, 16, {"table": True, "runs": 2}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family, times, batch, d_hidden, kinds", CASES)
+def test_shapes_and_variants(used, family, times, batch, d_hidden, kinds):
+    """Rows in several programs, no padding, one step, tables, no bias, no mask."""
+    got, want = both(family, times, batch, d_hidden, "float32", **kinds)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), got, want)
+
+
+@pytest.mark.parametrize("family", [slow("lstm"), slow("gru")])
+def test_bfloat16(used, family):
+    """Within the noise of the scan's own bfloat16."""
+    (got, grads), (want, want_grads) = both(family, 9, 4, 16, "bfloat16")
+    np.testing.assert_allclose(got, want, rtol=1e-2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02 * float(jnp.abs(b).max())), grads, want_grads)
+
+
+@pytest.mark.slow
+def test_truncated_in_time(used):
+    config = recurrent("lstm")
+    params, embedding, state, tokens, _ = example(config, 7, 2, 4, 0)
+    arguments = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (params, embedding[tokens], state))
+
+    def loss(how, params, x, state):
+        return (unroll(config, params, x, state, "float32", how, truncate=3)[0] ** 2).sum()
+
+    got, want = (jax.jit(jax.grad(loss, 1), static_argnums=0)(how, *arguments) for how in ("kernel", "scan"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, want)
+
+
+@pytest.mark.parametrize(
+    "family, d_hidden, dtype, target, whether",
+    [
+        ("lstm", 128, "bfloat16", H100, True),
+        ("lstm", 129, "bfloat16", H100, False),
+        ("lstm", 64, "float32", H100, True),
+        ("lstm", 110, "float32", H100, False),
+        ("gru", 128, "float16", H100, True),
+        ("gru", 256, "bfloat16", H100, False),
+        ("lstm", 32, "float64", H100, False),
+        ("lstm", 32, "bfloat16", Target("cuda", (7, 0)), False),
+        ("lstm", 32, "bfloat16", Target("rocm"), False),
+        ("lstm", 32, "bfloat16", Target("tpu"), False),
+        ("lstm", 32, "bfloat16", CPU, False),
+    ],
+)
+def test_when_it_is_used(family, d_hidden, dtype, target, whether):
+    assert kernel.fits(recurrent(family).backprop.kernel, d_hidden, dtype, target) == whether
+
+
+def traced(family, d_hidden, target, runs=3, reset="after"):
+    """The program for the gradients of 32 rows, as JAX traces it for the target."""
+    cell = recurrent(family, d_hidden, reset=reset)
+
+    def loss(params, x, state):
+        return unroll(cell, params, x, state, "bfloat16", "kernel")[0].astype(jnp.float32).sum()
+
+    def drawn(key):
+        return cell.init_cell(key, d_hidden), jnp.zeros((4, 32, d_hidden)), cell.cell_state(32)
+
+    arguments = jax.eval_shape(jax.vmap(drawn), jax.random.split(jax.random.key(0), runs))
+    with compiled_for(target):
+        return jax.jit(jax.vmap(jax.grad(loss))).trace(*arguments).jaxpr
+
+
+def equations(jaxpr, name):
+    """All equations of a primitive, also within others, but not within its own."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == name:
+            yield equation
+            continue
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner, name)
+
+
+@pytest.mark.parametrize("family, gates", [("lstm", 4), ("gru", 3)])
+def test_the_program_for_a_gpu(family, gates):
+    """Two kernels and no loop around them; a program for each run and 16 rows; no loop over time reads W_h."""
+    program = traced(family, 20, H100)
+    forward, backward = equations(program, "pallas_call")
+    assert len(list(equations(program, "scan"))) == 2  # those within the kernels
+    for one, matrix in ((forward, (32, gates * 32)), (backward, (gates * 32, 32))):
+        assert one.params["grid_mapping"].grid == (3, 2)
+        (loop,) = equations(one.params["jaxpr"], "scan")
+        read = [variable.aval.shape for variable in loop.invars]
+        assert matrix not in [shape[-2:] for shape in read]
+        assert read.count((32, 32)) == gates  # the matrix of each gate, read before the loop
+
+
+@pytest.mark.parametrize("case", [("lstm", 129, H100), ("lstm", 20, CPU), ("gru", 20, H100, 3, "before")])
+def test_otherwise_a_scan_with_its_weights_rounded_once(case):
+    """Before its loops: XLA does not move the conversion out of them."""
+    program = traced(*case)
+    assert not list(equations(program, "pallas_call"))
+    loops = list(equations(program, "scan"))
+    assert len(loops) == 2
+    for loop in loops:
+        matrices = [read.aval for read in loop.invars if read.aval.shape[-2:-1] == (case[1],)]
+        assert matrices and all(aval.dtype == jnp.bfloat16 for aval in matrices)
