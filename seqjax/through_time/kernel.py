@@ -123,6 +123,7 @@ def backward(
         W: Any, d_h: Any, mask: Any, first: Any, kept: Any, read: Any, d_last: Any, out: Any, d_first: Any
     ) -> None:
         weights = [W[gate, :] for gate in _parts(kernel.n_gates, width)]
+        first_16xH = first[...]
 
         def load(t: Array) -> Any:
             """Activations of step t, the state before it, and the gradient of its output."""
@@ -133,7 +134,7 @@ def backward(
             t = times - 1 - turn
             ahead = load(jnp.maximum(t - 1, 0))
             activations = [order.load(one) for one in activations]
-            before = jnp.where(t == 0, first[...], order.load(before))
+            before = jnp.where(t == 0, first_16xH, order.load(before))
             d_state = (d_state[0] + d_output.astype(jnp.float32), *d_state[1:])
             deltas, (d_before, *others) = kernel.retreat(d_state, activations, before, after, tanh)
             for delta, one in zip(deltas, weights, strict=False):
