@@ -26,26 +26,26 @@ class Compiled(NamedTuple):
 class Kernel(NamedTuple):
     """The same recurrence as the step of a whole-sequence kernel (`seqjax.through_time.kernel`).
 
-    The arrays of a step are BxH, one for each gate: a kernel can not cut an array that it holds.
+    The arrays of a step are 16xH, one for each gate: a kernel cannot cut an array that it holds.
     """
 
     name: str
     knows: Callable[[Params], bool]
     """Whether it computes the variant of these parameters."""
     n_gates: int
+    n_kept: int
+    n_deltas: int
+    reads: int
+    """The array of the state that `retreat` reads."""
     bias: Callable[[Params], Array | None]
     """Added to the products with the state, 1xG; None: nothing."""
     advance: Callable[..., tuple[tuple[Array, ...], list[Array]]]
-    """(gates_x, products, state, tanh) -> (state, activations to keep)."""
-    kept: tuple[int, ...]
-    """`kept` of `Backprop.advance` as widths in H: how many activations stand side by side in each array."""
-    reads: int
-    """The array of the state that `retreat` reads."""
+    """(gates_x, products, state, tanh) -> (state, the `n_kept` activations that `retreat` reads)."""
     retreat: Callable[..., tuple[list[Array], tuple[Array, ...]]]
-    """(d_state after, kept, that array before and after, tanh) -> (deltas, d_state before without the products). The
-    first `n_gates` deltas are multiplied with W_h."""
-    deltas: tuple[int, ...]
-    """The deltas of `Backprop.retreat` as widths in H."""
+    """(d_state after, activations, array `reads` before and after, tanh) -> (deltas, d_state before without products).
+    The first `n_gates` deltas are multiplied with W_h."""
+    gradients: Callable[..., tuple[Array, Params]]
+    """(params, h_TxBxH before, deltas side by side, dtype) -> (d_gates_x_TxBxG, recurrent weights' gradients)."""
 
 
 class Backprop(NamedTuple):

@@ -1,5 +1,5 @@
-"""A recurrence over all time steps in one kernel (Pallas) on an NVIDIA GPU: the state and the recurrent weights stay on
-the chip.
+"""A recurrence over all time steps in one kernel (Pallas, Triton) on an NVIDIA GPU: the state and the recurrent weights
+stay on the chip.
 
 A scan is a loop of kernels. Every time step reads W_h and the state from memory and costs the start of its kernels.
 Here one program walks through all T steps of `ROWS` rows of the batch. It loads W_h once, before the first step. The
@@ -16,6 +16,7 @@ deltas are stored in bfloat16, and tanh is the GPU's approximation (relative err
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,15 +28,13 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.dense import Params
 from seqjax.layers.target import Target, target
+from seqjax.through_time import thread_order
 from seqjax.through_time.backprop import Kernel, State
 
-ROWS = 16
+ROWS = thread_order.ROWS
 """Rows of the batch in one program: the least that a product on tensor cores takes."""
 ON_CHIP = 128 * 1024
 """Bytes of recurrent weights that fit: an H100 has 227 KB of shared memory and 256 KB of registers for a program."""
-
-Steps = tuple[Array, ...]
-Cut = tuple[Any, int | None]  # an array or its shape, and the axis of the batch
 
 
 def fits(kernel: Kernel, d_hidden: int, dtype: DTypeLike, target: Target) -> bool:
@@ -55,182 +54,158 @@ def warps(width: int) -> int:
     return min(8, width // 8)
 
 
-def padded(
-    run: Callable[..., tuple[Array, State]], params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
-) -> tuple[Array, State]:  # fmt: skip
-    """h_TxBxH and the last state of `run(params, x_TxBxD, state, mask_TxB)` at a padded H and B.
-
-    Gates of padded units are 0 before activation, so their states stay 0, and no other unit reads them.
-    """
-    batch, d_hidden = jax.tree.leaves(state)[0].shape
-    more_B, more_H = -batch % ROWS, padded_width(d_hidden) - d_hidden
-
-    def widened(leaf: Array) -> Array:
-        """H of every gate in the last axis."""
-        of_gate = leaf.reshape(*leaf.shape[:-1], -1, d_hidden)
-        return _pad(of_gate, -1, more_H).reshape(*leaf.shape[:-1], -1)
-
-    params = {name: widened(leaf) for name, leaf in params.items()}
-    params["W_h"] = _pad(params["W_h"], 0, more_H)
-    state = jax.tree.map(lambda leaf: _pad(widened(leaf), 0, more_B), state)
-    mask_TxB = None if mask_TxB is None else _pad(mask_TxB, 1, more_B)
-    h_TxBxH, last = run(params, _pad(x_TxBxD, 1, more_B), state, mask_TxB)
-    return h_TxBxH[:, :batch, :d_hidden], jax.tree.map(lambda leaf: leaf[:batch, :d_hidden], last)
-
-
 def forward(
     kernel: Kernel, dtype: DTypeLike, params: Params, gates_x_TxBxG: Array, state: State, mask_TxB: Array | None
-) -> tuple[State, State, Any]:
-    """The last state, float32; the states after every step, h in `dtype`; what the backward pass needs, in `dtype`."""
-    state = jax.tree.leaves(state)
+) -> tuple[State, Array, tuple[Array, Array]]:
+    """The last state, float32; h_TxBxH in `dtype`; and for the backward pass, in the order of threads, the activations
+    in `dtype` and the array `kernel.reads` of the states in float32."""
+    structure = jax.tree.structure(state)
+    state = tuple(jax.tree.leaves(state))
     times, batch, _ = gates_x_TxBxG.shape
     width = state[0].shape[-1]
-    bias_1xG = kernel.bias(params)
-    inputs = [(gates_x_TxBxG, 1), (params["W_h"].astype(dtype), None), *[(leaf, 0) for leaf in state]]
-    inputs += [one for one in ((bias_1xG, None), (mask_TxB, 1)) if one[0] is not None]
+    order = thread_order.of(width, warps(width))
+    gates, tanh = _parts(kernel.n_gates, width), _tanh(dtype)
 
-    def body(*refs: Any) -> None:
-        x_ref, W_ref, *refs = refs
-        first_refs, refs = refs[: len(state)], refs[len(state) :]
-        bias_ref = refs.pop(0) if bias_1xG is not None else None
-        mask_ref = refs.pop(0) if mask_TxB is not None else None
-        state_refs, refs = refs[: len(state)], refs[len(state) :]
-        kept_refs, last_refs = refs[: len(kernel.kept)], refs[len(kernel.kept) :]
-        weights = [W_ref[:, gate] for gate in _parts(kernel.n_gates, width)]
-        bias = [0.0 if bias_ref is None else bias_ref[:, gate] for gate in _parts(kernel.n_gates, width)]
+    def body(x: Any, W: Any, bias: Any, mask: Any, first: Any, h: Any, kept: Any, read: Any, last: Any) -> None:
+        weights = [W[:, gate] for gate in gates]
+        biases = [bias[0][:, gate] for gate in gates] if bias else [0.0] * len(gates)
 
-        def read(t: Array) -> list[Array]:
-            return [x_ref[t, :, gate] for gate in _parts(kernel.n_gates, width)]
+        def load(t: Array) -> list[Array]:
+            return [x[t, :, gate] for gate in gates]
 
-        def step(t: Array, carried: tuple[Steps, list[Array]]) -> tuple[Steps, list[Array]]:
-            state, x = carried
-            ahead = read(jnp.minimum(t + 1, times - 1))  # read one step ahead: memory is slower than a step
-            h = state[0].astype(dtype)
-            products = [_dot(h, W) + b for W, b in zip(weights, bias, strict=True)]
-            new, kept = kernel.advance(x, products, state, _tanh(dtype))
-            if mask_ref is not None:
-                seen = mask_ref[t, :][:, None]
-                new = tuple(jnp.where(seen, a, b) for a, b in zip(new, state, strict=True))
-            _write(state_refs, t, new, [1] * len(new), width)
-            _write(kept_refs, t, kept, kernel.kept, width)
+        def step(t: Array, carried: Any) -> Any:
+            state, gates_x = carried
+            ahead = load(jnp.minimum(t + 1, times - 1))  # one step ahead: memory is slower than a step
+            rounded = state[0].astype(dtype)
+            products = [_dot(rounded, one) + b for one, b in zip(weights, biases, strict=True)]
+            new, activations = kernel.advance(gates_x, products, state, tanh)
+            new = _seen(mask, t, new, state)
+            h[t, :, :] = new[0].astype(dtype)
+            read[t, 0, 0] = order.store(new[kernel.reads], jnp.float32)
+            for i, one in enumerate(activations):
+                kept[t, 0, i] = order.store(one, dtype)
             return new, ahead
 
-        last, _ = lax.fori_loop(0, times, step, (tuple(ref[...] for ref in first_refs), read(0)))
-        for ref, leaf in zip(last_refs, last, strict=True):
-            ref[...] = leaf
+        final, _ = lax.fori_loop(0, times, step, (tuple(one[...] for one in first), load(0)))
+        for one, leaf in zip(last, final, strict=True):
+            one[...] = leaf
 
-    steps = [(width, dtype), *[(width, jnp.float32)] * (len(state) - 1), *[(n * width, dtype) for n in kernel.kept]]
-    results = [(jax.ShapeDtypeStruct((times, batch, wide), kind), 1) for wide, kind in steps]
-    results += [(jax.ShapeDtypeStruct(leaf.shape, jnp.float32), 0) for leaf in state]
-    outputs = _over_rows(body, inputs, results, batch, warps(width), f"{kernel.name}_forward")
-    n_states, n_kept = len(state), len(kernel.kept)
-    return _tree(outputs[n_states + n_kept :]), _tree(outputs[:n_states]), _tree(outputs[n_states:][:n_kept])
+    bias_1xG = kernel.bias(params)
+    inputs = (
+        Cut(gates_x_TxBxG, 1),
+        Cut(params["W_h"].astype(dtype)),
+        () if bias_1xG is None else (Cut(bias_1xG),),
+        () if mask_TxB is None else (Cut(mask_TxB, 1),),
+        tuple(Cut(leaf, 0) for leaf in state),
+    )
+    results = (
+        Cut(jax.ShapeDtypeStruct((times, batch, width), dtype), 1),
+        Cut(order.shape(times, batch, kernel.n_kept, dtype), 1),
+        Cut(order.shape(times, batch, 1, jnp.float32), 1),
+        tuple(Cut(jax.ShapeDtypeStruct(leaf.shape, jnp.float32), 0) for leaf in state),
+    )
+    h_TxBxH, kept, read, last = _over_rows(body, inputs, results, batch, warps(width), f"{kernel.name}_forward")
+    return jax.tree.unflatten(structure, last), h_TxBxH, (kept, read)
 
 
 def backward(
-    kernel: Kernel, dtype: DTypeLike, params: Params, first: State, states: State, kept: Any, mask_TxB: Array | None,
+    kernel: Kernel, dtype: DTypeLike, params: Params, first: State, kept: tuple[Array, Array], mask_TxB: Array | None,
     d_h_TxBxH: Array, d_last: State,
-) -> tuple[State, Any]:  # fmt: skip
-    """The gradient of the first state, float32, and the deltas of every step, in `dtype`."""
-    first, states, kept, d_last = map(jax.tree.leaves, (first, states, kept, d_last))
+) -> tuple[State, Array]:  # fmt: skip
+    """The gradient of the first state, float32, and the deltas of every step side by side, TxBx..., in `dtype`."""
+    structure = jax.tree.structure(d_last)
+    d_last = tuple(jax.tree.leaves(d_last))
     times, batch, width = d_h_TxBxH.shape
-    transposed = params["W_h"].astype(dtype).T
-    read = kernel.reads
-    inputs = [(transposed, None), (d_h_TxBxH, 1), (states[read], 1), (first[read], 0), *[(one, 1) for one in kept]]
-    inputs += [*[(leaf, 0) for leaf in d_last], *([] if mask_TxB is None else [(mask_TxB, 1)])]
+    order = thread_order.of(width, warps(width))
+    tanh = _tanh(dtype)
 
-    def body(*refs: Any) -> None:
-        W_ref, d_h_ref, after_ref, first_ref, *refs = refs
-        kept_refs, refs = refs[: len(kept)], refs[len(kept) :]
-        d_last_refs, refs = refs[: len(d_last)], refs[len(d_last) :]
-        mask_ref = refs.pop(0) if mask_TxB is not None else None
-        delta_refs, d_first_refs = refs[: len(kernel.deltas)], refs[len(kernel.deltas) :]
-        weights = [W_ref[gate, :] for gate in _parts(kernel.n_gates, width)]
-        first_BxH = first_ref[...].astype(jnp.float32)
+    def body(
+        W: Any, d_h: Any, mask: Any, first: Any, kept: Any, read: Any, d_last: Any, out: Any, d_first: Any
+    ) -> None:
+        weights = [W[gate, :] for gate in _parts(kernel.n_gates, width)]
+        first_16xH = first[...]
 
-        def load(t: Array) -> tuple[list[Array], Array, Array]:
+        def load(t: Array) -> Any:
             """Activations of step t, the state before it, and the gradient of its output."""
-            found = [
-                ref[t, :, part] for ref, n in zip(kept_refs, kernel.kept, strict=True) for part in _parts(n, width)
-            ]
-            before = after_ref[jnp.maximum(t - 1, 0), :, :]
-            return found, before, d_h_ref[t, :, :]
+            return [kept[t, 0, i] for i in range(kernel.n_kept)], read[jnp.maximum(t - 1, 0), 0, 0], d_h[t, :, :]
 
         def step(turn: Array, carried: Any) -> Any:
-            d_state, after, (found, before, d_h) = carried
+            d_state, after, (activations, before, d_output) = carried
             t = times - 1 - turn
             ahead = load(jnp.maximum(t - 1, 0))
-            found = [one.astype(jnp.float32) for one in found]
-            before = jnp.where(t == 0, first_BxH, before.astype(jnp.float32))
-            d_state = (d_state[0] + d_h.astype(jnp.float32), *d_state[1:])
-            deltas, d_before = kernel.retreat(d_state, found, before, after, _tanh(dtype))
-            through = [_dot(delta.astype(dtype), W) for delta, W in zip(deltas, weights, strict=False)]
-            d_before = (d_before[0] + sum(through[1:], through[0]), *d_before[1:])
-            if mask_ref is not None:
-                seen = mask_ref[t, :][:, None]
-                d_before = tuple(jnp.where(seen, a, b) for a, b in zip(d_before, d_state, strict=True))
-                deltas = [jnp.where(seen, delta, 0.0) for delta in deltas]
-            _write(delta_refs, t, deltas, kernel.deltas, width)
+            activations = [order.load(one) for one in activations]
+            before = jnp.where(t == 0, first_16xH, order.load(before))
+            d_state = (d_state[0] + d_output.astype(jnp.float32), *d_state[1:])
+            deltas, (d_before, *others) = kernel.retreat(d_state, activations, before, after, tanh)
+            for delta, one in zip(deltas, weights, strict=False):
+                d_before = d_before + _dot(delta.astype(dtype), one)
+            d_before = _seen(mask, t, (d_before, *others), d_state)
+            deltas = _seen(mask, t, deltas, [jnp.zeros_like(delta) for delta in deltas])
+            for delta, part in zip(deltas, _parts(kernel.n_deltas, width), strict=True):
+                out[t, :, part] = delta.astype(dtype)
             return d_before, before, ahead
 
-        after = after_ref[times - 1, :, :].astype(jnp.float32)
-        start = (tuple(ref[...] for ref in d_last_refs), after, load(times - 1))
-        d_first, *_ = lax.fori_loop(0, times, step, start)
-        for ref, leaf in zip(d_first_refs, d_first, strict=True):
-            ref[...] = leaf
+        start = (tuple(one[...] for one in d_last), order.load(read[times - 1, 0, 0]), load(times - 1))
+        final, *_ = lax.fori_loop(0, times, step, start)
+        for one, leaf in zip(d_first, final, strict=True):
+            one[...] = leaf
 
-    results = [(jax.ShapeDtypeStruct((times, batch, n * width), dtype), 1) for n in kernel.deltas]
-    results += [(jax.ShapeDtypeStruct(leaf.shape, jnp.float32), 0) for leaf in d_last]
-    outputs = _over_rows(body, inputs, results, batch, warps(width), f"{kernel.name}_backward")
-    return _tree(outputs[len(kernel.deltas) :]), _tree(outputs[: len(kernel.deltas)])
+    inputs = (
+        Cut(params["W_h"].astype(dtype).T),
+        Cut(d_h_TxBxH, 1),
+        () if mask_TxB is None else (Cut(mask_TxB, 1),),
+        Cut(jax.tree.leaves(first)[kernel.reads], 0),
+        *(Cut(one, 1) for one in kept),
+        tuple(Cut(leaf, 0) for leaf in d_last),
+    )
+    results = (
+        Cut(jax.ShapeDtypeStruct((times, batch, kernel.n_deltas * width), dtype), 1),
+        tuple(Cut(jax.ShapeDtypeStruct(leaf.shape, jnp.float32), 0) for leaf in d_last),
+    )
+    deltas, d_first = _over_rows(body, inputs, results, batch, warps(width), f"{kernel.name}_backward")
+    return jax.tree.unflatten(structure, d_first), deltas
 
 
-def _over_rows(
-    body: Callable[..., None], inputs: Sequence[Cut], results: Sequence[Cut], batch: int, warps: int, name: str
-) -> list[Array]:  # fmt: skip
-    """`body` in one program for every `ROWS` rows of the batch."""
-    interpret = _interpreted()
+@dataclass(frozen=True)
+class Cut:
+    """An array, or its shape, and the axis of it that the programs share; None: each sees all of it."""
+
+    array: Any
+    axis: int | None = None
+
+    def block(self, programs: int) -> pl.BlockSpec:
+        """What one program sees."""
+        axis, shape = self.axis, self.array.shape
+        shape = tuple(size // programs if i == axis else size for i, size in enumerate(shape))
+        return pl.BlockSpec(shape, lambda row: tuple(row if i == axis else 0 for i in range(len(shape))))
+
+
+def _over_rows(body: Callable[..., None], inputs: Any, results: Any, batch: int, n_warps: int, name: str) -> Any:
+    """`body` in one program for every `ROWS` rows of the batch. Inputs and results are trees of `Cut`."""
+    programs = batch // ROWS
     return pl.pallas_call(
         body,
-        out_shape=[result for result, _ in results],
-        grid=(batch // ROWS,),
-        in_specs=[_block(*one) for one in inputs],
-        out_specs=[_block(*one) for one in results],
-        compiler_params=None if interpret else triton.CompilerParams(num_warps=warps, num_stages=1),
-        interpret=interpret,
+        out_shape=jax.tree.map(lambda cut: cut.array, results),
+        grid=(programs,),
+        in_specs=jax.tree.map(lambda cut: cut.block(programs), inputs),
+        out_specs=jax.tree.map(lambda cut: cut.block(programs), results),
+        compiler_params=None if _interpreted() else triton.CompilerParams(num_warps=n_warps, num_stages=1),
+        interpret=_interpreted(),
         name=name,
-    )(*[array for array, _ in inputs])
+    )(*jax.tree.map(lambda cut: cut.array, inputs))
 
 
-def _block(array: Array | jax.ShapeDtypeStruct, axis: int | None) -> pl.BlockSpec:
-    """What one program sees of an array: `ROWS` rows of the axis of the batch, or with None all of it."""
-    shape = tuple(ROWS if i == axis else size for i, size in enumerate(array.shape))
-    return pl.BlockSpec(shape, lambda row: tuple(row if i == axis else 0 for i in range(len(shape))))
-
-
-def _tree(arrays: Sequence[Array]) -> Any:
-    """One array, or a tuple of several: the form of a cell's state."""
-    return tuple(arrays) if len(arrays) > 1 else arrays[0]
-
-
-def _pad(array: Array, axis: int, more: int) -> Array:
-    """`more` zeros at the end of an axis."""
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, more)
-    return jnp.pad(array, widths) if more else array
+def _seen(mask: Any, t: Array, there: Sequence[Array], elsewhere: Sequence[Array]) -> tuple[Array, ...]:
+    """`there` in rows that the mask of step t shows, else `elsewhere`; without a mask `there`."""
+    if not mask:
+        return tuple(there)
+    shown = mask[0][t, :][:, None]
+    return tuple(jnp.where(shown, a, b) for a, b in zip(there, elsewhere, strict=True))
 
 
 def _parts(n: int, width: int) -> list[slice]:
     """The columns of each of n arrays of `width` that stand side by side."""
     return [slice(i * width, (i + 1) * width) for i in range(n)]
-
-
-def _write(refs: Sequence[Any], t: Array, arrays: Sequence[Array], widths: Sequence[int], width: int) -> None:
-    """The arrays of step t, several side by side in each of `refs`."""
-    arrays = list(arrays)
-    for ref, n in zip(refs, widths, strict=True):
-        for part in _parts(n, width):
-            ref[t, :, part] = arrays.pop(0).astype(ref.dtype)
 
 
 def _dot(a: Array, b: Array) -> Array:

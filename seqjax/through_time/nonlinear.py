@@ -28,9 +28,9 @@ from jax.typing import DTypeLike
 from seqjax.layers import native
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype
-from seqjax.layers.target import target
-from seqjax.through_time import kernel
+from seqjax.through_time import on_chip
 from seqjax.through_time.backprop import Backprop, State
+from seqjax.through_time.inputs import project, project_back
 from seqjax.through_time.pieces import in_pieces
 
 CHUNK = 64  # time steps in a chunk of "lean"
@@ -78,7 +78,8 @@ def unroll(
       state: state before the first step, a pytree of BxH arrays.
       dtype: dtype of the matmuls; state and gates are float32 (or wider, as `dtype`).
       recurrence: "scan" (plain `lax.scan`, differentiated by JAX), or "fast" or "lean" (own backward pass, reverse mode
-        only; see above). A cell without `backprop` is always "scan".
+        only; see above), or "kernel" (as "fast"; all steps in one kernel where `on_chip.computes` it). A cell without
+        `backprop` is always "scan".
       mask_TxB: bool; where it is false, the state and the output are unchanged.
       truncate: k, the time steps of a piece; None: no truncation.
 
@@ -88,10 +89,10 @@ def unroll(
     state = jax.tree.map(lambda leaf: leaf.astype(carry_dtype(dtype)), state)
     if recurrence == "scan" or cell.backprop is None:
         run = partial(_plain, cell, dtype, params)
-    elif recurrence == "kernel" and _has_kernel(cell, params, dtype):
-        run = partial(_on_chip, cell, jnp.dtype(dtype), params)
+    elif recurrence == "kernel" and on_chip.computes(cell, params, dtype):
+        run = partial(on_chip.run, cell, jnp.dtype(dtype), params)
     elif recurrence in ("fast", "kernel") or len(x_TxBxD) <= CHUNK:
-        run = partial(_fast, cell, jnp.dtype(dtype), False, params)
+        run = partial(_fast, cell, jnp.dtype(dtype), params)
     else:
         run = partial(_in_chunks, cell, jnp.dtype(dtype), params)
     if truncate is None or truncate >= len(x_TxBxD):
@@ -148,11 +149,6 @@ def tabulate(cell: Cell, params: Params, embedding_VxD: Array, dtype: DTypeLike)
     return {"table": table_VxG} | {name: leaf for name, leaf in params.items() if name not in ("W_x", "b")}
 
 
-def project(cell: Cell, params: Params, x_TxBxD: Array, dtype: DTypeLike) -> Array:
-    """gates_x_TxBxG, float32: the part of the gates that does not depend on the state, for all T at once."""
-    return params["table"][x_TxBxD] if "table" in params else cell.project(params, x_TxBxD, dtype)
-
-
 def output(state: State) -> Array:
     """h of a state: its first array, in every cell."""
     return jax.tree.leaves(state)[0]
@@ -207,19 +203,13 @@ def _gradients(
 ) -> tuple[Params, Array | None]:
     """Gradients of all parameters, and of the inputs unless they are tokens."""
     d_gates_x_TxBxG, d_recurrent = cell.backprop.gradients(params, before, kept, deltas, dtype)
-    if "table" in params:
-        _, pull = jax.vjp(lambda p: project(cell, p, x_TxBxD, dtype), params)
-        (d_params,), d_x = pull(d_gates_x_TxBxG), None
-    else:
-        _, pull = jax.vjp(lambda p, x: project(cell, p, x, dtype), params, x_TxBxD)
-        d_params, d_x = pull(d_gates_x_TxBxG)
+    d_params, d_x = project_back(cell, params, x_TxBxD, dtype, d_gates_x_TxBxG)
     return d_params | d_recurrent, d_x
 
 
 def _shifted(first: State, states: State) -> State:
     """The states before every step, from the states after."""
-    first = jax.tree.map(lambda h, h_TxBxH: h[None].astype(h_TxBxH.dtype), first, states)
-    return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h, h_TxBxH[:-1]]), first, states)
+    return jax.tree.map(lambda h, h_TxBxH: jnp.concatenate([h[None], h_TxBxH[:-1]]), first, states)
 
 
 def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array | None) -> bool:
@@ -231,35 +221,19 @@ def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array |
     return all(leaf.dtype == jnp.float32 for leaf in recurrent) and native.in_use()
 
 
-def _has_kernel(cell: Cell, params: Params, dtype: DTypeLike) -> bool:
-    """Whether a whole-sequence kernel computes this case: the cell and its variant have one, it fits, and it is for an
-    NVIDIA GPU."""
-    one = cell.backprop.kernel
-    return one is not None and one.knows(params) and kernel.fits(one, len(params["W_h"]), dtype, target())
-
-
-def _on_chip(
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _fast(
     cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
 ) -> tuple[Array, State]:
-    """As `_fast`, in a kernel."""
-    return kernel.padded(partial(_fast, cell, dtype, True), params, x_TxBxD, state, mask_TxB)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _fast(
-    cell: Cell, dtype: DTypeLike, on_chip: bool, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
-) -> tuple[Array, State]:
     """h_TxBxH and the last state."""
-    return _fast_forward(cell, dtype, on_chip, params, x_TxBxD, state, mask_TxB)[0]
+    return _fast_forward(cell, dtype, params, x_TxBxD, state, mask_TxB)[0]
 
 
 def _fast_forward(
-    cell: Cell, dtype: DTypeLike, on_chip: bool, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
+    cell: Cell, dtype: DTypeLike, params: Params, x_TxBxD: Array, state: State, mask_TxB: Array | None
 ) -> tuple[tuple[Array, State], Tree]:
     gates_x_TxBxG = project(cell, params, x_TxBxD, dtype)
-    if on_chip:
-        last, states, kept = kernel.forward(cell.backprop.kernel, dtype, params, gates_x_TxBxG, state, mask_TxB)
-    elif _is_compiled(cell, params, dtype, mask_TxB):
+    if _is_compiled(cell, params, dtype, mask_TxB):
         last, states, kept = cell.backprop.compiled.forward(params, gates_x_TxBxG, state)
     else:
         advance = partial(cell.backprop.advance, _rounded(params, dtype), dtype=dtype)
@@ -267,16 +241,10 @@ def _fast_forward(
     return (output(states), last), (params, x_TxBxD, state, states, kept, mask_TxB)
 
 
-def _fast_backward(
-    cell: Cell, dtype: DTypeLike, on_chip: bool, residuals: Tree, grads: tuple[Array, State]
-) -> tuple[Tree, ...]:
+def _fast_backward(cell: Cell, dtype: DTypeLike, residuals: Tree, grads: tuple[Array, State]) -> tuple[Tree, ...]:
     params, x_TxBxD, state, states, kept, mask_TxB = residuals
     before = _shifted(state, states)
-    if on_chip:
-        arguments = (params, state, states, kept, mask_TxB)
-        d_state, deltas = kernel.backward(cell.backprop.kernel, dtype, *arguments, *grads)
-        kept, deltas = jax.tree.map(lambda y: y.astype(carry_dtype(dtype)), (kept, deltas))
-    elif _is_compiled(cell, params, dtype, mask_TxB):
+    if _is_compiled(cell, params, dtype, mask_TxB):
         d_state, deltas = cell.backprop.compiled.backward(params, state, states, kept, *grads)
     else:
         d_state, deltas = _backward(cell, dtype, params, before, states, kept, mask_TxB, *grads)

@@ -126,14 +126,36 @@ def kernel_advance(
 def kernel_retreat(
     d_state: tuple[Array], kept: Sequence[Array], before: Array, after: Array, tanh: Callable[[Array], Array]
 ) -> tuple[list[Array], tuple[Array]]:
-    """As `slopes` and `retreat` with reset after, from h before the step."""
+    """As `slopes` and `retreat` with reset after: dL/d(U h), then dL/dn before activation; from h before the step."""
     (d_h,), (r, z, n, n_h) = d_state, kept
     d_n = d_h * (1 - z) * (1 - n * n)
-    return [d_n * n_h * r * (1 - r), d_h * (before - n) * z * (1 - z), d_n * r, d_h], (d_h * z,)
+    return [d_n * n_h * r * (1 - r), d_h * (before - n) * z * (1 - z), d_n * r, d_n], (d_h * z,)
+
+
+def kernel_gradients(
+    params: Params, before_TxBxH: Array, deltas_TxBx4H: Array, dtype: DTypeLike
+) -> tuple[Array, Params]:
+    """As `gradients` with reset after."""
+    d_hidden = before_TxBxH.shape[-1]
+    d_gates_h_TxBxG, d_n_TxBxH = jnp.split(deltas_TxBx4H, [3 * d_hidden], axis=-1)
+    d_rz, d_n_h = jnp.split(d_gates_h_TxBxG, [2 * d_hidden], axis=-1)
+    d_params = {"W_h": contract("TBH,TBG->HG", before_TxBxH, d_gates_h_TxBxG, dtype)}
+    if "b_hn" in params:
+        d_params["b_hn"] = d_n_h.sum((0, 1))
+    return jnp.concatenate([d_rz, d_n_TxBxH], axis=-1), d_params
 
 
 COMPILED = Compiled(lambda params: "W_hn" not in params, compiled_forward, compiled_backward)
 KERNEL = Kernel(
-    "gru", lambda params: "W_hn" not in params, 3, kernel_bias, kernel_advance, (2, 1, 1), 0, kernel_retreat, (3, 1)
-)  # fmt: skip
+    name="gru",
+    knows=lambda params: "W_hn" not in params,
+    n_gates=3,
+    n_kept=4,
+    n_deltas=4,
+    reads=0,
+    bias=kernel_bias,
+    advance=kernel_advance,
+    retreat=kernel_retreat,
+    gradients=kernel_gradients,
+)
 BACKPROP = Backprop(advance, slopes, retreat, gradients, COMPILED, KERNEL)

@@ -100,6 +100,15 @@ def kernel_retreat(
 
 COMPILED = Compiled(lambda params: True, compiled_forward, compiled_backward)
 KERNEL = Kernel(
-    "lstm", lambda params: True, 4, lambda params: None, kernel_advance, (4,), 1, kernel_retreat, (4,)
-)  # fmt: skip
+    name="lstm",
+    knows=lambda params: True,
+    n_gates=4,
+    n_kept=4,
+    n_deltas=4,
+    reads=1,
+    bias=lambda params: None,
+    advance=kernel_advance,
+    retreat=kernel_retreat,
+    gradients=lambda params, h_TxBxH, deltas, dtype: gradients(params, (h_TxBxH,), None, deltas, dtype),
+)
 BACKPROP = Backprop(advance, slopes, retreat, gradients, COMPILED, KERNEL)
