@@ -28,19 +28,20 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.dense import Params
 from seqjax.layers.target import Target, target
-from seqjax.through_time import thread_order
 from seqjax.through_time.backprop import Kernel, State
+from seqjax.through_time.thread_order import ROWS, Order
 
-ROWS = thread_order.ROWS
-"""Rows of the batch in one program: the least that a product on tensor cores takes."""
 ON_CHIP = 128 * 1024
 """Bytes of recurrent weights that fit: an H100 has 227 KB of shared memory and 256 KB of registers for a program."""
 
 
 def fits(kernel: Kernel, d_hidden: int, dtype: DTypeLike, target: Target) -> bool:
-    """Whether the kernel runs on the target, and the weights stay on its chip: H <= 128 in bfloat16, 64 in float32."""
+    """Whether the kernel runs on the target, and the weights stay on its chip: H <= 128 in bfloat16, 64 in float32.
+
+    A batch that several devices share is left to the scan: XLA cannot cut a kernel along the batch.
+    """
     width = jnp.dtype(dtype).itemsize
-    can = target.platform == "cuda" and target.capability >= (8, 0) and width <= 4
+    can = target.platform == "cuda" and target.capability >= (8, 0) and target.mesh is None and width <= 4
     return can and kernel.n_gates * padded_width(d_hidden) ** 2 * width <= ON_CHIP
 
 
@@ -54,6 +55,11 @@ def warps(width: int) -> int:
     return min(8, width // 8)
 
 
+def order(width: int) -> Order:
+    """The order of threads of a program for H = `width`."""
+    return Order(warps(width), width // (8 * warps(width)))
+
+
 def forward(
     kernel: Kernel, dtype: DTypeLike, params: Params, gates_x_TxBxG: Array, state: State, mask_TxB: Array | None
 ) -> tuple[State, Array, tuple[Array, Array]]:
@@ -63,7 +69,7 @@ def forward(
     state = tuple(jax.tree.leaves(state))
     times, batch, _ = gates_x_TxBxG.shape
     width = state[0].shape[-1]
-    order = thread_order.of(width, warps(width))
+    own = order(width)
     gates, tanh = _parts(kernel.n_gates, width), _tanh(dtype)
 
     def body(x: Any, W: Any, bias: Any, mask: Any, first: Any, h: Any, kept: Any, read: Any, last: Any) -> None:
@@ -71,19 +77,20 @@ def forward(
         biases = [bias[0][:, gate] for gate in gates] if bias else [0.0] * len(gates)
 
         def load(t: Array) -> list[Array]:
-            return [x[t, :, gate] for gate in gates]
+            return [own.read(x, t, i) for i in range(kernel.n_gates)]
 
         def step(t: Array, carried: Any) -> Any:
             state, gates_x = carried
             ahead = load(jnp.minimum(t + 1, times - 1))  # one step ahead: memory is slower than a step
             rounded = state[0].astype(dtype)
             products = [_dot(rounded, one) + b for one, b in zip(weights, biases, strict=True)]
+            gates_x = [own.by_rows(one) for one in gates_x]
             new, activations = kernel.advance(gates_x, products, state, tanh)
             new = _seen(mask, t, new, state)
             h[t, :, :] = new[0].astype(dtype)
-            read[t, 0, 0] = order.store(new[kernel.reads], jnp.float32)
+            read[t, 0, 0] = own.store(new[kernel.reads], jnp.float32)
             for i, one in enumerate(activations):
-                kept[t, 0, i] = order.store(one, dtype)
+                kept[t, 0, i] = own.store(one, dtype)
             return new, ahead
 
         final, _ = lax.fori_loop(0, times, step, (tuple(one[...] for one in first), load(0)))
@@ -93,15 +100,15 @@ def forward(
     bias_1xG = kernel.bias(params)
     inputs = (
         Cut(gates_x_TxBxG, 1),
-        Cut(params["W_h"].astype(dtype)),
-        () if bias_1xG is None else (Cut(bias_1xG),),
+        Cut(own.restore(params["W_h"].astype(dtype))),
+        () if bias_1xG is None else (Cut(own.restore(bias_1xG)),),
         () if mask_TxB is None else (Cut(mask_TxB, 1),),
         tuple(Cut(leaf, 0) for leaf in state),
     )
     results = (
         Cut(jax.ShapeDtypeStruct((times, batch, width), dtype), 1),
-        Cut(order.shape(times, batch, kernel.n_kept, dtype), 1),
-        Cut(order.shape(times, batch, 1, jnp.float32), 1),
+        Cut(own.shape(times, batch, kernel.n_kept, dtype), 1),
+        Cut(own.shape(times, batch, 1, jnp.float32), 1),
         tuple(Cut(jax.ShapeDtypeStruct(leaf.shape, jnp.float32), 0) for leaf in state),
     )
     h_TxBxH, kept, read, last = _over_rows(body, inputs, results, batch, warps(width), f"{kernel.name}_forward")
@@ -116,7 +123,7 @@ def backward(
     structure = jax.tree.structure(d_last)
     d_last = tuple(jax.tree.leaves(d_last))
     times, batch, width = d_h_TxBxH.shape
-    order = thread_order.of(width, warps(width))
+    own = order(width)
     tanh = _tanh(dtype)
 
     def body(
@@ -133,25 +140,25 @@ def backward(
             d_state, after, (activations, before, d_output) = carried
             t = times - 1 - turn
             ahead = load(jnp.maximum(t - 1, 0))
-            activations = [order.load(one) for one in activations]
-            before = jnp.where(t == 0, first_16xH, order.load(before))
+            activations = [own.load(one) for one in activations]
+            before = jnp.where(t == 0, first_16xH, own.load(before))
             d_state = (d_state[0] + d_output.astype(jnp.float32), *d_state[1:])
             deltas, (d_before, *others) = kernel.retreat(d_state, activations, before, after, tanh)
             for delta, one in zip(deltas, weights, strict=False):
                 d_before = d_before + _dot(delta.astype(dtype), one)
             d_before = _seen(mask, t, (d_before, *others), d_state)
             deltas = _seen(mask, t, deltas, [jnp.zeros_like(delta) for delta in deltas])
-            for delta, part in zip(deltas, _parts(kernel.n_deltas, width), strict=True):
-                out[t, :, part] = delta.astype(dtype)
+            for i, delta in enumerate(deltas):
+                own.write(out, t, i, delta)
             return d_before, before, ahead
 
-        start = (tuple(one[...] for one in d_last), order.load(read[times - 1, 0, 0]), load(times - 1))
+        start = (tuple(one[...] for one in d_last), own.load(read[times - 1, 0, 0]), load(times - 1))
         final, *_ = lax.fori_loop(0, times, step, start)
         for one, leaf in zip(d_first, final, strict=True):
             one[...] = leaf
 
     inputs = (
-        Cut(params["W_h"].astype(dtype).T),
+        Cut(own.restore(params["W_h"].astype(dtype)).T),
         Cut(d_h_TxBxH, 1),
         () if mask_TxB is None else (Cut(mask_TxB, 1),),
         Cut(jax.tree.leaves(first)[kernel.reads], 0),

@@ -38,12 +38,13 @@ def run(
 
     def widened(leaf: Array) -> Array:
         """H of every gate in the last axis."""
-        of_gate = leaf.reshape(*leaf.shape[:-1], -1, d_hidden)
-        return _pad(of_gate, -1, more_H).reshape(*leaf.shape[:-1], -1)
+        of_gate = _pad(leaf.reshape(*leaf.shape[:-1], -1, d_hidden), -1, more_H)
+        return of_gate.reshape(*leaf.shape[:-1], -1)
 
-    params = {name: widened(leaf) for name, leaf in params.items()}
+    order = kernel.order(d_hidden + more_H)
+    params = {name: order.permute(widened(leaf)) for name, leaf in params.items()}
     params["W_h"] = _pad(params["W_h"], 0, more_H)
-    state = jax.tree.map(lambda leaf: _pad(widened(leaf), 0, more_B), state)
+    state = jax.tree.map(lambda leaf: _pad(_pad(leaf, -1, more_H), 0, more_B), state)
     mask_TxB = None if mask_TxB is None else _pad(mask_TxB, 1, more_B)
     h_TxBxH, last = _run(cell, dtype, params, _pad(x_TxBxD, 1, more_B), state, mask_TxB)
     return h_TxBxH[:, :batch, :d_hidden], jax.tree.map(lambda leaf: leaf[:batch, :d_hidden], last)

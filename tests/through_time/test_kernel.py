@@ -101,6 +101,7 @@ def test_truncated_in_time(used):
         ("lstm", 32, "bfloat16", Target("rocm"), False),
         ("lstm", 32, "bfloat16", Target("tpu"), False),
         ("lstm", 32, "bfloat16", CPU, False),
+        ("lstm", 32, "bfloat16", Target("cuda", (9, 0), jax.make_mesh((1,), ("data",))), False),
     ],
 )
 def test_when_it_is_used(family, d_hidden, dtype, target, whether):
@@ -158,3 +159,28 @@ def test_otherwise_a_scan_with_its_weights_rounded_once(case):
     for loop in loops:
         matrices = [read.aval for read in loop.invars if read.aval.shape[-2:-1] == (case[1],)]
         assert matrices and all(aval.dtype == jnp.bfloat16 for aval in matrices)
+
+
+@pytest.mark.parametrize("width, dtype", [(16, "bfloat16"), (32, "float32"), (128, "bfloat16"), (128, "float32")])
+def test_orders_of_threads_and_back(width, dtype):
+    """What a thread stores is what it loads, and columns that are permuted are read as they were."""
+    order = kernel.order(width)
+    array = jnp.arange(16 * width, dtype=jnp.float32).reshape(16, width).astype(dtype)
+    stored = order.store(array, dtype)
+    assert stored.shape == order.shape(1, 16, 1, dtype).shape[3:]
+    np.testing.assert_array_equal(order.load(stored), array.astype(jnp.float32))
+    gates = jnp.stack([jnp.concatenate([array, 2 * array], axis=-1)] * 2)
+    permuted = order.permute(gates)
+    np.testing.assert_array_equal(order.restore(permuted), gates)
+    np.testing.assert_array_equal(order.by_rows(order.read(permuted, 1, 1)), 2 * array)
+
+
+def test_a_thread_has_what_the_tensor_core_gives_it():
+    """Lane 4 r + c of warp w: rows r and r + 8, columns 2 c, 2 c + 1 of the warp's 8 (PTX ISA, mma.m16n8k16)."""
+    order = kernel.order(128)
+    places = jnp.asarray(np.arange(16)[:, None] * 1000 + np.arange(128))
+    of_thread = np.asarray(order.store(places, "float32").reshape(-1, 8 * 32, 4)).transpose(1, 0, 2).reshape(256, -1)
+    for warp, lane in ((0, 0), (3, 13), (7, 31)):
+        rows, columns = (lane // 4, lane // 4 + 8), (2 * (lane % 4), 2 * (lane % 4) + 1)
+        want = {1000 * row + 64 * i + 8 * warp + column for i in (0, 1) for row in rows for column in columns}
+        assert set(of_thread[32 * warp + lane]) == want
