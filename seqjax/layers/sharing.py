@@ -127,7 +127,12 @@ def _gather(mesh: Mesh, lead: int, p: Array) -> tuple[Array, None]:
     return lax.with_sharding_constraint(p, NamedSharding(mesh, _spec(p.shape, lead, None))), None
 
 
-_gathered.defvjp(_gather, lambda mesh, lead, _, d_p: (_cut(mesh, lead, d_p),))
+def _sum_and_cut(mesh: Mesh, lead: int, _: None, d_p: Array) -> tuple[Array]:
+    whole, _ = _gather(mesh, lead, d_p)  # without it XLA would cut activations as the gradient is cut
+    return (_cut(mesh, lead, whole),)
+
+
+_gathered.defvjp(_gather, _sum_and_cut)
 
 
 def _cut(mesh: Mesh, lead: int, p: Array) -> Array:
