@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from seqjax.config import RunConfig, lane_keys, program_key
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
-from seqjax.layers.sharing import partition, recomputed, replicated, shared, whole_but_layers
+from seqjax.layers.sharing import gathered_outside, partition, recomputed, replicated, shared
 from seqjax.layers.target import Target, compiled_for, target_of
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
@@ -125,10 +125,10 @@ def _placed(objective: Objective) -> Objective:
     """The objective on a mesh: its batch shared by all devices, its parameters gathered where they are used."""
 
     def loss(params: Tree, batch: Tree, carry: Tree, key: jax.Array) -> tuple[jax.Array, Tree]:
-        return objective.loss(whole_but_layers(params), batch, carry, key)
+        return objective.loss(gathered_outside(params), batch, carry, key)
 
     def score(params: Tree, batch: Tree, carry: Tree) -> tuple[Tree, Tree]:
-        return objective.score(whole_but_layers(params), shared(batch), carry)
+        return objective.score(gathered_outside(params), shared(batch), carry)
 
     return objective._replace(init=lambda key: replicated(objective.init(key)), loss=loss, score=score)
 

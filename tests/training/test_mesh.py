@@ -140,7 +140,8 @@ def test_eight_devices_that_share_the_parameters(eight: dict[str, Any]) -> None:
     assert found["cut arrays"] == 3 * 8 and eight["data"]["cut arrays"] == 0  # parameters, and Adam's two moments
     sent = {int(size): count for size, count in found["collectives"]["all-gather"].items()}
     assert set(sent) == {*LAYER.values(), *OTHERS.values()}
-    assert sent[1024] == 2 * 2 * 2 and sent[768] == sent[256] == 2 * 2  # matrices x layers x directions
+    assert sent[512] == 2 and sent[768] == sent[256] == 2 * 2  # layers x directions
+    assert sent[1024] == 2 * 2 * 2
     assert set(found["collectives"]) <= {"all-gather", "all-reduce", "reduce-scatter"}
     assert not found["activations of all rows"] and found["rows of logits"] <= 48
 
