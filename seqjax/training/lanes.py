@@ -19,6 +19,7 @@ from seqjax.host.numerics import pinned
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
 from seqjax.training.optimizer import make_optimizer
+from seqjax.training.processes import of_every_process, own_rows
 from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step, train_steps
 
@@ -38,6 +39,7 @@ class Program:
         steps_at_once: K.
         score: (params, batch, carry) -> (scores, carry), see `Objective`. The runs of a bundle share the batch.
         put: numpy leaves [K, B, ...] -> arrays with rows sharded over the devices.
+        own_rows: the rows of a batch on the devices of this process; the others may hold anything in `put`.
         zero_carry: () -> recurrent state before the first batch, or None.
         devices: number of devices of the mesh.
     """
@@ -47,6 +49,7 @@ class Program:
     steps_at_once: int
     score: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
     put: Callable[[Tree], Tree]
+    own_rows: slice
     zero_carry: Callable[[], Tree]
     devices: int
 
@@ -160,6 +163,7 @@ def _compile(
         steps_at_once=max(1, min(STEPS_AT_ONCE, ELEMENTS_AT_ONCE // objective.elements)),
         score=jax.jit(score),
         put=partial(_put, sharding=rows),
+        own_rows=own_rows(rows, (*[1] * (len(lead) + 1), config.train.batch_size)),
         zero_carry=jax.jit(carry, out_shardings=carry_rows),
         devices=mesh.size,
     )
@@ -177,7 +181,8 @@ def _put(batch: Tree, sharding: NamedSharding) -> Tree:
 
 def _mesh(config: RunConfig, devices: int | None) -> Mesh:
     present = present_devices()
-    default = 1 if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
+    # XLA_FLAGS may make many of one processor
+    default = jax.process_count() if present[0].platform == "cpu" else len(present)
     count = default if devices is None else devices
     if count < 1:
         raise UserError(f"--devices {count}: at least 1 is needed")
@@ -191,4 +196,4 @@ def _mesh(config: RunConfig, devices: int | None) -> Mesh:
             f"= {micro_batch} sequences cannot be shared among {count} devices; change it, or choose "
             f"--devices among {allowed}"
         )
-    return Mesh(np.array(present[:count]), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(of_every_process(present, count)), ("data",), axis_types=(AxisType.Auto,))
