@@ -248,7 +248,7 @@ _keepers: list[subprocess.Popen[bytes]] = []
 
 
 def _told(error: BaseException) -> tuple[str, int, bool]:
-    """What the others are told of an error: the reason, their exit code, and whether it is surely this process's own."""
+    """What the others are told of an error: the reason, their exit code, and whether it is surely of this process."""
     if isinstance(error, UserError):
         return str(error), 2, True
     if isinstance(error, Asked):
@@ -311,7 +311,7 @@ def own_rows(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> slice:
 
 
 def to_host(tree: Tree) -> Tree:
-    """The arrays of a tree on the host, gathered one after another where they span processes, which all must call it."""
+    """The arrays of a tree on the host. All processes must call it: arrays that span them are gathered one by one."""
     if peers().count == 1:
         return jax.device_get(tree)
     from jax.experimental.multihost_utils import process_allgather
