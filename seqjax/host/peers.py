@@ -49,10 +49,12 @@ class Peers:
     Attributes:
         count: number of processes.
         index: number of this process, from 0.
+        last: called before this process ends because of another one: what it still finishes.
     """
 
     def __init__(self, count: int, index: int, links: Mapping[int, _Link]) -> None:
         self.count, self.index = count, index
+        self.last: list[Callable[[], None]] = []
         self._links = dict(links)
         self._ending = threading.Lock()
         self._readers = [threading.Thread(target=self._read, args=(other,), daemon=True) for other in links]
@@ -156,6 +158,9 @@ class Peers:
                     self._send(each, {"end": text, "code": code})
             if tell_it:
                 tell(f"error: {text}\n")
+            for finish in self.last:
+                with contextlib.suppress(Exception):
+                    finish()
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
                     stream.flush()

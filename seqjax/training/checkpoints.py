@@ -48,6 +48,7 @@ from seqjax.training.checkpoint_files import (
 
 Tree = Any
 KEPT = 2
+SAVE_SECONDS = 300.0  # that a process which has to end gives to a save in progress
 ONE_AT_A_TIME = threading.Lock()  # two saves of Orbax in one process wait for each other's signals
 UNFINISHED = ("*.orbax-checkpoint-tmp*", "*.writing", "*.unwanted")
 
@@ -213,6 +214,11 @@ class Checkpoints:
             )
         return path
 
+    def finish(self) -> None:
+        """Wait for the save in progress, `SAVE_SECONDS` at most. Another thread may call it."""
+        if (saving := self._saving) is not None:
+            saving.result(SAVE_SECONDS)
+
     def wait(self) -> None:
         """Wait until everything is on disk; delete checkpoints that are not kept."""
         self._settle()
@@ -221,10 +227,12 @@ class Checkpoints:
                 self._prune()
 
     def _settle(self) -> None:
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            with storage_errors(self._folder), storage_failures(self._folder):
-                saving.result()
+        if self._saving is not None:
+            try:
+                with storage_errors(self._folder), storage_failures(self._folder):
+                    self._saving.result()
+            finally:
+                self._saving = None
 
     def close(self) -> None:
         """Wait for the save in progress and stop the worker."""

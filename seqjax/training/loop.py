@@ -114,6 +114,8 @@ def train_bundle(
             take_over(config, folder, task.digests, progress.say)
             run = Run(config, folder, task, progress, len(lanes))
             stack.callback(run.checkpoints.close)
+            if peers().count > 1:
+                peers().last.append(run.checkpoints.finish)
             members.append(run)
         for run, name in zip(members, names or [None] * len(members), strict=True):
             if run.result is None:
