@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
+import re
 import socket
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from seqjax.commands.options import config_options
 from seqjax.data import stream_batch, window_batch
 from seqjax.errors import UserError
 from seqjax.host import peers
@@ -202,3 +207,18 @@ class _Spanning:
 
     def addressable_devices_indices_map(self, shape: tuple[int, ...]) -> dict[int, tuple[slice, ...]]:
         return {i: (slice(None), slice(None), slice(2 * i, 2 * i + 2)) for i in (3, 2)}
+
+
+def test_the_commands_of_the_page_are_commands() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    commands = [line.split("#")[0].split(";")[0] for line in page.splitlines() if line.startswith("    ")]
+    found = [re.search(r"(?:^ +|/|srun )seqjax ([a-z].*)", line) for line in commands]
+    words = [match[1].split() for match in found if match]
+    assert len(words) >= 9
+    for name, *rest in words:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"seqjax.commands.{name}").add_parser(parser.add_subparsers())
+        options, others = parser.parse_known_args([name, *(word.strip("'") for word in rest)])
+        config_options(others)
+        if name == "train":
+            find(options.coordinator, options.processes, options.process, {})
