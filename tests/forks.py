@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def started() -> Iterator[Popen[str]]:
-    """The program; its children end with it at the latest."""
-    program = Popen([sys.executable, __file__], stdin=PIPE, stdout=PIPE, text=True, start_new_session=True)
+    """The program; its children end with it at the latest. They compile without optimization."""
+    environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_backend_optimization_level=0"}
+    command = [sys.executable, __file__]
+    program = Popen(command, stdin=PIPE, stdout=PIPE, text=True, start_new_session=True, env=environment)
     try:
         yield program
     finally:
