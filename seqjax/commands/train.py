@@ -37,7 +37,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
     shared.add_corpus(parser)
     shared.add_code(parser)
-    parser.add_argument("--devices", type=whole(), help="number of devices that share each batch [all; 1 on a CPU]")
+    parser.add_argument(
+        "--devices",
+        type=whole(),
+        help="number of devices that share each batch, of all processes [all; on CPUs 1 for each process]",
+    )
     together = parser.add_argument_group(
         "several processes", "found by themselves under srun and on TPU slices (docs/clusters.md)"
     )

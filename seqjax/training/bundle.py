@@ -131,8 +131,9 @@ class Bundle:
         Lanes with the same seed have the same data. A process reads the rows of its devices.
         """
         draw, rows, size = [run.task.batch for run in self.members], slice(None), None
-        if self.program.own_rows != rows and self.task.batch_rows is not None:
-            rows, size = self.program.own_rows, self.config.train.batch_size
+        if peers().count > 1 and self.task.batch_rows is not None:
+            size = self.config.train.batch_size
+            rows = self.program.own_rows(size)
             draw = [partial(run.task.batch_rows, rows=rows) for run in self.members]
         lanes_of_seed: dict[int, list[int]] = {}
         for lane, run in enumerate(self.members):

@@ -39,7 +39,7 @@ class Program:
         steps_at_once: K.
         score: (params, batch, carry) -> (scores, carry), see `Objective`. The runs of a bundle share the batch.
         put: numpy leaves [K, B, ...] -> arrays with rows sharded over the devices.
-        own_rows: the rows of a batch on the devices of this process; the others may hold anything in `put`.
+        own_rows: B -> the rows of a batch on the devices of this process; `put` does not read the others.
         zero_carry: () -> recurrent state before the first batch, or None.
         devices: number of devices of the mesh.
     """
@@ -49,7 +49,7 @@ class Program:
     steps_at_once: int
     score: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
     put: Callable[[Tree], Tree]
-    own_rows: slice
+    own_rows: Callable[[int], slice]
     zero_carry: Callable[[], Tree]
     devices: int
 
@@ -163,7 +163,7 @@ def _compile(
         steps_at_once=max(1, min(STEPS_AT_ONCE, ELEMENTS_AT_ONCE // objective.elements)),
         score=jax.jit(score),
         put=partial(_put, sharding=rows),
-        own_rows=own_rows(rows, (*[1] * (len(lead) + 1), config.train.batch_size)),
+        own_rows=partial(own_rows, sharding=rows),
         zero_carry=jax.jit(carry, out_shardings=carry_rows),
         devices=mesh.size,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import socket
@@ -81,13 +80,13 @@ def joined(coordinator: str | None = None, processes: int | None = None, process
         _joined.append(found)
         yield found
     except Interrupted:  # all have stopped at the same step
-        found.leave(jax.distributed.shutdown)
+        found.leave(_shut_down)
         raise
     except BaseException as error:
-        found.fail(*_told(error), close=jax.distributed.shutdown)
+        found.fail(*_told(error), close=_shut_down)
         raise
     else:
-        found.leave(jax.distributed.shutdown)
+        found.leave(_shut_down)
     finally:
         _joined.clear()
 
@@ -178,10 +177,11 @@ def _tasks_on_node(counts: str, node: int) -> int:
 
 def _of_tpu() -> Place | None:
     """This host of a TPU slice of several hosts, as JAX finds it."""
-    if importlib.util.find_spec("libtpu") is None or "tpu" not in (jax.config.jax_platforms or "tpu"):
-        return None
+    from jax._src import cloud_tpu_init
     from jax._src.clusters import ClusterEnv
 
+    if not cloud_tpu_init.running_in_cloud_tpu_vm or "tpu" not in (jax.config.jax_platforms or "tpu"):
+        return None
     found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, [], None, int(host_peers.WAIT))
     address, count, index, _ = found
     if address is None or not count or count == 1:
@@ -247,6 +247,13 @@ def _kept_open(sockets: set[int]) -> None:
 _keepers: list[subprocess.Popen[bytes]] = []
 
 
+def _shut_down() -> None:
+    jax.distributed.shutdown()
+    while _keepers:
+        _keepers[-1].kill()
+        _keepers.pop().communicate()
+
+
 def _told(error: BaseException) -> tuple[str, int, bool]:
     """What the others are told of an error: the reason, their exit code, and whether it is surely of this process."""
     if isinstance(error, UserError):
@@ -302,11 +309,16 @@ def of_every_process(devices: Sequence[jax.Device], count: int) -> list[jax.Devi
     return [device for found in of_process for device in found]
 
 
-def own_rows(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> slice:
-    """The rows, on the last axis of ``shape``, that the devices of this process hold; all in one process."""
+def own_rows(size: int, sharding: jax.sharding.NamedSharding) -> slice:
+    """The rows of a batch of this size that the devices of this process hold; in one process all of them.
+
+    Args:
+        sharding: of arrays whose axes up to B it names.
+    """
     if sharding.is_fully_addressable:
         return slice(None)
-    parts = [index[-1].indices(shape[-1]) for index in sharding.addressable_devices_indices_map(tuple(shape)).values()]
+    held = sharding.addressable_devices_indices_map((*[1] * (len(sharding.spec) - 1), size))
+    parts = [index[-1].indices(size) for index in held.values()]
     return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
 
 

@@ -62,6 +62,24 @@ def test_a_task_of_srun_is_found_and_a_batch_script_is_alone() -> None:
     assert find(None, None, None, {**STEP, **NODES, "SLURM_STEP_NUM_TASKS": "1"}) is None
 
 
+def test_a_host_of_a_tpu_slice_is_found_as_jax_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ["10.0.0.1:8476", 4, 3, None]
+    monkeypatch.setattr("jax._src.cloud_tpu_init.running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr("jax._src.clusters.ClusterEnv.auto_detect_unset_distributed_params", lambda *_: tuple(found))
+    assert find(None, None, None, {}) is None  # JAX_PLATFORMS=cpu
+    monkeypatch.setattr(processes, "jax", SimpleNamespace(config=SimpleNamespace(jax_platforms=None)))
+    assert find(None, None, None, {}) == Place("10.0.0.1", 8476, 4, 3)
+    found[1:3] = [1, 0]
+    assert find(None, None, None, {}) is None  # one TPU VM
+
+
+def test_processes_with_other_runs_or_texts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "peers", lambda: SimpleNamespace(gather=lambda value: [value, value, "b"]))
+    processes.check_same("the run", "b")
+    with pytest.raises(UserError, match=r"process 2 of 3 has the run b, and process 0 has a: start all with the same"):
+        processes.check_same("the run", "a")
+
+
 @pytest.mark.parametrize(
     ("nodes", "first"),
     [("n1", "n1"), ("n1,m2", "n1"), ("gpu[007,009-012],m1", "gpu007"), ("a-[3-4]-x,b", "a-3-x")],
@@ -194,7 +212,7 @@ def test_every_process_gives_equal_parts_of_its_devices(monkeypatch: pytest.Monk
 def test_a_process_reads_the_rows_of_its_devices() -> None:
     tokens = np.arange(1000, dtype=np.uint16)
     whole, streams = window_batch(tokens, 3, 7, 8, 16), stream_batch(tokens, 2, 8, 16)[0]
-    rows = own_rows(_Spanning(), (1, 1, 8))
+    rows = own_rows(8, _Spanning())
     assert rows == slice(4, 8)
     np.testing.assert_array_equal(window_batch(tokens, 3, 7, 8, 16, rows), whole[4:])
     np.testing.assert_array_equal(stream_batch(tokens, 2, 8, 16, rows)[0], streams[4:])
@@ -204,6 +222,7 @@ class _Spanning:
     """Rows of the batch in four parts, the last two of them in this process."""
 
     is_fully_addressable = False
+    spec = (None, None, "data")
 
     def addressable_devices_indices_map(self, shape: tuple[int, ...]) -> dict[int, tuple[slice, ...]]:
         return {i: (slice(None), slice(None), slice(2 * i, 2 * i + 2)) for i in (3, 2)}
