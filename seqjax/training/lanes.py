@@ -39,9 +39,9 @@ class Program:
         steps_at_once: K.
         score: (params, batch, carry) -> (scores, carry), see `Objective`. The runs of a bundle share the batch.
         put: numpy leaves [K, B, ...] -> arrays with rows sharded over the devices.
-        own_rows: B -> the rows of a batch on the devices of this process; `put` does not read the others.
         zero_carry: () -> recurrent state before the first batch, or None.
         devices: number of devices of the mesh.
+        own_rows: B -> the rows of a batch on the devices of this process; `put` does not read the others.
     """
 
     init: Callable[[], TrainState]
@@ -49,9 +49,9 @@ class Program:
     steps_at_once: int
     score: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
     put: Callable[[Tree], Tree]
-    own_rows: Callable[[int], slice]
     zero_carry: Callable[[], Tree]
     devices: int
+    own_rows: Callable[[int], slice]
 
 
 @pinned()
@@ -163,9 +163,9 @@ def _compile(
         steps_at_once=max(1, min(STEPS_AT_ONCE, ELEMENTS_AT_ONCE // objective.elements)),
         score=jax.jit(score),
         put=partial(_put, sharding=rows),
-        own_rows=partial(own_rows, sharding=rows),
         zero_carry=jax.jit(carry, out_shardings=carry_rows),
         devices=mesh.size,
+        own_rows=partial(own_rows, sharding=rows),
     )
 
 
