@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 2: a user's mistake, reported in one line; 3: the run diverged; 4: runs of a sweep were given up; 75:
     stopped by a signal (SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU) with its state saved, start it again; 130: stopped
-    by Ctrl-C with its state saved; 141: the reader of the output has ended. `train` and `sweep` continue without a
-    reader and keep the exit code of the training.
+    by Ctrl-C with its state saved; 76: another process of the run has ended early, start all again; 141: the reader of
+    the output has ended. `train` and `sweep` continue without a reader and keep the exit code of the training.
     """
     words, config_words = split_config_options(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in words if not word.startswith("-")), "seqjax")

@@ -37,7 +37,21 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
     shared.add_corpus(parser)
     shared.add_code(parser)
-    parser.add_argument("--devices", type=whole(), help="number of devices that share each batch [all; 1 on a CPU]")
+    parser.add_argument(
+        "--devices",
+        type=whole(),
+        help="number of devices that share each batch, of all processes [all; on CPUs 1 for each process]",
+    )
+    together = parser.add_argument_group(
+        "several processes", "found by themselves under srun and on TPU slices (docs/clusters.md)"
+    )
+    together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others")
+    together.add_argument(
+        "--processes", type=whole(), metavar="N", help="number of processes; 1: alone, also under srun"
+    )
+    together.add_argument(
+        "--process", type=whole(), metavar="I", help="number of this process: 0 writes the run folder"
+    )
     parser.add_argument(
         "--wandb",
         metavar="MODE",
@@ -50,11 +64,20 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Train, then print the result."""
-    config, folder = _config_and_folder(options, rest)
+    from seqjax.training.processes import joined
+
+    with joined(options.coordinator, options.processes, options.process) as peers:
+        config, folder = _config_and_folder(options, rest)
+        return _train(config, folder, options, writes=peers.index == 0)
+
+
+def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes: bool) -> int:
+    """Train, and print the result in the process that writes."""
     from seqjax.training.loop import train
 
     repeated = runs.read_result(folder) is not None
-    _note_bundle(folder, repeated)
+    if writes:
+        _note_bundle(folder, repeated)
     try:
         result = train(
             config,
@@ -65,9 +88,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             corpus=options.corpus,
         )
     except Interrupted as stop:
-        again = f"seqjax train {folder}{shared.code_again(config)}"
-        print(f"stopped at step {stop.step}, state saved; resume with: {again}", file=sys.stderr)
+        if writes:
+            again = f"seqjax train {folder}{shared.code_again(config)}"
+            print(f"stopped at step {stop.step}, state saved; resume with: {again}", file=sys.stderr)
         return exit_code(stop.signal_number)
+    if not writes:
+        return DIVERGED if result["status"] == "diverged" else 0
     if repeated:
         print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)
     _print_result(folder, result)

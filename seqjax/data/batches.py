@@ -12,12 +12,14 @@ import numpy as np
 from seqjax.errors import UserError
 
 
-def window_batch(tokens: np.ndarray, seed: int, step: int, batch_size: int, context_length: int) -> np.ndarray:
+def window_batch(
+    tokens: np.ndarray, seed: int, step: int, batch_size: int, context_length: int, rows: slice = slice(None)
+) -> np.ndarray:
     """Random windows without replacement: int32 [B, T+1], batch ``step`` of the order given by ``seed``.
 
     An epoch cuts the tokens into windows that predict no token twice. The start of the first window and the order are
     drawn from (seed, epoch). Example i = step B + row belongs to epoch i // W, where W is the number of windows, so a
-    batch may span epochs.
+    batch may span epochs. Only the ``rows`` of the batch are read.
 
     ``seed`` and ``step`` are at least 0. Raises UserError if there are fewer than T + 1 tokens.
     """
@@ -27,23 +29,26 @@ def window_batch(tokens: np.ndarray, seed: int, step: int, batch_size: int, cont
     starts = np.empty(batch_size, np.int64)
     for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
         phase, order = _epoch_order(n_windows, n_phases, seed, epoch)
-        rows = epochs == epoch
-        starts[rows] = phase + context_length * order[positions[rows]].astype(np.int64)
-    return gather_windows(tokens, starts, context_length)
+        here = epochs == epoch
+        starts[here] = phase + context_length * order[positions[here]].astype(np.int64)
+    return gather_windows(tokens, starts[rows], context_length)
 
 
-def stream_batch(tokens: np.ndarray, step: int, batch_size: int, context_length: int) -> tuple[np.ndarray, bool]:
+def stream_batch(
+    tokens: np.ndarray, step: int, batch_size: int, context_length: int, rows: slice = slice(None)
+) -> tuple[np.ndarray, bool]:
     """Contiguous streams for carried recurrent state (Zaremba et al. 2014): int32 [B, T+1], and whether to reset it.
 
     The tokens are cut into B equal streams. Row b of batch ``step`` continues row b of the batch before. After the last
     whole segment the streams begin again. The flag is True for the first batch of each pass: reset the state before it.
+    Only the ``rows`` of the batch are read.
 
     Raises UserError if a stream is shorter than T + 1 tokens.
     """
     length = (len(tokens) - 1) // batch_size
     segment = step % segments_per_epoch(len(tokens), batch_size, context_length)
     starts = np.arange(batch_size, dtype=np.int64) * length + segment * context_length
-    return gather_windows(tokens, starts, context_length), segment == 0
+    return gather_windows(tokens, starts[rows], context_length), segment == 0
 
 
 def segments_per_epoch(n_tokens: int, batch_size: int, context_length: int) -> int:

@@ -85,6 +85,8 @@ class Task(NamedTuple):
     Attributes:
         objective: the compiled part.
         batch: step (from 0) -> batch, a pytree of numpy arrays [B, ...]; pure. Every new shape compiles the step again.
+        batch_rows: (step, rows) -> these rows (a slice) of the batch, for a process that needs no others; None: such a
+            process makes whole batches.
         held_out: final -> batches of the validation split, the same at every call. ``final`` is True for result.json,
             which may read more of the split than the curve.
         summary: (scores of these batches, final) -> `Found`.
@@ -110,6 +112,7 @@ class Task(NamedTuple):
     unit: str
     per_step: int
     available: int | None = None
+    batch_rows: Callable[[int, slice], Tree] | None = None
     final: Callable[[Tree], dict[str, Any]] = lambda params: {}
     keeps: Literal["last", "best"] = "best"
     more_at_end: bool = False

@@ -112,6 +112,7 @@ def make_task(config: Config, text: Text) -> Task:
     return Task(
         objective=make_objective(config, vocab_size),
         batch=partial(batch_at, config, train),
+        batch_rows=partial(batch_at, config, train),
         resets=partial(resets_at, config, train),
         held_out=lambda final: held_out_batches(config, validation, windows(final)),
         summary=summary,
@@ -194,12 +195,12 @@ def token_losses(model: nn.Module, params: Tree, batch_BxT1: jax.Array, carry: T
     return model.apply({"params": params}, batch_BxT1[:, :-1], carry, readout=readout)
 
 
-def batch_at(config: Config, shard: TokenShard, step: int) -> np.ndarray:
-    """The int32 [B, T+1] batch of a step; pure in (seed, step)."""
+def batch_at(config: Config, shard: TokenShard, step: int, rows: slice = slice(None)) -> np.ndarray:
+    """The int32 [B, T+1] batch of a step, or some of its rows; pure in (seed, step)."""
     size, context = config.train.batch_size, config.train.context_length
     if config.data.batching == "streams":
-        return stream_batch(shard.tokens, step, size, context)[0]
-    return window_batch(shard.tokens, config.train.seed, step, size, context)
+        return stream_batch(shard.tokens, step, size, context, rows)[0]
+    return window_batch(shard.tokens, config.train.seed, step, size, context, rows)
 
 
 def resets_at(config: Config, shard: TokenShard, step: int) -> bool:

@@ -20,6 +20,7 @@ from seqjax.host.out_of_memory import EVALUATION, memory_errors
 from seqjax.host.stopping import Interrupted
 from seqjax.tasks.task import Found
 from seqjax.training.lanes import make_bundle
+from seqjax.training.processes import from_first, peers, to_host
 from seqjax.training.record import Run
 from seqjax.training.state import Hyper, TrainState
 
@@ -66,7 +67,11 @@ class Bundle:
         state = self.program.init()
         waiting = [run for run in self.members if run.result is None]
         for run in waiting:
-            run.restore(_of_one(state))
+            if peers().index == 0:
+                run.restore(_of_one(state))
+            run.start = peers().first(run.start)
+            if run.start:
+                run.saved = from_first(run.saved, _of_one(state))
         return state, min(run.start for run in waiting)
 
     def enter(self, step: int, state: TrainState) -> TrainState:
@@ -86,11 +91,11 @@ class Bundle:
         Raises:
             Interrupted: asked to stop; the state is saved.
         """
-        asked, due = bool(self._stop), self._is_due(step)
+        asked, due = self._asked(), self._is_due(step)
         if self._unread is not None:
             self._read(*self._unread)
         self._unread = (step - count, count, metrics)
-        if asked or due:
+        if asked is not None or due:
             self._read(*self._unread)
             self._unread = None
         for run in self._active(step - 1):
@@ -100,15 +105,20 @@ class Bundle:
             return
         if due:
             self._pause(step, state)
-        if asked:
+        if asked is not None:
             self._save(step, state)
-            raise Interrupted(self._stop[0], step)
+            raise Interrupted(asked, step)
+
+    def _asked(self) -> int | None:
+        """The signal that has asked a process to stop."""
+        return next((number for number in peers().gather(next(iter(self._stop), None)) if number is not None), None)
 
     def _catch_up(self, step: int, state: TrainState) -> None:
         """Evaluate runs that resume here and were stopped between the checkpoint and the evaluation of this step."""
         if step > 0 and self._evaluates(step):
-            behind = [r for r in self.members if r.result is None and r.start == step and not r.is_evaluated(step)]
-            if behind:
+            here = [run for run in self.members if run.result is None and run.start == step]
+            told = peers().first([run.is_evaluated(step) for run in here])
+            if behind := [run for run, is_told in zip(here, told, strict=True) if not is_told]:
                 self._evaluate(step, state, behind)
 
     def _active(self, step: int) -> list[Run]:
@@ -118,25 +128,30 @@ class Bundle:
     def batches(self, first: int) -> tuple[Tree, int]:
         """The batches of the steps from ``first`` on, leaves [R, K, B, ...], and their number, at most K.
 
-        Lanes with the same seed have the same data.
+        Lanes with the same seed have the same data. A process reads the rows of its devices.
         """
+        draw, rows, size = [run.task.batch for run in self.members], slice(None), None
+        if peers().count > 1 and self.task.batch_rows is not None:
+            size = self.config.train.batch_size
+            rows = self.program.own_rows(size)
+            draw = [partial(run.task.batch_rows, rows=rows) for run in self.members]
         lanes_of_seed: dict[int, list[int]] = {}
         for lane, run in enumerate(self.members):
             lanes_of_seed.setdefault(run.config.train.seed, []).append(lane)
         filled, count, shapes = None, 0, None
-        for k in range(min(self._steps_at_once, self._next_event(first) - first)):
-            batches = [(lanes, self.members[lanes[0]].task.batch(first + k)) for lanes in lanes_of_seed.values()]
+        for k in range(min(peers().first(self._steps_at_once), self._next_event(first) - first)):
+            batches = [(lanes, draw[lanes[0]](first + k)) for lanes in lanes_of_seed.values()]
             found = [_shapes(batch) for _, batch in batches]
             if shapes is None:
                 shapes, lead = found[0], (len(self.members), self.program.steps_at_once)
-                filled = jax.tree.map(lambda x, lead=lead: np.zeros((*lead, *x.shape), x.dtype), batches[0][1])
+                filled = jax.tree.map(lambda x, lead=lead: _room(x, lead, size), batches[0][1])
             if any(shape != shapes for shape in found):
                 if k == 0:
                     raise UserError("the runs of this bundle have batches of different shapes; train them one by one")
                 break
             for lanes, batch in batches:
                 for all_RxK, x in zip(jax.tree.leaves(filled), jax.tree.leaves(batch), strict=True):
-                    all_RxK[lanes, k] = x
+                    all_RxK[lanes, k, rows] = x
             count += 1
         return self.program.put(filled), count
 
@@ -200,10 +215,10 @@ class Bundle:
         began, carry, scores = time.monotonic(), self.program.zero_carry(), []
         with self.memory_errors(EVALUATION):
             for batch in self.task.held_out(final):
-                if self._stop:
-                    raise Interrupted(self._stop[0], step)
+                if (asked := self._asked()) is not None:
+                    raise Interrupted(asked, step)
                 score_R, carry = self.program.score(state.params, batch, carry)
-                scores.append(jax.device_get(score_R))
+                scores.append(to_host(score_R))
         found = [
             run.task.summary([jax.tree.map(lambda x, lane=lane: x[lane], score) for score in scores], final)
             for lane, run in enumerate(self.members)
@@ -213,9 +228,9 @@ class Bundle:
         return found
 
     def _save(self, step: int, state: TrainState) -> None:
-        host = jax.device_get(state)
+        host = to_host(state)
         for lane, run in enumerate(self.members):
-            if run.result is None and run.start < step:
+            if run.result is None and run.start < step and peers().index == 0:
                 run.save(step, jax.tree.map(lambda x, lane=lane: x[lane], host))
 
     def finish(self, state: TrainState) -> list[dict[str, Any]]:
@@ -231,8 +246,9 @@ class Bundle:
             final = found[self.members.index(run)]
             if run.task.keeps == "last":
                 run.progress.note(f"held out: {final.text}")  # the command prints it
-            run.finished(final if run.task.keeps == "last" else None, _of_one(state))
-        return [run.result for run in self.members]
+            if peers().index == 0:
+                run.finished(final if run.task.keeps == "last" else None, _of_one(state))
+        return peers().first([run.result for run in self.members])
 
 
 def _of_one(state_R: TrainState) -> TrainState:
@@ -243,6 +259,11 @@ def _of_one(state_R: TrainState) -> TrainState:
         return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=sharding)
 
     return jax.tree.map(of_one, state_R)
+
+
+def _room(x: np.ndarray, lead: tuple[int, ...], size: int | None) -> np.ndarray:
+    """Zeros for batches like ``x``, of ``size`` rows; None: as many as ``x`` has."""
+    return np.zeros((*lead, size or len(x), *x.shape[1:]), x.dtype)
 
 
 def _shapes(batch: Tree) -> list[tuple[int, ...]]:

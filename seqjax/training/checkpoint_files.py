@@ -100,12 +100,34 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise unreadable(path, error) from error
 
 
+def by_this_process() -> contextlib.AbstractContextManager[Any]:
+    """Let Orbax read and write in this process alone: of several, only process 0 has the run folder."""
+    if jax.process_count() == 1:
+        return contextlib.nullcontext()
+    from orbax.checkpoint.experimental.v1._src.saving import execution
+
+    # Orbax 0.12 compares the paths of all processes, also of those that take no part: they would wait for ever
+    execution._check_directory_consistency = lambda directory: None
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+    )
+    return ocp.Context(multiprocessing_options=alone)
+
+
+def form_on_disk(like: Any) -> Any:
+    """What Orbax reads an array as: with its sharding, or as numpy if that spans processes."""
+    if like.sharding.is_fully_addressable:
+        return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=like.sharding)
+    return np.broadcast_to(np.zeros((), like.dtype), like.shape)
+
+
 def read_old_record(path: Path, name: str) -> dict[str, Any]:
     """The record of a checkpoint of earlier versions, which kept it in Orbax's metadata. The digest of its arrays is
     checked."""
     try:
-        found = ocp.metadata(name).custom_metadata or {}
-        if found.get("sha256") == digest(jax.device_get(ocp.load(name))):
+        with by_this_process():
+            found, sha256 = ocp.metadata(name).custom_metadata or {}, digest(jax.device_get(ocp.load(name)))
+        if found.get("sha256") == sha256:
             return {"arrays": found["sha256"], "host": found["host"]}
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise

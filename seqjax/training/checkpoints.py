@@ -32,9 +32,11 @@ from seqjax.host.disk import storage_errors
 from seqjax.runs import read_metrics, steps_of
 from seqjax.training.checkpoint_files import (
     Damaged,
+    by_this_process,
     check_room,
     compare_shapes,
     digest,
+    form_on_disk,
     read_old_record,
     read_record,
     remove,
@@ -46,6 +48,7 @@ from seqjax.training.checkpoint_files import (
 
 Tree = Any
 KEPT = 2
+SAVE_SECONDS = 300.0  # that a process which has to end gives to a save in progress
 ONE_AT_A_TIME = threading.Lock()  # two saves of Orbax in one process wait for each other's signals
 UNFINISHED = ("*.orbax-checkpoint-tmp*", "*.writing", "*.unwanted")
 
@@ -94,7 +97,7 @@ class Checkpoints:
     def _write(self, step: int, arrays: Tree, record: dict[str, Any]) -> None:
         unfinished = self._folder / f"{step}.writing"
         remove(unfinished)
-        with ONE_AT_A_TIME:
+        with ONE_AT_A_TIME, by_this_process():
             ocp.save(self._name(unfinished.name), arrays)
         write_record(unfinished, record)
         remove(self._folder / str(step))  # there may be a file of that name
@@ -180,13 +183,12 @@ class Checkpoints:
             UserError: it is of another config, or cannot be read here.
         """
         path = self._folder / str(step)
-        wanted = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), serialization.to_state_dict(like)
-        )
+        wanted = jax.tree.map(form_on_disk, serialization.to_state_dict(like))
         record = read_record(path) or read_old_record(path, self._name(step))
         try:
-            compare_shapes(path, ocp.metadata(self._name(step)).metadata, wanted)
-            arrays = ocp.load(self._name(step), wanted)
+            with by_this_process():
+                compare_shapes(path, ocp.metadata(self._name(step)).metadata, wanted)
+                arrays = ocp.load(self._name(step), wanted)
         except (MemoryError, UserError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # Orbax raises many kinds
@@ -212,6 +214,11 @@ class Checkpoints:
             )
         return path
 
+    def finish(self) -> None:
+        """Wait for the save in progress, `SAVE_SECONDS` at most. Another thread may call it."""
+        if (saving := self._saving) is not None:
+            saving.result(SAVE_SECONDS)
+
     def wait(self) -> None:
         """Wait until everything is on disk; delete checkpoints that are not kept."""
         self._settle()
@@ -220,10 +227,12 @@ class Checkpoints:
                 self._prune()
 
     def _settle(self) -> None:
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            with storage_errors(self._folder), storage_failures(self._folder):
-                saving.result()
+        if self._saving is not None:
+            try:
+                with storage_errors(self._folder), storage_failures(self._folder):
+                    self._saving.result()
+            finally:
+                self._saving = None
 
     def close(self) -> None:
         """Wait for the save in progress and stop the worker."""

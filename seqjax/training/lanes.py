@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from seqjax.layers.target import Target, compiled_for, target_of
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
 from seqjax.training.optimizer import make_optimizer
+from seqjax.training.processes import of_every_process, own_rows
 from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step, train_steps
 
@@ -42,6 +44,7 @@ class Program:
         put: numpy leaves [K, B, ...] -> arrays with rows sharded over the devices.
         zero_carry: () -> recurrent state before the first batch, or None.
         devices: number of devices of the mesh.
+        own_rows: B -> the rows of a batch on the devices of this process; `put` does not read the others.
     """
 
     init: Callable[[], TrainState]
@@ -51,6 +54,7 @@ class Program:
     put: Callable[[Tree], Tree]
     zero_carry: Callable[[], Tree]
     devices: int
+    own_rows: Callable[[int], slice]
 
 
 @pinned()
@@ -181,6 +185,7 @@ def _compile(
         put=partial(_put, sharding=rows),
         zero_carry=jax.jit(traced(carry), out_shardings=carry_rows),
         devices=mesh.size,
+        own_rows=partial(own_rows, sharding=rows),
     )
 
 
@@ -203,7 +208,8 @@ def _mesh(config: RunConfig, devices: int | None) -> Mesh:
     """The devices of a run, as `train.mesh` and `--devices` say."""
     present, (data, fsdp) = present_devices(), (config.train.mesh.data, config.train.mesh.fsdp)
     said = f"train.mesh: data {'null' if data is None else data} x fsdp {fsdp}"
-    default = fsdp if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
+    # on a CPU one for each process: XLA_FLAGS may make many of one processor
+    default = math.lcm(fsdp, jax.process_count()) if present[0].platform == "cpu" else len(present)
     count = devices if devices is not None else default if data is None else data * fsdp
     if count < 1:
         raise UserError(f"--devices {count}: at least 1 is needed")
@@ -221,7 +227,7 @@ def _mesh(config: RunConfig, devices: int | None) -> Mesh:
             f"= {micro_batch} sequences cannot be shared among {count} devices; change it, or "
             + (f"choose --devices among {allowed}" if allowed else "train.mesh")
         )
+    used = np.array(of_every_process(present, count))
     if fsdp == 1:
-        return Mesh(np.array(present[:count]), ("data",), axis_types=(AxisType.Auto,))
-    grid = np.array(present[:count]).reshape(-1, fsdp)
-    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+        return Mesh(used, ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(used.reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from seqjax import runs
-from seqjax.config import RunConfig, task_name
+from seqjax.config import RunConfig, run_id, task_name
 from seqjax.errors import UserError
 from seqjax.families.family import Impossible
 from seqjax.host import disk
@@ -20,6 +22,7 @@ from seqjax.tasks import task_module
 from seqjax.tasks.task import Task, Where
 from seqjax.training.bundle import Bundle
 from seqjax.training.hardware import present_devices
+from seqjax.training.processes import check_same, own_folders, peers
 from seqjax.training.progress import Progress
 from seqjax.training.record import Run
 from seqjax.training.tracking import open_mirror
@@ -69,6 +72,8 @@ def train_bundle(
 ) -> list[dict[str, Any]]:
     """Train runs that differ only in their `lane_keys` in one program, each as by :func:`train`.
 
+    In several processes (see :mod:`seqjax.training.processes`) all call this with the same runs.
+
     Every run has its own folder, checkpoints and result. A diverged run keeps its last finite state. A lane that has
     ended, or whose last checkpoint is of a later step than the others', keeps its place in the program and waits. So
     the numbers of the other lanes do not depend on it.
@@ -80,15 +85,19 @@ def train_bundle(
     Raises:
         UserError, Interrupted: as :func:`train`.
     """
-    for config, folder in lanes:
+    for config, _ in lanes:
         _check(config)
-        runs.open_run(folder, config)
-    if (results := _all_results(lanes)) is not None:
-        for _, folder in lanes:
-            runs.restore_ended(folder, Progress(folder / "log.txt", quiet).say)
-        return results
-    present_devices()
+    check_same("the runs", ", ".join(run_id(config) for config, _ in lanes))
     with ExitStack() as stack:
+        lanes = stack.enter_context(own_folders(lanes))
+        quiet = quiet or peers().index > 0
+        for config, folder in lanes:
+            runs.open_run(folder, config)
+        if (results := _all_results(lanes)) is not None:
+            for _, folder in lanes:
+                runs.restore_ended(folder, Progress(folder / "log.txt", quiet).say)
+            return results
+        _check_devices()
         for _, folder in lanes:
             stack.enter_context(runs.lock(folder))
         if (results := _all_results(lanes)) is not None:  # another process ended them before this one had the locks
@@ -97,6 +106,7 @@ def train_bundle(
         shown = [Progress(folder / "log.txt", quiet or lane > 0) for lane, (_, folder) in enumerate(lanes)]
         if tasks is None:
             tasks = _load(lanes, Where(lanes[0][1], corpus, shown[0].bytes))
+        _check_data(tasks[0].digests)
         for note in tasks[0].notes:
             shown[0].say(f"note: {note}")
         members = []
@@ -104,6 +114,8 @@ def train_bundle(
             take_over(config, folder, task.digests, progress.say)
             run = Run(config, folder, task, progress, len(lanes))
             stack.callback(run.checkpoints.close)
+            if peers().count > 1:
+                peers().last.append(run.checkpoints.finish)
             members.append(run)
         for run, name in zip(members, names or [None] * len(members), strict=True):
             if run.result is None:
@@ -140,5 +152,21 @@ def _load(lanes: Sequence[tuple[RunConfig, Path]], where: Where) -> list[Task]:
 
 
 def _all_results(lanes: Sequence[tuple[RunConfig, Path]]) -> list[dict[str, Any]] | None:
-    results = [runs.read_result(folder) for _, folder in lanes]
+    results = peers().first([runs.read_result(folder) for _, folder in lanes])
     return None if None in results else results
+
+
+def _check_devices() -> None:
+    """Raise UserError if there is none, or if there are processes that have not joined."""
+    present_devices()
+    if jax.process_count() != peers().count:
+        raise UserError(
+            f"JAX has {jax.process_count()} processes that do not know of each other here: let "
+            "`with seqjax.training.processes.joined(...)` start it, not jax.distributed.initialize"
+        )
+
+
+def _check_data(digests: Mapping[str, str]) -> None:
+    """Raise UserError if a process has read other data."""
+    for name, digest in sorted(digests.items()):
+        check_same(name, digest)

@@ -25,6 +25,7 @@ from seqjax.tasks.task import Found, Task
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.hardware import describe_hardware, describe_versions, made_by, peak_flops
 from seqjax.training.optimizer import learning_rates
+from seqjax.training.processes import peers
 from seqjax.training.progress import Progress
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
@@ -49,10 +50,10 @@ class Run:
         self.config, self.folder, self.task, self.progress = config, folder, task, progress
         runs.bind_data(folder, task.digests, run_id(config))
         self.rates = learning_rates(config.optimizer, config.train.steps)
-        self.pins = pins_of(folder)
+        self.pins = tuple(peers().first(pins_of(folder)))
         self.checkpoints = Checkpoints(folder, pinned=self.pins)
         self.mirror = Mirror()
-        self.result: dict[str, Any] | None = runs.read_result(folder)
+        self.result: dict[str, Any] | None = peers().first(runs.read_result(folder))
         self.start, self.saved = 0, None
         self._lanes = lanes
         self._waiting: list[dict[str, float]] = []  # metrics of the steps since the last line of metrics.jsonl
@@ -112,6 +113,7 @@ class Run:
         kept = CHECKPOINTS + len(self.pins)
         disk.need_room(self.folder, kept * STATE_BYTES * n["total"], f"{kept} checkpoints")
         others = f", one of {self._lanes} runs in one program" if self._lanes > 1 else ""
+        others += f", in {peers().count} processes" if peers().count > 1 else ""
         available = "" if task.available is None else f", {task.available:,} training {task.unit}"
         self.progress.say(
             f"{run_id(self.config)}: {n['total']:,} parameters ({n['non_embedding']:,} non-embedding), "

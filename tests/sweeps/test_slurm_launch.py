@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from slurm_cluster import Cluster, start_cluster, why_not
 
+from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.sweeps.launch.slurm import SlurmOptions, parse_time, submit
 from seqjax.sweeps.launch.slurm_client import queue
@@ -192,6 +193,43 @@ def test_a_failure_is_retried_a_warning_requeues_and_a_cancellation_ends(
 
     with pytest.raises(UserError, match=r"Slurm refused the jobs: .*invalid partition"):
         submit([["true"]], [""], tmp_path / "jobs", SlurmOptions(minutes=5, partition="none"), "refused")
+
+
+TWO_TASKS = """\
+#!/bin/sh
+#SBATCH --partition=abrupt --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append
+export XLA_FLAGS="$XLA_FLAGS --xla_backend_optimization_level=0"
+exec srun {python} -m seqjax train {config} --run {run} --no-sample
+"""
+
+
+@pytest.mark.slow
+def test_one_run_over_two_tasks_of_srun_is_preempted_and_goes_on(
+    on_cluster: Cluster, small_text: Path, tmp_path: Path
+) -> None:
+    config = "\n".join([
+        f"data: {{corpus: {small_text}}}",
+        "model: {family: lstm, d_model: 16, n_layers: 1}",
+        "train: {steps: 4000, batch_size: 8, context_length: 16, checkpoint_every: 1000}",
+        "evaluation: {every: 4000, windows: 8, final_windows: 8, batch_size: 8}",
+    ])  # fmt: skip
+    (tmp_path / "c.yaml").write_text(config)
+    run = tmp_path / "run"
+    script = TWO_TASKS.format(python=sys.executable, config=tmp_path / "c.yaml", run=run)
+    (tmp_path / "job.sh").write_text(script)
+    job = on_cluster.run("sbatch", "--parsable", f"--output={tmp_path}/job.txt", str(tmp_path / "job.sh")).strip()
+    said = lambda: (tmp_path / "job.txt").read_text() if (tmp_path / "job.txt").exists() else ""  # noqa: E731
+    wait_until(lambda: "  loss " in said(), "the run trains", 240)
+    on_cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+    wait_until(lambda: queue().get(job) == "PENDING", "the job is requeued", 60)
+    stopped = max(runs.steps_of(run))
+    assert 0 < stopped < 4000 and "state saved" in said()
+    assert "in 2 processes" in said()
+    on_cluster.release(job)
+    wait_until(lambda: f"resuming at step {stopped}" in said(), "the run goes on", 240)
+    on_cluster.run("scancel", job)
+    wait_until(lambda: not queue(), "the queue is empty", 60)
+    assert "Traceback" not in said()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""Several processes train one run: equal to one process, and they end together however one of them ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import forks
+import pytest
+from same_run import assert_same_run
+
+from seqjax import runs
+from seqjax.config import to_dict
+from seqjax.host.peers import LOST
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Popen[str]]:
+    with forks.started() as started:
+        yield started
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def train_in(
+    program: Popen[str], config: Any, folder: Path, count: int = 2, dies: dict[int, tuple[int, int]] | None = None
+) -> list[tuple[int, str]]:
+    """Exit code and output of each process; process ``i`` sends itself ``dies[i]``: (step, signal).
+
+    One process uses two devices.
+    """
+    (folder.parent / "config.json").write_text(json.dumps(to_dict(config)))
+    words = ["train", str(folder.parent / "config.json"), "--run", str(folder), "--no-sample"]
+    place = ["--coordinator", f"localhost:{free_port()}", "--processes", str(count), "--process"]
+    logs = [folder.parent / f"process-{index}.txt" for index in range(count)]
+    pids = [
+        forks.ask(
+            program,
+            words=[*words, *(["--devices", "2"] if count == 1 else [*place, str(index)])],
+            log=str(logs[index]),
+            signal=(dies or {}).get(index),
+        )
+        for index in range(count)
+    ]
+    return [(forks.ask(program, wait=pid), log.read_text()) for pid, log in zip(pids, logs, strict=True)]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_two_devices_of_one(program: Popen[str], make_config: Any, tmp_path: Path) -> None:
+    config = make_config("transformer", **{"model.n_layers": 1, "train.steps": 10, "evaluation.every": 5})
+    assert [code for code, _ in train_in(program, config, tmp_path / "one", count=1)] == [0]
+    (first, said), (second, silent) = train_in(program, config, tmp_path / "two")
+    assert (first, second) == (0, 0), said + silent
+    assert_same_run(config, tmp_path / "one", tmp_path / "two")
+    assert "in 2 processes" in said and "held out" in said
+    assert "step" not in silent and "held out" not in silent
+    assert "Traceback" not in said + silent
+
+
+@pytest.mark.slow
+def test_streams_killed_and_stopped_in_any_process_end_as_if_nothing_had_happened(
+    program: Popen[str], make_config: Any, tmp_path: Path
+) -> None:
+    config = make_config("lstm", **{
+        "model.n_layers": 1, "data.batching": "streams", "train.context_length": 64, "train.steps": 20,
+        "train.checkpoint_every": 5, "evaluation.every": 10,
+    })  # fmt: skip
+    assert [code for code, _ in train_in(program, config, tmp_path / "one", count=1)] == [0]
+    folder = tmp_path / "two"
+
+    (code, said), (killed, _) = train_in(program, config, folder, dies={1: (7, signal.SIGKILL)})
+    assert (code, killed) == (LOST, -signal.SIGKILL), said
+    assert said.count("error: process 1 of 2") == 1 and "start all processes again" in said
+    assert "Traceback" not in said and "stack trace" not in said
+    assert runs.steps_of(folder) == [5]
+
+    (killed, _), (code, said) = train_in(program, config, folder, dies={0: (12, signal.SIGKILL)})
+    assert (code, killed) == (LOST, -signal.SIGKILL), said
+    assert said.count("error: process 0 of 2") == 1
+    assert "Traceback" not in said and "stack trace" not in said
+
+    (first, said), (second, _) = train_in(program, config, folder, dies={1: (13, signal.SIGTERM)})
+    assert (first, second) == (75, 75), said
+    assert "resuming at step" in said and "state saved" in said
+    stopped = max(runs.steps_of(folder))
+    assert 13 < stopped <= 15
+
+    (first, said), (second, _) = train_in(program, config, folder)
+    assert (first, second) == (0, 0), said
+    assert f"resuming at step {stopped}" in said
+    assert_same_run(config, tmp_path / "one", folder)
