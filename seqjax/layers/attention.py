@@ -17,6 +17,7 @@ from seqjax.layers.native import attention as native
 from seqjax.layers.norms import normalize
 from seqjax.layers.precision import contract
 from seqjax.layers.rotary import rotate
+from seqjax.layers.target import target
 
 Cache = dict[str, Array]
 
@@ -142,7 +143,7 @@ def self_attention(
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
         cache = {"k": k, "v": v}
-    on_cpu, plain = jax.default_backend() == "cpu", cache is None and mask_BxT is None and causal
+    on_cpu, plain = target().platform == "cpu", cache is None and mask_BxT is None and causal
     if plain and kernel == "auto" and on_cpu and native.usable(q, dtype):
         heads_BxNxTxK = native.causal_attention(q, k, v)
     elif plain and (kernel == "blocks" or (kernel == "auto" and on_cpu and q.shape[2] > ROWS)):

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype, contract
 from seqjax.layers.readout import readout_weights
+from seqjax.layers.target import target
 
 CPU_LOGITS, LOGITS = 2**20, 2**26  # logits of a chunk; on a CPU they should fit into the cache
 
@@ -76,7 +77,7 @@ def _at(logits_NxV: Array, targets_N: Array) -> Array:
 
 def _chunks(n_tokens: int, vocab_size: int) -> tuple[Any, Any]:
     """Functions that cut an array N... into equal chunks cxn..., padded with zeros, and join them again."""
-    most = CPU_LOGITS if jax.default_backend() == "cpu" else LOGITS
+    most = CPU_LOGITS if target().platform == "cpu" else LOGITS
     count = -(-n_tokens * vocab_size // most)
     length = -(-n_tokens // count)
 

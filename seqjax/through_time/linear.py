@@ -5,7 +5,7 @@
     sequential     one step after the other: the reference
     associative    pairs (a, b) are combined in a tree: (a1, b1), (a2, b2) -> (a1 a2, a2 b1 + b2) (Blelloch 1990)
     blocked        sqrt(T) blocks side by side, each from zero; then the state passes from block to block
-    auto           sequential on a CPU, blocked elsewhere; XLA decides when it knows the device
+    auto           sequential on a CPU, blocked elsewhere
 
 With g_t, the gradient of the loss by h_t without its later steps, the gradient is the same recurrence in reverse:
 
@@ -23,6 +23,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from seqjax.layers.target import target
 
 Way = Literal["auto", "sequential", "associative", "blocked"]
 
@@ -48,8 +50,7 @@ def linear_scan(
 def _scan(way: Way, reverse: bool, a_TxBxR: Array, b_TxBxR: Array, h_BxR: Array) -> Array:
     """With `reverse`, h_t = a_t h_{t+1} + b_t from the last step to the first."""
     if way == "auto":
-        cpu, other = (partial(_WAYS[name], reverse) for name in ("sequential", "blocked"))
-        return lax.platform_dependent(a_TxBxR, b_TxBxR, h_BxR, cpu=cpu, default=other)
+        way = "sequential" if target().platform == "cpu" else "blocked"
     return _WAYS[way](reverse, a_TxBxR, b_TxBxR, h_BxR)
 
 

@@ -218,7 +218,7 @@ def _is_compiled(cell: Cell, params: Params, dtype: DTypeLike, mask_TxB: Array |
     if compiled is None or mask_TxB is not None or jnp.dtype(dtype) != jnp.float32 or not compiled.knows(params):
         return False
     recurrent = [leaf for name, leaf in params.items() if name in ("W_h", "b_hn")]
-    return all(leaf.dtype == jnp.float32 for leaf in recurrent) and native.compiled()
+    return all(leaf.dtype == jnp.float32 for leaf in recurrent) and native.in_use()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -102,6 +102,6 @@ def machine_key() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-    ours = f"seqjax {__version__} {'with' if native.compiled() else 'without'} compiled functions"
+    ours = f"seqjax {__version__} {'with' if native.in_use() else 'without'} compiled functions"
     parts = (_processor(), flags, device.device_kind, _version("jaxlib"), ours)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from seqjax.config import RunConfig, lane_keys, program_key
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
+from seqjax.layers.target import Target, compiled_for, target_of
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
 from seqjax.training.optimizer import make_optimizer
@@ -62,7 +63,8 @@ def make_program(config: RunConfig, objective: Objective, devices: int | None = 
     """
     init, steps = _pure_parts(config, objective)
     seed, scale = np.int32(config.train.seed), np.float32(config.train.init_scale)
-    return _compile(config, objective, (init, seed, scale), steps, objective.score, objective.zero_carry, devices)
+    mesh = _mesh(config, devices)
+    return _compile(objective, (init, seed, scale), steps, objective.score, objective.zero_carry, mesh)
 
 
 @pinned()
@@ -80,13 +82,12 @@ def make_bundle(configs: Sequence[RunConfig], objective: Objective, devices: int
     """
     if len({program_key(config) for config in configs}) != 1:
         raise UserError(f"the runs of a bundle may differ only in {', '.join(lane_keys(configs[0]))}")
-    runs, carry = len(configs), objective.zero_carry
+    runs, carry, mesh = len(configs), objective.zero_carry, _mesh(configs[0], devices)
     init, steps = _pure_parts(configs[0], objective)
     seeds = np.array([config.train.seed for config in configs], np.int32)
     scales = np.array([config.train.init_scale for config in configs], np.float32)
-    lift = partial(over_runs, runs=runs, side_by_side=lanes_side_by_side(runs))
+    lift = partial(over_runs, runs=runs, side_by_side=lanes_side_by_side(runs, target_of(mesh)))
     return _compile(
-        configs[0],
         objective,
         (over_runs(init, runs, side_by_side=1), seeds, scales),
         lambda state, batches, hyper, resets_K, count: lift(
@@ -94,7 +95,7 @@ def make_bundle(configs: Sequence[RunConfig], objective: Objective, devices: int
         )(state, batches, hyper),
         lambda params, batch, h: lift(lambda p, h_: objective.score(p, batch, h_))(params, h),
         lambda: jax.tree.map(lambda h: jnp.repeat(h[None], runs, axis=0), carry()),
-        devices,
+        mesh,
     )
 
 
@@ -102,9 +103,9 @@ STEPS_AT_ONCE, ELEMENTS_AT_ONCE = 64, 2**18  # limits for one run in one call
 CPU_SIDE_BY_SIDE = 4  # more lanes at once do not fit into a core's cache
 
 
-def lanes_side_by_side(runs: int) -> int:
+def lanes_side_by_side(runs: int, target: Target) -> int:
     """Number of lanes computed as one batch on this kind of device."""
-    return min(runs, CPU_SIDE_BY_SIDE) if jax.default_backend() == "cpu" else runs
+    return min(runs, CPU_SIDE_BY_SIDE) if target.platform == "cpu" else runs
 
 
 def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[..., Tree]:
@@ -134,11 +135,11 @@ def _pure_parts(config: RunConfig, objective: Objective) -> tuple[Callable, Call
 
 
 def _compile(
-    config: RunConfig, objective: Objective, init: tuple, steps: Callable, score: Callable, carry: Callable,
-    devices: int | None,
+    objective: Objective, init: tuple, steps: Callable, score: Callable, carry: Callable, mesh: Mesh
 ) -> Program:  # fmt: skip
     """``init`` is a function and its arguments. As constants XLA would evaluate them at compile time, slowly."""
-    mesh = _mesh(config, devices)
+    target = target_of(mesh)
+    traced = compiled_for(target)
     replicated = NamedSharding(mesh, P())
     init_state_of, *seeds_and_scales = init
     shapes = jax.eval_shape(*init)
@@ -147,20 +148,20 @@ def _compile(
     carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
     # It runs once, so optimizing it is not worth the seconds. Known to be safe on CPU only.
-    effort = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    make = jax.jit(init_state_of, out_shardings=shardings, compiler_options=effort)
+    effort = {"xla_backend_optimization_level": 0} if target.platform == "cpu" else None
+    make = jax.jit(traced(init_state_of), out_shardings=shardings, compiler_options=effort)
     return Program(
         init=pinned()(partial(make, *seeds_and_scales)),
         steps=jax.jit(
-            steps,
+            traced(steps),
             donate_argnums=0,
             in_shardings=(shardings, rows, None, None, None),
             out_shardings=(shardings, replicated),
         ),
         steps_at_once=max(1, min(STEPS_AT_ONCE, ELEMENTS_AT_ONCE // objective.elements)),
-        score=jax.jit(score),
+        score=jax.jit(traced(score)),
         put=partial(_put, sharding=rows),
-        zero_carry=jax.jit(carry, out_shardings=carry_rows),
+        zero_carry=jax.jit(traced(carry), out_shardings=carry_rows),
         devices=mesh.size,
     )
 

@@ -82,7 +82,7 @@ class Run:
             self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
         self.progress.say(f"resuming at step {self.start}")
         if (then := host.get("form")) is not None:
-            native.compiled()
+            native.in_use()
             if then != (now := native.form()):
                 self.progress.say(f"note: {then} computed until here, {now} from here on: last digits of losses differ")
 

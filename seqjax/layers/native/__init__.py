@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from seqjax.host.folders import cache_folder
+from seqjax.layers.target import target
 
 FOLDER = Path(__file__).parent
 SOURCES = ("recurrence.cc", "attention.cc")
@@ -39,17 +40,22 @@ UNROLLED = 8
 
 def steps_in_a_turn() -> int:
     """Unrolled steps of a recurrence's loop. On an accelerator an iteration costs more time than its arithmetic."""
-    return 1 if jax.default_backend() == "cpu" else UNROLLED
+    return 1 if target().platform == "cpu" else UNROLLED
+
+
+def in_use() -> bool:
+    """Whether a program traced now may call the compiled functions: it is for a CPU, and they are available."""
+    return target().platform == "cpu" and compiled()
 
 
 @functools.cache
 def compiled() -> bool:
     """Whether the compiled functions are available. The first call compiles (10 s, once per machine) and loads them.
 
-    They need a CPU backend and a C++ compiler (`$CXX`, c++ or g++). If it fails, a note goes to standard error. The
+    They need a C++ compiler (`$CXX`, c++ or g++). If it fails, a note goes to standard error. The
     environment variable `SEQJAX_NATIVE=0` disables them.
     """
-    if os.environ.get("SEQJAX_NATIVE", "1") == "0" or jax.default_backend() != "cpu":
+    if os.environ.get("SEQJAX_NATIVE", "1") == "0":
         return False
     try:
         compiler = _compiler()
@@ -77,6 +83,8 @@ def _compiler() -> list[str]:
 
 def form() -> str | None:
     """The implementation in use, "C++" or "XLA"; None before the first use. Their last digits differ."""
+    if target().platform != "cpu":
+        return "XLA"
     return {True: "C++", False: "XLA"}[compiled()] if compiled.cache_info().currsize else None
 
 

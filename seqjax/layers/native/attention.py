@@ -12,7 +12,7 @@ from seqjax.layers import native
 
 def usable(q: Array, dtype: DTypeLike) -> bool:
     """Whether the dtypes are float32 and the compiled function is available."""
-    return jnp.dtype(dtype) == jnp.float32 and q.dtype == jnp.float32 and native.compiled()
+    return jnp.dtype(dtype) == jnp.float32 and q.dtype == jnp.float32 and native.in_use()
 
 
 @jax.custom_vjp
