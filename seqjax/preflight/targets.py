@@ -61,8 +61,8 @@ class Target:
 
 
 def _card(
-    name: str, peak: float, peak_float32: float, link: float, memory: int, bandwidth: float, *, cores: int, clock: float,
-    capability: tuple[int, int], cache: int, shared: int, shared_optin: int, fpus: int, dnn: str,
+    name: str, peak: float, peak_float32: float, link: float, memory: int, bandwidth: float, *, cores: int,
+    clock: float, capability: tuple[int, int], cache: int, shared: int, shared_optin: int, fpus: int, dnn: str,
 ) -> Chip:  # fmt: skip
     """A card, described as OpenXLA does. A twentieth of its memory is left to the driver and to libraries.
 

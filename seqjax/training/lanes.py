@@ -24,6 +24,7 @@ from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step, train_steps
 
 Tree = Any
+Devices = int | Sequence[jax.Device] | None
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Program:
         put: numpy leaves [K, B, ...] -> arrays with rows sharded over the devices.
         zero_carry: () -> recurrent state before the first batch, or None.
         devices: number of devices of the mesh.
+        shapes: of the state, with their shardings.
     """
 
     init: Callable[[], TrainState]
@@ -50,14 +52,16 @@ class Program:
     put: Callable[[Tree], Tree]
     zero_carry: Callable[[], Tree]
     devices: int
+    shapes: TrainState
 
 
 @pinned()
-def make_program(config: RunConfig, objective: Objective, devices: int | None = None) -> Program:
+def make_program(config: RunConfig, objective: Objective, devices: Devices = None) -> Program:
     """Jit the train step with batch rows sharded over the devices and parameters replicated.
 
     Args:
-        devices: number of devices; None: all, or 1 on a CPU.
+        devices: number of devices; None: all, or 1 on a CPU. Or the devices, which may be described only (a topology):
+            then the program can be compiled and not called.
     Raises:
         UserError: there are fewer devices, or their number does not divide the micro-batch.
     """
@@ -163,6 +167,7 @@ def _compile(
         put=partial(_put, sharding=rows),
         zero_carry=jax.jit(traced(carry), out_shardings=carry_rows),
         devices=mesh.size,
+        shapes=jax.tree.map(lambda x, own: x.update(sharding=own), shapes, shardings),
     )
 
 
@@ -176,8 +181,8 @@ def _put(batch: Tree, sharding: NamedSharding) -> Tree:
     return jax.tree.map(own_part, batch)
 
 
-def _mesh(config: RunConfig, devices: int | None) -> Mesh:
-    present = present_devices()
+def _mesh(config: RunConfig, devices: Devices) -> Mesh:
+    present, devices = (devices, len(devices)) if isinstance(devices, Sequence) else (present_devices(), devices)
     default = 1 if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
     count = default if devices is None else devices
     if count < 1:
