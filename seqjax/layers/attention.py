@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.blockwise import ROWS, blockwise_attention
 from seqjax.layers.dense import Params, draw_normal
+from seqjax.layers.fused_attention import fused_attention, fused_kernel
 from seqjax.layers.native import attention as native
 from seqjax.layers.norms import normalize
 from seqjax.layers.precision import contract
@@ -125,11 +126,12 @@ def self_attention(
       angles_TxK: rotary angles of the T positions, or None.
       cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`. start + T must not exceed S. This is not checked, since
         `start` is traced: writes beyond the end would overwrite the last entries.
-      kernel: "whole": the scores of all T positions at once. "blocks": see `seqjax.layers.blockwise`. "auto": on a CPU
-        compiled C++ if available, else blocks for T > 128; elsewhere whole. With a cache, with a mask, or not causal:
-        always whole.
-      mask_BxT: bool, true for positions that may be used (without a cache). A query that may use none has equal
-        weights, so that its output, which must not be used, is finite.
+      kernel: "whole": the scores of all T positions at once. "blocks": see `seqjax.layers.blockwise`. "auto": the
+        kernel of an NVIDIA GPU or a TPU where it fits (`seqjax.layers.fused_attention`), unless there is a cache or the
+        weights are watched; on a CPU compiled C++ if available, else blocks for T > 128; else whole. On a CPU and with
+        "blocks": whole with a cache, with a mask, or not causal.
+      mask_BxT: bool, true for elements, false for padding after them (without a cache). The output at padding is
+        finite and must not be used.
       causal: a query uses only keys up to its own position.
       q_scale: factor on the queries: below 1 in models wider than their `base_width`.
       watched: also return the attention weights, which are computed separately.
@@ -143,10 +145,13 @@ def self_attention(
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
         cache = {"k": k, "v": v}
-    on_cpu, plain = target().platform == "cpu", cache is None and mask_BxT is None and causal
-    if plain and kernel == "auto" and on_cpu and native.usable(q, dtype):
+    auto, plain = kernel == "auto", cache is None and mask_BxT is None and causal
+    fused = fused_kernel(target(), dtype, *q.shape[-2:]) if auto and cache is None and not watched else None
+    if fused:
+        heads_BxNxTxK = fused_attention(fused, q, k, v, mask_BxT, causal)
+    elif plain and auto and native.usable(q, dtype):
         heads_BxNxTxK = native.causal_attention(q, k, v)
-    elif plain and (kernel == "blocks" or (kernel == "auto" and on_cpu and q.shape[2] > ROWS)):
+    elif plain and (kernel == "blocks" or (auto and target().platform == "cpu" and q.shape[2] > ROWS)):
         heads_BxNxTxK = blockwise_attention(q, k, v, dtype)
     else:
         heads_BxNxTxK = attend_heads(q, k, v, _visible(q, k, start, mask_BxT, causal), dtype)

@@ -15,8 +15,10 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.attention import attend_heads, weights_of_heads
 from seqjax.layers.dense import Params, draw_normal
+from seqjax.layers.fused_attention import fused_attention, fused_kernel
 from seqjax.layers.precision import contract
 from seqjax.layers.rotary import rotary_angles
+from seqjax.layers.target import target
 
 State = dict[str, Array]
 
@@ -73,11 +75,17 @@ def local_attention(
     q_BxTxNxK, k_BxTxGxK = (_half_rotated(y, angles_BxTxJ) for y in (q_BxTxNxK, k_BxTxGxK))
     k_BxSxGxK = jnp.concatenate([state["k"], k_BxTxGxK.astype(state["k"].dtype)], axis=1)
     v_BxSxGxK = jnp.concatenate([state["v"], v_BxTxGxK.astype(state["v"].dtype)], axis=1)
-    visible_BxTxS = _visible(n_times, n_past, count_B, window, mask_BxT)
-    groups = params["W_q"].shape[1] // params["W_kv"].shape[2]
     q = q_BxTxNxK.swapaxes(1, 2).astype(dtype)
-    k, v = (jnp.repeat(y.swapaxes(1, 2), groups, axis=1).astype(dtype) for y in (k_BxSxGxK, v_BxSxGxK))
-    heads_BxNxTxK = attend_heads(q, k, v, visible_BxTxS, dtype)
+    k, v = k_BxSxGxK.swapaxes(1, 2), v_BxSxGxK.swapaxes(1, 2)
+    fused = fused_kernel(target(), dtype, *q.shape[-2:]) if n_past == 0 and not watched else None
+    if fused:
+        heads_BxNxTxK = fused_attention(
+            fused, q, k.astype(dtype), v.astype(dtype), mask_BxT, causal=True, window=window
+        )
+    else:
+        visible_BxTxS = _visible(n_times, n_past, count_B, window, mask_BxT)
+        k, v = (jnp.repeat(y, q.shape[1] // y.shape[1], axis=1).astype(dtype) for y in (k, v))
+        heads_BxNxTxK = attend_heads(q, k, v, visible_BxTxS, dtype)
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
     y_BxTxD = y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD
     weights = weights_of_heads(q, k, visible_BxTxS, dtype)[..., n_past:] if watched else None
