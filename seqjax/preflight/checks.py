@@ -10,6 +10,7 @@ import jax
 
 from seqjax.config import Config, RunConfig, lane_keys, text_without
 from seqjax.models.accounting import group_of
+from seqjax.models.language_model import initial_values
 from seqjax.preflight.compiling import Compiled, Shapes, compile_evaluation, compile_step, shapes_of
 from seqjax.preflight.targets import Target
 from seqjax.runs.targets import training_flops_per_token
@@ -158,7 +159,8 @@ def _any(
     if not isinstance(config, Config) or any(one.text is None for one in programs):
         return None
     length, heads = config.train.context_length, getattr(config.model, "n_heads", 1)
-    params = jax.eval_shape(shapes.objective.init, jax.random.key(0))
+    inits = initial_values(config.model, shapes.vocabulary, length)
+    params = jax.eval_shape(lambda key: {name: init(key) for name, init in inits.items()}, jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     widths = {n for path, leaf in leaves if group_of(path) in ("matrices", "vectors") for n in leaf.shape}
     axis, least, many = (length, 2, heads) if what == "T" else (shapes.vocabulary, 1, length)

@@ -143,7 +143,7 @@ def _compiled(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return Compiled(memory=_asked(str(error)))
+        return Compiled(memory=asked(str(error)))
     used, text = done.memory_analysis(), ProgramText(done.as_text())
     results = used.output_size_in_bytes - used.alias_size_in_bytes
     temporary = used.temp_size_in_bytes
@@ -157,7 +157,7 @@ def _compiled(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     )
 
 
-def _asked(message: str) -> float:
+def asked(message: str) -> float:
     """Bytes that a refused program needs: `Used 22.61G of 15.75G hbm`, or `HLO temporaries (128.57G) exceeds ...`."""
     found = re.search(r"\b([\d.]+)([KMGT])\b", message)
     return float(found[1]) * 2.0 ** (10 * " KMGT".index(found[2])) if found else math.inf

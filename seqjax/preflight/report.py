@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def describe(found: Check, largest: int | None) -> str:
     fits = "fits" if found.fits else "DOES NOT FIT"
     steps = config.train.steps
     lines = [
-        f"{run_id(config)} on {target.name}: {fits}, {_gib(found.memory)} of {_gib(target.chip.memory)} GiB a device",
+        f"{run_id(config)} on {target.name}: {fits}, {_gib(found.memory)} of {_gib(target.chip.memory)} GiB",
         "",
         aligned(rows),
         "",
@@ -107,7 +108,7 @@ def table(rows: Sequence[Row]) -> str:
             "",
             aligned(cells),
             "",
-            "ms: bound of a train step, and its cause; hours: of all devices, for the training steps",
+            "ms: bound of a train step, and its cause; hours: of all devices, all steps",
             f"in all {_hours(hours[0])} device hours at the bound, {_hours(hours[1])} at {SHARE:.0%} of the peak",
             "",
             ABOUT,
@@ -124,7 +125,8 @@ def _sizes(config: Any) -> tuple[str, str, str]:
 
 
 def _gib(size: float) -> str:
-    return "?" if math.isinf(size) else f"{size / GIB:.3g}"
+    size /= GIB
+    return "?" if math.isinf(size) else f"{size:,.0f}" if size >= 1000 else f"{size:.3g}"
 
 
 def _shared(one: Compiled, target: Target) -> str:
@@ -147,9 +149,13 @@ def _exchanges(one: Compiled) -> str:
 
 
 def _kernels(one: Compiled) -> str:
+    """Their number by who wrote them: cuDNN, Triton, or Pallas for TPUs."""
     if one.text is None:
         return "-"
-    return ", ".join(f"{count} {name.lstrip('_')}" for name, count in one.text.kernels.items()) or "none"
+    makers = Counter()
+    for name, count in one.text.kernels.items():
+        makers[next((maker for maker in ("cudnn", "triton") if maker in name), "tpu")] += count
+    return ", ".join(f"{count} {maker}" for maker, count in makers.items()) or "none"
 
 
 def _milliseconds(bound: Bound) -> str:
