@@ -44,7 +44,9 @@ def test_models_beat_the_compressor(name: str) -> None:
     assert ROWS[name]["validation"]["bits_per_byte"] < ROWS[name]["bz2_bits_per_byte"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/laws.md", "docs/performance.md", "docs/code.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/guide.md", "docs/laws.md", "docs/performance.md", "docs/code.md", "docs/preflight.md"]
+)
 def test_every_path_in_a_page_exists(name: str) -> None:
     words = page(name).replace("`", " ").replace("(", " ").replace(")", " ").split()
     for word in words:
