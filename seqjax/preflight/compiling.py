@@ -6,6 +6,8 @@ import importlib.util
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -139,7 +141,8 @@ def compile_evaluation(config: RunConfig, shapes: Shapes, target: Target) -> Com
 def _compiled(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     before = ProgramText(lowered.as_text(dialect="hlo")).product_flops
     try:
-        done = lowered.compile()
+        with _kept_nowhere():
+            done = lowered.compile()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -155,6 +158,18 @@ def _compiled(lowered: jax.stages.Lowered, target: Target) -> Compiled:
         text=text,
         shared=text.product_flops * target.devices / before if before else 1.0,
     )
+
+
+@contextmanager
+def _kept_nowhere() -> Iterator[None]:
+    """Programs compiled in the block are not kept in JAX's cache of programs: without the device none can be loaded."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def asked(message: str) -> float:
