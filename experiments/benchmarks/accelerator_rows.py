@@ -7,6 +7,7 @@ Batches lie on the device. The systems of a row live in one process and take tur
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from accelerator_systems import Build, buffered_loops, fused_attention, limited, on_cuda, scans_unrolled, torch_system
+from accelerator_systems import Build, buffered_loops, limited, on_cuda, scans_unrolled, torch_system
 from jax import Array
 from train_step import VOCABULARY, SeqjaxSystem, Shape, config_of, start, take_turns
 
@@ -228,16 +229,13 @@ def command_buffers(shape: Shape, flat: bool, steps: tuple[int, ...], turn_secon
 
 
 def transformer(shape: Shape, vocab_size: int, turn_seconds: float = TURN_SECONDS) -> Row:
-    """With our attention and cuDNN's; torch's with `scaled_dot_product_attention`, and compiled.
+    """With the device's kernel and with whole scores; torch's with `scaled_dot_product_attention`, and compiled.
 
     The readout is a matrix of its own in both, so 12 x 768 has 163 M parameters, where GPT-2's 124 M share the table.
     """
     config = config_of("transformer", shape, "bfloat16", n_heads=max(1, shape.width // 64))
     tokens = tokens_of(shape, vocab_size)
-
-    def fused() -> SeqjaxSystem:
-        with fused_attention("cudnn"):
-            return SeqjaxSystem(config, tokens, vocab_size)
+    whole = dataclasses.replace(config, model=dataclasses.replace(config.model, attention_kernel="whole"))
 
     def compiled() -> Any:
         import torch
@@ -250,7 +248,7 @@ def transformer(shape: Shape, vocab_size: int, turn_seconds: float = TURN_SECOND
 
     builds = {
         "seqjax": lambda: SeqjaxSystem(config, tokens, vocab_size),
-        "seqjax, cuDNN attention": on_cuda(fused),
+        "seqjax, whole scores": lambda: SeqjaxSystem(whole, tokens, vocab_size),
         "torch": torch_system(config, tokens, vocab_size),
         "torch compiled": on_cuda(compiled),
     }

@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from train_step import VOCABULARY
 
 from seqjax.config import Config
-from seqjax.layers import attention, native
+from seqjax.layers import native
 
 BUFFERED = "FUSION CUBLAS CUBLASLT CUSTOM_CALL CUDNN DYNAMIC_SLICE_FUSION".split()  # XLA's default
 Build = Callable[[], Any]
@@ -50,22 +49,6 @@ def scans_unrolled(steps: int) -> Iterator[None]:
         yield
     finally:
         native.steps_in_a_turn = before
-
-
-@contextlib.contextmanager
-def fused_attention(implementation: str) -> Iterator[None]:
-    """Whole attention traced within is `jax.nn.dot_product_attention`, always causal."""
-
-    def heads(q_BxNxTxK: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxTxS: Array, dtype: Any) -> Array:
-        q, k, v = (x.swapaxes(1, 2) for x in (q_BxNxTxK, k_BxNxSxK, v_BxNxSxK))
-        fused = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
-        return fused.swapaxes(1, 2)
-
-    ours, attention.attend_heads = attention.attend_heads, heads
-    try:
-        yield
-    finally:
-        attention.attend_heads = ours
 
 
 def buffered_loops(flat: bool) -> dict[str, Any]:

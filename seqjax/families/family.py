@@ -229,10 +229,6 @@ class Family:
         """`width`, scaled as D changes to `d_model`."""
         return max(1, round(width * d_model / self.d_model))
 
-    def on_accelerator(self) -> Self:
-        """The model as it runs on an accelerator, for counting the arrays kept for the backward pass."""
-        return self
-
     def extra_flops(self, context: int) -> float:
         """FLOPs of a forward pass per token beyond 2 per matrix weight, averaged over a context."""
         return 0.0

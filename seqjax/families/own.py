@@ -64,7 +64,7 @@ class Absent(Family):
             "seqjax.families.family_of with that name before the run is opened"
         )
 
-    init = run = zero_state = no_nudges = widened = width = extra_flops = on_accelerator = _refuse
+    init = run = zero_state = no_nudges = widened = width = extra_flops = _refuse
 
 
 def look_of(name: str) -> dict[str, str]:

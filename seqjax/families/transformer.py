@@ -64,7 +64,8 @@ class Transformer(Family):
     attention: bool = True
     """Self-attention in each block."""
     attention_kernel: Literal["auto", "blocks", "whole"] = "auto"
-    """Scores of all positions at once (whole), in blocks of queries (blocks), or the faster one here (auto)."""
+    """Scores of all positions at once (whole), in blocks of queries (blocks), or by the device (auto): cuDNN's kernel
+    on NVIDIA GPUs, splash on TPUs, C++ or blocks on CPUs, where they fit, else whole."""
     mlp: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
     """Activation of the MLP in each block; none: no MLP."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
@@ -156,10 +157,6 @@ class Transformer(Family):
         """The model at another D. F, if given, stays in proportion."""
         d_ff = None if self.d_ff is None else self.proportional(self.d_ff, d_model)
         return dataclasses.replace(self, d_model=d_model, d_ff=d_ff)
-
-    def on_accelerator(self) -> Self:
-        """The model with the kernel that "auto" chooses on an accelerator: whole."""
-        return dataclasses.replace(self, attention_kernel="whole") if self.attention_kernel == "auto" else self
 
     def extra_flops(self, context: int) -> float:
         """2 L D (T + 1): 4 D for each key that a query sees, and (T + 1) / 2 keys on average.

@@ -20,6 +20,7 @@ import numpy as np
 from seqjax import runs
 from seqjax.config import Config, RunConfig, program_key
 from seqjax.host import disk
+from seqjax.layers.target import Target, compiled_for
 from seqjax.models import build_model
 from seqjax.runs.targets import vocabulary_size
 from seqjax.sweeps import folder as folders
@@ -30,6 +31,8 @@ from seqjax.tasks.text import next_token_loss
 from seqjax.training.lanes import CPU_SIDE_BY_SIDE
 
 MOST_LANES = {"cpu": 16, "gpu": 128}  # more gain nothing, and a worker's death would cost more
+
+GPU = Target("cuda", (9, 0))  # whose kernels decide what is kept; the planner does not know the accelerator
 
 TASK_MEMORY = 2e9  # bytes of a run of a task other than text; its batches are unknown before its data is read
 
@@ -148,8 +151,8 @@ def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
         return TASK_MEMORY * lanes
     micro_batch = config.train.batch_size // config.train.accumulation
     vocabulary, context = vocabulary_size(config), config.train.context_length
-    family = config.model.on_accelerator() if accelerator else config.model
-    state, kept = _bytes(dataclasses.replace(family, dropout=0.0), vocabulary, micro_batch, context)
+    family, target = dataclasses.replace(config.model, dropout=0.0), GPU if accelerator else Target("cpu")
+    state, kept = _bytes(target, family, config.train.compute_dtype, vocabulary, micro_batch, context)
     logits = config.evaluation.batch_size * context * vocabulary * 4
     evaluated = max(2 * logits, 0.5 * kept * config.evaluation.batch_size / micro_batch)
     in_turn = not accelerator and lanes > CPU_SIDE_BY_SIDE
@@ -158,14 +161,17 @@ def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
 
 
 @cache
-def _bytes(model_config: object, vocabulary: int, batch: int, context: int) -> tuple[float, float]:
-    """Bytes of the parameters of one run, and of the residuals of its backward pass."""
-    model = build_model(model_config, vocabulary, context)
+def _bytes(
+    target: Target, family: object, dtype: str, vocabulary: int, batch: int, context: int
+) -> tuple[float, float]:
+    """Bytes of the parameters of one run, and of the residuals of its backward pass on this kind of device."""
+    model = build_model(family, vocabulary, context, dtype)
     loss = next_token_loss(model)
     tokens = jax.ShapeDtypeStruct((batch, context + 1), np.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((1, 1), np.int32))["params"]
-    kept = jax.eval_shape(lambda p, t, k: jax.vjp(lambda q: loss(q, t, None, k)[0], p)[1], params, tokens, key)
+    with compiled_for(target):
+        kept = jax.eval_shape(lambda p, t, k: jax.vjp(lambda q: loss(q, t, None, k)[0], p)[1], params, tokens, key)
     return _sum_bytes(params), _sum_bytes(kept)
 
 

@@ -166,7 +166,7 @@ def plain(config):
         return replace(config, recurrence="scan")
     if isinstance(config, MatrixState):
         return replace(config, recurrence="steps")
-    return config.on_accelerator()
+    return replace(config, attention_kernel="whole") if isinstance(config, Transformer) else config
 
 
 def traced_flops(config, n_tokens, batch=2):

@@ -1,0 +1,33 @@
+"""The benchmark of attention kernels: every kind of row runs on a CPU; one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import experiment
+import jax
+import pytest
+
+
+@pytest.mark.slow
+def test_every_kind_of_row_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    experiment.load("benchmarks/accelerator").prepare()
+    module = experiment.load("benchmarks/attention_kernels")
+    monkeypatch.setattr(sys, "argv", ["attention_kernels.py", "--tiny", "--seconds", "600", "--out", str(tmp_path)])
+    monkeypatch.setattr(module, "layers", lambda *shape: 1 / 0)
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        assert module.main() == 0
+        monkeypatch.undo()
+        monkeypatch.setattr(sys, "argv", ["attention_kernels.py", "--tiny", "--seconds", "600", "--out", str(tmp_path)])
+        assert module.main() == 0
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+    right, failed, step, layer = module.accelerator.read(tmp_path / "rows.jsonl")
+    assert right["right"] and right["whole"]["d_k"] < 0.03
+    assert failed["error"] == "ZeroDivisionError: division by zero" and failed["row"] == layer["row"]
+    assert {"whole", "blocks"} <= layer.keys() and layer["whole"]["ms"] > 0
+    assert step["auto"]["step_ms"] > 0 and step["whole"]["step_ms"] > 0
+    full = [row.name for row in module.rows(tiny=False)]
+    assert len(set(full)) == len(full) == 19
