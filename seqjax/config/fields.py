@@ -40,9 +40,18 @@ def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
         if name == "model":
             found += _model_leaves()
         else:
-            for leaf, leaf_schema in definitions[entry["$ref"].rpartition("/")[2]]["properties"].items():
-                found.append((f"{name}.{leaf}", {**leaf_schema, "families": list(FAMILIES)}))
+            found += _section_leaves(name, entry, definitions)
     return found
+
+
+def _section_leaves(name: str, entry: dict[str, Any], definitions: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The keys of a section, and of the sections in it."""
+    if "$ref" not in entry:
+        return [(name, {**entry, "families": list(FAMILIES)})]
+    of_section = definitions[entry["$ref"].rpartition("/")[2]]["properties"]
+    return [
+        found for leaf, schema in of_section.items() for found in _section_leaves(f"{name}.{leaf}", schema, definitions)
+    ]
 
 
 def _model_leaves() -> list[tuple[str, dict[str, Any]]]:

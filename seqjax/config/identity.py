@@ -46,6 +46,11 @@ LATER_TASKS = {
 RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had
 
 
+PLACED = ("train.mesh", "train.remat")
+"""Keys for where and in how much memory a run is computed. They change its numbers by rounding alone, never its id: a
+run may be resumed with others."""
+
+
 def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of a config, new or from config.json, in the form that identifies runs."""
     is_text = "evaluation" in tree and "task" not in tree
@@ -58,6 +63,9 @@ def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.partition(".")
         if found.get(section, {}).get(name, default) == default:
             found.get(section, {}).pop(name, None)
+    for key in PLACED:
+        section, _, name = key.partition(".")
+        found.get(section, {}).pop(name, None)
     return found
 
 

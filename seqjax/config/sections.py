@@ -111,6 +111,17 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of a run share its work: `data` x `fsdp` of them, which all share the batch."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    data: PositiveInt | None = None
+    """Groups of devices; each group holds all parameters; null: as many as the devices make."""
+    fsdp: PositiveInt = 1
+    """Devices of a group, which share parameters, gradients and moments, and gather them layer by layer."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long, in which pieces and in which precision."""
 
@@ -135,6 +146,9 @@ class TrainConfig:
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
     checkpoint_every: PositiveInt = 500
     """Steps between two checkpoints; evaluations and the end make one too. The last two and the best are kept."""
+    remat: bool = False
+    """Compute each block again in the backward pass instead of keeping its inside: less memory, a third more work."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
 @dataclass(frozen=True)
@@ -160,6 +174,9 @@ class TaskTrain:
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
     checkpoint_every: PositiveInt | None = None
     """Steps between two further checkpoints; null: only with evaluations. The last two and the best are kept."""
+    remat: bool = False
+    """Compute each block again in the backward pass instead of keeping its inside: less memory, a third more work."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
 @dataclass(frozen=True)

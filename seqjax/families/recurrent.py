@@ -38,6 +38,7 @@ from seqjax.layers.dense import Params, draw_normal, dropout, scan_layers, stack
 from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.pooling import pool_mean
 from seqjax.layers.precision import carry_dtype, contract
+from seqjax.layers.sharing import block, gathered, shared
 from seqjax.through_time.backprop import Backprop
 from seqjax.through_time.gates import project_gates
 from seqjax.through_time.nonlinear import output, tabulate, unroll, watch
@@ -209,6 +210,7 @@ class Recurrent(Family):
         def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Tree, Array]) -> tuple[Array, tuple[State, dict]]:
             """The layer's output h_TxBxH, its last state, and the watched arrays."""
             layer_params, layer_state, nudges, index = layer
+            layer_params, x_TxBxD = gathered(layer_params), shared(x_TxBxD, axis=1)
             x_TxBxD = dropout(x_TxBxD, key, index, self.dropout)
             if watched is None:
                 h_TxBxH, last = unroll(
@@ -218,17 +220,20 @@ class Recurrent(Family):
             h_TxBxH, last, states, gates = watch(self, layer_params, x_TxBxD, layer_state, dtype, mask_TxB, nudges)
             return h_TxBxH, (last, dict(zip(self.states, jax.tree.leaves(states), strict=True)) | gates)
 
+        def run_tabulated(x_TxB: Lookup, layer: tuple[Params, State, Tree, Array]) -> tuple[Array, tuple[State, dict]]:
+            """As `run_layer`, by the projections of the whole table."""
+            table = tabulate(self, gathered(layer[0]), x_TxB.table_VxD, dtype)
+            h_TxBxH, last = unroll(self, table, x_TxB.ids_BxT, layer[1], dtype, self.recurrence, mask_TxB, truncate)
+            return h_TxBxH, (last, {})
+
         n_first = int("first" in params)
         first = params["first"] if n_first else jax.tree.map(lambda leaf: leaf[0], params["layers"])
         first_state, first_nudges = jax.tree.map(lambda leaf: leaf[0], (state, nudges))
         if isinstance(x_TxBxD, Lookup) and self._tabulates(x_TxBxD, key) and watched is None:
-            table = tabulate(self, first, x_TxBxD.table_VxD, dtype)
-            x_TxBxD, first_state = unroll(
-                self, table, x_TxBxD.ids_BxT, first_state, dtype, self.recurrence, mask_TxB, truncate
-            )
-            seen: dict[str, Array] = {}
+            run_first = run_tabulated
         else:
-            x_TxBxD, (first_state, seen) = run_layer(rows(x_TxBxD).astype(dtype), (first, first_state, first_nudges, 0))
+            run_first, x_TxBxD = run_layer, rows(x_TxBxD).astype(dtype)
+        x_TxBxD, (first_state, seen) = block(run_first)(x_TxBxD, (first, first_state, first_nudges, 0))
         last, seen = jax.tree.map(lambda leaf: leaf[None], (first_state, seen))
         if self.n_layers > 1:
             others = jax.tree.map(lambda leaf: leaf[1 - n_first :], params["layers"])
@@ -297,6 +302,7 @@ class Recurrent(Family):
         for index in range(1, self.n_layers):
             layer, norm = jax.tree.map(lambda leaf, i=index: leaf[i - 1], (params["layers"], params.get("norms")))
             x_TxBxH = dropout(normalize(self.norm, norm, h_TxBxH), key, index, self.dropout)
+            layer = gathered(layer)
             above_TxBxH, of_layer[index] = unroll(self, layer, x_TxBxH, of_layer[index], dtype, self.recurrence)
             h_TxBxH = self._joined(h_TxBxH, above_TxBxH)
         read = jnp.concatenate([z.swapaxes(0, 1) for z in (h_TxBxH, c_TxBxM, y_TxBxD)], axis=-1)

@@ -42,6 +42,7 @@ from seqjax.layers.feed_forward import feed_forward, init_feed_forward
 from seqjax.layers.local_attention import init_local_attention, local_attention, local_state, mean_keys
 from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.precision import carry_dtype
+from seqjax.layers.sharing import gathered, shared
 from seqjax.through_time.pieces import in_pieces
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -350,6 +351,7 @@ class Stacked(Family):
             kind: str, x_BxTxD: Array, layer: tuple[Params, State, Tree], index: Array
         ) -> tuple[Array, tuple[State, dict]]:
             block, state, nudges = layer
+            block, x_BxTxD = gathered(block), shared(x_BxTxD)
             n_BxTxD = normalize(self.norm, block.get("mixer_norm"), x_BxTxD)
             y_BxTxD, state, seen = inside(kind, block["mixer"], n_BxTxD, state, nudges)
             y_BxTxD = dropout(y_BxTxD, key, 2 * index, self.dropout)

@@ -35,6 +35,7 @@ from seqjax.layers.dense import Params, dropout, normal_init, scan_layers, stack
 from seqjax.layers.feed_forward import feed_forward, init_feed_forward
 from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.rotary import rotary_angles
+from seqjax.layers.sharing import gathered, shared
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 State = dict[str, Any]
@@ -308,7 +309,7 @@ class Transformer(Family):
 
         "kv" is 2xLxBxNxSxK.
         """
-        return {"kv": cross_keys(params["layers"]["cross"], m_BxSxM, dtype), "mask": mask_BxS}
+        return {"kv": cross_keys(gathered(params["layers"]["cross"], stacked=True), m_BxSxM, dtype), "mask": mask_BxS}
 
     def start_decoder(self, params: Params, memory: dict[str, Array], context: int, dtype: DTypeLike) -> State:
         """An empty cache."""
@@ -343,6 +344,7 @@ class Block:
         """One block: x_BxTxD; the cache with the new keys and values, and the attention weights when watched."""
         config, dtype = self.config, self.dtype
         params, cache, (k_BxNxSxK, v_BxNxSxK), index = layer
+        params, x_BxTxD = gathered(params), shared(x_BxTxD)
         before, weights = config.norm_before, None
         if config.attention:
             norm = params.get("attention_norm")

@@ -23,6 +23,7 @@ from pydantic import Field, PositiveInt
 from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, check_base_width, rows
 from seqjax.layers.dense import Params, dropout, linear, scan_layers, stack_init
 from seqjax.layers.precision import contract
+from seqjax.layers.sharing import gathered, shared
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -129,6 +130,7 @@ class Window(Family):
 
         def run_layer(a_BxTxF: Array, layer: tuple[Params, Array]) -> tuple[Array, None]:
             layer_params, index = layer
+            layer_params, a_BxTxF = gathered(layer_params), shared(a_BxTxF)
             a_BxTxF = dropout(a_BxTxF, key, index, self.dropout)
             return jnp.tanh(linear(a_BxTxF, layer_params["W"], layer_params.get("b"), dtype)), None
 

@@ -3,6 +3,7 @@
 The gradient of a weighted sum of losses with respect to the logits is w_n (softmax(logits_n) - onehot(y_n)). So tokens
 are taken in chunks, and the forward pass computes each chunk's gradients from its logits. Nothing is computed twice.
 No array of tokens x vocabulary outlives a chunk (as in Liger, Hsu et al. 2024, arXiv 2410.10989, section 3.2).
+Devices that share the batch cut their own tokens into chunks, and add up their gradients of the readout once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jax.typing import DTypeLike
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype, contract
 from seqjax.layers.readout import readout_weights
+from seqjax.layers.sharing import on_own_rows
 from seqjax.layers.target import target
 
 CPU_LOGITS, LOGITS = 2**20, 2**26  # logits of a chunk; on a CPU they should fit into the cache
@@ -50,16 +52,20 @@ def weighted_cross_entropy(
 
 def token_cross_entropy(x_BxTxD: Array, params: Params, dtype: DTypeLike, targets_BxT: Array) -> Array:
     """- log softmax(x W + b)[target] of every token, nats, float32 BxT (a `readout` of a model)."""
-    letters, W, b = readout_weights(params)
-    cut, join = _chunks(targets_BxT.size, W.shape[letters.index("V")])
+    letters, *weights = readout_weights(params)
 
-    def of_chunk(chunk: tuple[Array, Array]) -> Array:
-        x_NxD, targets_N = chunk
-        logits_NxV = _logits(letters, dtype, x_NxD, W, b)
-        return jax.nn.logsumexp(logits_NxV, axis=-1) - _at(logits_NxV, targets_N)
+    def of_rows(rows: tuple[Array, Array], weights: list[Array | None]) -> tuple[tuple[()], Array]:
+        cut, join = _chunks(len(rows[0]), weights[0].shape[letters.index("V")])
 
-    losses = lax.map(of_chunk, (cut(_rows(x_BxTxD)), cut(targets_BxT.reshape(-1))))
-    return join(losses).reshape(targets_BxT.shape)
+        def of_chunk(chunk: tuple[Array, Array]) -> Array:
+            x_NxD, targets_N = chunk
+            logits_NxV = _logits(letters, dtype, x_NxD, *weights)
+            return jax.nn.logsumexp(logits_NxV, axis=-1) - _at(logits_NxV, targets_N)
+
+        return (), join(lax.map(of_chunk, jax.tree.map(cut, rows)))
+
+    _, losses = on_own_rows(of_rows, (_rows(x_BxTxD), targets_BxT.reshape(-1)), weights)
+    return losses.reshape(targets_BxT.shape)
 
 
 def _rows(x_BxTxD: Array) -> Array:
@@ -114,7 +120,17 @@ def _weighted_forward(
     weights_N: Array,
 ) -> tuple[Array, tuple[Array, ...]]:
     """The loss, and its gradients as residuals of the backward pass."""
-    cut, join = _chunks(len(x_NxD), W.shape[letters.index("V")])
+    of_rows = partial(_sums_of_rows, letters, dtype, smoothing)
+    (loss, d_W, d_b), d_x = on_own_rows(of_rows, (x_NxD, targets_N, weights_N), (W, b))
+    return loss, (d_x, d_W, d_b)
+
+
+def _sums_of_rows(
+    letters: str, dtype: DTypeLike, smoothing: float, rows: tuple[Array, ...], readout: tuple[Array, Array | None]
+) -> tuple[tuple[Array, ...], Array]:
+    """The loss of these rows, its gradients with respect to the readout, and with respect to the rows."""
+    W, b = readout
+    cut, join = _chunks(len(rows[0]), W.shape[letters.index("V")])
 
     def add(totals: tuple[Array, ...], chunk: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
         x, targets, weights = chunk
@@ -134,8 +150,8 @@ def _weighted_forward(
 
     wide = carry_dtype(dtype)
     zero = (jnp.zeros((), wide), jnp.zeros(W.shape, wide), None if b is None else jnp.zeros(b.shape, wide))
-    (loss, d_W, d_b), d_x = lax.scan(add, zero, (cut(x_NxD), cut(targets_N), cut(weights_N)))
-    return loss, (join(d_x), d_W, d_b)
+    sums, d_x = lax.scan(add, zero, jax.tree.map(cut, rows))
+    return sums, join(d_x)
 
 
 def _weighted_backward(

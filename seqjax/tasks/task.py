@@ -26,7 +26,7 @@ import numpy as np
 Tree = Any  # a pytree of arrays
 Loss = Callable[[Tree, Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
 """``loss(params, batch, carry, key) -> (mean over the rows of the batch, new carry)``; batch leaves are [B, ...], carry
-[..., B, H]. Gradient accumulation averages means over rows, so weights of rows are part of the batch."""
+LxBx.... Gradient accumulation averages means over rows, so weights of rows are part of the batch."""
 Score = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
 """``score(params, batch, carry) -> (scores of a held-out batch for `Task.summary`, new carry)``."""
 

@@ -237,16 +237,24 @@ class Bundle:
 
 def _of_one(state_R: TrainState) -> TrainState:
     """Shapes and shardings of the state of one run."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=NamedSharding(x.sharding.mesh, P())), state_R
-    )
+
+    def of_one(x: jax.Array) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(x.sharding.mesh, P(*x.sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=sharding)
+
+    return jax.tree.map(of_one, state_R)
 
 
 def _shapes(batch: Tree) -> list[tuple[int, ...]]:
     return [leaf.shape for leaf in jax.tree.leaves(batch)]
 
 
-@partial(jax.jit, donate_argnums=0)
 def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
-    """The stacked states with ``state`` as lane number ``lane``."""
+    """The stacked states with ``state`` as lane number ``lane``, on the devices as before."""
+    shardings = jax.tree.map(lambda x: x.sharding, state_R)
+    return jax.device_put(_replace(state_R, state, lane), shardings)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _replace(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
     return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)

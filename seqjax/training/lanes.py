@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from seqjax.config import RunConfig, lane_keys, program_key
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
+from seqjax.layers.sharing import partition, recomputed, replicated, shared, whole_but_layers
 from seqjax.layers.target import Target, compiled_for, target_of
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
@@ -65,6 +66,7 @@ def make_program(config: RunConfig, objective: Objective, devices: Devices = Non
     Raises:
         UserError: there are fewer devices, or their number does not divide the micro-batch.
     """
+    objective = _placed(objective)
     init, steps = _pure_parts(config, objective)
     seed, scale = np.int32(config.train.seed), np.float32(config.train.init_scale)
     mesh = _mesh(config, devices)
@@ -86,6 +88,7 @@ def make_bundle(configs: Sequence[RunConfig], objective: Objective, devices: int
     """
     if len({program_key(config) for config in configs}) != 1:
         raise UserError(f"the runs of a bundle may differ only in {', '.join(lane_keys(configs[0]))}")
+    objective = _placed(objective)
     runs, carry, mesh = len(configs), objective.zero_carry, _mesh(configs[0], devices)
     init, steps = _pure_parts(configs[0], objective)
     seeds = np.array([config.train.seed for config in configs], np.int32)
@@ -122,6 +125,18 @@ def over_runs(f: Callable[..., Tree], runs: int, side_by_side: int) -> Callable[
     return lambda *args: jax.lax.map(lambda lane: f(*lane), args, batch_size=together)
 
 
+def _placed(objective: Objective) -> Objective:
+    """The objective on a mesh: its batch shared by all devices, its parameters gathered where they are used."""
+
+    def loss(params: Tree, batch: Tree, carry: Tree, key: jax.Array) -> tuple[jax.Array, Tree]:
+        return objective.loss(whole_but_layers(params), batch, carry, key)
+
+    def score(params: Tree, batch: Tree, carry: Tree) -> tuple[Tree, Tree]:
+        return objective.score(whole_but_layers(params), shared(batch), carry)
+
+    return objective._replace(init=lambda key: replicated(objective.init(key)), loss=loss, score=score)
+
+
 def _pure_parts(config: RunConfig, objective: Objective) -> tuple[Callable, Callable]:
     """For one run: init(seed, scale), and steps(state, batches, hyper, resets_K, count)."""
     optimizer = make_optimizer(config.optimizer, config.model)
@@ -134,7 +149,7 @@ def _pure_parts(config: RunConfig, objective: Objective) -> tuple[Callable, Call
     )
     return (
         lambda seed, scale: init_state(objective.init, optimizer, seed, scale, objective.zero_carry()),
-        partial(train_steps, step=step),
+        recomputed(config.train.remat)(partial(train_steps, step=step)),
     )
 
 
@@ -148,9 +163,12 @@ def _compile(
     init_state_of, *seeds_and_scales = init
     shapes = jax.eval_shape(*init)
     lead = [None] * (shapes.step.ndim)  # the axis of runs, in a bundle
-    rows = NamedSharding(mesh, P(*lead, None, "data"))
-    carry_rows = jax.tree.map(lambda h: NamedSharding(mesh, P(*[None] * (h.ndim - 2), "data")), shapes.carry)
-    shardings = jax.tree.map(lambda _: replicated, shapes).replace(carry=carry_rows)
+    rows = NamedSharding(mesh, P(*lead, None, mesh.axis_names))  # [R,] K, B, ... and [R,] L, B, ...
+    carry_rows = jax.tree.map(lambda _: rows, shapes.carry)
+    of_params = partial(_partitioned, mesh=mesh, lead=len(lead))
+    shardings = jax.tree.map(lambda _: replicated, shapes).replace(
+        params=of_params(shapes.params), opt_state=of_params(shapes.opt_state), carry=carry_rows
+    )
     # It runs once, so optimizing it is not worth the seconds. Known to be safe on CPU only.
     effort = {"xla_backend_optimization_level": 0} if target.platform == "cpu" else None
     make = jax.jit(traced(init_state_of), out_shardings=shardings, compiler_options=effort)
@@ -163,12 +181,17 @@ def _compile(
             out_shardings=(shardings, replicated),
         ),
         steps_at_once=max(1, min(STEPS_AT_ONCE, ELEMENTS_AT_ONCE // objective.elements)),
-        score=jax.jit(traced(score)),
+        score=jax.jit(traced(score), out_shardings=(replicated, carry_rows)),
         put=partial(_put, sharding=rows),
         zero_carry=jax.jit(traced(carry), out_shardings=carry_rows),
         devices=mesh.size,
         shapes=jax.tree.map(lambda x, own: x.update(sharding=own), shapes, shardings),
     )
+
+
+def _partitioned(tree: Tree, mesh: Mesh, lead: int) -> Tree:
+    """The shardings of parameters or of their moments, which have ``lead`` axes before their own."""
+    return jax.tree.map_with_path(lambda path, x: NamedSharding(mesh, partition(path, x.shape, mesh, lead)), tree)
 
 
 def _put(batch: Tree, sharding: NamedSharding) -> Tree:
@@ -182,19 +205,29 @@ def _put(batch: Tree, sharding: NamedSharding) -> Tree:
 
 
 def _mesh(config: RunConfig, devices: Devices) -> Mesh:
+    """The devices of a run, as `train.mesh` and `--devices` say."""
     present, devices = (devices, len(devices)) if isinstance(devices, Sequence) else (present_devices(), devices)
-    default = 1 if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
-    count = default if devices is None else devices
+    data, fsdp = config.train.mesh.data, config.train.mesh.fsdp
+    said = f"train.mesh: data {'null' if data is None else data} x fsdp {fsdp}"
+    default = fsdp if present[0].platform == "cpu" else len(present)  # XLA_FLAGS may make many of one processor
+    count = devices if devices is not None else default if data is None else data * fsdp
     if count < 1:
         raise UserError(f"--devices {count}: at least 1 is needed")
+    if count % fsdp or data not in (None, count // fsdp):
+        needed = f"a multiple of {fsdp}" if data is None else data * fsdp
+        raise UserError(f"{said}: needs {needed} devices, and {count} are used; change it, or --devices")
     if count > len(present):
-        raise UserError(f"--devices {count}: this machine has {len(present)} of them")
+        needed = f"--devices {count}" if devices is not None else f"{said} = {count} devices"
+        raise UserError(f"{needed}: this machine has {len(present)} of them")
     micro_batch = config.train.batch_size // config.train.accumulation
     if micro_batch % count:
-        allowed = ", ".join(str(n) for n in range(1, count) if micro_batch % n == 0)
+        allowed = ", ".join(str(n) for n in range(fsdp, count, fsdp) if micro_batch % n == 0)
         raise UserError(
             f"train.batch_size: {config.train.batch_size} / train.accumulation {config.train.accumulation} "
-            f"= {micro_batch} sequences cannot be shared among {count} devices; change it, or choose "
-            f"--devices among {allowed}"
+            f"= {micro_batch} sequences cannot be shared among {count} devices; change it, or "
+            + (f"choose --devices among {allowed}" if allowed else "train.mesh")
         )
-    return Mesh(np.array(present[:count]), ("data",), axis_types=(AxisType.Auto,))
+    if fsdp == 1:
+        return Mesh(np.array(present[:count]), ("data",), axis_types=(AxisType.Auto,))
+    grid = np.array(present[:count]).reshape(-1, fsdp)
+    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))

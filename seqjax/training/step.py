@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from seqjax.layers.sharing import shared
 from seqjax.tasks.task import Loss
 from seqjax.training.optimizer import decayed
 from seqjax.training.state import Hyper, TrainState
@@ -96,7 +97,7 @@ def train_steps(
 
 def _norm(tree: Tree) -> jax.Array:
     """Euclidean norm over all leaves."""
-    return jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(tree)))
+    return jnp.sqrt(sum(jnp.tensordot(x, x, x.ndim) for x in jax.tree.leaves(tree)))
 
 
 def _gradient(
@@ -115,19 +116,19 @@ def _gradient(
 
     zero = (jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params))
     size = jax.tree.leaves(batch)[0].shape[0] // accumulation
-    batch = jax.tree.map(lambda x: x.reshape(accumulation, size, *x.shape[1:]), batch)
-    carry = jax.tree.map(partial(_split_carry, pieces=accumulation), carry)
+    batch = shared(jax.tree.map(lambda x: x.reshape(accumulation, size, *x.shape[1:]), batch), axis=1)
+    carry = shared(jax.tree.map(partial(_split_carry, pieces=accumulation), carry), axis=2)
     total, carry = jax.lax.scan(add, zero, (batch, carry, jnp.arange(accumulation)))
     value, grads = jax.tree.map(lambda x: x / accumulation, total)
     return value, grads, jax.tree.map(_join_carry, carry)
 
 
 def _split_carry(h: jax.Array, pieces: int) -> jax.Array:
-    """[..., B, H] -> [pieces, ..., B / pieces, H]."""
-    return jnp.moveaxis(h.reshape(*h.shape[:-2], pieces, -1, h.shape[-1]), -3, 0)
+    """LxBx... -> [pieces, L, B / pieces, ...]."""
+    return jnp.moveaxis(h.reshape(h.shape[0], pieces, -1, *h.shape[2:]), 1, 0)
 
 
 def _join_carry(h: jax.Array) -> jax.Array:
     """The inverse of :func:`_split_carry`."""
-    h = jnp.moveaxis(h, 0, -3)
-    return h.reshape(*h.shape[:-3], -1, h.shape[-1])
+    h = jnp.moveaxis(h, 0, 1)
+    return h.reshape(h.shape[0], -1, *h.shape[3:])

@@ -52,6 +52,7 @@ def test_a_tiny_model_fits_and_shares_its_batch(compiled: Callable[..., Check], 
     assert found.scores is False, "an array of T x T in spite of a fused kernel"
     assert {one.kind for one in found.step.text.collectives} == (set() if target == "h100" else {"all-reduce"})
     assert found.step.shared == pytest.approx(1.0, abs=0.35)
+    assert found.evaluation.shared == pytest.approx(1.0, abs=0.35)
     if family != "gated_deltanet":  # its pieces of 64 are filled up
         as_compiled = found.step.text.product_flops * found.target.devices / found.step.shared
         assert as_compiled == pytest.approx(found.step_flops, rel=0.35)

@@ -44,8 +44,11 @@ def steps_in_a_turn() -> int:
 
 
 def in_use() -> bool:
-    """Whether a program traced now may call the compiled functions: it is for a CPU, and they are available."""
-    return target().platform == "cpu" and compiled()
+    """Whether a program traced now may call the compiled functions: it is for one CPU device, and they are available.
+
+    XLA would have every device of a mesh compute all rows.
+    """
+    return target().platform == "cpu" and target().mesh is None and compiled()
 
 
 @functools.cache
