@@ -139,7 +139,7 @@ def compile_evaluation(config: RunConfig, shapes: Shapes, target: Target) -> Com
 
 
 def _compiled(lowered: jax.stages.Lowered, target: Target) -> Compiled:
-    before = ProgramText(lowered.as_text(dialect="hlo")).product_flops
+    before = ProgramText(lowered.as_text(dialect="hlo"), target.devices).product_flops
     try:
         with _kept_nowhere():
             done = lowered.compile()

@@ -27,6 +27,7 @@ _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)$"
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _CALLED = re.compile(r"\b(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
+_OF_ONE_DEVICE = "manual_computation_body"
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -68,9 +69,15 @@ class Collective:
 
 class ProgramText:
     """A compiled program, or one that is lowered to HLO. A loop whose turns the text does not tell counts once: the
-    loop over steps is one, so everything is counted for a step."""
+    loop over steps is one, so everything is counted for a step.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        devices: of a lowered program, which is the program of all devices: the number that runs the parts of it that
+            are written for one of them (`jax.shard_map`).
+    """
+
+    def __init__(self, text: str, devices: int = 1) -> None:
+        self._devices = devices
         self._computations: dict[str, list[Instruction]] = {}
         self._entry = ""
         lines: list[Instruction] = []
@@ -127,7 +134,8 @@ class ProgramText:
                 called = _CALLED.findall(line.text)
                 called += [word.strip(" %") for group in _BRANCHES.findall(line.text) for word in group.split(",")]
                 for other in called:
-                    yield from self._walk(other, times * self._trips(line), fused or line.opcode == "fusion")
+                    each = times * self._trips(line) * (self._devices if _OF_ONE_DEVICE in other else 1)
+                    yield from self._walk(other, each, fused or line.opcode == "fusion")
 
     def _trips(self, line: Instruction) -> int:
         """Turns of a loop; 1 for anything else. Of a TPU's loop they are the constant that its condition compares."""

@@ -105,3 +105,20 @@ def test_arrays_within_fusions_are_none_of_the_memory() -> None:
     assert ("f32", (99, 99)) not in found.arrays
     assert {("bf16", (4, 8)), ("f32", (4, 16)), ("f32", (1024,))} <= found.arrays
     assert found.kernels == {"__cudnn$fmhaSoftmax": 1}
+
+
+def test_parts_of_a_lowered_program_for_one_device_are_done_by_all() -> None:
+    lowered = """
+xla.sdy.manual_computation_body.1 {
+  a = f32[2,8]{1,0} parameter(0)
+  b = f32[8,4]{1,0} parameter(1)
+  ROOT dot = f32[2,4]{1,0} dot(a, b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY main.2 {
+  x = f32[2,8]{1,0} parameter(0)
+  w = f32[8,4]{1,0} parameter(1)
+  ROOT y = f32[2,4]{1,0} call(x, w), to_apply=xla.sdy.manual_computation_body.1
+}
+"""
+    assert ProgramText(lowered, devices=4).product_flops == pytest.approx(4 * 2 * 2 * 8 * 4)
