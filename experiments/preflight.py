@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from seqjax.preflight.checks import Check, check
 from seqjax.preflight.report import SHARE
 from seqjax.preflight.targets import GIB, target_named
 from seqjax.runs.targets import vocabulary_size
-from seqjax.sweeps.grid import read_sweep
+from seqjax.sweeps.grid import Planned, read_sweep
 from seqjax.sweeps.printed import aligned
 from seqjax.sweeps.search import foreseen
 
@@ -56,10 +56,14 @@ def models() -> Iterator[tuple[str, RunConfig]]:
         yield name, config_of(ROOT / "configs/english/lstm.yaml", [*alike, *shape])
 
 
-def largest_of(preset: str) -> dict[str, RunConfig]:
-    """The largest model of each form of a preset and each length of its windows, in its longest run."""
+def largest_of(preset: str, planned: Sequence[Planned] | None = None) -> dict[str, RunConfig]:
+    """The largest model of each form of a preset and each length of its windows, in its longest run.
+
+    Args:
+        planned: all runs of the preset; None: they are planned here.
+    """
     found: dict[str, RunConfig] = {}
-    for run in foreseen(read_sweep(ROOT / f"configs/figure7/{preset}.yaml"), lambda _: None):
+    for run in planned or foreseen(read_sweep(ROOT / f"configs/figure7/{preset}.yaml"), lambda _: None):
         config = run.config
         kind = kind_of(config.model.family, vars(config.model))
         form = f"{preset}: {kind} {config.model.n_layers}, T {config.train.context_length}"
@@ -74,12 +78,12 @@ def _size(config: RunConfig) -> int:
 
 def wanted() -> Iterator[tuple[str, RunConfig, str]]:
     """Name, config and target of every row. GPT-2 takes a TPU's compiler many minutes, and is left out there."""
+    for preset, target in PRESETS.items():
+        for name, config in largest_of(preset).items():
+            yield name, config, target
     for target in TARGETS:
         for name, config in models():
             if not (name in GPT2 and target.startswith("v5e")):
-                yield name, config, target
-        for preset in (preset for preset, its in PRESETS.items() if its == target):
-            for name, config in largest_of(preset).items():
                 yield name, config, target
 
 

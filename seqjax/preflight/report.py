@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqjax.config import run_id
+from seqjax.config import Config, run_id
 from seqjax.host.wording import si
 from seqjax.models.accounting import count_parameters
 from seqjax.preflight.checks import Bound, Check
@@ -57,19 +57,19 @@ def describe(found: Check, largest: int | None) -> str:
         ("exchanges, bytes of a device", *map(_exchanges, both)),
         ("turns of loops", *(f"{one.text.turns:,}" if one.text else "-" for one in both)),
         ("kernels beside XLA's", *(_kernels(one) for one in both)),
-        ("FLOPs by accounting" if hasattr(config, "evaluation") else "FLOPs as compiled", *flops),
+        ("FLOPs by accounting" if isinstance(config, Config) else "FLOPs as compiled", *flops),
         ("bound on the time, ms", *map(_milliseconds, bounds)),
         *((f"  by {name}", *(f"{1e3 * getattr(one, name):.3g}" for one in bounds)) for name in vars(bounds[0])),
     ]
     fits = "fits" if found.fits else "DOES NOT FIT"
-    steps = config.train.steps
+    steps, text = config.train.steps, isinstance(config, Config)
     lines = [
         f"{run_id(config)} on {target.name}: {fits}, {_gib(found.memory)} of {_gib(target.chip.memory)} GiB",
         "",
         aligned(rows),
         "",
         f"train.batch_size: {config.train.batch_size}; {_largest(largest)}",
-        f"T x T arrays: {_told(found.scores)}; arrays of V for each token: {_told(found.logits)}",
+        *([f"T x T arrays: {_told(found.scores)}; arrays of V for each token: {_told(found.logits)}"] if text else []),
         f"{steps:,} steps: {_hours(found.device_hours(steps))} device hours at the bound, "
         f"{_hours(found.device_hours(steps, SHARE))} at {SHARE:.0%} of the peak",
     ]
@@ -118,7 +118,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def _sizes(config: Any) -> tuple[str, str, str]:
     """N, B and T of a run on text; of another task B alone."""
-    if not hasattr(config, "evaluation"):
+    if not isinstance(config, Config):
         return "-", str(config.train.batch_size), "-"
     size = count_parameters(config.model, 1, 1)["non_embedding"]
     return si(size).replace(" ", ""), str(config.train.batch_size), str(config.train.context_length)
