@@ -4,6 +4,7 @@ COMMANDS = {
     "train": ("train", "train a model, or resume a run that was stopped"),
     "sweep": ("sweep", "train every run of a sweep file; the same command resumes a stopped sweep"),
     "plan": ("plan", "propose sizes and tokens for a sweep that fit a time budget on this machine, as YAML"),
+    "preflight": ("preflight", "compile runs for an accelerator that is not here: do they fit, how fast at most"),
     "status": ("status", "the states of the runs of a sweep: finished, running, stopped, failed"),
     "runs": ("runs", "one table of all runs in sweep folders"),
     "fit": ("fit", "fit a scaling law to a table of runs, yours or a published one"),

@@ -39,6 +39,7 @@ def add_parser(commands: Any) -> None:
     add_sweep_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--no-measure", action="store_true", help="measure no step times first; no time is predicted")
+    parser.add_argument("--preflight", metavar="TARGET", help="compile all runs for h100, 8xh100, v5e-4, ... first")
     parser.add_argument("--budget", metavar="TIME", help="refuse a plan that is predicted to take longer, such as 20m")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of all sweep folders [runs]")
     parser.add_argument("--extend", action="store_true", help="add to a folder with runs of another sweep")
@@ -117,6 +118,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     print(fitted(plan, sys.stdout), flush=True)
     if speeds is not None:
         check_budget(predicted_seconds(units, machine), budget)
+    if options.preflight:
+        from seqjax.preflight.sweeping import refuse_misfits
+
+        print()
+        refuse_misfits(waiting, options.preflight)
     if options.dry_run:
         if cluster is not None:
             from seqjax.sweeps.launch.slurm import header

@@ -11,7 +11,8 @@ from types import ModuleType
 
 from seqjax.errors import UserError
 
-EXTRAS = {"pyarrow": "parquet", "submitit": "slurm", "sacrebleu": "translation", "datasets": "hub"}
+EXTRAS = {"pyarrow": "parquet", "submitit": "slurm", "sacrebleu": "translation", "datasets": "hub", "libtpu": "tpu",
+          "jax_cuda13_plugin": "preflight"}  # fmt: skip
 
 
 def look_for(package: str, what: str) -> None:

@@ -16,6 +16,7 @@ from seqjax.layers import native
 
 # Dense bfloat16 matrix FLOP/s of one device, vendor figures (data sheets of NVIDIA, Google Cloud TPU documentation).
 PEAK_BFLOAT16 = {
+    "B200": 2250e12,
     "H200": 989e12,
     "H100": 989e12,
     "A100": 312e12,

@@ -27,6 +27,7 @@ from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step, train_steps
 
 Tree = Any
+Devices = int | Sequence[jax.Device] | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Program:
         zero_carry: () -> recurrent state before the first batch, or None.
         devices: number of devices of the mesh.
         own_rows: B -> the rows of a batch on the devices of this process; `put` does not read the others.
+        shapes: of the state, with their shardings.
     """
 
     init: Callable[[], TrainState]
@@ -55,14 +57,16 @@ class Program:
     zero_carry: Callable[[], Tree]
     devices: int
     own_rows: Callable[[int], slice]
+    shapes: TrainState
 
 
 @pinned()
-def make_program(config: RunConfig, objective: Objective, devices: int | None = None) -> Program:
+def make_program(config: RunConfig, objective: Objective, devices: Devices = None) -> Program:
     """Jit the train step with batch rows sharded over the devices and parameters replicated.
 
     Args:
-        devices: number of devices; None: all, or 1 on a CPU.
+        devices: number of devices; None: all, or 1 on a CPU. Or the devices, which may be described only (a topology):
+            then the program can be compiled and not called.
     Raises:
         UserError: there are fewer devices, or their number does not divide the micro-batch.
     """
@@ -186,6 +190,7 @@ def _compile(
         zero_carry=jax.jit(traced(carry), out_shardings=carry_rows),
         devices=mesh.size,
         own_rows=partial(own_rows, sharding=rows),
+        shapes=jax.tree.map(lambda x, own: x.update(sharding=own), shapes, shardings),
     )
 
 
@@ -204,9 +209,11 @@ def _put(batch: Tree, sharding: NamedSharding) -> Tree:
     return jax.tree.map(own_part, batch)
 
 
-def _mesh(config: RunConfig, devices: int | None) -> Mesh:
+def _mesh(config: RunConfig, devices: Devices) -> Mesh:
     """The devices of a run, as `train.mesh` and `--devices` say."""
-    present, (data, fsdp) = present_devices(), (config.train.mesh.data, config.train.mesh.fsdp)
+    described = isinstance(devices, Sequence)
+    present, devices = (devices, len(devices)) if described else (present_devices(), devices)
+    data, fsdp = config.train.mesh.data, config.train.mesh.fsdp
     said = f"train.mesh: data {'null' if data is None else data} x fsdp {fsdp}"
     # on a CPU one for each process: XLA_FLAGS may make many of one processor
     default = math.lcm(fsdp, jax.process_count()) if present[0].platform == "cpu" else len(present)
@@ -227,7 +234,7 @@ def _mesh(config: RunConfig, devices: int | None) -> Mesh:
             f"= {micro_batch} sequences cannot be shared among {count} devices; change it, or "
             + (f"choose --devices among {allowed}" if allowed else "train.mesh")
         )
-    used = np.array(of_every_process(present, count))
+    used = np.array(present if described else of_every_process(present, count))
     if fsdp == 1:
         return Mesh(used, ("data",), axis_types=(AxisType.Auto,))
     return Mesh(used.reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))

@@ -57,3 +57,17 @@ def test_a_preset_has_the_lstm_and_both_forms_at_equal_sizes(preset: str) -> Non
 def test_the_recorded_short_runs_were_starved() -> None:
     starved = read_sweep(experiment.REPOSITORY / "configs/figure7/starved.yaml").runs()
     assert max(effective_steps(run.config) for run in starved) < LEAST_STEPS
+
+
+@pytest.mark.parametrize("preset", ["gpu", "pod"])
+def test_a_preset_fits_its_target(preset: str) -> None:
+    """As `experiments/preflight.py` compiled the largest model of each form. A changed preset has to be compiled again."""
+    preflight = experiment.load("preflight")
+    target = preflight.PRESETS[preset]
+    rows = {row["name"]: row for row in preflight.read_rows() if row["target"] == target}
+    for form, config in preflight.largest_of(preset, planned_of(preset)[1]).items():
+        assert form in rows, f"{form}: python experiments/preflight.py --record"
+        row, train = rows[form], config.train
+        compiled = non_embedding_parameters(config.model), train.batch_size, train.context_length
+        assert (row["N"], row["B"], row["T"]) == compiled, f"{form}: python experiments/preflight.py --record --again"
+        assert row["fits"] and row["GiB"] <= row["GiB_of_device"], form
