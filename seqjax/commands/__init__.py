@@ -28,6 +28,8 @@ COMMANDS = {
     "data": ("data", "list corpora, prepare one, show statistics"),
     "show": ("show", "resolved config, parameters by group, FLOPs per token"),
     "bench": ("bench", "compile time and step time of each family at two sizes"),
-    "export-wandb": ("export", "replay a run's metrics into wandb"),
+    "export": ("export", "write parameters as safetensors, or as a folder for Hugging Face's transformers"),
+    "import": ("importing", "make a run folder of a model of Hugging Face's transformers, and evaluate it"),
+    "export-wandb": ("export_wandb", "replay the metrics of a run, or of a whole sweep, into wandb"),
 }
 """Command -> its file here, and what it does. The list is read without JAX, so that `seqjax --help` is quick."""

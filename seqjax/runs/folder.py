@@ -4,8 +4,10 @@
     family.py        the source text of the model's family, if it is a user's own file
     task.py          the source text of the run's task, likewise
     data.json        sha256 of the run's corpus and tokenizer, and its run id
+    tokenizer.json   of a run on text: its tokenizer (see seqjax.data.kept)
     metrics.jsonl    one object per line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
+    start.safetensors    the parameters it starts from, if these are another run's (see seqjax.training.start)
     taken-over.json  of a branch: the steps and seconds that its trunk took for it (see seqjax.training.trunk)
     checkpoints/     see seqjax.training.checkpoints; a damaged one is renamed, not deleted
     log.txt          the printed lines
@@ -34,7 +36,7 @@ from seqjax.host.own_code import Shelf, is_own
 from seqjax.runs.config_file import load_config
 from seqjax.runs.tree import OWN
 
-ENDED = ("finished", "diverged")
+ENDED = ("finished", "diverged", "imported")
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 

@@ -21,6 +21,7 @@ from seqjax.host.stopping import Interrupted
 from seqjax.tasks.task import Found
 from seqjax.training.lanes import make_bundle
 from seqjax.training.record import Run
+from seqjax.training.start import read_start
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any
@@ -64,9 +65,11 @@ class Bundle:
     def restore(self) -> tuple[TrainState, int]:
         """Fresh states, and the first step of the least advanced run; each other run enters at its own step."""
         state = self.program.init()
-        waiting = [run for run in self.members if run.result is None]
+        waiting, like = [run for run in self.members if run.result is None], _of_one(state)
         for run in waiting:
-            run.restore(_of_one(state))
+            run.restore(like)
+            if run.start == 0 and (params := read_start(run.folder, run.config, like.params)) is not None:
+                state = state.replace(params=_place(state.params, params, self.members.index(run)))
         return state, min(run.start for run in waiting)
 
     def enter(self, step: int, state: TrainState) -> TrainState:
@@ -247,6 +250,6 @@ def _shapes(batch: Tree) -> list[tuple[int, ...]]:
 
 
 @partial(jax.jit, donate_argnums=0)
-def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
-    """The stacked states with ``state`` as lane number ``lane``."""
+def _place(state_R: Tree, state: Tree, lane: int) -> Tree:
+    """The stacked states, or parts of them, with ``state`` as lane number ``lane``."""
     return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)
