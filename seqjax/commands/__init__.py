@@ -5,6 +5,7 @@ COMMANDS = {
     "sweep": ("sweep", "train every run of a sweep file; the same command resumes a stopped sweep"),
     "plan": ("plan", "propose sizes and tokens for a sweep that fit a time budget on this machine, as YAML"),
     "status": ("status", "the states of the runs of a sweep: finished, running, stopped, failed"),
+    "watch": ("watch", "live curves of all runs of a folder, as a page on this machine"),
     "runs": ("runs", "one table of all runs in sweep folders"),
     "fit": ("fit", "fit a scaling law to a table of runs, yours or a published one"),
     "predict": ("predict", "the loss that a fitted law predicts, with its interval"),

@@ -53,8 +53,8 @@ def kept_tokenizer(folder: Path) -> Tokenizer | None:
         found = tokenizer_of(saved["name"], saved["pattern"], tokens, saved["special"])
         if found.sha256 != saved["sha256"]:
             raise ValueError("its vocabulary is not as it was written")
-    except (KeyError, TypeError, ValueError) as error:
-        raise disk.damaged(path, str(error)) from None
+    except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise disk.damaged(path, str(error) or "its tokens are not as they were written") from None
     return found
 
 

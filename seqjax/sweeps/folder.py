@@ -31,7 +31,7 @@ from seqjax.host import disk
 from seqjax.runs import read_plan
 from seqjax.sweeps.grid import Planned, Sweep
 
-STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "damaged")
+STATES = ("finished", "diverged", "imported", "running", "stopped", "planned", "failed", "damaged")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class State:
 
     Attributes:
         run_id: name of the folder; label: readable name.
-        name: ``finished`` and ``diverged`` have ended; ``running`` is locked by a process; ``stopped`` has begun and
-            can be resumed; ``planned`` has not begun; ``failed`` was given up after its process died several times,
-            until the sweep is started again; ``damaged`` has a file that cannot be read.
+        name: ``finished``, ``diverged``, ``imported`` have ended; ``running`` is locked by a process; ``stopped`` has
+            begun and can be resumed; ``planned`` has not begun; ``failed`` was given up after its process died several
+            times, until the sweep is started again; ``damaged`` has a file that cannot be read.
         step, steps: steps taken, and in total.
         failures: number of times its process died; reason: of the last death.
     """

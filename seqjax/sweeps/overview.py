@@ -76,7 +76,9 @@ def describe(found: Sequence[Overview]) -> str:
     """A line for each sweep."""
     rows = [("sweep", "runs", "done", "running", "other", "best loss", "rate", "left")]
     for one in found:
-        others = [f"{one.counts[name]} {name}" for name in folders.STATES[3:] + ("diverged",) if one.counts[name]]
+        others = [
+            f"{one.counts[name]} {name}" for name in folders.STATES[4:] + ("diverged", "imported") if one.counts[name]
+        ]
         rows.append(
             (
                 one.name,

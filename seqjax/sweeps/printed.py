@@ -179,7 +179,7 @@ def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = 
     lines = [f"{len(states)} runs: " + ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])]
     for state in sorted(states, key=lambda state: STATES.index(state.name)):
         job = queued.get(state.run_id)
-        if state.name in ("finished", "planned") and job is None:
+        if state.name in ("finished", "imported", "planned") and job is None:
             continue
         place = f"  [Slurm {job}]" if job else ""
         lines.append(f"  {state.name:<9} {state.run_id}  step {state.step:,} of {state.steps:,}  {state.label}{place}")

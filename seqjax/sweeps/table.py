@@ -34,7 +34,7 @@ COLUMNS = {
     "run_id": "name of the run folder",
     "sweep": "name of the folder above it",
     "label": "readable name in its sweep",
-    "status": "finished, diverged, running, stopped, planned, failed or damaged",
+    "status": "finished, diverged, imported, running, stopped, planned, failed or damaged",
     "loss": "final held-out loss, nats per token (of other tasks than text: in the unit of the task)",
     "loss_se": "its standard error",
     "bits_per_byte": "the same loss in bits per byte of text",
@@ -220,7 +220,7 @@ def gather(places: Iterable[Path]) -> pd.DataFrame:
     dropped: list[int] = []
     for (_, name), rows in table.groupby(["sweep", "run_id"], dropna=False, sort=False):
         if len(rows) > 1:
-            ended = rows[rows["status"].isin(["finished", "diverged"])]
+            ended = rows[rows["status"].isin(runs.ENDED)]
             folders.refuse_two_outcomes(name, {
                 origin[i]: (status, None if pd.isna(loss) else float(loss))
                 for i, status, loss in zip(ended.index, ended["status"], ended["loss"], strict=True)

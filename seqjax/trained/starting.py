@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -34,7 +33,7 @@ def start_from(config: RunConfig, source: Path) -> tuple[RunConfig, bytes]:
             )
         facts["tokenizer_sha256"] = run.tokenizer.sha256
         init = text.make_objective(config, run.tokenizer.vocab_size).init
-        fitted(named(run.params), jax.eval_shape(partial(init), jax.random.key(0)), f"--from {source}")
+        fitted(named(run.params), jax.eval_shape(init, jax.random.key(0)), f"--from {source}")
     name, content = encoded(run_id(run.config), run.params, facts)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, start=name)), content
 

@@ -65,6 +65,8 @@ def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: 
             say(f"takes over {step:,} steps of its trunk {trunk.name}")
             return
         (folder / TAKEN_OVER).unlink(missing_ok=True)
+    if longer := runs.read_plan(folder).get("continues"):
+        raise UserError(f"{folder}: cannot go on from {longer}: that run is gone, or its data is another")
 
 
 def _fitting_trunk(config: RunConfig, folder: Path, digests: Mapping[str, str]) -> Path | None:
