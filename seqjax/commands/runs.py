@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.optional import need, need_parquet
+from seqjax.host.streams import is_terminal
 
 
 def add_parser(commands: Any) -> None:
@@ -77,7 +79,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     elif columns or options.sort:
         content = (columns_text(found, columns or list(table.SHOWN)) + "\n").encode()
     else:
-        content = table.render(found, form)
+        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 80
+        content = table.render(found, form, sys.maxsize if options.output else max(80, width))
     if options.output:
         try:
             write_bytes_atomically(options.output, content)

@@ -77,6 +77,9 @@ COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_em
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
 
+FIRST_OUT = ("flops_exact", "bits_per_byte", "loss_se", "train.seed")
+"""Columns of `SHOWN` that are left out where they do not fit, the first one first."""
+
 OF_TASKS = ("task.", "train.", "data.", "encoder.", "data_sha256")  # prefixes of columns of other tasks than text
 PLACES = {
     **{name: f"validation.{name}" for name in ("loss", "loss_se", "bits_per_byte")},
@@ -300,8 +303,8 @@ def _other_columns(table: pd.DataFrame) -> tuple[str, ...]:
     return (*found, *sections) if has_own["task.name"] else found
 
 
-def render(table: pd.DataFrame, form: str) -> bytes:
-    """The table as ``csv``, ``parquet`` or aligned text (``table``: the columns in `SHOWN`).
+def render(table: pd.DataFrame, form: str, width: int = 80) -> bytes:
+    """The table as ``csv``, ``parquet`` or aligned text (``table``: the columns of `SHOWN` that fit the width).
 
     Raises:
         UserError: parquet without pyarrow.
@@ -313,18 +316,25 @@ def render(table: pd.DataFrame, form: str) -> bytes:
         need("pyarrow", "--format parquet")
         table.to_parquet(buffer, index=False)
         return buffer.getvalue()
-    return (as_text(table.to_dict("records")) + "\n").encode()
+    return (as_text(table.to_dict("records"), width) + "\n").encode()
 
 
-def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Aligned text, sorted by family, size, tokens and loss."""
+def as_text(rows: Sequence[Mapping[str, Any]], width: int = 80) -> str:
+    """Aligned text, sorted by family, size, tokens and loss, without the columns of `FIRST_OUT` that make it wider."""
     numbers = ("params_non_embedding", "tokens", "loss")
     order = sorted(rows, key=lambda row: (str(row["model.family"]), *(_number(row[name]) for name in numbers)))
     is_text = all(pd.isna(row.get("task.name")) for row in rows)
     loss = "nats/token" if is_text else "loss"
     heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")
-    body = [tuple(_cell(name, row[name]) for name in SHOWN) for row in order]
-    return aligned([heading, *body], left=2)
+    names = dict(zip(SHOWN, heading, strict=True))
+    out: list[str] = []
+    while True:
+        shown = [name for name in SHOWN if name not in out]
+        body = [[_cell(name, row[name]) for name in shown] for row in order]
+        text = aligned([[names[name] for name in shown], *body], left=2)
+        if len(out) == len(FIRST_OUT) or max(map(len, text.split("\n"))) <= width:
+            return text + (f"\n(for want of room without {', '.join(names[name] for name in out)})" if out else "")
+        out.append(FIRST_OUT[len(out)])
 
 
 def _number(value: Any) -> float:

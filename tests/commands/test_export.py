@@ -170,11 +170,12 @@ def test_transformers_loads_the_folder_with_equal_logits(
     assert words(text)["input_ids"] == run.tokenizer.encode(text.encode()).tolist()
 
 
+@pytest.mark.slow
 def test_an_imported_model_is_evaluated_by_position_and_fine_tuned(
     made: Any, make_config: Any, small_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("export", made({}), "--to", "hf", "--output", tmp_path / "hf") == 0
-    words = ("import", tmp_path / "hf", "--runs", tmp_path / "in", "--windows", 8, "--data.corpus", small_text)
+    words = ("import", tmp_path / "hf", "--runs", tmp_path / "in", "--windows", 64, "--data.corpus", small_text)
     assert call(*words) == 0
     assert "nats per token" in capsys.readouterr().out
     (run,) = (tmp_path / "in").iterdir()
@@ -192,4 +193,12 @@ def test_an_imported_model_is_evaluated_by_position_and_fine_tuned(
     (tuned,) = (tmp_path / "runs" / "tune").iterdir()
     assert json.loads((tuned / "config.json").read_text())["train"]["start"].startswith(f"{run.name}@")
     np.testing.assert_allclose(open_run(tuned).params["embedding"], open_run(run).params["embedding"], atol=1e-6)
-    assert abs(runs.read_result(tuned)["validation"]["loss"] - result["validation"]["loss"]) < 0.1
+    assert runs.read_result(tuned)["validation"]["loss"] == pytest.approx(result["validation"]["loss"], abs=1e-5)
+    (tuned / "start.safetensors").write_bytes((tuned / "start.safetensors").read_bytes()[:-4] + b"1234")
+    with pytest.raises(UserError, match=r"sha256 begins with .* train\.start names"):
+        open_run(tuned).initial_params()
+    assert call(*words, "--data.tokenizer", "bytes") == 2
+    assert call(*words, "--model.d-ff", 40) == 2
+    said = capsys.readouterr().err
+    assert "its tokenizer is bpe-300" in said and "the parameter layers.mlp.W_gate" not in said
+    assert "layers.mlp.W_in is [2, 16, 64] there and [2, 16, 40] here" in said
