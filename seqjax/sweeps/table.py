@@ -303,38 +303,39 @@ def _other_columns(table: pd.DataFrame) -> tuple[str, ...]:
     return (*found, *sections) if has_own["task.name"] else found
 
 
-def render(table: pd.DataFrame, form: str, width: int = 80) -> bytes:
-    """The table as ``csv``, ``parquet`` or aligned text (``table``: the columns of `SHOWN` that fit the width).
+def render(table: pd.DataFrame, form: str) -> bytes:
+    """The table as ``csv`` or ``parquet``.
 
     Raises:
         UserError: parquet without pyarrow.
     """
     if form == "csv":
         return table.to_csv(index=False).encode()
-    if form == "parquet":
-        buffer = io.BytesIO()
-        need("pyarrow", "--format parquet")
-        table.to_parquet(buffer, index=False)
-        return buffer.getvalue()
-    return (as_text(table.to_dict("records"), width) + "\n").encode()
+    buffer = io.BytesIO()
+    need("pyarrow", "--format parquet")
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
 
 
-def as_text(rows: Sequence[Mapping[str, Any]], width: int = 80) -> str:
-    """Aligned text, sorted by family, size, tokens and loss, without the columns of `FIRST_OUT` that make it wider."""
+def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows by family, size, tokens and loss."""
     numbers = ("params_non_embedding", "tokens", "loss")
-    order = sorted(rows, key=lambda row: (str(row["model.family"]), *(_number(row[name]) for name in numbers)))
+    return sorted(rows, key=lambda row: (str(row["model.family"]), *(_number(row[name]) for name in numbers)))
+
+
+def as_text(rows: Sequence[Mapping[str, Any]], width: float) -> tuple[str, list[str]]:
+    """Aligned text of the columns `SHOWN`, and the headings of those of `FIRST_OUT` that are left out to fit a width."""
     is_text = all(pd.isna(row.get("task.name")) for row in rows)
     loss = "nats/token" if is_text else "loss"
     heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")
     names = dict(zip(SHOWN, heading, strict=True))
-    out: list[str] = []
-    while True:
-        shown = [name for name in SHOWN if name not in out]
-        body = [[_cell(name, row[name]) for name in shown] for row in order]
+    for count in range(len(FIRST_OUT) + 1):
+        shown = [name for name in SHOWN if name not in FIRST_OUT[:count]]
+        body = [[_cell(name, row[name]) for name in shown] for row in rows]
         text = aligned([[names[name] for name in shown], *body], left=2)
-        if len(out) == len(FIRST_OUT) or max(map(len, text.split("\n"))) <= width:
-            return text + (f"\n(for want of room without {', '.join(names[name] for name in out)})" if out else "")
-        out.append(FIRST_OUT[len(out)])
+        if max(map(len, text.split("\n"))) <= width:
+            break
+    return text, [names[name] for name in FIRST_OUT[:count]]
 
 
 def _number(value: Any) -> float:
