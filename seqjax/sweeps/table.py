@@ -324,7 +324,7 @@ def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def as_text(rows: Sequence[Mapping[str, Any]], width: float) -> tuple[str, list[str]]:
-    """Aligned text of the columns `SHOWN`, and the headings of those of `FIRST_OUT` that are left out to fit a width."""
+    """Aligned text of the columns `SHOWN`; and the headings of those of `FIRST_OUT` that are left out to fit."""
     is_text = all(pd.isna(row.get("task.name")) for row in rows)
     loss = "nats/token" if is_text else "loss"
     heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")

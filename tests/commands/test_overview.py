@@ -50,7 +50,7 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
     rows = told(capsys, "runs", place, "--best", "--sort", "loss", "--columns", "family,loss,optimizer.learning_rate")
     assert rows == [["family", "loss", "learning_rate"], ["gru", "3.0000", "0.01"], ["lstm", "3.1000", "0.003"]]
     rows = told(capsys, "runs", place, "--where", 'family == "lstm"', "--sort", "optimizer.learning_rate")
-    assert [row[6] for row in rows[1:]] == ["3.3000", "3.1000", "3.2000"]
+    assert [row[8] for row in rows[1:]] == ["3.3000", "3.1000", "3.2000"]
     assert told(capsys, "runs", place / "a", "--columns", "loss", "--format", "csv")[0] == ["loss"]
     for words, said in (
         (["--sort", "los"], "--sort los: there is no such column; did you mean 'loss'?"),
