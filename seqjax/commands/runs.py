@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         wide = options.output is not None
         text, out = table.as_text(rows if options.sort else table.by_size(rows), math.inf if wide else max(80, width))
         content = (text + "\n").encode()
-        if out:
+        if out and is_terminal(sys.stdout):
             print(f"note: {', '.join(out)} left out to fit; --columns, csv and --output have all", file=sys.stderr)
     if options.output:
         try:
