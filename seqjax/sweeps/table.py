@@ -28,7 +28,7 @@ from seqjax.host.wording import si
 from seqjax.laws.table_file import read_cells, read_file, typed
 from seqjax.runs.tree import OWN
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.printed import aligned
+from seqjax.sweeps.lines import aligned
 
 COLUMNS = {
     "run_id": "name of the run folder",

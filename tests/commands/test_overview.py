@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +62,12 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
     ):
         assert main(["runs", str(place), *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_states_are_told_without_jax(place: Path) -> None:
+    for words in (["status", str(place)], ["status", str(place / "a")]):
+        program = (
+            f"import sys; from seqjax.cli import main; code = main({words}); sys.exit(code or 'jax' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert "3" in done.stdout
