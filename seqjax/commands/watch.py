@@ -47,8 +47,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _server(folder: Path, port: int | None) -> Any:
+    from seqjax.commands.sweep import stay_off_accelerators
     from seqjax.sweeps.serving import Server
 
+    stay_off_accelerators()  # parameters are counted by JAX
     if port is not None:
         return Server(folder, port)
     try:

@@ -65,20 +65,29 @@ class Bundle:
     def restore(self) -> tuple[TrainState, int]:
         """Fresh states, and the first step of the least advanced run; each other run enters at its own step."""
         state = self.program.init()
-        waiting, like = [run for run in self.members if run.result is None], _of_one(state)
+        waiting = [run for run in self.members if run.result is None]
         for run in waiting:
-            run.restore(like)
-            if run.start == 0 and (params := read_start(run.folder, run.config, like.params)) is not None:
-                state = state.replace(params=_place(state.params, params, self.members.index(run)))
+            run.restore(_of_one(state))
         return state, min(run.start for run in waiting)
 
     def enter(self, step: int, state: TrainState) -> TrainState:
         """The state, with the runs whose last checkpoint is of this step in their lanes, evaluated if that is due."""
+        if step == 0:
+            state = self._started(state)
         for lane, run in enumerate(self.members):
             if run.saved is not None and run.start == step:
                 state = _place(state, run.saved, lane)
                 run.saved = None
         self._catch_up(step, state)
+        return state
+
+    def _started(self, state: TrainState) -> TrainState:
+        """Fresh states with the parameters that runs start from, see `seqjax.training.start`."""
+        for lane, run in enumerate(self.members):
+            if run.result is None and run.config.train.start is not None:
+                fresh = jax.tree.map(lambda x, lane=lane: x[lane], state)
+                params = read_start(run.folder, run.config, fresh.params)
+                state = _place(state, fresh.replace(params=params), lane)
         return state
 
     def reached(self, step: int, count: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
@@ -250,6 +259,6 @@ def _shapes(batch: Tree) -> list[tuple[int, ...]]:
 
 
 @partial(jax.jit, donate_argnums=0)
-def _place(state_R: Tree, state: Tree, lane: int) -> Tree:
-    """The stacked states, or parts of them, with ``state`` as lane number ``lane``."""
+def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
+    """The stacked states with ``state`` as lane number ``lane``."""
     return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)
