@@ -1,6 +1,7 @@
 # make train   set up, train a small model on the embedded corpus, print its held-out loss and a sample
 # make figure7 set up, train LSTMs and Transformers (PRESET=laptop, workstation), write report/index.html
 # make test    set up, run the quick tests (make test-slow: the others; make test-all: both)
+# make docs    set up, write the pages of the API from the docstrings into docs/api/
 # make lint    set up, run the linters (style, and which room may import which)
 # Setting up means: a virtual environment in .venv with seqjax and what it needs (by uv where it is there, else pip).
 # Another interpreter: make PYTHON=python3.12 ...; with a GPU: make EXTRAS=test,cuda12 ...
@@ -14,7 +15,7 @@ READY  := $(VENV)/.ready-$(EXTRAS)
 PRESET ?= laptop
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
-.PHONY: train figure7 test test-slow test-all lint setup clean
+.PHONY: train figure7 test test-slow test-all docs lint setup clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -30,6 +31,10 @@ test-slow: setup
 	$(PYTEST) -m slow tests
 
 test-all: test test-slow
+
+docs:
+	@$(MAKE) --no-print-directory setup EXTRAS=docs
+	$(BIN)/python -W error::UserWarning -m pdoc --docformat google --output-directory docs/api seqjax
 
 lint: setup
 	$(BIN)/ruff check .

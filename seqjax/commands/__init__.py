@@ -6,6 +6,7 @@ COMMANDS = {
     "plan": ("plan", "propose sizes and tokens for a sweep that fit a time budget on this machine, as YAML"),
     "preflight": ("preflight", "compile runs for an accelerator that is not here: do they fit, how fast at most"),
     "status": ("status", "the states of the runs of a sweep: finished, running, stopped, failed"),
+    "watch": ("watch", "live curves of all runs of a folder, as a page on this machine"),
     "runs": ("runs", "one table of all runs in sweep folders"),
     "fit": ("fit", "fit a scaling law to a table of runs, yours or a published one"),
     "predict": ("predict", "the loss that a fitted law predicts, with its interval"),
@@ -29,6 +30,9 @@ COMMANDS = {
     "data": ("data", "list corpora, prepare one, show statistics"),
     "show": ("show", "resolved config, parameters by group, FLOPs per token"),
     "bench": ("bench", "compile time and step time of each family at two sizes"),
-    "export-wandb": ("export", "replay a run's metrics into wandb"),
+    "export": ("export", "write parameters as safetensors, or as a folder for Hugging Face's transformers"),
+    "import": ("importing", "make a run folder of a model of Hugging Face's transformers, and evaluate it"),
+    "export-wandb": ("export_wandb", "replay the metrics of a run, or of a whole sweep, into wandb"),
+    "completion": ("completion", "print a script that completes commands and options in bash or zsh"),
 }
 """Command -> its file here, and what it does. The list is read without JAX, so that `seqjax --help` is quick."""

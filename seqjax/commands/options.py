@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
-from seqjax.commands import COMMANDS
+from seqjax.commands import parsing
+from seqjax.commands.parsing import no_more as no_more
 from seqjax.commands.words import split
 from seqjax.config import RunConfig, task_name
 from seqjax.config.fields import leaves
@@ -72,12 +73,6 @@ def _near(name: str) -> str:
     if meant := SPOKEN.get(plain) or next((f"--{key}" for key in keys if key.rpartition(".")[2] == plain), ""):
         return f"; did you mean {meant}?"
     return did_you_mean(plain, keys)
-
-
-def no_more(rest: Sequence[str]) -> None:
-    """Raise UserError if there are unknown words."""
-    if rest:
-        raise UserError(f"command line: {rest[0]}: unknown option")
 
 
 def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig:
@@ -228,25 +223,9 @@ def _word(value: Any) -> str:
 def add_parser(
     commands: Any, name: str, examples: str, fields: bool = False, explained: str = ""
 ) -> argparse.ArgumentParser:
-    """A subcommand with its line of `COMMANDS` and examples; with ``fields``, help on every config field.
-
-    Args:
-        explained: text between the examples and the fields.
-    """
-    summary = COMMANDS[name][1]
-    epilog = f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}"
-    if explained:
-        epilog += f"\n\n{explained.strip()}"
-    if fields:
-        epilog += "\n\n" + fields_help()
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """See `seqjax.commands.parsing.add_parser`; with ``fields``, help on every config field at the end."""
+    explained = f"{explained.strip()}\n\n{fields_help()}" if fields else explained
+    return parsing.add_parser(commands, name, examples, explained)
 
 
 def add_corpus(parser: argparse.ArgumentParser) -> None:

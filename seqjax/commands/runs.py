@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from seqjax.commands import options as shared
 from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.optional import need, need_parquet
+from seqjax.host.streams import is_terminal
 
 
 def add_parser(commands: Any) -> None:
@@ -74,10 +77,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         )
     if form != "table":
         content = table.render(found[columns] if columns else found, form)
-    elif columns or options.sort:
-        content = (columns_text(found, columns or list(table.SHOWN)) + "\n").encode()
+    elif columns:
+        content = (columns_text(found, columns) + "\n").encode()
     else:
-        content = table.render(found, form)
+        rows = found.to_dict("records")
+        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 80
+        wide = options.output is not None
+        text, out = table.as_text(rows if options.sort else table.by_size(rows), math.inf if wide else max(80, width))
+        content = (text + "\n").encode()
+        if out and is_terminal(sys.stdout):
+            print(f"note: {', '.join(out)} left out to fit; --columns, csv and --output have all", file=sys.stderr)
     if options.output:
         try:
             write_bytes_atomically(options.output, content)

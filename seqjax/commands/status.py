@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqjax.commands import options as shared
+from seqjax.commands.parsing import add_parser as shared_parser
+from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted, is_terminal
 
@@ -18,7 +19,7 @@ EVERY = 2.0  # seconds between two looks of --watch
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = shared.add_parser(
+    parser = shared_parser(
         commands,
         "status",
         """
@@ -37,7 +38,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Print the states."""
-    shared.no_more(rest)
+    no_more(rest)
     if options.watch:
         if options.json or not is_terminal(sys.stdout):
             raise UserError("command line: --watch: is for a terminal, and not with --json")
@@ -51,25 +52,32 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _text(place: Path) -> str:
     """The states of a sweep, or a line for each sweep in the folder."""
-    from seqjax.sweeps.launch.jobs import in_queue
+    from seqjax.sweeps.lines import describe_states
     from seqjax.sweeps.overview import describe, overview, sweep_folders
-    from seqjax.sweeps.printed import describe_states
 
     if (found := sweep_folders(place)) and found != [place]:
         return describe([overview(folder) for folder in found])
-    return fitted(describe_states(_states(place), in_queue(place)), sys.stdout)
+    return fitted(describe_states(_states(place), _queued(place)), sys.stdout)
 
 
 def _json(place: Path) -> str:
     """A list of runs; of a folder of sweeps, of the runs of all, each with its sweep."""
-    from seqjax.sweeps.launch.jobs import in_queue
     from seqjax.sweeps.overview import sweep_folders
 
     entries = []
     for folder in sweep_folders(place) or [place]:
-        queued, of_many = in_queue(folder), {"sweep": folder.name} if folder != place else {}
+        queued, of_many = _queued(folder), {"sweep": folder.name} if folder != place else {}
         entries += [of_many | vars(state) | {"slurm": queued.get(state.run_id)} for state in _states(folder)]
     return json.dumps(entries, indent=2)
+
+
+def _queued(folder: Path) -> dict[str, str]:
+    """Run id -> its Slurm job, for a sweep that was submitted to Slurm; only then is the launcher imported."""
+    if not (folder / "slurm").is_dir():
+        return {}
+    from seqjax.sweeps.launch.jobs import in_queue
+
+    return in_queue(folder)
 
 
 def _states(folder: Path) -> list[Any]:

@@ -15,7 +15,9 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import Interrupted, exit_code
 from seqjax.host.wording import with_error
-from seqjax.runs.tree import OWN
+from seqjax.runs import read_plan
+from seqjax.runs.config_file import validate, with_options
+from seqjax.runs.tree import OWN, read_tree
 
 DIVERGED = 3
 
@@ -29,12 +31,15 @@ def add_parser(commands: Any) -> None:
         seqjax train configs/english/lstm.yaml
         seqjax train configs/english/lstm.yaml --model.d-model 128 --train.steps 500
         seqjax train runs/lstm/lstm-2x128-0123456789      # resume
+        seqjax train runs/lstm/lstm-2x128-0123456789 --train.steps 2000    # a longer run, from its state
+        seqjax train CONFIG --from runs/lstm/lstm-2x128-0123456789         # fine-tune: from its parameters
         """,
         fields=True,
     )
     parser.add_argument("config", type=Path, metavar="CONFIG|RUN", help="a config, or a run folder to resume")
     parser.add_argument("--runs", type=Path, help="parent of all run folders [runs]")
     parser.add_argument("--run", type=Path, help="the run folder [RUNS/<name of CONFIG>/<run id>]", dest="folder")
+    parser.add_argument("--from", type=Path, metavar="RUN", dest="source", help="begin with the parameters of this run")
     shared.add_corpus(parser)
     shared.add_code(parser)
     parser.add_argument(
@@ -108,23 +113,54 @@ def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes:
 def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
     path: Path = options.config
     if path.is_dir():
-        named, others = shared.take_code(rest)
-        if others or not all(OWN[key].names_file(words) for key, words in named):
-            raise UserError(f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option")
-        if options.runs or options.folder:
-            raise UserError(
-                "command line: --runs and --run go with a config; a run that is resumed stays in its folder"
-            )
-        return shared.configs_of_runs([path], rest, options.trust_code)[0], path
+        return _of_run_folder(options, rest)
     if options.corpus:
         raise UserError("command line: --corpus goes with a run folder; with a config write --data.corpus")
-    config = shared.config_of(path, rest)
-    return config, options.folder or (options.runs or Path("runs")) / path.stem / run_id(config)
+    config, content = shared.config_of(path, rest), None
+    if options.source:
+        from seqjax.trained.starting import start_from
+
+        config, content = start_from(config, options.source)
+    folder = options.folder or (options.runs or Path("runs")) / _name_of(path) / run_id(config)
+    if content is not None:
+        from seqjax.trained.starting import keep_start
+
+        keep_start(config, folder, options.source, content)
+    return config, folder
+
+
+def _name_of(path: Path) -> str:
+    """The name of a config; of a run's config.json the name of the folder above the run."""
+    return path.stem if path.name != "config.json" else path.resolve().parent.parent.name
+
+
+def _of_run_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
+    """The run in the folder to resume; with ``--train.steps`` a new run that goes on from its state."""
+    path: Path = options.config
+    named, others = shared.take_code(rest)
+    if options.source:
+        raise UserError(f"command line: --from goes with a config: seqjax train {path / 'config.json'} --from RUN")
+    steps = shared.config_options(others) if others and others[0].startswith("--") else dict.fromkeys(others, "")
+    if set(steps) - {"train.steps"} or not all(OWN[key].names_file(words) for key, words in named):
+        raise UserError(
+            f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option. A new run from its "
+            f"parameters: seqjax train {path / 'config.json'} --from {path}"
+        )
+    config = shared.configs_of_runs([path], [word for word in rest if word not in others], options.trust_code)[0]
+    if steps and (longer := validate(with_options(read_tree(path / "config.json"), steps))) != config:
+        from seqjax.training.trunk import plan_longer
+
+        place = options.runs or (path.parent if "lanes" not in read_plan(path) else Path(f"{path.parent}-longer"))
+        folder = options.folder or place / run_id(longer)
+        step = plan_longer(path, longer, folder)
+        print(f"a new run, {folder}, goes on from step {step} of {path}", file=sys.stderr)
+        return longer, folder
+    if options.runs or options.folder:
+        raise UserError("command line: --runs and --run go with a config; a run that is resumed stays in its folder")
+    return config, path
 
 
 def _note_bundle(folder: Path, ended: bool) -> None:
-    from seqjax.sweeps.folder import read_plan
-
     lanes = len(read_plan(folder).get("lanes", ()))
     if lanes > 1 and not ended:
         print(

@@ -32,11 +32,17 @@ def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) ->
     return {**retired, **kept}
 
 
-LATER_TEXT = {"train.bptt": None, "optimizer.momentum": 0.95, "optimizer.decay_fraction": 0.2}
+LATER_TEXT = {
+    "train.bptt": None,
+    "train.start": None,
+    "optimizer.momentum": 0.95,
+    "optimizer.decay_fraction": 0.2,
+}
 LATER_TASKS = {
     "train.accumulation": 1,
     "train.compute_dtype": "float32",
     "train.init_scale": 1.0,
+    "train.start": None,
     "train.checkpoint_every": None,
     "task.score_test": True,
     "optimizer.momentum": 0.95,

@@ -142,6 +142,8 @@ class TrainConfig:
     """Seed of the initial parameters, the data order and dropout."""
     init_scale: PositiveFloat = 1.0
     """Factor on all initial weight matrices."""
+    start: str | None = None
+    """Initial parameters, as RUN@DIGEST: written by `seqjax train CONFIG --from RUN`; null: drawn from the seed."""
     log_every: PositiveInt = 10
     """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
     checkpoint_every: PositiveInt = 500
@@ -168,6 +170,8 @@ class TaskTrain:
     """Seed of the initial parameters, the data order and dropout."""
     init_scale: PositiveFloat = 1.0
     """Factor on all initial weight matrices."""
+    start: str | None = None
+    """Initial parameters, as RUN@DIGEST: written by `seqjax train CONFIG --from RUN`; null: drawn from the seed."""
     evaluate_every: PositiveInt = 100
     """Steps between two evaluations, each with a checkpoint; the last step is always evaluated."""
     log_every: PositiveInt = 10

@@ -21,6 +21,7 @@ MEND = {  # file name -> what to do if it is damaged
     "result.json": "remove it, and the run is finished again from its last checkpoint",
     "plan.json": "remove it, and the sweep writes it again",
     "data.json": "remove it if the data is still the same as at the start of the run",
+    "tokenizer.json": "remove it, and it is made again from the text",
     "config.json": "bring it back from a copy; a sweep writes it again if it is removed",
     "search.json": "remove it, and the sweep writes it again",
     "sweep.json": "start the sweep again, which writes it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -103,6 +104,20 @@ class Fit:
             UserError: a law of something else than N and D.
         """
         return best_split(self.law, self.theta, self.draws, flops)
+
+    def _repr_html_(self) -> str:
+        """Constants with their intervals, and the reasons for doubt, as a notebook shows them."""
+        rows = []
+        for name, value in self.constants.items():
+            ends = self.intervals.get(name)
+            told = "–" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
+            rows.append(f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td><td>{told}</td></tr>")
+        doubts = "".join(f"<li>{html.escape(flag)}</li>" for flag in self.flags)
+        return (
+            f"<p>{html.escape(f'{self.law.name}: {self.law.equation}')}; {len(self.points.loss)} points</p>"
+            f"<table><tr><th>constant</th><th>value</th><th>95 % interval</th></tr>{''.join(rows)}</table>"
+            + (f"<p>Reasons to doubt it:</p><ul>{doubts}</ul>" if doubts else "")
+        )
 
     def exponent(self, flops: float) -> tuple[float, tuple[float, float]]:
         """a of N_opt ~ C^a at a budget: see :func:`seqjax.laws.splitting.split_exponent`."""

@@ -16,6 +16,7 @@ from seqjax.runs.folder import (
     open_run,
     own_code_of,
     read_config,
+    read_facts,
     read_plan,
     read_result,
     steps_of,

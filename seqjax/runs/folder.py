@@ -4,14 +4,17 @@
     family.py        the source text of the model's family, if it is a user's own file
     task.py          the source text of the run's task, likewise
     data.json        sha256 of the run's corpus and tokenizer, and its run id
+    tokenizer.json   of a run on text: its tokenizer (see seqjax.data.kept)
     metrics.jsonl    one object per line, the source of truth for curves
     result.json      written once, when the run has ended: losses, counts, versions, hardware, status
+    start.safetensors    the parameters it starts from, if these are another run's (see seqjax.training.start)
     taken-over.json  of a branch: the steps and seconds that its trunk took for it (see seqjax.training.trunk)
     checkpoints/     see seqjax.training.checkpoints; a damaged one is renamed, not deleted
     log.txt          the printed lines
     lock             held by the process that trains
 
 Small files are replaced atomically. A resumed run drops an incomplete last line of metrics.jsonl.
+What reads states imports no JAX: configs, which do, are imported by the functions that need them.
 """
 
 from __future__ import annotations
@@ -25,16 +28,16 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seqjax.config import RunConfig, canonical, dotted, task_name, to_dict
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.host.own_code import Shelf, is_own
-from seqjax.runs.config_file import load_config
-from seqjax.runs.tree import OWN
 
-ENDED = ("finished", "diverged")
+if TYPE_CHECKING:
+    from seqjax.config import RunConfig
+
+ENDED = ("finished", "diverged", "imported")
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 
@@ -44,6 +47,8 @@ def open_run(folder: Path, config: RunConfig) -> None:
     Raises:
         UserError: the folder holds a run of another config (with the first different key), or is not a folder.
     """
+    from seqjax.config import to_dict
+
     with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
@@ -60,6 +65,9 @@ def open_run(folder: Path, config: RunConfig) -> None:
 
 def own_code_of(config: RunConfig) -> list[tuple[Shelf[Any], str]]:
     """The user's own code that a run needs: its kind and its name."""
+    from seqjax.config import task_name
+    from seqjax.runs.tree import OWN
+
     names = {"task.name": task_name(config), "model.family": config.model.family}
     return [(shelf, names[key]) for key, shelf in OWN.items() if is_own(names[key])]
 
@@ -91,6 +99,9 @@ def holds_records(folder: Path) -> bool:
 
 def read_config(folder: Path) -> RunConfig:
     """The config saved with a run. It runs no code."""
+    from seqjax.runs.config_file import load_config
+    from seqjax.runs.tree import OWN
+
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder (it has no config.json)")
@@ -145,6 +156,8 @@ def check_data(folder: Path, digests: Mapping[str, str]) -> None:
 
 def _compare(there: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
     """Raise UserError if two configs, as trees of JSON, differ."""
+    from seqjax.config import canonical, dotted
+
     there, here = canonical(there), canonical(here)
     if there == here:
         return
@@ -195,6 +208,21 @@ def is_locked(folder: Path) -> bool:
         if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, *disk.NO_LOCKS):
             raise
     return False
+
+
+def read_facts(run_folder: Path) -> tuple[str, int]:
+    """The family and the number of steps of a run, without its config's classes.
+
+    Raises:
+        UserError: config.json is damaged.
+    """
+    path = run_folder / "config.json"
+    saved = disk.read_json(path)
+    model, train = (saved.get(name) if isinstance(saved.get(name), dict) else {} for name in ("model", "train"))
+    family, steps = model.get("family"), train.get("steps")
+    if not isinstance(family, str) or not is_count(steps):
+        raise disk.damaged(path, "it has no family, or no number of steps")
+    return family, steps
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:

@@ -8,12 +8,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seqjax.config import Config, RunConfig
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.runs.folder import is_count, is_number, lock, read_config, read_result, steps_of
+
+if TYPE_CHECKING:
+    from seqjax.config import RunConfig
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -90,6 +92,8 @@ def _saved_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _last_evaluation(config: RunConfig, result: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
     """The line of the evaluation at the last step; [] if the result was measured on other windows."""
+    from seqjax.config import Config
+
     if result["status"] != "finished" or step != result["steps"]:
         return []
     final, best = result.get("validation") or {}, result.get("best") or {}

@@ -17,21 +17,26 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqjax import runs
-from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.runs import read_plan
-from seqjax.sweeps.grid import Planned, Sweep
 
-STATES = ("finished", "diverged", "running", "stopped", "planned", "failed", "damaged")
+if TYPE_CHECKING:
+    from seqjax.config import Config
+    from seqjax.sweeps.grid import Planned, Sweep
+
+RUN_ID = re.compile(r".+-[0-9a-f]{10}")
+
+STATES = ("finished", "diverged", "imported", "running", "stopped", "planned", "failed", "damaged")
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class State:
 
     Attributes:
         run_id: name of the folder; label: readable name.
-        name: ``finished`` and ``diverged`` have ended; ``running`` is locked by a process; ``stopped`` has begun and
-            can be resumed; ``planned`` has not begun; ``failed`` was given up after its process died several times,
-            until the sweep is started again; ``damaged`` has a file that cannot be read.
+        name: ``finished``, ``diverged``, ``imported`` have ended; ``running`` is locked by a process; ``stopped`` has
+            begun and can be resumed; ``planned`` has not begun; ``failed`` was given up after its process died several
+            times, until the sweep is started again; ``damaged`` has a file that cannot be read.
         step, steps: steps taken, and in total.
         failures: number of times its process died; reason: of the last death.
     """
@@ -94,6 +99,8 @@ def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> Non
 
 def _kind(config: Config, sweep: Sweep) -> str:
     """A text for the config of a run, without the rates and seeds that a search adds."""
+    from seqjax.config import to_dict
+
     values = to_dict(config)
     if sweep.search is not None:
         values["optimizer"].pop("learning_rate")
@@ -141,10 +148,17 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def _identity(path: Path) -> str:
-    """The run id of a folder; its path if a file in it is damaged, so that it is no copy of another."""
+    """The run id of a folder, as it was recorded when it began; its path if a file in it is damaged, so that it is no
+    copy of another."""
     try:
         read_plan(path)
-        runs.read_result(path)
+        result, data = runs.read_result(path), path / "data.json"
+        runs.read_facts(path)
+        recorded = (result or {}).get("run_id") or (disk.read_json(data).get("run_id") if data.is_file() else None)
+        if recorded or (RUN_ID.fullmatch(path.name) and not has_begun(path)):
+            return str(recorded or path.name)
+        from seqjax.config import run_id
+
         return run_id(runs.read_config(path))
     except UserError:
         return str(path)
@@ -152,6 +166,8 @@ def _identity(path: Path) -> str:
 
 def folders_by_id(place: Path) -> dict[str, Path]:
     """Run id -> folder, which may have another name. If config.json is damaged, the id is the name of the folder."""
+    from seqjax.config import run_id
+
     found = {}
     for path in run_folders(place):
         try:
@@ -191,7 +207,7 @@ def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | Non
 
 def state(run_folder: Path) -> State:
     """The state of a run."""
-    config = runs.read_config(run_folder)
+    _, steps = runs.read_facts(run_folder)
     label = read_plan(run_folder).get("label", run_folder.name)
     failures = read_failures(run_folder)
     reason = failures[-1]["reason"] if failures else ""
@@ -205,7 +221,7 @@ def state(run_folder: Path) -> State:
         name = "failed"
     else:
         name = "stopped" if has_begun(run_folder) else "planned"
-    return State(run_folder.name, label, name, step, config.train.steps, len(failures), reason)
+    return State(run_folder.name, label, name, step, steps, len(failures), reason)
 
 
 def state_to_show(run_folder: Path) -> State:

@@ -12,7 +12,7 @@ from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.host.wording import duration, si
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.printed import aligned
+from seqjax.sweeps.lines import aligned
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def overview(folder: Path) -> Overview:
         state = folders.state_to_show(run_folder)
         counts[state.name] += 1
         if state.name == "finished" and (loss := _loss(run_folder)) is not None:
-            family = runs.read_config(run_folder).model.family
+            family, _ = runs.read_facts(run_folder)
             best[family] = min(loss, best.get(family, loss))
         elif state.name == "running" and (pace := _pace(run_folder)) is not None:
             rates.append(pace[0])
@@ -76,7 +76,9 @@ def describe(found: Sequence[Overview]) -> str:
     """A line for each sweep."""
     rows = [("sweep", "runs", "done", "running", "other", "best loss", "rate", "left")]
     for one in found:
-        others = [f"{one.counts[name]} {name}" for name in folders.STATES[3:] + ("diverged",) if one.counts[name]]
+        others = [
+            f"{one.counts[name]} {name}" for name in folders.STATES[4:] + ("diverged", "imported") if one.counts[name]
+        ]
         rows.append(
             (
                 one.name,

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from seqjax.config import Config
 from seqjax.host.wording import duration, si
 from seqjax.models.accounting import count_parameters
 from seqjax.runs.targets import non_embedding_parameters, training_flops_per_token, vocabulary_size
 from seqjax.sweeps.axes import short
-from seqjax.sweeps.folder import STATES, State
 from seqjax.sweeps.grid import Planned, Sweep
+from seqjax.sweeps.lines import aligned
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, makespan
 from seqjax.sweeps.search import Curve, Trial
 from seqjax.sweeps.speed import Speeds
-
-
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table: the first ``left`` columns left-aligned, the others right-aligned; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        padded = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
 
 
 def tokens_of(run: Planned) -> int:
@@ -166,26 +153,3 @@ def _loss(trial: Trial) -> str:
     if trial.loss is None:
         return "open"
     return f"{trial.loss:.4f}" if math.isfinite(trial.loss) else "diverged"
-
-
-def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = None) -> str:
-    """Counts, then a line for every run that is not finished and has begun, is queued, or has failed.
-
-    Args:
-        queued: run id -> id and state of its Slurm job.
-    """
-    queued = queued or {}
-    counts = Counter(state.name for state in states)
-    lines = [f"{len(states)} runs: " + ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])]
-    for state in sorted(states, key=lambda state: STATES.index(state.name)):
-        job = queued.get(state.run_id)
-        if state.name in ("finished", "planned") and job is None:
-            continue
-        place = f"  [Slurm {job}]" if job else ""
-        lines.append(f"  {state.name:<9} {state.run_id}  step {state.step:,} of {state.steps:,}  {state.label}{place}")
-        if state.name == "damaged":
-            lines.append(f"            {state.reason}")
-        elif state.reason and state.name != "diverged":
-            times = "once" if state.failures == 1 else f"{state.failures} times"
-            lines.append(f"            died {times}, last: {state.reason}")
-    return "\n".join(lines)

@@ -9,7 +9,7 @@ import pandas as pd
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.wording import si
 from seqjax.laws.points import SHORT, at_best_rates, select
-from seqjax.sweeps.printed import aligned
+from seqjax.sweeps.lines import aligned
 
 COUNTED = ("params_", "tokens", "unique_tokens", "flops_")  # beginnings of columns that are shown as 12.3 k
 LOSSES = ("loss", "loss_se", "best_loss", "train_loss", "bits_per_byte")

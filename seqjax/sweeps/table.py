@@ -28,13 +28,13 @@ from seqjax.host.wording import si
 from seqjax.laws.table_file import read_cells, read_file, typed
 from seqjax.runs.tree import OWN
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.printed import aligned
+from seqjax.sweeps.lines import aligned
 
 COLUMNS = {
     "run_id": "name of the run folder",
     "sweep": "name of the folder above it",
     "label": "readable name in its sweep",
-    "status": "finished, diverged, running, stopped, planned, failed or damaged",
+    "status": "finished, diverged, imported, running, stopped, planned, failed or damaged",
     "loss": "final held-out loss, nats per token (of other tasks than text: in the unit of the task)",
     "loss_se": "its standard error",
     "bits_per_byte": "the same loss in bits per byte of text",
@@ -76,6 +76,9 @@ COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_em
           "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
+
+FIRST_OUT = ("flops_exact", "bits_per_byte", "loss_se", "train.seed")
+"""Columns of `SHOWN` that are left out where they do not fit, the first one first."""
 
 OF_TASKS = ("task.", "train.", "data.", "encoder.", "data_sha256")  # prefixes of columns of other tasks than text
 PLACES = {
@@ -220,7 +223,7 @@ def gather(places: Iterable[Path]) -> pd.DataFrame:
     dropped: list[int] = []
     for (_, name), rows in table.groupby(["sweep", "run_id"], dropna=False, sort=False):
         if len(rows) > 1:
-            ended = rows[rows["status"].isin(["finished", "diverged"])]
+            ended = rows[rows["status"].isin(runs.ENDED)]
             folders.refuse_two_outcomes(name, {
                 origin[i]: (status, None if pd.isna(loss) else float(loss))
                 for i, status, loss in zip(ended.index, ended["status"], ended["loss"], strict=True)
@@ -301,30 +304,38 @@ def _other_columns(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def render(table: pd.DataFrame, form: str) -> bytes:
-    """The table as ``csv``, ``parquet`` or aligned text (``table``: the columns in `SHOWN`).
+    """The table as ``csv`` or ``parquet``.
 
     Raises:
         UserError: parquet without pyarrow.
     """
     if form == "csv":
         return table.to_csv(index=False).encode()
-    if form == "parquet":
-        buffer = io.BytesIO()
-        need("pyarrow", "--format parquet")
-        table.to_parquet(buffer, index=False)
-        return buffer.getvalue()
-    return (as_text(table.to_dict("records")) + "\n").encode()
+    buffer = io.BytesIO()
+    need("pyarrow", "--format parquet")
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
 
 
-def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Aligned text, sorted by family, size, tokens and loss."""
+def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows by family, size, tokens and loss."""
     numbers = ("params_non_embedding", "tokens", "loss")
-    order = sorted(rows, key=lambda row: (str(row["model.family"]), *(_number(row[name]) for name in numbers)))
+    return sorted(rows, key=lambda row: (str(row["model.family"]), *(_number(row[name]) for name in numbers)))
+
+
+def as_text(rows: Sequence[Mapping[str, Any]], width: float) -> tuple[str, list[str]]:
+    """Aligned text of the columns `SHOWN`; and the headings of those of `FIRST_OUT` that are left out to fit."""
     is_text = all(pd.isna(row.get("task.name")) for row in rows)
     loss = "nats/token" if is_text else "loss"
     heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")
-    body = [tuple(_cell(name, row[name]) for name in SHOWN) for row in order]
-    return aligned([heading, *body], left=2)
+    names = dict(zip(SHOWN, heading, strict=True))
+    for count in range(len(FIRST_OUT) + 1):
+        shown = [name for name in SHOWN if name not in FIRST_OUT[:count]]
+        body = [[_cell(name, row[name]) for name in shown] for row in rows]
+        text = aligned([[names[name] for name in shown], *body], left=2)
+        if max(map(len, text.split("\n"))) <= width:
+            break
+    return text, [names[name] for name in FIRST_OUT[:count]]
 
 
 def _number(value: Any) -> float:

@@ -101,6 +101,7 @@ class Task(NamedTuple):
         flops: FLOPs of one unit, see `seqjax.models.accounting`; None: not counted.
         digests: name -> sha256 of the data. A run can resume only on the same data.
         notes: lines about the data, printed at the start.
+        keep: writes into the run folder what samples need besides parameters.
     """
 
     objective: Objective
@@ -120,6 +121,7 @@ class Task(NamedTuple):
     flops: dict[str, float] | None = None
     digests: Mapping[str, str] = MappingProxyType({})
     notes: tuple[str, ...] = ()
+    keep: Callable[[Path], None] = lambda folder: None
 
 
 NOWHERE = Where()

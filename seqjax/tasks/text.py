@@ -32,6 +32,7 @@ from seqjax.data import (
     stream_batch,
     window_batch,
 )
+from seqjax.data.kept import keep_tokenizer, kept_tokenizer
 from seqjax.data.sources import Absent
 from seqjax.errors import UserError
 from seqjax.host import disk
@@ -68,7 +69,8 @@ class Text:
 
 
 def load(config: Config, where: Where = NOWHERE) -> Text:
-    """Corpus and tokenizer of a config. The tokenizer is trained once and kept in the cache.
+    """Corpus and tokenizer of a config. The tokenizer is the one in the run folder; without it, it is trained once and
+    kept in the cache.
 
     Raises:
         UserError: the corpus is absent, or cannot be read.
@@ -83,7 +85,8 @@ def load(config: Config, where: Where = NOWHERE) -> Text:
             f"{where.folder}: the text of this run, {config.data.corpus} (sha256 {sha256[:12]}...), is not there, seen "
             f"from {Path.cwd()}: name it with --corpus PATH"
         ) from None
-    tokenizer = load_tokenizer(config.data.tokenizer, found, cache_folder())
+    tokenizer = None if where.folder is None else kept_tokenizer(where.folder)
+    tokenizer = tokenizer or load_tokenizer(config.data.tokenizer, found, cache_folder())
     return Text(found, tokenizer, cache_folder(), where.progress)
 
 
@@ -126,6 +129,7 @@ def make_task(config: Config, text: Text) -> Task:
         available=len(train.tokens),
         digests={"corpus_sha256": text.corpus.sha256, "tokenizer_sha256": text.tokenizer.sha256},
         notes=tuple(text.corpus.notes),
+        keep=partial(keep_tokenizer, tokenizer=text.tokenizer),
     )
 
 

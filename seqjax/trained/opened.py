@@ -20,6 +20,7 @@ from jax.sharding import SingleDeviceSharding
 
 from seqjax import runs
 from seqjax.config import Config, RunConfig, task_name
+from seqjax.data.kept import kept_tokenizer
 from seqjax.errors import UserError, utf8
 from seqjax.host.numerics import pinned
 from seqjax.models.generation import generate
@@ -30,6 +31,7 @@ from seqjax.tasks.text_evaluation import Evaluation, evaluate
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.hardware import present_devices
 from seqjax.training.optimizer import make_optimizer
+from seqjax.training.start import read_start
 from seqjax.training.state import init_state
 
 Tree = Any
@@ -82,11 +84,15 @@ class OpenRun:
             runs.check_data(self.folder, digests)
         return found
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer of a run on text."""
+        """The tokenizer of a run on text: the one in the run folder, so that the text need not be there."""
         self._of_text()
-        return self.data.tokenizer
+        kept = kept_tokenizer(self.folder) if self._corpus is None and "data" not in vars(self) else None
+        if kept is None:
+            return self.data.tokenizer
+        runs.check_data(self.folder, {"tokenizer_sha256": kept.sha256})
+        return kept
 
     @cached_property
     def objective(self) -> Objective:
@@ -129,7 +135,8 @@ class OpenRun:
         """The parameters before the first step."""
         train = self.config.train
         make = jax.jit(lambda seed, scale: _state(self.config, self.objective, seed, scale).params)
-        return make(np.int32(train.seed), np.float32(train.init_scale))
+        drawn = make(np.int32(train.seed), np.float32(train.init_scale))
+        return drawn if train.start is None else read_start(self.folder, self.config, drawn)
 
     @pinned()
     def token_losses(self, tokens_BxT1: np.ndarray) -> np.ndarray:
@@ -225,6 +232,9 @@ def _restored(
         restored = checkpoints.restore(like, say, checkpoints.best() if which == "best" else None)
     if restored is None:
         result = runs.read_result(folder)
+        if result is not None and result["status"] == "imported":
+            params = jax.eval_shape(partial(_state, config, objective), np.int32(0), np.float32(1)).params
+            return 0, jax.tree.map(jnp.asarray, read_start(folder, config, params))
         if result is None:
             raise UserError(f"{folder}: has no checkpoint yet; train it: seqjax train {folder}")
         raise UserError(f"{folder}: has no checkpoint; the run has {result['status']} at step {result['steps']}")

@@ -22,6 +22,7 @@ from seqjax.tasks.task import Found
 from seqjax.training.lanes import make_bundle
 from seqjax.training.processes import from_first, peers, to_host
 from seqjax.training.record import Run
+from seqjax.training.start import read_start
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any
@@ -76,11 +77,22 @@ class Bundle:
 
     def enter(self, step: int, state: TrainState) -> TrainState:
         """The state, with the runs whose last checkpoint is of this step in their lanes, evaluated if that is due."""
+        if step == 0:
+            state = self._started(state)
         for lane, run in enumerate(self.members):
             if run.saved is not None and run.start == step:
                 state = _place(state, run.saved, lane)
                 run.saved = None
         self._catch_up(step, state)
+        return state
+
+    def _started(self, state: TrainState) -> TrainState:
+        """Fresh states with the parameters that runs start from, see `seqjax.training.start`."""
+        for lane, run in enumerate(self.members):
+            if run.result is None and run.config.train.start is not None:
+                fresh = jax.tree.map(lambda x, lane=lane: x[lane], state)
+                params = read_start(run.folder, run.config, fresh.params)
+                state = _place(state, fresh.replace(params=params), lane)
         return state
 
     def reached(self, step: int, count: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:

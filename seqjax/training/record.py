@@ -49,6 +49,7 @@ class Run:
     def __init__(self, config: RunConfig, folder: Path, task: Task, progress: Progress, lanes: int) -> None:
         self.config, self.folder, self.task, self.progress = config, folder, task, progress
         runs.bind_data(folder, task.digests, run_id(config))
+        task.keep(folder)
         self.rates = learning_rates(config.optimizer, config.train.steps)
         self.pins = tuple(peers().first(pins_of(folder)))
         self.checkpoints = Checkpoints(folder, pinned=self.pins)

@@ -8,6 +8,7 @@ import netrc
 import os
 import queue
 import secrets
+import shlex
 import sys
 import threading
 import time
@@ -222,6 +223,14 @@ def open_mirror(
         yield mirror
     finally:
         mirror.finish({})
+        if mode == "offline" and mirror.works():
+            say(f"wandb is offline; to upload this run: {sync_command(folder)}")
+
+
+def sync_command(folder: Path) -> str:
+    """The command that uploads what wandb has kept of a run while offline."""
+    place = folder if os.access(folder, os.W_OK) else Path.cwd()
+    return f"wandb sync {shlex.quote(str(place))}/wandb/offline-run-*"
 
 
 def _token(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -38,11 +39,30 @@ def moved(
 COMMANDS = (("eval",), ("sample", "--tokens", 3), ("inspect", "--text", "Bene tore"), ("train",))
 
 
+@pytest.mark.parametrize("words", COMMANDS[1:3], ids=lambda words: words[0])
+def test_the_folder_alone_is_enough_on_another_machine(
+    words: tuple[Any, ...], moved: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (command, *rest), (run, text) = words, moved
+    elsewhere = run.parent / "another machine"
+    shutil.move(run, elsewhere / "copy")
+    text.unlink()
+    monkeypatch.setenv("SEQJAX_CACHE", str(elsewhere / "cache"))
+    monkeypatch.chdir(elsewhere)
+    assert call(command, "copy", *rest) == 0
+    capsys.readouterr()
+    kept = json.loads(Path("copy/tokenizer.json").read_text())
+    Path("copy/tokenizer.json").write_text(json.dumps(kept | {"tokens": kept["tokens"][::-1]}))
+    assert call(command, "copy", *rest) == 2
+    assert "tokenizer.json" in (said := capsys.readouterr().err) and "made again from the text" in said
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_it_says_so_and_goes_on_where_the_text_is(
     words: tuple[Any, ...], moved: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (command, *rest), (run, text) = words, moved
+    (run / "tokenizer.json").unlink()  # as in runs of earlier versions
     if command == "train":
         (run / "result.json").unlink()
     assert call(command, run, *rest) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
     rows = told(capsys, "runs", place, "--best", "--sort", "loss", "--columns", "family,loss,optimizer.learning_rate")
     assert rows == [["family", "loss", "learning_rate"], ["gru", "3.0000", "0.01"], ["lstm", "3.1000", "0.003"]]
     rows = told(capsys, "runs", place, "--where", 'family == "lstm"', "--sort", "optimizer.learning_rate")
-    assert [row[-3] for row in rows[1:]] == ["3.3000", "3.1000", "3.2000"]
+    assert [row[8] for row in rows[1:]] == ["3.3000", "3.1000", "3.2000"]
     assert told(capsys, "runs", place / "a", "--columns", "loss", "--format", "csv")[0] == ["loss"]
     for words, said in (
         (["--sort", "los"], "--sort los: there is no such column; did you mean 'loss'?"),
@@ -60,3 +62,12 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
     ):
         assert main(["runs", str(place), *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_states_are_told_without_jax(place: Path) -> None:
+    for words in (["status", str(place)], ["status", str(place / "a")]):
+        program = (
+            f"import sys; from seqjax.cli import main; code = main({words}); sys.exit(code or 'jax' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert "3" in done.stdout

@@ -260,11 +260,15 @@ def test_runs_prints_the_table_by_family_size_and_loss(
     put(tmp_path / "s", make_config("gru"))
     assert call("runs", tmp_path / "s") == 0
     heading, *lines = capsys.readouterr().out.splitlines()
-    assert heading.split() == "run status N tokens FLOP rate seed nats/token ± bits/byte".split()
-    assert [line.split()[-3] for line in lines] == ["-", "2.2500", "3.5000", "9.0000", "1.0000"]
+    assert heading.split() == "run status N tokens rate seed nats/token ±".split()
+    assert [line.split()[-2] for line in lines] == ["-", "2.2500", "3.5000", "9.0000", "1.0000"]
     assert lines[0].split()[1] == "planned"
-    assert "65.5 k" in lines[-1] and "1 M" in lines[-1] and "10 Z" in lines[-1]
-    assert len({len(line) for line in lines}) == 1
+    assert "65.5 k" in lines[-1] and "1 M" in lines[-1]
+    assert len({len(line) for line in lines}) == 1 and len(lines[0]) <= 80
+    assert call("runs", tmp_path / "s", "--output", tmp_path / "table.txt", "--format", "table") == 0
+    heading, *lines = (tmp_path / "table.txt").read_text().splitlines()  # a file has room
+    assert heading.split() == "run status N tokens FLOP rate seed nats/token ± bits/byte".split()
+    assert "10 Z" in lines[-1]
 
 
 def test_runs_writes_what_it_is_told_to(

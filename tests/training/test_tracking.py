@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_run import put
 
 from seqjax import runs
+from seqjax.cli import main
 from seqjax.errors import UserError
 from seqjax.training import tracking
 from seqjax.training.loop import train
@@ -276,3 +278,20 @@ def test_the_real_wandb_offline(make_config: Any, tmp_path: Path) -> None:
     train(make_config("window"), tmp_path / "run", devices=1, wandb_mode="offline", quiet=True)
     assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
     assert "wandb stopped" not in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_sweep_is_replayed_run_by_run_and_says_how_to_upload(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, lines in ((0, 2), (1, 3), (2, 0)):
+        folder = put(tmp_path / "first", make_config("window", **{"train.seed": seed}), 3.0)
+        for step in range(lines):
+            runs.append_metrics(folder, {"step": step, "tokens": step, "loss": 3.0})
+    mirror = fake_wandb(monkeypatch)
+    assert main(["export-wandb", str(tmp_path / "first"), "--wandb", "offline"]) == 0
+    assert len(mirror.lines) == 5 and mirror.finished == 2
+    said = capsys.readouterr()
+    assert "left out: 1 run(s) that have not begun" in said.err and said.out.count("lines of") == 2
+    uploads = [line.strip() for line in said.out.splitlines() if line.strip().startswith("wandb sync")]
+    assert len(uploads) == 2 and all(line.endswith("/wandb/offline-run-*") for line in uploads)
+    assert main(["export-wandb", str(folder.parent / folder.name), "--wandb", "disabled"]) == 2

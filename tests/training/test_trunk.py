@@ -142,7 +142,7 @@ def test_an_earlier_checkpoint_of_the_trunk_serves_too(pair: Any) -> None:
     short, folder, scratch = pair
     there = trunk_of(folder) / "checkpoints"
     shutil.rmtree(there / str(BEGINS))
-    shutil.copytree(there / str(EARLIER), there / "13")  # after the decay has begun: it does not serve
+    shutil.copytree(there / str(EARLIER), there / "14")  # after the decay has begun: it does not serve
     assert train(short, folder, devices=1, quiet=True)["taken_over"]["step"] == EARLIER
     assert_same_run(short, folder, scratch)
 

@@ -1,0 +1,84 @@
+"""The page that watches runs, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_run import put
+
+from seqjax import runs
+from seqjax.cli import main
+from seqjax.sweeps.serving import Server
+
+
+@pytest.fixture
+def server(make_config: Any, tmp_path: Path) -> Iterator[Server]:
+    sweep = tmp_path / "runs" / "first"
+    for rate in (1e-3, 1e-2):
+        config = make_config("lstm", **{"optimizer.learning_rate": rate})
+        runs.append_metrics(put(sweep, config, 2.0 + rate), {"step": 5, "tokens": 640, "loss": 3.0})
+    runs.open_run(sweep / "<b>going", make_config("gru"))
+    (sweep / "<b>going" / "result.json").write_text('{"status": ')
+    with Server(tmp_path / "runs", 0) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def get(server: Server, path: str, token: str | None = None, **how: Any) -> tuple[int, str, Any]:
+    token = server.token if token is None else token
+    port = server.server_address[1]
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}{'&' if '?' in path else '?'}token={token}", **how)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+            return answer.status, answer.read().decode(), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), error.headers
+
+
+def test_runs_come_whole_and_then_what_has_changed(server: Server) -> None:
+    status, text, _ = get(server, "/runs")
+    found = json.loads(text)
+    assert status == 200 and len(found["runs"]) == 3
+    states = {run["name"]: run for run in found["runs"]}
+    damaged = states.pop("first/<b>going")
+    assert damaged["state"] == "damaged" and "result.json" in damaged["reason"]
+    assert {run["loss"] for run in states.values()} == {2.001, 2.01}
+    (model,) = {run["model"] for run in states.values()}  # one curve of learning rates
+    assert model and all(run["training"] == [[640, 3.0]] and run["parameters"] == 1024 for run in states.values())
+    assert found["kinds"]["lstm"]["label"] == "LSTM"
+    again = json.loads(get(server, f"/runs?since={found['version']}")[1])
+    assert again["runs"] == [] and len(again["names"]) == 3
+    folder = server.watched.place / next(iter(states))
+    runs.append_metrics(folder, {"step": 10, "tokens": 1280, "validation_loss": 2.5})
+    (changed,) = json.loads(get(server, f"/runs?since={found['version']}")[1])["runs"]
+    assert changed["validation"] == [[1280, 2.5]]
+
+
+def test_it_is_only_for_its_address_and_read_only(server: Server) -> None:
+    status, page, headers = get(server, "/")
+    assert status == 200 and "Learning curves" in page and "NONCE" not in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+    assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["Referrer-Policy"] == "no-referrer"
+    assert server.server_address[0] == "127.0.0.1"
+    for path in ("/", "/runs"):
+        assert get(server, path, token="another")[0] == 403
+        assert get(server, path, token="")[0] == 403
+        assert get(server, path, headers={"Host": "example.org"})[0] == 403
+        assert get(server, path, data=b"x")[0] == 501
+    assert get(server, "/runs/../config.json")[0] == 404
+    assert get(server, "/", headers={"Host": "localhost:9999"})[0] == 200  # the other end of an ssh tunnel
+
+
+def test_a_port_that_is_taken_and_no_folder_are_told(server: Server, tmp_path: Path, capsys: Any) -> None:
+    assert main(["watch", str(tmp_path), "--port", str(server.server_address[1])]) == 2
+    assert "--port" in capsys.readouterr().err
+    assert main(["watch", str(tmp_path / "nowhere")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
