@@ -7,6 +7,7 @@ COMMANDS = {
     "status": ("status", "the states of the runs of a sweep: finished, running, stopped, failed"),
     "runs": ("runs", "one table of all runs in sweep folders"),
     "fit": ("fit", "fit a scaling law to a table of runs, yours or a published one"),
+    "report": ("report", "one HTML page of a fit: result, figure, residuals, doubts, checklist, rows"),
     "predict": ("predict", "the loss that a fitted law predicts, with its interval"),
     "optimal": ("optimal", "the best split of compute between parameters and tokens, by a fitted law"),
     "frontier": ("frontier", "the best size for each compute: IsoFLOP minima, or the envelope of training curves"),

@@ -24,7 +24,7 @@ Residuals = Callable[[jax.Array, Any], jax.Array]
 """``residuals(theta_P, shared) -> r_n``, twice differentiable."""
 
 ROUND = 8  # iterations between two checks for converged copies
-CHUNK = 64  # copies computed at once: one compiled program, whose arrays stay in a core's cache
+CHUNK = 32  # copies computed at once: one compiled program, little waste where few copies are left
 REST = 1e-13  # a copy has converged if the next step would lower its value by less than this share
 STUCK = 1e14  # or if the damping exceeds this: no step lowers it
 FIRST_DAMPING, EASED = 1e-2, 8.0  # at the start, and the divisor of an accepted step
@@ -130,11 +130,17 @@ def _compiled(residuals: Residuals) -> Callable:
     def look(theta: jax.Array, free: jax.Array, fitted: _Fitted, common: Any) -> tuple[jax.Array, ...]:
         """F, its gradient and H (fixed entries of theta removed), and the diagonal of M."""
         (shared, delta), (weights, noise) = common, fitted
-        r, jacobian = residuals(theta, shared) - noise, jax.jacfwd(residuals)(theta, shared)
+        r = residuals(theta, shared) - noise
+        slope = weights * jnp.clip(r, -delta, delta)
+
+        def pulled(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+            """r, and J^T slope with the slope of here: their derivatives are J and what bends of H."""
+            r, back = jax.vjp(lambda t: residuals(t, shared), theta)
+            return r, back(slope)[0]
+
+        jacobian, bends = jax.jacfwd(pulled)(theta)
         within = jnp.abs(r) <= delta
         value = jnp.sum(weights * jnp.where(within, r * r / 2, delta * (jnp.abs(r) - delta / 2)))
-        slope = weights * jnp.clip(r, -delta, delta)
-        bends = jax.jacfwd(jax.grad(lambda t: slope @ residuals(t, shared)))(theta)
         hessian = _squared(jacobian, weights * within) + bends
         above = weights * jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(r), 1e-300))
         bound = jnp.sum(above[:, None] * jacobian**2, axis=0)

@@ -106,17 +106,23 @@ def save(made: Figure, path: Path) -> None:
         UserError: another format than png, svg or pdf, or a path that cannot be written.
     """
     check_name(path)
+    drawn = as_bytes(made, path.suffix[1:])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(path, drawn)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def as_bytes(made: Figure, form: str) -> bytes:
+    """The figure as a file of this form: png, svg or pdf."""
     buffer = io.BytesIO()
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with _look():
         made.draw_without_rendering()
         made.set_layout_engine("none")  # a second layout would differ a little
-        made.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        made.savefig(buffer, format=form, dpi=160, metadata=metadata)
+    return buffer.getvalue()
 
 
 def amount(value: float) -> str:
