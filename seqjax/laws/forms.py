@@ -201,6 +201,12 @@ def _chinchilla_outer(theta: jax.Array, logs: Logs) -> jax.Array:
     return _sum_of(e, gamma * _sum_of(a - alpha * logs["params"], b - beta * logs["tokens"]))
 
 
+def _loss_to_loss(theta: jax.Array, logs: Logs) -> jax.Array:
+    e, e_0, k, kappa = theta
+    above = logs["other_loss"] + jnp.log(-jnp.expm1(e_0 - logs["other_loss"]))  # NaN where L_0 is below E_0
+    return _sum_of(e, k + kappa * above)
+
+
 def _over_training(theta: jax.Array, logs: Logs) -> jax.Array:
     e, a, b, eta = theta
     compute = jnp.log(6.0) + logs["params"] + logs["tokens"]
@@ -353,6 +359,20 @@ LAWS = {
             ),
             _data_constrained,
             linear=(("E",), ("A", "B")),
+        ),
+        Law(
+            "loss-to-loss",
+            "L = E + K (L_0 - E_0)^kappa,  L_0 the loss on another validation set or after training on other data",
+            "Brandfonbrener et al. 2024 (arXiv 2411.12925); E and E_0 are better held at those of laws of N and D",
+            ("other_loss",),
+            (
+                FLOOR,
+                Constant("E_0", True, (-3.0, -1.0, 0.0, 0.5)),
+                Constant("K", True, (0.0,)),
+                Constant("kappa", False, (0.7, 1.0, 1.4)),
+            ),
+            _loss_to_loss,
+            linear=(("E",), ("K",)),
         ),
         _offset("offset-n", "params", "N", "a power law with a floor"),
         _offset("offset-d", "tokens", "D", "a power law with a floor"),
