@@ -97,7 +97,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     widest = max(len(line) for label in labels.values() for line in label.split("\n"))
     columns = 2 if widest < HALF and 1 < len(fits) <= MANY else 1
     beside = len(fits) > MANY
-    height = max(6.0, 0.3 * len(fits) + 1.0) if beside else 6.0 + 0.33 * (len(fits) / columns - 1)
+    height = max(6.0, 0.33 * len(fits) + 1.5) if beside else 6.0 + 0.33 * (len(fits) / columns - 1)
     made, axes = figure(
         6.4 + LETTER * widest * beside, height, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]}
     )
