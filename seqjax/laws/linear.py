@@ -35,7 +35,7 @@ def solved(law: Law, points: Points, theta_SxP: np.ndarray) -> np.ndarray:
     y_SxGxn = phi_SxGxn / points.loss
     root = np.ones(len(points)) if points.weight is None else np.sqrt(points.weight)
     with np.errstate(all="ignore"):
-        c_SxG = _nonnegative(y_SxGxn * root, root)
+        c_SxG = nonnegative(y_SxGxn * root, root)
         moves_SxG = np.log(np.maximum(c_SxG, LEAST / y_SxGxn.mean(axis=2))) / power_SxG
     found = theta_SxP.copy()
     for g, group in enumerate(places):
@@ -62,7 +62,7 @@ def _terms(law: Law, points: Points, theta_SxP: np.ndarray, places: list[list[in
         return np.exp(alone), (twice - alone).mean(axis=2)
 
 
-def _nonnegative(y_SxGxn: np.ndarray, target_n: np.ndarray) -> np.ndarray:
+def nonnegative(y_SxGxn: np.ndarray, target_n: np.ndarray) -> np.ndarray:
     """argmin over c >= 0 of |c y - target|^2, [S, G]: the best of the solutions over all sets of terms."""
     count, terms, _ = y_SxGxn.shape
     best, found = np.full(count, np.inf), np.zeros((count, terms))
