@@ -16,7 +16,16 @@ from seqjax.host.guard import guarded
 from seqjax.host.memory import keep_freed_memory
 from seqjax.host.numerics import pinned
 
-ON_PROCESSOR = ("fit", "predict", "optimal", "frontier", "compare", "crossing", "show")  # never on an accelerator
+ON_PROCESSOR = (
+    "fit",
+    "report",
+    "predict",
+    "optimal",
+    "frontier",
+    "compare",
+    "crossing",
+    "show",
+)  # never on an accelerator
 DESCRIPTION = "How the loss of RNNs, LSTMs, GRUs and Transformers falls with parameters, tokens, compute and context."
 
 

@@ -9,8 +9,11 @@ COMMANDS = {
     "watch": ("watch", "live curves of all runs of a folder, as a page on this machine"),
     "runs": ("runs", "one table of all runs in sweep folders"),
     "fit": ("fit", "fit a scaling law to a table of runs, yours or a published one"),
+    "report": ("report", "one HTML page of a fit: result, figure, residuals, doubts, checklist, rows"),
     "predict": ("predict", "the loss that a fitted law predicts, with its interval"),
+    "forecast": ("forecast", "the loss at the end of a run from its beginning, under any schedule, with its interval"),
     "optimal": ("optimal", "the best split of compute between parameters and tokens, by a fitted law"),
+    "optima": ("optima", "the best learning rate or batch as a law of parameters and tokens"),
     "frontier": ("frontier", "the best size for each compute: IsoFLOP minima, or the envelope of training curves"),
     "compare": (
         "compare",

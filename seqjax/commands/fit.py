@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
         seqjax fit --laws
         """,
     )
-    parser.add_argument("--law", metavar="LAW", help="--laws lists them; or FILE.py:LAW [one that the table can bear]")
+    fitting.add_law(parser)
     parser.add_argument("--laws", action="store_true", help="list the laws")
     tables.add_options(parser)
     fitting.add_options(parser)
@@ -49,7 +49,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         print("\n".join(f"{law.name:<{width}}  {law.equation}\n{'':<{width}}  {law.source}" for law in LAWS.values()))
         return 0
     tables.check(options)
-    law = fitting.law_of(options) if options.law else None
     if options.json is not None:
         from seqjax.host.disk import check_place
 
@@ -58,27 +57,18 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         from seqjax.plots.fits import check_name
 
         check_name(options.plot)
-    from seqjax.laws.choosing import law_for, refused_if_impossible
     from seqjax.laws.files import write_fits
-    from seqjax.laws.fits import fit
     from seqjax.laws.summary import checklist, describe
 
     fits = {}
-    tables.apart_by_family(options)
-    groups = tables.points_by_group(options, law.variables if law else ())
-    if law is None:
-        law, why = law_for([*groups.values()])
-        print(f"law: {law.name}, {law.equation}" + f" ({why})" * bool(why), file=sys.stderr)
-        law = fitting.law_of(options, law)
-    for group, points in groups.items():
-        with tables.apart(options, group), refused_if_impossible(points, law):
-            fits[group] = found = fit(points, law, seed=options.seed, **fitting.how(options))
-            if group:
-                print(f"== {options.by} {group}")
-            print(fitted(describe(found), sys.stdout))
-            if options.checklist:
-                print(f"\n{checklist(found)}")
-            print(flush=True)
+    for group, found in fitting.each(options):
+        fits[group] = found
+        if group:
+            print(f"== {options.by} {group}")
+        print(fitted(describe(found), sys.stdout))
+        if options.checklist:
+            print(f"\n{checklist(found)}")
+        print(flush=True)
     if not fits:
         return tables.exit_code(options)
     if options.json:

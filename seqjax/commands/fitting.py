@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+from seqjax.commands import tables
 from seqjax.config.plain import number
 
 
@@ -21,6 +24,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--fix", **held, help="hold a constant at a value: E=1.9")
     how.add_argument("--tie", **held, help="hold a constant at another one: beta=alpha")
     how.add_argument("--bound", **held, help="hold a constant between ends: alpha=0:1, E=1.5: or E=:2")
+
+
+def add_law(parser: argparse.ArgumentParser) -> None:
+    """Add ``--law``."""
+    parser.add_argument("--law", metavar="LAW", help="--laws lists them; or FILE.py:LAW [one that the table can bear]")
+
+
+def each(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """Fit the law to each group of points: (group, fit). A group that cannot be fitted is told, and left out.
+
+    Raises:
+        UserError: the only group cannot be fitted.
+    """
+    law = law_of(options) if options.law else None
+    from seqjax.laws.choosing import law_for, refused_if_impossible
+    from seqjax.laws.fits import fit
+
+    tables.apart_by_family(options)
+    groups = tables.points_by_group(options, law.variables if law else ())
+    if law is None:
+        law, why = law_for([*groups.values()])
+        print(f"law: {law.name}, {law.equation}" + f" ({why})" * bool(why), file=sys.stderr)
+        law = law_of(options, law)
+    for group, points in groups.items():
+        with tables.apart(options, group), refused_if_impossible(points, law):
+            yield group, fit(points, law, seed=options.seed, **how(options))
 
 
 def law_of(options: argparse.Namespace, chosen: Any = None) -> Any:

@@ -11,7 +11,7 @@ from seqjax.config.plain import number
 from seqjax.errors import UserError
 from seqjax.host.wording import si
 
-VARIABLES = ("params", "tokens", "flops", "steps", "position", "unique_tokens")
+VARIABLES = ("params", "tokens", "flops", "steps", "position", "unique_tokens", "other_loss")
 
 
 def add_parser(commands: Any) -> None:

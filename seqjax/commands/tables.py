@@ -13,7 +13,7 @@ from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
 
-VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens")
+VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens", "other_loss")
 TOGETHER = "all"  # --by all: no groups
 MOST_NAMED = 4
 
@@ -188,13 +188,13 @@ def _source(places: list[Path]) -> str:
 
 
 def _read_once(options: argparse.Namespace) -> tuple[Any, Any]:
-    """As `_read`; the second time from memory."""
+    """As `read`; the second time from memory."""
     if not hasattr(options, "read"):
-        options.read = _read(options.places)
+        options.read = read(options.places)
     return options.read
 
 
-def _read(places: list[Path]) -> tuple[Any, Any]:
+def read(places: list[Path]) -> tuple[Any, Any]:
     """The run table of sweep folders, or any table in files; and its cells as text."""
     from seqjax.laws.table_file import read_file
     from seqjax.sweeps.table import gather

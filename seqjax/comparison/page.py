@@ -5,7 +5,6 @@ It is made only from the files of :mod:`seqjax.comparison.collect`.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 from collections import Counter
@@ -15,7 +14,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -37,6 +35,7 @@ from seqjax.laws.points import at_best_rates, read_points
 from seqjax.laws.ratios import crossing, frontier
 from seqjax.laws.summary import describe
 from seqjax.plots.fits import draw_fits
+from seqjax.plots.page import inlined, rendered
 from seqjax.plots.style import save
 
 
@@ -114,14 +113,10 @@ def write_report(folder: Path, target: Path, title: str) -> dict[str, list[judgi
         disk.write_json(target / "map.json", {"answer": answer, "maps": as_json(found)})
         disk.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
         context = _context(material, judged, answer, fits, crossings, figures, target)
-        page = _template().render(title=title, **context)
+        template = resources.files("seqjax.comparison").joinpath("templates/comparison.html")
+        page = rendered(template.read_text(encoding="utf-8"), title=title, **context)
         disk.write_atomically(target / "index.html", page)
     return judged
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("seqjax.comparison").joinpath("templates/comparison.html").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
 
 
 def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
@@ -225,7 +220,7 @@ def _context(
                 "alt": caption,
                 "caption": caption,
                 "small": small,
-                "data": _inline(target / f"{name}.svg"),
+                "data": inlined((target / f"{name}.svg").read_bytes()),
             }
             for name, (_, caption, small) in figures.items()
         },
@@ -282,10 +277,6 @@ def _how(m: Material) -> str:
         f"{chains.chains} chains of {chains.windows} windows of the validation split, {chains.stride} tokens apart; "
         f"the first {chains.short} positions are measured on more and shorter windows of the same chains."
     )
-
-
-def _inline(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:

@@ -48,7 +48,8 @@ WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal; above it the cons
 DECADES = 6.0  # of the interval of a positive constant; above it, it is not determined
 AT_BOUND = 1e-3  # share of the width between bounds within which a constant is at one of them
 CHI2 = 3.841  # 95 % point of chi squared with one degree of freedom
-LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U"}
+LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U",
+           "other_loss": "L_0"}  # fmt: skip
 
 
 def diagnosed(fit: Fit) -> Fit:
@@ -270,7 +271,7 @@ def _of_the_data(points: Points, law: Law) -> list[str]:
         found.append(f"points: {clusters} different points for {len(law.constants)} constants; the intervals are rough")
     for name in law.variables:
         values = points.variables[name]
-        if (ratio := values.max() / values.min()) < LEAST_RANGE:
+        if name != "other_loss" and (ratio := values.max() / values.min()) < LEAST_RANGE:
             found.append(f"range: {LETTERS[name]} varies by a factor {ratio:.3g} only")
     for a, b in combinations(law.variables, 2):
         x, y = np.log(points.variables[a]), np.log(points.variables[b])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,8 @@ class Law:
         log_loss: ``(theta_P, logs) -> log L`` [n].
         maps: from theta [..., P] to logarithms of positive constants and values of the others, and back; None: these
             are theta.
+        linear: constants that multiply a term of the loss each, or several together, so that they can be solved exactly
+            (see :mod:`seqjax.laws.linear`).
         holds: what is held of the constants of the law of this name; ``constants`` are the free ones.
     """
 
@@ -79,6 +82,7 @@ class Law:
     constants: tuple[Constant, ...]
     log_loss: Callable[[jax.Array, Logs], jax.Array]
     maps: tuple[Map, Map] | None = None
+    linear: tuple[tuple[str, ...], ...] = ()
     holds: Holds = Holds()
 
     @property
@@ -119,8 +123,12 @@ class Law:
         """Predicted loss, nats: theta [P] gives [n], theta [S, P] gives [S, n]."""
         with pinned(), jax.enable_x64(True):
             logs = {name: jnp.log(jnp.asarray(variables[name], jnp.float64)) for name in self.variables}
-            f = self.log_loss if np.ndim(theta) == 1 else jax.vmap(self.log_loss, in_axes=(0, None))
-            return np.exp(np.asarray(f(jnp.asarray(theta, jnp.float64), logs)))
+            return np.exp(np.asarray(_compiled(self.log_loss, np.ndim(theta))(jnp.asarray(theta, jnp.float64), logs)))
+
+
+@cache
+def _compiled(log_loss: Callable, axes: int) -> Callable:
+    return jax.jit(log_loss if axes == 1 else jax.vmap(log_loss, in_axes=(0, None)))
 
 
 def _sum_of(*terms: jax.Array) -> jax.Array:
@@ -193,6 +201,12 @@ def _chinchilla_outer(theta: jax.Array, logs: Logs) -> jax.Array:
     return _sum_of(e, gamma * _sum_of(a - alpha * logs["params"], b - beta * logs["tokens"]))
 
 
+def _loss_to_loss(theta: jax.Array, logs: Logs) -> jax.Array:
+    e, e_0, k, kappa = theta
+    above = logs["other_loss"] + jnp.log(-jnp.expm1(e_0 - logs["other_loss"]))  # NaN where L_0 is below E_0
+    return _sum_of(e, k + kappa * above)
+
+
 def _over_training(theta: jax.Array, logs: Logs) -> jax.Array:
     e, a, b, eta = theta
     compute = jnp.log(6.0) + logs["params"] + logs["tokens"]
@@ -222,6 +236,7 @@ def _grid(first: float, last: float, count: int) -> tuple[float, ...]:
 
 
 FLOOR = Constant("E", True, _grid(-1.0, 1.0, 5))
+FLOOR_AND_A = (("E",), ("A",))
 EXPONENTS = _grid(0.0, 2.0, 5)
 COEFFICIENTS = _grid(0.0, 25.0, 6)
 SMALL_COEFFICIENTS = (0.0, 1.0, 3.0, 8.0)
@@ -235,12 +250,14 @@ def _plain(name: str, variable: str, letter: str, equation: str) -> Law:
     )
     text = f"L = ({letter}_c / {letter})^alpha_{letter}"
     source = f"Kaplan et al. 2020, eq. {equation}"
-    return Law(name, text, source, (variable,), constants, _power(variable), _scales((0, 1)))
+    return Law(name, text, source, (variable,), constants, _power(variable), _scales((0, 1)), ((f"{letter}_c",),))
 
 
 def _offset(name: str, variable: str, letter: str, source: str) -> Law:
     constants = (FLOOR, Constant("A", True, COEFFICIENTS), Constant("alpha", False, EXPONENTS))
-    return Law(name, f"L = E + A {letter}^-alpha", source, (variable,), constants, _offset_power(variable))
+    return Law(
+        name, f"L = E + A {letter}^-alpha", source, (variable,), constants, _offset_power(variable), None, FLOOR_AND_A
+    )
 
 
 _CHINCHILLA = (
@@ -270,6 +287,7 @@ LAWS = {
             ),
             _kaplan_nd,
             (_kaplan_nd_constants, _kaplan_nd_theta),
+            (("N_c", "D_c"),),
         ),
         Law(
             "kaplan-ns",
@@ -284,6 +302,7 @@ LAWS = {
             ),
             _kaplan_ns,
             _scales((0, 2), (1, 3)),
+            (("N_c",), ("S_c",)),
         ),
         Law(
             "chinchilla",
@@ -292,6 +311,7 @@ LAWS = {
             ("params", "tokens"),
             _CHINCHILLA,
             _chinchilla,
+            linear=(("E",), ("A",), ("B",)),
         ),
         Law(
             "chinchilla-outer",
@@ -307,6 +327,7 @@ LAWS = {
                 Constant("gamma", False, (0.3, 1.0)),
             ),
             _chinchilla_outer,
+            linear=(("E",), ("A", "B")),
         ),
         Law(
             "over-training",
@@ -320,6 +341,7 @@ LAWS = {
                 Constant("eta", False, _grid(0.05, 0.5, 4)),
             ),
             _over_training,
+            linear=(("E",), ("a",), ("b",)),
         ),
         Law(
             "data-constrained",
@@ -336,6 +358,21 @@ LAWS = {
                 Constant("R_D", True, (0.0, 3.0)),
             ),
             _data_constrained,
+            linear=(("E",), ("A", "B")),
+        ),
+        Law(
+            "loss-to-loss",
+            "L = E + K (L_0 - E_0)^kappa,  L_0 the loss on another validation set or after training on other data",
+            "Brandfonbrener et al. 2024 (arXiv 2411.12925); E and E_0 are better held at those of laws of N and D",
+            ("other_loss",),
+            (
+                FLOOR,
+                Constant("E_0", True, (-3.0, -1.0, 0.0, 0.5)),
+                Constant("K", True, (0.0,)),
+                Constant("kappa", False, (0.7, 1.0, 1.4)),
+            ),
+            _loss_to_loss,
+            linear=(("E",), ("K",)),
         ),
         _offset("offset-n", "params", "N", "a power law with a floor"),
         _offset("offset-d", "tokens", "D", "a power law with a floor"),

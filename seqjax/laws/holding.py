@@ -145,7 +145,9 @@ def held(law: Law, holds: Holds) -> Law:
         for i, place in enumerate(free)
     )
     equation = f"{law.equation};  {holds}"
-    return replace(law, equation=equation, constants=kept, log_loss=log_loss, maps=(constants, theta), holds=holds)
+    return replace(
+        law, equation=equation, constants=kept, log_loss=log_loss, maps=(constants, theta), linear=(), holds=holds
+    )
 
 
 def _in_theta(law: Law, name: str, low: float, high: float) -> tuple[float, float]:

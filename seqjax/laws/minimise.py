@@ -24,9 +24,10 @@ Residuals = Callable[[jax.Array, Any], jax.Array]
 """``residuals(theta_P, shared) -> r_n``, twice differentiable."""
 
 ROUND = 8  # iterations between two checks for converged copies
-CHUNKS = (16, 128, 512)  # numbers of copies computed at once; few, since each is compiled
+CHUNK = 32  # copies computed at once: one compiled program, little waste where few copies are left
 REST = 1e-13  # a copy has converged if the next step would lower its value by less than this share
 STUCK = 1e14  # or if the damping exceeds this: no step lowers it
+FIRST_DAMPING, EASED = 1e-2, 8.0  # at the start, and the divisor of an accepted step
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,16 @@ class Minima:
 
 
 class _Copy(NamedTuple):
+    """Where a copy is, and the step that it tries next. ``near``: the next step is the last."""
+
     theta: jax.Array
     value: jax.Array
     gradient: jax.Array
     hessian: jax.Array
     bound: jax.Array
     damping: jax.Array
+    move: jax.Array
+    near: jax.Array
     rests: jax.Array
 
 
@@ -89,67 +94,93 @@ def minimise(
         theta_SxP = np.array(theta_SxP, np.float64, ndmin=2)
         free = np.ones(theta_SxP.shape, bool) if free_SxP is None else np.asarray(free_SxP, bool)
         common = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (shared, delta))
-        begin, advance = _compiled(residuals)
         fitted = (np.asarray(weights_Sxn), np.zeros(np.shape(weights_Sxn)) if noise_Sxn is None else noise_Sxn)
-        copies = _in_chunks(begin, (theta_SxP, free, fitted), common)
-        moving = np.flatnonzero(~copies.rests)
+        copies, advance = _fresh(theta_SxP), _compiled(residuals)
+        moving = np.arange(len(theta_SxP))
         for _ in range(-(-iterations // ROUND)):
-            if not len(moving):
-                break
             chosen = jax.tree.map(lambda x: np.asarray(x)[moving], (copies, free, fitted))  # noqa: B023
             moved = _in_chunks(advance, chosen, common)
             for whole, part in zip(copies, moved, strict=True):
                 whole[moving] = part
             moving = moving[~moved.rests]
+            if not len(moving):
+                break
     gradient = np.abs(copies.gradient).max(axis=1, initial=0.0, where=free)
     return Minima(copies.theta, copies.value, gradient, copies.hessian, copies.rests)
 
 
+def _fresh(theta_SxP: np.ndarray) -> _Copy:
+    """Copies that have not been looked at: their value is infinite, so that the first step, of length 0, is taken."""
+    count, width = theta_SxP.shape
+    zeros, no = np.zeros((count, width)), np.zeros(count, bool)
+    infinite, hessian = np.full(count, np.inf), np.zeros((count, width, width))
+    return _Copy(
+        theta_SxP.copy(), infinite, zeros.copy(), hessian, zeros.copy(), np.full(count, FIRST_DAMPING * EASED),
+        zeros.copy(), no.copy(), no.copy(),
+    )  # fmt: skip
+
+
 @cache
-def _compiled(residuals: Residuals) -> tuple[Callable, Callable]:
-    """(begin, advance) for these residuals, each vmapped over copies and jitted."""
+def _compiled(residuals: Residuals) -> Callable:
+    """``advance(copies, common)`` for these residuals: `ROUND` steps of a chunk of copies, jitted.
+
+    The program holds the derivatives of the residuals once: they take nearly all of the time to compile.
+    """
 
     def look(theta: jax.Array, free: jax.Array, fitted: _Fitted, common: Any) -> tuple[jax.Array, ...]:
         """F, its gradient and H (fixed entries of theta removed), and the diagonal of M."""
         (shared, delta), (weights, noise) = common, fitted
-        r, jacobian = residuals(theta, shared) - noise, jax.jacfwd(residuals)(theta, shared)
+        r = residuals(theta, shared) - noise
+        slope = weights * jnp.clip(r, -delta, delta)
+
+        def pulled(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+            """r, and J^T slope with the slope of here: their derivatives are J and what bends of H."""
+            r, back = jax.vjp(lambda t: residuals(t, shared), theta)
+            return r, back(slope)[0]
+
+        jacobian, bends = jax.jacfwd(pulled)(theta)
         within = jnp.abs(r) <= delta
         value = jnp.sum(weights * jnp.where(within, r * r / 2, delta * (jnp.abs(r) - delta / 2)))
-        slope = weights * jnp.clip(r, -delta, delta)
-        bends = jax.jacfwd(jax.grad(lambda t: slope @ residuals(t, shared)))(theta)
         hessian = _squared(jacobian, weights * within) + bends
         above = weights * jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(r), 1e-300))
         bound = jnp.sum(above[:, None] * jacobian**2, axis=0)
         gradient = jnp.where(free, jnp.sum(slope[:, None] * jacobian, axis=0), 0.0)
         return value, gradient, jnp.where(free[:, None] & free, hessian, jnp.diag(~free).astype(r.dtype)), bound
 
-    def begin(own: tuple[jax.Array, ...], common: Any) -> _Copy:
-        value, *derivatives = look(*own, common)
-        return _Copy(own[0], value, *derivatives, jnp.float64(1e-2), ~jnp.isfinite(value))
-
     def step(copy: _Copy, free: jax.Array, fitted: _Fitted, common: Any) -> _Copy:
-        scale = jnp.abs(jnp.diag(copy.hessian)) + copy.bound
-        floor = 1e-12 * scale.max() + 1e-300
-        root = jnp.linalg.cholesky(copy.hessian + jnp.diag(copy.damping * (scale + floor)))  # NaN if not definite
-        move = jnp.nan_to_num(-jax.scipy.linalg.cho_solve((root, True), copy.gradient), nan=0.0)
-        value, gradient, hessian, bound = look(copy.theta + move, free, fitted, common)
+        value, *derivatives = look(copy.theta + copy.move, free, fitted, common)
         better = value < copy.value
-        promise = -jnp.vdot(copy.gradient, move)
-        damping = jnp.where(better, jnp.maximum(copy.damping / 8, 1e-14), copy.damping * 4)
-        near = jnp.all(jnp.isfinite(root)) & (promise <= REST * jnp.abs(copy.value)) & (copy.damping <= 1.0)
-        there = _Copy(copy.theta + move, value, gradient, hessian, bound, damping, copy.rests)
+        damping = jnp.where(better, jnp.maximum(copy.damping / EASED, 1e-14), copy.damping * 4)
+        there = _Copy(copy.theta + copy.move, value, *derivatives, damping, copy.move, copy.near, copy.rests)
         moved = jax.tree.map(partial(jnp.where, better), there, copy)
-        return moved._replace(damping=damping, rests=near | (damping > STUCK))
+        rests = copy.near | (damping > STUCK) | ~jnp.isfinite(moved.value)
+        return _aimed(moved._replace(damping=damping, rests=rests))
+
+    def unless_it_rests(copy: _Copy, free: jax.Array, fitted: _Fitted, common: Any) -> _Copy:
+        return jax.tree.map(partial(jnp.where, copy.rests), copy, step(copy, free, fitted, common))
+
+    steps = jax.vmap(unless_it_rests, in_axes=(0, 0, 0, None))
 
     def advance(own: tuple[_Copy, jax.Array, _Fitted], common: Any) -> _Copy:
-        copy, free, fitted = own
+        copies, free, fitted = own
+        return jax.lax.while_loop(
+            lambda state: (state[0] < ROUND) & ~state[1].rests.all(),
+            lambda state: (state[0] + 1, steps(state[1], free, fitted, common)),
+            (0, copies),
+        )[1]
 
-        def unless_it_rests(_: int, copy: _Copy) -> _Copy:
-            return jax.tree.map(partial(jnp.where, copy.rests), copy, step(copy, free, fitted, common))
+    return jax.jit(advance)
 
-        return jax.lax.fori_loop(0, ROUND, unless_it_rests, copy)
 
-    return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(advance, in_axes=(0, None)))
+def _aimed(copy: _Copy) -> _Copy:
+    """The copy with its next step, and whether that is the last."""
+    scale = jnp.abs(jnp.diag(copy.hessian)) + copy.bound
+    floor = 1e-12 * scale.max() + 1e-300
+    root = jnp.linalg.cholesky(copy.hessian + jnp.diag(copy.damping * (scale + floor)))  # NaN if not definite
+    move = jnp.nan_to_num(-jax.scipy.linalg.cho_solve((root, True), copy.gradient), nan=0.0)
+    promise = -jnp.vdot(copy.gradient, move)
+    near = jnp.all(jnp.isfinite(root)) & (promise <= REST * jnp.abs(copy.value)) & (copy.damping <= 1.0)
+    return copy._replace(move=move, near=near)
 
 
 def _squared(jacobian: jax.Array, weights: jax.Array) -> jax.Array:
@@ -158,13 +189,11 @@ def _squared(jacobian: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _in_chunks(f: Callable[[Any, Any], _Copy], own: Any, common: Any) -> _Copy:
-    """``f`` of all copies, in chunks, padded to one of the sizes in `CHUNKS`."""
+    """``f`` of all copies, in chunks of `CHUNK`, the last one padded with copies of its last."""
     count = len(jax.tree.leaves(own)[0])
     parts = []
-    for first in range(0, count, CHUNKS[-1]):
-        size = min(CHUNKS[-1], count - first)
-        padded = next(chunk for chunk in CHUNKS if chunk >= size)
-        rows = np.minimum(first + np.arange(padded), count - 1)
+    for first in range(0, count, CHUNK):
+        rows = np.minimum(first + np.arange(CHUNK), count - 1)
         found = f(jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), own), common)  # noqa: B023
-        parts.append([np.array(x)[:size] for x in found])
+        parts.append([np.array(x)[: count - first] for x in found])
     return _Copy(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -19,7 +19,7 @@ from seqjax.host.numerics import pinned
 from seqjax.host.own_code import Shelf, name_of, told
 from seqjax.laws.forms import LAWS, Constant, Law
 
-VARIABLES = ("params", "tokens", "flops", "steps", "position", "unique_tokens")
+VARIABLES = ("params", "tokens", "flops", "steps", "position", "unique_tokens", "other_loss")
 MOST_STARTS = 50_000
 TRIED = (1e6, 1e7)  # values of every variable at which a law is tried
 

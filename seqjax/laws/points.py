@@ -36,6 +36,7 @@ DEFAULTS = {
     "steps": ("steps",),
     "position": ("position",),
     "unique_tokens": ("unique_tokens",),
+    "other_loss": ("other_loss",),
 }
 """The default columns of each variable: the first that exists."""
 SHORT = {
@@ -62,8 +63,8 @@ class Points:
     """The points of a fit.
 
     Attributes:
-        variables: ``params`` N, ``tokens`` D, ``flops`` C, ``steps``, ``position``, ``unique_tokens``, if known;
-            float64 [n], all above 0.
+        variables: ``params`` N, ``tokens`` D, ``flops`` C, ``steps``, ``position``, ``unique_tokens``, ``other_loss``,
+            if known; float64 [n], all above 0.
         loss: nats per token, float64 [n].
         cluster: int [n]; points of one cluster (seeds of one model, checkpoints of one run) share their noise.
         rows: the name of each point in its table.

@@ -18,6 +18,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.forms import Law
+from seqjax.laws.linear import solved
 from seqjax.laws.minimise import Minima, Residuals, minimise
 from seqjax.laws.points import Points
 
@@ -83,10 +84,13 @@ def best_of_many(
 ) -> tuple[Minima, int, float]:
     """The lowest minimum that the starts reach, and how many starts of what share reached it.
 
-    Starts that rest at the same point of the smooth objective go on as one to the sharper ones.
+    Linear constants of the starts are solved (:mod:`seqjax.laws.linear`); starts that are then the same go on as one,
+    and so do those that rest at the same point of the smooth objective.
     """
     first, *sharper = deltas_to(delta)
-    found = refit(law, points, theta_SxP, [first], errors=errors)
+    key = np.round(solved(law, points, theta_SxP), SAME)
+    _, firsts, of_start = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    found = refit(law, points, key[firsts], [first], errors=errors)
     good = np.isfinite(found.value_S) & np.isfinite(found.theta_SxP).all(axis=1)
     if not good.any():
         raise UserError(f"{law.name}: no start leads anywhere; are the variables what the law says they are?")
@@ -98,4 +102,6 @@ def best_of_many(
     slack = AGREE * ends.value_S[best] + 1e-18 * len(points)  # points that lie on the law have a value of almost 0
     agree = ends.value_S - ends.value_S[best] <= slack
     one = Minima(*(getattr(ends, name)[best : best + 1] for name in Minima.__dataclass_fields__))
-    return one, len(theta_SxP), float(agree[inverse.reshape(-1)].sum() / len(theta_SxP))
+    reached = np.zeros(len(good), bool)
+    reached[good] = agree[inverse.reshape(-1)]
+    return one, len(theta_SxP), float(reached[of_start.reshape(-1)].mean())

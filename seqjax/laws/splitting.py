@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -79,12 +81,17 @@ def _minima(law: Law, thetas: np.ndarray, budgets: np.ndarray) -> tuple[np.ndarr
     return np.where(none, np.nan, np.exp(center)), np.where(none, np.nan, loss.min(axis=-1))
 
 
+@cache
+def _log_losses(law: Law) -> Callable:
+    return jax.jit(jax.vmap(law.log_loss))
+
+
 def _losses(law: Law, thetas: np.ndarray, params: np.ndarray, budgets: np.ndarray) -> np.ndarray:
     if not len(thetas):
         return np.empty(params.shape)
     with pinned(), jax.enable_x64(True):
         logs = {"params": jnp.log(params), "tokens": jnp.log(budgets[None, :, None] / 6.0 / params)}
         flat = {name: values.reshape(len(thetas), -1) for name, values in logs.items()}
-        found = np.asarray(jax.vmap(law.log_loss)(jnp.asarray(thetas), flat)).reshape(params.shape)
+        found = np.asarray(_log_losses(law)(jnp.asarray(thetas), flat)).reshape(params.shape)
     with np.errstate(over="ignore"):  # extreme refits at the ends of the grid
         return np.exp(found)

@@ -10,7 +10,7 @@ import numpy as np
 from seqjax.laws.diagnostics import LETTERS
 from seqjax.laws.fitting import Fit, repeated_noise
 from seqjax.laws.points import Points
-from seqjax.laws.reference import at_reference
+from seqjax.laws.reference import at_reference, greek
 from seqjax.laws.searching import DELTAS
 
 NEAR_6ND = 0.1  # largest median of |log of FLOPs over 6 N D| that is not remarked
@@ -37,23 +37,51 @@ def describe(fit: Fit) -> str:
     """The fit as a table with intervals, its points, and every reason to doubt it."""
     points, law = fit.points, fit.law
     lines = [f"{law.name}: {law.equation}   [{law.source}]", *_data_lines(fit), ""]
-    profiles = {name: tuple(ends) for name, ends in fit.details.get("profiles", {}).items()}
-    rows = [("constant", "value", "95 % bootstrap", "95 % profile")]
-    for name, value in fit.constants.items():
-        rows.append((name, number(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name)))))
-    rows += [(name, number(value), "fixed", "") for name, value in law.holds.fixed]
-    rows += [(name, f"= {other}", "tied", "") for name, other in law.holds.tied]
+    rows = [("constant", "value", "95 % bootstrap", "95 % profile"), *constant_rows(fit)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
               for row in rows]  # fmt: skip
-    lines.append("")
-    if law := at_reference(fit):
-        lines.append(law)
-    if split := _split_line(fit):
-        lines.append(split)
+    lines += ["", *remarks(fit)]
+    lines += [f"note: {note}" for note in points.notes if not any(flag.endswith(note) for flag in fit.flags)]
+    lines += [f"FLAG {flag}" for flag in fit.flags] or ["no flags"]
+    lines += [f"left out: {count} x {rule}" for rule, count in Counter(g.rule for g in points.left_out).most_common()]
+    return "\n".join(lines)
+
+
+def constant_rows(fit: Fit) -> list[tuple[str, str, str, str]]:
+    """Name, value, bootstrap interval and profile interval of each constant; what is held is said so."""
+    profiles = {name: tuple(ends) for name, ends in fit.details.get("profiles", {}).items()}
+    rows = [
+        (name, number(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name))))
+        for name, value in fit.constants.items()
+    ]
+    rows += [(name, number(value), "fixed", "") for name, value in fit.law.holds.fixed]
+    return rows + [(name, f"= {other}", "tied", "") for name, other in fit.law.holds.tied]
+
+
+def sentence(fit: Fit, group: str = "") -> str:
+    """The result in one sentence: the law with its constants and intervals, how many points, how many doubts."""
+    inside = ", ".join(
+        f"{LETTERS.get(name, name)} {number(values.min(), 3)} to {number(values.max(), 3)}"
+        for name, values in ((name, fit.points.variables[name]) for name in fit.law.variables)
+    )
+    constants = ", ".join(
+        f"{name} = {number(value)}" + (f" ({interval(fit.intervals[name])})" if name in fit.intervals else "")
+        for name, value in fit.constants.items()
+    )
+    law = at_reference(fit) or f"{fit.law.equation} with {constants}"
+    doubts = (
+        f"{len(fit.flags)} reason{'s' * (len(fit.flags) != 1)} to doubt it" if fit.flags else "no reason to doubt it"
+    )
+    return f"{f'{group}: ' if group else ''}{greek(law)}, from {len(fit.points)} points of {inside}; {doubts}."
+
+
+def remarks(fit: Fit) -> list[str]:
+    """What follows from the constants, and how well the law holds, one line each."""
+    lines = [line for line in (at_reference(fit), _split_line(fit)) if line]
     if "scatter" in fit.details:
         lines.append(f"residuals scatter by {fit.details['scatter']:.2%} of the loss")
-    if noise := repeated_noise(points):
+    if noise := repeated_noise(fit.points):
         lines.append(f"repeated runs scatter by {noise:.2%}; the noise of refits is at least that large")
     if not fit.intervals:
         lines.append("no refits, so no intervals; floor, exponents, correlations and influence were not examined")
@@ -63,10 +91,7 @@ def describe(fit: Fit) -> str:
             f"{held['from']:.3g}, it misses them by {held['mean_error']:.2%} on average, {held['largest_error']:+.2%} "
             "at most"
         )
-    lines += [f"note: {note}" for note in points.notes if not any(flag.endswith(note) for flag in fit.flags)]
-    lines += [f"FLAG {flag}" for flag in fit.flags] or ["no flags"]
-    lines += [f"left out: {count} x {rule}" for rule, count in Counter(g.rule for g in points.left_out).most_common()]
-    return "\n".join(lines)
+    return lines
 
 
 def _ends(ends: tuple[float | None, float | None] | None) -> tuple[float, float] | None:
@@ -121,6 +146,11 @@ def other_flops(points: Points) -> str:
 
 
 def checklist(fit: Fit) -> str:
+    """The questions and answers of :func:`answers`, as text."""
+    return "\n".join(f"- {question}\n  {answer}" for question, answer in answers(fit))
+
+
+def answers(fit: Fit) -> list[tuple[str, str]]:
     """Answers to questions of Li et al. 2025 ((Mis)Fitting, arXiv 2502.18969) that the data can answer."""
     points, details = fit.points, fit.details
     counts = {name: len(np.unique(values)) for name, values in points.variables.items()}
@@ -131,7 +161,7 @@ def checklist(fit: Fit) -> str:
     )
     rules = "; ".join(f"{n} x {rule}" for rule, n in Counter(g.rule for g in points.left_out).items()) or "none"
     held = details.get("hold_out") or {}
-    answers = [
+    return [
         ("Which form is fitted?", f"{fit.law.equation} ({fit.law.source})"),
         ("What is the dependent variable?", "the loss column, taken as held-out loss in nats per token"),
         ("How are N, D and C counted?",
@@ -159,7 +189,6 @@ def checklist(fit: Fit) -> str:
          or (f"no trend or bend with {', '.join(LETTERS[name] for name in details['trends'])}"
              if details.get("trends") else "not examined: too few points")),
     ]  # fmt: skip
-    return "\n".join(f"- {question}\n  {answer}" for question, answer in answers)
 
 
 def _independence(fit: Fit) -> str:

@@ -23,6 +23,7 @@ from seqjax.plots.labels import LABELS, looks_of
 from seqjax.plots.style import (
     MARKERS,
     NAMES,
+    add_note,
     amount,
     check_name,
     figure,
@@ -34,8 +35,10 @@ from seqjax.plots.style import (
     widened,
 )
 
-MANY = 5  # budgets whose names would cover the profiles
+MANY = 8  # groups whose legend is beside the axes, not above them
+LETTER = 0.065  # inches that a letter of a legend takes
 HALF = 48  # letters of a legend that fit half of a figure
+WHOLE = 1000  # characters: more than a remark has
 FAR = 10.0  # a crossing within this factor of the data is inside the axes
 
 __all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_ratio", "save"]
@@ -75,10 +78,10 @@ def footnote(fits: Sequence[Fit]) -> str:
     lines = []
     if counted := [f"{NAMES[k].split()[-1] if k != 'flops' else 'C'}: {v}" for k, v in fit.points.conventions.items()
                    if k in fit.law.variables]:  # fmt: skip
-        lines.append(shown("counted as " + "; ".join(counted), 160))
+        lines.append(shown("counted as " + "; ".join(counted), WHOLE))
     rules = Counter(gone.rule for f in fits for gone in f.points.left_out)
     if rules:
-        named = [f"{count} x {shown(rule)}" for rule, count in rules.most_common(3)]
+        named = [f"{count} x {shown(rule, WHOLE)}" for rule, count in rules.most_common(3)]
         more = sum(rules.values()) - sum(count for _, count in rules.most_common(3))
         lines.append("left out: " + "; ".join(named) + (f"; {more} more" if more else ""))
     kinds = Counter(flag.partition(":")[0] for f in fits for flag in f.flags)
@@ -92,9 +95,12 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     xs = np.concatenate([fit.points.variables[name] for fit in fits.values()])
     labels = {group: label_of(fit, group, reference(xs)) for group, fit in fits.items()}
     widest = max(len(line) for label in labels.values() for line in label.split("\n"))
-    columns = 2 if widest < HALF and len(fits) > 1 else 1
-    height = 6.0 + 0.33 * (len(fits) / columns - 1)
-    made, axes = figure(6.4, height, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    columns = 2 if widest < HALF and 1 < len(fits) <= MANY else 1
+    beside = len(fits) > MANY
+    height = max(6.0, 0.33 * len(fits) + 1.5) if beside else 6.0 + 0.33 * (len(fits) / columns - 1)
+    made, axes = figure(
+        6.4 + LETTER * widest * beside, height, nrows=2, sharex=True, gridspec_kw={"height_ratios": [3, 1]}
+    )
     top, bottom = axes[:, 0]
     losses = np.concatenate([fit.points.loss for fit in fits.values()])
     low, high = widened(xs)
@@ -114,14 +120,15 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     if crosses:
         top.axvline(crossing.x, color="#555555", lw=0.9, ls=":")
     _loss_axis(top, losses)
-    log_axis(bottom, "x", low, high, name=name)
+    log_axis(bottom, "x", low, high, plain=name == "other_loss", name=name)
     # matplotlib's own wrapping reads "$" as mathematics
     verdict = [textwrap.fill(shown(crossing.verdict, 300), 74)] if crossing is not None else []
     top.set_title("\n".join([greek(first.law.equation), *verdict]))
-    made.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+    place = "outside right upper" if beside else "outside upper center"
+    made.legend(*top.get_legend_handles_labels(), loc=place, ncols=columns)
     _residual_axis(bottom)
     bottom.set_xlabel(NAMES[name])
-    made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
+    add_note(made, footnote(list(fits.values())))
     return made
 
 
@@ -173,7 +180,7 @@ def _draw_surface(fit: Fit) -> Figure:
     plane.set_ylabel(NAMES[second])
     made.suptitle(f"{greek(fit.law.equation)}\n{label_of(fit)}", fontsize=9)
     _against(against, {"": fit})
-    made.supxlabel(footnote([fit]), fontsize=7, color="#555555", x=0.01, ha="left")
+    add_note(made, footnote([fit]))
     return made
 
 
@@ -190,22 +197,22 @@ def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
     _residual_axis(axes)
     log_axis(axes, "x", *widened(np.concatenate(everything)), plain=True)
     axes.set_xlabel(f"predicted {NAMES['loss']}")
-    if len(fits) > 1:
-        axes.legend(loc="upper left", handlelength=1)
 
 
 def _draw_measured_against_predicted(fits: Mapping[str, Fit]) -> Figure:
-    made, axes = figure(6.4, 4.2 + 0.4 * len(fits))
+    widest = max(len(line) for group, fit in fits.items() for line in label_of(fit, group).split("\n"))
+    made, axes = figure(6.4 + LETTER * widest, max(4.2, 0.5 * len(fits) + 0.8))
     _against(axes[0, 0], fits)
     axes[0, 0].set_title(greek(next(iter(fits.values())).law.equation))
-    made.supxlabel(footnote(list(fits.values())), fontsize=7, color="#555555", x=0.01, ha="left")
+    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", handlelength=1)
+    add_note(made, footnote(list(fits.values())))
     return made
 
 
 @styled
 def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     """Left: the profiles with parabolas and minima. Right: N_opt = k C^a through the minima (approach 2)."""
-    made, axes = figure(9.6, 4.4, ncols=2)
+    made, axes = figure(11.0, max(4.4, 0.19 * len(found.profiles) + 0.8), ncols=2)
     left, right = axes[0]
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(found.profiles)))  # of budgets; hues are of families
     for profile, colour, marker in zip(found.profiles, shades, cycle(MARKERS), strict=False):
@@ -222,10 +229,7 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     left.set_xlabel(NAMES["params"])
     left.set_ylabel(NAMES["loss"])
     left.set_title("runs of equal compute, parabolas in log N, minima (stars)")
-    if len(found.profiles) > MANY:
-        made.legend(*left.get_legend_handles_labels(), loc="outside right upper")
-    else:
-        left.legend(loc="upper right")
+    made.legend(*left.get_legend_handles_labels(), loc="outside right upper")
     low, high = widened(found.params.x, 0.15)
     line = np.geomspace(low, high, 50)
     a, (a_low, a_high) = found.params.exponent, found.params.interval
@@ -238,9 +242,9 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
     log_axis(right, "y", *widened(np.concatenate([found.params.y, found.params(line)])))
     right.set_xlabel(NAMES["flops"])
     right.set_ylabel("compute-optimal N")
-    right.legend(loc="upper left")
+    right.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=1)  # above the axes
     flags = "; ".join(found.flags) if found.flags else "none"
-    made.supxlabel(f"N: {shown(counted)}; flags: {flags}", fontsize=7, color="#555555", x=0.01, ha="left")
+    add_note(made, f"N: {shown(counted, WHOLE)}; flags: {flags}")
     return made
 
 
@@ -265,12 +269,12 @@ def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: 
     log_axis(right, "y", *widened(np.concatenate([found.y, found(line)])))
     left.set_xlabel(NAMES["flops"])
     left.set_ylabel(NAMES["loss"])
-    left.legend(loc="upper right")
+    left.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=3)  # above the axes
     right.set_xlabel(NAMES["flops"])
     right.set_ylabel("best N")
-    right.legend(loc="upper left")
+    right.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
     note = "inside a decaying schedule the loss lies above that of a run that ends there; intervals: 95 %"
-    made.supxlabel((f"N: {counted}; " if counted else "") + note, fontsize=7, color="#555555", x=0.01, ha="left")
+    add_note(made, (f"N: {shown(counted, WHOLE)}; " if counted else "") + note)
     return made
 
 
@@ -290,5 +294,5 @@ def draw_ratio(ratio: Ratio, names: tuple[str, str], of: str = "params") -> Figu
     ax.set_xlabel(f"{NAMES['loss']}, better to the right")
     ax.set_ylabel(f"{NAMES[of].split(' (')[0]} of {shown(names[0], 16)} / {shown(names[1], 16)}")
     ax.set_title(f"how many times more {shown(names[0], 16)} needs than {shown(names[1], 16)} for the same loss")
-    ax.legend(loc="best")
+    made.legend(*ax.get_legend_handles_labels(), loc="outside lower right")
     return made

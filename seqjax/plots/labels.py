@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
 from seqjax.families import FAMILIES, hues_of, in_order, parts_of, rank_of
 from seqjax.host.own_code import is_own
+from seqjax.laws.table_file import number_of
 from seqjax.plots.style import COLOURS, DASHES, MARKERS
 
 HUES = {name: family.colour for name, family in FAMILIES.items()}
+NUMBERED = 3  # two groups of numbers keep colours that are far apart
+LIGHTEST = 0.9  # of viridis: beyond it yellow is hard to see on white
 LABELS = {name: family.label for name, family in FAMILIES.items()}
 
 
@@ -22,8 +28,10 @@ class Look(NamedTuple):
 
 
 def looks_of(groups: Iterable[str]) -> dict[str, Look]:
-    """A look for each group. A family has its own, whatever is beside it; other groups take the free ones in order.
+    """A look for each group. A family has its own, whatever is beside it; other groups take the free colours in order.
 
+    Three or more groups that are all numbers, such as budgets, have shades that darken with the number. More groups
+    than there are colours have shades in their order, so that no two are alike.
     Forms of a family (see `seqjax.families.kind_of`) share its mark, and differ in shade and dash.
     """
     names = list(groups)
@@ -34,6 +42,8 @@ def looks_of(groups: Iterable[str]) -> dict[str, Look]:
     taken = {hues[kind].upper() for kind in kinds.values()}
     free = [colour for colour in COLOURS if colour.upper() not in taken]
     others = [name for name in names if name not in kinds]
+    shaded = len(others) > len(free) or (len(others) >= NUMBERED and all(_number(name) is not None for name in others))
+    colours = _shades(others) if shaded else dict(zip(others, free, strict=False))
     found = {}
     for name in names:
         if name in kinds:
@@ -42,6 +52,21 @@ def looks_of(groups: Iterable[str]) -> dict[str, Look]:
             dash = place + (rank_of(family, form) if form else 0)
         else:
             place = dash = others.index(name)
-            colour = free[place % len(free)]
+            colour = colours[name]
         found[name] = Look(colour, MARKERS[place % len(MARKERS)], DASHES[dash % len(DASHES)])
     return found
+
+
+def _shades(names: list[str]) -> dict[str, str]:
+    """Shades from light to dark: by number if all are numbers, else in order."""
+    numbers = [_number(name) for name in names]
+    order = sorted(names, key=dict(zip(names, numbers, strict=True)).get) if None not in numbers else names
+    places = (LIGHTEST * (1 - place / max(1, len(names) - 1)) for place in range(len(names)))
+    return {name: to_hex(colormaps["viridis"](place)) for name, place in zip(order, places, strict=True)}
+
+
+def _number(name: str) -> float | None:
+    try:
+        return number_of(name)
+    except ValueError:
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import textwrap
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -24,6 +25,7 @@ from seqjax.laws.reference import power
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito 2008
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
+NOTE_LETTER = 0.056  # inches that a letter of a footnote takes
 FORMATS = (".png", ".svg", ".pdf")
 RC = {
     "figure.constrained_layout.use": True,
@@ -47,6 +49,7 @@ NAMES = {
     "steps": "steps S",
     "position": "position in the context T (tokens)",
     "unique_tokens": "unique tokens U",
+    "other_loss": "other loss L_0 (nats per token)",
     "loss": "loss (nats per token)",
 }
 
@@ -85,6 +88,13 @@ def figure(width: float, height: float, **grid: object) -> tuple[Figure, np.ndar
     return made, made.subplots(squeeze=False, **grid)
 
 
+def add_note(made: Figure, text: str) -> None:
+    """A footnote of whole lines at the lower left, wrapped to the width of the figure."""
+    letters = int(made.get_figwidth() / NOTE_LETTER)
+    lines = [line for one in text.split("\n") for line in textwrap.wrap(one, letters)]
+    made.supxlabel("\n".join(lines), fontsize=7, color="#555555", x=0.01, ha="left")
+
+
 def check_name(path: Path) -> None:
     """Raise UserError for an unknown format, or a path that cannot be written."""
     if path.suffix not in FORMATS:
@@ -106,17 +116,23 @@ def save(made: Figure, path: Path) -> None:
         UserError: another format than png, svg or pdf, or a path that cannot be written.
     """
     check_name(path)
+    drawn = as_bytes(made, path.suffix[1:])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(path, drawn)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def as_bytes(made: Figure, form: str) -> bytes:
+    """The figure as a file of this form: png, svg or pdf."""
     buffer = io.BytesIO()
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with _look():
         made.draw_without_rendering()
         made.set_layout_engine("none")  # a second layout would differ a little
-        made.savefig(buffer, format=path.suffix[1:], dpi=160, metadata=metadata)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        made.savefig(buffer, format=form, dpi=160, metadata=metadata)
+    return buffer.getvalue()
 
 
 def amount(value: float) -> str:

@@ -30,6 +30,7 @@ TRUTH: dict[str, dict[str, float]] = {
     "offset-n": {"E": 1.9, "A": 40.0, "alpha": 0.25},
     "offset-d": {"E": 1.9, "A": 90.0, "alpha": 0.22},
     "offset-c": {"E": 1.7, "A": 60.0, "alpha": 0.1},
+    "loss-to-loss": {"E": 1.1, "E_0": 1.4, "K": 0.9, "kappa": 1.15},
     "position": {"E": 2.7, "A": 4.9, "alpha": 0.60},
 }
 
@@ -46,9 +47,10 @@ def design(name: str) -> dict[str, np.ndarray]:
         "flops": np.geomspace(1e14, 1e21, 40),
         "steps": np.geomspace(1e3, 1e5, 6),
         "position": np.arange(1.0, 65.0),
+        "other_loss": np.geomspace(1.6, 6.0, 40),
     }
     chosen = LAWS[name].variables
-    if len(chosen) == 1 and name != "position":
+    if len(chosen) == 1 and name not in ("position", "loss-to-loss"):
         axes[chosen[0]] = np.geomspace(axes[chosen[0]][0], axes[chosen[0]][-1], 40)
     grid = np.meshgrid(*(axes[variable] for variable in chosen))
     return {variable: values.ravel() for variable, values in zip(chosen, grid, strict=True)}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from quick import quick
 
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES
 from seqjax.laws import LAWS, envelope, fit, isoflops, make_points
 from seqjax.laws.fitting import Fit
+from seqjax.laws.points import LeftOut
 from seqjax.laws.position import fit_position, plateau
 from seqjax.laws.ratios import crossing, matched_ratio
 from seqjax.plots import fits as figures
@@ -62,6 +65,32 @@ def test_any_number_of_groups_is_drawn(tmp_path: Path, count: int) -> None:
     made = draw_positions(curves, positions)
     labels = made.legends[0].get_texts()
     assert len(labels) == count
+
+
+@pytest.mark.parametrize("count", quick([2, 7, 12, 25], 25))
+def test_many_groups_have_colours_of_their_own_and_cover_nothing(count: int) -> None:
+    """The legend, the title, the footnote and both axes are inside the figure, and none is over another."""
+    rule = "not `model.n_layers` > 1 and `train.seed` == 0 and `data.corpus` == 'english' and one thing more"
+    fitted = replace(line(), points=replace(line().points, left_out=(LeftOut("row 1", rule),)))
+    for draw in (figures.draw_fits, figures._draw_measured_against_predicted):
+        made = draw(dict.fromkeys((f"corpus {k}" for k in range(count)), fitted))
+        (legend,) = made.legends
+        colours = [mark.get_color() for mark in legend.legend_handles]
+        assert len(set(colours)) == len(colours) == count
+        made.draw_without_rendering()
+        parts = [legend, made._supxlabel, made.axes[0].title, *made.axes]
+        boxes = [part.get_window_extent() for part in parts]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        assert all(made.bbox.containsx(x) and made.bbox.containsy(y) for box in boxes for x, y in box.get_points())
+        assert rule in made._supxlabel.get_text().replace("\n", " ")
+
+
+def test_numbers_are_shaded_in_their_order() -> None:
+    """Budgets out of order as text: 1e9 is before 2e18, and darker shades are of larger ones."""
+    looks = looks_of(["2e18", "1e9", "30", "1e20"])
+    grey = {name: sum(to_rgb(look.colour)) for name, look in looks.items()}
+    assert grey["30"] > grey["1e9"] > grey["2e18"] > grey["1e20"]
+    assert looks_of(["lstm", *map(str, range(9))])["lstm"].colour == FAMILIES["lstm"].colour
 
 
 def test_a_surface_has_contours_and_the_best_split() -> None:

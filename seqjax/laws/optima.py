@@ -1,0 +1,118 @@
+"""The best learning rate, or batch, as a law of model size and training tokens.
+
+    x_opt(N, D) = k N^a D^b
+
+x_opt of each size and budget is the vertex of a parabola in log x through the losses near the lowest one. An optimum
+at an edge of what was tried is left out, and told. The law is fitted by least squares of log x_opt. Its intervals are
+those of :mod:`seqjax.laws.noise`, from the scatter of the optima around it: few optima give wide ones. The form is that
+of Li et al. 2025 (arXiv 2503.04715), who find 1.79 N^-0.713 D^0.307 for the rate and 0.58 D^0.571 tokens for the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.laws.diagnostics import LETTERS
+from seqjax.laws.fits import fit
+from seqjax.laws.fitting import Fit
+from seqjax.laws.forms import Constant, Law, Logs
+from seqjax.laws.points import make_points
+
+LEAST = 3  # values of x that a parabola needs
+WINDOW = 4.0  # values of x within this factor of the best one, and at least its neighbours, make the parabola
+SOURCE = "Li et al. 2025 (arXiv 2503.04715)"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The optimum at one (N, D): x, the loss there, and why it is not used, or ""."""
+
+    params: float
+    tokens: float
+    x: float
+    loss: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Optima:
+    """All optima, and the law through those without a problem; its "loss" is x."""
+
+    found: tuple[Best, ...]
+    fit: Fit
+
+
+def optima(
+    params: Sequence[float],
+    tokens: Sequence[float],
+    x: Sequence[float],
+    loss: Sequence[float],
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Optima:
+    """The optima of runs that differ in x, and their law.
+
+    Args:
+        x: learning rate or batch of each run; runs with equal N, D and x are seeds, whose losses are averaged.
+    Raises:
+        UserError: a value that is not positive and finite, or too few sizes and budgets with an optimum.
+    """
+    table = np.column_stack([np.asarray(column, float) for column in (params, tokens, x, loss)])
+    if not (np.isfinite(table).all() and (table > 0).all()):
+        raise UserError("optima: params, tokens, x and loss must be positive finite numbers")
+    places = np.unique(table[:, :2], axis=0)
+    found = tuple(_best(*place, table[(table[:, :2] == place).all(axis=1)][:, 2:]) for place in places)
+    good = [one for one in found if not one.problem]
+    variables = [name for name in ("params", "tokens") if len({getattr(one, name) for one in good}) > 1]
+    if len(good) <= len(variables) + 1:
+        why = "; ".join(sorted({one.problem for one in found if one.problem})) or "there are no more in the table"
+        raise UserError(
+            f"optima: {len(good)} of {len(found)} sizes and budgets have an optimum inside of what was tried, too few "
+            f"for a law of {' and '.join(variables) or 'N or D'}: {why}"
+        )
+    points = make_points(
+        [one.x for one in good], **{name: [getattr(one, name) for one in good] for name in ("params", "tokens")}
+    )
+    law = fit(points, _law(variables), objective="least-squares", bootstrap=bootstrap, seed=seed)
+    lost = [one for one in found if one.problem]
+    flags = [f"optima: {len(lost)} of {len(found)} are left out: {lost[0].problem}"] if lost else []
+    return Optima(found, replace(law, flags=(*flags, *law.flags)))
+
+
+def _best(params: float, tokens: float, tried: np.ndarray) -> Best:
+    """The optimum of (x, loss) rows."""
+    x, seeds = np.unique(tried[:, 0], return_inverse=True)
+    loss = np.bincount(seeds, tried[:, 1]) / np.bincount(seeds)
+    place = int(loss.argmin())
+    one = Best(params, tokens, float(x[place]), float(loss[place]))
+    if len(x) < LEAST:
+        return replace(one, problem=f"fewer than {LEAST} values were tried")
+    if place in (0, len(x) - 1):
+        return replace(one, problem=f"the best value is the {'largest' if place else 'smallest'} that was tried")
+    near = np.abs(np.log(x / x[place])) <= np.log(WINDOW)
+    near[place - 1 : place + 2] = True
+    at = np.log(x[near] / x[place])
+    bend, slope, _ = curve = np.polyfit(at, loss[near], 2)
+    vertex = -slope / (2 * bend)
+    if not (bend > 0 and at[0] < vertex < at[-1]):
+        return replace(one, problem="the losses have no minimum that a parabola finds")
+    return replace(one, x=float(x[place] * np.exp(vertex)), loss=float(np.polyval(curve, vertex)))
+
+
+def _law(variables: Sequence[str]) -> Law:
+    exponents = {"params": Constant("a", False, (-0.5,)), "tokens": Constant("b", False, (0.3,))}
+    constants = (Constant("k", True, (0.0,)), *(exponents[name] for name in variables))
+    terms = " ".join(f"{LETTERS[name]}^{exponents[name].name}" for name in variables)
+    return Law("optimum", f"x = k {terms}", SOURCE, tuple(variables), constants, _log_x(variables), linear=(("k",),))
+
+
+def _log_x(variables: Sequence[str]) -> Callable[[jax.Array, Logs], jax.Array]:
+    def log_x(theta: jax.Array, logs: Logs) -> jax.Array:
+        return theta[0] + sum(theta[1 + i] * logs[name] for i, name in enumerate(variables))
+
+    return log_x

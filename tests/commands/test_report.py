@@ -1,0 +1,66 @@
+"""`seqjax report`: one page that holds all of a fit and needs nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from seqjax.cli import main
+
+
+def call(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Two groups of 9 sizes, and a size that is not wanted."""
+    n = np.tile(np.geomspace(1e5, 1e9, 9), 2)
+    noise = np.exp(2e-3 * np.random.default_rng(0).standard_normal(18))
+    loss = np.where(np.arange(18) < 9, 9.0 * n**-0.07, 12.0 * n**-0.09) * noise
+    frame = pd.DataFrame({"params": n, "loss": loss, "kind": np.repeat(["a<b", "$x$"], 9)})
+    frame.loc[18] = [1e11, 3.0, "a<b"]
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_the_page_says_all_and_stands_alone(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "laws.html"
+    assert call("report", table, "--law", "kaplan-n", "--by", "kind", "--bootstrap", 40, "--html", out,
+                "--where", "params < 1e10") == 0  # fmt: skip
+    first, _, _ = capsys.readouterr().out.partition("\n")
+    page = out.read_text()
+    assert re.match(r"\$x\$: L = [0-9.]+ \(N / 1e7\)\^-0\.0[89]\d* \(-0\.\d+ to -0\.\d+\), from 9 points of N", first)
+    assert f'<p class="answer">{first}</p>' in page  # the result is the first paragraph
+    assert page.index(first) < page.index("<img") < page.index("Reasons to doubt it")
+    assert page.count('src="data:image/svg+xml;base64,') == page.count("<img") == 1
+    assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page and "@import" not in page
+    assert "a&lt;b" in page and "a<b" not in page
+    assert page.count("How many models, over what range?") == 2
+    assert page.count("9 rows used") == 2 and page.count("1 rows left out") == 1
+    assert "not params &lt; 1e10" in page
+    doubts = re.findall(r"; (no|\d+) reasons? to doubt it", page)
+    assert len(doubts) == 2 and page.count("<li>") == sum(int(count) for count in doubts if count != "no")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--html", "laws.pdf"), "laws.pdf: expected a name that ends in .html"),
+        (("--html", "none/laws.html"), "none"),
+        ((), "--html"),
+    ],
+)
+def test_mistakes_are_told(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...], told: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert call("report", table, "--law", "kaplan-n", *words) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1

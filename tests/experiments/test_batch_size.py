@@ -1,0 +1,93 @@
+"""The experiment of the critical batch: made-up curves of a known B_crit, and what is told where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from experiment import SWEEPS, load
+
+from seqjax.errors import UserError
+from seqjax.laws.batches import critical, over_losses, steps_to
+from seqjax.sweeps.grid import read_sweep
+
+T, B_STAR, P = 128, 5e6, 5.0  # B_crit = 5e6 / L^5: 20,580 tokens at 3 nats
+
+
+def made(folder: Path, longest: float = 4e4) -> pd.DataFrame:
+    """Runs whose loss falls as 1.5 + 60 S_min^-0.5, S_min = S / (1 + B_crit(L) / B), faster at the middle rate."""
+    rows, rng = [], np.random.default_rng(0)
+    losses = np.geomspace(6.0, 2.0, 200)
+    for batch in (16, 32, 64, 128, 256, 512):
+        for rate, slower in ((1e-3, 1.3), (3e-3, 1.0), (1e-2, 1.5)):
+            for seed in (0, 1):
+                name = f"lstm-{batch}-{rate}-{seed}"
+                b_crit = B_STAR / losses**P
+                steps = slower * (60 / (losses - 1.5)) ** 2 * (1 + b_crit / (batch * T))
+                steps *= np.exp(0.02 * rng.standard_normal())
+                norms = np.sqrt(1.0 + 2 * b_crit / (batch * T))  # a noise scale of twice B_crit
+                lines = [{"step": round(s), "validation_loss": loss, "grad_norm": norm}
+                         for s, loss, norm in zip(steps, losses, norms, strict=True) if s < longest]  # fmt: skip
+                (folder / name).mkdir()
+                (folder / name / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+                rows.append({"run_id": name, "status": "finished", "kind": "lstm", "train.batch_size": batch,
+                             "train.context_length": T, "train.seed": seed, "optimizer.learning_rate": rate,
+                             "params_non_embedding": 100_352})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.slow
+def test_curves_of_a_known_critical_batch_give_it_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, figures = load("batch_size").analyse(made(tmp_path), tmp_path)
+    rows = found["families"]["lstm"]["losses"]
+    assert set(figures) == {"critical-batch"} and len(rows) == 6
+    for row in rows:
+        truth = B_STAR / row["loss"] ** P
+        assert abs(np.log(row["batch"] / truth)) < 0.2
+        assert row["low"] < truth < row["high"] < 2 * row["low"]
+        np.testing.assert_allclose(row["noise_scale"]["batch"], 2 * truth, rtol=0.3)
+        assert {run["rate"] for run in row["runs"]} == {3e-3} and row["rates_at_an_edge"] == []
+    law = found["families"]["lstm"]["law"]
+    assert law["low"] < P < law["high"] and 3.5 < law["exponent"] < 6.5
+    assert "lstm: B_crit = " in capsys.readouterr().out
+
+
+def test_a_loss_that_not_every_batch_reaches_is_no_loss_of_theirs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no loss is reached by every batch"):
+        load("batch_size").analyse(made(tmp_path, longest=250), tmp_path)
+
+
+def test_steps_without_noise_are_on_the_hyperbola_and_two_batches_are_too_few() -> None:
+    batch = 2.0 ** np.arange(8, 15)
+    found = critical(batch, 300 + 1.2e6 / batch, bootstrap=0)
+    np.testing.assert_allclose([found.least, found.least_tokens, found.batch], [300, 1.2e6, 4000], rtol=1e-6)
+    assert np.isnan(found.interval).all()
+    with pytest.raises(UserError, match="at least three batches; there are 2"):
+        critical(batch[:2], batch[:2])
+
+
+def test_the_step_to_a_loss_lies_between_two_evaluations() -> None:
+    steps = steps_to([10, 100, 1000], [4.0, 3.0, 2.0], [3.5, 2.0, 1.9, 4.0])
+    np.testing.assert_allclose(steps[:2], [10**1.5, 1000])
+    assert np.isnan(steps[2:]).all()  # not reached, and reached before the first evaluation
+
+
+def test_the_law_over_losses_has_the_exponent_of_its_points() -> None:
+    batch = 2.0 ** np.arange(8, 15)
+    losses = [4.0, 3.5, 3.0]
+    rng = np.random.default_rng(0)
+    noise = np.exp(0.01 * rng.standard_normal(len(batch)))
+    found = [critical(batch, noise * (300 + 300 * 1e6 / loss**5 / batch), 100) for loss in losses]
+    law = over_losses(losses, found)
+    assert law.interval[0] < law.exponent < law.interval[1] and abs(law.exponent + 5) < 0.3
+
+
+@pytest.mark.slow
+def test_the_sweep_has_both_families_at_every_batch() -> None:
+    runs = read_sweep(SWEEPS / "batch-size.yaml").runs()
+    assert len(runs) == 2 * 7 * 5 * 2
+    sizes = {run.config.train.batch_size for run in runs}
+    assert sorted(sizes) == [4 * 2**k for k in range(7)]

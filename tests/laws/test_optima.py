@@ -1,0 +1,77 @@
+"""The best rate as a law of N and D: made-up sweeps give it back, and optima at an edge are left out and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from seqjax.cli import main
+from seqjax.errors import UserError
+from seqjax.laws.optima import optima
+
+K, A, B = 1.79, -0.713, 0.307  # Li et al. 2025
+RATES = np.geomspace(3e-5, 0.3, 17)
+
+
+def sweep(noise: float, seed: int, rates: np.ndarray = RATES) -> tuple[np.ndarray, ...]:
+    """4 sizes, 3 budgets, all rates: N, D, x, loss, whose optimum lies on the law but for noise of a third of it."""
+    rng = np.random.default_rng(seed)
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 3)))
+    best = K * n**A * d**B * np.exp(noise * rng.standard_normal(len(n)))
+    loss = 2 + (1e8 / n) ** 0.3 + 0.02 * (np.log(rates[:, None] / best)) ** 2
+    everywhere = np.ones((len(rates), 1))
+    return tuple(x.ravel() for x in (n * everywhere, d * everywhere, rates[:, None] + 0 * n, loss))
+
+
+def test_without_noise_the_law_comes_back() -> None:
+    found = optima(*sweep(0.0, 0), bootstrap=0)
+    np.testing.assert_allclose(list(found.fit.constants.values()), [K, A, B], rtol=1e-6)
+    assert not any(one.problem for one in found.found) and len(found.found) == 12
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """150 tables with noise of 20 % in the optima: intervals of 95 % hold the truth in 90 to 99.5 %."""
+    truth = np.array([K, A, B])
+    held = []
+    for seed in range(150):
+        ends = np.array(list(optima(*sweep(0.2, seed), bootstrap=100, seed=seed).fit.intervals.values()))
+        held.append((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
+    assert 0.90 <= np.mean(held) <= 0.995
+    assert (np.mean(held, axis=0) >= 0.87).all()
+
+
+def test_an_optimum_at_the_edge_is_left_out_and_told() -> None:
+    n, d, x, loss = sweep(0.0, 0)
+    gone = (n == n.max()) & (x < 1e-3)  # the best rates of the largest size are below that
+    found = optima(n[~gone], d[~gone], x[~gone], loss[~gone], bootstrap=0)
+    lost = [one for one in found.found if one.problem]
+    assert lost and {one.params for one in lost} == {n.max()}
+    assert (
+        found.fit.flags[0] == f"optima: {len(lost)} of 12 are left out: the best value is the smallest that was tried"
+    )
+    np.testing.assert_allclose(list(found.fit.constants.values()), [K, A, B], rtol=1e-6)
+
+
+def test_one_budget_gives_a_law_of_n_alone_and_two_rates_none() -> None:
+    n, d, x, loss = sweep(0.0, 0)
+    one = d == d.min()
+    found = optima(n[one], d[one], x[one], loss[one], bootstrap=0)
+    assert found.fit.law.equation == "x = k N^a" and abs(found.fit.constants["a"] - A) < 1e-6
+    with pytest.raises(UserError, match=r"0 of 12 sizes and budgets .* fewer than 3 values were tried"):
+        optima(*sweep(0.0, 0, RATES[:2]))
+
+
+def test_the_command_reads_any_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.DataFrame(dict(zip(("N", "D", "lr", "loss"), sweep(0.0, 0), strict=True))).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    words = ["optima", str(tmp_path / "t.csv"), "--params", "N", "--tokens", "D", "--bootstrap", "0", "--of"]
+    assert main([*words, "lr"]) == 0
+    printed = capsys.readouterr().out
+    assert "lr: x = k N^a D^b" in printed and "a = -0.7130" in printed and printed.count("lr = ") == 12
+    assert main([*words, "lrr"]) == 2
+    assert "--of lrr: there is no such column; did you mean 'lr'" in capsys.readouterr().err
