@@ -77,13 +77,16 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `sweep` and `plan` share."""
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="a sweep file, such as configs/sweeps/first.yaml")
     parser.add_argument("--no-bundle", action="store_true", help="train every run in its own program")
-    parser.add_argument("--workers", type=whole(), help="number of workers [one per core, or one per GPU]")
+    parser.add_argument(
+        "--workers", type=whole(), help="number of workers [one per core or GPU]; more than GPUs: they share them"
+    )
     parser.add_argument("--threads", type=whole(), help="cores of each worker [1; more if there are spare cores]")
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Plan, print, train, report."""
     stay_off_accelerators()
+    from seqjax.config import Config
     from seqjax.sweeps.folder import refuse_others
     from seqjax.sweeps.grid import read_sweep
     from seqjax.sweeps.printed import describe_plan, predicted_seconds
@@ -104,7 +107,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         refuse_others(folder, sweep, planned)
     waiting = [run for run in planned if results(run.run_id) is None]
     speeds = None
-    if cluster is None:
+    bundled_anyway = bool(machine.gpus) and not any(isinstance(run.config, Config) for run in planned)
+    if cluster is None and (options.dry_run or budget is not None or not bundled_anyway):
         # for ended runs too: a search may add runs of the same shapes
         speeds = measured_speeds(planned if waiting else [], machine, not options.no_bundle, _say)
     units = form_units(waiting, machine, speeds, not options.no_bundle)

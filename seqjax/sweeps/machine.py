@@ -13,6 +13,7 @@ import resource
 import shutil
 import subprocess
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,9 @@ class Machine:
 
     Attributes:
         cores: processor cores that this process may use.
-        gpus: accelerators, by their names in CUDA_VISIBLE_DEVICES; empty: workers run on cores.
-        memory: bytes for all workers together (of the host, or of one accelerator).
+        gpus: accelerators, one for each worker, by their names in CUDA_VISIBLE_DEVICES; workers that share one have
+            the same name. Empty: workers run on cores.
+        memory: bytes for all workers together, of the host; with accelerators: for each worker.
         threads: cores per worker; None: all cores, shared among the programs to train.
         kind: name of the accelerator, or ``cpu``.
     """
@@ -40,23 +42,34 @@ class Machine:
     kind: str = "cpu"
 
     @property
+    def sharing(self) -> int:
+        """The most workers on one accelerator."""
+        return max(Counter(self.gpus).values(), default=1)
+
+    @property
     def slots(self) -> int:
         """Number of workers that can run at once, each with one accelerator or ``threads`` cores (None: 1)."""
         return len(self.gpus) or len(self.cores) // (self.threads or 1)
 
     def describe(self) -> str:
         """The machine in words."""
-        what = f"{len(self.gpus)} GPU(s)" if self.gpus else f"{len(self.cores)} CPU core(s)"
-        return f"{what}, {self.memory / 2**30:.1f} GiB for runs"
+        what = f"{len(set(self.gpus))} GPU(s)" if self.gpus else f"{len(self.cores)} CPU core(s)"
+        shared = f" for each of {self.sharing} workers on one" if self.sharing > 1 else " for runs"
+        return f"{what}, {self.memory / 2**30:.1f} GiB{shared}"
 
 
 def this_machine(workers: int | None = None, threads: int | None = None) -> Machine:
-    """This machine, or the part of it for ``workers`` workers with ``threads`` threads."""
+    """This machine, or the part of it for ``workers`` workers with ``threads`` threads.
+
+    More workers than accelerators share them: small models leave one idle most of the time.
+    """
     cores = _cores(Path("/"))
     gpus = _gpus()
     memory = (_gpu_memory() if gpus else _free_memory()) * SHARE_OF_MEMORY
     if workers:
-        cores, gpus = cores[: workers * (threads or 1) if not gpus else None], gpus[:workers]
+        cores = cores if gpus else cores[: workers * (threads or 1)]
+        shares = math.ceil(workers / len(gpus)) if gpus else 1
+        gpus, memory = (gpus * shares)[:workers], memory / shares
     kind = (_nvidia_smi("name") or ["gpu"])[0] if gpus else "cpu"
     return Machine(tuple(cores), tuple(gpus), memory, min(threads, len(cores)) if threads else None, kind)
 

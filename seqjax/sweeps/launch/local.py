@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,12 +48,13 @@ class Worker:
         cores: the cores it is pinned to; empty: any.
         gpu: the only accelerator it sees; None: as the environment says.
         log: file for its output outside of runs, written at its end; None: no file.
+        sharing: number of workers on its accelerator; each may take an equal part of its memory.
 
     Raises:
         UserError: the process cannot be started.
     """
 
-    def __init__(self, cores: tuple[int, ...], gpu: str | None, log: Path | None) -> None:
+    def __init__(self, cores: tuple[int, ...], gpu: str | None, log: Path | None, sharing: int = 1) -> None:
         self.cores, self.gpu, self.log = cores, gpu, log
         # Python may print at its start (a sitecustomize, a module of the cluster), so answers have their own pipe.
         # Each worker has its own output file, so that its last words explain its death.
@@ -65,6 +67,8 @@ class Worker:
         environment = dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
+            if sharing > 1:
+                environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / sharing:.3f}")
         try:
             self.process = subprocess.Popen(
                 command,
@@ -241,9 +245,9 @@ class Pool:
             self.idle.remove(worker := fitting[0])
             return worker
         if self.machine.gpus:
-            taken = {worker.gpu for worker in self.busy}
-            free = [gpu for gpu in self.machine.gpus if gpu not in taken]
-            return Worker((), free[0], self.log) if free else None
+            free = Counter(self.machine.gpus) - Counter(worker.gpu for worker in self.busy)
+            gpu = max(free, key=free.get, default=None)  # the one with the fewest workers
+            return None if gpu is None else Worker((), gpu, self.log, self.machine.sharing)
         taken = {core for worker in self.busy for core in worker.cores}
         free = [core for core in self.machine.cores if core not in taken]
         if len(free) < min(threads, len(self.machine.cores)):
