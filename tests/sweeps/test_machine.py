@@ -11,6 +11,7 @@ import pytest
 
 from seqjax.host.limits import cores_of_quota, memory_left
 from seqjax.sweeps import machine
+from seqjax.sweeps.launch import local
 
 GIB = 2**30
 NONE = "9223372036854771712"  # how version 1 writes that there is no limit
@@ -140,3 +141,21 @@ def test_a_broken_nvidia_smi_tells_nothing(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine._nvidia_smi("name") == []
+
+
+def test_more_workers_than_gpus_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its part of the memory, and the next worker goes to the GPU with the fewest."""
+    monkeypatch.setattr(machine, "_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(machine, "_gpu_memory", lambda: 80e9)
+    assert machine.this_machine(2).sharing == 1 and machine.this_machine(2).memory == pytest.approx(56e9)
+    shared = machine.this_machine(5)
+    assert shared.gpus == ("0", "1", "0", "1", "0") and (shared.slots, shared.sharing) == (5, 3)
+    assert shared.memory == pytest.approx(56e9 / 3) and "17.4 GiB for each of 3 workers on one" in shared.describe()
+    started = []
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, env, **__: started.append(env))
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    pool = local.Pool(None, shared)
+    while (worker := pool._take(1)) is not None:
+        pool.busy[worker] = None
+    found = [(env["CUDA_VISIBLE_DEVICES"], env["XLA_PYTHON_CLIENT_MEM_FRACTION"]) for env in started]
+    assert found == [("0", "0.300"), ("0", "0.300"), ("1", "0.300"), ("0", "0.300"), ("1", "0.300")]
