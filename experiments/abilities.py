@@ -5,7 +5,7 @@
     python experiments/abilities.py --only.task.kind parity --only.model.d_model 32 --train.seed 0
     python experiments/abilities.py --dry-run
 
-The tasks are in seqjax/data/abilities.py: sequences of 64 tokens, every batch new. 13 models of two widths stand in two
+The tasks are in seqjax/data/abilities.py: sequences of 48 tokens, every batch new. 13 models of two widths stand in two
 residual blocks (LSTM, GRU and Elman in two layers as in their papers), each with three learning rates and two seeds.
 The rate is the best by held-out loss, as many tries for all. An answer is right or wrong. A model solves a task if 95 %
 of the answers are right with every seed; the same is asked of sequences four times as long as any in training. Each

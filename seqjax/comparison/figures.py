@@ -124,7 +124,8 @@ def draw_lead(c: Comparison) -> Figure:
 def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
     """Held-out loss against exact FLOPs: along training for LSTM and Transformers, and the frontier of each kind."""
     alone = [kind for kind in _families(chosen) if parts_of(kind)[0] in (LSTM, TRANSFORMER)]
-    made, axes = figure(0.8 + 3.2 * (len(alone) + 1), 4.2, ncols=len(alone) + 1, sharey=True)
+    width = 0.8 + 3.2 * (len(alone) + 1) + 2.8 * are_many(chosen[KIND])
+    made, axes = figure(width, 4.2, ncols=len(alone) + 1, sharey=True)
     shade_of = _shade_of_sizes(chosen[SIZE])
     reached = []
     for ax, family in zip(axes[0, :-1], alone, strict=True):
@@ -165,7 +166,7 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
 @styled
 def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
     """Final loss against training seconds of one worker; runs of one program share its seconds."""
-    made, axes = figure(6.4, 4.4)
+    made, axes = figure(9.4 if are_many(chosen[KIND]) else 6.4, 4.4)
     ax = axes[0, 0]
     seconds = chosen["training_seconds"].astype(float)
     hues, many, lines = hues_of(chosen[KIND]), are_many(chosen[KIND]), []

@@ -7,10 +7,9 @@
     induction   random symbols with a mark among them, at the end the mark again; answer: what followed the mark before.
                 Induction heads (Olsson et al. 2022, arXiv 2209.11895; as in Gu & Dao 2023, section 4.1.2)
     parity      random bits; answer at each step: whether the number of ones so far is odd
-    s5          five things in an order; at random the first two are swapped, all are turned, or they stay; answer at
-                each step: their order now. The word problem of the group S5 for two generators and the identity
-                (Merrill, Petty & Sabharwal 2024, arXiv 2404.08819). They stay in half of the steps, so that states
-                are learned sooner
+    s5          five things in an order; at random the first two are swapped or all are turned; answer at each step:
+                their order now. The word problem of the group S5 for two generators (Merrill, Petty & Sabharwal
+                2024, arXiv 2404.08819)
 
 All kinds have one vocabulary, so that one program can train them side by side. Tokens below 126 are symbols, of which
 each kind uses some. A longer sequence has more blanks, symbols or steps, and as many things to remember.
@@ -28,7 +27,6 @@ Kind = Literal["recall", "copying", "induction", "parity", "s5"]
 KINDS: tuple[Kind, ...] = ("recall", "copying", "induction", "parity", "s5")
 VOCABULARY, BLANK, MARK = 128, 126, 127
 KEYS = BLANK // 2  # keys 0 .. KEYS - 1, values KEYS .. BLANK - 1
-STAY = 0.5  # share of steps without a move (s5)
 NOTHING = -1  # the target where nothing is asked
 CHOICES = {"recall": KEYS, "parity": 2, "s5": 120}  # possible answers; of other kinds the number of symbols
 
@@ -98,8 +96,8 @@ def induction(rng: np.random.Generator, count: int, length: int, symbols: int) -
 
 
 def s5(rng: np.random.Generator, count: int, length: int) -> Sequences:
-    """Token 0: swap, 1: turn, 2: stay. An answer is the number of one of the 120 orders."""
-    tokens_BxT = rng.choice(3, size=(count, length), p=((1 - STAY) / 2, (1 - STAY) / 2, STAY)).astype(np.int32)
+    """Token 0: swap, 1: turn. An answer is the number of one of the 120 orders."""
+    tokens_BxT = rng.integers(2, size=(count, length), dtype=np.int32)
     after, order_B = _moves(), np.zeros(count, np.int32)
     targets_BxT = np.empty_like(tokens_BxT)
     for t in range(length):
@@ -110,10 +108,10 @@ def s5(rng: np.random.Generator, count: int, length: int) -> Sequences:
 
 @cache
 def _moves() -> np.ndarray:
-    """The order after each token from each of the 120 orders, int32 [120, 3]; order 0 is the first one."""
+    """The order after each token from each of the 120 orders, int32 [120, 2]; order 0 is the first one."""
     orders = list(itertools.permutations(range(5)))
     number = {order: index for index, order in enumerate(orders)}
-    moved = [((b, a, c, d, e), (b, c, d, e, a), (a, b, c, d, e)) for a, b, c, d, e in orders]
+    moved = [((b, a, c, d, e), (b, c, d, e, a)) for a, b, c, d, e in orders]
     return np.array([[number[order] for order in after] for after in moved], np.int32)
 
 

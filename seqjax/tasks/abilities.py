@@ -43,7 +43,7 @@ class AbilityTask:
     """The task."""
     kind: Kind = "recall"
     """recall (MQAR), copying (selective), induction, parity, or s5 (the order of five things after each move)."""
-    length: Annotated[int, Field(ge=4)] = 64
+    length: Annotated[int, Field(ge=4)] = 48
     """T, tokens in a training sequence."""
     pairs: Annotated[int, Field(ge=1, le=KEYS)] = 16
     """P, keys with values to remember (recall)."""
@@ -51,7 +51,7 @@ class AbilityTask:
     """Items to copy (copying)."""
     symbols: Annotated[int, Field(ge=2, le=2 * KEYS)] = 16
     """Different symbols (copying, induction)."""
-    held_out: Annotated[int, Field(ge=4)] = 512
+    held_out: Annotated[int, Field(ge=4)] = 256
     """Held-out sequences of each kind as long as in training; a quarter as many are four times as long."""
 
 

@@ -60,7 +60,7 @@ def read_parity(tokens: list[int]) -> list[int]:
 def read_s5(tokens: list[int]) -> list[int]:
     orders, order, found = list(abilities.itertools.permutations(range(5))), (0, 1, 2, 3, 4), []
     for token in tokens:
-        order = ((order[1], order[0], *order[2:]), (*order[1:], order[0]), order)[token]
+        order = ((order[1], order[0], *order[2:]), (*order[1:], order[0]))[token]
         found.append(orders.index(order))
     return found
 
