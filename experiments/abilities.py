@@ -93,7 +93,7 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
     order = by_way(kind for kind, _, _ in cells)
     places = sorted(cells, key=lambda key: (order.index(key[0]), key[1], KINDS.index(key[2])))
     rows = [judged(cells[key]) for key in places]
-    text = as_table(rows) + "\n" + "\n".join(in_words(rows)) + "\n"
+    text = "\n".join([as_table(rows), as_published(rows), *in_words(rows)]) + "\n"
     print(text)
     config = read_config(folder / best["run_id"].iloc[0])
     length = config.task.length
@@ -147,6 +147,17 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [as_cell(here[task]) if task in here else "-" for task in tasks]
         facts = (first["way"], first["label"], str(width), f"{first['parameters']:,}", f"{first['state']:,}")
         lines.append("| " + " | ".join([*facts, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_published(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: what was published of the models of these rows, with the number at arXiv."""
+    tasks = [task for task in KINDS if any(row["task"] == task for row in rows)]
+    lines = ["| published | " + " | ".join(tasks) + " |", "|---" * (1 + len(tasks)) + "|"]
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        found = [PUBLISHED[task].get(kind) for task in tasks]
+        cells = ["-" if one is None else f"{'solves' if one[0] else 'fails'} ({one[1]})" for one in found]
+        lines.append("| " + " | ".join([label_of(kind), *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 

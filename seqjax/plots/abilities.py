@@ -61,9 +61,12 @@ def _draw_table(
     ax.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ax.grid(visible=False)
     ax.set_yticks(range(len(models)), [label for _, label, _ in models])
-    ax.set_xticks(
-        range(len(columns)), [_name(task, width, width == widths[0]) for task, width in columns], fontsize=7.5
-    )
+    ax.set_xticks(range(len(columns)), [str(width) for _, width in columns], fontsize=7.5)
+    for number, task in enumerate(tasks):
+        middle = (number + 0.5) * len(widths) - 0.5
+        ax.annotate(task, (middle, 0), xycoords=("data", "axes fraction"), xytext=(0, -16), ha="center", va="top",
+                    textcoords="offset points", annotation_clip=False)  # fmt: skip
+    ax.set_xlabel(" ")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     for number in range(1, len(tasks)):
@@ -71,10 +74,6 @@ def _draw_table(
     for number, ((_, _, before), (_, _, way)) in enumerate(pairwise(models), 1):
         if way != before:
             ax.axhline(number - 0.5, color="#888888", lw=0.8)
-
-
-def _name(task: str, width: int, first: bool) -> str:
-    return f"{width}\n{task}" if first else f"{width}"
 
 
 def _draw_recall(ax: Axes, rows: Sequence[Row]) -> None:
@@ -88,7 +87,7 @@ def _draw_recall(ax: Axes, rows: Sequence[Row]) -> None:
                 ms=5.5, mfc="white", mew=1.2, label=here[0]["label"])  # fmt: skip
     log_axis(ax, "x", *widened(np.array([row["state"] for row in rows], float)), plain=False)
     ax.set_ylim(-0.03, 1.05)
-    ax.set_xlabel("numbers in the state of a sequence (attention: keys and values of training's length)")
+    ax.set_xlabel("numbers in the state (attention: keys and values)")
     ax.set_title("recall against the state; one colour for a way through time")
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -16,6 +16,7 @@ SMALL = ["--train.steps", "2", "--optimizer.warmup-steps", "1", "--task.length",
          "--task.items", "3", "--task.held-out", "8", "--train.batch-size", "2"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_runs_and_tells_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, sweep = experiment.load("abilities"), tmp_path / "tiny.yaml"
     sweep.write_text(f"""
