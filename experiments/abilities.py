@@ -1,17 +1,18 @@
 """What each family can do: recall against the size of the state, copying, induction, parity and S5.
 
     python experiments/abilities.py                                  # hours on two CPU cores; stop and start it at will
-    python experiments/abilities.py --workers 8 --record             # on one GPU: eight workers share it
-    python experiments/abilities.py --only.task.kind parity --only.model.d_model 32 --train.seed 0
+    python experiments/abilities.py --workers 8 --record             # on a GPU: eight workers share it
+    python experiments/abilities.py --only.task.kind parity --only.model.family lstm --seeds 1       # minutes on a CPU
+    python experiments/abilities.py --only.model.d_model 64          # half of the programs
     python experiments/abilities.py --dry-run
 
-The tasks are in seqjax/data/abilities.py: sequences of 48 tokens, every batch new. 13 models of two widths stand in two
-residual blocks (LSTM, GRU and Elman in two layers as in their papers), each with three learning rates and two seeds.
-The rate is the best by held-out loss, as many tries for all. An answer is right or wrong. A model solves a task if 95 %
-of the answers are right with every seed; the same is asked of sequences four times as long as any in training. Each
-cell of the table is held against what was published for the family (`PUBLISHED`).
+The tasks are in seqjax/data/abilities.py: sequences of 48 tokens, every batch new. 13 models of two widths are trained
+for 3,000 steps (configs/sweeps/abilities.yaml). Each has three learning rates and two seeds; the rate with the lowest
+held-out loss counts, as many tries for all. A model solves a task if 95 % of the answers are right with every seed. The
+same is asked of sequences four times as long. Each cell of the table is held against what was published of the family
+(`PUBLISHED`).
 
-On an accelerator all runs of a model and width, five tasks, three rates, two seeds, train in one program: 26 programs
+On an accelerator all runs of a model and width (five tasks, three rates, two seeds) train in one program: 26 programs
 of 30 runs.
 """
 
