@@ -62,14 +62,15 @@ PUBLISHED: dict[str, dict[str, tuple[bool, str]]] = {
     "induction": {"transformer modern": (True, MAMBA), "rg_lru with attention": (True, GRIFFIN)}
     | {"rg_lru": (True, GRIFFIN), "mamba2": (True, MAMBA)},
     "parity": POSITIVE
-    | {"lstm": (True, CHOMSKY), "gru": (True, CHOMSKY), "elman": (True, CHOMSKY)}
+    | {"lstm": (True, CHOMSKY), "gru": (True, SIGNS), "elman": (True, CHOMSKY)}
     | {"slstm": (True, XLSTM), "gated_deltanet [-1, 1]": (True, SIGNS)},
     "s5": dict.fromkeys(POSITIVE, (False, ILLUSION))
     | dict.fromkeys(("lstm", "gru", "elman"), (True, ILLUSION))
     | {"slstm": (True, XLSTM), "gated_deltanet [-1, 1]": (False, PRODUCTS)},
 }
 """Task -> kind -> whether the family solves it as published, and where (arXiv). For Mamba-2 partly what was published
-of Mamba; for S5 what follows from the circuit class. Nothing is known to be published for a kind that is missing."""
+of Mamba; for S5 what follows from the circuit class, and of LSTM and GRU what was published of nonlinear recurrences.
+Nothing is known to be published for a kind that is missing."""
 
 
 def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
