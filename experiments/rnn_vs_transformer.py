@@ -65,7 +65,13 @@ ASSUMED = {"h100": 1, "gpu": 1, "pod": 256}  # devices of the presets that are n
 ASSUMED_SHARES = {"transformer": 0.35, "recurrent": 0.05}  # of the peak that training reaches
 TITLE = "LSTMs against Transformers: Figure 7 of Kaplan et al. 2020"
 WINDOWS = 16  # of a chain, for the loss by position
-CHAINS = {"laptop": 28, "workstation": 28, "h100": 100, "gpu": 200, "pod": 400}  # 28: 230,000 predictions of 50,000 tokens
+CHAINS = {
+    "laptop": 28,
+    "workstation": 28,
+    "h100": 100,
+    "gpu": 200,
+    "pod": 400,
+}  # 28: 230,000 predictions
 KEPT = (
     "runs.csv", "search.json", "curves.json", "positions.npz", "where.json",
     "fits.json", "claims.json", "claims.md", "figure7.svg", "figure7.png", "map.json",

@@ -17,9 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from seqjax.comparison.by_way import are_many, grouped_legend, look_in_group
 from seqjax.comparison.judging import LSTM, TRANSFORMER
 from seqjax.comparison.measured import Comparison, model_name, size_ranks
-from seqjax.families import hues_of, in_order, label_of, parts_of
+from seqjax.families import by_way, hues_of, in_order, label_of, parts_of
 from seqjax.host.own_code import is_own
 from seqjax.host.wording import si
 from seqjax.plots.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
@@ -35,28 +36,36 @@ def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str) -> Fig
     Args:
         chosen: finished runs with the best learning rate of each model, all seeds, of the comparison's context.
     """
-    made, axes = figure(10.4, 4.8, ncols=2)
-    _draw_sizes(axes[0, 0], chosen)
+    many = are_many(chosen[KIND])
+    made, axes = figure(12.4 if many else 10.4, 4.8, ncols=2)
+    lines = _draw_sizes(axes[0, 0], chosen)
+    if many:
+        grouped_legend(made, lines)
+    else:
+        axes[0, 0].legend(loc="upper right", ncols=2)
     _draw_positions(axes[0, 1], comparison)
     made.supxlabel(textwrap.fill(note, 190), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 
-def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> None:
-    hues = hues_of(chosen[KIND])
+def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> list[tuple[str, Line2D]]:
+    """The lines by kind. Depths of a kind differ in dash and marker; among many kinds those of a way through time."""
+    hues, many, lines = hues_of(chosen[KIND]), are_many(chosen[KIND]), []
     for family in _families(chosen):
         of_family = chosen[chosen[KIND] == family]
         for number, (depth, runs) in enumerate(of_family.groupby(DEPTH)):
             means = runs.groupby(SIZE)["loss"].mean()
-            look = {"color": hues[family], "ls": DASHES[number], "marker": MARKERS[number], "lw": 1.4}
-            ax.plot(means.index, means.values, label=model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
-                    **look)  # fmt: skip
+            look = {"ls": DASHES[number], "marker": MARKERS[number]}
+            look = look_in_group(family, chosen[KIND]) if many else look
+            line = ax.plot(means.index, means.values, label=model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
+                           lw=1.4, color=hues[family], **look)  # fmt: skip
             ax.plot(runs[SIZE], runs["loss"], ".", color=hues[family], ms=2.5)
+            lines += [(family, one) for one in line]
     log_axis(ax, "x", *widened(chosen[SIZE].to_numpy(float)))
-    _loss_axis(ax, chosen["loss"], above=0.2)
+    _loss_axis(ax, chosen["loss"], above=0.0 if many else 0.2)
     ax.set_xlabel("non-embedding parameters N")
     ax.set_title("loss against size; dots: single seeds")
-    ax.legend(loc="upper right", ncols=2)
+    return lines
 
 
 def is_main(kind: str) -> bool:
@@ -115,7 +124,8 @@ def draw_lead(c: Comparison) -> Figure:
 def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
     """Held-out loss against exact FLOPs: along training for LSTM and Transformers, and the frontier of each kind."""
     alone = [kind for kind in _families(chosen) if parts_of(kind)[0] in (LSTM, TRANSFORMER)]
-    made, axes = figure(0.8 + 3.2 * (len(alone) + 1), 4.2, ncols=len(alone) + 1, sharey=True)
+    width = 0.8 + 3.2 * (len(alone) + 1) + 2.8 * are_many(chosen[KIND])
+    made, axes = figure(width, 4.2, ncols=len(alone) + 1, sharey=True)
     shade_of = _shade_of_sizes(chosen[SIZE])
     reached = []
     for ax, family in zip(axes[0, :-1], alone, strict=True):
@@ -127,16 +137,20 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
             reached.append(np.array(loss, float))
         _legend_of_sizes(ax, of_family[SIZE], shade_of)
         ax.set_title(f"{label_of(family)}: along training, by size")
-    hues = hues_of(chosen[KIND])
+    hues, lines = hues_of(chosen[KIND]), []
     for family in _families(chosen):
         ends = chosen[chosen[KIND] == family].groupby([DEPTH, SIZE])[["flops_exact", "loss"]].mean()
         ends = ends.sort_values("flops_exact")
         best = ends[ends["loss"] <= ends["loss"].cummin()]
         reached.append(ends["loss"].to_numpy(float))
         axes[0, -1].plot(ends["flops_exact"], ends["loss"], ".", color=hues[family], ms=5)
-        axes[0, -1].plot(best["flops_exact"], best["loss"], color=hues[family], lw=1.4, label=label_of(family))
+        line = axes[0, -1].plot(best["flops_exact"], best["loss"], color=hues[family], lw=1.4, label=label_of(family))
+        lines.append((family, line[0]))
     axes[0, -1].set_title("ended runs, and the best for no more compute")
-    axes[0, -1].legend(loc="upper right")
+    if are_many(chosen[KIND]):
+        grouped_legend(made, lines)
+    else:
+        axes[0, -1].legend(loc="upper right")
     flops = chosen["flops_exact"].to_numpy(float)
     for ax in axes[0]:
         log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])))
@@ -152,20 +166,25 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
 @styled
 def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
     """Final loss against training seconds of one worker; runs of one program share its seconds."""
-    made, axes = figure(6.4, 4.4)
+    made, axes = figure(9.4 if are_many(chosen[KIND]) else 6.4, 4.4)
     ax = axes[0, 0]
     seconds = chosen["training_seconds"].astype(float)
-    hues = hues_of(chosen[KIND])
+    hues, many, lines = hues_of(chosen[KIND]), are_many(chosen[KIND]), []
     for family in _families(chosen):
         here = chosen[KIND] == family
         for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
-            ax.plot(seconds[runs.index], runs["loss"], MARKERS[number], color=hues[family], ms=5, mfc="white", mew=1.2,
-                    label=model_name(family, int(depth)))  # fmt: skip
+            mark = look_in_group(family, chosen[KIND])["marker"] if many else MARKERS[number]
+            line = ax.plot(seconds[runs.index], runs["loss"], mark, color=hues[family], ms=5, mfc="white", mew=1.2,
+                           label=model_name(family, int(depth)))  # fmt: skip
+            lines += [(family, one) for one in line]
     log_axis(ax, "x", *widened(seconds.to_numpy(float)))
-    _loss_axis(ax, chosen["loss"], above=0.3)
+    _loss_axis(ax, chosen["loss"], above=0.0 if many else 0.3)
     ax.set_xlabel("seconds of one worker for a run's training, without compilation and evaluation")
     ax.set_title(f"wall clock: {where}")
-    ax.legend(loc="upper right", ncols=2)
+    if many:
+        grouped_legend(made, lines)
+    else:
+        ax.legend(loc="upper right", ncols=2)
     return made
 
 
@@ -224,7 +243,7 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> Figu
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for curve in curves:
         by_family.setdefault(facts[KIND][curve["trials"][0]["runs"][0]], []).append(curve)
-    made, panels = _panels(in_order(by_family))
+    made, panels = _panels(by_way(by_family) if are_many(by_family) else in_order(by_family))
     known = [t["loss"] for curve in curves for t in curve["trials"] if t["loss"] is not None]
     rates = [t["learning_rate"] for curve in curves for t in curve["trials"]]
     counts = [sizes[curve["trials"][0]["runs"][0]] for curve in curves]
@@ -264,9 +283,10 @@ def _depth_of(curve: Mapping[str, Any]) -> int:
 
 
 def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
-    """A panel per family, two in a row."""
-    rows = math.ceil(len(families) / 2)
-    made, axes = figure(8.4, 0.6 + 2.9 * rows, nrows=rows, ncols=min(2, len(families)), sharey=True)
+    """A panel per family, two in a row; four of many."""
+    in_row, width = (4, 13.6) if are_many(families) else (2, 8.4)
+    rows = math.ceil(len(families) / in_row)
+    made, axes = figure(width, 0.6 + 2.9 * rows, nrows=rows, ncols=min(in_row, len(families)), sharey=True)
     panels = dict(zip(families, axes.ravel(), strict=False))
     for spare in axes.ravel()[len(families) :]:
         spare.set_visible(False)
@@ -278,7 +298,7 @@ def _panels(families: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
 
 
 def _families(table: pd.DataFrame) -> list[str]:
-    return in_order(table[KIND])
+    return by_way(table[KIND]) if are_many(table[KIND]) else in_order(table[KIND])
 
 
 def _shade_of_sizes(sizes: Iterable[float]) -> Callable[[float], Any]:

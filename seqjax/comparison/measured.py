@@ -112,7 +112,13 @@ class Comparison:
     def of(self, *names: str, context: int | None = None) -> np.ndarray:
         """Indices of the models of these families or kinds, by size and depth; ``context`` None: that of the chains."""
         wanted = self.chains.context if context is None else context
-        chosen = [i for i, m in enumerate(self.models) if {m.family, m.kind} & {*names} and m.context == wanted]
+        kinds = {model.kind for model in self.models}
+        families = {*names} - kinds  # a name that a kind has is not that of all forms of its family
+        chosen = [
+            i
+            for i, model in enumerate(self.models)
+            if (model.kind in names or model.family in families) and model.context == wanted
+        ]
         return np.array(sorted(chosen, key=lambda i: (self.models[i].size, self.models[i].layers)), int)
 
     def kinds(self, *families: str) -> list[str]:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from seqjax.comparison import figures as draw
 from seqjax.comparison import judging
 from seqjax.comparison import measured as comparison
+from seqjax.comparison.by_way import are_many, draw_families, table_of_families
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.collect import longest
 from seqjax.comparison.lead_map import as_json, maps
@@ -177,6 +178,13 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             False,
         ),
     }
+    if are_many(m.chosen["kind"]):
+        made["families"] = (
+            draw_families(c),
+            "The families by their way through time, in grey those of the other ways. Above: loss against parameters. "
+            "Below: loss by position at the largest size.",
+            False,
+        )
     if usual:
         made["rates"] = (
             draw.draw_rates(usual, m.table),
@@ -224,6 +232,7 @@ def _context(
             }
             for name, (_, caption, small) in figures.items()
         },
+        "families": table_of_families(m.comparison, m.chosen) if "families" in figures else None,
         "claims": {label_of(kind): [claim_row(row) for row in rows] for kind, rows in judged.items()},
         "maps": [name for name in figures if name.startswith("map-")],
         "fits": [(label_of(family), describe(found)) for family, found in fits.items()],

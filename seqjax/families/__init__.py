@@ -23,7 +23,7 @@ from seqjax.families.recurrent import Recurrent
 from seqjax.families.retention import Retention
 from seqjax.families.rg_lru import RGLRU
 from seqjax.families.slstm import SLSTM
-from seqjax.families.stacked import Stacked
+from seqjax.families.stacked import HYBRID, Stacked
 from seqjax.families.transformer import Transformer
 from seqjax.families.window import Window
 from seqjax.host import own_code
@@ -37,6 +37,10 @@ FAMILIES: dict[str, type[Family]] = {
     )
 }
 """By name, in the order of figures."""
+
+THROUGH_TIME = ("nonlinear", "diagonal", "matrix state", "attention", "window")
+"""Ways of the past to the present, in the order of figures: a nonlinear recurrence, a linear one with a vector or a
+matrix for a state, attention, a fixed window."""
 
 HUES_OF_OWN = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100", "#6699CC")  # Tol, "muted"
 
@@ -99,9 +103,22 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
             for name, label in found.items()}  # fmt: skip
 
 
+def way_of(kind: str) -> str:
+    """The way through time of a kind, a word of `THROUGH_TIME`; "" if unknown. A hybrid has attention."""
+    family, form = parts_of(kind)
+    found = known(family)
+    return "attention" if HYBRID in form else "" if found is None else found.through_time
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Each name once, in the order of figures: the package's, by family and form, then the user's own."""
     return sorted(dict.fromkeys(names), key=_place)
+
+
+def by_way(kinds: Iterable[str]) -> list[str]:
+    """As `in_order`, with the kinds of each way through time together, in the order of `THROUGH_TIME`."""
+    ways = (*THROUGH_TIME, "")
+    return sorted(in_order(kinds), key=lambda kind: ways.index(way_of(kind)))
 
 
 def _place(name: str) -> tuple[int, int, str]:
@@ -143,4 +160,5 @@ def lighter(colour: str, share: float) -> str:
 
 __all__ = ["FAMILIES", "GRU", "LSTM", "MLSTM", "RGLRU", "SLSTM", "Elman", "Family", "GatedDeltaNet", "Mamba2", "MinGRU"]
 __all__ += ["MinLSTM", "Recurrent", "Retention", "Stacked", "Transformer", "Window", "family_of"]
-__all__ += ["history", "hues_of", "in_order", "kind_of", "known", "label_of", "labels_of", "own", "parts_of", "rank_of"]
+__all__ += ["THROUGH_TIME", "by_way", "history", "hues_of", "in_order", "kind_of", "known", "label_of", "labels_of"]
+__all__ += ["own", "parts_of", "rank_of", "way_of"]

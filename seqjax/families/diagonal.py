@@ -43,6 +43,7 @@ class Diagonal(Stacked):
     recurrence: Literal["auto", "sequential", "associative", "blocked"] = "auto"
     """How the recurrence is computed: sequential on a CPU and blocked elsewhere (auto), or one way everywhere."""
 
+    through_time: ClassVar[str] = "diagonal"
     gates: ClassVar[tuple[str, ...]] = ()
     """Names of the gates, in the order of G."""
 

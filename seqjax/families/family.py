@@ -91,6 +91,9 @@ class Family:
     """Its name in figures and tables."""
     colour: ClassVar[str] = "#555555"
     """Its colour in figures."""
+    through_time: ClassVar[str] = ""
+    """How the past reaches the present: a word of `seqjax.families.THROUGH_TIME`; "" if in another way. Figures of many
+    families are grouped by it."""
     recurrent: ClassVar[bool] = False
     """Whether it carries a state of fixed size. Streams and truncated back-propagation need one."""
     reads_memory: ClassVar[bool] = False

@@ -20,8 +20,9 @@ x W where the equations have W x.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,7 @@ from seqjax.through_time.delta import DELTA
 from seqjax.through_time.matrix import zero_matrix
 
 TAPS = 4
+NEGATIVE = "[-1, 1]"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class GatedDeltaNet(MatrixState):
     label: ClassVar[str] = "Gated DeltaNet"
     colour: ClassVar[str] = "#000000"
     rule: ClassVar = DELTA
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}, NEGATIVE: {}, **MatrixState.forms}
+
+    @classmethod
+    def form_of(cls, values: Mapping[str, Any]) -> str:
+        """As `Stacked.form_of`, and whether eigenvalues can be negative."""
+        return f"{NEGATIVE if values.get('negative_eigenvalues') else ''} {super().form_of(values)}".strip()
 
     @property
     def key_width(self) -> int:

@@ -31,6 +31,7 @@ class MatrixState(Stacked):
     recurrence: Literal["chunks", "steps"] = "chunks"
     """The same values in pieces of products (chunks), or one step after the other (steps, the reference)."""
 
+    through_time: ClassVar[str] = "matrix state"
     states: ClassVar = ("S",)
     rule: ClassVar[Rule]
     """How the state changes from step to step."""

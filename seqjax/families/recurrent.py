@@ -79,6 +79,7 @@ class Recurrent(Family):
     base_width: PositiveInt | None = None
     """d_model at which muP is the standard parametrization: a rate found there holds at all widths; null: no muP."""
 
+    through_time: ClassVar[str] = "nonlinear"
     recurrent: ClassVar[bool] = True
     reads_memory: ClassVar[bool] = True
     states: ClassVar[tuple[str, ...]] = ("h",)

@@ -53,6 +53,7 @@ class SLSTM(Stacked):
 
     label: ClassVar[str] = "sLSTM"
     colour: ClassVar[str] = "#882255"
+    through_time: ClassVar[str] = "nonlinear"
     states: ClassVar = ("h", "c", "n")
     published_mlp: ClassVar = PublishedMLP("geglu", 4 / 3)
     backprop: ClassVar = None

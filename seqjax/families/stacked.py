@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -48,6 +48,7 @@ from seqjax.through_time.pieces import in_pieces
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 State = dict[str, Array]  # of one layer Bx...; of all layers LxBx...
 Tree = Any
+HYBRID = "with attention"
 
 
 class PublishedMLP(NamedTuple):
@@ -102,6 +103,12 @@ class Stacked(Family):
     states: ClassVar[tuple[str, ...]] = ("h",)
     """Names of the arrays of `mixer_state` that can be nudged."""
     published_mlp: ClassVar[PublishedMLP] = PublishedMLP("swiglu", 8 / 3)
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}, HYBRID: {}}
+
+    @classmethod
+    def form_of(cls, values: Mapping[str, Any]) -> str:
+        """`HYBRID` if there are attention blocks among the others, else ""."""
+        return HYBRID if "attention" in values.get("blocks", ()) else ""
 
     def init_mixer(self, key: Array) -> Params:
         """Parameters of one mixer, float32. Names of matrices begin with W; kernels of convolutions are no matrices.

@@ -94,6 +94,7 @@ class Transformer(Family):
 
     label: ClassVar[str] = "Transformer"
     colour: ClassVar[str] = "#0072B2"
+    through_time: ClassVar[str] = "attention"
     reads_memory: ClassVar[bool] = True
     dropout_before_readout: ClassVar[bool] = False
     states: ClassVar = ("x",)

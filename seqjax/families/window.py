@@ -73,6 +73,7 @@ class Window(Family):
 
     label: ClassVar[str] = "window"
     colour: ClassVar[str] = "#56B4E9"
+    through_time: ClassVar[str] = "window"
     later: ClassVar = {"base_width": None}
 
     def width(self, causal: bool = True) -> int:

@@ -13,6 +13,7 @@ import resource
 import shutil
 import subprocess
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class Machine:
     kind: str = "cpu"
 
     @property
+    def sharing(self) -> int:
+        """The most workers on one accelerator."""
+        return max(Counter(self.gpus).values(), default=1)
+
+    @property
     def slots(self) -> int:
         """Number of workers that can run at once, each with one accelerator or ``threads`` cores (None: 1)."""
         return len(self.gpus) or len(self.cores) // (self.threads or 1)
@@ -53,7 +59,7 @@ class Machine:
     def describe(self) -> str:
         """The machine in words."""
         what = f"{self.devices} GPU(s)" if self.gpus else f"{len(self.cores)} CPU core(s)"
-        shared = f" for runs of each of {len(self.gpus)} workers" if len(self.gpus) > self.devices else " for runs"
+        shared = f" for each of {self.sharing} workers on one" if self.sharing > 1 else " for runs"
         return f"{what}, {self.memory / 2**30:.1f} GiB{shared}"
 
 
@@ -68,10 +74,9 @@ def this_machine(workers: int | None = None, threads: int | None = None) -> Mach
     gpus = _gpus()
     memory = (_gpu_memory() if gpus else _free_memory()) * SHARE_OF_MEMORY
     if workers:
-        cores = cores[: workers * (threads or 1) if not gpus else None]
-        if gpus:
-            memory /= math.ceil(workers / len(gpus))
-            gpus = [gpus[i % len(gpus)] for i in range(workers)]
+        cores = cores if gpus else cores[: workers * (threads or 1)]
+        shares = math.ceil(workers / len(gpus)) if gpus else 1
+        gpus, memory = (gpus * shares)[:workers], memory / shares
     kind = (_nvidia_smi("name") or ["gpu"])[0] if gpus else "cpu"
     return Machine(tuple(cores), tuple(gpus), memory, min(threads, len(cores)) if threads else None, kind)
 

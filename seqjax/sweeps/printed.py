@@ -55,7 +55,8 @@ def describe_plan(
         lines.append(f"note: {note}" + (f" ({count} runs)" if count < len(planned) else ""))
     if units:
         threads = "/".join(str(count) for count in sorted({unit.threads for unit in units}))
-        how = "one on each GPU" if machine.gpus else f"{threads} thread(s) each"
+        on_gpus = "one on each GPU" if machine.sharing == 1 else f"at most {machine.sharing} at once on a GPU"
+        how = on_gpus if machine.gpus else f"{threads} thread(s) each"
         lines.append(f"machine: {machine.describe()}; {len(units)} program(s) to train, {how}")
     if units and speeds is not None:
         lines.append(f"predicted time: {duration(predicted_seconds(units, machine))}")

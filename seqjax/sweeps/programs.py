@@ -141,14 +141,14 @@ def _enough(lots: list[tuple[Planned, ...]], slots: int, speeds: Speeds | None) 
 def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
     """Upper estimate of the bytes for training: states of all lanes, activations of the lanes computed at once.
 
-    For a task other than text: `TASK_MEMORY` per run.
+    For a task other than text: `memory` of its config's class, else `TASK_MEMORY`, per run.
 
     Compared with XLA's own figures in tests/sweeps/test_programs.py. A step needs up to 2.1 times the residuals of the
     backward pass; an evaluation up to half of the residuals per window, or twice the logits. On a CPU, lanes that do
     not fill a group have their own part of the program, and groups write new states beside the old ones.
     """
     if not isinstance(config, Config):
-        return TASK_MEMORY * lanes
+        return getattr(config, "memory", TASK_MEMORY) * lanes
     micro_batch = config.train.batch_size // config.train.accumulation
     vocabulary, context = vocabulary_size(config), config.train.context_length
     family, target = dataclasses.replace(config.model, dropout=0.0), GPU if accelerator else Target("cpu")

@@ -51,7 +51,8 @@ def measured_speeds(
     planned: Sequence[Planned], machine: Machine, bundle: bool, say: Callable[[str], None], stopping: Sequence[int] = ()
 ) -> Speeds | None:
     """Step times on this machine, from the file or measured now. None: the data of a task is missing."""
-    speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}")
+    shared = f" by {machine.sharing}" if machine.sharing > 1 else ""
+    speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}{shared}")
     programs = [(unit.runs[0].config, len(unit.runs)) for unit in form_units(planned, machine, None, bundle)]
     missing = speeds.missing(programs)
     if missing:

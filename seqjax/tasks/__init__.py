@@ -11,7 +11,7 @@ from typing import Any
 from seqjax.host.own_code import is_own
 from seqjax.tasks import own
 
-TASKS = ("text", "delays", "lines", "sentiment", "steering", "translation")
+TASKS = ("text", "abilities", "delays", "lines", "sentiment", "steering", "translation")
 
 
 def task_module(name: str) -> Any:

@@ -140,19 +140,19 @@ class Bundle:
     def batches(self, first: int) -> tuple[Tree, int]:
         """The batches of the steps from ``first`` on, leaves [R, K, B, ...], and their number, at most K.
 
-        Lanes with the same seed have the same data. A process reads the rows of its devices.
+        Lanes with the same seed and the same section `task` have the same data. A process reads its own rows.
         """
         draw, rows, size = [run.task.batch for run in self.members], slice(None), None
         if peers().count > 1 and self.task.batch_rows is not None:
             size = self.config.train.batch_size
             rows = self.program.own_rows(size)
             draw = [partial(run.task.batch_rows, rows=rows) for run in self.members]
-        lanes_of_seed: dict[int, list[int]] = {}
+        alike: dict[Any, list[int]] = {}
         for lane, run in enumerate(self.members):
-            lanes_of_seed.setdefault(run.config.train.seed, []).append(lane)
+            alike.setdefault((run.config.train.seed, getattr(run.config, "task", None)), []).append(lane)
         filled, count, shapes = None, 0, None
         for k in range(min(peers().first(self._steps_at_once), self._next_event(first) - first)):
-            batches = [(lanes, draw[lanes[0]](first + k)) for lanes in lanes_of_seed.values()]
+            batches = [(lanes, draw[lanes[0]](first + k)) for lanes in alike.values()]
             found = [_shapes(batch) for _, batch in batches]
             if shapes is None:
                 shapes, lead = found[0], (len(self.members), self.program.steps_at_once)

@@ -6,7 +6,6 @@ import math
 import os
 import resource
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
@@ -136,31 +135,27 @@ def test_devices_that_are_to_be_seen(monkeypatch: pytest.MonkeyPatch, text: str,
     assert machine._gpus() == names
 
 
-def test_workers_share_the_cards_when_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_gpus", lambda: ["0", "3"])
-    monkeypatch.setattr(machine, "_gpu_memory", lambda: 100.0)
-    monkeypatch.setattr(machine, "_nvidia_smi", lambda _: ["H100"])
-    alone, shared = machine.this_machine(), machine.this_machine(workers=5)
-    assert (alone.gpus, alone.memory, alone.slots) == (("0", "3"), 70.0, 2)
-    assert (shared.gpus, shared.slots, shared.devices) == (("0", "3", "0", "3", "0"), 5, 2)
-    assert shared.memory == pytest.approx(70 / 3)
-    assert shared.describe().startswith("2 GPU(s), ") and shared.describe().endswith("each of 5 workers")
-    pool, started = local.Pool(None, shared), []
-
-    def worker(_cores: tuple[int, ...], gpu: str, _log: None, sharing: int) -> Mock:
-        started.append((gpu, sharing))
-        return Mock(gpu=gpu)
-
-    monkeypatch.setattr(local, "Worker", worker)
-    for _ in range(5):
-        pool.busy[pool._take(1)] = None
-    assert sorted(started) == [("0", 3), ("0", 3), ("0", 3), ("3", 2), ("3", 2)]
-    assert pool._take(1) is None
-
-
 @pytest.mark.parametrize("program", ["#!/no/such/shell\n", "not a program", "#!/bin/sh\nexit 9\n"])
 def test_a_broken_nvidia_smi_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     (tmp_path / "nvidia-smi").write_text(program)
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine._nvidia_smi("name") == []
+
+
+def test_more_workers_than_gpus_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its part of the memory, and the next worker goes to the GPU with the fewest."""
+    monkeypatch.setattr(machine, "_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(machine, "_gpu_memory", lambda: 80e9)
+    assert machine.this_machine(2).sharing == 1 and machine.this_machine(2).memory == pytest.approx(56e9)
+    shared = machine.this_machine(5)
+    assert shared.gpus == ("0", "1", "0", "1", "0") and (shared.slots, shared.devices, shared.sharing) == (5, 2, 3)
+    assert shared.memory == pytest.approx(56e9 / 3) and "17.4 GiB for each of 3 workers on one" in shared.describe()
+    started = []
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, env, **__: started.append(env))
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    pool = local.Pool(None, shared)
+    while (worker := pool._take(1)) is not None:
+        pool.busy[worker] = None
+    found = [(env["CUDA_VISIBLE_DEVICES"], env["XLA_PYTHON_CLIENT_MEM_FRACTION"]) for env in started]
+    assert found == [("0", "0.300"), ("0", "0.300"), ("1", "0.300"), ("0", "0.300"), ("1", "0.300")]

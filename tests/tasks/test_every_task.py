@@ -16,6 +16,7 @@ from seqjax.runs.config_file import load_config
 TASKS = Path(__file__).parents[2] / "configs" / "tasks"
 SMALL = {
     "delays": {"task.distance": 3, "task.held_out": 64},
+    "abilities": {"task.length": 8, "task.pairs": 2, "task.items": 2, "task.held_out": 8},
     "lines": {"task.words": 300, "task.held_out": 8, "task.width": 4},
     "sentiment-phrases": {},
     "steering": {"data.road_frames": 400, "task.frames": 4, "data.history": 4, "data.blocks": 10},
@@ -89,7 +90,7 @@ def test_a_task_that_is_not_named_is_known_by_its_keys(tmp_path: Path) -> None:
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(TASKS / "delays.yaml")
     mistakes = [
-        (["--task.name", "delay"], "task.name: 'delay' is not allowed; allowed: delays, lines"),
+        (["--task.name", "delay"], "task.name: 'delay' is not allowed; allowed: abilities, delays, lines"),
         (["--task.distanc", "3"], "task.distanc: unknown key"),
         (["--horizon.tokens", "1e5"], "horizon.tokens: counts tokens of text; give train.steps"),
         (["--train.accumulation", "5"], "train.accumulation: 5 does not divide"),

@@ -263,7 +263,7 @@ class Pool:
             if not free:
                 return None
             gpu = max(free, key=free.__getitem__)  # the card with the fewest workers
-            return Worker((), gpu, self.log, self.machine.gpus.count(gpu))
+            return Worker((), gpu, self.log, self.machine.sharing)
         taken = {core for worker in self.busy for core in worker.cores}
         free = [core for core in self.machine.cores if core not in taken]
         if len(free) < min(threads, len(self.machine.cores)):
