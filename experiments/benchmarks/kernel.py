@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import statistics
 import sys
@@ -229,7 +230,10 @@ def measured(row: Row, programs: Programs) -> dict[str, Any]:
         pairs = [("differ", "kernel", "scan")] + [(f"{name} off", name, "exact") for name in ("kernel", "scan")]
         for name, one, other in pairs:
             if other in results:
-                found[name] = {what: float(x) for what, x in programs["differ"](results[one], results[other]).items()}
+                off = {what: float(x) for what, x in programs["differ"](results[one], results[other]).items()}
+                if not all(map(math.isfinite, off.values())):
+                    return {"error": f"{name}: {off}"}
+                found[name] = off
         return found
     except Exception as error:  # the other rows go on
         return {"error": in_a_line(error)}

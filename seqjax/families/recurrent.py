@@ -71,7 +71,8 @@ class Recurrent(Family):
     dropout: Fraction = 0.0
     """Dropout rate on the inputs of each layer and of the readout."""
     recurrence: Literal["fast", "lean", "scan", "kernel"] = "fast"
-    """Backward pass: fast (own), lean (own; memory does not grow with context x gates), scan (plain, the reference)."""
+    """Backward pass: fast (own), lean (own; memory does not grow with context x gates), scan (plain, the reference),
+    kernel (LSTM and GRU: fast, all steps in one kernel on an NVIDIA GPU; H up to 128 in bfloat16)."""
     residual: bool = False
     """Residual connections around the layers above the first."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -59,3 +60,18 @@ def test_every_shape_is_a_row(module) -> None:
     rows = module.rows(tiny=False)
     names = {row.name for row in rows}
     assert len(names) == len(rows) == 2 * 4 * 3 * 3 + 5 + 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not any(importlib.util.find_spec(f"jax_plugins.xla_cuda{version}") for version in (12, 13)),
+    reason="needs the CUDA plugin of JAX",
+)
+def test_compiled_for_an_h100(tmp_path) -> None:
+    """It fits on the chip, nothing is spilled, and a step has few barriers."""
+    rows = experiment.load("benchmarks/kernel_compiled").measured("lstm:32")
+    assert {row["kernel"] for row in rows} == {"lstm_forward", "lstm_backward"}
+    for row in rows:
+        assert row["programs"] == 4 and 4 * 32 * 32 * 2 <= row["shared"] < 232448
+        assert row.get("spilled", 0) == 0
+        assert row.get("barriers", 0) <= 10
