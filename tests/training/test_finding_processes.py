@@ -95,6 +95,7 @@ def test_the_first_of_a_node_list(nodes: str, first: str) -> None:
         ({"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, (4, 5, 6, 7)),
         ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, ()),  # one task for a node: all of its GPUs
         ({"SLURM_GPUS_PER_TASK": "1", "CUDA_VISIBLE_DEVICES": "1"}, ()),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_GPUS_PER_TASK": "2", "CUDA_VISIBLE_DEVICES": "2,3"}, ()),
         ({"CUDA_VISIBLE_DEVICES": "1"}, ()),
     ],
 )
