@@ -11,11 +11,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 import seqjax
+from seqjax.config import Config
+from seqjax.config.sections import TrainConfig
+from seqjax.families import Transformer
 from seqjax.layers import native
 from seqjax.layers.attention import init_attention, self_attention
 from seqjax.layers.cross_entropy import mean_cross_entropy
 from seqjax.layers.target import Target, compiled_for, target, target_of
+from seqjax.tasks.text import make_objective
 from seqjax.through_time.linear import linear_scan
+from seqjax.training import lanes
+from seqjax.training.state import Hyper
 
 CUDA = Target("cuda", (9, 0))
 
@@ -82,3 +88,17 @@ def test_kernels_follow_the_target():
         assert native.steps_in_a_turn() == native.UNROLLED and not native.in_use() and native.form() == "XLA"
     with compiled_for(Target("cpu")):
         assert native.steps_in_a_turn() == 1
+
+
+def test_the_train_step_is_traced_for_its_mesh(monkeypatch):
+    """The program of a mesh of H100s, made on this machine: the step and the evaluation have their kernel."""
+    model, train = Transformer(d_model=8, n_layers=1, n_heads=1), TrainConfig(2, 4, 33, compute_dtype="bfloat16")
+    config = Config(model, train=train)
+    monkeypatch.setattr(lanes, "target_of", lambda mesh: CUDA)
+    program = lanes.make_program(config, make_objective(config, 16), devices=1)
+    state, spec = jax.eval_shape(program.init), jax.ShapeDtypeStruct
+    batches, rates = spec((program.steps_at_once, 4, 34), jnp.int32), spec((program.steps_at_once,), jnp.float32)
+    hyper, resets = Hyper(rates, spec((), jnp.float32)), spec((program.steps_at_once,), bool)
+    step = str(program.steps.trace(state, batches, hyper, resets, spec((), jnp.int32)).jaxpr)
+    score = str(program.score.trace(state.params, spec((4, 34), jnp.int32), None).jaxpr)
+    assert "dot_product_attention_bwd" in step and "dot_product_attention_fwd" in score and "33,33]" not in step + score
