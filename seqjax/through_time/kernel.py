@@ -51,8 +51,11 @@ def padded_width(d_hidden: int) -> int:
 
 
 def warps(width: int) -> int:
-    """Warps of a program: each has at least 8 columns of a product, the least of the instruction."""
-    return min(8, width // 8)
+    """Warps of a program, the fastest on an H100 of those tried (experiments/results/accelerator/kernel.md).
+
+    Each has at least 8 columns of a product, the least of the instruction.
+    """
+    return min(8, max(2, width // 16))
 
 
 def order(width: int) -> Order:
