@@ -19,10 +19,10 @@ from seqjax.errors import UserError
 from seqjax.host.out_of_memory import EVALUATION, memory_errors
 from seqjax.host.stopping import Interrupted
 from seqjax.tasks.task import Found
+from seqjax.training import start
 from seqjax.training.lanes import make_bundle
 from seqjax.training.processes import from_first, peers, to_host
 from seqjax.training.record import Run
-from seqjax.training.start import read_start
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any
@@ -91,7 +91,7 @@ class Bundle:
         for lane, run in enumerate(self.members):
             if run.result is None and run.config.train.start is not None:
                 fresh = jax.tree.map(lambda x, lane=lane: x[lane], state)
-                params = read_start(run.folder, run.config, fresh.params)
+                params = start.read_start(run.folder, run.config, fresh.params)
                 state = _place(state, fresh.replace(params=params), lane)
         return state
 

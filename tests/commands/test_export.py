@@ -199,4 +199,4 @@ def test_an_imported_model_is_evaluated_by_position_and_fine_tuned(
     assert call(*words, "--model.d-ff", 40) == 2
     said = capsys.readouterr().err
     assert "its tokenizer is bpe-300" in said and "the parameter layers.mlp.W_gate" not in said
-    assert "layers.mlp.W_in is [2, 16, 64] there and [2, 16, 40] here" in said
+    assert "layers.mlp.W_in is [1, 16, 64] there and [1, 16, 40] here" in said
