@@ -8,9 +8,10 @@
 
 The tasks are in seqjax/data/abilities.py: sequences of 48 tokens, every batch new. 13 models of two widths are trained
 for 3,000 steps (configs/sweeps/abilities.yaml). Each has three learning rates and two seeds; the rate with the lowest
-held-out loss counts, as many tries for all. A model solves a task if 95 % of the answers are right with every seed. The
-same is asked of sequences four times as long. Each cell of the table is held against what was published of the family
-(`PUBLISHED`).
+held-out loss counts, as many tries for all. A model solves a task if 90 % of the answers are right with every seed: for
+parity and S5 in sequences four times as long as in training, since what is published of them is about lengths that were
+not trained; for the others in sequences of training's length. Each cell of the table is held against what was published
+of the family (`PUBLISHED`).
 
 On an accelerator all runs of a model and width (five tasks, three rates, two seeds) train in one program: 26 programs
 of 30 runs.
@@ -36,7 +37,8 @@ from seqjax.plots.abilities import draw_abilities
 from seqjax.runs import read_config
 from seqjax.tasks.abilities import LENGTHENED
 
-ENOUGH = 0.95  # share of right answers of a model that solves a task
+ENOUGH = 0.9  # share of right answers of a model that solves a task
+TRACKING = ("parity", "s5")  # solved if the longer sequences are
 MQAR, BASED, MAMBA, GRIFFIN = "2312.04927", "2402.18668", "2312.00752", "2402.19427"
 XLSTM, MINIMAL, ILLUSION, SIGNS = "2405.04517", "2410.01201", "2404.08819", "2411.12537"
 CHOMSKY, SSD, PRODUCTS = "2207.02098", "2405.21060", "2502.10297"
@@ -116,10 +118,11 @@ def state_size(model: Any, length: int) -> int:
 def judged(cell: Mapping[str, Any]) -> dict[str, Any]:
     """The cell with what is published, and its verdict.
 
-    "solves", and "holds" for the longer sequences: with all, some or none of the seeds.
+    "solves" (`TRACKING`: the longer sequences), and "holds" for the longer ones: with all, some or none of the seeds.
     """
     published, source = PUBLISHED[cell["task"]].get(cell["kind"], (None, None))
-    solves, holds = (seeds(cell[name]) for name in ("accuracy", "longer_accuracy"))
+    here, holds = (seeds(cell[name]) for name in ("accuracy", "longer_accuracy"))
+    solves = holds if cell["task"] in TRACKING else here
     if published is None:
         verdict = "not published"
     elif solves == "some":

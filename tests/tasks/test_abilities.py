@@ -13,7 +13,7 @@ from seqjax.config import TaskTrain, program_key
 from seqjax.data import abilities
 from seqjax.data.abilities import BLANK, KEYS, KINDS, MARK, NOTHING, VOCABULARY, draw
 from seqjax.errors import UserError
-from seqjax.families import GRU
+from seqjax.families import Window
 from seqjax.runs.config_file import load_config
 from seqjax.tasks.abilities import AbilityTask, Config, batches, held_out, make_task
 from seqjax.training.loop import train, train_bundle
@@ -21,7 +21,7 @@ from seqjax.training.loop import train, train_bundle
 REPOSITORY = Path(__file__).parent.parent.parent
 SMALL = Config(
     task=AbilityTask(length=9, pairs=3, items=3, symbols=4, held_out=16),
-    model=GRU(d_model=8, n_layers=1),
+    model=Window(d_model=8, window=2, d_ff=8),
     train=TaskTrain(steps=2, batch_size=4, evaluate_every=2),
 )
 
@@ -91,11 +91,13 @@ def test_the_loss_and_the_scores_are_those_of_the_answers() -> None:
     silent["head"]["out"]["b"][batch["targets"].max()] = 2.0  # one answer is given everywhere
     given = (batch["targets"] == batch["targets"].max()).sum() / 12  # 4 sequences with 3 answers
     want = np.log(np.exp(2.0) + VOCABULARY - 1) - 2.0 * given
+    score = jax.jit(task.objective.score)
     assert float(task.objective.loss(silent, batch, None, jax.random.key(1))[0]) == pytest.approx(want, rel=1e-5)
-    (_, accuracy, exact), _ = task.objective.score(silent, batch, None)
+    (nats, accuracy, exact), _ = score(silent, batch, None)
+    assert float(nats) == pytest.approx(want, rel=1e-5)
     assert (float(accuracy), float(exact)) == pytest.approx((given, 0.0))
     right = batch | {"targets": np.where(batch["targets"] == NOTHING, NOTHING, batch["targets"].max())}
-    assert [float(value) for value in task.objective.score(silent, right, None)[0][1:]] == [1.0, 1.0]
+    assert [float(value) for value in score(silent, right, None)[0][1:]] == [1.0, 1.0]
 
 
 def test_runs_of_all_kinds_train_in_one_program_as_alone(tmp_path: Path) -> None:
