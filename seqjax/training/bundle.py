@@ -20,8 +20,9 @@ from seqjax.host.out_of_memory import EVALUATION, memory_errors
 from seqjax.host.stopping import Interrupted
 from seqjax.tasks.task import Found
 from seqjax.training.lanes import make_bundle
-from seqjax.training.processes import from_first, peers, to_host
+from seqjax.training.processes import peers
 from seqjax.training.record import Run
+from seqjax.training.spanning import from_first, to_host
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any
