@@ -21,8 +21,9 @@ from seqjax.host.stopping import Interrupted
 from seqjax.tasks.task import Found
 from seqjax.training import start
 from seqjax.training.lanes import make_bundle
-from seqjax.training.processes import from_first, peers, to_host
+from seqjax.training.processes import peers
 from seqjax.training.record import Run
+from seqjax.training.spanning import from_first, to_host
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any

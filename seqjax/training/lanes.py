@@ -22,7 +22,7 @@ from seqjax.layers.target import Target, compiled_for, target_of
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
 from seqjax.training.optimizer import make_optimizer
-from seqjax.training.processes import of_every_process, own_rows
+from seqjax.training.spanning import of_every_process, own_rows
 from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step, train_steps
 

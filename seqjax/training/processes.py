@@ -1,4 +1,4 @@
-"""Several processes that train one run: how they find each other, which devices they use, how arrays go between them.
+"""Several processes that train one run: how they find each other, and where each keeps its files.
 
 Every process runs the same command. Process 0 alone holds the run folder: it writes metrics, checkpoints, log and
 result, and reads the checkpoint of a run that resumes. So the processes need no common file system. Each one reads the
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from seqjax import __version__
 from seqjax.errors import UserError
@@ -30,7 +29,6 @@ from seqjax.host import peers as host_peers
 from seqjax.host.peers import ALONE, LOST, Peers, meet
 from seqjax.host.stopping import Asked, Interrupted, exit_code
 
-Tree = Any
 KEEPS_OPEN = 5.0  # seconds, see `_kept_open`
 _joined: list[Peers] = []
 
@@ -288,66 +286,3 @@ def check_same(what: str, value: str) -> None:
                 f"process {index} of {len(values)} has {what} {other}, and process 0 has {values[0]}: start all with "
                 "the same command (or each one alone, with --processes 1)"
             )
-
-
-def of_every_process(devices: Sequence[jax.Device], count: int) -> list[jax.Device]:
-    """``count`` of the devices, as many of each process.
-
-    Raises:
-        UserError: the processes cannot have equal parts, or one has too few.
-    """
-    processes = jax.process_count()
-    each, rest = divmod(count, processes)
-    if rest:
-        raise UserError(f"--devices {count}: {processes} processes cannot use equal parts of them")
-    of_process = [[d for d in devices if d.process_index == index][:each] for index in range(processes)]
-    for index, found in enumerate(of_process):
-        if len(found) < each:
-            raise UserError(
-                f"--devices {count}: {each} for each of {processes} processes, and process {index} has {len(found)}"
-            )
-    return [device for found in of_process for device in found]
-
-
-def own_rows(size: int, sharding: jax.sharding.NamedSharding) -> slice:
-    """The rows of a batch of this size that the devices of this process hold; in one process all of them.
-
-    Args:
-        sharding: of arrays whose axes up to B it names.
-    """
-    if sharding.is_fully_addressable:
-        return slice(None)
-    held = sharding.addressable_devices_indices_map((*[1] * (len(sharding.spec) - 1), size))
-    parts = [index[-1].indices(size) for index in held.values()]
-    return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
-
-
-def to_host(tree: Tree) -> Tree:
-    """The arrays of a tree on the host. All processes must call it: arrays that span them are gathered one by one."""
-    if peers().count == 1:
-        return jax.device_get(tree)
-    from jax.experimental.multihost_utils import process_allgather
-
-    def one(x: Any) -> Any:
-        spans = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
-        return process_allgather(x, tiled=True) if spans else np.asarray(x)
-
-    return jax.tree.map(one, tree)
-
-
-def from_first(tree: Tree | None, like: Tree) -> Tree:
-    """The tree of process 0, with the shapes and shardings of ``like``, in all processes; unchanged in one process."""
-    if peers().count == 1:
-        return tree
-    from jax.experimental.multihost_utils import broadcast_one_to_all
-
-    def one(x: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-        value = np.zeros(wanted.shape, wanted.dtype) if x is None else np.asarray(x)
-        # as bytes: the sum over processes must not change the sign of a zero
-        sent = np.asarray(broadcast_one_to_all(np.atleast_1d(np.ascontiguousarray(value)).view(np.uint8)))
-        whole = sent.view(wanted.dtype).reshape(wanted.shape)
-        return jax.make_array_from_callback(wanted.shape, wanted.sharding, lambda index: whole[index])
-
-    if tree is None:
-        return jax.tree.map(lambda wanted: one(None, wanted), like)
-    return jax.tree.map(one, tree, like)

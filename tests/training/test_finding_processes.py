@@ -21,7 +21,8 @@ from seqjax.errors import UserError
 from seqjax.host import peers
 from seqjax.host.peers import LOST, Peers, meet
 from seqjax.training import processes
-from seqjax.training.processes import Place, find, of_every_process, own_rows
+from seqjax.training.processes import Place, find
+from seqjax.training.spanning import of_every_process, own_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
