@@ -64,8 +64,8 @@ def test_where_a_run_is_computed_is_no_part_of_its_id(make_config: Any) -> None:
 
 MISTAKES = [
     ({"data": 8, "fsdp": 4}, None, "train.mesh: data 8 x fsdp 4 = 32 devices: this machine has 2 of them"),
-    ({"fsdp": 2}, 1, "train.mesh: data null x fsdp 2: needs a multiple of 2 devices, and 1 are used"),
-    ({"data": 2}, 1, "train.mesh: data 2 x fsdp 1: needs 2 devices, and 1 are used"),
+    ({"fsdp": 2}, 1, "train.mesh: data null x fsdp 2: needs a multiple of 2 devices, not 1"),
+    ({"data": 2}, 1, "train.mesh: data 2 x fsdp 1: needs 2 devices, not 1"),
     ({"data": 2}, None, "cannot be shared among 2 devices; change it, or choose --devices among 1"),
 ]
 
