@@ -105,7 +105,7 @@ def gathered(params: Tree, stacked: bool = False) -> Tree:
     return jax.tree.map(lambda p: p if axis_of(p.shape[lead:], n) is None else _gathered(mesh, lead, p), params)
 
 
-def replicated(tree: Tree) -> Tree:
+def whole(tree: Tree) -> Tree:
     """The arrays whole on every device: XLA cannot draw the parts of some random arrays by themselves."""
     mesh = target().mesh
     if parts(mesh) == 1:
