@@ -61,7 +61,7 @@ def test_the_recorded_short_runs_were_starved() -> None:
 
 @pytest.mark.parametrize("preset", ["gpu", "pod"])
 def test_a_preset_fits_its_target(preset: str) -> None:
-    """As `experiments/preflight.py` compiled the largest model of each form. A changed preset has to be compiled again."""
+    """As `experiments/preflight.py` compiled the largest model of each form; again, if a preset changes."""
     preflight = experiment.load("preflight")
     target = preflight.PRESETS[preset]
     rows = {row["name"]: row for row in preflight.read_rows() if row["target"] == target}
