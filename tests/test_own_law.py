@@ -129,6 +129,7 @@ MISTAKES = {  # text -> what the message must hold
     "shape": (KNEE.replace("return jnp.logaddexp", "return jnp.sum(jnp.logaddexp").replace("k))\n\n", "k)))\n\n", 1),
               "log_loss gives shape () for 2 rows"),
     "starts": (KNEE.replace("starts=(0.2, 0.5, 1.0)", "starts=()"), "alpha: starts: expected finite numbers"),
+    "linear": (KNEE.replace("log_loss=log_loss", 'linear=(("F",),), log_loss=log_loss'), "linear: 'F' is no constant"),
     "twice": (KNEE.replace('Constant("K"', 'Constant("A"'), "two constants have one name"),
     "many": (KNEE.replace("starts=(0.2, 0.5, 1.0)", "starts=tuple(range(5000))"), "has 135,000 starts"),
 }  # fmt: skip

@@ -65,6 +65,8 @@ def _wrong(law: Law) -> str:
         return "needs at least one variable, and constants that are made with seqjax.laws.Constant(...)"
     if len(set(law.names)) < len(law.names):
         return f"two constants have one name; the names are {', '.join(law.names)}"
+    if unknown := [name for group in law.linear for name in group if name not in law.names]:
+        return f"linear: {unknown[0]!r} is no constant of it{did_you_mean(str(unknown[0]), law.names)}"
     for constant in law.constants:
         if not constant.starts or not np.isfinite(constant.starts).all():
             return f"{constant.name}: starts: expected finite numbers, at least one"
