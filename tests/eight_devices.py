@@ -27,7 +27,7 @@ from seqjax.tasks.text import make_objective
 from seqjax.training import lanes
 from seqjax.training.state import Hyper
 
-DIFFERENT = ("lstm", "window", "rg_lru", "retention")
+DIFFERENT = ("lstm", "window", "retention")
 """One family of each kind; all were compared on 2026-11-26 (python tests/eight_devices.py FAMILY ...)."""
 V, B, T, D, L = 32, 16, 24, 16, 2
 WIDE = {"window": {"model.d_ff": 32}, "lstm": {"model.n_layers": 3, "model.d_hidden": 32, "model.norm": "rmsnorm"},

@@ -21,6 +21,7 @@ from seqjax.config.sections import (
     EvaluationConfig,
     Fraction,
     HorizonConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import contract
+from seqjax.layers.sharing import gathered
 
 Readout = Callable[[Array, Params, DTypeLike], Any]
 """(x_BxTxD, parameters of the model, compute dtype) -> the output of the model: logits, or a loss."""
@@ -28,5 +29,6 @@ def readout_weights(params: Params) -> tuple[str, Array, Array | None]:
 def unembed(x_BxTxD: Array, params: Params, dtype: DTypeLike) -> Array:
     """Readout: logits_BxTxV, float32; `params` as for `readout_weights`."""
     letters, W, b_V = readout_weights(params)
+    W = gathered(W)
     logits_BxTxV = contract(f"BTD,{letters}->BTV", x_BxTxD, W, dtype)
     return logits_BxTxV if b_V is None else logits_BxTxV + b_V[None, None, :]

@@ -50,14 +50,14 @@ def on_own_rows(f: Callable[[Tree, Tree], tuple[Tree, Tree]], rows: Tree, whole:
     Args:
       f: gives sums over the rows, and arrays with a row for each.
       rows: arrays N.... They are not shared if the number of devices does not divide N.
-      whole: arrays that every device needs whole.
+      whole: parameters, which every device needs whole; the sums that are matrices are cut as they are.
 
     Returns:
       The sums over all rows, and the arrays of all rows.
     """
     mesh = target().mesh
     if mesh is None or jax.tree.leaves(rows)[0].shape[0] % mesh.size:
-        return f(rows, whole)
+        return f(rows, gathered(whole))
 
     def own(rows: Tree, whole: Tree) -> tuple[Tree, Tree]:
         sums, each = f(rows, whole)
@@ -105,7 +105,7 @@ def gathered(params: Tree, stacked: bool = False) -> Tree:
     return jax.tree.map(lambda p: p if axis_of(p.shape[lead:], n) is None else _gathered(mesh, lead, p), params)
 
 
-def replicated(tree: Tree) -> Tree:
+def whole(tree: Tree) -> Tree:
     """The arrays whole on every device: XLA cannot draw the parts of some random arrays by themselves."""
     mesh = target().mesh
     if parts(mesh) == 1:
@@ -113,9 +113,13 @@ def replicated(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: lax.with_sharding_constraint(x, NamedSharding(mesh, P(*[None] * x.ndim))), tree)
 
 
-def whole_but_layers(params: Tree) -> Tree:
-    """All parameters `gathered`, but for those of stacked layers: families gather these layer by layer."""
-    return jax.tree.map_with_path(lambda path, p: p if _is_stacked(path) else gathered(p), params)
+def gathered_outside(params: Tree) -> Tree:
+    """All parameters `gathered` but stacked layers and the readout: these are gathered where they are used."""
+
+    def gather(path: Sequence[Any], p: Array) -> Array:
+        return p if _is_stacked(path) or getattr(path[0], "key", None) == "readout" else gathered(p)
+
+    return jax.tree.map_with_path(gather, params)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

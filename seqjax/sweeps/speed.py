@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.config import Config, RunConfig, program_key, run_id, task_name, to_dict
+from seqjax.config import Config, MeshConfig, RunConfig, program_key, run_id, task_name, to_dict
 from seqjax.errors import UserError
 from seqjax.host.disk import write_json
 from seqjax.host.numerics import pinned
@@ -90,6 +90,7 @@ def measure(config_tree: dict[str, Any], vocabulary: int | None, lanes: int) -> 
     from seqjax.training.timing import step_times
 
     config = validate(Tree(config_tree))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, mesh=MeshConfig()))  # on one device
     objective, batch, shapes, making, held_out = _of_text(config, vocabulary) if vocabulary else _of_task(config)
     configs = [dataclasses.replace(config, train=dataclasses.replace(config.train, seed=lane)) for lane in range(lanes)]
     began = time.perf_counter()

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from seqjax.config import RunConfig, lane_keys, program_key
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
-from seqjax.layers.sharing import partition, recomputed, replicated, shared, whole_but_layers
+from seqjax.layers.sharing import gathered_outside, partition, recomputed, shared, whole
 from seqjax.layers.target import Target, compiled_for, target_of
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
@@ -129,12 +129,12 @@ def _placed(objective: Objective) -> Objective:
     """The objective on a mesh: its batch shared by all devices, its parameters gathered where they are used."""
 
     def loss(params: Tree, batch: Tree, carry: Tree, key: jax.Array) -> tuple[jax.Array, Tree]:
-        return objective.loss(whole_but_layers(params), batch, carry, key)
+        return objective.loss(gathered_outside(params), batch, carry, key)
 
     def score(params: Tree, batch: Tree, carry: Tree) -> tuple[Tree, Tree]:
-        return objective.score(whole_but_layers(params), shared(batch), carry)
+        return objective.score(gathered_outside(params), shared(batch), carry)
 
-    return objective._replace(init=lambda key: replicated(objective.init(key)), loss=loss, score=score)
+    return objective._replace(init=lambda key: whole(objective.init(key)), loss=loss, score=score)
 
 
 def _pure_parts(config: RunConfig, objective: Objective) -> tuple[Callable, Callable]:
@@ -215,7 +215,7 @@ def _mesh(config: RunConfig, devices: Devices) -> Mesh:
         raise UserError(f"--devices {count}: at least 1 is needed")
     if count % fsdp or data not in (None, count // fsdp):
         needed = f"a multiple of {fsdp}" if data is None else data * fsdp
-        raise UserError(f"{said}: needs {needed} devices, and {count} are used; change it, or --devices")
+        raise UserError(f"{said}: needs {needed} devices, not {count}; change it, or --devices")
     if count > len(present):
         needed = f"--devices {count}" if devices is not None else f"{said} = {count} devices"
         raise UserError(f"{needed}: this machine has {len(present)} of them")
