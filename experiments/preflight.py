@@ -106,7 +106,7 @@ def row_of(name: str, found: Check) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows, within 80 columns."""
+    """The rows as text; hours of a preset's runs are of one run, those of the others of 300 billion tokens."""
     cells = [("model", "on", "GiB", "of", "", "shared", "ms", "by", "hours", f"at {SHARE:.0%}")]
     for row in rows:
         numbers = [f"{row[key]:.3g}" for key in ("GiB", "GiB_of_device")]
