@@ -80,7 +80,7 @@ def describe(found: Check, largest: int | None) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """A sweep on a target: one line for the runs that share a program; what does not fit is marked."""
-    cells = [("model", "N", "B", "T", "runs", "GiB", "", "shared", "ms", "by", "hours", f"at {SHARE:.0%}")]
+    cells = [("model", "N", "B", "runs", "GiB", "", "shared", "ms", "hours", f"at {SHARE:.0%}")]
     for row in rows:
         found, config = row.found, row.found.config
         cells.append(
@@ -92,7 +92,6 @@ def table(rows: Sequence[Row]) -> str:
                 "" if found.fits else "!",
                 _shared(found.step, found.target),
                 f"{1e3 * found.step_bound.seconds:.3g}",
-                found.step_bound.by,
                 _hours(found.device_hours(row.steps)),
                 _hours(found.device_hours(row.steps, SHARE)),
             )
@@ -108,7 +107,7 @@ def table(rows: Sequence[Row]) -> str:
             "",
             aligned(cells),
             "",
-            "ms: bound of a train step, and its cause; hours: of all devices, all steps",
+            "ms: bound of a train step; hours: of all devices, all steps",
             f"in all {_hours(hours[0])} device hours at the bound, {_hours(hours[1])} at {SHARE:.0%} of the peak",
             "",
             ABOUT,
@@ -116,12 +115,12 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def _sizes(config: Any) -> tuple[str, str, str]:
-    """N, B and T of a run on text; of another task B alone."""
+def _sizes(config: Any) -> tuple[str, str]:
+    """N and B of a run on text; of another task B alone."""
     if not isinstance(config, Config):
-        return "-", str(config.train.batch_size), "-"
+        return "-", str(config.train.batch_size)
     size = count_parameters(config.model, 1, 1)["non_embedding"]
-    return si(size).replace(" ", ""), str(config.train.batch_size), str(config.train.context_length)
+    return si(size).replace(" ", ""), str(config.train.batch_size)
 
 
 def _gib(size: float) -> str:
