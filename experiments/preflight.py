@@ -49,7 +49,7 @@ def models() -> Iterator[tuple[str, RunConfig]]:
         shape = (
             f"--model.n-layers {layers} --model.n-heads {heads} --model.d-model {width} --train.batch-size 32".split()
         )
-        tied = ["--model.tied-embeddings", "true"]
+        tied = "--model.tied-embeddings true --model.attention-kernel fused".split()
         yield name, config_of(ROOT / "configs/english/transformer.yaml", [*alike, *shape, *tied])
     for name, size in LSTMS.items():
         shape = f"--model.n-layers 2 --size.non-embedding {size} --train.batch-size 64".split()

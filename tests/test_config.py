@@ -13,8 +13,9 @@ from seqjax.config import Config, TrainConfig, canonical_json, program_key, run_
 from seqjax.config.fields import leaves
 from seqjax.config.identity import PLACED
 from seqjax.errors import UserError
-from seqjax.families import GRU, LSTM, Elman, Transformer
+from seqjax.families import GRU, LSTM, RGLRU, Elman, Transformer
 from seqjax.runs.config_file import load_config
+from seqjax.tasks import abilities
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -200,12 +201,16 @@ def test_every_field_is_documented() -> None:
 
 def test_later_keys_leave_old_ids_alone() -> None:
     """At its default a key that came later is no part of the id; at another value it is."""
-    for model, key in ((LSTM(), "recurrence"), (Transformer(), "attention_kernel")):
+    changes = {"recurrence": "scan", "attention_kernel": "fused"}
+    for model, key in ((LSTM(), "recurrence"), (Transformer(), "attention_kernel"), (RGLRU(), "attention_kernel")):
         config = Config(model)
         assert key not in canonical_json(config)
-        other = Config(dataclasses.replace(model, **{key: {"recurrence": "scan", "attention_kernel": "whole"}[key]}))
+        other = Config(dataclasses.replace(model, **{key: changes[key]}))
         assert key in canonical_json(other) and run_id(other) != run_id(config)
     whole, cut = (Config(LSTM(), train=TrainConfig(bptt=bptt)) for bptt in (None, 128))
     assert "bptt" not in canonical_json(whole) and run_id(cut) != run_id(whole)
     assert program_key(cut) != program_key(whole)  # another gradient is another program
     assert run_id(Config(LSTM())) == "lstm-2x128-fd1a4dc055"
+    texts = [canonical_json(abilities.Config(model)) for model in (Transformer(), RGLRU(), LSTM())]
+    assert ["attention_kernel" in text for text in texts] == [True, False, False]  # as in the first runs of tasks
+    assert "recurrence" in texts[2]

@@ -236,6 +236,7 @@ def transformer(shape: Shape, vocab_size: int, turn_seconds: float = TURN_SECOND
     config = config_of("transformer", shape, "bfloat16", n_heads=max(1, shape.width // 64))
     tokens = tokens_of(shape, vocab_size)
     whole = dataclasses.replace(config, model=dataclasses.replace(config.model, attention_kernel="whole"))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention_kernel="fused"))
 
     def compiled() -> Any:
         import torch

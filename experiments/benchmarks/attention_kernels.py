@@ -3,10 +3,11 @@
     python experiments/benchmarks/attention_kernels.py --seconds 60   # on a GPU or a TPU
     python experiments/benchmarks/attention_kernels.py --tiny         # every kind of row on a CPU, with its kernels
 
-Three kinds of rows. "right": values and gradients in bfloat16 of several runs side by side, against whole scores in
+Four kinds of rows. "right": values and gradients in bfloat16 of several runs side by side, against whole scores in
 float32 of the same numbers: the largest difference over the largest number. Also whether a second call has equal bits.
 "layer": milliseconds of attention forward and backward, queries, keys and values being given. "step": milliseconds of a
-train step of a Transformer with two blocks, of one run or of a bundle.
+train step of a Transformer with two blocks, of one run or of a bundle. "train": the last losses of 600 steps, and the
+first step that is not finite, with the kernel and with whole scores.
 
 Each row is written to DIR/rows.jsonl when it is measured. One that fails leaves its error there, and the others go on.
 No row starts after the given seconds. A row that does not end stops the process: rows that are there are kept.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import accelerator
+from attention_training import trained
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = {"causal": {}, "window": {"window": 100}, "grouped": {"grouped": True}, "padding": {"padded": True},
@@ -55,10 +57,22 @@ def rows(tiny: bool) -> list[Row]:
         name = f"step: runs {runs}, B {batch}, T {n_times}, heads {heads} x {width}"
         return Row(name, partial(steps, runs, batch, n_times, heads, width))
 
+    def train(form: str, width: int) -> Row:
+        batch, n_times, n_steps = (2, 33, 20) if tiny else (16, 512, 600)
+        name = f"train, {form}: 2 x {width}, B {batch}, T {n_times}, {n_steps} steps"
+        return Row(name, partial(trained, form, width, batch, n_times, n_steps))
+
     if tiny:
-        return [right(18, "padding"), layer(2, 2, 18), step(2, 2, 18)]
-    first, others = [right(18, "causal"), right(25, "causal"), step(*STEPS[0])], [right(18, form) for form in FORMS][1:]
-    first += [*map(layer, *zip(*LAYERS[:3], strict=True)), right(64, "causal"), *others]
+        return [right(18, "padding"), layer(2, 2, 18), step(2, 2, 18), train("modern", 16)]
+    first = [right(18, "causal"), *(train(form, width) for width in (64, 36) for form in ("modern", "gpt2"))]
+    others = [right(18, form) for form in FORMS][1:]
+    first += [
+        right(25, "causal"),
+        step(*STEPS[0]),
+        *map(layer, *zip(*LAYERS[:3], strict=True)),
+        right(64, "causal"),
+        *others,
+    ]
     return first + [step(*STEPS[1]), *map(layer, *zip(*LAYERS[3:], strict=True)), *(step(*s) for s in STEPS[2:])]
 
 
@@ -176,7 +190,7 @@ def layers(runs: int, batch: int, n_times: int, heads: int, width: int) -> dict[
 
 
 def steps(runs: int, batch: int, n_times: int, heads: int, width: int) -> dict[str, Any]:
-    """The train step with the kernel by the device, and with whole scores."""
+    """The train step with the kernel of the device, and with whole scores."""
     import numpy as np
     from accelerator_rows import Case, compare
     from train_step import SeqjaxSystem, Shape, config_of
@@ -184,7 +198,7 @@ def steps(runs: int, batch: int, n_times: int, heads: int, width: int) -> dict[s
     shape = Shape(heads * width, 2, batch, n_times)
     tokens = np.random.default_rng(0).integers(0, 256, (batch, n_times + 1), np.int32)
     cases = {}
-    for name in ("auto", "whole"):
+    for name in ("fused", "whole"):
         config = config_of("transformer", shape, "bfloat16", n_heads=heads, attention_kernel=name)
         cases[name] = Case(partial(SeqjaxSystem, config, tokens, lanes=runs), config, lanes=runs)
     return compare(cases)

@@ -49,7 +49,8 @@ LATER_TASKS = {
     "optimizer.decay_fraction": 0.2,
 }
 """Keys added after the first recorded runs, with their defaults: at these values they do not change a run's id."""
-RECORDED_TASKS = ("recurrence", "attention_kernel")  # fields of models that the first recorded runs of tasks had
+RECORDED_TASKS = {"transformer": ("attention_kernel",)}
+"""Later fields that the first recorded runs of tasks had, by family; in other families `recurrence`."""
 
 
 PLACED = ("train.mesh", "train.remat")
@@ -62,7 +63,8 @@ def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
     is_text = "evaluation" in tree and "task" not in tree
     found = {name: dict(section) if isinstance(section, Mapping) else section for name, section in tree.items()}
     if "family" in found.get("model", {}):
-        found["model"] = canonical_model(found["model"], () if is_text else RECORDED_TASKS)
+        recorded = RECORDED_TASKS.get(found["model"]["family"], ("recurrence",))
+        found["model"] = canonical_model(found["model"], () if is_text else recorded)
     if not is_own(found.get("task", {}).get("name")):
         found.get("task", {}).pop("name", None)  # its other keys tell the task
     for key, default in (LATER_TEXT if is_text else LATER_TASKS).items():

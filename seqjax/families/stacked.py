@@ -88,6 +88,9 @@ class Stacked(Family):
     """Heads of keys and values in attention blocks; divides n_heads; null: n_heads."""
     window: PositiveInt | None = None
     """W, last elements that an attention block sees, the current one included; null: all."""
+    attention_kernel: Literal["auto", "fused"] = "auto"
+    """Attention blocks with whole scores (auto), or cuDNN's kernel on NVIDIA GPUs and splash on TPUs where they fit
+    (fused)."""
     bias: bool | None = None
     """Biases in the linear layers of MLP and mixer; null: in block published if its paper has them."""
     tied_embeddings: bool = False
@@ -104,6 +107,7 @@ class Stacked(Family):
     """Names of the arrays of `mixer_state` that can be nudged."""
     published_mlp: ClassVar[PublishedMLP] = PublishedMLP("swiglu", 8 / 3)
     forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}, HYBRID: {}}
+    later: ClassVar[Mapping[str, Any]] = {"attention_kernel": "auto"}
 
     @classmethod
     def form_of(cls, values: Mapping[str, Any]) -> str:
@@ -390,7 +394,7 @@ class Stacked(Family):
         if kind == "recurrent":
             return self.mix(params, x_BxTxD, state, mask_BxT, dtype, Watch(nudges) if watched else None)
         y_BxTxD, state, weights = local_attention(
-            params, x_BxTxD, state, self.window, mask_BxT, dtype, watched, self.widening**-0.5
+            params, x_BxTxD, state, self.window, mask_BxT, dtype, watched, self.widening**-0.5, self.attention_kernel
         )
         return y_BxTxD, state, {} if weights is None else {"attention": weights}
 

@@ -64,9 +64,9 @@ class Transformer(Family):
     """F, width of the MLP; null: 4 D (swiglu: 8 D / 3 rounded up to a multiple of 8)."""
     attention: bool = True
     """Self-attention in each block."""
-    attention_kernel: Literal["auto", "blocks", "whole"] = "auto"
-    """Scores of all positions at once (whole), in blocks of queries (blocks), or by the device (auto): cuDNN's kernel
-    on NVIDIA GPUs, splash on TPUs, C++ or blocks on CPUs, where they fit, else whole."""
+    attention_kernel: Literal["auto", "blocks", "whole", "fused"] = "auto"
+    """Scores of all positions at once (whole), in blocks of queries (blocks), or C++ or blocks on CPUs where they fit,
+    else whole (auto); fused: cuDNN's kernel on NVIDIA GPUs, splash on TPUs, where they fit, else as auto."""
     mlp: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
     """Activation of the MLP in each block; none: no MLP."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"

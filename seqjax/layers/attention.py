@@ -126,10 +126,10 @@ def self_attention(
       angles_TxK: rotary angles of the T positions, or None.
       cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`. start + T must not exceed S. This is not checked, since
         `start` is traced: writes beyond the end would overwrite the last entries.
-      kernel: "whole": the scores of all T positions at once. "blocks": see `seqjax.layers.blockwise`. "auto": the
-        kernel of an NVIDIA GPU or a TPU where it fits (`seqjax.layers.fused_attention`), unless there is a cache or the
-        weights are watched; on a CPU compiled C++ if available, else blocks for T > 128; else whole. On a CPU and with
-        "blocks": whole with a cache, with a mask, or not causal.
+      kernel: "whole": the scores of all T positions at once. "blocks": see `seqjax.layers.blockwise`. "auto": on a CPU
+        compiled C++ if available, else blocks for T > 128; else whole. "fused": the kernel of an NVIDIA GPU or a TPU
+        where it fits (`seqjax.layers.fused_attention`), unless there is a cache or the weights are watched; else as
+        "auto". On a CPU and with "blocks": whole with a cache, with a mask, or not causal.
       mask_BxT: bool, true for elements, false for padding after them (without a cache). The output at padding is
         finite and must not be used.
       causal: a query uses only keys up to its own position.
@@ -145,8 +145,9 @@ def self_attention(
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
         cache = {"k": k, "v": v}
-    auto, plain = kernel == "auto", cache is None and mask_BxT is None and causal
-    fused = fused_kernel(target(), dtype, *q.shape[-2:]) if auto and cache is None and not watched else None
+    auto, plain = kernel in ("auto", "fused"), cache is None and mask_BxT is None and causal
+    may_fuse = kernel == "fused" and cache is None and not watched
+    fused = fused_kernel(target(), dtype, *q.shape[-2:]) if may_fuse else None
     if fused:
         heads_BxNxTxK = fused_attention(fused, q, k, v, mask_BxT, causal)
     elif plain and auto and native.usable(q, dtype):

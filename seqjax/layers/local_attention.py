@@ -58,12 +58,15 @@ def local_attention(
     dtype: DTypeLike,
     watched: bool = False,
     q_scale: float = 1.0,
+    kernel: str = "auto",
 ) -> tuple[Array, State, Array | None]:
     """Attention of T elements to themselves and to the P in the state.
 
     Args:
       mask_BxT: false for padding, which no query sees and which does not enter the state.
       q_scale: factor on the queries.
+      kernel: "auto": whole scores. "fused": the device's kernel where it fits (`seqjax.layers.fused_attention`), if the
+        state has no elements and the weights are not watched; else whole scores.
 
     Returns:
       y_BxTxD, float32; the state after; the weights BxNxTxT among the T elements if `watched`, else None.
@@ -77,7 +80,8 @@ def local_attention(
     v_BxSxGxK = jnp.concatenate([state["v"], v_BxTxGxK.astype(state["v"].dtype)], axis=1)
     q = q_BxTxNxK.swapaxes(1, 2).astype(dtype)
     k, v = k_BxSxGxK.swapaxes(1, 2), v_BxSxGxK.swapaxes(1, 2)
-    fused = fused_kernel(target(), dtype, *q.shape[-2:]) if n_past == 0 and not watched else None
+    may_fuse = kernel == "fused" and n_past == 0 and not watched
+    fused = fused_kernel(target(), dtype, *q.shape[-2:]) if may_fuse else None
     if fused:
         heads_BxNxTxK = fused_attention(
             fused, q, k.astype(dtype), v.astype(dtype), mask_BxT, causal=True, window=window

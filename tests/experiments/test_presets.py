@@ -13,7 +13,7 @@ from seqjax.runs.targets import non_embedding_parameters
 from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.search import foreseen
 
-PRESETS = ("laptop", "workstation", "h100", "gpu", "pod")
+PRESETS = ("laptop", "workstation", "gpu", "pod")
 LEAST_STEPS, LEAST_STEPS_OF_A_BRANCH = 2500, 150
 
 

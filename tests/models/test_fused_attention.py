@@ -164,28 +164,32 @@ def test_a_jax_without_the_calls_has_whole_scores(monkeypatch):
 
 
 def program(target, *args, **options):
-    """The program of self-attention as text."""
+    """The program of self-attention as text, with the device's kernel if nothing else is said."""
+    options = {"kernel": "fused"} | options
     params = init_attention(jax.random.key(0), 8, 2, True, 0.5, 0.5)
     cache = {name: jnp.zeros((1, 2, 33, 4)) for name in "kv"} if options.pop("cached", False) else None
     run = lambda x: self_attention(params, x, 0, None, cache, *args, **options)[0]  # noqa: E731
     return str(jax.make_jaxpr(compiled_for(target)(run))(jnp.ones((1, 33, 8))))
 
 
-def test_the_layers_use_them_and_fall_back():
+def test_the_layers_use_them_if_asked_and_fall_back():
     used, scores = "dot_product_attention_fwd", "33,33]"
     assert used in program(H100, "bfloat16") and scores not in program(H100, "bfloat16")
     assert "splash" in program(TPU, "bfloat16") and used in program(H100, "bfloat16", causal=False)
     for text in (
         program(H100, "float32"),
         program(H100, "bfloat16", kernel="whole"),
+        program(H100, "bfloat16", kernel="auto"),
+        program(TPU, "bfloat16", kernel="auto"),
         program(H100, "bfloat16", watched=True),
         program(H100, "bfloat16", cached=True),
         program(CPU, "bfloat16", kernel="whole"),
     ):
-        assert used not in text and scores in text
+        assert used not in text and "splash" not in text and scores in text
+    assert program(CPU, "bfloat16") == program(CPU, "bfloat16", kernel="auto")
     params = init_local_attention(jax.random.key(0), 8, 2, 1, True, 0.5, 0.5)
-    for past, is_used in ((0, True), (4, False)):
+    for past, kernel, is_used in ((0, "fused", True), (4, "fused", False), (0, "auto", False)):
         state = local_state(1, past, 1, 4)
-        run = lambda x: local_attention(params, x, state, 4, None, "bfloat16")[0]  # noqa: B023, E731
+        run = lambda x: local_attention(params, x, state, 4, None, "bfloat16", kernel=kernel)[0]  # noqa: B023, E731
         text = str(jax.make_jaxpr(compiled_for(H100)(run))(jnp.ones((1, 33, 8))))
         assert (used in text) == is_used == (f"33,{33 + past}]" not in text)

@@ -47,7 +47,8 @@ def compiled(make_config: Callable[..., Config]) -> Callable[..., Check]:
 )
 def test_a_tiny_model_fits_and_shares_its_batch(compiled: Callable[..., Check], family: str, target: str) -> None:
     length = 160 if family == "gated_deltanet" else 48  # longer than its pieces
-    found = compiled(family, target, **{"train.context_length": length})
+    fused = {"model.attention_kernel": "fused"} if family == "transformer" else {}
+    found = compiled(family, target, **{"train.context_length": length} | fused)
     assert found.fits and 1e5 < found.step.memory < 1e9
     assert found.scores is False, "an array of T x T in spite of a fused kernel"
     assert {one.kind for one in found.step.text.collectives} == (set() if target == "h100" else {"all-reduce"})
