@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqjax.config import Config, lane_keys, to_dict
+from seqjax.config import Config, dotted, lane_keys, to_dict
 from seqjax.host.numerics import pinned
 from seqjax.host.own_code import is_own
 
@@ -36,8 +36,8 @@ class Shelf:
 
 
 def _key(config: Config, without: tuple[str, ...]) -> str:
-    tree = {f"{section}.{name}": value for section, fields in to_dict(config).items() for name, value in fields.items()}
-    return json.dumps({key: value for key, value in tree.items() if not key.startswith(without)}, sort_keys=True)
+    tree = {key: value for key, value in dotted(to_dict(config)) if not key.startswith(without)}
+    return json.dumps(tree, sort_keys=True)
 
 
 def share(patch: pytest.MonkeyPatch) -> None:

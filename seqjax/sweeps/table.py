@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from seqjax import runs
-from seqjax.config import Config, run_id, to_dict
+from seqjax.config import Config, dotted, run_id, to_dict
 from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.families import kind_of, own
@@ -185,8 +185,9 @@ def _look(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _of_config(config: Config) -> dict[str, Any]:
-    flat = {f"{section}.{name}": value for section, fields in to_dict(config).items() for name, value in fields.items()}
-    return {key: json.dumps(value) if isinstance(value, list | tuple) else value for key, value in flat.items()}
+    return {
+        key: json.dumps(value) if isinstance(value, list | tuple) else value for key, value in dotted(to_dict(config))
+    }
 
 
 def _halved_from(run_folder: Path, result: Mapping[str, Any]) -> int | None:

@@ -173,13 +173,15 @@ def _compile(
     shardings = jax.tree.map(lambda _: replicated, shapes).replace(
         params=of_params(shapes.params), opt_state=of_params(shapes.opt_state), carry=carry_rows
     )
+    take_steps = traced(steps)
+    take_steps.__name__ = "train_steps"  # in profiles
     # It runs once, so optimizing it is not worth the seconds. Known to be safe on CPU only.
     effort = {"xla_backend_optimization_level": 0} if target.platform == "cpu" else None
     make = jax.jit(traced(init_state_of), out_shardings=shardings, compiler_options=effort)
     return Program(
         init=pinned()(partial(make, *seeds_and_scales)),
         steps=jax.jit(
-            traced(steps),
+            take_steps,
             donate_argnums=0,
             in_shardings=(shardings, rows, None, None, None),
             out_shardings=(shardings, replicated),

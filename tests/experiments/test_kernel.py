@@ -64,7 +64,7 @@ def test_every_shape_is_a_row(module) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not any(importlib.util.find_spec(f"jax_plugins.xla_cuda{version}") for version in (12, 13)),
+    not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)),
     reason="needs the CUDA plugin of JAX",
 )
 def test_compiled_for_an_h100(tmp_path) -> None:
