@@ -51,7 +51,7 @@ def padded_width(d_hidden: int) -> int:
 
 
 def warps(width: int) -> int:
-    """Warps of a program, the fastest on an H100 of those tried (experiments/results/accelerator/kernel.md).
+    """Warps of a program, the fastest on an H100 of those tried (experiments/results/kernel/H100.md).
 
     Each has at least 8 columns of a product, the least of the instruction.
     """
