@@ -14,23 +14,23 @@ list:
   - {model.family: lstm, model.n_layers: 1}
   - {model.family: transformer, model.n_layers: 1, model.n_heads: 2}
 grid:
-  size.non_embedding: [768, 1728, 3072]
+  size.non_embedding: [768, 3072]
   optimizer.learning_rate: [3e-3, 1e-2, 3e-2]
 """
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path) -> None:
-    """2 families x 3 sizes x 3 rates on the embedded corpus; kill -9 of the launcher, of a worker, and Ctrl-C."""
+    """2 families x 2 sizes x 3 rates on the embedded corpus; kill -9 of the launcher, of a worker, and Ctrl-C."""
     sweep = write_sweep(tmp_path / "tiny.yaml", Path("english"), AXES, steps=120)
     whole = Launcher(sweep, tmp_path / "whole")
     assert whole.end() == 0, whole.said()
-    assert "18 runs: 18 finished" in whole.said()
+    assert "12 runs: 12 finished" in whole.said()
 
     first = Launcher(sweep, tmp_path / "killed")
     first.wait_until(lambda: first.steps() > 30)
     first.end(SIGKILL)
-    assert first.results() < 18
+    assert first.results() < 12
 
     second = Launcher(sweep, tmp_path / "killed")
     before = second.steps()
@@ -42,6 +42,6 @@ def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path) -> None
 
     third = Launcher(sweep, tmp_path / "killed")
     assert third.end() == 0, third.said()
-    assert "18 runs: 18 finished" in third.said()
+    assert "12 runs: 12 finished" in third.said()
     pd.testing.assert_frame_equal(numbers(tmp_path / "whole" / "tiny"), numbers(tmp_path / "killed" / "tiny"))
-    assert numbers(tmp_path / "whole" / "tiny")["loss"].nunique() == 18
+    assert numbers(tmp_path / "whole" / "tiny")["loss"].nunique() == 12
