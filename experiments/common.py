@@ -133,6 +133,17 @@ def best_rates(table: pd.DataFrame) -> dict[float, AtBest]:
     return found
 
 
+def same_horizons(one: dict[float, AtBest], other: dict[float, AtBest]) -> list[tuple[float, AtBest, AtBest]]:
+    """Both at every number of tokens.
+
+    Raises:
+        UserError: one has a horizon that the other has not.
+    """
+    if one.keys() != other.keys():
+        raise UserError(f"the horizons differ: {sorted(one)} and {sorted(other)} tokens")
+    return [(tokens, one[tokens], other[tokens]) for tokens in one]
+
+
 def bracket(found: dict[str, float], sign: bool = False, digits: int = 3) -> str:
     """Value and interval of `interval`."""
     form = f"{'+' if sign else ''}.{digits}f"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import best_rates, bracket, interval, run
+from common import best_rates, bracket, interval, run, same_horizons
 
 from seqjax.errors import UserError
 from seqjax.families import label_of
@@ -29,6 +29,8 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
     if not (folder.parent / "muon").is_dir():
         raise UserError(f"{folder.parent / 'muon'}: not found; run experiments/muon.py first: it trains the branches")
     branches = gather([folder.parent / "muon"]).query("`optimizer.name` == 'adamw'")
+    if not branches["status"].isin(["finished", "diverged"]).all():
+        raise UserError(f"{folder.parent / 'muon'}: not all runs have ended; start experiments/muon.py again")
     found: dict[str, Any] = {}
     for family, rows in table.groupby("model.family", sort=False):
         cosine, branch = best_rates(rows), best_rates(branches[branches["model.family"] == family])
@@ -39,7 +41,7 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
                 "branch": interval(other.losses) | {"rate": other.rate, "edge": other.edge},
                 "change": interval(other.losses - one.losses),
             }
-            for (tokens, one), other in zip(cosine.items(), branch.values(), strict=True)
+            for tokens, one, other in same_horizons(cosine, branch)
         ]
     text = as_text(found)
     print(text)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import best_rates, bracket, interval, run
+from common import best_rates, bracket, interval, run, same_horizons
 
 from seqjax.families import label_of
 from seqjax.host.guard import guarded
@@ -38,7 +38,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
                 "change": interval(other.losses - one.losses),
                 "ratio": ratio_of_tokens(adamw, other.losses, tokens),
             }
-            for (tokens, one), other in zip(adamw.items(), muon.values(), strict=True)
+            for tokens, one, other in same_horizons(adamw, muon)
         ]
     text = as_text(found)
     print(text)

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from experiment import load
 
+from seqjax.errors import UserError
+
 TOKENS = (1e6, 2e6, 4e6, 8e6)
 RATES = {2.5e-3: 1.02, 5e-3: 1.0, 1e-2: 1.01}  # the loss over that at the best
 
@@ -51,3 +53,9 @@ def test_branches_are_held_against_cosines(tmp_path: Path, monkeypatch: pytest.M
     changes = [row["change"]["value"] for row in found["found"]["LSTM"]]
     expected = [20 * 1.001 * tokens**-0.1 * (1 - 1.1**-0.1) for tokens in TOKENS]
     assert np.allclose(changes, expected) and files["horizons.md"].count("| 0.005 |") == 8
+    fewer = table({"adamw": 1.1}, "cosine").query("tokens > 1e6")
+    with pytest.raises(UserError, match="the horizons differ"):
+        module.analyse(fewer, tmp_path / "horizons")
+    monkeypatch.setattr(module, "gather", lambda _: table({"adamw": 1.0}).assign(status="running"))
+    with pytest.raises(UserError, match="not all runs have ended"):
+        module.analyse(fewer, tmp_path / "horizons")
