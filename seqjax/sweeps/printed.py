@@ -128,7 +128,10 @@ def _si(value: float) -> str:
 
 
 def predicted_seconds(units: Sequence[Unit], machine: Machine) -> float:
-    """Predicted wall seconds of a plan, including the start of the workers. Branches wait for all trunks."""
+    """Predicted wall seconds of a plan, including the start of the workers.
+
+    Branches are counted after all trunks. On this machine they start earlier, so it may take less.
+    """
     rounds = [[unit for unit in units if unit.branches is later] for later in (False, True)]
     return sum(makespan(units, machine) + 5.0 for units in rounds if units)
 

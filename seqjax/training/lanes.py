@@ -62,13 +62,13 @@ class Program:
 
 @pinned()
 def make_program(config: RunConfig, objective: Objective, devices: Devices = None) -> Program:
-    """Jit the train step with batch rows sharded over the devices and parameters replicated.
+    """Jit the train step with batch rows sharded over the devices, and parameters as `train.mesh` says.
 
     Args:
         devices: number of devices; None: all, or 1 on a CPU. Or the devices, which may be described only (a topology):
             then the program can be compiled and not called.
     Raises:
-        UserError: there are fewer devices, or their number does not divide the micro-batch.
+        UserError: there are fewer devices, or their number does not divide the micro-batch or fit `train.mesh`.
     """
     objective = _placed(objective)
     init, steps = _pure_parts(config, objective)
