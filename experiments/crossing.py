@@ -5,10 +5,10 @@
     python experiments/crossing.py --record              # and keep the numbers
 
 One sweep with short windows (T = 128, B = 16): an LSTM and both forms of the Transformer, three sizes, five horizons of
-0.5 to 8 M tokens, three seeds, one learning rate, 1e-2. The horizons of a size and seed share one trunk. A single-seed
-pilot at 100 k put the crossing of the modern form between 1 and 2 M tokens. The same analysis of any
-table: seqjax crossing TABLE --families A B. The report of Figure 7 has a map with windows of 512 tokens and searched
-rates.
+0.5 to 8 M tokens, three seeds. The horizons of a size, rate and seed share one trunk. Rates are searched at 25 k
+parameters, as many for each model, and carried to larger sizes by muP. A single-seed pilot at 100 k and one rate put the
+crossing of the modern form between 1 and 2 M tokens. The same analysis of any table: seqjax crossing TABLE --families A B.
+The report of Figure 7 has a map with windows of 512 tokens.
 """
 
 from __future__ import annotations
