@@ -6,9 +6,9 @@
 
 One sweep with short windows (T = 128, B = 16): an LSTM and both forms of the Transformer, three sizes, five horizons of
 0.5 to 8 M tokens, three seeds. The horizons of a size, rate and seed share one trunk. Rates are searched at 25 k
-parameters, as many for each model, and carried to larger sizes by muP. A single-seed pilot at 100 k and one rate put the
-crossing of the modern form between 1 and 2 M tokens. The same analysis of any table: seqjax crossing TABLE --families A B.
-The report of Figure 7 has a map with windows of 512 tokens.
+parameters, as many for each model, and carried to larger sizes by muP. A single-seed pilot at 100 k and one rate put
+the crossing of the modern form between 1 and 2 M tokens. The same analysis of any table:
+seqjax crossing TABLE --families A B. The report of Figure 7 has a map with windows of 512 tokens.
 """
 
 from __future__ import annotations

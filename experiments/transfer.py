@@ -5,7 +5,8 @@
     python experiments/transfer.py --record     # and keep the numbers
 
 An LSTM of one layer and a Transformer of two (rotary positions, RMSNorm, SwiGLU, QK norm), four widths with a factor
-of 8 between the first and the last, six rates with a factor of 2 between neighbours, 1 M tokens, one seed. The best
+of 8 between the first and the last, seven rates with a factor of 2 between neighbours, 1 M tokens, one seed. The LSTM
+also with rates that fall as the root of the width (`model.alignment: none`). The best
 rate of a width is the minimum of a parabola in log rate through the lowest loss and its two neighbours. The shift is
 log2 of the best rate at the largest width over that at the smallest. The cost of a transfer is the loss at the largest
 width with the best tried rate of the smallest width, minus the lowest loss there.
@@ -25,17 +26,17 @@ from seqjax.families import label_of
 from seqjax.host.guard import guarded
 from seqjax.plots.transfer import draw_transfer
 
-RATE, WIDTH, BASE = "optimizer.learning_rate", "model.d_model", "model.base_width"
+RATE, WIDTH, BASE, ALIGNMENT = "optimizer.learning_rate", "model.d_model", "model.base_width", "model.alignment"
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The curves of all widths, the shift of the best rate, and the cost of a transfer."""
     found: dict[str, Any] = {}
-    for (family, mup), rows in table.groupby(["model.family", table[BASE].notna()], sort=False):
+    for (family, rule), rows in table.groupby(["model.family", table.apply(rule_of, axis=1)], sort=False):
         curves = {int(width): of_width(runs) for width, runs in rows.groupby(WIDTH)}
         first, last = curves[min(curves)], curves[max(curves)]
         taken = first["rates"].index(first["tried"])
-        found[f"{label_of(family)}, {'muP' if mup else 'standard'}"] = {
+        found[f"{label_of(family)}, {rule}"] = {
             "curves": curves,
             "shift": None if None in (first["best"], last["best"]) else float(np.log2(last["best"] / first["best"])),
             "cost": None if last["loss"][taken] is None else last["loss"][taken] - min(filter(None, last["loss"])),
@@ -43,6 +44,13 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     text = as_text(found)
     print(text)
     return {"found": found}, {"transfer": draw_transfer(found), "transfer.md": text}
+
+
+def rule_of(run: pd.Series) -> str:
+    """How the rates of a run's matrices depend on the width."""
+    if pd.isna(run[BASE]):
+        return "standard"
+    return "muP, no alignment" if run[ALIGNMENT] == "none" else "muP"
 
 
 def of_width(runs: pd.DataFrame) -> dict[str, Any]:

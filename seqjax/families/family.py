@@ -190,6 +190,11 @@ class Family:
         return 1.0 if base is None else self.d_model / base
 
     @property
+    def aligned(self) -> bool:
+        """Whether the small changes of a matrix are taken to add up over all of its inputs, as muP does."""
+        return getattr(self, "alignment", "full") == "full"
+
+    @property
     def embedding_std(self) -> float:
         """Standard deviation of initial token embeddings."""
         return self.d_model**-0.5
@@ -201,8 +206,8 @@ class Family:
 
     @property
     def readout_std(self) -> float:
-        """Standard deviation of the initial readout matrix."""
-        return (self.width() * self.widening) ** -0.5
+        """Standard deviation of the initial readout matrix: under muP with full alignment it falls as 1 / D."""
+        return (self.width() * (self.widening if self.aligned else 1.0)) ** -0.5
 
     @property
     def readout_bias(self) -> bool:

@@ -79,6 +79,8 @@ class Recurrent(Family):
     """Normalization of the inputs of the layers above the first."""
     base_width: PositiveInt | None = None
     """d_model at which muP is the standard parametrization: a rate found there holds at all widths; null: no muP."""
+    alignment: Literal["full", "none"] = "full"
+    """With base_width, how the rates of matrices fall: full, as 1 / width (muP); none, as its root (for LSTMs)."""
 
     through_time: ClassVar[str] = "nonlinear"
     recurrent: ClassVar[bool] = True
@@ -87,7 +89,13 @@ class Recurrent(Family):
     """Names of the cell's state arrays, the output first."""
     backprop: ClassVar[Backprop | None] = None
     """A backward pass written by hand; None: JAX differentiates `step`."""
-    later: ClassVar[dict[str, Any]] = {"recurrence": "fast", "residual": False, "norm": "none", "base_width": None}
+    later: ClassVar[dict[str, Any]] = {
+        "recurrence": "fast",
+        "residual": False,
+        "norm": "none",
+        "base_width": None,
+        "alignment": "full",
+    }
 
     def init_cell(self, key: Array, d_in: int) -> Params:
         """Parameters of one layer, float32: {"W_x": d_in x G, "W_h": HxG, "b": G, ...}."""
@@ -127,6 +135,8 @@ class Recurrent(Family):
     def check(self) -> None:
         """Raise `Impossible` when a tied table cannot be the readout."""
         check_base_width(self)
+        if self.alignment == "none" and self.base_width is None:
+            raise Impossible("model.alignment", "needs model.base_width; allowed: full")
         if self.tied_embeddings and self.hidden != self.d_model:
             raise Impossible("model.tied_embeddings", f"needs d_hidden {self.hidden} equal to d_model {self.d_model}")
 

@@ -22,25 +22,25 @@ def draw_transfer(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     columns = 2
     rows = -(-len(found) // columns)
     made, axes = figure(8.4, 0.4 + 3.0 * rows, nrows=rows, ncols=columns, sharey="row", sharex=True)
-    for ax, (name, row) in zip(axes.flat, found.items(), strict=False):
+    of_rows: list[list[float]] = [[] for _ in range(rows)]
+    for place, (ax, (name, row)) in enumerate(zip(axes.flat, found.items(), strict=False)):
         shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(row["curves"])))
-        shown, rates = [], []
+        rates: list[float] = []
         for shade, marker, (width, curve) in zip(shades, MARKERS, row["curves"].items(), strict=False):
             loss = np.array(curve["loss"], float)
             ax.plot(curve["rates"], loss, color=shade, marker=marker, ms=4, mfc="white", lw=1.3, label=f"width {width}")
             if curve["best"]:
                 at = np.interp(np.log(curve["best"]), np.log(curve["rates"]), loss)
                 ax.plot(curve["best"], at, "*", color=shade, ms=11, mec="black", mew=0.5, zorder=5)
-            shown.append(loss)
+            of_rows[place // columns] += loss[np.isfinite(loss)].tolist()
             rates += curve["rates"]
-        finite = np.concatenate(shown)
-        low = np.nanmin(finite)
-        ax.set_ylim(low - 0.08, min(np.nanmax(finite) + 0.1, low + 1.6))
         log_axis(ax, "x", *widened(np.array(rates)), plain=True)
         ax.set_title(name)
         ax.legend(loc="upper center", ncols=2)
     for ax in axes[-1]:
         ax.set_xlabel("learning rate")
-    for row in axes:
+    for row, losses in zip(axes, of_rows, strict=True):
+        low, high = min(losses), max(losses)
+        row[0].set_ylim(low - 0.08, min(high + 0.35, low + 1.6))  # the panels of a row share it; above are the legends
         row[0].set_ylabel(NAMES["loss"])
     return made

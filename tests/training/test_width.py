@@ -86,6 +86,11 @@ def test_factors_of_a_model_four_times_as_wide():
     assert rate_factors(family, "adamw", params) == want | {"layers": {"W_h": 0.25, "W_x": 0.25, "b": 1.0}}
     assert rate_factors(family, "muon", params) == want | {"layers": {"W_h": 0.5, "W_x": 0.5, "b": 1.0}}
     assert family.readout_std == LSTM(d_model=16).readout_std / 4
+    rooted = dataclasses.replace(family, alignment="none")
+    want = {"embedding": 0.5, "readout": 0.5, "readout_bias": 1.0}
+    assert rate_factors(rooted, "adamw", params) == want | {"layers": {"W_h": 0.5, "W_x": 0.5, "b": 1.0}}
+    assert rooted.readout_std == LSTM(d_model=64).readout_std
+    assert run_id(Config(rooted)) != run_id(Config(family))
 
 
 def test_what_the_rule_does_not_cover_is_refused():
@@ -93,6 +98,7 @@ def test_what_the_rule_does_not_cover_is_refused():
     for config, key in (
         (Config(mup(tied_embeddings=True)), "model.base_width"),
         (Config(mup(), optimizer=OptimizerConfig(name="sgd")), "optimizer.name"),
+        (Config(LSTM(d_model=8, alignment="none")), "model.alignment"),
     ):
         with pytest.raises(Impossible) as caught:
             check(config)
