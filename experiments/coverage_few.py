@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from seqjax.laws.fitting import Fit, noise_to_refit
-from seqjax.laws.forms import LAWS, Law
+from seqjax.laws.forms import LAWS
+from seqjax.laws.law import Law
 from seqjax.laws.points import Points, make_points
 from seqjax.laws.ratios import crossing, matched_ratio
 from seqjax.laws.searching import DELTAS, deltas_to, refit

@@ -11,8 +11,8 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.checkpoints import followed, note_of
-from seqjax.laws.forms import Law
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
+from seqjax.laws.law import Law
 from seqjax.laws.noise import drawn_noise
 from seqjax.laws.own import law_named
 from seqjax.laws.points import Points
