@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from common import writable
-from coverage_few import CASES, NOISE, few, few_as_text, few_sentence, refits_of_tables
+from coverage_few import CASES, NOISE, few, few_as_text, few_sentence, refits_of_tables, span
 
 from seqjax.config.plain import whole
 from seqjax.host.disk import write_json
@@ -124,9 +124,9 @@ def sentence(record: dict[str, Any]) -> str:
     by_objective = ", ".join(
         f"{min(found):.0f} to {max(found):.0f} % ({name}, {len(found)} laws)" for name, found in means.items()
     )
-    tables = record["rows"][0]["tables"]
     return (
-        f"In {tables} synthetic tables for each law, 95 % intervals held the truth in\n{by_objective},\n"
+        f"In {span(record['rows'], 'tables')} synthetic tables for each law, 95 % intervals held the truth in\n"
+        f"{by_objective},\n"
         f"means over the constants of a law; single constants {min(singles):.1f} to {max(singles):.1f} %:\n"
         "`python experiments/coverage.py` ([results](../experiments/results/coverage/results.json))."
         + _older(record["rows"])

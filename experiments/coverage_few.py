@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from seqjax.laws.ratios import crossing, matched_ratio
 from seqjax.laws.searching import DELTAS, deltas_to, refit
 
 NOISE, ORACLE = 3e-3, 300
+TARGET, WIDEST = (90, 98), 1.5  # coverage (%), and width over the oracle's
+WIDTH = 120  # of the text
 CASES = {
     "offset-c": (5, 8, 12, 20, 40),
     "pair": (5, 8, 12, 20, 40),
@@ -216,11 +219,32 @@ def few_sentence(rows: list[dict[str, Any]]) -> str:
         found = [q for row in rows if row["points"] == points for q in row["quantities"].values()]
         coverage, width = (np.median([q[key] for q in found]) for key in ("coverage", "width"))
         parts.append(f"{points} points {100 * coverage:.0f} %, {width:.1f}")
-    tables = " to ".join(
-        str(n) for n in sorted({min(row["tables"] for row in rows), max(row["tables"] for row in rows)})
-    )
     cases = ", ".join(dict.fromkeys(row["case"] for row in rows))
     return (
-        f"With few points ({cases}; {tables} tables each), medians over all that is derived of coverage,\n"
-        "and of the width over that of an oracle which knows the noise:\n" + "; ".join(parts) + "."
+        f"With few points ({cases}; {span(rows, 'tables')} tables each),\n"
+        "medians over all that is derived of coverage, and of the width over that of an oracle which knows the noise:\n"
+        + "; ".join(parts)
+        + ".\n"
+        + fill(f"Not within 90 to 98 %, or wider than 1.5: {'; '.join(misses(rows)) or 'none'}.", WIDTH)
     )
+
+
+def span(rows: list[dict[str, Any]], name: str) -> str:
+    """The values of a number in all rows: ``60 to 100``."""
+    ends = sorted({min(row[name] for row in rows), max(row[name] for row in rows)})
+    return " to ".join(map(str, ends))
+
+
+def misses(rows: list[dict[str, Any]]) -> list[str]:
+    """What misses `TARGET` or `WIDEST`, row by row."""
+    found = []
+    for row in rows:
+        shares = {name: round(100 * q["coverage"]) for name, q in row["quantities"].items()}
+        words = [f"{name} {share} %" for name, share in shares.items() if not TARGET[0] <= share <= TARGET[1]]
+        wide = [round(q["width"], 2) for q in row["quantities"].values() if round(q["width"], 2) > WIDEST]
+        if wide:
+            ends = " to ".join(f"{end:.2f}" for end in sorted({min(wide), max(wide)}))
+            words.append(f"{len(wide)} of {len(row['quantities'])} widths {ends}")
+        if words:
+            found.append(f"{row['case']} ({row['objective']}) of {row['points']} points: {', '.join(words)}")
+    return found
