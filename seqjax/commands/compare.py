@@ -48,8 +48,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     tables.check(options)
     options.by = options.by or "family"
-    from seqjax.laws.diagnostics import LETTERS
     from seqjax.laws.fits import fit
+    from seqjax.laws.law import LETTERS
     from seqjax.laws.ratios import crossing, matched_ratio
     from seqjax.laws.summary import describe
     from seqjax.plots.fits import check_name, draw_fits, draw_ratio

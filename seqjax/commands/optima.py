@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     from seqjax.commands import tables
     from seqjax.laws.optima import optima
-    from seqjax.laws.points import has_status, is_run_table
+    from seqjax.laws.run_rows import has_status, is_run_table
 
     table, _ = tables.read(options.places)
     if is_run_table(table):

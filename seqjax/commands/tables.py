@@ -77,7 +77,8 @@ def points_by_group(
         UserError: see :func:`seqjax.laws.points.read_points`.
     """
     from seqjax.laws.comparable import refuse_incomparable
-    from seqjax.laws.points import has_status, is_run_table, select
+    from seqjax.laws.run_rows import has_status, is_run_table
+    from seqjax.laws.selecting import select
 
     wanted = {*needs}
     wanted |= {"flops"} if options.frontier else set()
@@ -117,7 +118,7 @@ def points_by_group(
 
 def apart_by_family(options: argparse.Namespace) -> None:
     """Without ``--by``, take rows of several families apart, and say so: one law does not describe them."""
-    from seqjax.laws.points import SHORT, select
+    from seqjax.laws.selecting import SHORT, select
 
     if options.by is not None:
         return
@@ -209,7 +210,7 @@ def read(places: list[Path]) -> tuple[Any, Any]:
 
 
 def _label_column(table: Any, option: str, name: str) -> str:
-    from seqjax.laws.points import SHORT
+    from seqjax.laws.selecting import SHORT
 
     column = name if name in table.columns else SHORT.get(name, name)
     if column not in table.columns:

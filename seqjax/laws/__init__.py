@@ -8,9 +8,10 @@ found.optimal(flops=1e21)                               # the best N and D
 
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
-from seqjax.laws.forms import LAWS, Constant, Law
+from seqjax.laws.forms import LAWS
 from seqjax.laws.frontier import envelope
 from seqjax.laws.isoflop import isoflops
+from seqjax.laws.law import Constant, Law
 from seqjax.laws.points import Points, make_points, read_points
 from seqjax.laws.predicting import Prediction, predict
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.fitting import fit_constants
-from seqjax.laws.forms import Constant, Law, Logs
 from seqjax.laws.intervals import bounds_of
+from seqjax.laws.law import Constant, Law, Logs
 from seqjax.laws.points import make_points
 from seqjax.laws.weighing import PowerLaw, power_law
 

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.laws.diagnostics import LETTERS
-from seqjax.laws.forms import LAWS, Law
+from seqjax.laws.forms import LAWS
+from seqjax.laws.law import LETTERS, Law
 from seqjax.laws.mixed import ALIKE
 from seqjax.laws.points import Points
 

@@ -17,10 +17,11 @@ from seqjax.errors import UserError, did_you_mean
 from seqjax.host.disk import check_place, finite, write_json
 from seqjax.host.own_code import class_of, is_own, sha256_of
 from seqjax.laws.fitting import Fit
-from seqjax.laws.forms import Holds
 from seqjax.laws.holding import held
+from seqjax.laws.law import Holds
 from seqjax.laws.own import law_named, shelf
-from seqjax.laws.points import LeftOut, Points
+from seqjax.laws.points import Points
+from seqjax.laws.selecting import LeftOut
 
 FORMAT = "seqjax fit 1"
 

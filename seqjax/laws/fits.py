@@ -6,7 +6,7 @@ from typing import Any
 
 from seqjax.laws.diagnostics import diagnosed
 from seqjax.laws.fitting import Fit, fit_constants
-from seqjax.laws.forms import Law
+from seqjax.laws.law import Law
 from seqjax.laws.points import Points
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.checkpoints import followed, note_of
-from seqjax.laws.forms import Law
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
+from seqjax.laws.law import Law
 from seqjax.laws.noise import drawn_noise
 from seqjax.laws.own import law_named
 from seqjax.laws.points import Points
@@ -215,13 +215,27 @@ def _why_few(points: Points) -> str:
 def refits(
     law: Law, points: Points, theta: np.ndarray, delta: float, count: int, seed: int, errors: str = "relative"
 ) -> tuple[np.ndarray, int]:
-    """Thetas of refits to the law with noise as in :mod:`seqjax.laws.noise`, [R, P], and how many came to no rest.
+    """Thetas of refits to the law with noise as in :mod:`seqjax.laws.noise`, [R, P], and how many came to no rest."""
+    if count == 0:
+        return np.empty((0, len(theta))), 0
+    squares = refit(law, points, theta, [DELTAS["least-squares"]], errors=errors).theta_SxP[0]
+    noise_Rxn = noise_to_refit(law, points, theta, squares, count, seed, errors)
+    found = refit(law, points, np.tile(theta, (count, 1)), deltas_to(delta)[-4:], noise_Sxn=noise_Rxn, errors=errors)
+    whole = found.rests_S & np.isfinite(found.theta_SxP).all(axis=1)
+    return found.theta_SxP[whole], int((~whole).sum())
+
+
+def noise_to_refit(
+    law: Law, points: Points, theta: np.ndarray, squares: np.ndarray, count: int, seed: int, errors: str = "relative"
+) -> np.ndarray:
+    """What the law with ``theta`` and drawn noise has more than the points, in log L or L, [R, n]: to refit the law to.
 
     The residuals are those of least squares: a small delta goes through P points exactly, and hides their noise. A
     point of weight w has noise of the variance 1 / w. Repeated runs say how large noise is at least.
+
+    Args:
+        squares: theta by least squares.
     """
-    if count == 0:
-        return np.empty((0, len(theta))), 0
 
     def value(theta: np.ndarray) -> np.ndarray:
         loss = law.loss(theta, points.variables)
@@ -230,18 +244,14 @@ def refits(
     measured = np.log(points.loss) if errors == "relative" else points.loss
     root = np.ones(len(points)) if points.weight is None else np.sqrt(points.weight)
     predicted = value(theta)
-    squares = refit(law, points, theta, [DELTAS["least-squares"]], errors=errors).theta_SxP[0]
-    jacobian = np.stack([value(squares + step) - value(squares - step) for step in 1e-6 * np.eye(len(theta))], axis=1)
+    steps = 1e-6 * np.eye(len(theta))
+    jacobian_nxP = (value(squares + steps) - value(squares - steps)).T / 2e-6
     _, cluster = np.unique(points.cluster, return_inverse=True)
     noise_Rxn = drawn_noise(
-        root * (measured - value(squares)), predicted, cluster, root[:, None] * jacobian / 2e-6, count, seed,
+        root * (measured - value(squares)), predicted, cluster, root[:, None] * jacobian_nxP, count, seed,
         repeated_noise(points, root * measured),
     )  # fmt: skip
-    targets = predicted - measured + noise_Rxn / root
-    deltas = deltas_to(delta)[-4:]
-    found = refit(law, points, np.tile(theta, (count, 1)), deltas, noise_Sxn=targets, errors=errors)
-    whole = found.rests_S & np.isfinite(found.theta_SxP).all(axis=1)
-    return found.theta_SxP[whole], int((~whole).sum())
+    return predicted - measured + noise_Rxn / root
 
 
 def repeated_noise(points: Points, values: np.ndarray | None = None) -> float:

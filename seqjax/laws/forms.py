@@ -1,139 +1,18 @@
 """The laws: loss as a function of parameters, tokens, compute, steps or position, each as one equation.
 
-A law is a pure function from theta and the logarithms of its variables to the logarithm of the loss. Theta holds
-exponents and logarithms of coefficients (E, A, N_c^alpha), so that a fit needs no bounds. The constants in papers are
-functions of theta. Everything is float64. Losses are in nats per token, N in parameters, D in tokens, C in FLOPs.
+:mod:`seqjax.laws.law` says what a law is, and in which units.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn import logsumexp
 
-from seqjax.host.numerics import pinned
-
-Logs = Mapping[str, jax.Array]
-"""Natural logarithms of the variables, each [n]."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A constant of a law: its name, whether it must be positive, and the starts of fits.
-
-    Attributes:
-        starts: values of its entry in theta.
-    """
-
-    name: str
-    positive: bool
-    starts: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Holds:
-    """Constants that a fit holds: ``fixed`` to a value, ``tied`` to another constant, within ``bounds``.
-
-    See :mod:`seqjax.laws.holding`.
-    """
-
-    fixed: tuple[tuple[str, float], ...] = ()
-    tied: tuple[tuple[str, str], ...] = ()
-    bounds: tuple[tuple[str, float, float], ...] = ()
-
-    def __str__(self) -> str:
-        same = [f"{name} = {value}" for name, value in self.tied]
-        within = [
-            f"{low:g} < " * (low > -np.inf) + name + f" < {high:g}" * (high < np.inf) for name, low, high in self.bounds
-        ]
-        return ", ".join([*(f"{name} = {value:g}" for name, value in self.fixed), *same, *within])
-
-
-Map = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Law:
-    """A law.
-
-    Attributes:
-        name: on the command line and in files.
-        equation: as text; source: paper and equation.
-        variables: columns of a table that it needs (see :mod:`seqjax.laws.points`).
-        constants: in the order of theta.
-        log_loss: ``(theta_P, logs) -> log L`` [n].
-        maps: from theta [..., P] to logarithms of positive constants and values of the others, and back; None: these
-            are theta.
-        linear: constants that multiply a term of the loss each, or several together, so that they can be solved exactly
-            (see :mod:`seqjax.laws.linear`).
-        holds: what is held of the constants of the law of this name; ``constants`` are the free ones.
-    """
-
-    name: str
-    equation: str
-    source: str
-    variables: tuple[str, ...]
-    constants: tuple[Constant, ...]
-    log_loss: Callable[[jax.Array, Logs], jax.Array]
-    maps: tuple[Map, Map] | None = None
-    linear: tuple[tuple[str, ...], ...] = ()
-    holds: Holds = Holds()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the constants."""
-        return tuple(constant.name for constant in self.constants)
-
-    @property
-    def plain(self) -> tuple[bool, ...]:
-        """Whether each constant, or the logarithm of a positive one, is a coordinate of theta."""
-        if self.maps is None:
-            return (True,) * len(self.constants)
-        thetas = 0.7 + np.add.outer([0.0, 0.3], np.linspace(0.1, 0.9, len(self.constants)))
-        return tuple((self.maps[0](thetas) == thetas).all(axis=0).tolist())
-
-    @property
-    def has_floor(self) -> bool:
-        """Whether one of the constants is E, the loss in the limit."""
-        return "E" in self.names
-
-    def starts_SxP(self) -> np.ndarray:
-        """The grid of thetas that a fit starts from."""
-        return np.array(list(itertools.product(*(constant.starts for constant in self.constants))), np.float64)
-
-    def theta_P(self, constants: Mapping[str, float]) -> np.ndarray:
-        """The theta of these constants."""
-        values = np.array([np.log(constants[c.name]) if c.positive else constants[c.name] for c in self.constants])
-        return self.maps[1](values) if self.maps else values
-
-    def constants_of(self, theta: np.ndarray) -> np.ndarray:
-        """Constants [..., P] of thetas [..., P]; a floor too small for float64 is 0."""
-        positive = np.array([constant.positive for constant in self.constants])
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            values = self.maps[0](np.asarray(theta)) if self.maps else np.asarray(theta)
-            return np.where(positive, np.exp(np.where(positive, values, 0.0)), values)
-
-    def loss(self, theta: np.ndarray, variables: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Predicted loss, nats: theta [P] gives [n], theta [S, P] gives [S, n]."""
-        with pinned(), jax.enable_x64(True):
-            logs = {name: jnp.log(jnp.asarray(variables[name], jnp.float64)) for name in self.variables}
-            return np.exp(np.asarray(_compiled(self.log_loss, np.ndim(theta))(jnp.asarray(theta, jnp.float64), logs)))
-
-
-@cache
-def _compiled(log_loss: Callable, axes: int) -> Callable:
-    return jax.jit(log_loss if axes == 1 else jax.vmap(log_loss, in_axes=(0, None)))
-
-
-def _sum_of(*terms: jax.Array) -> jax.Array:
-    """log(exp a + exp b + ...), elementwise."""
-    return logsumexp(jnp.stack(jnp.broadcast_arrays(*terms)), axis=0)
+from seqjax.laws.law import Constant, Law, Logs, Map
+from seqjax.laws.terms import repeated, sum_of
 
 
 def _power(variable: str) -> Callable[[jax.Array, Logs], jax.Array]:
@@ -165,14 +44,14 @@ def _scales(*pairs: tuple[int, int]) -> tuple[Map, Map]:
 def _offset_power(variable: str) -> Callable[[jax.Array, Logs], jax.Array]:
     def log_loss(theta: jax.Array, logs: Logs) -> jax.Array:
         e, a, alpha = theta
-        return _sum_of(e, a - alpha * logs[variable])
+        return sum_of(e, a - alpha * logs[variable])
 
     return log_loss
 
 
 def _kaplan_nd(theta: jax.Array, logs: Logs) -> jax.Array:
     a, d_c, p, alpha_d = theta
-    return alpha_d * _sum_of(a - p * logs["params"], d_c - logs["tokens"])
+    return alpha_d * sum_of(a - p * logs["params"], d_c - logs["tokens"])
 
 
 def _kaplan_nd_constants(theta: np.ndarray) -> np.ndarray:
@@ -188,30 +67,30 @@ def _kaplan_nd_theta(constants: np.ndarray) -> np.ndarray:
 
 def _kaplan_ns(theta: jax.Array, logs: Logs) -> jax.Array:
     a_n, a_s, alpha_n, alpha_s = theta
-    return _sum_of(a_n - alpha_n * logs["params"], a_s - alpha_s * logs["steps"])
+    return sum_of(a_n - alpha_n * logs["params"], a_s - alpha_s * logs["steps"])
 
 
 def _chinchilla(theta: jax.Array, logs: Logs) -> jax.Array:
     e, a, b, alpha, beta = theta
-    return _sum_of(e, a - alpha * logs["params"], b - beta * logs["tokens"])
+    return sum_of(e, a - alpha * logs["params"], b - beta * logs["tokens"])
 
 
 def _chinchilla_outer(theta: jax.Array, logs: Logs) -> jax.Array:
     e, a, b, alpha, beta, gamma = theta
-    return _sum_of(e, gamma * _sum_of(a - alpha * logs["params"], b - beta * logs["tokens"]))
+    return sum_of(e, gamma * sum_of(a - alpha * logs["params"], b - beta * logs["tokens"]))
 
 
 def _loss_to_loss(theta: jax.Array, logs: Logs) -> jax.Array:
     e, e_0, k, kappa = theta
     above = logs["other_loss"] + jnp.log(-jnp.expm1(e_0 - logs["other_loss"]))  # NaN where L_0 is below E_0
-    return _sum_of(e, k + kappa * above)
+    return sum_of(e, k + kappa * above)
 
 
 def _over_training(theta: jax.Array, logs: Logs) -> jax.Array:
     e, a, b, eta = theta
     compute = jnp.log(6.0) + logs["params"] + logs["tokens"]
     ratio = logs["tokens"] - logs["params"]
-    return _sum_of(e, a + eta * (ratio - compute), b - eta * (ratio + compute))
+    return sum_of(e, a + eta * (ratio - compute), b - eta * (ratio + compute))
 
 
 def _data_constrained(theta: jax.Array, logs: Logs) -> jax.Array:
@@ -220,15 +99,9 @@ def _data_constrained(theta: jax.Array, logs: Logs) -> jax.Array:
     # compute-optimal parameters for the unique tokens: N = G (C/6)^(beta/(alpha+beta)), D likewise, C/6 = N D
     g = (jnp.log(alpha) - jnp.log(beta) + a - b) / (alpha + beta)
     optimal = jnp.minimum(g + beta / alpha * (unique + g), logs["params"])
-    params = optimal + _repeated(logs["params"] - optimal, r_n)
-    tokens = unique + _repeated(logs["tokens"] - unique, r_d)
-    return _sum_of(e, a - alpha * params, b - beta * tokens)
-
-
-def _repeated(log_ratio: jax.Array, log_worth: jax.Array) -> jax.Array:
-    """log(1 + R* (1 - exp(-R / R*))), where 1 + R is the ratio."""
-    worth = jnp.exp(log_worth)
-    return jnp.log1p(-worth * jnp.expm1(-jnp.expm1(log_ratio) / worth))
+    params = optimal + repeated(logs["params"] - optimal, r_n)
+    tokens = unique + repeated(logs["tokens"] - unique, r_d)
+    return sum_of(e, a - alpha * params, b - beta * tokens)
 
 
 def _grid(first: float, last: float, count: int) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError, did_you_mean
-from seqjax.laws.forms import Constant, Holds, Law
+from seqjax.laws.law import Constant, Holds, Law
 from seqjax.laws.table_file import number_of
 
 INNER = 1e-3  # starts of a bounded constant keep this share of the width from its bounds, or this distance

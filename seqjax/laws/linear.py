@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from seqjax.host.numerics import pinned
-from seqjax.laws.forms import Law, Logs
+from seqjax.laws.law import Law
 from seqjax.laws.points import Points
 
 GONE = 600.0  # a term is switched off by taking this from the logarithms of its coefficients
@@ -49,15 +46,10 @@ def _terms(law: Law, points: Points, theta_SxP: np.ndarray, places: list[list[in
     for g, group in enumerate(places):
         others[np.arange(len(places)) != g] -= GONE * np.isin(np.arange(theta_SxP.shape[1]), group)
     longer = np.stack([np.isin(np.arange(theta_SxP.shape[1]), group) for group in places]).astype(float)
-    with pinned(), jax.enable_x64(True):
-        logs: Logs = {name: jnp.log(jnp.asarray(points.variables[name], jnp.float64)) for name in law.variables}
-        terms = jax.jit(jax.vmap(law.log_loss, in_axes=(0, None)))
-        alone, twice = (
-            np.asarray(terms((theta_SxP[:, None] + shift).reshape(-1, theta_SxP.shape[1]), logs)).reshape(
-                len(theta_SxP), len(places), -1
-            )
-            for shift in (others, others + longer)
-        )
+    shifts_2xGxP = np.stack([others, others + longer])
+    thetas = (theta_SxP[:, None, None] + shifts_2xGxP).reshape(-1, theta_SxP.shape[1])
+    logs_of_terms = law.log_losses(thetas, points.variables).reshape(len(theta_SxP), 2, len(places), -1)
+    alone, twice = logs_of_terms.swapaxes(0, 1)
     with np.errstate(over="ignore"):
         return np.exp(alone), (twice - alone).mean(axis=2)
 

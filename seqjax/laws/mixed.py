@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqjax.laws.forms import Law
+from seqjax.laws.law import Law
 from seqjax.laws.points import Points
 
 ALIKE = 1.1  # largest over smallest value of a variable that counts as constant: budgets are rounded to whole steps

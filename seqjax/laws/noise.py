@@ -1,6 +1,6 @@
 """Noise drawn from the residuals of a fit. :mod:`seqjax.laws.fitting` refits the law to predictions with such noise.
 
-    e_g = +- t s_h u_g,    u_g = r_g / s_g,    s_g = rms(r_g) / sqrt(1 - l_g)
+    e_g = t u_g (+- sqrt(1 - b) s_h + sqrt(b) s z_g),    u_g = r_g / s_g,    s_g = rms(r_g) / sqrt(1 - l_g)
 
 r_g are the residuals of log L in cluster g, of k clusters. The sign is random. With probability
 min(1, max(SHARED P / k, l_g)), h is drawn from the `NEAR` clusters with the predicted losses nearest to those of g;
@@ -9,6 +9,10 @@ near 1), it mostly takes the size of a similar cluster: a residual that is small
 many points it mostly keeps its own size, since noise may be larger at the points that determine a constant. The method
 lies between a residual bootstrap (Efron 1979) and a wild bootstrap with signs, which is also valid for absolute
 deviations (Feng, He & Hu 2011).
+
++- s_h has few values, and none above the largest residual. Where one point determines a constant, the interval would
+end there. So a share b = P / k of the variance is normal (a smoothed bootstrap: Silverman & Young 1987): z_g is
+standard normal, and s^2 = sum rms(r)^2 / sum (1 - l) over the nearest clusters. With many points b is small.
 
 The fit follows the noise of each point, and most where a point alone determines a constant. So residuals are too small.
 1 - l_g corrects this, with the leverage l_g = |Q_g' r_g|^2 / |r_g|^2, at most 1 - 1 / k. Q is an orthonormal basis of
@@ -58,20 +62,26 @@ def drawn_noise(
     with np.errstate(invalid="ignore", divide="ignore"):
         shape_n = np.where(scale_k[cluster] > 0, residuals / scale_k[cluster], 1.0)
     leverage_k = _leverage(shape_n, cluster, jacobian_nxP)
-    scale_k /= np.sqrt(np.maximum(1.0 - leverage_k, 1.0 / k))
-    if 0 < (size := np.sqrt((scale_k**2).mean())) < least:
-        scale_k *= least / size
+    own_k = np.maximum(1.0 - leverage_k, 1.0 / k)
     rank_k = np.empty(k, int)
     order = np.argsort(np.bincount(cluster, predicted) / sizes, kind="stable")
     rank_k[order] = np.arange(k)
     near = min(NEAR, k)
     first_k = np.clip(rank_k - near // 2, 0, k - near)
+    nearest_kxn = order[first_k[:, None] + np.arange(near)]
+    usual_k = np.sqrt((scale_k**2)[nearest_kxn].sum(axis=1) / own_k[nearest_kxn].sum(axis=1))
+    scale_k /= np.sqrt(own_k)
+    if 0 < (size := np.sqrt((scale_k**2).mean())) < least:
+        scale_k, usual_k = scale_k * (least / size), usual_k * (least / size)
     rng = np.random.default_rng(seed)
     other_Rxk = order[first_k + rng.integers(near, size=(count, k))]
     shares_Rxk = rng.random((count, k)) < np.maximum(SHARED * constants / k, leverage_k)
     other_Rxk = np.where(shares_Rxk, other_Rxk, np.arange(k))
     sign_Rxk = rng.choice([-1.0, 1.0], size=(count, k))
-    return students_factor(k - constants) * shape_n * (sign_Rxk * scale_k[other_Rxk])[:, cluster]
+    normal = min(1.0, constants / k)
+    drawn_Rxk = np.sqrt(1.0 - normal) * sign_Rxk * scale_k[other_Rxk]
+    drawn_Rxk += np.sqrt(normal) * usual_k * rng.standard_normal((count, k))
+    return students_factor(k - constants) * shape_n * drawn_Rxk[:, cluster]
 
 
 def _leverage(residuals: np.ndarray, cluster: np.ndarray, jacobian_nxP: np.ndarray) -> np.ndarray:

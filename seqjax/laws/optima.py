@@ -17,10 +17,9 @@ import jax
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.laws.diagnostics import LETTERS
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
-from seqjax.laws.forms import Constant, Law, Logs
+from seqjax.laws.law import LETTERS, Constant, Law, Logs
 from seqjax.laws.points import make_points
 
 LEAST = 3  # values of x that a parabola needs

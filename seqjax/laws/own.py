@@ -17,7 +17,8 @@ import numpy as np
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.numerics import pinned
 from seqjax.host.own_code import Shelf, name_of, told
-from seqjax.laws.forms import LAWS, Constant, Law
+from seqjax.laws.forms import LAWS
+from seqjax.laws.law import Constant, Law
 
 VARIABLES = ("params", "tokens", "flops", "steps", "position", "unique_tokens", "other_loss")
 MOST_STARTS = 50_000

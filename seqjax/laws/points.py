@@ -14,48 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from seqjax.errors import UserError, did_you_mean
+from seqjax.errors import UserError
 from seqjax.laws.checkpoints import runs_of_rows
+from seqjax.laws.columns import DEFAULTS, column_of, counted, listed, named_count, numbers
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
-from seqjax.laws.table_file import number_of
-
-CONVENTIONS = {
-    "params": {
-        "non-embedding": "params_non_embedding",
-        "with-readout": "params_with_readout",
-        "total": "params_total",
-    },
-    "flops": {"kaplan": "flops_kaplan", "exact": "flops_exact"},
-}
-"""Short names for ways to count, and their columns of a run table."""
-DEFAULTS = {
-    "params": ("params_non_embedding", "params"),
-    "tokens": ("tokens",),
-    "loss": ("loss",),
-    "flops": ("flops_exact", "flops"),
-    "steps": ("steps",),
-    "position": ("position",),
-    "unique_tokens": ("unique_tokens",),
-    "other_loss": ("other_loss",),
-}
-"""The default columns of each variable: the first that exists."""
-SHORT = {
-    "family": "model.family",
-    "layers": "model.n_layers",
-    "corpus": "data.corpus",
-    "tokenizer": "data.tokenizer",
-    "batching": "data.batching",
-}
-"""Short names of columns of a run table."""
-RATE, SEED = "optimizer.learning_rate", "train.seed"
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A row that is not fitted, and the rule that left it out."""
-
-    row: str
-    rule: str
+from seqjax.laws.run_rows import at_best_rates as at_best_rates
+from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
+from seqjax.laws.selecting import LeftOut, labels_of, select
 
 
 @dataclass(frozen=True)
@@ -158,13 +123,13 @@ def read_points(
     """
     if not table.index.is_unique:
         table = table.reset_index(drop=True)  # otherwise rows keep the numbers of their original table
-    named = {name: _column(table, name, given, source) for name, given in (columns or {}).items()}
+    named = {name: column_of(table, name, given, source) for name, given in (columns or {}).items()}
     for name, defaults in DEFAULTS.items():
         if name not in named and (present := [column for column in defaults if column in table.columns]):
             named[name] = present[0]
     if "loss" not in named:
-        named["loss"] = _column(table, "loss", "loss", source)
-    labels = _labels(table)
+        named["loss"] = column_of(table, "loss", "loss", source)
+    labels = labels_of(table)
     keep, left_out = select(table, where, source)
     diverged = table[keep & has_status(table, "diverged")]
 
@@ -172,37 +137,37 @@ def read_points(
         left_out.extend(LeftOut(labels[table.index.get_loc(row)], rule) for row, rule in rules.items())
         keep[table.index.isin(list(rules))] = False
 
-    leave_out(_not_finished(table[keep]))
+    leave_out(not_finished(table[keep]))
     # report a loss that is not a number before its row is left out for a better one
-    _numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
-    rules, notes = _worse_rates(table[keep], named["loss"], diverged)
+    numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
+    rules, notes = worse_rates(table[keep], named["loss"], diverged)
     leave_out(rules)
-    notes += _several_families(table[keep]) + several_contexts(table[keep])
+    notes += several_families(table[keep]) + several_contexts(table[keep])
     refuse_incomparable(table[keep], named["loss"], source)
     wanted = {*needs, *(columns or {}), "loss"} | ({"flops"} if "tokens" in needs and "tokens" not in named else set())
     kept_labels = _kept(labels, keep)
     values = {}
     for name, column in named.items():
         try:
-            values[name] = _numbers(table.loc[keep, column], column, kept_labels, source)
+            values[name] = numbers(table.loc[keep, column], column, kept_labels, source)
         except UserError:
             if name in wanted:
                 raise  # a column that is not needed may hold other things
-    conventions = {name: _counted(name, column) for name, column in named.items() if name in values and name != "loss"}
+    conventions = {name: counted(name, column) for name, column in named.items() if name in values and name != "loss"}
     _derive(values, conventions, notes)
     if missing := [name for name in needs if name not in values]:
         raise UserError(
             f"{source}: needs {' and '.join(missing)}: name the column (--{missing[0].replace('_', '-')} COLUMN); "
-            f"it has {_listed(table.columns)}"
+            f"it has {listed(table.columns)}"
         )
     if unique:
-        _refuse_equal_rows(values, _keys(table[keep], _telling_apart(table)), kept_labels, source)
+        _refuse_equal_rows(values, keys_of(table[keep], _telling_apart(table)), kept_labels, source)
     loss = values.pop("loss")
     groups, clusters = _clusters(table.loc[keep], values, cluster, source, notes)
     weight = None
     if weights is not None:
-        column = _column(table, "weights", weights, source)
-        weight = _numbers(table.loc[keep, column], column, kept_labels, source)
+        column = column_of(table, "weights", weights, source)
+        weight = numbers(table.loc[keep, column], column, kept_labels, source)
         weight = weight / weight.mean()
         notes.append(f"rows are weighed by the column '{column}'")
     points = Points(
@@ -217,155 +182,8 @@ def read_points(
     return points
 
 
-def _column(table: pd.DataFrame, name: str, given: str, source: str) -> str:
-    if given in table.columns:
-        return given
-    short = CONVENTIONS.get(name, {})
-    if short.get(given) in table.columns:
-        return short[given]
-    raise UserError(
-        f"{source}: {name}: there is no column '{given}'{did_you_mean(given, [*table.columns, *short])}; "
-        f"it has {_listed(table.columns)}"
-    )
-
-
-def _listed(columns: Iterable[Any], most: int = 12) -> str:
-    names = [str(column) for column in columns]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _labels(table: pd.DataFrame) -> list[str]:
-    rows = [i if isinstance(i, str) else f"row {i + 1}" for i in table.index]
-    if "run_id" in table.columns:
-        return [f"{row} ({run})" for row, run in zip(rows, table["run_id"], strict=True)]
-    return rows
-
-
-def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndarray, list[LeftOut]]:
-    """Whether an expression keeps each row, and the other rows as left out.
-
-    Raises:
-        UserError: it cannot be evaluated, is not true or false, or is true for no row.
-    """
-    if where is None:
-        return np.ones(len(table), bool), []
-    try:
-        short = {name: table[column] for name, column in SHORT.items() if column in table.columns}
-        found = table.eval(where, engine="python", resolvers=[short])
-    except Exception as error:  # pandas raises many kinds of errors
-        reason = str(error).partition("\n")[0]
-        hint = "columns with dots or spaces go in `backticks`; equality is ==, text goes in quotes"
-        raise UserError(f"--where {where!r}: {reason}; {hint}") from None
-    if not isinstance(found, pd.Series) or (found.dtype.kind != "b" and str(found.dtype) != "boolean"):
-        raise UserError(f"--where {where!r}: is not true or false for each row of {source}")
-    keep = np.array(found.fillna(False), bool)
-    if not keep.any():
-        raise UserError(f"--where {where!r}: is true for no row of {source}")
-    gone = [LeftOut(label, f"not {where}") for label, kept in zip(_labels(table), keep, strict=True) if not kept]
-    return keep, gone
-
-
 def _kept(labels: Sequence[str], keep: np.ndarray) -> list[str]:
     return [label for label, kept in zip(labels, keep, strict=True) if kept]
-
-
-def is_run_table(table: pd.DataFrame) -> bool:
-    """Whether a table has the status of each run."""
-    return {"status", "run_id"} <= set(table.columns)  # in another table, status may mean something else
-
-
-def _not_finished(table: pd.DataFrame) -> dict[Any, str]:
-    if not is_run_table(table):
-        return {}
-    finished = has_status(table, "finished")
-    return {i: str(status) for (i, status), done in zip(table["status"].items(), finished, strict=True) if not done}
-
-
-def has_status(table: pd.DataFrame, status: str) -> np.ndarray:
-    """Whether each run has this status; all False if it is not a run table."""
-    if not is_run_table(table):
-        return np.zeros(len(table), bool)
-    return np.asarray(table["status"].astype("string").fillna("") == status, bool)
-
-
-def _worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple[dict[Any, str], list[str]]:
-    """Among runs that differ only in rate and seed: the runs at rates without the best mean loss.
-
-    Rates are compared on the seeds that all rates have: a search trains further seeds only at the chosen rate.
-    A diverged rate counts as tried: the best rate beside it is not at the edge.
-    """
-    if RATE not in table.columns:
-        return {}, []
-    design = [name for name in table.columns if "." in name and name not in (RATE, SEED)]
-    in_vain: dict[Any, set[float]] = {}
-    for key, rate in zip(_keys(diverged, design), diverged[RATE] if len(diverged) else (), strict=True):
-        in_vain.setdefault(key, set()).add(rate)
-    rules: dict[Any, str] = {}
-    edges = []
-    for _, runs in table.groupby(design + ["tokens"] * ("tokens" in table.columns), dropna=False, sort=False):
-        losses = pd.to_numeric(runs[loss], errors="coerce").dropna()
-        rates = runs.loc[losses.index, RATE]
-        if SEED in table.columns:
-            of_seed = rates.groupby(runs.loc[losses.index, SEED]).nunique()
-            shared = runs.loc[losses.index, SEED].isin(of_seed.index[of_seed == rates.nunique()])
-            losses = losses[shared] if shared.any() else losses
-        means = losses.groupby(rates.loc[losses.index]).mean()
-        if len(means) < 2:
-            continue
-        best = means.idxmin()
-        tried = set(means.index) | in_vain.get(_keys(runs[:1], design)[0], set())
-        if best in (min(tried), max(tried)):
-            edges.append(str(runs.iloc[0].get("label") or runs.iloc[0].get("run_id")))
-        rules |= {i: "another learning rate is better" for i, rate in runs[RATE].items() if rate != best}
-    notes = []
-    if edges:
-        notes.append(
-            f"the best learning rate lies at the edge of its sweep for {len(edges)} model(s), {_listed(edges, 4)}: "
-            "their losses are bounds from above"
-        )
-    return rules, notes
-
-
-def _keys(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    return [tuple(map(str, row)) for row in zip(*(table[name] for name in columns), strict=True)] or [()] * len(table)
-
-
-def at_best_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs of a run table at the best learning rate of their model, all seeds."""
-    finished = table[table["status"] == "finished"]
-    return finished.drop(index=list(_worse_rates(finished, "loss", table[:0])[0]))
-
-
-def _several_families(table: pd.DataFrame) -> list[str]:
-    families = sorted(table["model.family"].dropna().unique()) if "model.family" in table.columns else []
-    return [f"several families in one fit: {', '.join(families)}"] if len(families) > 1 else []
-
-
-def _numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -> np.ndarray:
-    """A column as positive finite float64, before products are formed: 6 N D of large runs overflows int64."""
-    found = np.empty(len(column))
-    integers = pd.api.types.is_integer_dtype(column.dtype)
-    for place, (label, value) in enumerate(zip(labels, column, strict=True)):
-        where = f"{source}: column '{name}', {label}"
-        if pd.isna(value):
-            raise UserError(f"{where}: is empty; leave such rows out, e.g. --where '`{name}`.notna()'")
-        try:
-            number = number_of(value) if isinstance(value, str) else float(value)
-        except ValueError as error:
-            reason = str(error) if isinstance(value, str) else f"{value!r} is not a number"
-            raise UserError(f"{where}: {reason}") from None
-        except TypeError:
-            raise UserError(f"{where}: {value!r} is not a number") from None
-        if not np.isfinite(number) or number <= 0:
-            hint = " (did an integer overflow? write large numbers as 1.2e21)" if integers and number < 0 else ""
-            raise UserError(f"{where}: {value} is not a positive number{hint}")
-        found[place] = number
-    return found
-
-
-def _counted(name: str, column: str) -> str:
-    short = next((short for short, own in CONVENTIONS.get(name, {}).items() if own == column), None)
-    return short or f"column '{column}'"
 
 
 def _derive(values: dict[str, np.ndarray], conventions: dict[str, str], notes: list[str]) -> None:
@@ -374,14 +192,10 @@ def _derive(values: dict[str, np.ndarray], conventions: dict[str, str], notes: l
     if "tokens" not in values and "flops" in values:
         values["tokens"] = values["flops"] / (6.0 * values["params"])
         conventions["tokens"] = "FLOPs / (6 N)"
-        notes.append(f"tokens are FLOPs / (6 N), from the {_named(conventions['flops'])}")
+        notes.append(f"tokens are FLOPs / (6 N), from the {named_count(conventions['flops'])}")
     elif "flops" not in values and "tokens" in values:
         values["flops"] = 6.0 * values["params"] * values["tokens"]
         conventions["flops"] = "6 N D"
-
-
-def _named(convention: str) -> str:
-    return convention if convention.startswith("column") else f"{convention} FLOPs"
 
 
 def _telling_apart(table: pd.DataFrame) -> list[Any]:
@@ -413,7 +227,7 @@ def _clusters(
 ) -> tuple[np.ndarray, str]:
     """The cluster of each row, and what a cluster is, in words; "": rows with equal variables."""
     if cluster is not None:
-        column = cluster if isinstance(cluster, pd.Series) else table[_column(table, "cluster", cluster, source)]
+        column = cluster if isinstance(cluster, pd.Series) else table[column_of(table, "cluster", cluster, source)]
         column = column.loc[table.index]
         if column.isna().any():
             raise UserError(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.laws.forms import Law
 from seqjax.laws.intervals import bounds_of
+from seqjax.laws.law import Law
 
 
 @dataclass(frozen=True)

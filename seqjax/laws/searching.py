@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.laws.forms import Law
+from seqjax.laws.law import Law
 from seqjax.laws.linear import solved
 from seqjax.laws.minimise import Minima, Residuals, minimise
 from seqjax.laws.points import Points

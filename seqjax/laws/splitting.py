@@ -12,8 +12,8 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
-from seqjax.laws.forms import Law
 from seqjax.laws.intervals import bounds_of
+from seqjax.laws.law import Law
 
 WIDEST = 60.0  # the optimum is searched between e^-60 and e^60 tokens per parameter
 

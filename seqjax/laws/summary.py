@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 
-from seqjax.laws.diagnostics import LETTERS
 from seqjax.laws.fitting import Fit, repeated_noise
+from seqjax.laws.law import LETTERS
 from seqjax.laws.points import Points
 from seqjax.laws.reference import at_reference, greek
 from seqjax.laws.searching import DELTAS

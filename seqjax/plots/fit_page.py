@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from seqjax import __version__
-from seqjax.laws.diagnostics import LETTERS
 from seqjax.laws.fitting import Fit
+from seqjax.laws.law import LETTERS
 from seqjax.laws.reference import greek
 from seqjax.laws.summary import answers, constant_rows, number, remarks, sentence
 from seqjax.plots.fits import draw_fits

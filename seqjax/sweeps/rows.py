@@ -8,7 +8,8 @@ import pandas as pd
 
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.wording import si
-from seqjax.laws.points import SHORT, at_best_rates, select
+from seqjax.laws.run_rows import at_best_rates
+from seqjax.laws.selecting import SHORT, select
 from seqjax.sweeps.lines import aligned
 
 COUNTED = ("params_", "tokens", "unique_tokens", "flops_")  # beginnings of columns that are shown as 12.3 k

@@ -13,7 +13,7 @@ import pytest
 from seqjax.cli import main
 from seqjax.laws import LAWS
 from seqjax.laws.files import read_fits
-from seqjax.laws.forms import Law
+from seqjax.laws.law import Law
 
 TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
 

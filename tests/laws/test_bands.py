@@ -58,6 +58,16 @@ def test_noise_has_the_size_of_normal_noise_whatever_the_number_of_points() -> N
     assert np.mean(sizes) / students_factor(4) ** 2 == pytest.approx(1.0, abs=0.15)
 
 
+def test_noise_of_few_points_is_not_cut_off_at_their_largest_residual() -> None:
+    """5 points with equal residuals, 3 constants: 97.5 % of normal noise of their size is 1.96 of it, not 1."""
+    x = np.vander(np.linspace(-1, 1, 5), 3)
+    residuals = np.array([1.0, -1.0, 1.0, -1.0, 1.0])
+    leverage = (np.linalg.qr(x)[0] ** 2).sum(axis=1)
+    noise_Rx5 = drawn_noise(residuals, -x[:, 1], np.arange(5), x, 4000, 0)
+    largest = students_factor(2) * np.max(np.abs(residuals) / np.sqrt(np.maximum(1 - leverage, 0.2)))
+    assert (np.abs(noise_Rx5) > 1.2 * largest).mean() > 0.02
+
+
 def test_noise_differs_between_low_and_high_losses() -> None:
     """40 clusters, the lower half with ten times the residuals: so have their draws."""
     residuals = np.repeat([0.1, 1.0], 20) * np.tile([1.0, -1.0], 20)

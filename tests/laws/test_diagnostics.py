@@ -154,7 +154,7 @@ def test_a_constant_without_effect_or_end_is_not_determined() -> None:
     """No row repeats its data, so R_D is any number; and a draw to 1e16, a profile to infinity."""
     from dataclasses import replace
 
-    from seqjax.laws.diagnostics import _undetermined
+    from seqjax.laws.doubts import _undetermined
 
     law = LAWS["offset-n"]
     draws = np.column_stack([np.linspace(0.4, 0.6, 50), np.linspace(2.0, 40.0, 50), np.full(50, 0.3)])

@@ -13,8 +13,8 @@ from seqjax.laws import LAWS, Fit, Law, fit, make_points, read_points
 from seqjax.laws.diagnostics import diagnosed
 from seqjax.laws.files import from_dict, to_dict
 from seqjax.laws.fitting import repeated_noise
-from seqjax.laws.forms import Holds
 from seqjax.laws.holding import held, read_holds
+from seqjax.laws.law import Holds
 from seqjax.laws.noise import drawn_noise
 from seqjax.laws.searching import refit
 from seqjax.laws.summary import describe

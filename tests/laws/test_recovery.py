@@ -13,7 +13,7 @@ from quick import quick, slow
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, Points, fit, make_points
 from seqjax.laws.fitting import refits
-from seqjax.laws.noise import drawn_noise
+from seqjax.laws.noise import drawn_noise, students_factor
 from seqjax.laws.published import PUBLISHED
 from seqjax.laws.searching import deltas_to, refit
 
@@ -161,21 +161,23 @@ def test_the_share_of_starts_that_agree_is_counted() -> None:
 
 
 def test_seeds_of_one_model_are_drawn_together() -> None:
-    """12 models of 3 seeds: each draw keeps the shape of a model's residuals, and takes the size of some model's."""
+    """12 models of 3 seeds: each draw keeps the shape of a model's residuals; its size is that of all models."""
     cluster = make_points(np.linspace(4, 2, 36), params=np.repeat(np.geomspace(1e5, 1e8, 12), 3)).cluster
     assert len(np.unique(cluster)) == 12
     residuals = np.random.default_rng(0).standard_normal(36)
     of_model_12x3 = residuals.reshape(12, 3)
     jacobian_36x2 = np.column_stack([np.ones(36), np.repeat(np.tile([1.0, -1.0], 6), 3)])  # orthogonal, norm 6
     leverage_12 = 2 * (of_model_12x3.sum(axis=1) / 6) ** 2 / (of_model_12x3**2).sum(axis=1)
-    noise_Rx36 = drawn_noise(residuals, np.linspace(1.4, 0.7, 36), cluster, jacobian_36x2, 50, 0)
-    noise_Rx12x3 = noise_Rx36.reshape(50, 12, 3)
+    noise_Rx36 = drawn_noise(residuals, np.linspace(1.4, 0.7, 36), cluster, jacobian_36x2, 4000, 0)
+    noise_Rx12x3 = noise_Rx36.reshape(4000, 12, 3)
     ratio = noise_Rx12x3 / of_model_12x3
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :, :1], ratio.shape))
-    assert (ratio[:, :, 0] > 0).mean() == pytest.approx(0.5, abs=0.1)
-    sizes = 1.1368 * np.sqrt((of_model_12x3**2).mean(axis=1) / (1 - leverage_12))  # t with 10 over z
-    drawn = np.sqrt((noise_Rx12x3**2).mean(axis=2)).ravel()
-    assert np.abs(drawn[:, None] - sizes).min(axis=1).max() < 1e-4
+    assert (ratio[:, :, 0] > 0).mean() == pytest.approx(0.5, abs=0.01)
+    squares_12 = (of_model_12x3**2).mean(axis=1)
+    resampled, normal = (squares_12 / (1 - leverage_12)).mean(), squares_12.sum() / (1 - leverage_12).sum()
+    share = 2 / 12  # of the variance that is normal: constants over models
+    variance = students_factor(10) ** 2 * ((1 - share) * resampled + share * normal)
+    np.testing.assert_allclose((noise_Rx12x3**2).mean(axis=(0, 2)), variance, rtol=0.1)
 
 
 @pytest.mark.parametrize("name", LAWS)

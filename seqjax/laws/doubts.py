@@ -1,0 +1,178 @@
+"""Reasons to doubt a fit, in words. Every fit is checked for all of them.
+
+Each flag is a line that begins with its kind:
+
+    starts      few starts reach the minimum, or the minimiser did not converge
+    points      few different points for the number of constants
+    range       a variable hardly varies
+    collinear   two variables vary together, so their exponents cannot be separated
+    floor       E is not determined: its interval reaches 0, or it is above measured losses
+    exponent    the interval of an exponent includes 0
+    bound       a constant is at the end that it was given
+    undetermined  a constant has no effect, no end to its likelihood, or an interval over many decades
+    correlated  two constants are strongly correlated over the refits
+    trend       the residuals rise, fall or bend with a variable of the law or with C
+    split       there is no compute-optimal split, or not in all refits
+    influence   one cluster of points moves a constant by more than two standard errors
+    hold-out    fitted to the rest, the law misses the runs with the most compute
+    rates       a best learning rate is at the edge of its sweep
+    families    one law is fitted to points of several families
+    mixed       points differ in a context length, or in an N or D, that the law does not know
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from seqjax.laws import mixed
+from seqjax.laws.fitting import Fit
+from seqjax.laws.intervals import LEAST_DRAWS
+from seqjax.laws.law import LETTERS, Law
+from seqjax.laws.points import Points
+
+FEW_AGREE = 0.05
+LEAST_RANGE = 10.0  # largest over smallest value of a variable
+COLLINEAR = 0.95  # correlation of two variables' logarithms
+CORRELATED = 0.99  # rank correlation of two constants
+TREND_P = 0.01
+WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal; above it the constants are not determined
+DECADES = 6.0  # of the interval of a positive constant; above it, it is not determined
+AT_BOUND = 1e-3  # share of the width between bounds within which a constant is at one of them
+
+
+def flags_of(fit: Fit) -> list[str]:
+    """The reasons for doubt, in words. ``fit.details`` holds the numbers of :mod:`seqjax.laws.diagnostics`."""
+    return [
+        *_of_the_minimum(fit),
+        *_of_the_data(fit.points, fit.law),
+        *_of_the_constants(fit),
+        *_of_the_residuals(fit),
+        *_of_the_split(fit),
+        *(f"rates: {note}" for note in fit.points.notes if "learning rate" in note),
+        *(f"families: {note}" for note in fit.points.notes if "several families" in note),
+        *(f"mixed: {note}" for note in fit.points.notes if "several contexts" in note),
+        *mixed.of_other_variables(fit.points, fit.law),
+    ]
+
+
+def _of_the_minimum(fit: Fit) -> list[str]:
+    found = []
+    if not fit.rests:
+        found.append("starts: the best point is no point of rest; the constants are not determined, or the data exact")
+    if fit.agreeing < FEW_AGREE:
+        found.append(f"starts: only {fit.agreeing:.1%} of {fit.starts} starts reach this minimum")
+    share = fit.failed_draws / max(1, fit.failed_draws + len(fit.draws))
+    if share > 0.01:
+        found.append(f"starts: {share:.1%} of the bootstrap refits did not come to rest, and are left out")
+    return found
+
+
+def _of_the_split(fit: Fit) -> list[str]:
+    if {"params", "tokens"} != set(fit.law.variables) or "flops" not in fit.points.variables:
+        return []
+    slope, (low, _) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
+    if np.isnan(slope):
+        return ["split: the law falls for ever towards one side of N / D: there is no compute-optimal split"]
+    if np.isnan(low) and len(fit.draws) >= LEAST_DRAWS:
+        return ["split: more than 2.5% of the refits have no compute-optimal split"]
+    return []
+
+
+def _of_the_data(points: Points, law: Law) -> list[str]:
+    found = []
+    clusters = len(np.unique(points.cluster))
+    if clusters < 3 * len(law.constants):
+        found.append(f"points: {clusters} different points for {len(law.constants)} constants; the intervals are rough")
+    for name in law.variables:
+        values = points.variables[name]
+        if name != "other_loss" and (ratio := values.max() / values.min()) < LEAST_RANGE:
+            found.append(f"range: {LETTERS[name]} varies by a factor {ratio:.3g} only")
+    for a, b in combinations(law.variables, 2):
+        x, y = np.log(points.variables[a]), np.log(points.variables[b])
+        if np.ptp(x) > 0 and np.ptp(y) > 0 and abs(r := np.corrcoef(x, y)[0, 1]) > COLLINEAR:
+            found.append(
+                f"collinear: {LETTERS[a]} and {LETTERS[b]} vary together (correlation {r:.3f}): what is due to which "
+                "cannot be told"
+            )
+    return found
+
+
+def _of_the_constants(fit: Fit) -> list[str]:
+    found = []
+    intervals, constants = fit.intervals, fit.constants
+    if fit.law.has_floor:
+        if constants["E"] >= fit.points.loss.min():
+            found.append(f"floor: E = {constants['E']:.4g} lies above the lowest loss, {fit.points.loss.min():.4g}")
+        elif ("E" in intervals and intervals["E"][0] < 0.01 * constants["E"]) or constants["E"] < 1e-3:
+            found.append("floor: E is not determined by these data; its interval reaches 0")
+    for constant in fit.law.constants:
+        low, high = intervals.get(constant.name, (1.0, 1.0))
+        if not constant.positive and low <= 0 <= high:
+            found.append(f"exponent: the interval of {constant.name} includes 0")
+    found += _undetermined(fit) + _at_bounds(fit)
+    if fit.condition > WORST_CONDITION:
+        found.append(f"correlated: a combination of constants is not determined (condition {fit.condition:.1g})")
+    strong = [f"{pair} ({r:+.3f})" for pair, r in fit.details["correlations"].items() if abs(r) > CORRELATED]
+    if strong:
+        found.append(f"correlated: known only together: {'; '.join(strong)}")
+    return found
+
+
+def _undetermined(fit: Fit) -> list[str]:
+    found = []
+    for constant in fit.law.constants:
+        name = constant.name
+        low, high = fit.intervals.get(name, (1.0, 1.0))
+        first, last = fit.details["profiles"].get(name, (1.0, 1.0))
+        if fit.intervals and name not in fit.intervals:
+            found.append(
+                f"undetermined: {name} has no effect on these losses: {fit.constants[name]:.4g} is where the fit began"
+            )
+        elif constant.name == "E":
+            continue  # see floor
+        elif not (np.isfinite((first, last)).all() and (first > 0 or not constant.positive)):
+            found.append(f"undetermined: {name}: the likelihood allows {first:.3g} to {last:.3g}")
+        elif constant.positive and not high < low * 10**DECADES:
+            found.append(f"undetermined: {name}: its interval, {low:.3g} to {high:.3g}, spans many decades")
+    return found
+
+
+def _at_bounds(fit: Fit) -> list[str]:
+    found = []
+    for name, low, high in fit.law.holds.bounds:
+        value, width = fit.constants[name], (high - low if np.isfinite(high - low) else 1.0)
+        for end in (low, high):
+            if abs(value - end) < AT_BOUND * width:
+                found.append(f"bound: {name} = {value:.4g} is at its bound {end:g}; beyond it the law fits better")
+    return found
+
+
+def _of_the_residuals(fit: Fit) -> list[str]:
+    found = []
+    for name, trend in fit.details["trends"].items():
+        if min(trend["p"], trend["p_bend"]) >= TREND_P:
+            continue
+        if trend["p_bend"] < trend["p"]:
+            found.append(f"trend: the residuals bend with {LETTERS[name]} (p = {trend['p_bend']:.1g})")
+        else:
+            verb = "rise" if trend["correlation"] > 0 else "fall"
+            found.append(
+                f"trend: the residuals {verb} with {LETTERS[name]} (Spearman {trend['correlation']:+.2f}, "
+                f"p = {trend['p']:.1g})"
+            )
+    for top in fit.details["influence"][:1]:
+        if top["standard_errors"] > 2:
+            found.append(
+                f"influence: without {top['points']}, {top['constant']} moves by {top['standard_errors']:.1f} "
+                "standard errors"
+            )
+    held = fit.details["hold_out"]
+    usual = 1.4826 * float(np.median(np.abs(fit.residuals)))  # a robust standard deviation
+    if held and held["mean_error"] > max(3 * usual, 0.005):
+        found.append(
+            f"hold-out: fitted without the {held['points']} point(s) with the most {LETTERS[held['variable']]}, the "
+            f"law misses them by {held['mean_error']:.1%} on average; residuals scatter by {fit.details['scatter']:.1%}"
+        )
+    return found
