@@ -23,7 +23,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 def final_state(config: Any, folder: Path) -> Any:
     objective = text.make_objective(config, text.load(config).tokenizer.vocab_size)
-    like = jax.tree.map(lambda x: x[0], bundle.make_bundle([config], objective).init())
+    like = jax.tree.map(lambda x: x[0], bundle.make_bundle([config], objective, 1).init())
     step, state, _ = Checkpoints(folder, writable=False).restore(like, pytest.fail)
     assert step == config.train.steps
     return jax.device_get(state)
