@@ -1,7 +1,7 @@
 """What fits where, and how fast at most: models and the presets gpu and pod compiled for accelerators.
 
     python experiments/preflight.py                 # to report/preflight; --record: to experiments/results/preflight
-    python experiments/preflight.py --on h100       # one target only
+    python experiments/preflight.py --on h100       # one target only; the 256 devices of GPT-2 1.3B take the longest
     python experiments/preflight.py --again         # all rows again, those of the record too
 
 No accelerator is needed, only the compilers: pip install -e '.[preflight,tpu]'. Of each form of a preset the largest
@@ -38,22 +38,29 @@ PRESETS = {"gpu": "h100", "pod": "8xh100"}
 """Preset of configs/figure7 -> the target that its runs are for, each alone on it."""
 TARGETS = ("h100", "8xh100", "v5e-4")
 GPT2 = {"GPT-2 124M": (12, 12, 768), "GPT-2 350M": (24, 16, 1024), "GPT-2 1.3B": (24, 16, 2048)}
+ALIKE = "--data.tokenizer gpt2 --train.context-length 1024 --train.compute-dtype bfloat16"
 LSTMS = {"LSTM 1M": "1e6", "LSTM 10M": "1e7", "LSTM 100M": "1e8", "LSTM 300M": "3e8"}
+SHARING = "GPT-2 1.3B, fsdp 16"
+SHARING_ON = ("256xh100", "v5e-256")
+"""Where the 1.3 B parameters are shared by 16 devices, the 256 rows of a batch by all, and blocks computed again."""
 TOKENS = 300e9  # of a run of these, for hours; runs of a preset have their own
 
 
 def models() -> Iterator[tuple[str, RunConfig]]:
     """GPT-2 and LSTMs of two layers: windows of 1,024 tokens of GPT-2's vocabulary, bfloat16."""
-    alike = "--data.tokenizer gpt2 --train.context-length 1024 --train.compute-dtype bfloat16".split()
-    for name, (layers, heads, width) in GPT2.items():
-        shape = (
-            f"--model.n-layers {layers} --model.n-heads {heads} --model.d-model {width} --train.batch-size 32".split()
-        )
-        tied = "--model.tied-embeddings true --model.attention-kernel fused".split()
-        yield name, config_of(ROOT / "configs/english/transformer.yaml", [*alike, *shape, *tied])
+    for name in GPT2:
+        yield name, gpt2(name, "--train.batch-size 32")
     for name, size in LSTMS.items():
-        shape = f"--model.n-layers 2 --size.non-embedding {size} --train.batch-size 64".split()
-        yield name, config_of(ROOT / "configs/english/lstm.yaml", [*alike, *shape])
+        shape = f"--model.n-layers 2 --size.non-embedding {size} --train.batch-size 64"
+        yield name, config_of(ROOT / "configs/english/lstm.yaml", f"{ALIKE} {shape}".split())
+
+
+def gpt2(name: str, others: str) -> RunConfig:
+    """A GPT-2 with fused attention, and other options."""
+    layers, heads, width = GPT2[name]
+    shape = f"--model.n-layers {layers} --model.n-heads {heads} --model.d-model {width}"
+    tied = "--model.tied-embeddings true --model.attention-kernel fused"
+    return config_of(ROOT / "configs/english/transformer.yaml", f"{ALIKE} {shape} {tied} {others}".split())
 
 
 def largest_of(preset: str, planned: Sequence[Planned] | None = None) -> dict[str, RunConfig]:
@@ -85,6 +92,9 @@ def wanted() -> Iterator[tuple[str, RunConfig, str]]:
         for name, config in models():
             if not (name in GPT2 and target.startswith("v5e")):
                 yield name, config, target
+    sharing = "--train.batch-size 256 --evaluation.batch-size 256 --train.mesh.fsdp 16 --train.remat true"
+    for target in SHARING_ON:
+        yield SHARING, gpt2("GPT-2 1.3B", sharing), target
 
 
 def row_of(name: str, found: Check) -> dict[str, Any]:

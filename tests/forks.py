@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+FLAGS = " --xla_backend_optimization_level=0 --xla_force_host_platform_device_count=4"
+"""Children compile without optimization, and have four devices."""
+
 
 @contextmanager
 def started() -> Iterator[Popen[str]]:
-    """The program; its children end with it at the latest. They compile without optimization."""
-    environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_backend_optimization_level=0"}
+    """The program; its children end with it at the latest."""
+    environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"] + FLAGS}
     command = [sys.executable, __file__]
     program = Popen(command, stdin=PIPE, stdout=PIPE, text=True, start_new_session=True, env=environment)
     try:

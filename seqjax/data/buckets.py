@@ -39,23 +39,26 @@ def rounded(length: int) -> int:
     return -(-length // PIECE) * PIECE
 
 
-def pair_batch(pairs: TokenPairs, indices: Sequence[int], size: int | None = None) -> dict[str, np.ndarray]:
+def pair_batch(
+    pairs: TokenPairs, indices: Sequence[int], size: int | None = None, rows: slice = slice(None)
+) -> dict[str, np.ndarray]:
     """A padded batch of pairs: "source", "source_mask" [B, S], "target", "target_mask" [B, T + 1].
 
     S = T is the longest length of the batch, rounded up, so that few shapes occur. With ``size``, rows whose target
-    mask is false are added up to B = ``size``.
+    mask is false are added up to B = ``size``. With ``rows``, only these of its rows are made.
     """
     sources = [pairs.sources[i] for i in indices]
     targets = [pairs.targets[i] for i in indices]
     missing = 0 if size is None else size - len(sources)
     length = rounded(max(max(map(len, sources)), max(map(len, targets)) - 1))
-    source, source_mask = padded(sources + sources[:1] * missing, length)
-    target, target_mask = padded(targets + [np.zeros(0, np.int32)] * missing, length + 1)
+    source, source_mask = padded((sources + sources[:1] * missing)[rows], length)
+    target, target_mask = padded((targets + [np.zeros(0, np.int32)] * missing)[rows], length + 1)
     return {"source": source, "source_mask": source_mask, "target": target, "target_mask": target_mask}
 
 
-def training_batches(pairs: TokenPairs, seed: int, size: int) -> Callable[[int], dict[str, np.ndarray]]:
-    """Step -> batch, a pure function. Batches hold pairs of similar length. Each epoch drops an incomplete batch."""
+def training_batches(pairs: TokenPairs, seed: int, size: int) -> Callable[[int], np.ndarray]:
+    """Step -> the indices of its pairs, a pure function. Pairs of a batch have similar lengths. Each epoch drops an
+    incomplete batch."""
     lengths = np.array([rounded(max(len(s), len(t) - 1)) for s, t in zip(pairs.sources, pairs.targets, strict=True)])
     size = min(size, len(pairs))
     count, over = divmod(len(pairs), size)
@@ -69,7 +72,7 @@ def training_batches(pairs: TokenPairs, seed: int, size: int) -> Callable[[int],
         first = rng.integers(over + 1)
         return rng.permutation(indices[first : first + count * size].reshape(count, size))
 
-    return lambda step: pair_batch(pairs, order(step // count)[step % count])
+    return lambda step: order(step // count)[step % count]
 
 
 def ordered_batches(pairs: TokenPairs, size: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

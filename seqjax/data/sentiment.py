@@ -233,17 +233,27 @@ def into_buckets(sentences: Sentences, vocabulary: Vocabulary, bounds: Sequence[
     return Buckets(tokens, sentences.labels, tuple(bounds), members)
 
 
-def batch_at(buckets: Buckets, seed: int, step: int, batch_size: int) -> Batch:
-    """Batch ``step`` of the order given by ``seed``: a pure function, so a run resumes from its step alone.
+def batch_at(buckets: Buckets, seed: int, step: int, batch_size: int, rows: slice = slice(None)) -> Batch:
+    """Batch ``step`` of the order given by ``seed``, or some of its rows: a pure function, so a run resumes from its
+    step alone.
 
     An epoch has every sentence once. Sentences of a bucket are cut into batches in random order, and the batches of all
     buckets are shuffled; both orders are drawn from (seed, epoch). The last batch of a bucket may be short: it is
     filled up by repeating its sentences with weight 0.
     """
+    bucket, chosen = _chosen_at(buckets, seed, step, batch_size)
+    return _gather(buckets, bucket, chosen, batch_size, rows)
+
+
+def sentences_at(buckets: Buckets, seed: int, step: int, batch_size: int) -> int:
+    """The number of sentences of batch ``step`` whose weight is 1."""
+    return len(_chosen_at(buckets, seed, step, batch_size)[1])
+
+
+def _chosen_at(buckets: Buckets, seed: int, step: int, batch_size: int) -> tuple[int, np.ndarray]:
     sizes = tuple(map(len, buckets.members))
     epoch, place = divmod(step, steps_per_epoch(sizes, batch_size))
-    bucket, chosen = _epoch(sizes, batch_size, seed, epoch)[place]
-    return _gather(buckets, bucket, chosen, batch_size)
+    return _epoch(sizes, batch_size, seed, epoch)[place]
 
 
 def in_order(buckets: Buckets, batch_size: int) -> Iterator[Batch]:
@@ -266,8 +276,10 @@ def _epoch(sizes: tuple[int, ...], batch_size: int, seed: int, epoch: int) -> li
     return [cuts[i] for i in rng.permutation(len(cuts))]
 
 
-def _gather(buckets: Buckets, bucket: int, chosen: np.ndarray, batch_size: int) -> Batch:
-    rows = buckets.members[bucket][np.resize(chosen, batch_size)]  # resize repeats
-    tokens_BxT, mask_BxT = padded([buckets.tokens[i] for i in rows], buckets.bounds[bucket])
-    weights_B = (np.arange(batch_size) < len(chosen)).astype(np.float32)
-    return Batch(tokens_BxT, mask_BxT, buckets.labels[rows], weights_B)
+def _gather(
+    buckets: Buckets, bucket: int, chosen: np.ndarray, batch_size: int, rows: slice = slice(None)
+) -> Batch:  # fmt: skip
+    indices = buckets.members[bucket][np.resize(chosen, batch_size)[rows]]  # resize repeats
+    tokens_BxT, mask_BxT = padded([buckets.tokens[i] for i in indices], buckets.bounds[bucket])
+    weights_B = (np.arange(batch_size) < len(chosen)).astype(np.float32)[rows]
+    return Batch(tokens_BxT, mask_BxT, buckets.labels[indices], weights_B)

@@ -11,8 +11,14 @@ from typing import Any
 from seqjax.errors import UserError
 
 _SAYS_SO = re.compile(r"RESOURCE_EXHAUSTED|CUDA_ERROR_OUT_OF_MEMORY|out of memory|bad_alloc", re.IGNORECASE)
-TRAINING = {"train.accumulation": "raise", "train.batch_size": "lower", "train.context_length": "lower"}
+TRAINING = {
+    "train.accumulation": "raise",
+    "train.batch_size": "lower",
+    "train.context_length": "lower",
+    "train.remat": "turn on",
+}
 EVALUATION = {"evaluation.batch_size": "lower"}
+SHARED = {"train.mesh.fsdp": "raise"}
 
 
 class OutOfMemory(UserError):
@@ -38,7 +44,7 @@ def memory_errors(
 
     Args:
         config: value of each dotted key.
-        keys: what to do with which of them; those that the config lacks are left out.
+        keys: what to do with which of them; those that the config lacks, or has turned on, are left out.
         lanes: runs in the program.
         last: () -> step of the last checkpoint.
     Raises:
@@ -49,7 +55,8 @@ def memory_errors(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        advice = [f"{how} {key} (now {config[key]})" for key, how in keys.items() if key in config]
+        known = [key for key in keys if key in config and config[key] is not True]
+        advice = [f"{keys[key]} {key} (now {config[key]})" for key in known]
         together = f" of {lanes} runs in one program" if lanes > 1 else ""
         step = last()
         kept = "no checkpoint was written yet" if step is None else f"the checkpoint of step {step} is kept"

@@ -192,8 +192,9 @@ def _batch(line: Instruction, left: Array) -> int:
 
 
 def _group(text: str) -> int:
-    """Devices that exchange with each other: `mesh['a'=8,'b'=2] {'a'}`, `[2,4]<=[8]` or `{{0,1},{2,3}}`."""
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
+    """Devices that exchange with each other: `mesh['a'=8,'b'=2] {'a'}`, `mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0))
+    {'a'}`, `[2,4]<=[8]` or `{{0,1},{2,3}}`."""
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
         return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", mesh[2]))
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]<=", text):

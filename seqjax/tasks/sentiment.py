@@ -29,6 +29,7 @@ from seqjax.data.sentiment import (
     length_bounds,
     load_splits,
     make_vocabulary,
+    sentences_at,
 )
 from seqjax.families import GRU
 from seqjax.host.folders import cache_folder, data_folder
@@ -119,6 +120,7 @@ def make_task(config: Config, splits: Splits) -> Task:
     return Task(
         objective=objective,
         batch=partial(_batch, train, config.train.seed, batch_size),
+        batch_rows=partial(_batch, train, config.train.seed, batch_size),
         held_out=lambda final: in_order(validation, batch_size),
         summary=summary,
         final=final,
@@ -181,6 +183,8 @@ def _sums(model: SequenceModel, params: Tree, batch: Batch) -> jax.Array:
     return jnp.stack([_losses(logits_BxC, batch.labels_B) @ weights_B, right_B @ weights_B, weights_B.sum()])
 
 
-def _batch(buckets: Buckets, seed: int, batch_size: int, step: int) -> Batch:
-    batch = batch_at(buckets, seed, step, batch_size)
-    return batch._replace(weights_B=batch.weights_B / batch.weights_B.mean())
+def _batch(buckets: Buckets, seed: int, batch_size: int, step: int, rows: slice = slice(None)) -> Batch:
+    """The batch of a step, or some of its rows. The mean of its weights is that of the whole batch."""
+    batch = batch_at(buckets, seed, step, batch_size, rows)
+    mean = np.float32(sentences_at(buckets, seed, step, batch_size)) / np.float32(batch_size)
+    return batch._replace(weights_B=batch.weights_B / mean)

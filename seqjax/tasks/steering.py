@@ -169,10 +169,10 @@ def make_task(config: Config, drive: Drive) -> Task:
     scale, model = _scale(drive, parts), make_model(config)
     objective = make_objective(config, model, drive, scale)
 
-    def batch(step: int) -> Tree:
-        rng = np.random.default_rng((config.train.seed, step))
-        chosen = make_batch(config, drive, rng.choice(ends, config.train.batch_size), scale)
-        return augment(config.task, chosen, rng)
+    def batch(step: int, rows: slice = slice(None)) -> Tree:
+        rng, size = np.random.default_rng((config.train.seed, step)), config.train.batch_size
+        ends_B, flip_B, shift_B = rng.choice(ends, size), *moves(config.task, size, rng)
+        return augment(make_batch(config, drive, ends_B[rows], scale), flip_B[rows], shift_B[rows])
 
     def held_out(final: bool) -> Iterator[Tree]:
         for first in range(0, len(judged), ROWS):
@@ -200,6 +200,7 @@ def make_task(config: Config, drive: Drive) -> Task:
     return Task(
         objective=objective,
         batch=batch,
+        batch_rows=batch,
         held_out=held_out,
         summary=summary,
         final=final,
@@ -252,12 +253,16 @@ def make_batch(config: Config, drive: Drive, ends_B: np.ndarray, scale: float) -
     return {"frames": frames, "known": known, "steer": drive.steer_T[index_BxT] / np.float32(scale)}
 
 
-def augment(task: SteeringTask, batch: Tree, rng: np.random.Generator) -> Tree:
-    """Mirror half of the windows, with steering (and past steering) negated, and move each sideways."""
+def moves(task: SteeringTask, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the windows of a batch are mirrored, about half, and by how many columns each is moved: [B], [B]."""
+    flip_B = rng.random(size) < (0.5 if task.flip else 0.0)
+    return flip_B, rng.integers(-task.shift, task.shift + 1, size)
+
+
+def augment(batch: Tree, flip_B: np.ndarray, shift_B: np.ndarray) -> Tree:
+    """Mirror windows, with steering (and past steering) negated, and move each sideways."""
     frames, known, steer = batch["frames"], batch["known"], batch["steer"]
-    n_windows, width = len(frames), frames.shape[3]
-    flip_B = rng.random(n_windows) < (0.5 if task.flip else 0.0)
-    shift_B = rng.integers(-task.shift, task.shift + 1, n_windows)
+    width = frames.shape[3]
     column_BxX = np.clip(np.arange(width)[None, :] + shift_B[:, None], 0, width - 1)  # edges are repeated
     column_BxX = np.where(flip_B[:, None], width - 1 - column_BxX, column_BxX)
     frames = np.stack([window.take(columns, axis=2) for window, columns in zip(frames, column_BxX, strict=True)])

@@ -85,8 +85,9 @@ class Task(NamedTuple):
     Attributes:
         objective: the compiled part.
         batch: step (from 0) -> batch, a pytree of numpy arrays [B, ...]; pure. Every new shape compiles the step again.
-        batch_rows: (step, rows) -> these rows (a slice) of the batch, for a process that needs no others; None: such a
-            process makes whole batches.
+        batch_rows: (step, rows) -> these rows (a slice) of the batch, for a process that needs no others; the batch has
+            `train.batch_size` rows. None: such a process makes whole batches. A task needs that whose rows are drawn
+            one after another, each from what the draws before it have left of the random numbers.
         held_out: final -> batches of the validation split, the same at every call. ``final`` is True for result.json,
             which may read more of the split than the curve.
         summary: (scores of these batches, final) -> `Found`.

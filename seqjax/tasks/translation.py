@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from seqjax.config import STRICT, WITHOUT_SEED, Fraction, ModelConfig, OptimizerConfig, TaskTrain
 from seqjax.data import numbers
-from seqjax.data.buckets import TokenPairs, ordered_batches, training_batches
+from seqjax.data.buckets import TokenPairs, ordered_batches, pair_batch, training_batches
 from seqjax.data.pairs import Pair, Pairs, first_pairs, load_multi30k, lowercased, read_pairs, texts_of
 from seqjax.data.vocabulary import Vocabulary, bpe_vocabulary, word_vocabulary
 from seqjax.errors import UserError
@@ -172,9 +172,15 @@ def make_task(config: Config, data: Translation) -> Task:
         if empty := next((n for n, (source, _) in enumerate(test_pairs, 1) if not vocabulary.encode(source)), None):
             raise UserError(f"{translation.pairs.name}: sentence {empty} of the test split is empty")
     left_out = {name: n for name, pairs in kept.items() if (n := len(splits[name]) - len(pairs.sources))}
-    draw, size = training_batches(train, config.train.seed, config.train.batch_size), config.train.batch_size
+    size = config.train.batch_size
+    chosen = training_batches(train, config.train.seed, size)
     batches = [batch for _, batch in ordered_batches(validation, EVALUATION_ROWS)]
     objective = make_objective(config, model)
+
+    def batch(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+        indices = chosen(step)
+        tokens = sum(len(train.targets[i]) - 1 for i in indices)
+        return weighted(pair_batch(train, indices, rows=rows), len(indices) / tokens)
 
     def final(params: Tree) -> dict[str, Any]:
         said = {"longer_than_max_length": left_out} if left_out else {}
@@ -185,7 +191,8 @@ def make_task(config: Config, data: Translation) -> Task:
 
     return Task(
         objective=objective,
-        batch=lambda step: weighted(draw(step)),
+        batch=batch,
+        batch_rows=batch if size <= len(train) else None,
         held_out=lambda final: batches,
         summary=lambda scores, final: found(_mean(scores)),
         final=final,
@@ -199,10 +206,15 @@ def make_task(config: Config, data: Translation) -> Task:
     )
 
 
-def weighted(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The batch with "weights" BxT: the mean over rows of weighted sums is then the mean over target tokens."""
+def weighted(batch: dict[str, np.ndarray], weight: float | None = None) -> dict[str, np.ndarray]:
+    """The batch with "weights" BxT: the mean over rows of weighted sums is then the mean over target tokens.
+
+    Args:
+        weight: rows over target tokens, where these are rows of a larger batch; None: those of this batch.
+    """
     mask_BxT = batch["target_mask"][:, 1:]
-    return batch | {"weights": (mask_BxT * (len(mask_BxT) / mask_BxT.sum())).astype(np.float32)}
+    weight = len(mask_BxT) / mask_BxT.sum() if weight is None else weight
+    return batch | {"weights": (mask_BxT * weight).astype(np.float32)}
 
 
 def make_objective(config: Config, model: Seq2Seq) -> Objective:

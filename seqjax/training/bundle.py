@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from seqjax.config import dotted, to_dict
 from seqjax.errors import UserError
-from seqjax.host.out_of_memory import EVALUATION, memory_errors
+from seqjax.host.out_of_memory import EVALUATION, SHARED, memory_errors
 from seqjax.host.stopping import Interrupted
 from seqjax.tasks.task import Found
 from seqjax.training import start
@@ -62,6 +62,8 @@ class Bundle:
         """Memory that runs out within is told in one line, with the keys that make the run fit."""
         lead = self.members[0]
         values = dict(dotted(to_dict(self.config)))
+        if self.program.devices > self.config.train.mesh.fsdp:
+            keys = {**keys, **SHARED}
         return memory_errors(lead.folder, values, keys, len(self.members), lead.checkpoints.last)
 
     def restore(self) -> tuple[TrainState, int]:

@@ -22,7 +22,7 @@ from seqjax.layers.target import Target, compiled_for, target_of
 from seqjax.tasks.task import Objective
 from seqjax.training.hardware import present_devices
 from seqjax.training.optimizer import make_optimizer
-from seqjax.training.spanning import of_every_process, own_rows
+from seqjax.training.spanning import met_before, of_every_process, own_rows
 from seqjax.training.state import Hyper, TrainState, init_state
 from seqjax.training.step import train_step, train_steps
 
@@ -180,14 +180,16 @@ def _compile(
     make = jax.jit(traced(init_state_of), out_shardings=shardings, compiler_options=effort)
     return Program(
         init=pinned()(partial(make, *seeds_and_scales)),
-        steps=jax.jit(
-            take_steps,
-            donate_argnums=0,
-            in_shardings=(shardings, rows, None, None, None),
-            out_shardings=(shardings, replicated),
+        steps=met_before(
+            jax.jit(
+                take_steps,
+                donate_argnums=0,
+                in_shardings=(shardings, rows, None, None, None),
+                out_shardings=(shardings, replicated),
+            )
         ),
         steps_at_once=max(1, min(STEPS_AT_ONCE, ELEMENTS_AT_ONCE // objective.elements)),
-        score=jax.jit(traced(score), out_shardings=(replicated, carry_rows)),
+        score=met_before(jax.jit(traced(score), out_shardings=(replicated, carry_rows))),
         put=partial(_put, sharding=rows),
         zero_carry=jax.jit(traced(carry), out_shardings=carry_rows),
         devices=mesh.size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +44,30 @@ def own_rows(size: int, sharding: jax.sharding.NamedSharding) -> slice:
     held = sharding.addressable_devices_indices_map((*[1] * (len(sharding.spec) - 1), size))
     parts = [index[-1].indices(size) for index in held.values()]
     return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
+
+
+def met_before(program: Callable[..., Tree]) -> Callable[..., Tree]:
+    """A jitted function that all processes begin at the same time: a call that compiles waits for the other processes.
+
+    XLA ends a process whose peers do not come to their first exchange within 30 seconds, and compiling may take longer
+    in one process than in another: one finds the program among those that were compiled earlier, or has a busy machine.
+
+    Args:
+        program: its second argument alone has other shapes from call to call.
+    """
+    if peers().count == 1:
+        return program
+    met: set[tuple[tuple[int, ...], ...]] = set()
+
+    def call(*arguments: Tree) -> Tree:
+        shapes = tuple(map(np.shape, jax.tree.leaves(arguments[1])))
+        if shapes not in met:
+            program.lower(*arguments).compile()
+            peers().gather(None)
+            met.add(shapes)
+        return program(*arguments)
+
+    return call
 
 
 def to_host(tree: Tree) -> Tree:

@@ -122,3 +122,20 @@ ENTRY main.2 {
 }
 """
     assert ProgramText(lowered, devices=4).product_flops == pytest.approx(4 * 2 * 2 * 8 * 4)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        "mesh['a'=16,'b'=2] {'a'}",
+        "mesh['a'=16,'b'=1,'c'=2], device_ids=([2,16]T(1,0)) {'a'}",
+        "mesh['a'=4,'b'=2,'c'=4] {'a','c'}",
+        "[2,16]<=[32]",
+        "{{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15},{16}}",
+    ],
+)
+def test_devices_of_an_exchange_are_read_in_every_form(groups: str) -> None:
+    head = "ENTRY %e (g: f32[8]) -> f32[8] {\n  %g = f32[8]{0} parameter(0)\n"
+    line = f"  ROOT %r = f32[8]{{0}} all-reduce(%g), replica_groups={groups}, to_apply=%sum\n"
+    (found,) = ProgramText(head + line + "}\n").collectives
+    assert found.devices == 16

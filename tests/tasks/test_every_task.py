@@ -6,12 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from quick import quick
 
 from seqjax import runs
 from seqjax.cli import main
+from seqjax.commands.options import config_of
+from seqjax.config import task_name
 from seqjax.runs.config_file import load_config
+from seqjax.tasks import task_module
 
 TASKS = Path(__file__).parents[2] / "configs" / "tasks"
 SMALL = {
@@ -28,6 +33,20 @@ SHORT = {"train.steps": 4, "train.evaluate_every": 2, "train.batch_size": 4, "op
 
 def words(options: dict[str, Any]) -> list[str]:
     return [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
+@pytest.mark.parametrize("name", ["sentiment-phrases", "steering", "numbers-gru"])
+def test_a_process_makes_its_rows_of_the_batch_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "numbers-gru":
+        monkeypatch.setattr("seqjax.tasks.translation._sacrebleu", lambda: None)
+    config = config_of(TASKS / f"{name}.yaml", words(SHORT | SMALL[name] | {"train.batch_size": 6}))
+    module = task_module(task_name(config))
+    task = module.make_task(config, module.load(config))
+    for step in range(12):  # a few short batches of sentences are among them
+        whole = task.batch(step)
+        for rows in (slice(0, 2), slice(2, 6)):
+            own = task.batch_rows(step, rows)
+            jax.tree.map(lambda a, b, rows=rows: np.testing.assert_array_equal(a[rows], b), whole, own)
 
 
 @pytest.mark.parametrize("name", quick(SMALL, "delays"))

@@ -103,7 +103,7 @@ def test_past_steering_is_of_the_frame_before(drive: Drive) -> None:
 def test_mirrored_windows_have_mirrored_steering(drive: Drive) -> None:
     config = make(past_steering=True)
     batch = steering.make_batch(config, drive, np.arange(30, 94), 0.5)
-    found = steering.augment(replace(config.task, shift=0), batch, np.random.default_rng(0))
+    found = steering.augment(batch, *steering.moves(replace(config.task, shift=0), 64, np.random.default_rng(0)))
     sign_B = np.sign(found["steer"][:, 0] * batch["steer"][:, 0])
     assert 16 < (sign_B < 0).sum() < 48
     for b, sign in enumerate(sign_B):
@@ -115,7 +115,7 @@ def test_mirrored_windows_have_mirrored_steering(drive: Drive) -> None:
 def test_windows_are_moved_as_one_by_a_few_columns(drive: Drive) -> None:
     config = make(flip=False, shift=2)
     batch = steering.make_batch(config, drive, np.arange(30, 94), 0.5)
-    found = steering.augment(config.task, batch, np.random.default_rng(0))
+    found = steering.augment(batch, *steering.moves(config.task, 64, np.random.default_rng(0)))
     moves = []
     for before, after in zip(batch["frames"], found["frames"], strict=True):
         fits = [m for m in range(-2, 3) if (after[:, :, 2:-2] == before[:, :, 2 + m : 62 + m]).all()]

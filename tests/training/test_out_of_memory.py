@@ -41,8 +41,10 @@ def test_the_keys_are_named_and_the_checkpoint_stays(
     config, folder = make_config("window"), tmp_path / "run"
     with monkeypatch.context() as patch:
         has_no_room(patch, "schedule", 2, error)
-        with pytest.raises(OutOfMemory, match=r"raise train\.accumulation \(now 1\), or lower train\.batch_size \(now"):
-            train(config, folder, devices=1, quiet=True)
+        advice = r"raise train\.accumulation \(now 1\), or lower train\.batch_size \(now"
+        with pytest.raises(OutOfMemory, match=advice) as refused:
+            train(config, folder, devices=2, quiet=True)
+        assert "or turn on train.remat (now False), or raise train.mesh.fsdp (now 1), or take" in str(refused.value)
     with monkeypatch.context() as patch:
         program = bundle.make_bundle
 

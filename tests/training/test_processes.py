@@ -12,11 +12,12 @@ from typing import Any
 
 import forks
 import pytest
-from same_run import assert_same_run
+from same_run import assert_same_run, metrics_of
 
 from seqjax import runs
 from seqjax.config import to_dict
 from seqjax.host.peers import LOST
+from seqjax.training.checkpoint_files import read_record
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,16 @@ def free_port() -> int:
 
 
 def train_in(
-    program: Popen[str], config: Any, folder: Path, count: int = 2, dies: dict[int, tuple[int, int]] | None = None
+    program: Popen[str],
+    config: Any,
+    folder: Path,
+    count: int = 2,
+    dies: dict[int, tuple[int, int]] | None = None,
+    devices: int = 2,
 ) -> list[tuple[int, str]]:
     """Exit code and output of each process; process ``i`` sends itself ``dies[i]``: (step, signal).
 
-    One process uses two devices.
+    One process uses ``devices``.
     """
     (folder.parent / "config.json").write_text(json.dumps(to_dict(config)))
     words = ["train", str(folder.parent / "config.json"), "--run", str(folder), "--no-sample"]
@@ -45,7 +51,7 @@ def train_in(
     pids = [
         forks.ask(
             program,
-            words=[*words, *(["--devices", "2"] if count == 1 else [*place, str(index)])],
+            words=[*words, *(["--devices", str(devices)] if count == 1 else [*place, str(index)])],
             log=str(logs[index]),
             signal=(dies or {}).get(index),
         )
@@ -98,3 +104,28 @@ def test_streams_killed_and_stopped_in_any_process_end_as_if_nothing_had_happene
     assert (first, second) == (0, 0), said
     assert f"resuming at step {stopped}" in said
     assert_same_run(config, tmp_path / "one", folder)
+
+
+@pytest.mark.slow
+def test_four_processes_equal_four_devices_and_outlive_a_kill(
+    program: Popen[str], make_config: Any, tmp_path: Path
+) -> None:
+    """Killed at step 7, all go on from step 5. A process adds the parts of the others in another order than devices of
+    one process do, so these agree up to rounding."""
+    config = make_config("window", **{
+        "train.batch_size": 8, "train.steps": 10, "train.checkpoint_every": 5, "evaluation.every": 10,
+        "train.mesh.fsdp": 2,
+    })  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder, dies in ((whole, {}), (cut, {2: (7, signal.SIGKILL)})):
+        found = train_in(program, config, folder, 4, dies)
+        codes = [-signal.SIGKILL if index in dies else LOST if dies else 0 for index in range(4)]
+        assert [code for code, _ in found] == codes, found
+    assert found[0][1].count("error: process 2 of 4") == 1 and runs.steps_of(cut) == [5]
+    assert [code for code, _ in train_in(program, config, cut, 4)] == [0] * 4
+    assert metrics_of(whole) == metrics_of(cut)
+    states = [read_record(folder / "checkpoints" / "10")["arrays"] for folder in (whole, cut)]
+    assert states[0] == states[1]
+    assert [code for code, _ in train_in(program, config, tmp_path / "one", 1, devices=4)] == [0]
+    for a, b in zip(metrics_of(whole), metrics_of(tmp_path / "one"), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
