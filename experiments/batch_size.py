@@ -12,9 +12,9 @@ B_crit = E_min / S_min the law B_crit = B* / L^(1 / alpha_B) (Kaplan et al. 2020
 a family reaches. The figure shows Kaplan's own law for the same text: its token has 4.3 characters.
 
 Beside it stands the gradient-noise scale, tr(Sigma) / |G|^2, from the norms of the training gradients around that step:
-their squares fall with the batch as |G|^2 + tr(Sigma) / B. A line of metrics.jsonl has the mean norm of 20 steps, whose
+their squares fall with the batch as |G|^2 + tr(Sigma) / B. A line of metrics.jsonl has the mean norm of 5 steps, whose
 square is a little below the mean square. The runs of a loss have different rates, so their gradients may differ by more
-than their batch. `--record` keeps the results in experiments/results.
+than their batch.
 """
 
 from __future__ import annotations
