@@ -14,6 +14,8 @@ from seqjax.families import label_of
 from seqjax.plots.labels import Look, looks_of
 from seqjax.plots.style import NAMES, add_note, figure, log_axis, styled, widened
 
+BEYOND = 4.0
+
 
 @styled
 def draw_critical_batches(families: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -72,7 +74,10 @@ def _draw_trade(axis: Axes, rows: list[Mapping[str, Any]], marker: str) -> None:
 
 
 def _draw_law(axis: Axes, found: Mapping[str, Any], look: Look, label: str) -> list[float]:
-    """Critical batches with intervals, their law, and noise scales; all that the axis has to hold."""
+    """Critical batches with intervals, their law, and noise scales; all that the axis has to hold.
+
+    An interval may end far from any batch. The axis ends at `BEYOND` times the batches that were trained.
+    """
     law, rows = found["law"], [row for row in found["losses"] if row["low"] and row["high"]]
     loss, batch, low, high = (np.array([row[key] for row in rows]) for key in ("loss", "batch", "low", "high"))
     known = [row for row in found["losses"] if row["noise_scale"]["batch"]]
@@ -86,4 +91,5 @@ def _draw_law(axis: Axes, found: Mapping[str, Any], look: Look, label: str) -> l
         line = np.geomspace(loss.min(), loss.max(), 50)
         axis.plot(line, law["b_star"] * line ** -law["exponent"], color=look.colour, ls=look.dash, lw=1.3)
     axis.plot([row["loss"] for row in known], noise, look.marker, color=look.colour, ms=5, mfc="none", alpha=0.7)
-    return [*low, *high, *noise]
+    trained = [run["batch"] for row in found["losses"] for run in row["runs"]]
+    return list(np.clip([*low, *high, *noise], min(trained) / BEYOND, max(trained) * BEYOND))
