@@ -23,39 +23,6 @@ def critical_batch(loss: np.ndarray | float, b_star: float = B_STAR, alpha_b: fl
     return b_star / np.asarray(loss, np.float64) ** (1.0 / alpha_b)
 
 
-@dataclass(frozen=True)
-class CriticalBatch:
-    """S_min, E_min in tokens, and B_crit = E_min / S_min of one loss."""
-
-    steps: float
-    tokens: float
-    batch: float
-
-
-def measured_critical_batch(batch: np.ndarray, steps: np.ndarray) -> CriticalBatch:
-    """B_crit from the steps to the same loss with different batches in tokens, by least squares of relative errors.
-
-    S = S_min + E_min / B, or (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018, arXiv 1812.06162).
-
-    Raises:
-        UserError: fewer than two batch sizes, or steps that do not fall as the batch grows.
-    """
-    batch, steps = np.asarray(batch, np.float64), np.asarray(steps, np.float64)
-    if len(np.unique(batch)) < 2:
-        raise UserError("the critical batch needs runs with at least two batch sizes")
-    columns = np.column_stack([1.0 / steps, 1.0 / (batch * steps)])
-    (least_steps, least_tokens), *_ = np.linalg.lstsq(columns, np.ones(len(steps)))
-    if not (least_steps > 0 and least_tokens > 0):
-        raise UserError("the steps do not fall as the batch grows the way they do around a critical batch")
-    return CriticalBatch(float(least_steps), float(least_tokens), float(least_tokens / least_steps))
-
-
-def fit_critical_batch(loss: np.ndarray, critical: np.ndarray) -> tuple[float, float]:
-    """(B*, alpha_B) of B_crit = B* / L^(1 / alpha_B) from critical batches at two or more losses."""
-    slope, intercept = np.polyfit(np.log(loss), np.log(critical), 1)
-    return float(np.exp(intercept)), float(-1.0 / slope)
-
-
 def minimal_steps(
     steps: np.ndarray | float, batch: np.ndarray | float, critical: np.ndarray | float
 ) -> np.ndarray | float:

@@ -45,20 +45,6 @@ def test_adjusted_steps_and_compute_obey_their_definition() -> None:
     assert moved.conventions["steps"] == "S_min" and "critical batch" in moved.notes[-1]
 
 
-def test_the_critical_batch_is_measured_from_steps_to_one_loss() -> None:
-    batch = np.array([1e4, 1e5, 1e6, 1e7])
-    losses = np.array([4.0, 3.0, 2.5])
-    critical = kaplan.critical_batch(losses)
-    found = [kaplan.measured_critical_batch(batch, 5e3 * (1 + b / batch)) for b in critical]
-    np.testing.assert_allclose([f.batch for f in found], critical)
-    np.testing.assert_allclose([f.steps for f in found], 5e3)
-    np.testing.assert_allclose(kaplan.fit_critical_batch(losses, [f.batch for f in found]), [2.1e8, 0.21])
-    with pytest.raises(UserError, match="at least two batch sizes"):
-        kaplan.measured_critical_batch([1e4, 1e4], [10, 11])
-    with pytest.raises(UserError, match="do not fall"):
-        kaplan.measured_critical_batch([1e4, 1e5], [10, 20])
-
-
 def test_the_allocation_is_the_minimum() -> None:
     """Against scipy: the least 6 N B_crit S_min at which L(N, S_min) reaches a loss."""
     c = PUBLISHED["kaplan-ns"].constants
