@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import run
+from common import run, runs_at_best
 
 from seqjax.comparison.figures import draw_contexts
 from seqjax.host.guard import guarded
@@ -33,6 +33,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         losses = [[int(t), float(loss), float(se)] for t, loss, se in runs[[T, "loss", "loss_se"]].to_numpy()]
         found[family] = {"context, loss, standard error": losses}
         print(f"{family}: " + ", ".join(f"T={t}: {with_error(loss, se, 3)}" for t, loss, se in losses))
+    found["runs"] = runs_at_best(best)
     return found, {"contexts": draw_contexts(best)}
 
 

@@ -1,11 +1,12 @@
 """IsoFLOP profiles of LSTMs and Transformers, and the best size of each (Hoffmann et al. 2022, approach 2).
 
-    python experiments/isoflop.py                        # about 6 minutes on two CPU cores; stop and start it at will
+    python experiments/isoflop.py                        # about 10 minutes of one CPU core; stop and start it at will
     python experiments/isoflop.py --dry-run
+    python experiments/isoflop.py --record               # and keep the numbers and the figures
 
-Three budgets of FLOPs (exact count), five sizes each, three learning rates for each; the tokens follow. Parabolas
-through the losses of one budget give the best size, and a line through those N ~ C^a.
-`--record` keeps the results in experiments/results.
+Four budgets of FLOPs (exact count) over a factor of 30, five sizes each, at least three learning rates for each; the
+tokens follow (configs/sweeps/isoflop-families.yaml). Parabolas through the losses of one budget give the best size, and
+a line through those N ~ C^a.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import run
+from common import run, runs_at_best
 
 from seqjax.errors import UserError
 from seqjax.host.guard import guarded
@@ -54,7 +55,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         low, high = profiles.params.interval
         print(f"{family}: N ~ C^{profiles.params.exponent:.2f} ({low:.2f} to {high:.2f}); " + "; ".join(profiles.flags))
         figures[family] = draw_isoflops(profiles, "non-embedding")
-    return found, figures
+    return found | {"runs": runs_at_best(best)}, figures
 
 
 if __name__ == "__main__":
