@@ -1,12 +1,13 @@
 """IsoFLOP profiles of LSTMs and Transformers, and the best size of each (Hoffmann et al. 2022, approach 2).
 
-    python experiments/isoflop.py                        # about 10 minutes of one CPU core; stop and start it at will
+    python experiments/isoflop.py                # trains what experiments/size_data_compute.py trains
     python experiments/isoflop.py --dry-run
-    python experiments/isoflop.py --record               # and keep the numbers and the figures
+    python experiments/isoflop.py --record       # and keep the numbers and the figures
 
-Four budgets of FLOPs (exact count) over a factor of 30, five sizes each, at least three learning rates for each; the
-tokens follow (configs/sweeps/isoflop-families.yaml). Parabolas through the losses of one budget give the best size, and
-a line through those N ~ C^a.
+The runs are those of configs/sweeps/size-data.yaml: five sizes by five lengths, each with its own decay and its best
+rate. The loss of a size at a budget of FLOPs (exact count) is interpolated between its lengths
+(seqjax/laws/equal_compute.py). Parabolas through the losses of one budget give the best size, and a line through those
+N ~ C^a. Nothing is trained where that sweep has ended. configs/sweeps/isoflop.yaml trains at equal compute instead.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ import pandas as pd
 from common import run, runs_at_best
 
 from seqjax.errors import UserError
+from seqjax.families import label_of, parts_of
 from seqjax.host.guard import guarded
 from seqjax.laws import read_points
-from seqjax.laws.isoflop import isoflops
+from seqjax.laws.equal_compute import at_equal_compute
+from seqjax.laws.isoflop import IsoFlops, isoflops
 from seqjax.laws.points import at_best_rates
 from seqjax.plots.fits import draw_isoflops
+
+BUDGETS = (7e10, 1.3e11, 2.4e11, 4.5e11)
+"""FLOPs at which at least four sizes have runs of fewer and of more."""
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -32,31 +38,41 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     best = at_best_rates(table)
     found: dict[str, Any] = {}
     figures: dict[str, Any] = {}
-    for family, runs in best.groupby("model.family"):
+    for kind, runs in best.groupby("kind"):
         points = read_points(runs, {"params": "non-embedding", "flops": "exact"}, ("params", "tokens", "flops"))
         try:
-            profiles = isoflops(points)
+            profiles = isoflops(at_equal_compute(points, BUDGETS))
         except UserError as error:
-            print(f"{family}: {error}")
-            found[family] = {"problem": str(error)}
+            print(f"{label_of(kind)}: {error}")
+            found[kind] = {"problem": str(error)}
             continue
-        ends = [x if np.isfinite(x) else None for x in profiles.params.interval]
-        found[family] = {
-            "a": profiles.params.exponent,
-            "interval": ends,
-            "akima": profiles.akima_exponent,
-            "best": [
-                {"flops": p.flops, "params": p.best_params, "loss": p.best_loss}
-                for p in profiles.profiles
-                if not p.problem
-            ],
-            "flags": list(profiles.flags),
-        }
-        low, high = profiles.params.interval
-        print(f"{family}: N ~ C^{profiles.params.exponent:.2f} ({low:.2f} to {high:.2f}); " + "; ".join(profiles.flags))
-        figures[family] = draw_isoflops(profiles, "non-embedding")
+        found[kind] = in_numbers(profiles)
+        print(f"{label_of(kind)}: {in_words(found[kind])}; " + "; ".join(profiles.flags))
+        figures[parts_of(kind)[0]] = draw_isoflops(profiles, "non-embedding")
     return found | {"runs": runs_at_best(best)}, figures
 
 
+def in_numbers(profiles: IsoFlops) -> dict[str, Any]:
+    """What results.json keeps of a family: N ~ C^a, and the minima of its parabolas."""
+    minima = [
+        {"flops": p.flops, "params": p.best_params, "tokens": p.best_tokens, "loss": p.best_loss}
+        for p in profiles.profiles
+        if not p.problem
+    ]
+    return {
+        "a": profiles.params.exponent,
+        "interval": [x if np.isfinite(x) else None for x in profiles.params.interval],
+        "akima": profiles.akima_exponent,
+        "best": minima,
+        "flags": list(profiles.flags),
+    }
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """N ~ C^0.61 (0.52 to 0.70)"""
+    low, high = (np.nan if end is None else end for end in found["interval"])
+    return f"N ~ C^{found['a']:.2f} ({low:.2f} to {high:.2f})"
+
+
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run("isoflop", "isoflop-families", __doc__, analyse)))
+    sys.exit(guarded(lambda: run("isoflop", "size-data", __doc__, analyse)))

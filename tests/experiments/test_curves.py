@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from seqjax.sweeps.grid import read_sweep
 from seqjax.training.loop import train_bundle
 
 KINDS = {"lstm": (0.10, 8e5), "transformer modern": (0.14, 1e6)}  # exponent and scale of L(N)
-SIZES, TOKENS = (3.5e3, 1e4, 3e4, 9e4), (2.5e5, 5e5, 1e6, 2e6, 4e6)
+SIZES, TOKENS = (3.5e3, 1e4, 19e3, 3e4, 5e4), (2.5e5, 5e5, 1e6, 2e6, 4e6)
 
-SWEEP_OF = {"size_data_compute": "size-data", "isoflop": "isoflop-families", "context_length": "context-length"}
+SWEEP_OF = {"size_data_compute": "size-data", "context_length": "context-length"}  # others read the same runs
 
 
 def made_up() -> pd.DataFrame:
@@ -36,14 +37,18 @@ def made_up() -> pd.DataFrame:
                     rows.append({
                         "run_id": f"{kind} {n} {d} {rate}", "status": "finished", "kind": kind, "tokens": d,
                         "model.family": kind.split()[0], "model.n_layers": 1, "train.steps": int(d / 1024),
-                        "train.context_length": 128, "params_non_embedding": int(n), "flops_exact": 7 * n * d,
+                        "train.context_length": 128, "params_non_embedding": int(n), "flops_exact": 6 * (n + 91 * n**0.5) * d,
                         "optimizer.learning_rate": rate, "optimizer.decay_fraction": 0.2, "loss": loss,
                     })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def test_the_laws_of_a_run_table_are_found_again(capsys: pytest.CaptureFixture[str]) -> None:
-    found, figures = load("size_data_compute").analyse(made_up(), Path())
+def test_the_laws_of_a_run_table_are_found_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("size_data_compute")
+    monkeypatch.setattr(module, "fit", functools.partial(module.fit, bootstrap=40, diagnose=False))
+    found, figures = module.analyse(made_up(), Path())
     for kind, (exponent, _) in KINDS.items():
         assert found["L(N)"][kind]["params"]["alpha_N"] == pytest.approx(exponent, rel=1e-3)
         assert found["L(D)"][kind]["params"]["alpha_D"] == pytest.approx(0.05, rel=1e-3)
@@ -72,6 +77,18 @@ def test_the_law_of_learning_curves_is_found_again(tmp_path: Path) -> None:
         assert found[kind]["params"]["alpha_S"] == pytest.approx(0.6, rel=0.01)
     stars = [line for line in figures["curves"].axes[0].get_lines() if line.get_marker() == "*"]
     assert [len(line.get_xdata()) for line in stars] == [len(TOKENS)] * len(SIZES)
+
+
+def test_the_best_sizes_of_a_run_table_are_found_again() -> None:
+    table = made_up()
+    n, d = table["params_non_embedding"], table["tokens"]
+    table["loss"] = (1.2 + 30 / n**0.5 + 80 / d**0.4) * (1 + table["optimizer.learning_rate"])
+    found, figures = load("isoflop").analyse(table, Path())
+    assert set(figures) == {"lstm", "transformer"}
+    for kind in KINDS:
+        low, high = found[kind]["interval"]
+        assert low < found[kind]["a"] < high and 0.3 < found[kind]["a"] < 0.8  # 0.44 for C = 6 N D
+        assert [round(row["flops"] / 1e10) for row in found[kind]["best"]] == [7, 13, 24, 45]
 
 
 def recorded(name: str) -> dict[str, Any]:
