@@ -31,6 +31,7 @@ from seqjax.plots.scaling import draw_laws
 
 N, D = "params_non_embedding", "tokens"
 LAWS = {"L(C)": "kaplan-c", "L(D)": "kaplan-d", "L(N)": "kaplan-n"}
+TITLES = {"L(C)": "L(C): the best for the compute", "L(D)": "L(D): the largest size", "L(N)": "L(N): the longest runs"}
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -58,7 +59,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
             found[name]["crossing"] = crossing(*by_kind.values(), tuple(map(label_of, kinds))).verdict
             print(f"== {name}: {found[name]['crossing']}\n")
     found["runs"] = runs_at_best(best)
-    return found, {"laws": draw_laws(fits, every)}
+    return found, {"laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_the_laws_of_a_run_table_are_found_again(
     assert {row["rate"] for row in found["runs"]} == {4e-3} and len(found["runs"]) == 2 * len(SIZES) * len(TOKENS)
     (figure,) = figures.values()
     top = figure.axes[2]
-    assert top.get_title() == "L(N)" and "LSTM\nL = " in top.get_legend().get_texts()[0].get_text()
+    assert top.get_title() == "L(N): the longest runs" and "LSTM\nL = " in top.get_legend().get_texts()[0].get_text()
     assert "== L(C) LSTM" in capsys.readouterr().out
 
 
