@@ -152,6 +152,12 @@ def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+def exponent(law: dict[str, Any], name: str) -> str:
+    """0.076 (0.070 to 0.081): a constant of `constants` with its interval."""
+    low, high = law["intervals"].get(name, (float("nan"), float("nan")))
+    return bracket({"value": law["params"][name], "low": low, "high": high})
+
+
 def bracket(found: dict[str, float], sign: bool = False, digits: int = 3) -> str:
     """Value and interval of `interval`."""
     form = f"{'+' if sign else ''}.{digits}f"

@@ -27,7 +27,9 @@ from seqjax.laws import read_points
 from seqjax.laws.equal_compute import at_equal_compute
 from seqjax.laws.isoflop import IsoFlops, isoflops
 from seqjax.laws.points import at_best_rates
+from seqjax.laws.reference import power
 from seqjax.plots.fits import draw_isoflops
+from seqjax.plots.style import amount
 
 BUDGETS = (7e10, 1.3e11, 2.4e11, 4.5e11)
 """FLOPs at which at least four sizes have runs of fewer and of more."""
@@ -49,7 +51,21 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         found[kind] = in_numbers(profiles)
         print(f"{label_of(kind)}: {in_words(found[kind])}; " + "; ".join(profiles.flags))
         figures[parts_of(kind)[0]] = draw_isoflops(profiles, "non-embedding")
+    figures["minima.md"] = as_table(found)
     return found | {"runs": runs_at_best(best)}, figures
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """N ~ C^a, and the best size at each budget, as Markdown."""
+    lines = [f"| | | {' | '.join(f'{power(budget)} FLOPs' for budget in BUDGETS)} |", "|---" * (2 + len(BUDGETS)) + "|"]
+    for kind, of_kind in found.items():
+        if "problem" in of_kind:
+            lines.append(f"| {label_of(kind)} | no minima |{' |' * len(BUDGETS)}")
+            continue
+        near = [[row for row in of_kind["best"] if abs(np.log(row["flops"] / budget)) < 0.1] for budget in BUDGETS]
+        cells = [f"{amount(rows[0]['params'])}" if rows else "none within the sizes" for rows in near]
+        lines.append(f"| {label_of(kind)} | {in_words(of_kind)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def in_numbers(profiles: IsoFlops) -> dict[str, Any]:

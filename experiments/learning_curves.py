@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import constants, run
+from common import constants, exponent, run
 
 from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
@@ -36,7 +36,18 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
     families = {kind: curves_of(best[best["kind"] == kind], folder) for kind in in_order(best["kind"])}
     for kind, curves in families.items():
         print(f"== {label_of(kind)}\n{describe(curves.law)}\n")
-    return {kind: constants(curves.law) for kind, curves in families.items()}, {"curves": draw_learning_law(families)}
+    found = {kind: constants(curves.law) for kind, curves in families.items()}
+    text = as_table(found)
+    print(text)
+    return found, {"exponents.md": text, "curves": draw_learning_law(families)}
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """The exponents of L = (N_c / N)^alpha_N + (S_c / S)^alpha_S with their intervals, as Markdown."""
+    lines = ["| | alpha_N | alpha_S |", "|---|---|---|"]
+    for kind, law in found.items():
+        lines.append(f"| {label_of(kind)} | {exponent(law, 'alpha_N')} | {exponent(law, 'alpha_S')} |")
+    return "\n".join(lines) + "\n"
 
 
 def curves_of(runs: pd.DataFrame, folder: Path) -> Curves:

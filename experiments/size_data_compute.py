@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import constants, run, runs_at_best
+from common import constants, exponent, run, runs_at_best
 
 from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
@@ -58,8 +58,19 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         if len(kinds) == 2:
             found[name]["crossing"] = crossing(*by_kind.values(), tuple(map(label_of, kinds))).verdict
             print(f"== {name}: {found[name]['crossing']}\n")
+    text = as_table(found, kinds)
+    print(text)
     found["runs"] = runs_at_best(best)
-    return found, {"laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
+    return found, {"exponents.md": text, "laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
+
+
+def as_table(found: dict[str, Any], kinds: list[str]) -> str:
+    """The exponents with their intervals, a row a law, as Markdown."""
+    lines = [f"| | {' | '.join(map(label_of, kinds))} |", "|---" * (1 + len(kinds)) + "|"]
+    for law, title in TITLES.items():
+        cells = [exponent(found[law][kind], f"alpha_{law[2]}") for kind in kinds]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

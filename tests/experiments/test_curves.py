@@ -37,8 +37,9 @@ def made_up() -> pd.DataFrame:
                     rows.append({
                         "run_id": f"{kind} {n} {d} {rate}", "status": "finished", "kind": kind, "tokens": d,
                         "model.family": kind.split()[0], "model.n_layers": 1, "train.steps": int(d / 1024),
-                        "train.context_length": 128, "params_non_embedding": int(n), "flops_exact": 6 * (n + 91 * n**0.5) * d,
-                        "optimizer.learning_rate": rate, "optimizer.decay_fraction": 0.2, "loss": loss,
+                        "train.context_length": 128, "params_non_embedding": int(n), "loss": loss,
+                        "flops_exact": 6 * (n + 91 * n**0.5) * d, "optimizer.learning_rate": rate,
+                        "optimizer.decay_fraction": 0.2,
                     })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -55,8 +56,8 @@ def test_the_laws_of_a_run_table_are_found_again(
         assert found["L(N)"][kind]["n_rows"] == len(SIZES) and found["L(D)"][kind]["n_rows"] == len(TOKENS)
     assert "beyond which Transformer modern is better" in found["L(N)"]["crossing"]
     assert {row["rate"] for row in found["runs"]} == {4e-3} and len(found["runs"]) == 2 * len(SIZES) * len(TOKENS)
-    (figure,) = figures.values()
-    top = figure.axes[2]
+    top = figures["laws"].axes[2]
+    assert "| L(D): the largest size | 0.050 (" in figures["exponents.md"]
     assert top.get_title() == "L(N): the longest runs" and "LSTM\nL = " in top.get_legend().get_texts()[0].get_text()
     assert "== L(C) LSTM" in capsys.readouterr().out
 
@@ -84,7 +85,7 @@ def test_the_best_sizes_of_a_run_table_are_found_again() -> None:
     n, d = table["params_non_embedding"], table["tokens"]
     table["loss"] = (1.2 + 30 / n**0.5 + 80 / d**0.4) * (1 + table["optimizer.learning_rate"])
     found, figures = load("isoflop").analyse(table, Path())
-    assert set(figures) == {"lstm", "transformer"}
+    assert set(figures) == {"lstm", "transformer", "minima.md"}
     for kind in KINDS:
         low, high = found[kind]["interval"]
         assert low < found[kind]["a"] < high and 0.3 < found[kind]["a"] < 0.8  # 0.44 for C = 6 N D
