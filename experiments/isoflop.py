@@ -1,13 +1,12 @@
 """IsoFLOP profiles of LSTMs and Transformers, and the best size of each (Hoffmann et al. 2022, approach 2).
 
-    python experiments/isoflop.py                # trains what experiments/size_data_compute.py trains
+    python experiments/isoflop.py                # about 15 minutes of one CPU core; stop and start it at will
     python experiments/isoflop.py --dry-run
     python experiments/isoflop.py --record       # and keep the numbers and the figures
 
-The runs are those of configs/sweeps/size-data.yaml: five sizes by five lengths, each with its own decay and its best
-rate. The loss of a size at a budget of FLOPs (exact count) is interpolated between its lengths
-(seqjax/laws/equal_compute.py). Parabolas through the losses of one budget give the best size, and a line through those
-N ~ C^a. Nothing is trained where that sweep has ended. configs/sweeps/isoflop.yaml trains at equal compute instead.
+Four budgets of FLOPs (exact count) over a factor of 30, five sizes around the expected best of each, at least three
+learning rates for each; the tokens follow (configs/sweeps/isoflop-families.yaml). Parabolas through the losses of one
+budget give the best size, and a line through those N ~ C^a.
 """
 
 from __future__ import annotations
@@ -24,15 +23,11 @@ from seqjax.errors import UserError
 from seqjax.families import label_of, parts_of
 from seqjax.host.guard import guarded
 from seqjax.laws import read_points
-from seqjax.laws.equal_compute import at_equal_compute
 from seqjax.laws.isoflop import IsoFlops, isoflops
 from seqjax.laws.points import at_best_rates
 from seqjax.laws.reference import power
 from seqjax.plots.fits import draw_isoflops
 from seqjax.plots.style import amount
-
-BUDGETS = (7e10, 1.3e11, 2.4e11, 4.5e11)
-"""FLOPs at which at least four sizes have runs of fewer and of more."""
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,7 +38,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     for kind, runs in best.groupby("kind"):
         points = read_points(runs, {"params": "non-embedding", "flops": "exact"}, ("params", "tokens", "flops"))
         try:
-            profiles = isoflops(at_equal_compute(points, BUDGETS))
+            profiles = isoflops(points)
         except UserError as error:
             print(f"{label_of(kind)}: {error}")
             found[kind] = {"problem": str(error)}
@@ -56,15 +51,11 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
 
 
 def as_table(found: dict[str, Any]) -> str:
-    """N ~ C^a, and the best size at each budget, as Markdown."""
-    lines = [f"| | | {' | '.join(f'{power(budget)} FLOPs' for budget in BUDGETS)} |", "|---" * (2 + len(BUDGETS)) + "|"]
+    """N ~ C^a, and the best size at each budget that has one, as Markdown."""
+    lines = ["| | | compute-optimal N |", "|---|---|---|"]
     for kind, of_kind in found.items():
-        if "problem" in of_kind:
-            lines.append(f"| {label_of(kind)} | no minima |{' |' * len(BUDGETS)}")
-            continue
-        near = [[row for row in of_kind["best"] if abs(np.log(row["flops"] / budget)) < 0.1] for budget in BUDGETS]
-        cells = [f"{amount(rows[0]['params'])}" if rows else "none within the sizes" for rows in near]
-        lines.append(f"| {label_of(kind)} | {in_words(of_kind)} | {' | '.join(cells)} |")
+        best = "; ".join(f"{amount(row['params'])} at {power(row['flops'])} FLOPs" for row in of_kind.get("best", ()))
+        lines.append(f"| {label_of(kind)} | {in_words(of_kind) if best else 'no minima'} | {best} |")
     return "\n".join(lines) + "\n"
 
 
@@ -91,4 +82,4 @@ def in_words(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run("isoflop", "size-data", __doc__, analyse)))
+    sys.exit(guarded(lambda: run("isoflop", "isoflop-families", __doc__, analyse)))

@@ -1,13 +1,13 @@
 """L(N), L(D) and L(C) of LSTMs and Transformers with their fits: Kaplan et al. 2020, figure 1, for two families.
 
-    python experiments/size_data_compute.py              # about 15 minutes of one CPU core; stop and start it at will
+    python experiments/size_data_compute.py              # about 10 minutes of one CPU core; stop and start it at will
     python experiments/size_data_compute.py --dry-run
     python experiments/size_data_compute.py --record     # and keep the numbers and the figure
 
-One sweep (configs/sweeps/size-data.yaml): four sizes of 3.5 k to 90 k parameters by five horizons of 0.25 to 4 M bytes,
-at least three learning rates for each. The horizons of a size and rate share one trunk. Each byte is seen once. L(N) is
-taken at the longest horizon, L(D) at the largest size, L(C) on the runs that no other of the family beats with as
-little compute. Runs this small are far from convergence: the exponents describe this range and no other. No exponent
+One sweep (configs/sweeps/size-data.yaml): four sizes of 3.5 k to 50 k parameters by four horizons of 0.25 to 2 M bytes,
+three learning rates for each. The horizons of a size and rate share one trunk. Each byte is seen once. L(N) is taken at
+the longest horizon, L(D) at the largest size, L(C) on the runs that no other of the family beats with as little
+compute. Runs this small are far from convergence: the exponents describe this range and no other. No exponent
 is expected to be the paper's.
 """
 

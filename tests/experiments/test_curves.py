@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from experiment import RESULTS, SWEEPS, load
@@ -21,19 +22,19 @@ from seqjax.sweeps.grid import read_sweep
 from seqjax.training.loop import train_bundle
 
 KINDS = {"lstm": (0.10, 8e5), "transformer modern": (0.14, 1e6)}  # exponent and scale of L(N)
-SIZES, TOKENS = (3.5e3, 1e4, 19e3, 3e4, 5e4), (2.5e5, 5e5, 1e6, 2e6, 4e6)
+SIZES, TOKENS = (3.5e3, 1e4, 19e3, 5e4), (2.5e5, 5e5, 1e6, 2e6)
 
-SWEEP_OF = {"size_data_compute": "size-data", "context_length": "context-length"}  # others read the same runs
+SWEEP_OF = {"size_data_compute": "size-data", "isoflop": "isoflop-families", "context_length": "context-length"}
 
 
 def made_up() -> pd.DataFrame:
-    """Runs of two rates; at the better one L = (N_c / N)^a (4e6 / D)^0.05."""
+    """Runs of two rates; at the better one L = (N_c / N)^a (2e6 / D)^0.05."""
     rows = []
     for kind, (exponent, scale) in KINDS.items():
         for n in SIZES:
             for d in TOKENS:
                 for rate, worse in ((4e-3, 1.0), (1e-2, 1.02)):
-                    loss = (scale / n) ** exponent * (4e6 / d) ** 0.05 * worse
+                    loss = (scale / n) ** exponent * (2e6 / d) ** 0.05 * worse
                     rows.append({
                         "run_id": f"{kind} {n} {d} {rate}", "status": "finished", "kind": kind, "tokens": d,
                         "model.family": kind.split()[0], "model.n_layers": 1, "train.steps": int(d / 1024),
@@ -81,15 +82,22 @@ def test_the_law_of_learning_curves_is_found_again(tmp_path: Path) -> None:
 
 
 def test_the_best_sizes_of_a_run_table_are_found_again() -> None:
-    table = made_up()
-    n, d = table["params_non_embedding"], table["tokens"]
-    table["loss"] = (1.2 + 30 / n**0.5 + 80 / d**0.4) * (1 + table["optimizer.learning_rate"])
-    found, figures = load("isoflop").analyse(table, Path())
-    assert set(figures) == {"lstm", "transformer", "minima.md"}
+    """L = 1.2 + 30 / N^0.5 + 80 / D^0.4 at C = 6 N D: N ~ C^(0.4 / 0.9)."""
+    rows = []
     for kind in KINDS:
-        low, high = found[kind]["interval"]
-        assert low < found[kind]["a"] < high and 0.3 < found[kind]["a"] < 0.8  # 0.44 for C = 6 N D
-        assert [round(row["flops"] / 1e10) for row in found[kind]["best"]] == [7, 13, 24, 45]
+        for flops in (2e10, 6e10, 2e11, 6e11):
+            for n in np.geomspace(0.3, 3, 5) * 1.03e4 * (flops / 4e10) ** (0.4 / 0.9):
+                d = flops / (6 * n)
+                rows.append({
+                    "run_id": f"{kind} {n}", "status": "finished", "kind": kind, "tokens": d, "flops_exact": flops,
+                    "model.family": kind.split()[0], "params_non_embedding": n, "train.context_length": 64,
+                    "optimizer.learning_rate": 1e-2, "loss": 1.2 + 30 / n**0.5 + 80 / d**0.4,
+                })  # fmt: skip
+    found, files = load("isoflop").analyse(pd.DataFrame(rows), Path())
+    assert set(files) == {"lstm", "transformer", "minima.md"}
+    for kind in KINDS:
+        assert found[kind]["a"] == pytest.approx(0.4 / 0.9, abs=0.02) and len(found[kind]["best"]) == 4
+    assert "| LSTM | N ~ C^0.4" in files["minima.md"]
 
 
 def recorded(name: str) -> dict[str, Any]:

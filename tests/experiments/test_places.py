@@ -39,6 +39,6 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(
     (tmp_path / "file").write_text("")
     words = ["--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "file" / "report")]
     monkeypatch.setattr(sys, "argv", [name, *words])
-    main = getattr(module, "main", lambda: module.run(name, "size-data", "", module.analyse))
+    main = getattr(module, "main", lambda: module.run(name, "isoflop-families", "", module.analyse))
     with pytest.raises(UserError, match="a file of that name is in the way"):
         main()
