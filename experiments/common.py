@@ -144,6 +144,20 @@ def same_horizons(one: dict[float, AtBest], other: dict[float, AtBest]) -> list[
     return [(tokens, one[tokens], other[tokens]) for tokens in one]
 
 
+def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
+    """The runs at the best rate of their model, as results.json keeps them; ``loss`` in nats per token."""
+    columns = ("kind", "params_non_embedding", "tokens", "train.context_length", "optimizer.learning_rate", "loss")
+    names = ("kind", "params", "tokens", "context", "rate", "loss")
+    rows = best.sort_values(list(columns[:4]))[list(columns)].itertuples(index=False)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def exponent(law: dict[str, Any], name: str) -> str:
+    """0.076 (0.070 to 0.081): a constant of `constants` with its interval."""
+    low, high = law["intervals"].get(name, (float("nan"), float("nan")))
+    return bracket({"value": law["params"][name], "low": low, "high": high})
+
+
 def bracket(found: dict[str, float], sign: bool = False, digits: int = 3) -> str:
     """Value and interval of `interval`."""
     form = f"{'+' if sign else ''}.{digits}f"

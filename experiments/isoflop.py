@@ -1,11 +1,12 @@
 """IsoFLOP profiles of LSTMs and Transformers, and the best size of each (Hoffmann et al. 2022, approach 2).
 
-    python experiments/isoflop.py                        # about 6 minutes on two CPU cores; stop and start it at will
+    python experiments/isoflop.py                # about 15 minutes of one CPU core; stop and start it at will
     python experiments/isoflop.py --dry-run
+    python experiments/isoflop.py --record       # and keep the numbers and the figures
 
-Three budgets of FLOPs (exact count), five sizes each, three learning rates for each; the tokens follow. Parabolas
-through the losses of one budget give the best size, and a line through those N ~ C^a.
-`--record` keeps the results in experiments/results.
+Four budgets of FLOPs (exact count) over a factor of 30, five sizes around the expected best of each, at least three
+learning rates for each; the tokens follow (configs/sweeps/isoflop-families.yaml). Parabolas through the losses of one
+budget give the best size, and a line through those N ~ C^a.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import run
+from common import run, runs_at_best
 
 from seqjax.errors import UserError
+from seqjax.families import label_of, parts_of
 from seqjax.host.guard import guarded
 from seqjax.laws import read_points
-from seqjax.laws.isoflop import isoflops
+from seqjax.laws.isoflop import IsoFlops, isoflops
 from seqjax.laws.points import at_best_rates
+from seqjax.laws.reference import power
 from seqjax.plots.fits import draw_isoflops
+from seqjax.plots.style import amount
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -31,30 +35,50 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     best = at_best_rates(table)
     found: dict[str, Any] = {}
     figures: dict[str, Any] = {}
-    for family, runs in best.groupby("model.family"):
+    for kind, runs in best.groupby("kind"):
         points = read_points(runs, {"params": "non-embedding", "flops": "exact"}, ("params", "tokens", "flops"))
         try:
             profiles = isoflops(points)
         except UserError as error:
-            print(f"{family}: {error}")
-            found[family] = {"problem": str(error)}
+            print(f"{label_of(kind)}: {error}")
+            found[kind] = {"problem": str(error)}
             continue
-        ends = [x if np.isfinite(x) else None for x in profiles.params.interval]
-        found[family] = {
-            "a": profiles.params.exponent,
-            "interval": ends,
-            "akima": profiles.akima_exponent,
-            "best": [
-                {"flops": p.flops, "params": p.best_params, "loss": p.best_loss}
-                for p in profiles.profiles
-                if not p.problem
-            ],
-            "flags": list(profiles.flags),
-        }
-        low, high = profiles.params.interval
-        print(f"{family}: N ~ C^{profiles.params.exponent:.2f} ({low:.2f} to {high:.2f}); " + "; ".join(profiles.flags))
-        figures[family] = draw_isoflops(profiles, "non-embedding")
-    return found, figures
+        found[kind] = in_numbers(profiles)
+        print(f"{label_of(kind)}: {in_words(found[kind])}; " + "; ".join(profiles.flags))
+        figures[parts_of(kind)[0]] = draw_isoflops(profiles, "non-embedding")
+    figures["minima.md"] = as_table(found)
+    return found | {"runs": runs_at_best(best)}, figures
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """N ~ C^a, and the best size at each budget that has one, as Markdown."""
+    lines = ["| | | compute-optimal N |", "|---|---|---|"]
+    for kind, of_kind in found.items():
+        best = "; ".join(f"{amount(row['params'])} at {power(row['flops'])} FLOPs" for row in of_kind.get("best", ()))
+        lines.append(f"| {label_of(kind)} | {in_words(of_kind) if best else 'no minima'} | {best} |")
+    return "\n".join(lines) + "\n"
+
+
+def in_numbers(profiles: IsoFlops) -> dict[str, Any]:
+    """What results.json keeps of a family: N ~ C^a, and the minima of its parabolas."""
+    minima = [
+        {"flops": p.flops, "params": p.best_params, "tokens": p.best_tokens, "loss": p.best_loss}
+        for p in profiles.profiles
+        if not p.problem
+    ]
+    return {
+        "a": profiles.params.exponent,
+        "interval": [x if np.isfinite(x) else None for x in profiles.params.interval],
+        "akima": profiles.akima_exponent,
+        "best": minima,
+        "flags": list(profiles.flags),
+    }
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """N ~ C^0.61 (0.52 to 0.70)"""
+    low, high = (np.nan if end is None else end for end in found["interval"])
+    return f"N ~ C^{found['a']:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

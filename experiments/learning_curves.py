@@ -1,12 +1,12 @@
 """Learning curves of LSTMs and Transformers by size, and L(N, S) through their points (Kaplan et al. 2020, figure 4).
 
-    python experiments/learning_curves.py                # about 4 minutes on two CPU cores; stop and start it at will
-    python experiments/learning_curves.py --dry-run
+    python experiments/learning_curves.py                # trains what experiments/size_data_compute.py trains
+    python experiments/learning_curves.py --record       # and keep the numbers and the figure
 
-The learning rate is constant after its warmup, so that every point of a curve is what a run that ends there would
-have, but for the decay that it lacks. The law is fitted to the points from a tenth of the run on; points of one run
-are resampled together.
-`--record` keeps the results in experiments/results.
+The curves are those of the longest runs of configs/sweeps/size-data.yaml, from a tenth of the run to where the decay
+of the learning rate begins. There the rate is constant after its warmup, so that every point is what a run that ends
+there would have, but for the decay that it lacks. The figure shows the shorter runs, which end with their decay, beside
+them. Points of one run are resampled together. Nothing is trained where the sweep has ended.
 """
 
 from __future__ import annotations
@@ -15,35 +15,57 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from common import constants, run
+from common import constants, exponent, run
 
-from seqjax.comparison.figures import draw_learning_curves
+from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
 from seqjax.laws import fit, make_points
 from seqjax.laws.points import at_best_rates
 from seqjax.laws.summary import describe
+from seqjax.plots.scaling import Curves, draw_learning_law
 from seqjax.runs import read_curve
+
+EARLIEST = 0.1  # share of a run before which its points are not fitted
 
 
 def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fit L(N, S) to the curves of each family."""
     best = at_best_rates(table)
-    found: dict[str, Any] = {}
-    curves = {}
-    for family, runs in best.groupby("model.family"):
-        rows = []
-        for _, row in runs.iterrows():
-            points = read_curve(folder / row["run_id"])
-            curves[row["run_id"]] = [p["tokens"] for p in points], [p["validation_loss"] for p in points]
-            late = [p for p in points if p["step"] >= 0.1 * row["train.steps"]]
-            rows += [(row["params_non_embedding"], p["step"], p["validation_loss"], row["run_id"]) for p in late]
-        params, steps, losses, of_run = zip(*rows, strict=True)
-        law = fit(make_points(losses, cluster=of_run, params=params, steps=steps), "kaplan-ns")
-        print(f"== {family}\n{describe(law)}\n")
-        found[family] = constants(law)
-    return found, {"curves": draw_learning_curves(best, curves)}
+    families = {kind: curves_of(best[best["kind"] == kind], folder) for kind in in_order(best["kind"])}
+    for kind, curves in families.items():
+        print(f"== {label_of(kind)}\n{describe(curves.law)}\n")
+    found = {kind: constants(curves.law) for kind, curves in families.items()}
+    text = as_table(found)
+    print(text)
+    return found, {"exponents.md": text, "curves": draw_learning_law(families)}
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """The exponents of L = (N_c / N)^alpha_N + (S_c / S)^alpha_S with their intervals, as Markdown."""
+    lines = ["| | alpha_N | alpha_S |", "|---|---|---|"]
+    for kind, law in found.items():
+        lines.append(f"| {label_of(kind)} | {exponent(law, 'alpha_N')} | {exponent(law, 'alpha_S')} |")
+    return "\n".join(lines) + "\n"
+
+
+def curves_of(runs: pd.DataFrame, folder: Path) -> Curves:
+    """The curves of a family's longest runs at a constant rate, and the law through their points."""
+    steps, curves = "train.steps", {}
+    for _, row in runs[runs[steps] == runs[steps].max()].iterrows():
+        last = (1 - row["optimizer.decay_fraction"]) * row[steps]
+        points = [(p["step"], p["validation_loss"]) for p in read_curve(folder / row["run_id"])]
+        kept = [point for point in points if EARLIEST * row[steps] <= point[0] <= last]
+        curves[int(row["params_non_embedding"])] = tuple(np.array(kept, float).T)
+    params, of_steps, losses = (
+        np.concatenate(values)
+        for values in zip(*((np.full(len(s), float(size)), s, loss) for size, (s, loss) in curves.items()), strict=True)
+    )
+    law = fit(make_points(losses, cluster=params, params=params, steps=of_steps), "kaplan-ns")
+    ended = {int(size): rows[[steps, "loss"]].to_numpy(float).T for size, rows in runs.groupby("params_non_embedding")}
+    return Curves(curves, {size: tuple(values) for size, values in ended.items()}, law)
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run("learning_curves", "learning-curves", __doc__, analyse)))
+    sys.exit(guarded(lambda: run("learning_curves", "size-data", __doc__, analyse)))

@@ -1,0 +1,134 @@
+"""The scaling curves: known laws are found again, and a slice of each recorded grid trains to its recorded loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from experiment import RESULTS, SWEEPS, load
+
+from seqjax.config import Config
+from seqjax.families import kind_of
+from seqjax.runs import read_result
+from seqjax.runs.targets import non_embedding_parameters
+from seqjax.sweeps.axes import RATE
+from seqjax.sweeps.grid import read_sweep
+from seqjax.training.loop import train_bundle
+
+KINDS = {"lstm": (0.10, 8e5), "transformer modern": (0.14, 1e6)}  # exponent and scale of L(N)
+SIZES, TOKENS = (3.5e3, 1e4, 19e3, 5e4), (2.5e5, 5e5, 1e6, 2e6)
+
+SWEEP_OF = {"size_data_compute": "size-data", "isoflop": "isoflop-families", "context_length": "context-length"}
+
+
+def made_up() -> pd.DataFrame:
+    """Runs of two rates; at the better one L = (N_c / N)^a (2e6 / D)^0.05."""
+    rows = []
+    for kind, (exponent, scale) in KINDS.items():
+        for n in SIZES:
+            for d in TOKENS:
+                for rate, worse in ((4e-3, 1.0), (1e-2, 1.02)):
+                    loss = (scale / n) ** exponent * (2e6 / d) ** 0.05 * worse
+                    rows.append({
+                        "run_id": f"{kind} {n} {d} {rate}", "status": "finished", "kind": kind, "tokens": d,
+                        "model.family": kind.split()[0], "model.n_layers": 1, "train.steps": int(d / 1024),
+                        "train.context_length": 128, "params_non_embedding": int(n), "loss": loss,
+                        "flops_exact": 6 * (n + 91 * n**0.5) * d, "optimizer.learning_rate": rate,
+                        "optimizer.decay_fraction": 0.2,
+                    })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_laws_of_a_run_table_are_found_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("size_data_compute")
+    monkeypatch.setattr(module, "fit", functools.partial(module.fit, bootstrap=40, diagnose=False))
+    found, figures = module.analyse(made_up(), Path())
+    for kind, (exponent, _) in KINDS.items():
+        assert found["L(N)"][kind]["params"]["alpha_N"] == pytest.approx(exponent, rel=1e-3)
+        assert found["L(D)"][kind]["params"]["alpha_D"] == pytest.approx(0.05, rel=1e-3)
+        assert found["L(N)"][kind]["n_rows"] == len(SIZES) and found["L(D)"][kind]["n_rows"] == len(TOKENS)
+    assert "beyond which Transformer modern is better" in found["L(N)"]["crossing"]
+    assert {row["rate"] for row in found["runs"]} == {4e-3} and len(found["runs"]) == 2 * len(SIZES) * len(TOKENS)
+    top = figures["laws"].axes[2]
+    assert "| L(D): the largest size | 0.050 (" in figures["exponents.md"]
+    assert top.get_title() == "L(N): the longest runs" and "LSTM\nL = " in top.get_legend().get_texts()[0].get_text()
+    assert "== L(C) LSTM" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_law_of_learning_curves_is_found_again(tmp_path: Path) -> None:
+    """L = (N_c / N)^0.1 + (S_c / S)^0.6 before the decay; what comes after it is not fitted."""
+    table = made_up()
+    for row in table[table["tokens"] == max(TOKENS)].itertuples():
+        (tmp_path / row.run_id).mkdir()
+        last = int(max(TOKENS) / 1024)
+        lines = [{"step": s, "validation_loss": (8e5 / row.params_non_embedding) ** 0.1 + (40 / s) ** 0.6
+                  - (s > 0.8 * last)} for s in range(120, last, 120)]  # fmt: skip
+        (tmp_path / row.run_id / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found, figures = load("learning_curves").analyse(table, tmp_path)
+    for kind in KINDS:
+        assert found[kind]["params"]["alpha_N"] == pytest.approx(0.1, rel=0.01)
+        assert found[kind]["params"]["alpha_S"] == pytest.approx(0.6, rel=0.01)
+    stars = [line for line in figures["curves"].axes[0].get_lines() if line.get_marker() == "*"]
+    assert [len(line.get_xdata()) for line in stars] == [len(TOKENS)] * len(SIZES)
+
+
+def test_the_best_sizes_of_a_run_table_are_found_again() -> None:
+    """L = 1.2 + 30 / N^0.5 + 80 / D^0.4 at C = 6 N D: N ~ C^(0.4 / 0.9)."""
+    rows = []
+    for kind in KINDS:
+        for flops in (2e10, 6e10, 2e11, 6e11):
+            for n in np.geomspace(0.3, 3, 5) * 1.03e4 * (flops / 4e10) ** (0.4 / 0.9):
+                d = flops / (6 * n)
+                rows.append({
+                    "run_id": f"{kind} {n}", "status": "finished", "kind": kind, "tokens": d, "flops_exact": flops,
+                    "model.family": kind.split()[0], "params_non_embedding": n, "train.context_length": 64,
+                    "optimizer.learning_rate": 1e-2, "loss": 1.2 + 30 / n**0.5 + 80 / d**0.4,
+                })  # fmt: skip
+    found, files = load("isoflop").analyse(pd.DataFrame(rows), Path())
+    assert set(files) == {"lstm", "transformer", "minima.md"}
+    for kind in KINDS:
+        assert found[kind]["a"] == pytest.approx(0.4 / 0.9, abs=0.02) and len(found[kind]["best"]) == 4
+    assert "| LSTM | N ~ C^0.4" in files["minima.md"]
+
+
+def recorded(name: str) -> dict[str, Any]:
+    path = RESULTS / name / "results.json"
+    if not path.is_file():
+        pytest.skip(f"python experiments/{name}.py --record")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "sweep"), SWEEP_OF.items())
+def test_a_slice_of_a_recorded_grid_trains_to_its_loss(name: str, sweep: str, tmp_path: Path) -> None:
+    """The recorded run with the fewest tokens of the smallest model of each family."""
+    runs = recorded(name)["runs"]
+    plan = read_sweep(SWEEPS / f"{sweep}.yaml")
+    planned = [plan.plan({**point, RATE: 1e-3}).config for point in plan.points]
+    for kind in dict.fromkeys(row["kind"] for row in runs):
+        row = min((row for row in runs if row["kind"] == kind), key=lambda row: (row["params"], row["tokens"]))
+        config = next(config for config in planned if describes(row, config))
+        optimizer = dataclasses.replace(config.optimizer, learning_rate=row["rate"])
+        folder = tmp_path / kind
+        train_bundle([(dataclasses.replace(config, optimizer=optimizer), folder)], quiet=True, wandb_mode="disabled")
+        assert read_result(folder)["validation"]["loss"] == pytest.approx(row["loss"], abs=0.02)
+
+
+def describes(row: dict[str, Any], config: Config) -> bool:
+    """Whether a recorded row is of a run with this config, whatever its rate."""
+    train = config.train
+    return (
+        row["kind"] == kind_of(config.model.family, vars(config.model))
+        and row["params"] == non_embedding_parameters(config.model)
+        and row["tokens"] == train.steps * train.batch_size * train.context_length
+        and row["context"] == train.context_length
+    )
