@@ -19,12 +19,12 @@ VOLATILE = ("sweep", "seconds", "training_seconds", "tokens_per_second", "ended"
 
 
 class Launcher:
-    """The command, started; its output goes to a file."""
+    """The command, started without measuring step times; its output goes to a file."""
 
     def __init__(self, sweep: Path, runs: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.folder = runs / sweep.stem
         self.output = runs.parent / f"{runs.name}.txt"
-        command = [sys.executable, "-m", "seqjax", "sweep", str(sweep), "--runs", str(runs), *options]
+        command = [sys.executable, "-m", "seqjax", "sweep", str(sweep), "--runs", str(runs), "--no-measure", *options]
         with open(self.output, "ab") as output:
             self.popen = subprocess.Popen(
                 command, stdout=output, stderr=output, env={**os.environ, **(environment or {})}, start_new_session=True

@@ -66,7 +66,7 @@ class Planned:
     pins: tuple[int, ...] = ()
     shared: int = 0
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The name of its folder."""
         return run_id(self.config)
@@ -105,12 +105,22 @@ class Sweep:
     horizons: tuple[float, ...] = ()
     left_out: tuple[dict[str, Any], ...] = ()
 
+    @cached_property
+    def _plans(self) -> dict[str, Planned]:
+        return {}
+
     def plan(self, point: Mapping[str, Any]) -> Planned:
-        """The run at one point: its values over the base, resolved and validated.
+        """The run at one point: its values over the base, resolved and validated. A search asks often; kept.
 
         Raises:
             UserError: as :func:`seqjax.runs.targets.resolve`.
         """
+        key = repr(dict(point))
+        if key not in self._plans:
+            self._plans[key] = self._planned(point)
+        return self._plans[key]
+
+    def _planned(self, point: Mapping[str, Any]) -> Planned:
         base, values = self.base, {key: value for key, value in point.items() if key != BASE}
         if BASE in point:
             base = read_tree(beside(Path(self.tree.source), point[BASE]))

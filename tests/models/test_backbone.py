@@ -67,7 +67,7 @@ def test_what_is_not_there_changes_neither_results_nor_gradients(name: str, caus
     width = MODELS[name].d_model
     x_BxTxD, mask_BxT = padded(12)
     x_BxTxD = x_BxTxD[:, :, :width]
-    params = backbone.init(jax.random.key(2), x_BxTxD, mask_BxT)
+    params = jax.jit(backbone.init)(jax.random.key(2), x_BxTxD, mask_BxT)
 
     def total(params: dict, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         h_BxTxH = backbone.apply(params, x, mask)
@@ -92,8 +92,8 @@ def test_a_causal_backbone_does_not_look_ahead_and_the_other_does(name: str) -> 
     later = x_BxTxD.at[:, 5:].mul(-9.0)
     for causal in (True, False):
         backbone = Backbone(MODELS[name], max_length=8, causal=causal)
-        params = backbone.init(jax.random.key(0), x_BxTxD)
-        before, after = (backbone.apply(params, x)[:, :5] for x in (x_BxTxD, later))
+        params, apply = jax.jit(backbone.init)(jax.random.key(0), x_BxTxD), jax.jit(backbone.apply)
+        before, after = (apply(params, x)[:, :5] for x in (x_BxTxD, later))
         looks_ahead = not np.allclose(before, after, rtol=0, atol=1e-6)
         assert looks_ahead == (not causal and name != "window")
 
@@ -101,10 +101,10 @@ def test_a_causal_backbone_does_not_look_ahead_and_the_other_does(name: str) -> 
 def test_both_directions_of_a_recurrent_backbone_are_mirror_images() -> None:
     backbone = Backbone(MODELS["lstm"], max_length=5, causal=False)
     x_BxTxD = padded(5)[0]
-    params = backbone.init(jax.random.key(0), x_BxTxD)["params"]
+    params, apply = jax.jit(backbone.init)(jax.random.key(0), x_BxTxD)["params"], jax.jit(backbone.apply)
     swapped = {"layers": params["backward"]["layers"], "backward": {"layers": params["layers"]}}
-    h_BxTxH = backbone.apply({"params": params}, x_BxTxD)
-    mirrored = backbone.apply({"params": swapped}, x_BxTxD[:, ::-1])[:, ::-1]
+    h_BxTxH = apply({"params": params}, x_BxTxD)
+    mirrored = apply({"params": swapped}, x_BxTxD[:, ::-1])[:, ::-1]
     np.testing.assert_allclose(h_BxTxH, jnp.roll(mirrored, 8, axis=-1), rtol=1e-5, atol=1e-6)
 
 
@@ -129,11 +129,11 @@ def test_any_backbone_takes_any_head_and_no_head_sees_padding(name: str, pool: s
     mask_BxT = np.arange(9)[None] < LENGTHS[:, None]
     for head in (Classifier(3, pool), Regressor(2), TokenHead(11)):  # type: ignore[arg-type]
         model = SequenceModel(TokenEmbedding(11, 8), Backbone(MODELS[name], max_length=9), head)
-        params = model.init(jax.random.key(0), tokens_BxT, mask_BxT)
-        y = model.apply(params, tokens_BxT, mask_BxT)
+        params, apply = jax.jit(model.init)(jax.random.key(0), tokens_BxT, mask_BxT), jax.jit(model.apply)
+        y = apply(params, tokens_BxT, mask_BxT)
         junk = np.where(mask_BxT, tokens_BxT, 10 - tokens_BxT)
-        again = model.apply(params, junk, mask_BxT)
-        shorter = model.apply(params, tokens_BxT[:, :6], mask_BxT[:, :6])
+        again = apply(params, junk, mask_BxT)
+        shorter = apply(params, tokens_BxT[:, :6], mask_BxT[:, :6])
         if not isinstance(head, Classifier):
             y, again, shorter = (np.asarray(z)[:, :6][mask_BxT[:, :6]] for z in (y, again, shorter))
         np.testing.assert_allclose(y, again, rtol=1e-5, atol=1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -26,14 +26,20 @@ MODELS = {
 S, T, V = 7, 6, 13
 
 
-def made(name: str) -> tuple[Seq2Seq, dict, jax.Array, jax.Array, jax.Array]:
-    config, attention = MODELS[name]
-    model = Seq2Seq(config, V, max_length=12, attention=attention)
+def drawn() -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Sources with their mask, targets, a key."""
     keys = jax.random.split(jax.random.key(0), 3)
     source_BxS = jax.random.randint(keys[0], (3, S), 0, V)
     mask_BxS = jnp.arange(S)[None] < jnp.array([S, 2, 5])[:, None]
-    target_BxT = jax.random.randint(keys[1], (3, T), 0, V)
-    params = jax.jit(model.init)(keys[2], source_BxS, mask_BxS, target_BxT)["params"]
+    return source_BxS, mask_BxS, jax.random.randint(keys[1], (3, T), 0, V), keys[2]
+
+
+@cache
+def made(name: str) -> tuple[Seq2Seq, dict, jax.Array, jax.Array, jax.Array]:
+    config, attention = MODELS[name]
+    model = Seq2Seq(config, V, max_length=12, attention=attention)
+    source_BxS, mask_BxS, target_BxT, key = drawn()
+    params = jax.jit(model.init)(key, source_BxS, mask_BxS, target_BxT)["params"]
     params = jax.tree.map(lambda p: 5 * p if p.ndim > 1 else p, params)  # so that attention is not flat
     return model, params, source_BxS, mask_BxS, target_BxT
 
@@ -117,7 +123,7 @@ def test_the_transformer_agrees_with_torch(norm_position: str) -> None:
     )
     first = norm_position == "before"
     model = Seq2Seq(config, V, max_length=12)
-    _, _, source_BxS, mask_BxS, target_BxT = made("transformer")
+    source_BxS, mask_BxS, target_BxT, _ = drawn()
     params = jax.jit(model.init)(jax.random.key(1), source_BxS, mask_BxS, target_BxT)["params"]
     params = jax.tree.map(lambda p: 4 * p + 0.01 if p.ndim > 1 else p, params)
     options = {"dim_feedforward": 12, "dropout": 0.0, "norm_first": first, "batch_first": True}

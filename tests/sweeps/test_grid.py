@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from quick import slow
 
 from seqjax.config import Config, DataConfig, to_dict
 from seqjax.config.plain import dump_yaml
@@ -233,13 +232,12 @@ def test_an_option_chooses_points(sweep_of: Any) -> None:
         sweep_of(text, {"only.train.batch_size": "3"})
 
 
-SWEEPS = [*REPOSITORY.glob("configs/sweeps/*.yaml"), *REPOSITORY.glob("configs/figure7/[!b]*.yaml")]  # not base.yaml
+ELSEWHERE = ("base", "laptop", "workstation", "gpu", "pod")  # all but the base: tests/experiments/test_presets.py
+PRESETS = [path for path in REPOSITORY.glob("configs/figure7/*.yaml") if path.stem not in ELSEWHERE]
 
 
 @pytest.mark.parametrize(
-    "path",
-    [slow(path) if path.stem in ("gpu", "workstation") else path for path in sorted(SWEEPS)],
-    ids=lambda path: path.stem,
+    "path", sorted([*REPOSITORY.glob("configs/sweeps/*.yaml"), *PRESETS]), ids=lambda path: path.stem
 )
 def test_every_shipped_sweep_expands(path: Path) -> None:
     sweep = read_sweep(path)

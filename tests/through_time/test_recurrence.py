@@ -53,11 +53,11 @@ def any_shape_mask_and_cell(variant, bias, times, batch, d_hidden, masked, table
 
 test_any_shape_mask_and_cell = settings(max_examples=5, deadline=None)(ANY(any_shape_mask_and_cell))
 test_many_shapes_masks_and_cells = pytest.mark.slow(
-    settings(max_examples=40, deadline=None)(ANY(any_shape_mask_and_cell))
+    settings(max_examples=15, deadline=None)(ANY(any_shape_mask_and_cell))
 )
 
 
-@pytest.mark.parametrize("times, batch, d_hidden", [slow(1, 1, 1), slow(9, 8, 16), (17, 13, 48), slow(30, 32, 100)])
+@pytest.mark.parametrize("times, batch, d_hidden", [slow(1, 1, 1), (17, 13, 48), slow(30, 32, 100)])
 @pytest.mark.parametrize("runs", [slow(0), 3])
 @pytest.mark.parametrize("family, reset", VARIANTS)
 @pytest.mark.parametrize("bias", [True, slow(False)])
@@ -81,28 +81,27 @@ def test_float32_and_bundles(in_native, family, reset, runs, times, batch, d_hid
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=scale), got, want)
 
 
-@pytest.mark.parametrize("how", ["fast", "lean"])
 @pytest.mark.parametrize("family, reset", VARIANTS)
-def test_bfloat16_products_with_float32_carry(family, reset, how, monkeypatch):
+def test_bfloat16_products_with_float32_carry(family, reset, monkeypatch):
     """The same roundings as in the plain scan, but for those of gradients that are summed in another order."""
     monkeypatch.setattr(nonlinear, "CHUNK", 4)
     config = recurrent(family, reset=reset)
     *arguments, tokens, weights = example(config, 9, 4, 16, 0)
     arguments, weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (arguments, weights))
     want, want_grads = value_and_grads(config, arguments, tokens, weights, "bfloat16", "scan")
-    got, grads = value_and_grads(config, arguments, tokens, weights, "bfloat16", how)
-    np.testing.assert_allclose(got, want, rtol=1e-2)
 
     def close(a, b):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=0.02 * float(jnp.abs(b).max()))
 
-    jax.tree.map(close, grads, want_grads)
+    for how in ("fast", "lean"):
+        got, grads = value_and_grads(config, arguments, tokens, weights, "bfloat16", how)
+        np.testing.assert_allclose(got, want, rtol=1e-2)
+        jax.tree.map(close, grads, want_grads)
 
 
-@pytest.mark.parametrize("how", ["scan", "fast", "lean"])
 @pytest.mark.parametrize("family, reset", VARIANTS)
-def test_masked_steps_are_as_if_they_were_not_there(family, reset, how, monkeypatch):
+def test_masked_steps_are_as_if_they_were_not_there(family, reset, monkeypatch):
     """Padding in the middle and at the end: outputs of the other steps, last state and gradients do not notice."""
     monkeypatch.setattr(nonlinear, "CHUNK", 4)
     config = recurrent(family, reset=reset)
@@ -116,8 +115,9 @@ def test_masked_steps_are_as_if_they_were_not_there(family, reset, how, monkeypa
         arguments, weights = jax.tree.map(jnp.asarray, (arguments, weights))
         want = value_and_grads(config, arguments, tokens, weights, "float64", "scan")
         mask = jnp.asarray(np.repeat(kept[:, None], 2, axis=1))
-        got = value_and_grads(config, arguments, padded, (jnp.asarray(spread), weights[1]), "float64", how, mask)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), got, want)
+        for how in ("scan", "fast", "lean"):
+            got = value_and_grads(config, arguments, padded, (jnp.asarray(spread), weights[1]), "float64", how, mask)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), got, want)
 
 
 def test_a_diverged_state_is_seen(in_native):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,14 +14,11 @@ from quick import quick
 from seqjax.families import GRU, LSTM, MLSTM, RGLRU, Elman, Transformer
 from seqjax.models import build_model
 from seqjax.tasks.text import token_losses
-from seqjax.training.gradients import (
-    by_distance,
-    elman_bound,
-    elman_mean_slope,
-    gradient_norms,
-    nudged_losses,
-    state_gradients,
-)
+from seqjax.training import gradients
+from seqjax.training.gradients import by_distance, elman_bound, elman_mean_slope, nudged_losses
+
+state_gradients = jax.jit(gradients.state_gradients, static_argnums=0)
+gradient_norms = jax.jit(gradients.gradient_norms, static_argnums=0)
 
 V, B, T, H = 7, 2, 6, 5
 CONFIGS = {
@@ -40,7 +38,7 @@ def example(name: str, batch: int = B) -> tuple[Any, dict, np.ndarray]:
     """Config, float64 parameters away from their initial values, and tokens [B, T+1]."""
     config, rng = CONFIGS[name], np.random.default_rng(0)
     tokens = rng.integers(0, V, (batch, T + 1))
-    params = build_model(config, V, T).init(jax.random.key(1), tokens[:, :-1])["params"]
+    params = jax.jit(build_model(config, V, T).init)(jax.random.key(1), tokens[:, :-1])["params"]
     return (
         config,
         jax.tree.map(lambda p: np.asarray(p, np.float64) + 0.2 * rng.standard_normal(p.shape), params),
@@ -52,8 +50,8 @@ def example(name: str, batch: int = B) -> tuple[Any, dict, np.ndarray]:
 def test_without_nudges_losses_are_the_models(name: str) -> None:
     config, params, tokens = example(name)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
-    want_BxT, _ = token_losses(build_model(config, V, T), params, tokens)
-    got_TxB = nudged_losses(config, params, tokens, config.no_nudges(B, T))
+    want_BxT, _ = jax.jit(partial(token_losses, build_model(config, V, T)))(params, tokens)
+    got_TxB = jax.jit(partial(nudged_losses, config))(params, tokens, config.no_nudges(B, T))
     np.testing.assert_allclose(got_TxB.T, want_BxT, rtol=1e-4, atol=1e-5)
 
 
@@ -122,7 +120,8 @@ def test_a_transformers_are_those_of_its_learned_positions() -> None:
     config, params, tokens = example("transformer", batch=1)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
     model = build_model(config, V, T)
-    want = jax.jacrev(lambda P: token_losses(model, params | {"positions": P}, tokens)[0][0])(params["positions"])
+    losses = lambda P: token_losses(model, params | {"positions": P}, tokens)[0][0]  # noqa: E731
+    want = jax.jit(jax.jacrev(losses))(params["positions"])
     np.testing.assert_allclose(state_gradients(config, params, tokens)[:, :, 0], want, rtol=1e-3, atol=1e-5)
     norms = gradient_norms(config, params, tokens)["x"][:, :, 0]
     np.testing.assert_allclose(norms, np.linalg.norm(want, axis=-1), rtol=1e-3, atol=1e-5)
@@ -131,9 +130,9 @@ def test_a_transformers_are_those_of_its_learned_positions() -> None:
 def test_the_norm_is_over_all_layers_and_each_array_has_its_own() -> None:
     config, params, tokens = example("stacked")
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
-    norms, gradients = gradient_norms(config, params, tokens), state_gradients(config, params, tokens)
+    norms = gradients.gradient_norms(config, params, tokens)  # compiled it would be sorted by name
     assert list(norms) == ["h", "c"]
-    for found, leaf in zip(norms.values(), gradients, strict=True):
+    for found, leaf in zip(norms.values(), state_gradients(config, params, tokens), strict=True):
         assert leaf.shape == (T, T, 3, B, H)
         np.testing.assert_allclose(found, np.sqrt((np.asarray(leaf) ** 2).sum(axis=(2, 4))), rtol=1e-4)
 
