@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from seqjax.host.folders import cache_folder
@@ -132,7 +133,7 @@ def like(x: Array, width: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.float32)
 
 
-def call(name: str, results: Any, *arguments: Array) -> list[Array]:
+def call(name: str, results: Any, *arguments: Array, **numbers: np.float32) -> list[Array]:
     """Call a compiled function. Its results have the shapes of `results`. Under `vmap` arrays get a leading axis."""
     shapes = tuple(jax.ShapeDtypeStruct(result.shape, jnp.float32) for result in results)
-    return list(jax.ffi.ffi_call(f"seqjax_{name}", shapes, vmap_method="broadcast_all")(*arguments))
+    return list(jax.ffi.ffi_call(f"seqjax_{name}", shapes, vmap_method="broadcast_all")(*arguments, **numbers))
