@@ -1,4 +1,4 @@
-"""C++ for CPUs: recurrences and attention. Optional: used if a C++ compiler is installed.
+"""C++ for CPUs: recurrences, attention, norms and activations. Optional: used if a C++ compiler is installed.
 
 The sources are compiled once per machine, into the cache folder, and registered with JAX as XLA custom calls. Their
 results equal the JAX implementations up to rounding.
@@ -29,8 +29,9 @@ from seqjax.host.folders import cache_folder
 from seqjax.layers.target import target
 
 FOLDER = Path(__file__).parent
-SOURCES = ("recurrence.cc", "attention.cc")
-FUNCTIONS = tuple(f"{what}_{way}" for what in ("elman", "lstm", "gru", "attention") for way in ("forward", "backward"))
+SOURCES = ("recurrence.cc", "attention.cc", "rows.cc")
+KINDS = ("elman", "lstm", "gru", "attention", "swiglu", "gelu", "norm")
+FUNCTIONS = tuple(f"{kind}_{way}" for kind in KINDS for way in ("forward", "backward"))
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 
 

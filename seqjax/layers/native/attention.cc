@@ -14,25 +14,8 @@ namespace seqjax {
 namespace {
 
 constexpr int64_t kTile = 64;
-constexpr float kEpsilon = 1e-5f, kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+constexpr float kEpsilon = 1e-5f, kLn2 = 0.693147181f;
 constexpr float kSafe = 60.0f;  // scores up to 2^60 need no shift: their sums are far from the ends of float32
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4)));
-
-// 2^y for y < 128, and 2^-126 (as good as 0) below -126: 2^n of the nearest n, times a polynomial of the rest (2e-7).
-inline Vector Exp2(Vector y) {
-  y = y < -126.0f ? Vector{} - 126.0f : y;
-  const Vector n = y + 12582912.0f;  // 1.5 * 2^23: the last bits are those of the integer
-  const Vector r = y - (n - 12582912.0f);
-  const Vector p = ((((1.327647152e-3f * r + 9.675541331e-3f) * r + 5.550713275e-2f) * r + 0.2402211972f) * r +
-                    0.6931469671f) * r + 1.000000072f;
-  Ints bits, power;
-  std::memcpy(&bits, &p, sizeof p);
-  std::memcpy(&power, &n, sizeof n);
-  bits += power << 23;
-  Vector result;
-  std::memcpy(&result, &bits, sizeof bits);
-  return result;
-}
 
 struct Sizes {
   int64_t runs, batch, heads, times, width;

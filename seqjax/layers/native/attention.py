@@ -42,9 +42,9 @@ def self_attention(
     if angles_TxK is not None:
         turns = jnp.stack([jnp.cos(angles_TxK.T), jnp.sin(angles_TxK.T)])
         turns = jnp.pad(turns, [(0, 0), (0, 0), (0, -turns.shape[-1] % WIDEST)])  # whole vectors are read
-    bias = none if bias_E is None else bias_E
-    scale = q_scale * d_head**-0.5
-    return _attention(n_heads, scale, qkv_BxTxE, bias, none if gains is None else jnp.concatenate(gains), turns)
+    bias_E = none if bias_E is None else bias_E.astype(jnp.float32)
+    gains_K = none if gains is None else jnp.concatenate(gains).astype(jnp.float32)
+    return _attention(n_heads, q_scale * d_head**-0.5, qkv_BxTxE, bias_E, gains_K, turns)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

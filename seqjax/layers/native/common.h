@@ -49,6 +49,7 @@ constexpr int kLanes = 8, kTall = 4;
 #endif
 constexpr int kWide = 3;  // kTall rows of kWide vectors of sums, and the operands, fill the registers
 typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4)));
 
 inline Vector Load(const float* p) {
   Vector v;
@@ -62,6 +63,24 @@ inline float Sum(Vector v) {
   float sum = 0.0f;
   for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
   return sum;
+}
+
+constexpr float kLog2E = 1.44269504f;
+
+// 2^y for y < 128, and 2^-126 (as good as 0) below -126: 2^n of the nearest n, times a polynomial of the rest (2e-7).
+inline Vector Exp2(Vector y) {
+  y = y < -126.0f ? Vector{} - 126.0f : y;
+  const Vector n = y + 12582912.0f;  // 1.5 * 2^23: the last bits are those of the integer
+  const Vector r = y - (n - 12582912.0f);
+  const Vector p = ((((1.327647152e-3f * r + 9.675541331e-3f) * r + 5.550713275e-2f) * r + 0.2402211972f) * r +
+                    0.6931469671f) * r + 1.000000072f;
+  Ints bits, power;
+  std::memcpy(&bits, &p, sizeof p);
+  std::memcpy(&power, &n, sizeof n);
+  bits += power << 23;
+  Vector result;
+  std::memcpy(&result, &bits, sizeof bits);
+  return result;
 }
 
 // The left operand of a product: element (row, i) lies at data[row * row_step + i * step].
