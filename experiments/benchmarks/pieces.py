@@ -212,7 +212,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--one-step"]:
         print(json.dumps(one_step(sys.argv[2])))
         return 0
-    from bundles import surroundings
+    from common import surroundings
 
     keep_freed_memory()
     found = kept_memory()

@@ -136,7 +136,7 @@ def main() -> int:
         serve()
         return 0
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from bundles import surroundings
+    from common import surroundings
 
     from seqjax.host.disk import write_json
 

@@ -83,10 +83,8 @@ void Across(const Sizes& s, const float* from, int64_t step, const float* bias, 
   for (int64_t first = 0; first < s.ld; first += kLanes)
     for (int64_t k = 0; k < s.width; k += kLanes) {
       const int64_t wide = std::min<int64_t>(kLanes, s.width - k);
-      for (int64_t r = 0; r < kLanes; ++r) {
-        rows[r] = Vector{};
-        if (first + r < s.times) std::memcpy(&rows[r], from + (first + r) * step + k, wide * sizeof(float));
-      }
+      for (int64_t r = 0; r < kLanes; ++r)
+        rows[r] = first + r < s.times ? LoadSome(from + (first + r) * step + k, wide) : Vector{};
       Transpose(rows);
       for (int64_t j = 0; j < wide; ++j) Store(to + (k + j) * s.ld + first, bias ? rows[j] + bias[k + j] : rows[j]);
     }
@@ -103,7 +101,7 @@ void Along(const float* from, int64_t ld, int64_t width, int64_t count, float* t
       for (int64_t j = 0; j < kLanes; ++j) rows[j] = j < wide ? Load(from + (k + j) * ld + first) : Vector{};
       Transpose(rows);
       for (int64_t r = 0; r < high; ++r)
-        std::memcpy(to + (first + r) * step + k, &rows[r], (padded ? kLanes : wide) * sizeof(float));
+        StoreSome(to + (first + r) * step + k, rows[r], padded ? kLanes : wide);
     }
 }
 

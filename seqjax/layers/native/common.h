@@ -59,6 +59,19 @@ inline Vector Load(const float* p) {
 
 inline void Store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
+// The same for the first `count` lanes alone, if these are fewer; the others are zero.
+inline Vector LoadSome(const float* p, int64_t count) {
+  if (count >= kLanes) return Load(p);
+  Vector v = {};
+  std::memcpy(&v, p, count * sizeof(float));
+  return v;
+}
+
+inline void StoreSome(float* p, Vector v, int64_t count) {
+  if (count >= kLanes) return Store(p, v);
+  std::memcpy(p, &v, count * sizeof(float));
+}
+
 inline float Sum(Vector v) {
   float sum = 0.0f;
   for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];

@@ -12,18 +12,6 @@ namespace {
 constexpr int64_t kRows = 64;
 constexpr float kEpsilon = 1e-5f;
 
-inline Vector LoadSome(const float* p, int64_t count) {
-  if (count >= kLanes) return Load(p);
-  Vector v = {};
-  std::memcpy(&v, p, count * sizeof(float));
-  return v;
-}
-
-inline void StoreSome(float* p, Vector v, int64_t count) {
-  if (count >= kLanes) return Store(p, v);
-  std::memcpy(p, &v, count * sizeof(float));
-}
-
 inline Vector SigmoidOf(Vector x) {
   const Vector y = x * -kLog2E;
   return 1.0f / (1.0f + Exp2(y > 126.0f ? Vector{} + 126.0f : y));
