@@ -29,6 +29,7 @@ from seqjax.host.folders import cache_folder
 from seqjax.layers.target import target
 
 FOLDER = Path(__file__).parent
+HEADERS = ("common.h", "head.h")
 SOURCES = ("recurrence.cc", "attention.cc", "rows.cc")
 KINDS = ("elman", "lstm", "gru", "attention", "swiglu", "gelu", "norm")
 FUNCTIONS = tuple(f"{kind}_{way}" for kind in KINDS for way in ("forward", "backward"))
@@ -102,7 +103,7 @@ def _shared_library(compiler: Sequence[str]) -> Path:
     cpuinfo = Path("/proc/cpuinfo")
     cpu = next((line for line in cpuinfo.read_text().splitlines() if "flags" in line), "") if cpuinfo.is_file() else ""
     version = _run([*compiler, "--version"], seconds=60)
-    text = "".join((FOLDER / name).read_text() for name in ("common.h", *SOURCES))
+    text = "".join((FOLDER / name).read_text() for name in (*HEADERS, *SOURCES))
     parts = (text, " ".join(FLAGS), version, platform.machine(), platform.processor(), cpu, str(include))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = cache_folder() / "native"
