@@ -30,7 +30,7 @@ from seqjax.host.memory import keep_freed_memory
 from seqjax.layers import native
 from seqjax.layers.attention import attend
 from seqjax.layers.blockwise import blockwise_attention
-from seqjax.layers.native.attention import causal_attention
+from seqjax.layers.native.attention import self_attention
 from seqjax.layers.precision import contract
 from seqjax.through_time.gates import activate
 from seqjax.through_time.nonlinear import tabulate, unroll
@@ -156,13 +156,22 @@ def attentions() -> dict[str, dict[str, float]]:
         def whole(q: Array, k: Array, v: Array, mask_TxT: Array = mask_TxT) -> Array:
             return jax.vmap(jax.vmap(lambda q, k, v: attend(q, k, v, mask_TxT)))(q, k, v)
 
-        def gradient(attention: Callable[..., Array]) -> Callable[..., Any]:
-            return jax.grad(lambda *qkv: (attention(*qkv[:3]) * qkv[3]).sum(), argnums=(0, 1, 2))
+        def of_layer(attention: Callable[..., Array]) -> Callable[..., Array]:
+            """The same from queries, keys and values as the layer's product gives them, BxTx(3 N K)."""
 
-        forms = {"whole": gradient(whole), "blocks": gradient(blockwise_attention)}
-        forms |= {"C++": gradient(causal_attention)} if native.compiled() else {}
-        qkv_and_weights = [draw(batch, 4, times, 32) for _ in range(4)]
-        found[f"attention, B = {batch}, T = {times}"] = timed(forms, *qkv_and_weights)
+            def run(qkv_BxTxE: Array) -> Array:
+                q, k, v = qkv_BxTxE.reshape(*qkv_BxTxE.shape[:2], 3, 4, 32).transpose(2, 0, 3, 1, 4)
+                return attention(q, k, v).swapaxes(1, 2).reshape(*qkv_BxTxE.shape[:2], -1)
+
+            return run
+
+        def gradient(attention: Callable[..., Array]) -> Callable[..., Any]:
+            return jax.grad(lambda qkv, weights: (attention(qkv) * weights).sum())
+
+        forms = {"whole": gradient(of_layer(whole)), "blocks": gradient(of_layer(blockwise_attention))}
+        compiled = lambda qkv: self_attention(qkv, None, None, None, n_heads=4)  # noqa: E731
+        forms |= {"C++": gradient(compiled)} if native.compiled() else {}
+        found[f"attention, B = {batch}, T = {times}"] = timed(forms, draw(batch, times, 384), draw(batch, times, 128))
     return found
 
 
@@ -203,7 +212,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--one-step"]:
         print(json.dumps(one_step(sys.argv[2])))
         return 0
-    from bundles import surroundings
+    from common import surroundings
 
     keep_freed_memory()
     found = kept_memory()

@@ -60,7 +60,7 @@ def temporary(loss: Any, *arguments: Any) -> int:
 
 def main() -> int:
     """Compile, print and record."""
-    from bundles import surroundings
+    from common import surroundings
 
     rows = []
     print(f"{'MB':<12}{'T':>6}{'scan':>9}{'Flax':>9}{'fast':>9}{'lean':>9}{'lean / scan':>13}")

@@ -204,7 +204,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     parser.add_argument("--report", action="store_true", help="print the file's table")
     options = parser.parse_args()
-    from bundles import surroundings
+    from common import surroundings
 
     keep_freed_memory()
 

@@ -33,7 +33,7 @@ from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, ch
 from seqjax.layers.attention import Cache, cross_attention, cross_keys, init_attention, init_cross, self_attention
 from seqjax.layers.dense import Params, dropout, normal_init, scan_layers, stack_init
 from seqjax.layers.feed_forward import feed_forward, init_feed_forward
-from seqjax.layers.norms import init_norm, normalize
+from seqjax.layers.norms import branch, init_norm, normalize
 from seqjax.layers.rotary import rotary_angles
 from seqjax.layers.sharing import gathered, shared
 
@@ -283,7 +283,7 @@ class Transformer(Family):
             layers = (params["layers"], cache, tuple(kv), jnp.arange(self.n_layers))
             x_BxTxD, (cache, weights) = scan_layers(partial(block.run, watched=watch is not None), x_BxTxD, layers)
             seen = {} if weights is None else {"attention": weights}
-        x_BxTxD = normalize(self.norm_before, params.get("final_norm"), x_BxTxD)
+        _, x_BxTxD = branch(self.norm_before, params.get("final_norm"), x_BxTxD)
         state = None if state is None else {"position": start + n_times, **(cache or {})}
         return Output(x_BxTxD, state, seen)
 
@@ -349,7 +349,7 @@ class Block:
         before, weights = config.norm_before, None
         if config.attention:
             norm = params.get("attention_norm")
-            y_BxTxD = normalize(before, norm, x_BxTxD)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD)
             y_BxTxD, cache, weights = self_attention(
                 params["attention"], y_BxTxD, self.start, self._angles(), cache, dtype, config.attention_kernel,
                 self.mask_BxT, self.causal, watched, config.widening**-0.5,
@@ -357,12 +357,12 @@ class Block:
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index)
         if k_BxNxSxK is not None:
             norm = params.get("cross_norm")
-            y_BxTxD = normalize(before, norm, x_BxTxD)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD)
             y_BxTxD = cross_attention(params["cross"], y_BxTxD, k_BxNxSxK, v_BxNxSxK, self.memory_mask_BxS, dtype)
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * config.n_layers + 1 + index)
         if config.mlp != "none":
             norm = params.get("mlp_norm")
-            y_BxTxD = normalize(before, norm, x_BxTxD)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD)
             y_BxTxD = feed_forward(config.mlp, params["mlp"], y_BxTxD, dtype)
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index + 1)
         return x_BxTxD, (cache, weights)

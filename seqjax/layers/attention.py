@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from seqjax.layers.blockwise import ROWS, blockwise_attention
-from seqjax.layers.dense import Params, draw_normal
+from seqjax.layers.dense import Params, draw_normal, linear
 from seqjax.layers.fused_attention import fused_attention, fused_kernel
 from seqjax.layers.native import attention as native
 from seqjax.layers.norms import normalize
@@ -139,19 +139,19 @@ def self_attention(
     Returns:
       float32 BxTxD; the cache with the T new keys and values; the weights BxNxTxS, None unless `watched`.
     """
+    auto, plain = kernel in ("auto", "fused"), cache is None and mask_BxT is None and causal
+    if auto and plain and not watched and native.usable(dtype):
+        return _native(params, x_BxTxD, angles_TxK, q_scale), None, None
     q, k, v = queries_keys_values(params, x_BxTxD, angles_TxK, dtype)
     q = q if q_scale == 1.0 else q * jnp.asarray(q_scale, q.dtype)
     if cache is not None:
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
         v = lax.dynamic_update_slice_in_dim(cache["v"], v.astype(cache["v"].dtype), start, axis=2)
         cache = {"k": k, "v": v}
-    auto, plain = kernel in ("auto", "fused"), cache is None and mask_BxT is None and causal
     may_fuse = kernel == "fused" and cache is None and not watched
     fused = fused_kernel(target(), dtype, *q.shape[-2:]) if may_fuse else None
     if fused:
         heads_BxNxTxK = fused_attention(fused, q, k, v, mask_BxT, causal)
-    elif plain and auto and native.usable(q, dtype):
-        heads_BxNxTxK = native.causal_attention(q, k, v)
     elif plain and (kernel == "blocks" or (auto and target().platform == "cpu" and q.shape[2] > ROWS)):
         heads_BxNxTxK = blockwise_attention(q, k, v, dtype)
     else:
@@ -160,6 +160,16 @@ def self_attention(
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
     y_BxTxD = y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD
     return y_BxTxD, cache, weights_BxNxTxS
+
+
+def _native(params: Params, x_BxTxD: Array, angles_TxK: Array | None, q_scale: float) -> Array:
+    """Causal self-attention with the compiled function, float32 BxTxD."""
+    W_qkv, W_o = params["W_qkv"], params["W_o"]
+    qkv_BxTxE = contract("BTD,DE->BTE", x_BxTxD, W_qkv.reshape(len(W_qkv), -1), "float32")
+    bias_E = params["b_qkv"].reshape(-1) if "b_qkv" in params else None
+    gains = (params["q_gain"], params["k_gain"]) if "q_gain" in params else None
+    heads_BxTxE = native.self_attention(qkv_BxTxE, bias_E, gains, angles_TxK, len(W_o), q_scale)
+    return linear(heads_BxTxE, W_o.reshape(-1, W_o.shape[-1]), params.get("b_o"), "float32")
 
 
 def _visible(q: Array, k: Array, start: int | Array, mask_BxT: Array | None, causal: bool) -> Array:

@@ -8,6 +8,8 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from seqjax.layers.dense import Params, draw_normal, linear
+from seqjax.layers.native import rows
+from seqjax.layers.precision import contract
 
 GATED = {"swiglu": jax.nn.silu, "geglu": jax.nn.gelu}  # jax.nn.gelu is the tanh form
 
@@ -30,9 +32,20 @@ def feed_forward(kind: str, params: Params, x_BxTxD: Array, dtype: DTypeLike) ->
     arXiv 1606.08415, which GPT-2 uses. "swiglu": (silu(x W_gate + b_gate) * (x W_in + b_in)) W_out + b_out
     (Shazeer 2020, arXiv 2002.05202, equation 6); "geglu" has GELU for silu.
     """
+    if kind in rows.ACTIVATIONS and rows.usable(x_BxTxD, dtype):
+        return linear(_native(kind, params, x_BxTxD), params["W_out"], params.get("b_out"), dtype)
     a_BxTxF = linear(x_BxTxD, params["W_in"], params.get("b_in"), dtype)
     if kind in GATED:
         a_BxTxF = GATED[kind](linear(x_BxTxD, params["W_gate"], params.get("b_gate"), dtype)) * a_BxTxF
     else:
         a_BxTxF = jax.nn.gelu(a_BxTxF, approximate=True) if kind == "gelu" else jax.nn.relu(a_BxTxF)
     return linear(a_BxTxF, params["W_out"], params.get("b_out"), dtype)
+
+
+def _native(kind: str, params: Params, x_BxTxD: Array) -> Array:
+    """The MLP up to its activation BxTxF with the compiled function: gate and input are one product."""
+    names = ("gate", "in") if kind in GATED else ("in",)
+    W_DxG = jnp.concatenate([params[f"W_{name}"] for name in names], axis=1)
+    bias_G = [params[f"b_{name}"] for name in names if f"b_{name}" in params]
+    u_BxTxG = contract("BTD,DG->BTG", x_BxTxD, W_DxG, "float32")
+    return rows.activate(kind, u_BxTxG, jnp.concatenate(bias_G) if bias_G else jnp.zeros(0, jnp.float32))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from seqjax.layers.dense import Params
+from seqjax.layers.native import rows
 from seqjax.layers.precision import carry_dtype
 
 NORM_EPSILON = 1e-5
@@ -35,3 +36,10 @@ def normalize(kind: str, params: Params, x_BxTxD: Array) -> Array:
     gain_1x1xD = params["gain"].reshape((1,) * (x_BxTxD.ndim - 1) + (-1,))
     y_BxTxD = x_BxTxD * lax.rsqrt(mean_square_BxTx1 + NORM_EPSILON) * gain_1x1xD
     return y_BxTxD + params["bias"][None, None, :] if "bias" in params else y_BxTxD
+
+
+def branch(kind: str, params: Params, x_BxTxD: Array) -> tuple[Array, Array]:
+    """x for the residual sum, and `normalize` of it for the sub-layer; in C++ where it is available."""
+    if kind == "none" or not rows.usable(x_BxTxD, x_BxTxD.dtype):
+        return x_BxTxD, normalize(kind, params, x_BxTxD)
+    return rows.branch(kind, x_BxTxD, params["gain"], params.get("bias", jnp.zeros(0, jnp.float32)))

@@ -10,13 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.layers import native
-from seqjax.layers.native.attention import causal_attention
+from seqjax.layers.attention import init_attention, queries_keys_values
+from seqjax.layers.native.attention import self_attention
+from seqjax.layers.rotary import rotary_angles
 
 
 @pytest.fixture(autouse=True, scope="module")
 def needs_compiled() -> None:
     if not native.compiled():
         pytest.skip("no C++ compiler here")
+
+
+def causal_attention(q, k, v):
+    """The heads' outputs BxNxTxK, of queries, keys and values that are given as they are."""
+    batch, heads, times, width = q.shape
+    qkv_BxTxE = jnp.stack([q, k, v]).transpose(1, 3, 0, 2, 4).reshape(batch, times, -1)
+    y_BxTxE = self_attention(qkv_BxTxE, None, None, None, heads)
+    return y_BxTxE.reshape(batch, times, heads, width).swapaxes(1, 2)
 
 
 def whole(q, k, v, weights):
@@ -77,3 +87,33 @@ def test_not_a_number_is_seen():
     q[0, 0, 40, 3] = np.nan
     y = causal_attention(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)))
     assert np.isnan(y[0, 0, 40]).all() and np.isfinite(y[0, 0, :40]).all() and np.isfinite(y[0, 0, 41:]).all()
+
+
+@pytest.mark.parametrize("width, times", [(8, 33), (16, 50), (20, 100)])
+def test_biases_norms_and_rotation_are_those_of_the_layer(width, times):
+    heads, d_model = 2, 2 * width
+    params = init_attention(jax.random.key(0), d_model, heads, True, 0.3, 0.3, qk_norm=True)
+    keys = jax.random.split(jax.random.key(1), len(params))
+    params = {
+        name: p + 0.3 * jax.random.normal(key, p.shape) for key, (name, p) in zip(keys, params.items(), strict=True)
+    }
+    x, weights = (jax.random.normal(jax.random.key(i), (2, times, d_model)) for i in (2, 3))
+    angles = rotary_angles(3 + jnp.arange(times), width)
+
+    def plain(params, x):
+        q, k, v = queries_keys_values(params, x, angles, "float32")
+        scores = jnp.einsum("BNTK,BNSK->BNTS", 0.5 * q, k) / np.sqrt(width)
+        p = jax.nn.softmax(jnp.where(np.tri(times, dtype=bool), scores, -jnp.inf), axis=-1)
+        return jnp.einsum("BNTS,BNSK->BTNK", p, v)
+
+    def compiled(params, x):
+        qkv = x @ params["W_qkv"].reshape(d_model, -1)
+        gains = params["q_gain"], params["k_gain"]
+        return self_attention(qkv, params["b_qkv"].reshape(-1), gains, angles, heads, q_scale=0.5)
+
+    def gradients(attention):
+        loss = lambda params, x: (attention(params, x).reshape(weights.shape) * weights).sum()  # noqa: E731
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))(params, x)
+
+    for got, want in zip(*(jax.tree.leaves(gradients(one)) for one in (compiled, plain)), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5 * max(1.0, np.abs(want).max()))

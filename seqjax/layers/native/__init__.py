@@ -1,4 +1,4 @@
-"""C++ for CPUs: recurrences and attention. Optional: used if a C++ compiler is installed.
+"""C++ for CPUs: recurrences, attention, norms and activations. Optional: used if a C++ compiler is installed.
 
 The sources are compiled once per machine, into the cache folder, and registered with JAX as XLA custom calls. Their
 results equal the JAX implementations up to rounding.
@@ -22,14 +22,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from seqjax.host.folders import cache_folder
 from seqjax.layers.target import target
 
 FOLDER = Path(__file__).parent
-SOURCES = ("recurrence.cc", "attention.cc")
-FUNCTIONS = tuple(f"{what}_{way}" for what in ("elman", "lstm", "gru", "attention") for way in ("forward", "backward"))
+HEADERS = ("common.h", "head.h")
+SOURCES = ("recurrence.cc", "attention.cc", "rows.cc")
+KINDS = ("elman", "lstm", "gru", "attention", "swiglu", "gelu", "norm")
+FUNCTIONS = tuple(f"{kind}_{way}" for kind in KINDS for way in ("forward", "backward"))
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 
 
@@ -100,7 +103,7 @@ def _shared_library(compiler: Sequence[str]) -> Path:
     cpuinfo = Path("/proc/cpuinfo")
     cpu = next((line for line in cpuinfo.read_text().splitlines() if "flags" in line), "") if cpuinfo.is_file() else ""
     version = _run([*compiler, "--version"], seconds=60)
-    text = "".join((FOLDER / name).read_text() for name in ("common.h", *SOURCES))
+    text = "".join((FOLDER / name).read_text() for name in (*HEADERS, *SOURCES))
     parts = (text, " ".join(FLAGS), version, platform.machine(), platform.processor(), cpu, str(include))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = cache_folder() / "native"
@@ -132,7 +135,7 @@ def like(x: Array, width: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.float32)
 
 
-def call(name: str, results: Any, *arguments: Array) -> list[Array]:
+def call(name: str, results: Any, *arguments: Array, **numbers: np.float32) -> list[Array]:
     """Call a compiled function. Its results have the shapes of `results`. Under `vmap` arrays get a leading axis."""
     shapes = tuple(jax.ShapeDtypeStruct(result.shape, jnp.float32) for result in results)
-    return list(jax.ffi.ffi_call(f"seqjax_{name}", shapes, vmap_method="broadcast_all")(*arguments))
+    return list(jax.ffi.ffi_call(f"seqjax_{name}", shapes, vmap_method="broadcast_all")(*arguments, **numbers))

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -39,26 +40,6 @@ inline float Tanh(float x) {
 
 inline float Sigmoid(float x) { return 0.5f * Tanh(0.5f * x) + 0.5f; }
 
-// exp(x) for x <= 88, 0 below -87 (as good as): 2^n of the nearest n, times a polynomial of the rest. NaN stays NaN.
-inline float Exp(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  const float n = std::nearbyint(x * 1.44269504f);
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.98412698e-4f;  // 1/7!
-  p = p * r + 1.38888889e-3f;
-  p = p * r + 8.33333333e-3f;
-  p = p * r + 4.16666667e-2f;
-  p = p * r + 1.66666667e-1f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  int32_t bits;
-  std::memcpy(&bits, &p, sizeof bits);
-  bits += static_cast<int32_t>(n) << 23;
-  std::memcpy(&p, &bits, sizeof bits);
-  return p;
-}
-
 // ------------------------------------------------------------------------------------------------------ small product
 
 #if defined(__AVX512F__)
@@ -68,6 +49,7 @@ constexpr int kLanes = 8, kTall = 4;
 #endif
 constexpr int kWide = 3;  // kTall rows of kWide vectors of sums, and the operands, fill the registers
 typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4)));
 
 inline Vector Load(const float* p) {
   Vector v;
@@ -76,6 +58,43 @@ inline Vector Load(const float* p) {
 }
 
 inline void Store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+
+// The same for the first `count` lanes alone, if these are fewer; the others are zero.
+inline Vector LoadSome(const float* p, int64_t count) {
+  if (count >= kLanes) return Load(p);
+  Vector v = {};
+  std::memcpy(&v, p, count * sizeof(float));
+  return v;
+}
+
+inline void StoreSome(float* p, Vector v, int64_t count) {
+  if (count >= kLanes) return Store(p, v);
+  std::memcpy(p, &v, count * sizeof(float));
+}
+
+inline float Sum(Vector v) {
+  float sum = 0.0f;
+  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
+  return sum;
+}
+
+constexpr float kLog2E = 1.44269504f;
+
+// 2^y for y < 128, and 2^-126 (as good as 0) below -126: 2^n of the nearest n, times a polynomial of the rest (2e-7).
+inline Vector Exp2(Vector y) {
+  y = y < -126.0f ? Vector{} - 126.0f : y;
+  const Vector n = y + 12582912.0f;  // 1.5 * 2^23: the last bits are those of the integer
+  const Vector r = y - (n - 12582912.0f);
+  const Vector p = ((((1.327647152e-3f * r + 9.675541331e-3f) * r + 5.550713275e-2f) * r + 0.2402211972f) * r +
+                    0.6931469671f) * r + 1.000000072f;
+  Ints bits, power;
+  std::memcpy(&bits, &p, sizeof p);
+  std::memcpy(&power, &n, sizeof n);
+  bits += power << 23;
+  Vector result;
+  std::memcpy(&result, &bits, sizeof bits);
+  return result;
+}
 
 // The left operand of a product: element (row, i) lies at data[row * row_step + i * step].
 struct Left {
@@ -108,15 +127,15 @@ struct Packed {
   }
 };
 
-// out[r, :] += a[r, :] W of one panel, for kRows rows; sums over the first k of W's rows.
+// out[r, :] += a[r, :] W for kRows rows and kVectors vectors of columns; sums over the first k of W's rows, ldw apart.
 template <int kRows, int kVectors>
-inline void MultiplyPanel(Left a, const float* w, int64_t k, float* out, int64_t ldo, bool add) {
+inline void MultiplyPanel(Left a, const float* w, int64_t ldw, int64_t k, float* out, int64_t ldo, bool add) {
   Vector sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r)
     for (int c = 0; c < kVectors; ++c) sum[r][c] = add ? Load(out + r * ldo + c * kLanes) : Vector{};
   for (int64_t i = 0; i < k; ++i) {
     Vector column[kVectors];
-    for (int c = 0; c < kVectors; ++c) column[c] = Load(w + (i * kVectors + c) * kLanes);
+    for (int c = 0; c < kVectors; ++c) column[c] = Load(w + i * ldw + c * kLanes);
     for (int r = 0; r < kRows; ++r) {
       const float x = a.data[r * a.row_step + i * a.step];
       for (int c = 0; c < kVectors; ++c) sum[r][c] += x * column[c];
@@ -127,20 +146,24 @@ inline void MultiplyPanel(Left a, const float* w, int64_t k, float* out, int64_t
 }
 
 template <int kVectors>
-inline void MultiplyRows(Left a, const float* w, int64_t k, float* out, int64_t ldo, int64_t rows, bool add) {
+inline void MultiplyRows(Left a, const float* w, int64_t ldw, int64_t k, float* out, int64_t ldo, int64_t rows,
+                         bool add) {
   int64_t row = 0;
   for (; row + kTall <= rows; row += kTall)
-    MultiplyPanel<kTall, kVectors>(a.From(row), w, k, out + row * ldo, ldo, add);
-  for (; row + 4 <= rows; row += 4) MultiplyPanel<4, kVectors>(a.From(row), w, k, out + row * ldo, ldo, add);
-  for (; row + 2 <= rows; row += 2) MultiplyPanel<2, kVectors>(a.From(row), w, k, out + row * ldo, ldo, add);
-  for (; row < rows; ++row) MultiplyPanel<1, kVectors>(a.From(row), w, k, out + row * ldo, ldo, add);
+    MultiplyPanel<kTall, kVectors>(a.From(row), w, ldw, k, out + row * ldo, ldo, add);
+  for (; row + 4 <= rows; row += 4) MultiplyPanel<4, kVectors>(a.From(row), w, ldw, k, out + row * ldo, ldo, add);
+  for (; row + 2 <= rows; row += 2) MultiplyPanel<2, kVectors>(a.From(row), w, ldw, k, out + row * ldo, ldo, add);
+  for (; row < rows; ++row) MultiplyPanel<1, kVectors>(a.From(row), w, ldw, k, out + row * ldo, ldo, add);
 }
 
-inline void MultiplyRows(Left a, const float* w, int64_t k, float* out, int64_t ldo, int64_t rows, bool add,
-                         int vectors) {
-  if (vectors == 3) return MultiplyRows<3>(a, w, k, out, ldo, rows, add);
-  if (vectors == 2) return MultiplyRows<2>(a, w, k, out, ldo, rows, add);
-  MultiplyRows<1>(a, w, k, out, ldo, rows, add);
+// The same for any number of vectors.
+inline void MultiplyRows(Left a, const float* w, int64_t ldw, int64_t k, float* out, int64_t ldo, int64_t rows,
+                         bool add, int64_t vectors) {
+  for (; vectors > kWide; vectors -= kWide, w += kWide * kLanes, out += kWide * kLanes)
+    MultiplyRows<kWide>(a, w, ldw, k, out, ldo, rows, add);
+  if (vectors == 3) return MultiplyRows<3>(a, w, ldw, k, out, ldo, rows, add);
+  if (vectors == 2) return MultiplyRows<2>(a, w, ldw, k, out, ldo, rows, add);
+  MultiplyRows<1>(a, w, ldw, k, out, ldo, rows, add);
 }
 
 // out[rows, :n] = a[rows, :k] W[:k, :n], or added to what is there; n and k at most those of W.
@@ -151,14 +174,14 @@ inline void Multiply(Left a, const Packed& w, int64_t k, int64_t n, float* out, 
     const float* panel = w.data.data() + first * w.k;
     const int64_t columns = std::min<int64_t>(width, n - first);
     if (columns == width) {
-      MultiplyRows(a, panel, k, out + first, ldo, rows, add, w.vectors);
+      MultiplyRows(a, panel, width, k, out + first, ldo, rows, add, w.vectors);
       continue;
     }
     for (int64_t row = 0; row < rows; row += kTall) {
       const int64_t block = std::min<int64_t>(kTall, rows - row);
       for (int64_t r = 0; add && r < block; ++r)
         std::memcpy(narrow + r * width, out + (row + r) * ldo + first, columns * sizeof(float));
-      MultiplyRows(a.From(row), panel, k, narrow, width, block, add, w.vectors);
+      MultiplyRows(a.From(row), panel, width, k, narrow, width, block, add, w.vectors);
       for (int64_t r = 0; r < block; ++r)
         std::memcpy(out + (row + r) * ldo + first, narrow + r * width, columns * sizeof(float));
     }
