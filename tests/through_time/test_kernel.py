@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import slow
-from recurrences import example, value_and_grads
+from recurrences import both
 from variants import recurrent
 
 from seqjax.layers.target import Target, compiled_for
@@ -22,23 +22,6 @@ CPU = Target("cpu")
 def used(monkeypatch):
     """The kernel is used on this machine too, where JAX interprets it."""
     monkeypatch.setattr(kernel, "fits", lambda *case: True)
-
-
-def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
-    """Values and gradients by the kernel and by the plain scan."""
-    config = recurrent(family, bias=kinds.get("bias", True))
-    examples = [example(config, times, batch, d_hidden, seed) for seed in range(runs or 1)]
-    tokens, weights = examples[0][3:]
-    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
-    mask = jnp.asarray(np.random.default_rng(0).random((times, batch)) < 0.7) if masked else None
-    each = [jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), example[:3]) for example in examples]
-    arguments = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each) if runs else each[0]
-
-    def of(how, table):
-        one = lambda *one: value_and_grads(config, one, tokens, weights, dtype, how, mask, table)  # noqa: E731
-        return (jax.vmap(one) if runs else one)(*arguments)
-
-    return of("kernel", kinds.get("table", False)), of("scan", False)
 
 
 @pytest.mark.parametrize("family", ["lstm", slow("gru")])
