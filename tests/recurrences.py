@@ -7,8 +7,10 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 from variants import recurrent
 
+from seqjax.layers.target import Target, compiled_for
 from seqjax.through_time.nonlinear import tabulate, unroll
 
 V, D = 7, 3
@@ -41,7 +43,8 @@ def value_and_grads(config, arguments, tokens, weights, dtype, how, mask=None, t
 
 
 def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
-    """Values and gradients by the whole-sequence kernel and by the plain scan, for one run or a bundle."""
+    """Values and gradients by the whole-sequence kernel and by the plain scan, for one run or a bundle; the kernel on one
+    device, or on two that share the rows."""
     config = recurrent(family, bias=kinds.get("bias", True))
     examples = [example(config, times, batch, d_hidden, seed) for seed in range(runs or 1)]
     tokens, weights = examples[0][3:]
@@ -54,4 +57,7 @@ def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
         one = lambda *one: value_and_grads(config, one, tokens, weights, dtype, how, mask, table)  # noqa: E731
         return (jax.vmap(one) if runs else one)(*arguments)
 
-    return of("kernel", kinds.get("table", False)), of("scan", False)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,)) if kinds.get("devices") == 2 else None
+    with compiled_for(Target("cpu", mesh=mesh)):
+        by_kernel = of("kernel", kinds.get("table", False))
+    return by_kernel, of("scan", False)

@@ -30,11 +30,11 @@ from seqjax.layers.target import Target, target
 from seqjax.through_time.backprop import Kernel, State
 from seqjax.through_time.kernel import dot, parts, seen
 
-VMEM = 48 * 2**20
+VMEM = 56 * 2**20
 """Bytes of VMEM that a kernel may take. A core has 128 MiB on v5e and v6e, 64 on v5p and v7x, and 16 before them."""
 GENERATION = (5, 0)
 LANES, SUBLANES = 128, 16  # of a register; sublanes of bfloat16
-MOST_ROWS = (256, 128, 64, 32, SUBLANES)  # of a block, if they fit
+MOST_ROWS = (256, 128, 64)  # of a block, the first that fits; with fewer the products would be slow
 MOST_STEPS = 16
 
 
@@ -48,14 +48,14 @@ class Cut(NamedTuple):
 def fits(kernel: Kernel, d_hidden: int, dtype: DTypeLike, target: Target) -> bool:
     """Whether the kernel runs on the target (v5 or later), and the weights stay in its VMEM, whatever B and T are.
 
-    That is an LSTM up to H = 2048 in bfloat16 and 1408 in float32, and a GRU up to 2432 and 1664.
+    That is an LSTM up to H = 2048 in bfloat16 and 1536 in float32, and a GRU up to 2432 and 1792.
     """
     can = target.platform == "tpu" and (target.capability or GENERATION) >= GENERATION
     return can and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float32) and cut(kernel, d_hidden, 1, dtype) is not None
 
 
 def cut(kernel: Kernel, d_hidden: int, batch: int, dtype: DTypeLike) -> Cut | None:
-    """The blocks: the most rows that fit, shared evenly, then the most steps. None: not even `SUBLANES` rows fit."""
+    """The blocks: the most rows that fit, shared evenly, then the most steps. None: not even 64 rows fit."""
     for most in MOST_ROWS:
         if bytes_needed(kernel, d_hidden, dtype, Cut(most, 1)) <= VMEM:
             rows = -(-batch // -(-batch // most))
@@ -219,6 +219,7 @@ class Grid:
     def __init__(self, kernel: Kernel, dtype: DTypeLike, times: int, batch: int, width: int, reverse: bool) -> None:
         self.rows, steps = cut(kernel, width, batch, dtype)
         self.times, self.most_steps, self.reverse = times, min(steps, times), reverse
+        self.vmem = bytes_needed(kernel, width, dtype, Cut(self.rows, steps))
         self.shape = (batch // self.rows, math.ceil(times / self.most_steps))
 
     def _time(self, turn: Any) -> Any:
@@ -268,17 +269,17 @@ class Grid:
             grid=self.shape,
             in_specs=each("block", inputs),
             out_specs=each("block", results),
-            compiler_params=None if interpreted else _compiler_params(),
+            compiler_params=None if interpreted else _compiler_params(self.vmem),
             interpret=interpreted,
             name=name,
         )(*each("array", inputs))
 
 
-def _compiler_params() -> Any:
+def _compiler_params(vmem: int) -> Any:
     """Rows in any order, time in order. Imported here: it takes a third of a second."""
     from jax.experimental.pallas import tpu
 
-    return tpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM)
+    return tpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=vmem)
 
 
 def _start(first: Any, carried: Any) -> None:

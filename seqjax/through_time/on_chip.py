@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 
 from seqjax.layers.dense import Params
 from seqjax.layers.precision import carry_dtype
+from seqjax.layers.sharing import devices
 from seqjax.layers.target import Target, target
 from seqjax.through_time import kernel, kernel_tpu
 from seqjax.through_time.backprop import State
@@ -47,7 +48,7 @@ def run(
     """
     batch, d_hidden = jax.tree.leaves(state)[0].shape
     width = kernel_of(target()).padded_width(d_hidden)
-    more_B, more_H = 0 if (mesh := target().mesh) is None else -batch % mesh.size, width - d_hidden
+    more_B, more_H = -batch % devices(), width - d_hidden
 
     def widened(leaf: Array) -> Array:
         """H of every gate in the last axis."""

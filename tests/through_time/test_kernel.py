@@ -34,7 +34,7 @@ def test_a_bundle_with_a_mask(used, family):
 CASES = [
     ("lstm", 1, 1, 1, {}),
     ("lstm", 9, 17, 20, {"masked": False, "bias": False}),
-    ("lstm", 5, 32, 16, {"table": True}),
+    ("lstm", 5, 32, 16, {"table": True, "devices": 2}),
     ("gru", 9, 17, 20, {"masked": False, "bias": False}),
     ("gru", 5, 32, 16, {"table": True, "runs": 2}),
 ]
@@ -70,7 +70,7 @@ def test_bfloat16(used, family):
         ("lstm", 32, "bfloat16", Target("rocm"), False),
         ("lstm", 32, "bfloat16", Target("tpu"), False),
         ("lstm", 32, "bfloat16", CPU, False),
-        ("lstm", 32, "bfloat16", Target("cuda", (9, 0), jax.make_mesh((1,), ("data",))), False),
+        ("lstm", 32, "bfloat16", Target("cuda", (9, 0), jax.make_mesh((1,), ("data",))), True),
     ],
 )
 def test_when_it_is_used(family, d_hidden, dtype, target, whether):
