@@ -43,8 +43,8 @@ def value_and_grads(config, arguments, tokens, weights, dtype, how, mask=None, t
 
 
 def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
-    """Values and gradients by the whole-sequence kernel and by the plain scan, for one run or a bundle; the kernel on one
-    device, or on two that share the rows."""
+    """Values and gradients by the whole-sequence kernel (on one or two devices) and by the plain scan, for one run or a
+    bundle."""
     config = recurrent(family, bias=kinds.get("bias", True))
     examples = [example(config, times, batch, d_hidden, seed) for seed in range(runs or 1)]
     tokens, weights = examples[0][3:]

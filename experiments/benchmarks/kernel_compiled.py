@@ -8,7 +8,8 @@ Needs the CUDA plugin of JAX (extra `preflight`) or libtpu (extra `tpu`) and, fo
 path. A row is the kernel of a forward or backward pass, B = 64, T = 1024. H100: its programs and threads, bytes of
 shared memory, registers of a thread, bytes spilled, and in the loop over time, barriers and a thread's loads from
 memory (none of W_h). TPU: rows and time steps of a block; bytes of vector memory by the rule that chooses them
-(`expected`, of the larger pass) and as compiled (`vmem`), and those of them that XLA itself has put there (`ahead`).
+(`expected`, of the larger pass; the compiler refuses a kernel that needs more) and as compiled (`vmem`), and bytes of
+operands that XLA has put there before, as W_h (`ahead`).
 """
 
 from __future__ import annotations
@@ -29,13 +30,11 @@ RESULTS = HERE.parent / "results" / "kernel"
 CASES = {
     "h100": tuple(f"{family}:{width}:bfloat16" for family in ("lstm", "gru") for width in (128, 64, 32)),
     "v5e": (
-        *(f"lstm:{width}:bfloat16" for width in (128, 512, 1024, 2048)),
-        *(f"gru:{width}:bfloat16" for width in (512, 2432)),
-        *(f"lstm:{width}:float32" for width in (512, 1536)),
-        "gru:1792:float32",
+        *("lstm:2048:bfloat16", "lstm:1024:bfloat16", "lstm:512:bfloat16", "lstm:128:bfloat16", "lstm:1536:float32"),
+        *("gru:2432:bfloat16", "gru:512:bfloat16", "gru:1792:float32"),
     ),
 }
-"""On v5e with the widest that fit."""
+"""On v5e the widest that fit, and others."""
 COLUMNS = {
     "h100": ("programs", "threads", "shared", "registers", "spilled", "barriers", "loads"),
     "v5e": ("rows", "steps", "expected", "vmem", "ahead"),
@@ -109,11 +108,14 @@ def on_a_tpu(case: str) -> list[dict[str, Any]]:
     }
     rows = []
     for line in filter(lambda line: "tpu_custom_call" in line, program.splitlines()):
-        own = int(re.search(r'"used_scoped_memory_configs":\[\{[^}]*"size":"(\d+)"', line)[1])
+        offset, end = (
+            int(re.search(rf'"{name}":\[\{{[^}}]*"{field}":"(\d+)"', line)[1])
+            for name, field in (("scoped_memory_configs", "offset"), ("used_scoped_memory_configs", "size"))
+        )
         operands = set(re.findall(r"%[\w.-]+", re.search(r" custom-call\((.*?)\), custom_call_target", line)[1]))
         before = sum(ahead.get(name, 0) for name in operands)
         name = re.search(rf"{family}_(forward|backward)", line)[0]
-        took = {"expected": expected, "vmem": own + before, "ahead": before}
+        took = {"expected": expected, "vmem": end - offset, "ahead": before}
         rows.append({"case": case, "kernel": name, **cut._asdict(), **took})
     return rows
 

@@ -50,10 +50,9 @@ def test_shapes_and_variants(used, family, times, batch, d_hidden, kinds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["lstm", "gru"])
-def test_bfloat16(used, family):
+def test_bfloat16(used):
     """Within the noise of the scan's own bfloat16."""
-    (got, grads), (want, want_grads) = both(family, 9, 4, 16, "bfloat16")
+    (got, grads), (want, want_grads) = both("lstm", 9, 4, 16, "bfloat16")
     np.testing.assert_allclose(got, want, rtol=1e-2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02 * float(jnp.abs(b).max())), grads, want_grads)
 

@@ -62,7 +62,7 @@ def test_a_device_projects_the_table_of_tokens_only_if_it_has_more_tokens_than_r
     table_VxD, ids_BxT = rng.normal(size=(30, 8)).astype(np.float32), rng.integers(0, 30, (4, 10))
 
     def loss(params: Any, table_VxD: jax.Array) -> jax.Array:
-        return (model.run(params, Lookup(ids_BxT, table_VxD)).x_BxTxD ** 2).sum()
+        return (model.run(params, Lookup(ids_BxT, table_VxD)).h_BxTxH ** 2).sum()
 
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
     one, two = (
