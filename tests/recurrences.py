@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
+from variants import recurrent
 
+from seqjax.layers.target import Target, compiled_for
 from seqjax.through_time.nonlinear import tabulate, unroll
 
 V, D = 7, 3
@@ -36,3 +40,24 @@ def value_and_grads(config, arguments, tokens, weights, dtype, how, mask=None, t
         return sum(jax.tree.leaves(products))
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arguments)
+
+
+def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
+    """Values and gradients by the whole-sequence kernel (on one or two devices) and by the plain scan, for one run or a
+    bundle."""
+    config = recurrent(family, bias=kinds.get("bias", True))
+    examples = [example(config, times, batch, d_hidden, seed) for seed in range(runs or 1)]
+    tokens, weights = examples[0][3:]
+    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+    mask = jnp.asarray(np.random.default_rng(0).random((times, batch)) < 0.7) if masked else None
+    each = [jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), example[:3]) for example in examples]
+    arguments = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each) if runs else each[0]
+
+    def of(how, table):
+        one = lambda *one: value_and_grads(config, one, tokens, weights, dtype, how, mask, table)  # noqa: E731
+        return (jax.vmap(one) if runs else one)(*arguments)
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,)) if kinds.get("devices") == 2 else None
+    with compiled_for(Target("cpu", mesh=mesh)):
+        by_kernel = of("kernel", kinds.get("table", False))
+    return by_kernel, of("scan", False)

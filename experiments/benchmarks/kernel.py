@@ -1,4 +1,4 @@
-"""The whole-sequence kernel on a GPU beside the scan: are the results equal, and how long does a step take?
+"""The whole-sequence kernel on a GPU or TPU beside the scan: are the results equal, and how long does a step take?
 
     python experiments/benchmarks/kernel.py --seconds 75 --out DIR   # starts nothing after 75 s
     python experiments/benchmarks/kernel.py --tiny --out DIR         # a few small rows, interpreted on a CPU
@@ -68,14 +68,18 @@ class Row(NamedTuple):
         return self.runs == 1 and self.batch == 16 and self.warps is None
 
 
-def rows(tiny: bool) -> list[Row]:
-    """The most important first: by batch and runs, then the widths; then other numbers of warps, and float32."""
-    families, widths = ("lstm", "gru"), (128, 64, 110, 32)
+def rows(tiny: bool, tpu: bool = False) -> list[Row]:
+    """The most important first: by batch and runs, then the widths; then other numbers of warps, and float32.
+
+    A TPU has no warps; its widths are larger.
+    """
+    families, widths = ("lstm", "gru"), (1024, 256, 512, 128) if tpu else (128, 64, 110, 32)
     if tiny:
         return [Row("lstm", 5, 16, 1, times=3), Row("gru", 16, 8, 2, times=3, dtype="float32")]
     shapes = ((16, 1), (64, 1), (16, 8), (16, 32), (64, 32), (8, 1), (64, 8), (8, 8), (8, 32))
     found = [Row(family, width, *shape) for shape, width, family in itertools.product(shapes, widths, families)]
     warps = [Row("lstm", width, 16, 1, warps=n) for width, n in ((128, 4), (128, 16), (64, 4), (32, 2), (32, 8))]
+    warps = [] if tpu else warps
     single = [Row(family, 64, 16, 1, dtype="float32") for family in families]
     return found[:8] + warps + single + found[8:]
 
@@ -84,11 +88,11 @@ def main() -> int:
     """Measure what is not in the file yet; write and print the table.
 
     Raises:
-      UserError: there is no NVIDIA GPU.
+      UserError: there is neither an NVIDIA GPU nor a TPU.
     """
     parser = argparse.ArgumentParser(description="The whole-sequence kernel of recurrences beside the scan.")
     parser.add_argument("--seconds", type=float, default=75, help="start nothing after so many seconds [75]")
-    parser.add_argument("--tiny", action="store_true", help="a few small rows, also without a GPU")
+    parser.add_argument("--tiny", action="store_true", help="a few small rows, also without an accelerator")
     parser.add_argument("--out", type=Path, metavar="DIR", help="[report/kernel, or report/kernel-tiny]")
     options = parser.parse_args()
     began = time.perf_counter()
@@ -97,16 +101,17 @@ def main() -> int:
     from seqjax.layers.target import target
     from seqjax.through_time import kernel
 
-    if target().platform != "cuda" and not options.tiny:
-        raise UserError("the kernel needs an NVIDIA GPU, and JAX sees none; --tiny interprets it on a CPU")
+    platform = target().platform
+    if platform not in ("cuda", "tpu") and not options.tiny:
+        raise UserError("the kernel needs an NVIDIA GPU or a TPU, and JAX sees none; --tiny interprets it on a CPU")
     as_it_is = kernel.warps
     kernel.warps = lambda width: getattr(THREAD, "warps", None) or as_it_is(width)
-    if target().platform != "cuda":
+    if platform not in ("cuda", "tpu"):
         kernel.fits = lambda *case: True
     folder = options.out or HERE.parents[1] / "report" / ("kernel-tiny" if options.tiny else "kernel")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        found = measure_all(rows(options.tiny), folder / "kernel.json", began, options)
+        found = measure_all(rows(options.tiny, platform == "tpu"), folder / "kernel.json", began, options)
     print(table(found))
     return 0
 

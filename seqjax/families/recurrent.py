@@ -38,7 +38,7 @@ from seqjax.layers.dense import Params, draw_normal, dropout, scan_layers, stack
 from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.pooling import pool_mean
 from seqjax.layers.precision import carry_dtype, contract
-from seqjax.layers.sharing import block, gathered, shared
+from seqjax.layers.sharing import block, devices, gathered, shared
 from seqjax.through_time.backprop import Backprop
 from seqjax.through_time.gates import project_gates
 from seqjax.through_time.nonlinear import output, tabulate, unroll, watch
@@ -72,7 +72,8 @@ class Recurrent(Family):
     """Dropout rate on the inputs of each layer and of the readout."""
     recurrence: Literal["fast", "lean", "scan", "kernel"] = "fast"
     """Backward pass: fast (own), lean (own; memory does not grow with context x gates), scan (plain, the reference),
-    kernel (LSTM and GRU: fast, all steps in one kernel on an NVIDIA GPU; H up to 128 in bfloat16)."""
+    kernel (LSTM and GRU: all steps in one kernel on an NVIDIA GPU, H up to 128 in bfloat16, or a TPU, where no one has
+    measured it; else fast)."""
     residual: bool = False
     """Residual connections around the layers above the first."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "none"
@@ -267,8 +268,9 @@ class Recurrent(Family):
         return x_TxBxH + h_TxBxH.astype(x_TxBxH.dtype) if self.residual else h_TxBxH
 
     def _tabulates(self, x_TxB: Lookup, key: Array | None) -> bool:
-        """Whether projecting the whole table is cheaper than projecting the inputs."""
-        return len(x_TxB.table_VxD) <= x_TxB.ids_BxT.size and key is None and self.recurrence != "scan"
+        """Whether projecting the whole table is cheaper than projecting the inputs. Each device does it for its own."""
+        own = x_TxB.ids_BxT.size // devices()
+        return len(x_TxB.table_VxD) <= own and key is None and self.recurrence != "scan"
 
     def init_decoder(self, key: Array, context: int, attention: bool) -> Params:
         """{"first": the cell over [y, c]; "layers": the L - 1 cells above it, if any; "W_0", "b_0" of the first state;

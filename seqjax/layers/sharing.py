@@ -44,6 +44,12 @@ def shared(tree: Tree, axis: int = 0) -> Tree:
     return jax.tree.map(constrain, tree)
 
 
+def devices() -> int:
+    """Number of devices that share the rows of the batch."""
+    mesh = target().mesh
+    return 1 if mesh is None else mesh.size
+
+
 def on_own_rows(f: Callable[[Tree, Tree], tuple[Tree, Tree]], rows: Tree, whole: Tree) -> tuple[Tree, Tree]:
     """``f(rows, whole)``, computed by every device for its own rows alone.
 

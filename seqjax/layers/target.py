@@ -6,6 +6,7 @@ the traces of different targets apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ class Target:
 
     Attributes:
       platform: "cpu", "cuda", "rocm" or "tpu".
-      capability: compute capability of an NVIDIA GPU, (9, 0) for an H100.
+      capability: compute capability of an NVIDIA GPU, (9, 0) for an H100; generation of a TPU, (5, 0) for v5e and v5p.
       mesh: the devices that share the batch, along all axes of the mesh; None: one device.
     """
 
@@ -51,6 +52,9 @@ def target_of(devices: jax.Device | Mesh) -> Target:
     """The target of one device, or of a mesh of equal ones; also of devices that are only described (a topology)."""
     device, mesh = (devices.devices.flat[0], devices) if isinstance(devices, Mesh) else (devices, None)
     mesh = None if mesh is None or mesh.size == 1 else mesh
+    if device.platform == "tpu":
+        generation = re.search(r"\d+", device.device_kind)  # "TPU v5 lite", "TPU7x"
+        return Target("tpu", (int(generation[0]), 0) if generation else None, mesh)
     if device.platform not in ("gpu", "cuda", "rocm"):
         return Target(device.platform, mesh=mesh)
     major, _, minor = str(device.compute_capability).partition(".")  # of AMD's: gfx942

@@ -36,13 +36,15 @@ ON_CHIP = 128 * 1024
 
 
 def fits(kernel: Kernel, d_hidden: int, dtype: DTypeLike, target: Target) -> bool:
-    """Whether the kernel runs on the target, and the weights stay on its chip: H <= 128 in bfloat16, 64 in float32.
-
-    A batch that several devices share is left to the scan: XLA cannot cut a kernel along the batch.
-    """
+    """Whether the kernel runs on the target, and the weights stay on its chip: H <= 128 in bfloat16, 64 in float32."""
     width = jnp.dtype(dtype).itemsize
-    can = target.platform == "cuda" and target.capability >= (8, 0) and target.mesh is None and width <= 4
+    can = target.platform == "cuda" and target.capability >= (8, 0) and width <= 4
     return can and kernel.n_gates * padded_width(d_hidden) ** 2 * width <= ON_CHIP
+
+
+def padded_batch(kernel: Kernel, batch: int, width: int, dtype: DTypeLike) -> int:
+    """The next multiple of `ROWS`."""
+    return batch + -batch % ROWS
 
 
 def padded_width(d_hidden: int) -> int:
@@ -63,6 +65,11 @@ def order(width: int) -> Order:
     return Order(warps(width), width // (8 * warps(width)))
 
 
+def arranged(gates: Array, width: int) -> Array:
+    """The last axis, gates of `width` side by side, in the order of threads."""
+    return order(width).permute(gates)
+
+
 def forward(
     kernel: Kernel, dtype: DTypeLike, params: Params, gates_x_TxBxG: Array, state: State, mask_TxB: Array | None
 ) -> tuple[State, Array, tuple[Array, Array]]:
@@ -73,7 +80,7 @@ def forward(
     times, batch, _ = gates_x_TxBxG.shape
     width = state[0].shape[-1]
     own = order(width)
-    gates, tanh = _parts(kernel.n_gates, width), _tanh(dtype)
+    gates, tanh = parts(kernel.n_gates, width), _tanh(dtype)
 
     def body(x: Any, W: Any, bias: Any, mask: Any, first: Any, h: Any, kept: Any, read: Any, last: Any) -> None:
         weights = [W[:, gate] for gate in gates]
@@ -86,10 +93,10 @@ def forward(
             state, gates_x = carried
             ahead = load(jnp.minimum(t + 1, times - 1))  # one step ahead: memory is slower than a step
             rounded = state[0].astype(dtype)
-            products = [_dot(rounded, one) + b for one, b in zip(weights, biases, strict=True)]
+            products = [dot(rounded, one) + b for one, b in zip(weights, biases, strict=True)]
             gates_x = [own.by_rows(one) for one in gates_x]
             new, activations = kernel.advance(gates_x, products, state, tanh)
-            new = _seen(mask, t, new, state)
+            new = seen(_shown(mask, t), new, state)
             h[t, :, :] = new[0].astype(dtype)
             read[t, 0, 0] = own.store(new[kernel.reads], jnp.float32)
             for i, one in enumerate(activations):
@@ -132,7 +139,7 @@ def backward(
     def body(
         W: Any, d_h: Any, mask: Any, first: Any, kept: Any, read: Any, d_last: Any, out: Any, d_first: Any
     ) -> None:
-        weights = [W[gate, :] for gate in _parts(kernel.n_gates, width)]
+        weights = [W[gate, :] for gate in parts(kernel.n_gates, width)]
         first_16xH = first[...]
 
         def load(t: Array) -> Any:
@@ -148,9 +155,9 @@ def backward(
             d_state = (d_state[0] + d_output.astype(jnp.float32), *d_state[1:])
             deltas, (d_before, *others) = kernel.retreat(d_state, activations, before, after, tanh)
             for delta, one in zip(deltas, weights, strict=False):
-                d_before = d_before + _dot(delta.astype(dtype), one)
-            d_before = _seen(mask, t, (d_before, *others), d_state)
-            deltas = _seen(mask, t, deltas, [jnp.zeros_like(delta) for delta in deltas])
+                d_before = d_before + dot(delta.astype(dtype), one)
+            d_before = seen(_shown(mask, t), (d_before, *others), d_state)
+            deltas = seen(_shown(mask, t), deltas, [jnp.zeros_like(delta) for delta in deltas])
             for i, delta in enumerate(deltas):
                 own.write(out, t, i, delta)
             return d_before, before, ahead
@@ -205,20 +212,25 @@ def _over_rows(body: Callable[..., None], inputs: Any, results: Any, batch: int,
     )(*jax.tree.map(lambda cut: cut.array, inputs))
 
 
-def _seen(mask: Any, t: Array, there: Sequence[Array], elsewhere: Sequence[Array]) -> tuple[Array, ...]:
-    """`there` in rows that the mask of step t shows, else `elsewhere`; without a mask `there`."""
-    if not mask:
+def seen(shown: Array | None, there: Sequence[Array], elsewhere: Sequence[Array]) -> tuple[Array, ...]:
+    """`there` in rows that are shown, rows x 1, else `elsewhere`; None: all are."""
+    if shown is None:
         return tuple(there)
-    shown = mask[0][t, :][:, None]
     return tuple(jnp.where(shown, a, b) for a, b in zip(there, elsewhere, strict=True))
 
 
-def _parts(n: int, width: int) -> list[slice]:
+def _shown(mask: Any, t: Array) -> Array | None:
+    """Rows that the mask of step t shows."""
+    return mask[0][t, :][:, None] if mask else None
+
+
+def parts(n: int, width: int) -> list[slice]:
     """The columns of each of n arrays of `width` that stand side by side."""
     return [slice(i * width, (i + 1) * width) for i in range(n)]
 
 
-def _dot(a: Array, b: Array) -> Array:
+def dot(a: Array, b: Array) -> Array:
+    """A product with float32 sums."""
     return jnp.dot(a, b, preferred_element_type=jnp.float32)
 
 

@@ -69,9 +69,20 @@ def test_every_shape_is_a_row(module) -> None:
 )
 def test_compiled_for_an_h100(tmp_path) -> None:
     """It fits on the chip, nothing is spilled, and a step has few barriers."""
-    rows = experiment.load("benchmarks/kernel_compiled").measured("lstm:32")
+    rows = experiment.load("benchmarks/kernel_compiled").measured("h100", "lstm:32:bfloat16")
     assert {row["kernel"] for row in rows} == {"lstm_forward", "lstm_backward"}
     for row in rows:
         assert row["programs"] == 4 and 4 * 32 * 32 * 2 <= row["shared"] < 232448
         assert row.get("spilled", 0) == 0
         assert row.get("barriers", 0) <= 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu")
+def test_compiled_for_a_v5e() -> None:
+    """The kernels need no more vector memory than the rule says before they are compiled."""
+    rows = experiment.load("benchmarks/kernel_compiled").measured("v5e", "gru:256:bfloat16")
+    assert {row["kernel"] for row in rows} == {"gru_forward", "gru_backward"}
+    for row in rows:
+        assert row["rows"] == 64 and row["steps"] == 16
+        assert 2 * 16 * 64 * 4 * 256 < row["vmem"] <= row["expected"] < 2**24  # at least two blocks of deltas or states

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import slow
-from recurrences import example, value_and_grads
+from recurrences import both
 from variants import recurrent
 
 from seqjax.layers.target import Target, compiled_for
@@ -24,23 +24,6 @@ def used(monkeypatch):
     monkeypatch.setattr(kernel, "fits", lambda *case: True)
 
 
-def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
-    """Values and gradients by the kernel and by the plain scan."""
-    config = recurrent(family, bias=kinds.get("bias", True))
-    examples = [example(config, times, batch, d_hidden, seed) for seed in range(runs or 1)]
-    tokens, weights = examples[0][3:]
-    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
-    mask = jnp.asarray(np.random.default_rng(0).random((times, batch)) < 0.7) if masked else None
-    each = [jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), example[:3]) for example in examples]
-    arguments = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each) if runs else each[0]
-
-    def of(how, table):
-        one = lambda *one: value_and_grads(config, one, tokens, weights, dtype, how, mask, table)  # noqa: E731
-        return (jax.vmap(one) if runs else one)(*arguments)
-
-    return of("kernel", kinds.get("table", False)), of("scan", False)
-
-
 @pytest.mark.parametrize("family", ["lstm", slow("gru")])
 def test_a_bundle_with_a_mask(used, family):
     """B and H are padded, the runs are an axis of the grid."""
@@ -51,7 +34,7 @@ def test_a_bundle_with_a_mask(used, family):
 CASES = [
     ("lstm", 1, 1, 1, {}),
     ("lstm", 9, 17, 20, {"masked": False, "bias": False}),
-    ("lstm", 5, 32, 16, {"table": True}),
+    ("lstm", 5, 32, 16, {"table": True, "devices": 2}),
     ("gru", 9, 17, 20, {"masked": False, "bias": False}),
     ("gru", 5, 32, 16, {"table": True, "runs": 2}),
 ]
@@ -87,7 +70,7 @@ def test_bfloat16(used, family):
         ("lstm", 32, "bfloat16", Target("rocm"), False),
         ("lstm", 32, "bfloat16", Target("tpu"), False),
         ("lstm", 32, "bfloat16", CPU, False),
-        ("lstm", 32, "bfloat16", Target("cuda", (9, 0), jax.make_mesh((1,), ("data",))), False),
+        ("lstm", 32, "bfloat16", Target("cuda", (9, 0), jax.make_mesh((1,), ("data",))), True),
     ],
 )
 def test_when_it_is_used(family, d_hidden, dtype, target, whether):

@@ -18,6 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from seqjax.config import Config, run_id
 from seqjax.errors import UserError
+from seqjax.families import FAMILIES
+from seqjax.families.family import Lookup
 from seqjax.layers import cross_entropy
 from seqjax.layers.sharing import axis_of
 from seqjax.layers.target import compiled_for, target_of
@@ -50,6 +52,27 @@ def test_each_device_computes_the_logits_of_its_own_rows(monkeypatch: pytest.Mon
     text = two.as_text()
     assert "all-reduce" in text and "all-gather" not in text
     assert max(int(n) for n in re.findall(rf"f32\[(\d+),{V}\]", text)) == 9  # two chunks of 18 rows
+
+
+def test_a_device_projects_the_table_of_tokens_only_if_it_has_more_tokens_than_rows() -> None:
+    """The table of 30 tokens is worth it for the 40 tokens of one device, and not for the 20 of each of two."""
+    model = FAMILIES["lstm"](8, n_layers=1)
+    rng = np.random.default_rng(0)
+    params = {name: init(jax.random.key(0)) for name, init in model.init(10).items()}
+    table_VxD, ids_BxT = rng.normal(size=(30, 8)).astype(np.float32), rng.integers(0, 30, (4, 10))
+
+    def loss(params: Any, table_VxD: jax.Array) -> jax.Array:
+        return (model.run(params, Lookup(ids_BxT, table_VxD)).h_BxTxH ** 2).sum()
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
+    one, two = (
+        compiled_for(target_of(where))(jax.value_and_grad(loss, argnums=(0, 1))) for where in (jax.devices()[0], mesh)
+    )
+    projected = "f32[30,32]"
+    assert projected in str(jax.make_jaxpr(one)(params, table_VxD))
+    assert projected not in str(jax.make_jaxpr(two)(params, table_VxD))
+    found = [jax.jit(f)(params, table_VxD) for f in (one, two)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
 
 
 def test_parameters_are_cut_along_their_largest_axis() -> None:
