@@ -28,7 +28,7 @@ from seqjax.host.wording import si
 from seqjax.laws.table_file import read_cells, read_file, typed
 from seqjax.runs.tree import OWN
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.lines import aligned
+from seqjax.sweeps.lines import aligned_within
 
 COLUMNS = {
     "run_id": "name of the run folder",
@@ -330,13 +330,8 @@ def as_text(rows: Sequence[Mapping[str, Any]], width: float) -> tuple[str, list[
     loss = "nats/token" if is_text else "loss"
     heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")
     names = dict(zip(SHOWN, heading, strict=True))
-    for count in range(len(FIRST_OUT) + 1):
-        shown = [name for name in SHOWN if name not in FIRST_OUT[:count]]
-        body = [[_cell(name, row[name]) for name in shown] for row in rows]
-        text = aligned([[names[name] for name in shown], *body], left=2)
-        if max(map(len, text.split("\n"))) <= width:
-            break
-    return text, [names[name] for name in FIRST_OUT[:count]]
+    body = [[_cell(name, row[name]) for name in SHOWN] for row in rows]
+    return aligned_within([heading, *body], width, [names[name] for name in FIRST_OUT], left=2)
 
 
 def _number(value: Any) -> float:
