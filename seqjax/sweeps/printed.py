@@ -48,8 +48,9 @@ def describe_plan(
         share = [1 - run.shared / run.config.train.steps for run in planned]  # the rest is its trunk's
         tokens = round(sum(part * tokens_of(run) for part, run in zip(share, planned, strict=True)))
         flops = sum(part * flops_of(run) for part, run in zip(share, planned, strict=True))
+        contexts = ", ".join(f"{length:,}" for length in sorted({run.config.train.context_length for run in planned}))
         told = (
-            "N: non-embedding parameters; P: all parameters; T: context; "
+            f"N: non-embedding parameters; P: all parameters; T: context, {contexts}; "
             f"in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)"
         )
         lines = [heading, "", _plan_table(planned, units), "", told]
