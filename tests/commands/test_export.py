@@ -148,6 +148,21 @@ def test_the_tokenizer_is_that_of_tokenizers(name: str, small_text: Path, tmp_pa
         assert back.encode(TEXT.encode()).tolist() == ours.encode(TEXT.encode()).tolist()
 
 
+def test_a_tokenizer_with_single_digits_and_special_tokens_first_is_read(small_text: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    saved = hf_tokenizer.to_json(load_tokenizer("bpe-300", load_corpus(str(small_text)), cache_folder()))
+    special = [{**saved["added_tokens"][0], "content": text, "id": i} for i, text in enumerate(("<|a|>", "<|b|>"))]
+    plain = sorted(saved["model"]["vocab"], key=saved["model"]["vocab"].__getitem__)
+    saved["model"]["vocab"] = {text: i for i, text in enumerate(["<|a|>", "<|b|>", *plain])}
+    saved["added_tokens"] = special
+    digits = {"type": "Digits", "individual_digits": True}
+    saved["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, saved["pre_tokenizer"]]}
+    ours, theirs = hf_tokenizer.from_json(saved, "tokenizer.json"), tokenizers.Tokenizer.from_str(json.dumps(saved))
+    for text in (TEXT, "in 1999  2000\t3 's  '5's   7a 8", "   9"):
+        assert ours.encode(text.encode()).tolist() == theirs.encode(text).ids
+        assert ours.decode(ours.encode(text.encode())) == text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_transformers_loads_the_folder_with_equal_logits(
