@@ -45,7 +45,7 @@ def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str, stacke
         grouped_legend(made, lines)
     else:
         left.legend(loc="upper right", ncols=2)
-    _draw_positions(right, comparison)
+    _draw_positions(right, comparison, above=0.6 if stacked else 0.3)
     made.supxlabel(textwrap.fill(note, 90 if stacked else 190), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
@@ -75,7 +75,7 @@ def is_main(kind: str) -> bool:
     return parts_of(kind)[0] in (LSTM, TRANSFORMER) or is_own(kind)
 
 
-def _draw_positions(ax: Axes, c: Comparison) -> None:
+def _draw_positions(ax: Axes, c: Comparison, above: float) -> None:
     centers = c.chains.centers()
     shown = []
     kinds = [kind for kind in in_order(m.kind for m in c.models) if is_main(kind)]
@@ -93,7 +93,7 @@ def _draw_positions(ax: Axes, c: Comparison) -> None:
             ax.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.13, lw=0)
             ax.text(math.sqrt(first * last), 0.01, what, transform=ax.get_xaxis_transform(), fontsize=7, ha="center")
     log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
-    _loss_axis(ax, np.concatenate(shown), 0.05, above=0.3)
+    _loss_axis(ax, np.concatenate(shown), 0.05, above=above)
     ax.set_xlabel(NAMES["position"])
     ax.set_title("loss by position, best depth; smallest, middle and largest size")
     ax.legend(loc="upper right")
