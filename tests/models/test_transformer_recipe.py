@@ -88,7 +88,7 @@ def test_qk_norm_of_attention_to_a_memory():
 def test_tokens_one_by_one_are_the_whole_text_with_every_part_of_the_recipe():
     config = Transformer(
         d_model=D, n_layers=2, n_heads=N, mlp="swiglu", norm="rmsnorm", positions="rotary", qk_norm=True,
-        initial="fan_in", tied_embeddings=True,
+        initial="fan_in", tied_embeddings=True, kv_heads=1, norm_epsilon=0.1, rotary_base=100.0,
     )  # fmt: skip
     model = build_model(config, V, T)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)))
