@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from seqjax.commands import fitting, tables
 from seqjax.commands import options as shared
 from seqjax.config.plain import number
 from seqjax.errors import UserError
+from seqjax.host.streams import fitted
 
 
 def add_parser(commands: Any) -> None:
@@ -67,16 +69,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for place, (group, points) in enumerate(groups.items()):  # the noise of families is independent
         with tables.apart(options, group):
             fits[group] = fit(points, law, seed=options.seed + place, **fitting.how(options))
-            print(f"== {options.by} {group}\n{describe(fits[group])}\n", flush=True)
+            print(fitted(f"== {options.by} {group}\n{describe(fits[group])}\n", sys.stdout), flush=True)
     for a, b in itertools.combinations(fits, 2):
         found = crossing(fits[a], fits[b], (a, b))
-        print(f"== {a} against {b}\n{found.verdict}")
+        print(fitted(f"== {a} against {b}\n{found.verdict}", sys.stdout))
         if options.plot:
             shared.write_figure(draw_fits(fits, found), options.plot)
         try:
             ratio = matched_ratio(fits[a], fits[b], options.losses)
         except UserError as error:
-            print(f"no ratio at matched loss: {error}")
+            print(fitted(f"no ratio at matched loss: {error}", sys.stdout))
             continue
         _print_ratio(ratio, f"{LETTERS[law.variables[0]]} of {a} / {b}", len(options.losses or range(5)))
         if options.ratio:

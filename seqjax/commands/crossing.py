@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from seqjax.commands import options as shared
 from seqjax.commands import tables
 from seqjax.config.plain import number
 from seqjax.errors import UserError
+from seqjax.host.streams import fitted
 from seqjax.host.wording import si
 
 BUDGETS = {"tokens": "D", "flops": "C", "seconds": "s"}
@@ -76,7 +78,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for seed, (name, points) in enumerate(groups.items()):
         with tables.apart(options, "" if options.families else name):
             surfaces[name] = fit_surface(points, options.bootstrap, options.seed + seed)
-            print(_surface_line(name, surfaces[name]), flush=True)
+            print(fitted(_surface_line(name, surfaces[name]), sys.stdout), flush=True)
     if len(surfaces) < 2:
         raise UserError(f"--by {options.by}: only {' and '.join(surfaces) or 'none'} can be fitted; two are needed")
     if options.plot and len(surfaces) > 2:
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         with tables.apart(options, f"{a} and {b}"):
             how = {"at": options.at, "draws": options.bootstrap, "seed": options.seed}
             for line in compared((a, b), (surfaces[a], surfaces[b]), **how):
-                print(line, flush=True)
+                print(fitted(line, sys.stdout), flush=True)
     if options.plot:
         from seqjax.plots.crossing import draw_map
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from seqjax.commands import options as shared
 from seqjax.commands import tables
 from seqjax.config.plain import number
 from seqjax.errors import UserError
+from seqjax.host.streams import fitted
 from seqjax.host.wording import si
 
 
@@ -86,7 +88,7 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
     flags = [flag for flag in found.flags if not flag.endswith(tuple(without))] if without else list(found.flags)
     if without:
         flags.insert(0, f"isoflop: {len(without)} of {len(found.profiles)} budgets have no minimum, see above")
-    print("\n".join(f"  FLAG {flag}" for flag in flags) or "  no flags", flush=True)
+    print(fitted("\n".join(f"  FLAG {flag}" for flag in flags) or "  no flags", sys.stdout), flush=True)
     if options.plot:
         from seqjax.plots.fits import draw_isoflops
 
@@ -106,7 +108,8 @@ def _print_envelope(points: Any, options: argparse.Namespace) -> None:
     found = envelope(curves, bootstrap=options.bootstrap, seed=options.seed)
     print(f"  {len(curves)} training curves, envelope from {found.x.min():.3g} to {found.x.max():.3g} FLOP")
     print(f"  N ~ C^a, a = {_exponent(found)}")
-    print("  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it")
+    remark = "  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it"
+    print(fitted(remark, sys.stdout))
     if options.plot:
         from seqjax.plots.fits import draw_envelope
 

@@ -20,7 +20,7 @@ from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.own_code import class_of
 from seqjax.runs.config_file import validate, with_options
-from seqjax.runs.tree import OWN, loaded, read_file, read_tree
+from seqjax.runs.tree import OWN, dropped_fields, loaded, read_file, read_tree
 
 SWEEPS = ("grid", "zip", "list", "search")  # sections that only sweep files have
 
@@ -88,7 +88,10 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
             runs.load_code(path, saved)
     elif axes := [name for name in SWEEPS if file.is_file() and name in read_file(file).values]:
         raise UserError(f"{path}: is a sweep file, it has {axes[0]}: its runs are trained by seqjax sweep {path}")
-    tree = with_options(read_tree(file), config_options(rest))
+    below = read_tree(file)
+    tree = with_options(below, config_options(rest))
+    if dropped := dropped_fields(below, tree):
+        print(f"note: {dropped}", file=sys.stderr)
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
     from seqjax.runs.targets import resolve

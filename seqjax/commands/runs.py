@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seqjax.commands import options as shared
+from seqjax.commands.parsing import add_parser as shared_parser
+from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.optional import need, need_parquet
@@ -18,7 +19,7 @@ from seqjax.host.streams import is_terminal
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = shared.add_parser(
+    parser = shared_parser(
         commands,
         "runs",
         """
@@ -45,14 +46,12 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Gather, and print or write."""
-    shared.no_more(rest)
-    from seqjax.sweeps import table
-    from seqjax.sweeps.overview import sweep_folders
-    from seqjax.sweeps.rows import chosen, column_of, columns_text
+    no_more(rest)
+    from seqjax.sweeps.columns import COLUMNS
 
     if options.columns == "":
-        width = max(map(len, table.COLUMNS))
-        print("\n".join(f"{name:<{width}}  {meaning}" for name, meaning in table.COLUMNS.items()))
+        width = max(map(len, COLUMNS))
+        print("\n".join(f"{name:<{width}}  {meaning}" for name, meaning in COLUMNS.items()))
         print(f"{'section.field':<{width}}  every field of the config, such as model.d_model: see seqjax train --help")
         return 0
     if not options.places:
@@ -65,28 +64,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     need_parquet(options.places)
     if form == "parquet":
         need("pyarrow", "--format parquet")
-    in_them = [sweep_folders(place) or [place] for place in options.places]
-    found = table.gather(folder for folders in in_them for folder in folders)
-    whole, found = found, chosen(found, options.where, options.best, options.sort)
-    columns = [column_of(found, "columns", name) for name in (options.columns or "").split(",") if name]
-    if halved := int(found["halved_from"].notna().sum()):
+    rows, columns, reasons, content = _read(options, form)
+    if halved := sum(row["halved_from"] is not None for row in rows):
         print(
             f"note: {halved} run(s) of bundles that died were trained in other programs than planned: their losses "
             "differ in the last digits (column halved_from)",
             file=sys.stderr,
         )
-    if form != "table":
-        content = table.render(found[columns] if columns else found, form)
-    elif columns:
-        content = (columns_text(found, columns) + "\n").encode()
-    else:
-        rows = found.to_dict("records")
-        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 80
-        wide = options.output is not None
-        text, out = table.as_text(rows if options.sort else table.by_size(rows), math.inf if wide else max(80, width))
-        content = (text + "\n").encode()
-        if out and is_terminal(sys.stdout):
-            print(f"note: {', '.join(out)} left out to fit; --columns, csv and --output have all", file=sys.stderr)
+    content = content or _text(options, rows, columns)
     if options.output:
         try:
             write_bytes_atomically(options.output, content)
@@ -95,12 +80,47 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
-    return _tell_damaged(whole)
-
-
-def _tell_damaged(found: Any) -> int:
-    """Print a line for each run with a damaged file; return 2 if there is one, else 0."""
-    reasons = found.loc[found["status"] == "damaged", "reason"]
     for reason in reasons:
         print(f"error: {reason}", file=sys.stderr)
-    return 2 if len(reasons) else 0
+    return 2 if reasons else 0
+
+
+def _read(options: argparse.Namespace, form: str) -> tuple[list[dict[str, Any]], list[str], list[str], bytes | None]:
+    """The rows in their order; the columns of --columns; why runs are damaged; the table as CSV or parquet, if asked.
+
+    Rows whose columns are in the files of the runs are read without JAX and pandas.
+    """
+    from seqjax.sweeps.columns import SHOWN, by_column, listed
+    from seqjax.sweeps.overview import sweep_folders
+
+    in_them = [sweep_folders(place) or [place] for place in options.places]
+    folders = [folder for several in in_them for folder in several]
+    named = [name for name in (options.columns or "").split(",") if name]
+    sort = [options.sort] if options.sort else []
+    if form == "table" and not options.best and options.where is None:
+        if (rows := listed(folders, [*(named or SHOWN), *sort])) is not None:
+            return by_column(rows, *sort) if sort else rows, named, [], None
+    from seqjax.sweeps.rows import chosen, column_of
+    from seqjax.sweeps.table import gather, render
+
+    whole = gather(folders)
+    found = chosen(whole, options.where, options.best, options.sort)
+    columns = [column_of(found, "columns", name) for name in named]
+    reasons = list(whole.loc[whole["status"] == "damaged", "reason"])
+    content = None if form == "table" else render(found[columns] if columns else found, form)
+    return found.astype(object).where(found.notna(), None).to_dict("records"), columns, reasons, content
+
+
+def _text(options: argparse.Namespace, rows: list[dict[str, Any]], columns: list[str]) -> bytes:
+    """The table as text: these columns, else those that fit."""
+    from seqjax.sweeps.columns import as_text, by_size, columns_text
+
+    if columns:
+        return (columns_text(rows, columns) + "\n").encode()
+    width = math.inf if options.output is not None else 80
+    if options.output is None and is_terminal(sys.stdout):
+        width = max(80, shutil.get_terminal_size().columns)
+    text, out = as_text(rows if options.sort else by_size(rows), width)
+    if out and is_terminal(sys.stdout):
+        print(f"note: {', '.join(out)} left out to fit; --columns, csv and --output have all", file=sys.stderr)
+    return (text + "\n").encode()

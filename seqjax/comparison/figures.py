@@ -30,21 +30,23 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 @styled
-def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str) -> Figure:
+def draw_figure7(chosen: pd.DataFrame, comparison: Comparison, note: str, stacked: bool = False) -> Figure:
     """Kaplan et al. 2020, figure 7: left loss against parameters by depth, right loss against position in the context.
 
     Args:
         chosen: finished runs with the best learning rate of each model, all seeds, of the comparison's context.
+        stacked: one panel below the other, for a narrow page; for few kinds.
     """
     many = are_many(chosen[KIND])
-    made, axes = figure(12.4 if many else 10.4, 4.8, ncols=2)
-    lines = _draw_sizes(axes[0, 0], chosen)
+    made, axes = figure(5.0, 8.6, nrows=2) if stacked else figure(12.4 if many else 10.4, 4.8, ncols=2)
+    left, right = axes.flat
+    lines = _draw_sizes(left, chosen)
     if many:
         grouped_legend(made, lines)
     else:
-        axes[0, 0].legend(loc="upper right", ncols=2)
-    _draw_positions(axes[0, 1], comparison)
-    made.supxlabel(textwrap.fill(note, 190), fontsize=7, color="#555555", x=0.01, ha="left")
+        left.legend(loc="upper right", ncols=2)
+    _draw_positions(right, comparison, above=0.6 if stacked else 0.3)
+    made.supxlabel(textwrap.fill(note, 90 if stacked else 190), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 
@@ -73,7 +75,7 @@ def is_main(kind: str) -> bool:
     return parts_of(kind)[0] in (LSTM, TRANSFORMER) or is_own(kind)
 
 
-def _draw_positions(ax: Axes, c: Comparison) -> None:
+def _draw_positions(ax: Axes, c: Comparison, above: float) -> None:
     centers = c.chains.centers()
     shown = []
     kinds = [kind for kind in in_order(m.kind for m in c.models) if is_main(kind)]
@@ -91,7 +93,7 @@ def _draw_positions(ax: Axes, c: Comparison) -> None:
             ax.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.13, lw=0)
             ax.text(math.sqrt(first * last), 0.01, what, transform=ax.get_xaxis_transform(), fontsize=7, ha="center")
     log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
-    _loss_axis(ax, np.concatenate(shown), 0.05, above=0.3)
+    _loss_axis(ax, np.concatenate(shown), 0.05, above=above)
     ax.set_xlabel(NAMES["position"])
     ax.set_title("loss by position, best depth; smallest, middle and largest size")
     ax.legend(loc="upper right")

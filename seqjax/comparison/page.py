@@ -37,7 +37,7 @@ from seqjax.laws.ratios import crossing, frontier
 from seqjax.laws.summary import describe
 from seqjax.plots.fits import draw_fits
 from seqjax.plots.page import inlined, rendered
-from seqjax.plots.style import save
+from seqjax.plots.style import as_bytes, save
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,7 @@ def _context(
                 "caption": caption,
                 "small": small,
                 "data": inlined((target / f"{name}.svg").read_bytes()),
+                "narrow": _narrow(m) if name == "figure7" else "",
             }
             for name, (_, caption, small) in figures.items()
         },
@@ -245,6 +246,13 @@ def _context(
         "how": _how(m),
         "command": m.where["command"],
     }
+
+
+def _narrow(m: Material) -> str:
+    """Figure 7 for a narrow page; "" for many kinds, whose legend needs the width."""
+    if are_many(m.chosen["kind"]):
+        return ""
+    return inlined(as_bytes(draw.draw_figure7(m.chosen, m.comparison, f"{_corpus(m)}; {_where(m)}", True), "svg"))
 
 
 def _edges(edges: Sequence[Mapping[str, Any]]) -> str:

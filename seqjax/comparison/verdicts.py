@@ -45,10 +45,10 @@ def leads(c: Comparison) -> list[str]:
         if value < 0:
             value, low, high = -value, -high, -low
         interval = "" if math.isnan(low) else f" (95 %: {low:.3f} to {high:.3f})"
-        found.append(
-            f"At {params} parameters the {label_of(first)} is ahead of the {label_of(second)} by {value:.3f} nats per "
-            f"token{interval}."
-        )
+        names = f"the {label_of(first)} is ahead of the {label_of(second)}"
+        if low <= 0.0 <= high:
+            names = f"the {label_of(first)} and the {label_of(second)} are not told apart: the former is ahead"
+        found.append(f"At {params} parameters {names} by {value:.3f} nats per token{interval}.")
     return found
 
 

@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from seqjax.data import bpe
-from seqjax.data.kept import tokenizer_of
+from seqjax.data.kept import first_rank, tokenizer_of
 from seqjax.data.tokenizers import ANY_CHARACTER, Tokenizer
 from seqjax.errors import UserError
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 """tiktoken's form of the pattern of GPT-2."""
+SINGLE_DIGITS = (
+    r"""\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s++(?![^\s\p{N}])|(?:\s(?=\s)){1,1024}+|\s"""
+)
+"""The pattern of GPT-2 on the text between digits, each of which is a piece of its own (SmolLM)."""
 GPT2_SHA256 = "b23b0addbe0afdb0769ef0d8693ca5ecd764021de7c1a2fa06b058f96513c99a"
 """`Tokenizer.sha256` of `gpt2`."""
 
@@ -118,9 +122,9 @@ def from_json(saved: Mapping[str, Any], source: str) -> Tokenizer:
         raise UserError(
             f"{source}: is no tokenizer.json with byte-level pairs ({type(error).__name__} {error})"
         ) from None
-    if sorted(known.values()) != list(range(len(known))) or [known.get(text) for text in merged] != list(
-        range(len(known) - len(merged), len(known))
-    ):
+    first = first_rank(added)
+    ids = list(range(first, first + len(known)))
+    if sorted(known.values()) != ids or [known.get(text) for text in merged] != ids[len(known) - len(merged) :]:
         raise UserError(f"{source}: its tokens are not numbered in the order of their merges")
     found = tokenizer_of("gpt2", GPT2_PATTERN if pattern == bpe.PATTERN else pattern, tokens, added)
     if found.sha256 == GPT2_SHA256:
@@ -135,6 +139,8 @@ def _pattern(cut: Mapping[str, Any]) -> str | None:
     if last["type"] != "ByteLevel" or last.get("add_prefix_space"):
         return None
     if last.get("use_regex", True):
+        if splits == [{"type": "Digits", "individual_digits": True}]:
+            return SINGLE_DIGITS
         return None if splits else bpe.PATTERN
     if len(splits) == 1 and splits[0]["type"] == "Split" and splits[0]["behavior"] == "Isolated":
         return splits[0]["pattern"]["Regex"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def kept_tokenizer(folder: Path) -> Tokenizer | None:
     return found
 
 
+def first_rank(special: Mapping[str, int]) -> int:
+    """The id of the first token that is not special: above the special ones if these have the ids from 0 on, else 0."""
+    return len(special) if sorted(special.values()) == list(range(len(special))) else 0
+
+
 def tokenizer_of(name: str, pattern: str, tokens: list[bytes], special: dict[str, int]) -> Tokenizer:
     """The tokenizer of this name, with its tokens in the order of their ids."""
     kind = name.partition("-")[0]
@@ -67,7 +73,7 @@ def tokenizer_of(name: str, pattern: str, tokens: list[bytes], special: dict[str
         return tokenizers._chars(name, [token.decode() for token in tokens])
     if kind == "words":
         return tokenizers._words(name, [token.decode() for token in tokens[2:]])
-    ranks = {token: rank for rank, token in enumerate(tokens)}
+    ranks = {token: rank for rank, token in enumerate(tokens, first_rank(special))}
     encoding = tiktoken.Encoding(f"seqjax_{name}", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
     sha256, size = tokenizers._identity(pattern, ranks, special), encoding.n_vocab
     encode = partial(tokenizers._encode_with, encoding, token_dtype(size))

@@ -34,7 +34,7 @@ class MinGRU(Diagonal):
     """Candidates are mapped to positive numbers, as in the paper's form in logarithms."""
 
     label: ClassVar[str] = "minGRU"
-    colour: ClassVar[str] = "#AAAA00"
+    colour: ClassVar[str] = "#CC2244"
     gates: ClassVar = ("z", "n")
     published_mlp: ClassVar = PublishedMLP("gelu", 4, bias=True)
 

@@ -55,7 +55,7 @@ class RGLRU(Diagonal):
     """N, blocks of the gates' block-diagonal matrices; divides the width of the state."""
 
     label: ClassVar[str] = "RG-LRU"
-    colour: ClassVar[str] = "#7B3294"
+    colour: ClassVar[str] = "#6644CC"
     published_mlp: ClassVar = PublishedMLP("geglu", 3, bias=True)
 
     @property

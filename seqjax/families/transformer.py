@@ -26,15 +26,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from seqjax.errors import UserError
 from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, check_base_width, rows
 from seqjax.layers.attention import Cache, cross_attention, cross_keys, init_attention, init_cross, self_attention
 from seqjax.layers.dense import Params, dropout, normal_init, scan_layers, stack_init
 from seqjax.layers.feed_forward import feed_forward, init_feed_forward
-from seqjax.layers.norms import branch, init_norm, normalize
-from seqjax.layers.rotary import rotary_angles
+from seqjax.layers.norms import NORM_EPSILON, branch, init_norm, normalize
+from seqjax.layers.rotary import ROTARY_BASE, rotary_angles
 from seqjax.layers.sharing import gathered, shared
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -60,6 +60,8 @@ class Transformer(Family):
     """L, blocks; 0 leaves embedding and unembedding."""
     n_heads: PositiveInt = 4
     """N, attention heads; divides d_model."""
+    kv_heads: PositiveInt | None = None
+    """G, heads of keys and values; divides n_heads; null: n_heads (Ainslie et al. 2023)."""
     d_ff: PositiveInt | None = None
     """F, width of the MLP; null: 4 D (swiglu: 8 D / 3 rounded up to a multiple of 8)."""
     attention: bool = True
@@ -71,12 +73,16 @@ class Transformer(Family):
     """Activation of the MLP in each block; none: no MLP."""
     norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
     """Normalization of the residual stream."""
+    norm_epsilon: PositiveFloat = NORM_EPSILON
+    """Added to the variance in every norm."""
     norm_position: Literal["before", "after"] = "before"
     """Before each sub-layer and before the unembedding (GPT-2), or after each residual sum (Vaswani et al. 2017)."""
     residual: bool = True
     """Residual connections around each sub-layer."""
     positions: Literal["learned", "rotary", "none"] = "learned"
     """How the model knows the position of a token."""
+    rotary_base: PositiveFloat = ROTARY_BASE
+    """Base of the frequencies of rotary positions; 10000 in Su et al. (2021)."""
     bias: bool = True
     """Biases in linear layers and layer norms."""
     tied_embeddings: bool = False
@@ -109,6 +115,9 @@ class Transformer(Family):
         "initial": "gpt2",
         "zero_output": False,
         "base_width": None,
+        "kv_heads": None,
+        "norm_epsilon": NORM_EPSILON,
+        "rotary_base": ROTARY_BASE,
     }
     readout_bias: ClassVar[bool] = False
     context_limit: ClassVar[bool] = True
@@ -155,6 +164,16 @@ class Transformer(Family):
         """The number of heads; with rotary positions twice that, for an even head width."""
         return self.n_heads * (2 if self.positions == "rotary" else 1)
 
+    @property
+    def shared_keys(self) -> int | None:
+        """G if it is fewer than N heads, else None: the parameters are then in one matrix with the queries."""
+        return None if self.kv_heads == self.n_heads else self.kv_heads
+
+    @property
+    def epsilon(self) -> float | None:
+        """`norm_epsilon`; None at its default."""
+        return None if self.norm_epsilon == NORM_EPSILON else self.norm_epsilon
+
     def widened(self, d_model: int) -> Self:
         """The model at another D. F, if given, stays in proportion."""
         d_ff = None if self.d_ff is None else self.proportional(self.d_ff, d_model)
@@ -175,6 +194,8 @@ class Transformer(Family):
             raise Impossible(
                 "model.n_heads", f"{self.n_heads} heads do not divide d_model {self.d_model}; allowed: {allowed}"
             )
+        if self.n_heads % (self.kv_heads or 1):
+            raise Impossible("model.kv_heads", f"{self.kv_heads} do not divide n_heads {self.n_heads}")
         if self.positions == "rotary" and self.d_head % 2:
             raise Impossible(
                 "model.n_heads",
@@ -182,13 +203,13 @@ class Transformer(Family):
             )
 
     def zero_state(self, batch: int, context: int, dtype: DTypeLike = "float32") -> State:
-        """Empty key-value cache for `context` tokens: {"position": int32 scalar, "k", "v": LxBxNxSxK in `dtype`}.
+        """Empty key-value cache for `context` tokens: {"position": int32 scalar, "k", "v": LxBxGxSxK in `dtype`}.
 
         A model without attention has no cache. The caller must not give it more than `context` tokens in all.
         """
         state: State = {"position": jnp.zeros((), jnp.int32)}
         if self.attention and self.n_layers:
-            shape = (self.n_layers, batch, self.n_heads, context, self.d_head)
+            shape = (self.n_layers, batch, self.kv_heads or self.n_heads, context, self.d_head)
             state |= {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
         return state
 
@@ -217,7 +238,7 @@ class Transformer(Family):
         params = {}
         if self.attention:
             params["attention"] = init_attention(
-                key_attention, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm
+                key_attention, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm, self.shared_keys
             )
         if cross:
             key_cross = jax.random.fold_in(key, 2)
@@ -283,7 +304,7 @@ class Transformer(Family):
             layers = (params["layers"], cache, tuple(kv), jnp.arange(self.n_layers))
             x_BxTxD, (cache, weights) = scan_layers(partial(block.run, watched=watch is not None), x_BxTxD, layers)
             seen = {} if weights is None else {"attention": weights}
-        _, x_BxTxD = branch(self.norm_before, params.get("final_norm"), x_BxTxD)
+        _, x_BxTxD = branch(self.norm_before, params.get("final_norm"), x_BxTxD, self.epsilon)
         state = None if state is None else {"position": start + n_times, **(cache or {})}
         return Output(x_BxTxD, state, seen)
 
@@ -310,7 +331,10 @@ class Transformer(Family):
 
         "kv" is 2xLxBxNxSxK.
         """
-        return {"kv": cross_keys(gathered(params["layers"]["cross"], stacked=True), m_BxSxM, dtype), "mask": mask_BxS}
+        return {
+            "kv": cross_keys(gathered(params["layers"]["cross"], stacked=True), m_BxSxM, dtype, self.epsilon),
+            "mask": mask_BxS,
+        }
 
     def start_decoder(self, params: Params, memory: dict[str, Array], context: int, dtype: DTypeLike) -> State:
         """An empty cache."""
@@ -349,20 +373,22 @@ class Block:
         before, weights = config.norm_before, None
         if config.attention:
             norm = params.get("attention_norm")
-            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.epsilon)
             y_BxTxD, cache, weights = self_attention(
                 params["attention"], y_BxTxD, self.start, self._angles(), cache, dtype, config.attention_kernel,
-                self.mask_BxT, self.causal, watched, config.widening**-0.5,
+                self.mask_BxT, self.causal, watched, config.widening**-0.5, config.epsilon,
             )  # fmt: skip
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index)
         if k_BxNxSxK is not None:
             norm = params.get("cross_norm")
-            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD)
-            y_BxTxD = cross_attention(params["cross"], y_BxTxD, k_BxNxSxK, v_BxNxSxK, self.memory_mask_BxS, dtype)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.epsilon)
+            y_BxTxD = cross_attention(
+                params["cross"], y_BxTxD, k_BxNxSxK, v_BxNxSxK, self.memory_mask_BxS, dtype, config.epsilon
+            )
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * config.n_layers + 1 + index)
         if config.mlp != "none":
             norm = params.get("mlp_norm")
-            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.epsilon)
             y_BxTxD = feed_forward(config.mlp, params["mlp"], y_BxTxD, dtype)
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index + 1)
         return x_BxTxD, (cache, weights)
@@ -370,11 +396,11 @@ class Block:
     def _angles(self) -> Array | None:
         if self.config.positions != "rotary":
             return None
-        return rotary_angles(self.start + jnp.arange(self.n_times), self.config.d_head)
+        return rotary_angles(self.start + jnp.arange(self.n_times), self.config.d_head, self.config.rotary_base)
 
     def _residual(self, x_BxTxD: Array, y_BxTxD: Array, norm: Params | None, sublayer: Array) -> Array:
         """x + y, or y alone without residual connections; dropout on y; then the norm, if it comes after."""
         config = self.config
         y_BxTxD = dropout(y_BxTxD, self.key, sublayer, config.dropout)
         after = config.norm if config.norm_before == "none" else "none"
-        return normalize(after, norm, x_BxTxD + y_BxTxD if config.residual else y_BxTxD)
+        return normalize(after, norm, x_BxTxD + y_BxTxD if config.residual else y_BxTxD, config.epsilon)

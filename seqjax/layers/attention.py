@@ -63,12 +63,22 @@ def _over_heads(of_head: Callable[..., Array], mask_BxTxS: Array, *arrays_BxN: A
 
 
 def init_attention(
-    key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float, qk_norm: bool = False
+    key: Array,
+    d_model: int,
+    n_heads: int,
+    bias: bool,
+    std: float,
+    std_out: float,
+    qk_norm: bool = False,
+    kv_heads: int | None = None,
 ) -> Params:
     """{"W_qkv": Dx3xNxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias`, zeros "b_qkv" 3xNxK, "b_o" D.
 
-    With `qk_norm`, also ones "q_gain" K, "k_gain" K.
+    With `qk_norm`, also ones "q_gain" K, "k_gain" K. With `kv_heads` G: "W_q" DxNxK and "W_kv" Dx2xGxK in place of
+    "W_qkv", and "b_q" NxK and "b_kv" 2xGxK in place of "b_qkv".
     """
+    if kv_heads is not None:
+        return init_cross(key, d_model, n_heads, bias, std, std_out, qk_norm, kv_heads)
     d_head = d_model // n_heads
     params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
     if bias:
@@ -80,27 +90,38 @@ def _gains(d_head: int) -> Params:
     return {"q_gain": jnp.ones(d_head), "k_gain": jnp.ones(d_head)}
 
 
-def normalize_heads(params: Params, **heads: Array) -> list[Array]:
+def normalize_heads(params: Params, epsilon: float | None = None, **heads: Array) -> list[Array]:
     """RMSNorm of every head's "q" or "k", ...xTxK, where there are gains (Dehghani et al. 2023, arXiv 2302.05442).
 
     It comes before the rotation, as in Henry et al. 2020 (arXiv 2010.04245): a head's scores stay within sqrt(K) times
     the gains, however large the weights grow.
     """
     return [
-        normalize("rmsnorm", {"gain": params[f"{name}_gain"]}, x) if f"{name}_gain" in params else x
+        normalize("rmsnorm", {"gain": params[f"{name}_gain"]}, x, epsilon) if f"{name}_gain" in params else x
         for name, x in heads.items()
     ]
 
 
 def queries_keys_values(
-    params: Params, x_BxTxD: Array, angles_TxK: Array | None, dtype: DTypeLike
+    params: Params, x_BxTxD: Array, angles_TxK: Array | None, dtype: DTypeLike, epsilon: float | None = None
 ) -> tuple[Array, Array, Array]:
-    """Q, K and V of every head, each BxNxTxK in `dtype`; queries and keys rotated by `angles_TxK`, if given."""
-    qkv_cxBxNxTxK = contract("BTD,DcNK->cBNTK", x_BxTxD, params["W_qkv"], dtype)
-    if "b_qkv" in params:
-        qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
-    q, k, v = qkv_cxBxNxTxK
-    q, k = normalize_heads(params, q=q, k=k)
+    """Q, K and V of every head, each BxNxTxK in `dtype`; queries and keys rotated by `angles_TxK`, if given.
+
+    K and V are BxGxTxK where the parameters have fewer heads of them (see `init_attention`).
+    """
+    if "W_kv" in params:
+        q = contract("BTD,DNK->BNTK", x_BxTxD, params["W_q"], dtype)
+        kv_cxBxGxTxK = contract("BTD,DcGK->cBGTK", x_BxTxD, params["W_kv"], dtype)
+        if "b_kv" in params:
+            q = q + params["b_q"][None, :, None, :]
+            kv_cxBxGxTxK = kv_cxBxGxTxK + params["b_kv"][:, None, :, None, :]
+        k, v = kv_cxBxGxTxK
+    else:
+        qkv_cxBxNxTxK = contract("BTD,DcNK->cBNTK", x_BxTxD, params["W_qkv"], dtype)
+        if "b_qkv" in params:
+            qkv_cxBxNxTxK = qkv_cxBxNxTxK + params["b_qkv"][:, None, :, None, :]
+        q, k, v = qkv_cxBxNxTxK
+    q, k = normalize_heads(params, epsilon, q=q, k=k)
     if angles_TxK is not None:
         q, k = rotate(q, angles_TxK), rotate(k, angles_TxK)
     return q.astype(dtype), k.astype(dtype), v.astype(dtype)
@@ -118,13 +139,17 @@ def self_attention(
     causal: bool = True,
     watched: bool = False,
     q_scale: float = 1.0,
+    epsilon: float | None = None,
 ) -> tuple[Array, Cache | None, Array | None]:
     """Self-attention over the T given positions and, with a cache, over all positions before them.
+
+    Where keys and values have G heads, fewer than the N of the queries, query n reads those of n // (N / G) (Ainslie et
+    al. 2023, arXiv 2305.13245). The cache has the G heads.
 
     Args:
       start: position of the first of the T tokens, 0 without a cache.
       angles_TxK: rotary angles of the T positions, or None.
-      cache: {"k": BxNxSxK, "v": BxNxSxK}, filled below `start`. start + T must not exceed S. This is not checked, since
+      cache: {"k": BxGxSxK, "v": BxGxSxK}, filled below `start`. start + T must not exceed S. This is not checked, since
         `start` is traced: writes beyond the end would overwrite the last entries.
       kernel: "whole": the scores of all T positions at once. "blocks": see `seqjax.layers.blockwise`. "auto": on a CPU
         compiled C++ if available, else blocks for T > 128; else whole. "fused": the kernel of an NVIDIA GPU or a TPU
@@ -134,15 +159,16 @@ def self_attention(
         finite and must not be used.
       causal: a query uses only keys up to its own position.
       q_scale: factor on the queries: below 1 in models wider than their `base_width`.
+      epsilon: of the norm of queries and keys, if there is one; see `normalize`.
       watched: also return the attention weights, which are computed separately.
 
     Returns:
       float32 BxTxD; the cache with the T new keys and values; the weights BxNxTxS, None unless `watched`.
     """
     auto, plain = kernel in ("auto", "fused"), cache is None and mask_BxT is None and causal
-    if auto and plain and not watched and native.usable(dtype):
+    if auto and plain and not watched and _has_native(params, epsilon, dtype):
         return _native(params, x_BxTxD, angles_TxK, q_scale), None, None
-    q, k, v = queries_keys_values(params, x_BxTxD, angles_TxK, dtype)
+    q, k, v = queries_keys_values(params, x_BxTxD, angles_TxK, dtype, epsilon)
     q = q if q_scale == 1.0 else q * jnp.asarray(q_scale, q.dtype)
     if cache is not None:
         k = lax.dynamic_update_slice_in_dim(cache["k"], k.astype(cache["k"].dtype), start, axis=2)
@@ -150,6 +176,8 @@ def self_attention(
         cache = {"k": k, "v": v}
     may_fuse = kernel == "fused" and cache is None and not watched
     fused = fused_kernel(target(), dtype, *q.shape[-2:]) if may_fuse else None
+    if not fused and q.shape[1] != k.shape[1]:
+        k, v = (jnp.repeat(y, q.shape[1] // y.shape[1], axis=1) for y in (k, v))
     if fused:
         heads_BxNxTxK = fused_attention(fused, q, k, v, mask_BxT, causal)
     elif plain and (kernel == "blocks" or (auto and target().platform == "cpu" and q.shape[2] > ROWS)):
@@ -160,6 +188,11 @@ def self_attention(
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)
     y_BxTxD = y_BxTxD + params["b_o"][None, None, :] if "b_o" in params else y_BxTxD
     return y_BxTxD, cache, weights_BxNxTxS
+
+
+def _has_native(params: Params, epsilon: float | None, dtype: DTypeLike) -> bool:
+    """Whether the compiled function has this attention: all heads have keys of their own, norms the usual epsilon."""
+    return "W_qkv" in params and epsilon is None and native.usable(dtype)
 
 
 def _native(params: Params, x_BxTxD: Array, angles_TxK: Array | None, q_scale: float) -> Array:
@@ -180,41 +213,57 @@ def _visible(q: Array, k: Array, start: int | Array, mask_BxT: Array | None, cau
 
 
 def init_cross(
-    key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float, qk_norm: bool = False
+    key: Array,
+    d_model: int,
+    n_heads: int,
+    bias: bool,
+    std: float,
+    std_out: float,
+    qk_norm: bool = False,
+    kv_heads: int | None = None,
 ) -> Params:
-    """As `init_attention`, with separate queries: {"W_q": DxNxK, "W_kv": Dx2xNxK, "W_o"}, {"b_q", "b_kv", "b_o"}."""
-    d_head = d_model // n_heads
+    """As `init_attention`, with separate queries: {"W_q": DxNxK, "W_kv": Dx2xGxK, "W_o"}, {"b_q", "b_kv", "b_o"}.
+
+    G is `kv_heads`, by default N.
+    """
+    d_head, kv_heads = d_model // n_heads, kv_heads or n_heads
     params = draw_normal(
         key,
         W_q=(std, (d_model, n_heads, d_head)),
-        W_kv=(std, (d_model, 2, n_heads, d_head)),
+        W_kv=(std, (d_model, 2, kv_heads, d_head)),
         W_o=(std_out, (n_heads, d_head, d_model)),
     )
     if bias:
-        zeros = {"b_q": (n_heads, d_head), "b_kv": (2, n_heads, d_head), "b_o": (d_model,)}
+        zeros = {"b_q": (n_heads, d_head), "b_kv": (2, kv_heads, d_head), "b_o": (d_model,)}
         params |= {name: jnp.zeros(shape) for name, shape in zeros.items()}
     return params | (_gains(d_head) if qk_norm else {})
 
 
-def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike) -> Array:
+def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike, epsilon: float | None = None) -> Array:
     """Keys and values of a memory for L layers at once, 2xLxBxNxSxK in `dtype`; parameters have a leading axis L."""
     kv = contract("BSD,LDcNK->cLBNSK", memory_BxSxD, params_L["W_kv"], dtype)
     if "b_kv" in params_L:
         kv = kv + params_L["b_kv"].swapaxes(0, 1)[:, :, None, :, None, :]
     if "k_gain" in params_L:
-        (k_LxBxNxSxK,) = jax.vmap(lambda gain, k: normalize_heads({"k_gain": gain}, k=k))(params_L["k_gain"], kv[0])
-        kv = jnp.stack([k_LxBxNxSxK, kv[1]])
+        of_layer = jax.vmap(lambda gain, k: normalize_heads({"k_gain": gain}, epsilon, k=k)[0])
+        kv = jnp.stack([of_layer(params_L["k_gain"], kv[0]), kv[1]])
     return kv.astype(dtype)
 
 
 def cross_attention(
-    params: Params, x_BxTxD: Array, k_BxNxSxK: Array, v_BxNxSxK: Array, mask_BxS: Array, dtype: DTypeLike
+    params: Params,
+    x_BxTxD: Array,
+    k_BxNxSxK: Array,
+    v_BxNxSxK: Array,
+    mask_BxS: Array,
+    dtype: DTypeLike,
+    epsilon: float | None = None,
 ) -> Array:
     """Attention of T queries to the S elements of a memory, float32 BxTxD (Vaswani et al. 2017, section 3.2.3)."""
     q_BxNxTxK = contract("BTD,DNK->BNTK", x_BxTxD, params["W_q"], dtype)
     if "b_q" in params:
         q_BxNxTxK = q_BxNxTxK + params["b_q"][None, :, None, :]
-    (q_BxNxTxK,) = normalize_heads(params, q=q_BxNxTxK)
+    (q_BxNxTxK,) = normalize_heads(params, epsilon, q=q_BxNxTxK)
     mask_BxTxS = jnp.broadcast_to(mask_BxS[:, None], (len(x_BxTxD), x_BxTxD.shape[1], mask_BxS.shape[1]))
     heads_BxNxTxK = attend_heads(q_BxNxTxK.astype(dtype), k_BxNxSxK, v_BxNxSxK, mask_BxTxS, dtype)
     y_BxTxD = contract("BNTK,NKD->BTD", heads_BxNxTxK, params["W_o"], dtype)

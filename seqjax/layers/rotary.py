@@ -1,6 +1,7 @@
 """Rotary position embedding of Su et al. (2021), arXiv 2104.09864, section 3.2.2.
 
-Coordinates j and j + K/2 of a query or key form a plane, which is rotated by the angle position * 10000^(-2j/K):
+Coordinates j and j + K/2 of a query or key form a plane, which is rotated by the angle position * base^(-2j/K). The
+base is 10000 in the paper:
 
     x'_j       = x_j cos(a) - x_{j+K/2} sin(a)
     x'_{j+K/2} = x_j sin(a) + x_{j+K/2} cos(a)
@@ -14,8 +15,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+ROTARY_BASE = 10000.0
 
-def rotary_angles(positions_T: Array, d_head: int, base: float = 10000.0) -> Array:
+
+def rotary_angles(positions_T: Array, d_head: int, base: float = ROTARY_BASE) -> Array:
     """Angles in radians of the K/2 planes at each position, float32 Tx(K/2); K must be even."""
     frequencies_K = base ** (-jnp.arange(0, d_head, 2, dtype=jnp.float32) / d_head)
     return positions_T.astype(jnp.float32)[:, None] * frequencies_K[None, :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -178,6 +179,21 @@ def overlay(below: Tree, above: Tree) -> Tree:
     source = above.source if above.values else below.source
     return Tree(
         _merge(values, above.values), places | above.places, source, below.overruled + above.overruled + overruled
+    )
+
+
+def dropped_fields(below: Tree, whole: Tree) -> str:
+    """What `overlay` dropped and kept of the section ``model`` below for another family, in a line; "" if nothing."""
+    old, new = below.values.get("model"), whole.values.get("model")
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)) or not (
+        gone := [key for key in old if key not in new]
+    ):
+        return ""
+    kept = [key for key in old if key != "family" and whole.places.get(f"model.{key}") == below.place(f"model.{key}")]
+    lost = ", ".join(f"{key} {json.dumps(old[key])}" for key in gone)
+    return (
+        f"model.family {new.get('family')} in place of {old.get('family')} ({below.place('model.family')}): dropped "
+        f"{lost}; kept {', '.join(kept) or 'nothing'} of the section model"
     )
 
 

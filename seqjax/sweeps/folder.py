@@ -143,11 +143,11 @@ def run_folders(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: has no run folders in it")
     copies: dict[str, list[Path]] = {}
     for path in found:
-        copies.setdefault(_identity(path), []).append(path)
+        copies.setdefault(identity(path), []).append(path)
     return sorted(_the_one(name, paths) for name, paths in copies.items())
 
 
-def _identity(path: Path) -> str:
+def identity(path: Path) -> str:
     """The run id of a folder, as it was recorded when it began; its path if a file in it is damaged, so that it is no
     copy of another."""
     try:

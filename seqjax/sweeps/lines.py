@@ -21,6 +21,19 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join(lines)
 
 
+def aligned_within(
+    rows: Sequence[Sequence[str]], width: float, first_out: Sequence[str], left: int = 1
+) -> tuple[str, list[str]]:
+    """`aligned` without as many of the columns ``first_out`` (headings, in this order) as do not fit; and those."""
+    for count in range(len(first_out) + 1):
+        out = first_out[:count]
+        kept = [i for i, heading in enumerate(rows[0]) if heading not in out]
+        text = aligned([[row[i] for i in kept] for row in rows], left)
+        if max(map(len, text.split("\n"))) <= width:
+            break
+    return text, list(out)
+
+
 def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = None) -> str:
     """Counts, then a line for every run that is not finished and has begun, is queued, or has failed.
 

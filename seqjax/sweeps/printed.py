@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
 from seqjax.config import Config
+from seqjax.host.streams import is_terminal
 from seqjax.host.wording import duration, si
 from seqjax.models.accounting import count_parameters
 from seqjax.runs.targets import non_embedding_parameters, training_flops_per_token, vocabulary_size
 from seqjax.sweeps.axes import short
 from seqjax.sweeps.grid import Planned, Sweep
-from seqjax.sweeps.lines import aligned
+from seqjax.sweeps.lines import aligned, aligned_within
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, makespan
 from seqjax.sweeps.search import Curve, Trial
@@ -32,6 +35,10 @@ def flops_of(run: Planned) -> float:
     return per_token * tokens_of(run)
 
 
+FIRST_OUT = ("T", "together", "FLOP", "P")
+"""Columns of a plan that are left out where they do not fit the terminal, the first one first."""
+
+
 def describe_plan(
     sweep: Sweep, planned: Sequence[Planned], ended: int, units: Sequence[Unit], machine: Machine, speeds: Speeds | None
 ) -> str:
@@ -41,8 +48,9 @@ def describe_plan(
         share = [1 - run.shared / run.config.train.steps for run in planned]  # the rest is its trunk's
         tokens = round(sum(part * tokens_of(run) for part, run in zip(share, planned, strict=True)))
         flops = sum(part * flops_of(run) for part, run in zip(share, planned, strict=True))
+        contexts = ", ".join(f"{length:,}" for length in sorted({run.config.train.context_length for run in planned}))
         told = (
-            "N: non-embedding parameters; P: all parameters; T: context; "
+            f"N: non-embedding parameters; P: all parameters; T: context, {contexts}; "
             f"in all {_si(tokens)} tokens, {_si(flops)} FLOP (exact count)"
         )
         lines = [heading, "", _plan_table(planned, units), "", told]
@@ -92,7 +100,8 @@ def _plan_table(planned: Sequence[Planned], units: Sequence[Unit]) -> str:
                 duration(max(seconds)) if seconds else "-",
             )
         )
-    return aligned(rows)
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else math.inf
+    return aligned_within(rows, max(80, width), FIRST_OUT)[0]
 
 
 def _plan_of_tasks(planned: Sequence[Planned], units: Sequence[Unit]) -> str:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from seqjax.errors import UserError, did_you_mean
-from seqjax.host.wording import si
 from seqjax.laws.run_rows import at_best_rates
 from seqjax.laws.selecting import SHORT, select
-from seqjax.sweeps.lines import aligned
-
-COUNTED = ("params_", "tokens", "unique_tokens", "flops_")  # beginnings of columns that are shown as 12.3 k
-LOSSES = ("loss", "loss_se", "best_loss", "train_loss", "bits_per_byte")
 
 
 def chosen(table: pd.DataFrame, where: str | None, best: bool, sort: str | None) -> pd.DataFrame:
@@ -43,20 +36,3 @@ def column_of(table: pd.DataFrame, option: str, name: str) -> str:
         near = did_you_mean(name, [*map(str, table.columns), *SHORT])
         raise UserError(f"--{option} {name}: there is no such column{near}; seqjax runs --columns lists them")
     return column
-
-
-def columns_text(table: pd.DataFrame, columns: Sequence[str]) -> str:
-    """Aligned text of these columns, in the order of the rows."""
-    cells = [[_cell(column, value) for value in table[column]] for column in columns]
-    heading = tuple(column.rpartition(".")[2] for column in columns)
-    return aligned([heading, *zip(*cells, strict=True)])
-
-
-def _cell(column: str, value: object) -> str:
-    if pd.isna(value):
-        return "-"
-    if column.startswith(COUNTED) and not isinstance(value, str):
-        return si(value).strip()
-    if column in LOSSES:
-        return f"{value:.4f}"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,8 @@
 | rotary    | rmsnorm   | swiglu     | false   | true or false | LlamaForCausalLM   |
 | rotary    | rmsnorm   | swiglu     | true    | false         | Qwen3ForCausalLM   |
 
-All have the norm before the sub-layers, residual connections, attention and an MLP. Other forms have no class there.
+All have the norm before the sub-layers, residual connections, attention and an MLP. Llama and Qwen3 may have fewer
+heads of keys and values than of queries (`kv_heads`), and any `rotary_base`. Other forms have no class there.
 A scaled embedding, and the factor on queries of muP, become part of the matrices that they multiply.
 """
 
@@ -20,10 +21,9 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.families import Transformer
-from seqjax.layers.norms import NORM_EPSILON
+from seqjax.layers.rotary import ROTARY_BASE
 
 Arrays = dict[str, np.ndarray]
-ROTARY_BASE = 10000.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def config_to(model: Transformer, vocab_size: int, context: int, end_of_text: in
             "n_head": model.n_heads,
             "n_inner": model.feed_forward_width,
             "activation_function": "gelu_new" if model.mlp == "gelu" else "relu",
-            "layer_norm_epsilon": NORM_EPSILON,
+            "layer_norm_epsilon": model.norm_epsilon,
             "resid_pdrop": model.dropout,
             "embd_pdrop": model.dropout,
             "attn_pdrop": 0.0,
@@ -161,11 +161,11 @@ def config_to(model: Transformer, vocab_size: int, context: int, end_of_text: in
         "intermediate_size": model.feed_forward_width,
         "num_hidden_layers": model.n_layers,
         "num_attention_heads": model.n_heads,
-        "num_key_value_heads": model.n_heads,
+        "num_key_value_heads": model.kv_heads or model.n_heads,
         "head_dim": model.d_head,
         "hidden_act": "silu",
-        "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": ROTARY_BASE,
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_theta": model.rotary_base,
         "attention_bias": model.bias,
         "attention_dropout": 0.0,
         **({"mlp_bias": model.bias} if form is LLAMA else {}),
@@ -209,10 +209,13 @@ def _flat(model: Transformer, layers: Mapping[str, Any], layer: int) -> Arrays:
     attention, d = groups.pop("attention"), model.d_model
     found = {**groups.pop("mlp"), "W_o": attention["W_o"].reshape(d, d)}
     found |= {name: attention[name] for name in ("b_o", "q_gain", "k_gain") if name in attention}
-    for i, letter in enumerate("qkv"):
-        found[f"W_{letter}"] = attention["W_qkv"][:, i].reshape(d, d)
-        if "b_qkv" in attention:
-            found[f"b_{letter}"] = attention["b_qkv"][i].reshape(d)
+    for name in ("W", "b") if model.bias else ("W",):
+        if model.shared_keys is None:
+            q, k, v = np.moveaxis(attention[f"{name}_qkv"], -3, 0)
+        else:
+            q, (k, v) = attention[f"{name}_q"], np.moveaxis(attention[f"{name}_kv"], -3, 0)
+        parts = {"q": q, "k": k, "v": v}
+        found |= {f"{name}_{letter}": x.reshape(*x.shape[:-2], -1) for letter, x in parts.items()}
     scaled = ("q_gain",) if "q_gain" in found else ("W_q", "b_q")
     found |= {name: found[name] * np.float32(model.widening**-0.5) for name in scaled if name in found}
     return found | {f"{group}.{name}": x for group, part in groups.items() for name, x in part.items()}
@@ -239,7 +242,6 @@ def _gpt2(form: Form, config: Mapping[str, Any], source: str) -> tuple[Transform
     activation = config.get("activation_function", "gelu_new")
     _require(config, source, {
         "activation_function": (activation, list(activations)),
-        "layer_norm_epsilon": (config.get("layer_norm_epsilon", 1e-5), [NORM_EPSILON]),
         "scale_attn_weights": (config.get("scale_attn_weights", True), [True]),
         "scale_attn_by_inverse_layer_idx": (config.get("scale_attn_by_inverse_layer_idx", False), [False]),
     })  # fmt: skip
@@ -250,6 +252,7 @@ def _gpt2(form: Form, config: Mapping[str, Any], source: str) -> tuple[Transform
         n_heads=config["n_head"],
         d_ff=config.get("n_inner") or 4 * d_model,
         mlp=activations[activation],
+        norm_epsilon=config.get("layer_norm_epsilon", 1e-5),
         tied_embeddings=config.get("tie_word_embeddings", True),
     )
     return model, config["vocab_size"], config["n_positions"]
@@ -258,13 +261,10 @@ def _gpt2(form: Form, config: Mapping[str, Any], source: str) -> tuple[Transform
 def _llama(form: Form, config: Mapping[str, Any], source: str) -> tuple[Transformer, int, int]:
     d_model, heads = config["hidden_size"], config["num_attention_heads"]
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    bias = config.get("attention_bias", False)
+    bias, kv_heads = config.get("attention_bias", False), config.get("num_key_value_heads") or heads
     _require(config, source, {
-        "num_key_value_heads": (config.get("num_key_value_heads", heads), [heads]),
         "head_dim": (config.get("head_dim") or d_model // heads, [d_model // heads]),
         "hidden_act": (config.get("hidden_act", "silu"), ["silu"]),
-        "rms_norm_eps": (config.get("rms_norm_eps", 1e-6), [NORM_EPSILON]),
-        "rope_theta": (rope.get("rope_theta", config.get("rope_theta", ROTARY_BASE)), [ROTARY_BASE]),
         "rope_type": (rope.get("rope_type", rope.get("type", "default")), ["default"]),
         "mlp_bias": (config.get("mlp_bias", False), [bias] if form is LLAMA else [False]),
         "attention_bias": (bias, [True, False] if form is LLAMA else [False]),
@@ -274,10 +274,13 @@ def _llama(form: Form, config: Mapping[str, Any], source: str) -> tuple[Transfor
         d_model=d_model,
         n_layers=config["num_hidden_layers"],
         n_heads=heads,
+        kv_heads=None if kv_heads == heads else kv_heads,
         d_ff=config["intermediate_size"],
         mlp="swiglu",
         norm="rmsnorm",
+        norm_epsilon=config.get("rms_norm_eps", 1e-6),
         positions="rotary",
+        rotary_base=rope.get("rope_theta", config.get("rope_theta", ROTARY_BASE)),
         bias=bias,
         qk_norm=form is QWEN3,
         tied_embeddings=config.get("tie_word_embeddings", False),
@@ -335,12 +338,16 @@ def _bare(arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def _block(model: Transformer, flat: Arrays) -> dict[str, Arrays]:
-    n, k, d = model.n_heads, model.d_head, model.d_model
-    attention = {"W_qkv": np.stack([flat.pop(f"W_{x}").reshape(d, n, k) for x in "qkv"], axis=1)}
-    attention["W_o"] = flat.pop("W_o").reshape(n, k, d)
-    if model.bias:
-        attention["b_qkv"] = np.stack([flat.pop(f"b_{x}").reshape(n, k) for x in "qkv"])
-        attention["b_o"] = flat.pop("b_o")
+    heads = (-1, model.d_head)
+    attention = {"W_o": flat.pop("W_o").reshape(*heads, model.d_model)}
+    for name in ("W", "b") if model.bias else ("W",):
+        q, *kv = (flat.pop(f"{name}_{x}") for x in "qkv")
+        q, *kv = (x.reshape(*x.shape[:-1], *heads) for x in (q, *kv))
+        if model.shared_keys is None:
+            attention[f"{name}_qkv"] = np.stack([q, *kv], axis=-3)
+        else:
+            attention |= {f"{name}_q": q, f"{name}_kv": np.stack(kv, axis=-3)}
+    attention |= {"b_o": flat.pop("b_o")} if model.bias else {}
     attention |= {name: flat.pop(name) for name in ("q_gain", "k_gain") if name in flat}
     found: dict[str, Arrays] = {"attention": attention, "mlp": {}}
     for name, array in flat.items():

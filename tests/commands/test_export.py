@@ -31,7 +31,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "gpt2 plain": {"bias": False, "tied_embeddings": True, "mlp": "relu", "d_ff": 24},
     "llama": ROTARY | {"initial": "fan_in", "base_width": 8},
     "llama tied": ROTARY | {"bias": False, "initial": "fan_in", "tied_embeddings": True},
-    "qwen3": ROTARY | {"bias": False, "qk_norm": True, "base_width": 8},
+    "llama grouped": ROTARY | {"kv_heads": 1, "norm_epsilon": 0.1, "rotary_base": 500.0},
+    "qwen3": ROTARY | {"bias": False, "qk_norm": True, "base_width": 8, "kv_heads": 1, "norm_epsilon": 0.1},
 }
 
 
@@ -70,7 +71,7 @@ def made(make_config: Any, tmp_path: Path) -> Any:
     return make
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama grouped", "qwen3"])
 def test_a_form_there_and_back_has_the_same_parameters(kind: str) -> None:
     model = Transformer(d_model=16, n_layers=2, n_heads=2, **{**KINDS[kind], "base_width": None, "initial": "gpt2"})
     params = shaken(shapes_of(model, 40, 12))
@@ -105,7 +106,7 @@ def test_other_forms_are_refused(changes: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"model_type": "mamba"}, {"num_key_value_heads": 1}, {"rms_norm_eps": 1e-6}, {"rope_theta": 5e5}]
+    "change", [{"model_type": "mamba"}, {"head_dim": 4}, {"hidden_act": "gelu"}, {"use_sliding_window": True}]
 )
 def test_published_models_of_other_forms_are_refused(change: dict[str, Any]) -> None:
     config = config_to(Transformer(d_model=16, n_heads=2, **ROTARY), 40, 12, None)
@@ -145,6 +146,21 @@ def test_the_tokenizer_is_that_of_tokenizers(name: str, small_text: Path, tmp_pa
     if name != "chars":
         back = hf_tokenizer.from_json(saved, "tokenizer.json")
         assert back.encode(TEXT.encode()).tolist() == ours.encode(TEXT.encode()).tolist()
+
+
+def test_a_tokenizer_with_single_digits_and_special_tokens_first_is_read(small_text: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    saved = hf_tokenizer.to_json(load_tokenizer("bpe-300", load_corpus(str(small_text)), cache_folder()))
+    special = [{**saved["added_tokens"][0], "content": text, "id": i} for i, text in enumerate(("<|a|>", "<|b|>"))]
+    plain = sorted(saved["model"]["vocab"], key=saved["model"]["vocab"].__getitem__)
+    saved["model"]["vocab"] = {text: i for i, text in enumerate(["<|a|>", "<|b|>", *plain])}
+    saved["added_tokens"] = special
+    digits = {"type": "Digits", "individual_digits": True}
+    saved["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, saved["pre_tokenizer"]]}
+    ours, theirs = hf_tokenizer.from_json(saved, "tokenizer.json"), tokenizers.Tokenizer.from_str(json.dumps(saved))
+    for text in (TEXT, "in 1999  2000\t3 's  '5's   7a 8", "   9"):
+        assert ours.encode(text.encode()).tolist() == theirs.encode(text).ids
+        assert ours.decode(ours.encode(text.encode())) == text
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from finished_run import put
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import run_id
+from seqjax.sweeps import columns
 
 
 @pytest.fixture
@@ -64,10 +65,20 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
         assert said in capsys.readouterr().err
 
 
-def test_states_are_told_without_jax(place: Path) -> None:
-    for words in (["status", str(place)], ["status", str(place / "a")]):
+def test_runs_are_listed_from_their_files_as_from_the_whole_table(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ([], ["--sort", "loss"], ["--columns", "label,model.d_model,seconds,optimizer.learning_rate"])
+    listed = [told(capsys, "runs", place, *words) for words in asked]
+    monkeypatch.setattr(columns, "listed", lambda *_: None)
+    assert [told(capsys, "runs", place, *words) for words in asked] == listed
+
+
+def test_states_and_runs_are_told_without_jax_and_pandas(place: Path) -> None:
+    for words in (["status", str(place)], ["status", str(place / "a")], ["runs", str(place), "--sort", "loss"]):
         program = (
-            f"import sys; from seqjax.cli import main; code = main({words}); sys.exit(code or 'jax' in sys.modules)"
+            f"import sys; from seqjax.cli import main; code = main({words}); "
+            "sys.exit(code or not sys.modules.keys().isdisjoint(('jax', 'pandas')))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert "3" in done.stdout

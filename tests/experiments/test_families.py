@@ -66,6 +66,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_groups_twelve_families_and_names_each(collected: Path, tmp_path: Path) -> None:
     write_report(collected, tmp_path, "twelve")
     page, kinds = (tmp_path / "index.html").read_text(), planned_kinds()
+    assert page.count("<img") == page.count('src="data:image/svg+xml;base64,')
     section = page[page.index("<h2>Families</h2>") : page.index("<h2>Claims</h2>")]
     rows = re.findall(r"<tr><td>([a-z ]+)</td><td>([^<]+)</td>", section)
     assert rows == [(way_of(kind), label_of(kind)) for kind in by_way(kinds)] and len(rows) == 12

@@ -9,6 +9,7 @@ import pytest
 from made_up import as_published, difficulty, runs, world
 
 from seqjax.comparison.measured import compare, load, save
+from seqjax.comparison.verdicts import leads
 from seqjax.errors import UserError
 from seqjax.laws.position import power_law
 from seqjax.trained.chains import Chains, make_chains
@@ -167,3 +168,10 @@ def test_the_law_of_position_is_found_in_many_curves_at_once():
     found, fitted = power_law(position, curves)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     np.testing.assert_allclose(fitted, curves, atol=2e-3)
+
+
+def test_a_lead_with_zero_in_its_interval_is_not_told_apart():
+    (told,) = leads(world())
+    assert "the Transformer is ahead of the LSTM by" in told
+    (told,) = leads(world(lambda family, *where: as_published("transformer", *where), noise=0.05))
+    assert "are not told apart: the former is ahead by" in told and "(95 %: -0." in told

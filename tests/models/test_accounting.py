@@ -43,6 +43,7 @@ TRANSFORMERS = [
     Transformer(d_model=12, n_heads=3, n_layers=5, attention=False),
     Transformer(d_model=12, n_heads=3, n_layers=2, attention=False, mlp="none"),
     Transformer(d_model=12, n_heads=3, n_layers=2, d_ff=7, tied_embeddings=True),
+    Transformer(d_model=12, n_heads=3, n_layers=2, kv_heads=1),
     Transformer(d_model=12, n_heads=3, n_layers=2, qk_norm=True, initial="fan_in", zero_output=True),
 ]
 WINDOWS = [

@@ -53,6 +53,20 @@ def test_qk_norm_is_the_attention_of_normed_queries_and_keys(kernel):
     np.testing.assert_allclose(y, expected + p["b_o"], atol=1e-11)
 
 
+@pytest.mark.parametrize("kernel", ["whole", "blocks"])
+def test_grouped_queries_are_the_attention_of_keys_that_are_repeated(kernel):
+    with jax.enable_x64(True):
+        params = random_like(init_attention(jax.random.key(0), D, N, True, 1.0, 1.0, qk_norm=True, kv_heads=1))
+        x = jnp.asarray(np.random.default_rng(1).standard_normal((B, T, D)))
+        y, _, _ = self_attention(params, x, 0, None, None, "float64", kernel)
+        parts = {name: params.pop(name) for name in ("W_q", "W_kv", "b_q", "b_kv")}
+        for name in "Wb":
+            q, kv = parts[f"{name}_q"], jnp.repeat(parts[f"{name}_kv"], N, axis=-2)
+            params[f"{name}_qkv"] = jnp.concatenate([jnp.expand_dims(q, -3), kv], axis=-3)
+        want, _, _ = self_attention(params, x, 0, None, None, "float64", kernel)
+    np.testing.assert_allclose(y, want, atol=1e-12)
+
+
 def test_qk_norm_of_attention_to_a_memory():
     with jax.enable_x64(True):
         one = random_like(init_cross(jax.random.key(0), D, N, True, 1.0, 1.0, qk_norm=True))
@@ -74,7 +88,7 @@ def test_qk_norm_of_attention_to_a_memory():
 def test_tokens_one_by_one_are_the_whole_text_with_every_part_of_the_recipe():
     config = Transformer(
         d_model=D, n_layers=2, n_heads=N, mlp="swiglu", norm="rmsnorm", positions="rotary", qk_norm=True,
-        initial="fan_in", tied_embeddings=True,
+        initial="fan_in", tied_embeddings=True, kv_heads=1, norm_epsilon=0.1, rotary_base=100.0,
     )  # fmt: skip
     model = build_model(config, V, T)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)))

@@ -20,6 +20,7 @@ from seqjax.host import disk
 from seqjax.host.wording import duration, si
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps import table
+from seqjax.sweeps.columns import SHOWN
 from seqjax.sweeps.grid import Planned
 from seqjax.sweeps.programs import Unit, keep_plan
 from seqjax.training.loop import train_bundle
@@ -209,7 +210,7 @@ def test_every_column_is_documented_and_filled(all_states: Path, capsys: pytest.
     row = table.row_of(next(all_states.glob("lstm-*")))
     assert list(row)[: len(table.COLUMNS)] == list(table.COLUMNS)
     assert set(row) <= set(table.all_columns())
-    assert {*table.TEXTS, *table.COUNTS, *table.SHOWN} <= set(table.all_columns())
+    assert {*table.TEXTS, *table.COUNTS, *SHOWN} <= set(table.all_columns())
     for key, _ in dotted(to_dict(runs.read_config(next(all_states.glob("lstm-*"))))):
         assert key in table.all_columns()
     assert call("runs", "--columns") == 0
