@@ -32,7 +32,7 @@ from common import results, run
 from seqjax.data.abilities import KINDS
 from seqjax.families import by_way, label_of, way_of
 from seqjax.host.guard import guarded
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.run_rows import at_best_rates
 from seqjax.plots.abilities import draw_abilities
 from seqjax.runs import read_config
 from seqjax.tasks.abilities import LENGTHENED

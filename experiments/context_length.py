@@ -22,7 +22,7 @@ from seqjax.comparison.figures import draw_contexts
 from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
 from seqjax.host.wording import with_error
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.run_rows import at_best_rates
 
 T = "train.context_length"
 

@@ -23,7 +23,7 @@ from common import run
 from seqjax.comparison.lead_map import as_json, maps
 from seqjax.errors import UserError
 from seqjax.host.guard import guarded
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.run_rows import at_best_rates
 
 
 def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

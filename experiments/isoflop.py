@@ -24,8 +24,8 @@ from seqjax.families import label_of, parts_of
 from seqjax.host.guard import guarded
 from seqjax.laws import read_points
 from seqjax.laws.isoflop import IsoFlops, isoflops
-from seqjax.laws.points import at_best_rates
 from seqjax.laws.reference import power
+from seqjax.laws.run_rows import at_best_rates
 from seqjax.plots.fits import draw_isoflops
 from seqjax.plots.style import amount
 

@@ -22,7 +22,7 @@ import pandas as pd
 from common import bracket, interval, run
 
 from seqjax.host.guard import guarded
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.run_rows import at_best_rates
 
 FORMS = {
     "LSTM": "lstm",

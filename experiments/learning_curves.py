@@ -22,7 +22,7 @@ from common import constants, exponent, run
 from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
 from seqjax.laws import fit, make_points
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.run_rows import at_best_rates
 from seqjax.laws.summary import describe
 from seqjax.plots.scaling import Curves, draw_learning_law
 from seqjax.runs import read_curve

@@ -24,8 +24,8 @@ from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
 from seqjax.laws import fit, read_points
 from seqjax.laws.fitting import Fit
-from seqjax.laws.points import at_best_rates
 from seqjax.laws.ratios import crossing, frontier
+from seqjax.laws.run_rows import at_best_rates
 from seqjax.laws.summary import describe
 from seqjax.plots.scaling import draw_laws
 

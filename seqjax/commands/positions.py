@@ -81,7 +81,7 @@ def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
     import pandas as pd
 
     from seqjax.laws.comparable import differences
-    from seqjax.laws.points import at_best_rates
+    from seqjax.laws.run_rows import at_best_rates
     from seqjax.runs import read_result
     from seqjax.sweeps.folder import run_folders
     from seqjax.sweeps.table import row_of

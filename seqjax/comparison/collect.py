@@ -22,7 +22,7 @@ from seqjax.comparison import measured as comparison
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.laws.comparable import refuse_incomparable
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.run_rows import at_best_rates
 from seqjax.sweeps.folder import folders_by_id
 from seqjax.sweeps.table import render
 from seqjax.trained.by_position import read_positions

@@ -32,8 +32,9 @@ from seqjax.host.wording import duration, si
 from seqjax.laws.files import write_fits
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
-from seqjax.laws.points import at_best_rates, read_points
+from seqjax.laws.points import read_points
 from seqjax.laws.ratios import crossing, frontier
+from seqjax.laws.run_rows import at_best_rates
 from seqjax.laws.summary import describe
 from seqjax.plots.fits import draw_fits
 from seqjax.plots.page import inlined, rendered

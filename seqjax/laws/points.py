@@ -18,7 +18,6 @@ from seqjax.errors import UserError
 from seqjax.laws.checkpoints import runs_of_rows
 from seqjax.laws.columns import DEFAULTS, column_of, counted, listed, named_count, numbers
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
-from seqjax.laws.run_rows import at_best_rates as at_best_rates
 from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
 from seqjax.laws.selecting import LeftOut, labels_of, select
 

@@ -18,7 +18,7 @@ from seqjax.comparison.judging import judge_forms
 from seqjax.comparison.page import read_material, write_report
 from seqjax.comparison.verdicts import verdict_table
 from seqjax.errors import UserError
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.run_rows import at_best_rates
 
 RECORDED = experiment.RESULTS / "figure7"
 TINY = Path(__file__).parent / "tiny.yaml"

@@ -16,9 +16,9 @@ from seqjax.errors import UserError
 from seqjax.families import FAMILIES
 from seqjax.laws import LAWS, envelope, fit, isoflops, make_points
 from seqjax.laws.fitting import Fit
-from seqjax.laws.points import LeftOut
 from seqjax.laws.position import fit_position, plateau
 from seqjax.laws.ratios import crossing, matched_ratio
+from seqjax.laws.selecting import LeftOut
 from seqjax.plots import fits as figures
 from seqjax.plots.labels import looks_of
 from seqjax.plots.positions import draw_positions
