@@ -14,7 +14,8 @@ from seqjax.config.fields import leaves
 from seqjax.config.identity import PLACED
 from seqjax.errors import UserError
 from seqjax.families import GRU, LSTM, RGLRU, Elman, Transformer
-from seqjax.runs.config_file import load_config
+from seqjax.runs.config_file import load_config, with_options
+from seqjax.runs.tree import dropped_fields, read_tree
 from seqjax.tasks import abilities
 
 REPOSITORY = Path(__file__).parent.parent
@@ -214,3 +215,14 @@ def test_later_keys_leave_old_ids_alone() -> None:
     texts = [canonical_json(abilities.Config(model)) for model in (Transformer(), RGLRU(), LSTM())]
     assert ["attention_kernel" in text for text in texts] == [True, False, False]  # as in the first runs of tasks
     assert "recurrence" in texts[2]
+
+
+def test_fields_that_another_family_drops_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "lstm.yaml"
+    path.write_text("model: {family: lstm, d_model: 8, n_layers: 1, forget_bias: 2.0}\n")
+    below = read_tree(path)
+    told = dropped_fields(below, with_options(below, {"model.family": "transformer", "model.n_layers": "3"}))
+    assert f"transformer in place of lstm ({path}:1): dropped d_model 8, forget_bias 2.0; kept nothing" in told
+    told = dropped_fields(below, with_options(below, {"model.family": "gru"}))
+    assert "dropped forget_bias 2.0; kept d_model, n_layers of" in told
+    assert dropped_fields(below, with_options(below, {"model.d_model": "16"})) == ""

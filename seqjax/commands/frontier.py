@@ -69,7 +69,10 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
 
     from seqjax.laws.isoflop import WINDOW, isoflops
 
-    found = isoflops(points, options.bootstrap, options.seed, options.window or WINDOW)
+    try:
+        found = isoflops(points, options.bootstrap, options.seed, options.window or WINDOW)
+    except UserError as error:
+        raise UserError(f"{error}; --envelope takes the points as training curves instead") from None
     print(f"  {'C':>11}{'sizes':>7}{'best N':>11}{'Akima':>11}{'D/N':>9}{'loss':>9}")
     for profile in found.profiles:
         best = profile.best_params

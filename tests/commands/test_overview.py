@@ -15,6 +15,7 @@ from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import run_id
 from seqjax.sweeps import columns
+from seqjax.sweeps.lines import aligned_within
 
 
 @pytest.fixture
@@ -63,6 +64,14 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
     ):
         assert main(["runs", str(place), *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_columns_leave_in_their_order_until_the_others_fit() -> None:
+    rows = [("model", "N", "T", "time"), ("lstm", "10", "64", "5s")]
+    whole, none = aligned_within(rows, 20, ("T", "N"))
+    assert none == [] and whole.splitlines() == ["model   N   T  time", "lstm   10  64    5s"]
+    assert aligned_within(rows, 18, ("T", "N")) == ("model   N  time\nlstm   10    5s", ["T"])
+    assert aligned_within(rows, 11, ("T", "N")) == ("model  time\nlstm     5s", ["T", "N"])
 
 
 def test_runs_are_listed_from_their_files_as_from_the_whole_table(

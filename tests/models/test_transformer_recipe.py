@@ -56,12 +56,12 @@ def test_qk_norm_is_the_attention_of_normed_queries_and_keys(kernel):
 @pytest.mark.parametrize("kernel", ["whole", "blocks"])
 def test_grouped_queries_are_the_attention_of_keys_that_are_repeated(kernel):
     with jax.enable_x64(True):
-        params = random_like(init_attention(jax.random.key(0), D, N, True, 1.0, 1.0, qk_norm=True, kv_heads=1))
+        params = random_like(init_attention(jax.random.key(0), D, 4, True, 1.0, 1.0, qk_norm=True, kv_heads=2))
         x = jnp.asarray(np.random.default_rng(1).standard_normal((B, T, D)))
         y, _, _ = self_attention(params, x, 0, None, None, "float64", kernel)
         parts = {name: params.pop(name) for name in ("W_q", "W_kv", "b_q", "b_kv")}
         for name in "Wb":
-            q, kv = parts[f"{name}_q"], jnp.repeat(parts[f"{name}_kv"], N, axis=-2)
+            q, kv = parts[f"{name}_q"], jnp.repeat(parts[f"{name}_kv"], 2, axis=-2)
             params[f"{name}_qkv"] = jnp.concatenate([jnp.expand_dims(q, -3), kv], axis=-3)
         want, _, _ = self_attention(params, x, 0, None, None, "float64", kernel)
     np.testing.assert_allclose(y, want, atol=1e-12)
