@@ -14,7 +14,7 @@ from seqjax.families import label_of
 from seqjax.plots.labels import Look, looks_of
 from seqjax.plots.style import NAMES, add_note, figure, log_axis, styled, widened
 
-BEYOND = 4.0
+BEYOND = 4.0  # times the smallest and the largest batch trained
 
 
 @styled
@@ -38,7 +38,7 @@ def draw_critical_batches(families: Mapping[str, Mapping[str, Any]]) -> Figure:
     batches = list(kaplan)
     for kind, found in families.items():
         batches += _draw_law(last, found, looks[kind], label_of(kind))
-    last.plot(losses, kaplan, color="#777777", lw=1.0, ls=":", label="Kaplan et al. 2020")
+    last.plot(losses, kaplan, color="#777777", lw=1.0, ls=":", label="Kaplan et al. 2020, same text")
     log_axis(last, "x", *widened(losses), plain=True)
     log_axis(last, "y", *widened(np.array(batches)))
     last.invert_xaxis()
