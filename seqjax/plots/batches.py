@@ -46,8 +46,10 @@ def draw_critical_batches(families: Mapping[str, Mapping[str, Any]]) -> Figure:
     last.set_ylabel("batch (tokens)")
     last.set_title("critical batch; hollow: gradient noise")
     made.legend(*last.get_legend_handles_labels(), loc="outside lower right", ncols=3)
+    note = "lines through runs: (S / S_min - 1) (E / E_min - 1) = 1 for each loss"
     if any(row["rates_at_an_edge"] for found in families.values() for row in found["losses"]):
-        add_note(made, "full markers of runs: the best rate of the batch is at an edge of those tried")
+        note += "; full markers: the best rate of the batch is at an edge of those tried"
+    add_note(made, note)
     return made
 
 
