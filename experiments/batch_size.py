@@ -1,12 +1,13 @@
 """The critical batch by loss: how far a larger batch saves steps, for an LSTM and a Transformer of one size.
 
-    python experiments/batch_size.py             # about 40 min, half a core; stop and start it at will
+    python experiments/batch_size.py             # about 45 min of half a core; stop and start it at will
     python experiments/batch_size.py --dry-run   # the plan and its time
     python experiments/batch_size.py --record    # and keep the results in experiments/results/batch_size
 
 25 k parameters, bytes, contexts of 64. Batches of 256 to 8,192 tokens, 2x apart. Each has four constant learning rates,
-2x apart, that rise as B^0.4, and two seeds; the Transformer's are half the LSTM's (both from a pilot run). The steps of
-a run to a loss are read off its held-out curve. Of each batch and loss the rate with the fewest steps counts. Through
+2x apart, that rise as B^0.4, and two seeds; the Transformer's are half the LSTM's (both from a pilot run). Its largest
+batch has a fifth rate, since the lowest of four was the best. The steps of a run to a loss are read off its held-out
+curve. Of each batch and loss the rate with the fewest steps counts. Through
 the steps to each loss goes (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018), and through
 B_crit = E_min / S_min the law B_crit = B* / L^(1 / alpha_B) (Kaplan et al. 2020). Losses are those that every batch of
 a family reaches. The figure shows Kaplan's own law for the same text: its token has 4.3 characters.

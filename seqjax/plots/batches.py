@@ -14,7 +14,7 @@ from seqjax.families import label_of
 from seqjax.plots.labels import Look, looks_of
 from seqjax.plots.style import NAMES, add_note, figure, log_axis, styled, widened
 
-BEYOND = 4.0
+BEYOND = 4.0  # times the smallest and the largest batch trained
 
 
 @styled
@@ -38,7 +38,7 @@ def draw_critical_batches(families: Mapping[str, Mapping[str, Any]]) -> Figure:
     batches = list(kaplan)
     for kind, found in families.items():
         batches += _draw_law(last, found, looks[kind], label_of(kind))
-    last.plot(losses, kaplan, color="#777777", lw=1.0, ls=":", label="Kaplan et al. 2020")
+    last.plot(losses, kaplan, color="#777777", lw=1.0, ls=":", label="Kaplan et al. 2020, same text")
     log_axis(last, "x", *widened(losses), plain=True)
     log_axis(last, "y", *widened(np.array(batches)))
     last.invert_xaxis()
@@ -46,8 +46,10 @@ def draw_critical_batches(families: Mapping[str, Mapping[str, Any]]) -> Figure:
     last.set_ylabel("batch (tokens)")
     last.set_title("critical batch; hollow: gradient noise")
     made.legend(*last.get_legend_handles_labels(), loc="outside lower right", ncols=3)
+    note = "lines through runs: (S / S_min - 1) (E / E_min - 1) = 1 for each loss"
     if any(row["rates_at_an_edge"] for found in families.values() for row in found["losses"]):
-        add_note(made, "full markers of runs: the best rate of the batch is at an edge of those tried")
+        note += "; full markers: the best rate of the batch is at an edge of those tried"
+    add_note(made, note)
     return made
 
 
