@@ -114,8 +114,8 @@ def as_text(record: dict[str, Any]) -> str:
             f"{other['reached']:.0%} reach the minimum",
             f"({other['said']:.0%} say so), of ours {record['starts_agreeing']:.0%}: "
             "`python experiments/chinchilla.py TABLE`.",
-            f"Least squares of L, without refits: ours took {second['seconds_ours']:.1f} s, compiled before; variable "
-            f"projection by scipy {second['seconds_projection']:.1f} s.",
+            f"Least squares of L, without refits: ours took {second['seconds_ours']:.2f} s, compiled before; variable "
+            f"projection by scipy {second['seconds_projection']:.2f} s.",
             f"The two minima differ by {second['difference']:.0e} of their value.",
         ]
     )

@@ -1,6 +1,6 @@
 """Laws with constants that are held: fixed to a value, tied to another constant, or kept between bounds.
 
-A held law is a :class:`~seqjax.laws.forms.Law` of the free constants alone, so that everything that is done with a law
+A held law is a :class:`~seqjax.laws.law.Law` of the free constants alone, so that everything that is done with a law
 can be done with it: starts, refits, profiles, degrees of freedom. A bounded constant x is fitted as a free number t:
 
     between a and b    x = a + (b - a) / (1 + exp(-t))

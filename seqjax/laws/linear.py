@@ -28,6 +28,15 @@ def solved(law: Law, points: Points, theta_SxP: np.ndarray) -> np.ndarray:
     if not law.linear:
         return theta_SxP
     places = [[law.names.index(name) for name in group] for group in law.linear]
+    nonlinear_SxP = theta_SxP.copy()
+    for group in places:
+        nonlinear_SxP[:, group] -= theta_SxP[:, group[:1]]
+    _, firsts, of_start = np.unique(nonlinear_SxP, axis=0, return_index=True, return_inverse=True)
+    found = _solved_one_by_one(law, points, theta_SxP[firsts], places)[of_start.reshape(-1)]
+    return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, theta_SxP)
+
+
+def _solved_one_by_one(law: Law, points: Points, theta_SxP: np.ndarray, places: list[list[int]]) -> np.ndarray:
     phi_SxGxn, power_SxG = _terms(law, points, theta_SxP, places)
     y_SxGxn = phi_SxGxn / points.loss
     root = np.ones(len(points)) if points.weight is None else np.sqrt(points.weight)
@@ -37,7 +46,7 @@ def solved(law: Law, points: Points, theta_SxP: np.ndarray) -> np.ndarray:
     found = theta_SxP.copy()
     for g, group in enumerate(places):
         found[:, group] += moves_SxG[:, g, None]
-    return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, theta_SxP)
+    return found
 
 
 def _terms(law: Law, points: Points, theta_SxP: np.ndarray, places: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

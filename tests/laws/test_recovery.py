@@ -154,7 +154,7 @@ def test_the_share_of_starts_that_agree_is_counted() -> None:
     """Two starts that lead to the minimum, and one from which a term is too small to ever come back."""
     law, points = LAWS["offset-n"], measured("offset-n", 1e-3, 0)
     good = law.theta_P(TRUTH["offset-n"])
-    dead = np.array([np.log(2.5), -600.0, 0.25])
+    dead = np.array([np.log(2.5), -600.0, 0.3])
     found = fit(points, law, bootstrap=0, diagnose=False, starts_SxP=np.stack([good, good + 0.01, dead]))
     assert found.starts == 3
     np.testing.assert_allclose(found.agreeing, 2 / 3)
