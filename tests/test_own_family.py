@@ -320,10 +320,10 @@ def test_an_importable_module_is_a_file(reference: Any, tmp_path: Path, monkeypa
 def test_gradients_by_hand_and_by_jax_agree(reference: Any) -> None:
     plain, by_hand = (family_of(reference(name))(d_model=5, n_layers=1) for name in ("Leaky", "ByHand"))
     tokens = np.random.default_rng(0).integers(0, 7, (2, 7))
-    params = build_model(plain, 7, 6).init(jax.random.key(1), tokens[:, :-1])["params"]
+    params = jax.jit(build_model(plain, 7, 6).init)(jax.random.key(1), tokens[:, :-1])["params"]
 
     def gradient(model: Any) -> Any:
-        return jax.grad(lambda p: token_losses(build_model(model, 7, 6), p, tokens)[0].mean())(params)
+        return jax.jit(jax.grad(lambda p: token_losses(build_model(model, 7, 6), p, tokens)[0].mean()))(params)
 
     want = gradient(plain)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(want))
@@ -337,14 +337,14 @@ def test_gradients_without_a_state_are_those_of_the_inputs(reference: Any) -> No
     """The loss at t by the input at k, of a family that knows nothing of nudges."""
     model = family_of(reference("Mixer"))(d_model=5)
     tokens = np.random.default_rng(0).integers(0, 7, (2, 7))
-    params = build_model(model, 7, 6).init(jax.random.key(1), tokens[:, :-1])["params"]
+    params = jax.jit(build_model(model, 7, 6).init)(jax.random.key(1), tokens[:, :-1])["params"]
 
     def losses_T(x_TxD: jax.Array) -> jax.Array:
         logits_TxV = model.run(params, x_TxD[None]).h_BxTxH[0] @ params["readout"]
         return -jax.nn.log_softmax(logits_TxV)[np.arange(6), tokens[1, 1:]]
 
-    want_TxTxD = jax.jacrev(losses_T)(model.embedding_scale * params["embedding"][tokens[1, :-1]])
-    (norms_TxTxB,) = gradient_norms(model, params, tokens).values()
+    want_TxTxD = jax.jit(jax.jacrev(losses_T))(model.embedding_scale * params["embedding"][tokens[1, :-1]])
+    (norms_TxTxB,) = jax.jit(lambda p: gradient_norms(model, p, tokens))(params).values()
     np.testing.assert_allclose(norms_TxTxB[..., 1], np.linalg.norm(want_TxTxD, axis=-1), rtol=1e-4, atol=1e-7)
     assert np.triu(norms_TxTxB[..., 1], 1).max() == 0 < norms_TxTxB[5, 0].min()
     drawn = draw_gradient_norms({model.family: {when: {"input": [[1.0, 0.5, 0.2]]} for when in ("initial", "trained")}})

@@ -7,8 +7,8 @@ from typing import Any
 from seqjax.families import FAMILIES
 from seqjax.families.recurrent import Recurrent
 
-TRAINED = ("lstm", "transformer", "gru", "elman", "window", "rg_lru", "gated_deltanet")
-"""Families that whole runs are tested with: of those with a vector or a matrix for a state, one stands for all."""
+TRAINED = ("lstm", "transformer", "window", "rg_lru", "gated_deltanet")
+"""Families that whole runs are tested with: of cells, of diagonal and of matrix states, one stands for all."""
 
 
 def recurrent(family: str, *widths: Any, reset: str = "after", **fields: Any) -> Recurrent:

@@ -41,15 +41,15 @@ def test_values_and_gradients(monkeypatch, most, tied, bias):
         want = of(whole)
         for loss in (mean_cross_entropy, token_cross_entropy):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), of(loss), want)
-        got = token_cross_entropy(x, params, "float64", targets)
-        np.testing.assert_allclose(got, whole(x, params, "float64", targets), rtol=1e-12)
+        got, want = (jax.jit(f, static_argnums=2)(x, params, "float64", targets) for f in (token_cross_entropy, whole))
+        np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-2)])
 def test_narrow_dtypes(dtype, tolerance):
     params, x, targets = example(False, True, "float32")
-    of = lambda loss, dtype: jax.value_and_grad(  # noqa: E731
-        lambda x, params: loss(x, params, dtype, targets).mean(), argnums=(0, 1))(x, params)  # fmt: skip
+    of = lambda loss, dtype: jax.jit(jax.value_and_grad(  # noqa: E731
+        lambda x, params: loss(x, params, dtype, targets).mean(), argnums=(0, 1)))(x, params)  # fmt: skip
     want, got = of(whole, "float32"), of(mean_cross_entropy, dtype)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), got, want)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(got))
@@ -64,9 +64,9 @@ def test_large_logits_stay_finite():
 def test_vmapped_runs_are_each_run_alone(monkeypatch):
     monkeypatch.setattr(cross_entropy, "CPU_LOGITS", 4 * V)
     params, x, targets = example(False, True, "float32")
-    run = lambda scale: jax.value_and_grad(  # noqa: E731
-        lambda x: mean_cross_entropy(x * scale, params, "float32", targets))(x)  # fmt: skip
-    together = jax.vmap(run)(jnp.array([0.5, 2.0]))
+    run = jax.jit(lambda scale: jax.value_and_grad(
+        lambda x: mean_cross_entropy(x * scale, params, "float32", targets))(x))  # fmt: skip
+    together = jax.jit(jax.vmap(run))(jnp.array([0.5, 2.0]))
     for i, scale in enumerate((0.5, 2.0)):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6), together, run(scale))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,10 @@ from quick import quick, slow
 from seqjax.errors import UserError
 from seqjax.families import GRU, LSTM, MLSTM, RGLRU, Elman, Transformer, Window
 from seqjax.models import build_model
-from seqjax.models.inside import look_inside, next_token_losses
+from seqjax.models.inside import look_inside as look_inside_now
+from seqjax.models.inside import next_token_losses
+
+look_inside = jax.jit(look_inside_now, static_argnums=(0, 3))
 
 V, T = 23, 12
 MODELS = {
@@ -46,8 +50,8 @@ def trained(config: Any) -> tuple[Any, Any, np.ndarray]:
 @pytest.mark.parametrize("name", quick(MODELS, "lstm", "gru, reset before", "rotary, swiglu", "window"))
 def test_logits_and_loss_are_those_of_the_model(name: str) -> None:
     model, params, tokens_T = trained(MODELS[name])
-    found = jax.jit(lambda params, tokens_T: look_inside(MODELS[name], params, tokens_T))(params, jnp.asarray(tokens_T))
-    want_TxV = np.asarray(model.apply({"params": params}, tokens_T[None])[0][0], np.float64)
+    found = look_inside(MODELS[name], params, jnp.asarray(tokens_T))
+    want_TxV = np.asarray(jax.jit(model.apply)({"params": params}, tokens_T[None])[0][0], np.float64)
     assert want_TxV.std() > 0.1
     np.testing.assert_allclose(found.logits_TxV, want_TxV, rtol=1e-5, atol=1e-5)
     log_p_TxV = want_TxV - np.log(np.exp(want_TxV).sum(axis=-1, keepdims=True))
@@ -155,13 +159,14 @@ def test_more_tokens_than_learned_positions_are_refused() -> None:
     with pytest.raises(UserError, match="17 elements, but the model has learned 16 positions"):
         look_inside(MODELS["learned positions"], params, jnp.zeros(17, int))
     rotary = MODELS["rotary, swiglu"]
-    assert look_inside(rotary, trained(rotary)[1], jnp.zeros(17, int)).logits_TxV.shape == (17, V)
+    found = jax.eval_shape(partial(look_inside, rotary), trained(rotary)[1], jnp.zeros(17, int))
+    assert found.logits_TxV.shape == (17, V)
 
 
 def test_bfloat16_is_that_of_the_model() -> None:
     for name in ("lstm", "rotary, swiglu"):
         _, params, tokens_T = trained(MODELS[name])
         model = build_model(MODELS[name], V, 16, "bfloat16")
-        want_TxV = model.apply({"params": params}, tokens_T[None])[0][0]
+        want_TxV = jax.jit(model.apply)({"params": params}, tokens_T[None])[0][0]
         found = look_inside(MODELS[name], params, jnp.asarray(tokens_T), "bfloat16")
         np.testing.assert_allclose(found.logits_TxV, want_TxV, rtol=0.03, atol=0.03 * float(jnp.abs(want_TxV).max()))

@@ -195,7 +195,7 @@ def test_one_by_one_and_both_directions_with_residuals_and_norms():
         logits, state = step({"params": params}, tokens[:, t : t + 1], state)
         np.testing.assert_allclose(logits[:, 0], whole[:, t], atol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), state, last)
-    seen = watched(config, params, jnp.asarray(tokens))[1]
+    seen = jax.jit(partial(watched, config))(params, jnp.asarray(tokens))[1]
     np.testing.assert_allclose(seen["h"][:, -1], last[0], atol=1e-5)
     both = jax.eval_shape(
         lambda key: {n: init(key) for n, init in config.init(T, causal=False).items()}, jax.random.key(0)
@@ -216,10 +216,9 @@ def test_model_is_embedding_layers_readout(family, reset, tied):
     logits, state = jax.jit(model.apply)({"params": params}, tokens)
 
     x = np.sqrt(D) * np.asarray(params["embedding"])[tokens.T]
-    states = []
+    states, one = [], jax.jit(lambda layer, x: unroll(config, layer, x, config.cell_state(B), "float32"))
     for layer in layer_list(params):
-        zero = config.cell_state(B)
-        x, last = unroll(config, layer, jnp.asarray(x, jnp.float32), zero, "float32")
+        x, last = one(layer, jnp.asarray(x, jnp.float32))
         states.append(last)
     readout = params["embedding"].T if tied else params["readout"]
     want = np.swapaxes(x, 0, 1) @ np.asarray(readout) + np.asarray(params["readout_bias"])[None, None]

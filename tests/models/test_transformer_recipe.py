@@ -93,8 +93,8 @@ def test_tokens_one_by_one_are_the_whole_text_with_every_part_of_the_recipe():
     model = build_model(config, V, T)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)))
     params = jax.jit(model.init)(jax.random.key(0), tokens)
-    whole, _ = model.apply(params, tokens)
     step, state = jax.jit(model.apply), model.initial_state(B)
+    whole, _ = step(params, tokens)
     for t in range(T):
         logits, state = step(params, tokens[:, t : t + 1], state)
         np.testing.assert_allclose(logits[:, 0], whole[:, t], atol=2e-5)

@@ -66,12 +66,12 @@ def encoder(dropout: float = 0.0) -> FrameEncoder:
 
 def test_every_frame_is_encoded_alone_and_alike() -> None:
     frames = jnp.array(np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 1)), jnp.uint8)
-    params = encoder().init(jax.random.key(0), frames)
-    x_BxTxD = encoder().apply(params, frames)
+    params, apply = jax.jit(encoder().init)(jax.random.key(0), frames), jax.jit(encoder().apply)
+    x_BxTxD = apply(params, frames)
     assert x_BxTxD.shape == (2, 3, 5) and x_BxTxD.dtype == jnp.float32
     for b in range(2):
         for t in range(3):
-            alone = encoder().apply(params, frames[b : b + 1, t : t + 1])
+            alone = apply(params, frames[b : b + 1, t : t + 1])
             np.testing.assert_allclose(x_BxTxD[b, t], alone[0, 0], atol=1e-5)
     # 5x5x1x3 + 3, 3x3x3x4 + 4, (2 x 2 x 4) x 5 + 5
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 78 + 112 + 85
@@ -79,10 +79,11 @@ def test_every_frame_is_encoded_alone_and_alike() -> None:
 
 def test_dropout_is_on_in_training_alone() -> None:
     frames = jnp.array(np.random.default_rng(0).integers(0, 256, (1, 2, 16, 16, 1)), jnp.uint8)
-    params = encoder().init(jax.random.key(0), frames)
+    params, dropping = jax.jit(encoder().init)(jax.random.key(0), frames), encoder(0.5).apply
     rngs = {"dropout": jax.random.key(1)}
-    still, moved = encoder(0.5).apply(params, frames), encoder(0.5).apply(params, frames, True, rngs=rngs)
-    np.testing.assert_array_equal(still, encoder().apply(params, frames))
+    still = jax.jit(dropping)(params, frames)
+    moved = jax.jit(lambda params: dropping(params, frames, True, rngs=rngs))(params)
+    np.testing.assert_array_equal(still, jax.jit(encoder().apply)(params, frames))
     assert (np.asarray(still) != np.asarray(moved)).any()
 
 
@@ -91,11 +92,12 @@ def test_reading_encodings_is_the_whole_model_and_known_numbers_count() -> None:
     rng = np.random.default_rng(0)
     frames = jnp.array(rng.integers(0, 256, (2, 3, 8, 8, 1)), jnp.uint8)
     known = jnp.array(rng.normal(size=(2, 3, 1)), jnp.float32)
-    params = model.init(jax.random.key(0), frames, known)
-    y_BxTxO = model.apply(params, frames, known)
-    x_BxTxE = model.apply(params, frames, method="encode")
+    params = jax.jit(model.init)(jax.random.key(0), frames, known)
+    apply = jax.jit(model.apply, static_argnames="method")
+    y_BxTxO = apply(params, frames, known)
+    x_BxTxE = apply(params, frames, method="encode")
     assert y_BxTxO.shape == (2, 3, 1) and x_BxTxE.shape == (2, 3, 5)
-    np.testing.assert_allclose(model.apply(params, x_BxTxE, known, method="read"), y_BxTxO, atol=1e-6)
-    changed = np.asarray(model.apply(params, frames, known.at[:, 1].add(1.0)))
+    np.testing.assert_allclose(apply(params, x_BxTxE, known, method="read"), y_BxTxO, atol=1e-6)
+    changed = np.asarray(apply(params, frames, known.at[:, 1].add(1.0)))
     np.testing.assert_allclose(changed[:, 0], y_BxTxO[:, 0], atol=1e-6)
     assert (np.abs(changed[:, 1:] - y_BxTxO[:, 1:]) > 1e-4).all()

@@ -38,15 +38,17 @@ FITS = (line(1e13), line(3e13))
 NAMES = ["$$", "$x", "$\\frac{", "_base", "__", "a\nb", "x" * 400, "\x00\x07", "a_b^c{", "%&#~\\", "<b>&amp;", "ünï",
          "\udce9.txt", " ", "a\rb\u2028c", "-", "\\"]  # fmt: skip
 
+PAIRS = list(zip(NAMES[::2], [*NAMES[1::2], "other"], strict=True))
 
-@pytest.mark.parametrize("name", quick(NAMES, *NAMES[::5]), ids=ascii)
-def test_any_name_is_drawn_as_it_is(name: str, tmp_path: Path) -> None:
-    groups = {name: FITS[0], "other": FITS[1]}
+
+@pytest.mark.parametrize(("name", "other"), quick(PAIRS, *PAIRS[::3]), ids=ascii)
+def test_any_name_is_drawn_as_it_is(name: str, other: str, tmp_path: Path) -> None:
+    groups = {name: FITS[0], other: FITS[1]}
     curve = (4.5 * np.arange(1.0, 65.0) ** -0.5 + 2, np.full(64, 0.01))
     made = [
-        figures.draw_fits(groups, crossing(*FITS, names=(name, "other"))),
-        draw_positions({name: curve, "b": curve}, {name: fit_position(*curve, bootstrap=0)}, {}),
-        figures.draw_ratio(matched_ratio(*FITS), (name, "other")),
+        figures.draw_fits(groups, crossing(*FITS, names=(name, other))),
+        draw_positions({name: curve, other: curve}, {name: fit_position(*curve, bootstrap=0)}, {}),
+        figures.draw_ratio(matched_ratio(*FITS), (name, other)),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -55,7 +57,8 @@ def test_any_name_is_drawn_as_it_is(name: str, tmp_path: Path) -> None:
             save(one, tmp_path / f"{number}.png")
             xml.etree.ElementTree.parse(tmp_path / f"{number}.svg")
     words = made[0].legends[0].get_texts()
-    assert len(words) == 2 and words[0].get_text().startswith(f"{shown(name)}: 12 points")
+    for text, one in zip(words, (name, other), strict=True):
+        assert text.get_text().startswith(f"{shown(one)}: 12 points")
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ def test_the_loss_is_torchs_and_weightless_rows_are_not_there() -> None:
     weights_B = np.array([1, 1, 0, 1, 0], np.float32)
     batch = Batch(tokens_BxT, np.ones((5, 7), bool), labels_B, weights_B)
     weighed = batch._replace(weights_B=weights_B / weights_B.mean())  # as batches of training are
-    params = model.init(jax.random.key(0), tokens_BxT)["params"]
-    value, carry = make_objective(model, 7, 5).loss(params, weighed, None, jax.random.key(1))
-    logits_BxC = torch.tensor(np.array(model.apply({"params": params}, tokens_BxT)))
+    params = jax.jit(model.init)(jax.random.key(0), tokens_BxT)["params"]
+    value, carry = jax.jit(make_objective(model, 7, 5).loss)(params, weighed, None, jax.random.key(1))
+    logits_BxC = torch.tensor(np.array(jax.jit(model.apply)({"params": params}, tokens_BxT)))
     there = weights_B > 0
     expected = torch.nn.functional.cross_entropy(logits_BxC[there], torch.tensor(labels_B[there]).long())
     assert carry is None and float(value) == pytest.approx(float(expected), rel=1e-5)
@@ -74,11 +74,11 @@ def test_the_loss_is_torchs_and_weightless_rows_are_not_there() -> None:
 def test_a_bag_of_words_is_a_logistic_regression_on_word_frequencies() -> None:
     model = make_model(Config(BAG, task=SentimentTask()), 11, 7)
     tokens_BxT = np.random.default_rng(0).integers(11, size=(5, 7))
-    params = model.init(jax.random.key(0), tokens_BxT)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), tokens_BxT)["params"]
     frequency_BxV = np.stack([np.bincount(ids, minlength=11) / 7 for ids in tokens_BxT])
     weights_VxC = jnp.sqrt(8.0) * params["embedding"]["embedding"] @ params["head"]["out"]["W"]
     expected = frequency_BxV @ weights_VxC + params["head"]["out"]["b"]
-    np.testing.assert_allclose(model.apply({"params": params}, tokens_BxT), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, tokens_BxT), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_buckets_hold_all_splits_and_words_of_training_alone() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from written_out import quick_compilation  # noqa: F401
 
 from seqjax.config import OptimizerConfig, TaskTrain
 from seqjax.data.driving import Drive
@@ -27,14 +28,6 @@ MODELS = {
     "transformer": Transformer(d_model=6, n_layers=1, n_heads=2, d_ff=8),
 }
 Make = Callable[..., Config]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """These programs are tiny and run briefly: compiling them well costs more than it saves."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +121,7 @@ def test_windows_are_moved_as_one_by_a_few_columns(drive: Drive) -> None:
 @pytest.mark.parametrize(("family", "past"), [("lstm", False), ("lstm", True), ("transformer", True)])
 def test_an_answer_after_j_frames_is_that_of_a_window_of_j_frames(drive: Drive, family: str, past: bool) -> None:
     config = make(family, past_steering=past)
-    params, model = fresh(config, drive), steering.make_model(config)
+    params, apply = fresh(config, drive), jax.jit(steering.make_model(config).apply)
     y_KxN = answers(config, drive, params)
     targets = steering.targets_of(DATA, steering.parts_of(DATA, drive).test)
     assert steering.seen(config.task) == [1, 2, 4] and y_KxN.shape == (3, len(targets))
@@ -137,7 +130,7 @@ def test_an_answer_after_j_frames_is_that_of_a_window_of_j_frames(drive: Drive, 
             index = np.arange(targets[n] - k + 1, targets[n] + 1)
             frames = drive.frames_TxYxX[index][None, ..., None]
             known = drive.steer_T[index - 1][None, :, None] / 0.5 if past else np.zeros((1, k, 0), np.float32)
-            y = model.apply({"params": params}, frames, known)
+            y = apply({"params": params}, frames, known)
             assert y_KxN[place, n] == pytest.approx(0.5 * float(y[0, -1, 0]), abs=1e-5)
 
 
@@ -159,7 +152,7 @@ def test_stacked_answers_are_those_of_the_model(drive: Drive) -> None:
     params, model = fresh(config, drive), steering.make_model(config)
     targets = steering.targets_of(DATA, steering.parts_of(DATA, drive).test)
     batch = steering.make_batch(config, drive, targets[5:6], 0.5)
-    y = model.apply({"params": params}, batch["frames"], batch["known"])
+    y = jax.jit(model.apply)({"params": params}, batch["frames"], batch["known"])
     assert answers(config, drive, params)[0, 5] == pytest.approx(0.5 * float(y[0, 0, 0]), abs=1e-5)
     assert steering.seen(config.task) == [4]
 

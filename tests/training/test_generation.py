@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -22,11 +23,16 @@ def model_and_params(config: Any) -> tuple[Any, Any]:
     return model, jax.tree.map(lambda p: 3 * p, params)  # larger weights: the greedy path is not a constant
 
 
+@cache
+def forward(model: Any) -> Any:
+    return jax.jit(model.apply)
+
+
 def likeliest(model: Any, params: Any, tokens: np.ndarray) -> np.ndarray:
     """The likeliest next token by the full forward pass, padded on the right (the models are causal) to one shape."""
     length = tokens.shape[1]
     padded = np.pad(tokens, ((0, 0), (0, (8 if length <= 8 else 16) - length)))
-    logits, _ = jax.jit(model.apply)({"params": params}, padded)
+    logits, _ = forward(model)({"params": params}, padded)
     return np.asarray(logits[:, length - 1].argmax(-1), np.int32)[:, None]
 
 

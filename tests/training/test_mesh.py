@@ -103,7 +103,7 @@ def test_a_mesh_that_does_not_fit_is_refused(make_config: Any, mesh: Any, device
 def test_a_recomputed_block_has_the_same_gradients_and_keeps_less(make_config: Any) -> None:
     plain = make_config("transformer", **{"train.batch_size": 8})
     objective = make_objective(plain, V)
-    params, tokens = objective.init(jax.random.key(0)), jnp.zeros((8, 17), jnp.int32).at[:, ::3].set(7)
+    params, tokens = jax.jit(objective.init)(jax.random.key(0)), jnp.zeros((8, 17), jnp.int32).at[:, ::3].set(7)
 
     def gradient(remat: bool) -> Any:
         traced = lanes.recomputed(remat)(jax.grad(lambda p: objective.loss(p, tokens, None, jax.random.key(1))[0]))

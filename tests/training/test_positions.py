@@ -29,10 +29,10 @@ def test_they_are_the_losses_of_the_model_on_each_window(family, make_config, tm
     assert loss_CxWxT.shape == (2, 5, 16)
     run = seqjax.open(folder)
     tokens, params = np.asarray(run.data.shard("validation").tokens), run.params
-    model = build_model(config.model, 257, 16)
+    apply = jax.jit(build_model(config.model, 257, 16).apply)
     for chain, window in ((0, 0), (1, 4)):
         start = chains.starts(len(tokens))[chain, window]
-        logits_TxV = model.apply({"params": params}, tokens[None, start : start + 16].astype(np.int32))[0][0]
+        logits_TxV = apply({"params": params}, tokens[None, start : start + 16].astype(np.int32))[0][0]
         want_T = -jax.nn.log_softmax(logits_TxV)[np.arange(16), tokens[start + 1 : start + 17]]
         np.testing.assert_allclose(loss_CxWxT[chain, window], want_T, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(short_CxWxT[:, 0], loss_CxWxT[:, 0], rtol=1e-4, atol=1e-4)  # a context within 32 tokens

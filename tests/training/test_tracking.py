@@ -231,18 +231,35 @@ def init(**_):
 """
 
 
-@pytest.mark.parametrize(("end", "code"), [("sys.exit(75)", 75), ("1 / 0", 1), ("pass", 0), ("sys.exit('x')", 1)])
-def test_wandb_never_holds_the_process(make_config: Any, tmp_path: Path, end: str, code: int) -> None:
+ENDS = {"sys.exit(75)": 75, "1 / 0": 1, "pass": 0, "sys.exit('x')": 1}
+ENDING = """
+import os, pathlib, sys
+from seqjax import runs
+from seqjax.training import tracking
+tracking.FINISH_SECONDS = tracking.LEAVE_SECONDS = 0.2
+folder = pathlib.Path("run")
+config = runs.read_config(folder)
+for end in sys.argv[1:]:
+    if not os.fork():
+        break
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+else:
+    sys.exit()
+mirror = tracking._Wandb(config, folder, "offline", print, "token")
+mirror.finish({})
+exec(end)
+"""
+
+
+def test_wandb_never_holds_the_process(make_config: Any, tmp_path: Path) -> None:
+    """A process for each way to end; what they import is imported once."""
     runs.open_run(tmp_path / "run", make_config("window"))
     (tmp_path / "wandb.py").write_text(HANGING)
-    program = (
-        "import pathlib, sys\nfrom seqjax import runs\nfrom seqjax.training import tracking\n"
-        "tracking.FINISH_SECONDS = tracking.LEAVE_SECONDS = 0.2\nfolder = pathlib.Path('run')\n"
-        "mirror = tracking._Wandb(runs.read_config(folder), folder, 'offline', print, 'token')\n"
-        f"mirror.finish({{}})\n{end}\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=60, capture_output=True, text=True)
-    assert done.returncode == code and "TimeoutError" in done.stdout
+    command = [sys.executable, "-c", ENDING, *ENDS]
+    done = subprocess.run(command, cwd=tmp_path, timeout=120, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert [int(line) for line in lines if line.isdecimal()] == list(ENDS.values()), done.stderr
+    assert done.returncode == 0 and done.stdout.count("TimeoutError") == len(ENDS)
 
 
 def test_online_without_a_key_never_asks_for_one(
