@@ -45,6 +45,7 @@ def made_up() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_the_laws_of_a_run_table_are_found_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,14 @@ def recorded(name: str) -> dict[str, Any]:
     if not path.is_file():
         pytest.skip(f"python experiments/{name}.py --record")
     return json.loads(path.read_text())
+
+
+TABLES = ("size_data_compute/exponents", "learning_curves/exponents")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_page_of_experiments_shows_the_recorded_table(name: str) -> None:
+    assert (RESULTS / f"{name}.md").read_text() in (RESULTS.parent / "README.md").read_text()
 
 
 @pytest.mark.slow
