@@ -153,8 +153,10 @@ def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def exponent(law: dict[str, Any], name: str) -> str:
-    """0.076 (0.070 to 0.081): a constant of `constants` with its interval."""
-    low, high = law["intervals"].get(name, (float("nan"), float("nan")))
+    """0.076 (0.070 to 0.081): a constant of `constants`, with its interval where there is one."""
+    if name not in law["intervals"]:
+        return f"{law['params'][name]:.3f} (no interval)"
+    low, high = law["intervals"][name]
     return bracket({"value": law["params"][name], "low": low, "high": high})
 
 
