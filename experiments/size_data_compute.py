@@ -24,7 +24,7 @@ from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
 from seqjax.laws import fit, read_points
 from seqjax.laws.fitting import Fit
-from seqjax.laws.points import at_best_rates
+from seqjax.laws.points import RATE, at_best_rates
 from seqjax.laws.ratios import crossing, frontier
 from seqjax.laws.summary import describe
 from seqjax.plots.scaling import draw_laws
@@ -60,7 +60,10 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
             print(f"== {name}: {found[name]['crossing']}\n")
     text = as_table(found, kinds)
     print(text)
-    found["runs"] = runs_at_best(best)
+    found["runs"], found["rates"] = runs_at_best(best), sorted(map(float, table[RATE].unique()))
+    edge = sum(row["rate"] in (found["rates"][0], found["rates"][-1]) for row in found["runs"])
+    found["edge"] = f"{edge} of {len(found['runs'])} models have their best rate at an edge of those tried"
+    print(found["edge"])
     return found, {"exponents.md": text, "laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
 
 
