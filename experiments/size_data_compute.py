@@ -60,9 +60,9 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
             print(f"== {name}: {found[name]['crossing']}\n")
     text = as_table(found, kinds)
     print(text)
-    found["runs"], found["rates"] = runs_at_best(best), sorted(map(float, table[RATE].unique()))
-    edge = sum(row["rate"] in (found["rates"][0], found["rates"][-1]) for row in found["runs"])
-    found["edge"] = f"{edge} of {len(found['runs'])} models have their best rate at an edge of those tried"
+    found["at_best"], found["rates"] = runs_at_best(best), sorted(map(float, table[RATE].unique()))
+    edge = sum(row["rate"] in (found["rates"][0], found["rates"][-1]) for row in found["at_best"])
+    found["edge"] = f"{edge} of {len(found['at_best'])} models have their best rate at an edge of those tried"
     print(found["edge"])
     return found, {"exponents.md": text, "laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
 
