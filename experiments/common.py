@@ -148,8 +148,8 @@ def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     """The runs at the best rate of their model, as results.json keeps them; ``loss`` in nats per token."""
     columns = ("kind", "params_non_embedding", "tokens", "train.context_length", "optimizer.learning_rate", "loss")
     names = ("kind", "params", "tokens", "context", "rate", "loss")
-    rows = best.sort_values(list(columns[:4]))[list(columns)].itertuples(index=False)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    rows = best.sort_values(list(columns[:4]))[list(columns)].set_axis(list(names), axis="columns")
+    return rows.to_dict("records")
 
 
 def exponent(law: dict[str, Any], name: str) -> str:
