@@ -1,6 +1,6 @@
 """L(N), L(D) and L(C) of LSTMs and Transformers with their fits: Kaplan et al. 2020, figure 1, for two families.
 
-    python experiments/size_data_compute.py              # about 10 minutes of one CPU core; stop and start it at will
+    python experiments/size_data_compute.py              # about 15 minutes of one CPU core; stop and start it at will
     python experiments/size_data_compute.py --dry-run
     python experiments/size_data_compute.py --record     # and keep the numbers and the figure
 
