@@ -148,13 +148,15 @@ def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     """The runs at the best rate of their model, as results.json keeps them; ``loss`` in nats per token."""
     columns = ("kind", "params_non_embedding", "tokens", "train.context_length", "optimizer.learning_rate", "loss")
     names = ("kind", "params", "tokens", "context", "rate", "loss")
-    rows = best.sort_values(list(columns[:4]))[list(columns)].itertuples(index=False)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    rows = best.sort_values(list(columns[:4]))[list(columns)].set_axis(list(names), axis="columns")
+    return rows.to_dict("records")
 
 
 def exponent(law: dict[str, Any], name: str) -> str:
-    """0.076 (0.070 to 0.081): a constant of `constants` with its interval."""
-    low, high = law["intervals"].get(name, (float("nan"), float("nan")))
+    """0.076 (0.070 to 0.081): a constant of `constants`, with its interval where there is one."""
+    if name not in law["intervals"]:
+        return f"{law['params'][name]:.3f} (no interval)"
+    low, high = law["intervals"][name]
     return bracket({"value": law["params"][name], "low": low, "high": high})
 
 

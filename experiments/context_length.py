@@ -36,8 +36,8 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         losses = [[int(t), float(loss), float(se)] for t, loss, se in runs[[T, "loss", "loss_se"]].to_numpy()]
         found[kind] = {"context, loss, standard error": losses}
         print(f"{label_of(kind)}: " + ", ".join(f"T={t}: {with_error(loss, se, 3)}" for t, loss, se in losses))
-    found["runs"] = runs_at_best(best)
-    return found, {"contexts.md": as_table(found["runs"]), "contexts": draw_contexts(best)}
+    found["at_best"] = runs_at_best(best)
+    return found, {"contexts.md": as_table(found["at_best"]), "contexts": draw_contexts(best)}
 
 
 def as_table(runs: list[dict[str, Any]]) -> str:

@@ -47,7 +47,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         print(f"{label_of(kind)}: {in_words(found[kind])}; " + "; ".join(profiles.flags))
         figures[parts_of(kind)[0]] = draw_isoflops(profiles, "non-embedding")
     figures["minima.md"] = as_table(found)
-    return found | {"runs": runs_at_best(best)}, figures
+    return found | {"at_best": runs_at_best(best)}, figures
 
 
 def as_table(found: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """L(N), L(D) and L(C) of LSTMs and Transformers with their fits: Kaplan et al. 2020, figure 1, for two families.
 
-    python experiments/size_data_compute.py              # about 10 minutes of one CPU core; stop and start it at will
+    python experiments/size_data_compute.py              # about 15 minutes of one CPU core; stop and start it at will
     python experiments/size_data_compute.py --dry-run
     python experiments/size_data_compute.py --record     # and keep the numbers and the figure
 
@@ -25,7 +25,7 @@ from seqjax.host.guard import guarded
 from seqjax.laws import fit, read_points
 from seqjax.laws.fitting import Fit
 from seqjax.laws.ratios import crossing, frontier
-from seqjax.laws.run_rows import at_best_rates
+from seqjax.laws.run_rows import RATE, at_best_rates
 from seqjax.laws.summary import describe
 from seqjax.plots.scaling import draw_laws
 
@@ -49,7 +49,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
             "L(N)": read_points(runs[runs[D] > 0.9 * runs[D].max()], {"params": "non-embedding"}),
         }
         for name, law in LAWS.items():
-            fits[name][kind] = fit(points[name], law, seed=seed)
+            fits[name][kind] = fit(points[name], law, objective="least-squares", seed=seed)  # points are few
     found: dict[str, Any] = {}
     for name, by_kind in fits.items():
         for kind, of_kind in by_kind.items():
@@ -60,7 +60,10 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
             print(f"== {name}: {found[name]['crossing']}\n")
     text = as_table(found, kinds)
     print(text)
-    found["runs"] = runs_at_best(best)
+    found["at_best"], found["rates"] = runs_at_best(best), sorted(map(float, table[RATE].unique()))
+    edge = sum(row["rate"] in (found["rates"][0], found["rates"][-1]) for row in found["at_best"])
+    found["edge"] = f"{edge} of {len(found['at_best'])} models have their best rate at an edge of those tried"
+    print(found["edge"])
     return found, {"exponents.md": text, "laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
 
 

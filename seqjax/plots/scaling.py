@@ -57,8 +57,12 @@ def draw_laws(laws: Mapping[str, Mapping[str, Fit]], runs: Mapping[str, Points])
     axes[0, 0].set_ylabel(NAMES["loss"])
     axes[1, 0].set_ylabel("measured /\nlaw - 1 (%)")
     kinds = sorted({flag.partition(":")[0] for fits in laws.values() for fit in fits.values() for flag in fit.flags})
-    add_note(made, "small dots: runs that a law is not fitted to; N without embeddings, C by the exact count; flags: "
-             f"{', '.join(kinds) or 'none'}; bands and intervals: 95 %, bootstrap")  # fmt: skip
+    note = (
+        "small dots: runs that a law is not fitted to; N without embeddings, C by the exact count; flags: "
+        f"{', '.join(kinds) or 'none'}; bands and intervals: 95 %, bootstrap"
+    )
+    bare = any(not len(fit.draws) for fits in laws.values() for fit in fits.values())
+    add_note(made, note + "; none where all runs share their first steps" * bare)
     return made
 
 

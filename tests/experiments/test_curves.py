@@ -45,6 +45,7 @@ def made_up() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_the_laws_of_a_run_table_are_found_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +57,7 @@ def test_the_laws_of_a_run_table_are_found_again(
         assert found["L(D)"][kind]["params"]["alpha_D"] == pytest.approx(0.05, rel=1e-3)
         assert found["L(N)"][kind]["n_rows"] == len(SIZES) and found["L(D)"][kind]["n_rows"] == len(TOKENS)
     assert "beyond which Transformer modern is better" in found["L(N)"]["crossing"]
-    assert {row["rate"] for row in found["runs"]} == {4e-3} and len(found["runs"]) == 2 * len(SIZES) * len(TOKENS)
+    assert {row["rate"] for row in found["at_best"]} == {4e-3} and len(found["at_best"]) == 2 * len(SIZES) * len(TOKENS)
     top = figures["laws"].axes[2]
     assert "| L(D): the largest size | 0.050 (" in figures["exponents.md"]
     assert top.get_title() == "L(N): the longest runs" and "LSTM\nL = " in top.get_legend().get_texts()[0].get_text()
@@ -107,11 +108,19 @@ def recorded(name: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+TABLES = ("size_data_compute/exponents", "learning_curves/exponents")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_page_of_experiments_shows_the_recorded_table(name: str) -> None:
+    assert (RESULTS / f"{name}.md").read_text() in (RESULTS.parent / "README.md").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "sweep"), SWEEP_OF.items())
 def test_a_slice_of_a_recorded_grid_trains_to_its_loss(name: str, sweep: str, tmp_path: Path) -> None:
     """The recorded run with the fewest tokens of the smallest model of each family."""
-    runs = recorded(name)["runs"]
+    runs = recorded(name)["at_best"]
     plan = read_sweep(SWEEPS / f"{sweep}.yaml")
     planned = [plan.plan({**point, RATE: 1e-3}).config for point in plan.points]
     for kind in dict.fromkeys(row["kind"] for row in runs):

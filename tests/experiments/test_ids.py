@@ -19,6 +19,7 @@ RECORDED = {  # sweep -> number of its runs, and the start of the sha256 of thei
     "recipe-rates": (20, "e6d1539bba"),
     "sentiment": (102, "c5e4998b9b"),
     "sentiment-rates": (12, "9425a18634"),
+    "size-data": (96, "6288f01149"),
     "steering": (33, "259e238ca3"),
     "translation-multi30k": (3, "79c2a845e5"),
     "translation-numbers": (4, "48325fa270"),
