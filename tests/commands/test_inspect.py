@@ -59,7 +59,7 @@ def test_two_runs_in_one_figure_and_the_numbers_are_the_models(
         run = seqjax.open(folder)
         tokenizer, model, params = run.tokenizer, run.model, run.params
         tokens = tokenizer.encode(TEXT.encode()).astype(np.int32)
-        log_p_TxV = jax.nn.log_softmax(model.apply({"params": params}, tokens[None])[0][0])
+        log_p_TxV = jax.nn.log_softmax(jax.jit(model.apply)({"params": params}, tokens[None])[0][0])
         want = [-float(log_p_TxV[t, tokens[t + 1]]) for t in range(len(tokens) - 1)]
         assert record["loss"][0] is None
         np.testing.assert_allclose(record["loss"][1:], want, rtol=1e-5, atol=1e-5)

@@ -128,7 +128,7 @@ def test_a_saved_table_is_the_table(all_states: Path, tmp_path: Path, form: str)
 NUMBERS = st.floats(1e-300, 1e300) | st.floats(0.5, 12.0)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(NUMBERS, min_size=2, max_size=2), st.integers(1, 2**63 - 1))
 def test_numbers_come_back_bit_for_bit(make_config: Any, tmp_path: Path, numbers: list[float], tokens: int) -> None:
     for seed, number in enumerate(numbers):

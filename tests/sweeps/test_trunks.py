@@ -140,10 +140,9 @@ def test_impossible_horizons_are_refused(tmp_path: Path, small_text: Path, horiz
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bundled", [False, True])
-def test_a_sweep_of_branches_is_the_sweep_from_scratch(tmp_path: Path, bundled: bool) -> None:
-    """Killed in the middle; with and without bundles."""
-    axes, options = SHARED.replace(", evaluations: 4", ""), ["--workers", "1"] + ([] if bundled else ["--no-bundle"])
+def test_a_sweep_of_branches_is_the_sweep_from_scratch(tmp_path: Path) -> None:
+    """Killed in the middle; in bundles. Runs by themselves: tests/training/test_trunk.py."""
+    axes, options = SHARED.replace(", evaluations: 4", ""), ("--workers", "1")
     alone = Launcher(sweep_file(tmp_path / "a" / "tiny.yaml", "english", ALONE), tmp_path / "alone", *options)
     assert alone.end() == 0, alone.said()
     shared = sweep_file(tmp_path / "b" / "tiny.yaml", "english", axes)
