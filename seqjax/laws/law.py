@@ -126,7 +126,7 @@ class Law:
         return np.exp(self.log_losses(theta, variables))
 
     def log_losses(self, theta: np.ndarray, variables: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The logarithm of :meth:`loss`."""
+        """The logarithm of `loss` of the law."""
         with pinned(), jax.enable_x64(True):
             logs = {name: jnp.log(jnp.asarray(variables[name], jnp.float64)) for name in self.variables}
             return np.asarray(_compiled(self.log_loss, np.ndim(theta))(jnp.asarray(theta, jnp.float64), logs))
