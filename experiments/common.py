@@ -152,6 +152,15 @@ def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     return rows.to_dict("records")
 
 
+def at_an_edge(table: pd.DataFrame, best: pd.DataFrame) -> str:
+    """How many models have their best rate at an edge of those that were tried for them, diverged ones included."""
+    model, rate = ["kind", "params_non_embedding", "tokens", "train.context_length"], "optimizer.learning_rate"
+    tried = table.groupby(model)[rate].agg(["min", "max"])
+    chosen = best.drop_duplicates(model).set_index(model)[rate]
+    edge = (chosen == tried["min"].reindex(chosen.index)) | (chosen == tried["max"].reindex(chosen.index))
+    return f"{int(edge.sum())} of {len(chosen)} models have their best rate at an edge of those tried"
+
+
 def exponent(law: dict[str, Any], name: str) -> str:
     """0.076 (0.070 to 0.081): a constant of `constants`, with its interval where there is one."""
     if name not in law["intervals"]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import constants, exponent, run, runs_at_best
+from common import at_an_edge, constants, exponent, run, runs_at_best
 
 from seqjax.families import in_order, label_of
 from seqjax.host.guard import guarded
@@ -61,8 +61,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     text = as_table(found, kinds)
     print(text)
     found["at_best"], found["rates"] = runs_at_best(best), sorted(map(float, table[RATE].unique()))
-    edge = sum(row["rate"] in (found["rates"][0], found["rates"][-1]) for row in found["at_best"])
-    found["edge"] = f"{edge} of {len(found['at_best'])} models have their best rate at an edge of those tried"
+    found["edge"] = at_an_edge(table, best)
     print(found["edge"])
     return found, {"exponents.md": text, "laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
 

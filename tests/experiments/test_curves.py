@@ -45,6 +45,15 @@ def made_up() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def test_a_rate_at_an_edge_is_one_of_its_own_model() -> None:
+    """The other model was tried at higher rates."""
+    rows = [("lstm", 0.01, 2.0), ("lstm", 0.02, 1.9), ("gru", 0.01, 2.0), ("gru", 0.02, 1.9), ("gru", 0.04, None)]
+    table = pd.DataFrame(rows, columns=["kind", RATE, "loss"])
+    table = table.assign(**{"params_non_embedding": 10, "tokens": 1e5, "train.context_length": 8})
+    best = table[table["loss"] == 1.9]
+    assert load("common").at_an_edge(table, best).startswith("1 of 2 models")
+
+
 @pytest.mark.slow
 def test_the_laws_of_a_run_table_are_found_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -58,6 +67,7 @@ def test_the_laws_of_a_run_table_are_found_again(
         assert found["L(N)"][kind]["n_rows"] == len(SIZES) and found["L(D)"][kind]["n_rows"] == len(TOKENS)
     assert "beyond which Transformer modern is better" in found["L(N)"]["crossing"]
     assert {row["rate"] for row in found["at_best"]} == {4e-3} and len(found["at_best"]) == 2 * len(SIZES) * len(TOKENS)
+    assert found["edge"].startswith("32 of 32 models")
     top = figures["laws"].axes[2]
     assert "| L(D): the largest size | 0.050 (" in figures["exponents.md"]
     assert top.get_title() == "L(N): the longest runs" and "LSTM\nL = " in top.get_legend().get_texts()[0].get_text()
