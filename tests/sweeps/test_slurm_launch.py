@@ -304,14 +304,14 @@ def test_a_warned_job_waits_for_its_child_and_kills_one_that_does_not_end(child:
     job = in_a_process(command_of(child, tmp_path / "run", 10_000), signal_seconds=10, retries=5)
     wait_until(lambda: len(steps_of(tmp_path / "run")) > 1, "the child counts")
     job.send_signal(signal.SIGUSR1)
-    assert "Task" in job.communicate(timeout=20)[1]
+    assert "Task" in job.communicate(timeout=120)[1]
     assert [start["code"] for start in starts_of(tmp_path / "run")] == [75]
 
     deaf = f"trap '' TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.1; done"
     job = in_a_process(["sh", "-c", deaf], signal_seconds=1, retries=5)
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", "the child runs")
     job.send_signal(signal.SIGUSR1)
-    assert "Task" in job.communicate(timeout=20)[1]
+    assert "Task" in job.communicate(timeout=120)[1]
     wait_until(lambda: not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists(), "the child is gone", 5)
 
 

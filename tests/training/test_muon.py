@@ -81,14 +81,14 @@ def test_gates_and_heads_are_matrices_of_their_own():
 
 
 def test_one_matrix_is_what_optax_makes_of_it():
-    gradients = [{"first": {"W_x": jnp.asarray(g, jnp.float32)}} for g in draws(6, 9)]
-    whole = optax.contrib.muon(1.0, beta=0.9, consistent_rms=0.2)
-    state, update = jax.jit(whole.init)(gradients[0]), jax.jit(whole.update)
-    for gradient in gradients:
-        want, state = update(gradient, state, gradient)
-    np.testing.assert_allclose(
-        run(gradients, Transformer())[-1]["first"]["W_x"], -want["first"]["W_x"], rtol=1e-5, atol=1e-6
-    )
+    with jax.enable_x64(True):
+        gradients = [{"first": {"W_x": jnp.asarray(g)}} for g in draws(6, 9)]
+        whole = optax.contrib.muon(1.0, beta=0.9, consistent_rms=0.2)
+        state, update = jax.jit(whole.init)(gradients[0]), jax.jit(whole.update)
+        for gradient in gradients:
+            want, state = update(gradient, state, gradient)
+        found = run(gradients, Transformer())[-1]["first"]["W_x"]
+    np.testing.assert_allclose(found, -want["first"]["W_x"], atol=1e-6)
 
 
 def test_all_else_is_moved_by_adam():
