@@ -1,6 +1,6 @@
 """Whether a learning rate found at a small width holds at a large one, with and without muP.
 
-    python experiments/transfer.py              # about half an hour on two CPU cores; stop and start it at will
+    python experiments/transfer.py              # about half an hour of one core; stop and start it at will
     python experiments/transfer.py --dry-run
     python experiments/transfer.py --record     # and keep the numbers
 
@@ -50,7 +50,7 @@ def rule_of(run: pd.Series) -> str:
     """How the rates of a run's matrices depend on the width."""
     if pd.isna(run[BASE]):
         return "standard"
-    return "muP, no alignment" if run[ALIGNMENT] == "none" else "muP"
+    return "muP, no alignment" if str(run[ALIGNMENT]) == "none" else "muP"  # NA where a family has no such key
 
 
 def of_width(runs: pd.DataFrame) -> dict[str, Any]:

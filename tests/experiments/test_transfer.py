@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from experiment import RESULTS, load
 RATES = [2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
 
 
-def made_up(base: int | None, alignment: str, best: dict[int, float]) -> list[dict]:
+def made_up(base: int | None, alignment: Any, best: dict[int, float]) -> list[dict]:
     """Runs whose loss is a parabola in log rate around the best rate of their width."""
     return [
         {"model.family": "lstm", "model.d_model": width, "model.base_width": base, "model.alignment": alignment,
@@ -27,6 +28,7 @@ def test_shift_and_cost_of_a_known_table() -> None:
         made_up(None, "full", {16: 1.6e-2, 64: 4e-3})  # falls by two factors of 2
         + made_up(16, "full", {16: 8e-3, 64: 8e-3})
         + made_up(16, "none", {16: 8e-3, 64: 2e-3})  # at the edge
+        + [run | {"model.family": "transformer"} for run in made_up(16, pd.NA, {16: 8e-3})]  # it has no such key
     )
     found, figures = load("transfer").analyse(table, Path())
     standard, mup, rooted = (found["found"][f"LSTM, {rule}"] for rule in ("standard", "muP", "muP, no alignment"))
