@@ -5,10 +5,10 @@
     python experiments/size_data_compute.py --record     # and keep the numbers and the figure
 
 One sweep (configs/sweeps/size-data.yaml): four sizes of 3.5 k to 50 k parameters by four horizons of 0.25 to 2 M bytes,
-three learning rates for each. The horizons of a size and rate share one trunk. Each byte is seen once. L(N) is taken at
-the longest horizon, L(D) at the largest size, L(C) on the runs that no other of the family beats with as little
-compute. Runs this small are far from convergence: the exponents describe this range and no other. No exponent
-is expected to be the paper's.
+at least three learning rates for each, and a second seed at the best. The horizons of a size, rate and seed share one
+trunk. Each byte is seen once. L(N) is taken at the longest horizon, L(D) at the largest size, L(C) on the runs that no
+other of the family beats with as little compute. Runs this small are far from convergence: the exponents describe this
+range and no other. No exponent is expected to be the paper's.
 """
 
 from __future__ import annotations

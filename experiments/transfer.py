@@ -4,12 +4,12 @@
     python experiments/transfer.py --dry-run
     python experiments/transfer.py --record     # and keep the numbers
 
-An LSTM of one layer and a Transformer of two (rotary positions, RMSNorm, SwiGLU, QK norm), four widths with a factor
-of 8 between the first and the last, seven rates with a factor of 2 between neighbours, 1 M tokens, one seed. The LSTM
-also with rates that fall as the root of the width (`model.alignment: none`). The best
-rate of a width is the minimum of a parabola in log rate through the lowest loss and its two neighbours. The shift is
-log2 of the best rate at the largest width over that at the smallest. The cost of a transfer is the loss at the largest
-width with the best tried rate of the smallest width, minus the lowest loss there.
+An LSTM of one layer and a Transformer of two (rotary positions, RMSNorm, SwiGLU, QK norm), four widths with a factor of
+8 between the first and the last, seven rates with a factor of 2 between neighbours, 1 M tokens, one seed. The LSTM also
+with rates that fall as the root of the width (`model.alignment: none`). The best rate of a width is the minimum of a
+parabola in log rate through the lowest loss and its two neighbours. The shift is log2 of the best rate at the largest
+width over that at the smallest. The cost of a transfer is the loss at the largest width with the best tried rate of the
+smallest width, minus the lowest loss there.
 """
 
 from __future__ import annotations

@@ -76,6 +76,15 @@ def own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQJAX_DATA", str(SESSION / "cache" / "corpora"))
 
 
+@pytest.fixture(scope="module")
+def needs_compiled() -> None:
+    """Skips where there are no C++ functions. That a compiler makes them is tested in tests/native/test_build.py."""
+    from seqjax.layers import native
+
+    if not native.compiled():
+        pytest.skip("no C++ compiler here")
+
+
 @pytest.fixture(scope="session")
 def small_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text file of about 60 kB with some structure: sentences of words from a small vocabulary."""

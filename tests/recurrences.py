@@ -61,3 +61,10 @@ def both(family, times, batch, d_hidden, dtype, runs=0, masked=True, **kinds):
     with compiled_for(Target("cpu", mesh=mesh)):
         by_kernel = of("kernel", kinds.get("table", False))
     return by_kernel, of("scan", False)
+
+
+def bfloat16_is_within_the_scans_noise(family):
+    """The kernel against the scan, both in bfloat16."""
+    (got, grads), (want, want_grads) = both(family, 9, 4, 16, "bfloat16")
+    np.testing.assert_allclose(got, want, rtol=1e-2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02 * float(jnp.abs(b).max())), grads, want_grads)

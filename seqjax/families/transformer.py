@@ -169,11 +169,6 @@ class Transformer(Family):
         """G if it is fewer than N heads, else None: the parameters are then in one matrix with the queries."""
         return None if self.kv_heads == self.n_heads else self.kv_heads
 
-    @property
-    def epsilon(self) -> float | None:
-        """`norm_epsilon`; None at its default."""
-        return None if self.norm_epsilon == NORM_EPSILON else self.norm_epsilon
-
     def widened(self, d_model: int) -> Self:
         """The model at another D. F, if given, stays in proportion."""
         d_ff = None if self.d_ff is None else self.proportional(self.d_ff, d_model)
@@ -237,8 +232,11 @@ class Transformer(Family):
         std, std_attention, std_mlp = self._stds(3 if cross else 2)
         params = {}
         if self.attention:
-            params["attention"] = init_attention(
-                key_attention, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm, self.shared_keys
+            shape = (self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm)
+            params["attention"] = (
+                init_attention(key_attention, *shape)
+                if self.shared_keys is None
+                else init_cross(key_attention, *shape, self.shared_keys)
             )
         if cross:
             key_cross = jax.random.fold_in(key, 2)
@@ -304,7 +302,7 @@ class Transformer(Family):
             layers = (params["layers"], cache, tuple(kv), jnp.arange(self.n_layers))
             x_BxTxD, (cache, weights) = scan_layers(partial(block.run, watched=watch is not None), x_BxTxD, layers)
             seen = {} if weights is None else {"attention": weights}
-        _, x_BxTxD = branch(self.norm_before, params.get("final_norm"), x_BxTxD, self.epsilon)
+        _, x_BxTxD = branch(self.norm_before, params.get("final_norm"), x_BxTxD, self.norm_epsilon)
         state = None if state is None else {"position": start + n_times, **(cache or {})}
         return Output(x_BxTxD, state, seen)
 
@@ -332,7 +330,7 @@ class Transformer(Family):
         "kv" is 2xLxBxNxSxK.
         """
         return {
-            "kv": cross_keys(gathered(params["layers"]["cross"], stacked=True), m_BxSxM, dtype, self.epsilon),
+            "kv": cross_keys(gathered(params["layers"]["cross"], stacked=True), m_BxSxM, dtype, self.norm_epsilon),
             "mask": mask_BxS,
         }
 
@@ -373,22 +371,22 @@ class Block:
         before, weights = config.norm_before, None
         if config.attention:
             norm = params.get("attention_norm")
-            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.epsilon)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.norm_epsilon)
             y_BxTxD, cache, weights = self_attention(
                 params["attention"], y_BxTxD, self.start, self._angles(), cache, dtype, config.attention_kernel,
-                self.mask_BxT, self.causal, watched, config.widening**-0.5, config.epsilon,
+                self.mask_BxT, self.causal, watched, config.widening**-0.5, config.norm_epsilon,
             )  # fmt: skip
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index)
         if k_BxNxSxK is not None:
             norm = params.get("cross_norm")
-            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.epsilon)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.norm_epsilon)
             y_BxTxD = cross_attention(
-                params["cross"], y_BxTxD, k_BxNxSxK, v_BxNxSxK, self.memory_mask_BxS, dtype, config.epsilon
+                params["cross"], y_BxTxD, k_BxNxSxK, v_BxNxSxK, self.memory_mask_BxS, dtype, config.norm_epsilon
             )
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * config.n_layers + 1 + index)
         if config.mlp != "none":
             norm = params.get("mlp_norm")
-            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.epsilon)
+            x_BxTxD, y_BxTxD = branch(before, norm, x_BxTxD, config.norm_epsilon)
             y_BxTxD = feed_forward(config.mlp, params["mlp"], y_BxTxD, dtype)
             x_BxTxD = self._residual(x_BxTxD, y_BxTxD, norm, 2 * index + 1)
         return x_BxTxD, (cache, weights)
@@ -403,4 +401,4 @@ class Block:
         config = self.config
         y_BxTxD = dropout(y_BxTxD, self.key, sublayer, config.dropout)
         after = config.norm if config.norm_before == "none" else "none"
-        return normalize(after, norm, x_BxTxD + y_BxTxD if config.residual else y_BxTxD, config.epsilon)
+        return normalize(after, norm, x_BxTxD + y_BxTxD if config.residual else y_BxTxD, config.norm_epsilon)

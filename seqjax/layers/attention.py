@@ -15,7 +15,7 @@ from seqjax.layers.blockwise import ROWS, blockwise_attention
 from seqjax.layers.dense import Params, draw_normal, linear
 from seqjax.layers.fused_attention import fused_attention, fused_kernel
 from seqjax.layers.native import attention as native
-from seqjax.layers.norms import normalize
+from seqjax.layers.norms import NORM_EPSILON, normalize
 from seqjax.layers.precision import contract
 from seqjax.layers.rotary import rotate
 from seqjax.layers.target import target
@@ -63,22 +63,12 @@ def _over_heads(of_head: Callable[..., Array], mask_BxTxS: Array, *arrays_BxN: A
 
 
 def init_attention(
-    key: Array,
-    d_model: int,
-    n_heads: int,
-    bias: bool,
-    std: float,
-    std_out: float,
-    qk_norm: bool = False,
-    kv_heads: int | None = None,
+    key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float, qk_norm: bool = False
 ) -> Params:
     """{"W_qkv": Dx3xNxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias`, zeros "b_qkv" 3xNxK, "b_o" D.
 
-    With `qk_norm`, also ones "q_gain" K, "k_gain" K. With `kv_heads` G: "W_q" DxNxK and "W_kv" Dx2xGxK in place of
-    "W_qkv", and "b_q" NxK and "b_kv" 2xGxK in place of "b_qkv".
+    With `qk_norm`, also ones "q_gain" K, "k_gain" K.
     """
-    if kv_heads is not None:
-        return init_cross(key, d_model, n_heads, bias, std, std_out, qk_norm, kv_heads)
     d_head = d_model // n_heads
     params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
     if bias:
@@ -90,7 +80,7 @@ def _gains(d_head: int) -> Params:
     return {"q_gain": jnp.ones(d_head), "k_gain": jnp.ones(d_head)}
 
 
-def normalize_heads(params: Params, epsilon: float | None = None, **heads: Array) -> list[Array]:
+def normalize_heads(params: Params, epsilon: float = NORM_EPSILON, **heads: Array) -> list[Array]:
     """RMSNorm of every head's "q" or "k", ...xTxK, where there are gains (Dehghani et al. 2023, arXiv 2302.05442).
 
     It comes before the rotation, as in Henry et al. 2020 (arXiv 2010.04245): a head's scores stay within sqrt(K) times
@@ -103,7 +93,7 @@ def normalize_heads(params: Params, epsilon: float | None = None, **heads: Array
 
 
 def queries_keys_values(
-    params: Params, x_BxTxD: Array, angles_TxK: Array | None, dtype: DTypeLike, epsilon: float | None = None
+    params: Params, x_BxTxD: Array, angles_TxK: Array | None, dtype: DTypeLike, epsilon: float = NORM_EPSILON
 ) -> tuple[Array, Array, Array]:
     """Q, K and V of every head, each BxNxTxK in `dtype`; queries and keys rotated by `angles_TxK`, if given.
 
@@ -139,7 +129,7 @@ def self_attention(
     causal: bool = True,
     watched: bool = False,
     q_scale: float = 1.0,
-    epsilon: float | None = None,
+    epsilon: float = NORM_EPSILON,
 ) -> tuple[Array, Cache | None, Array | None]:
     """Self-attention over the T given positions and, with a cache, over all positions before them.
 
@@ -190,9 +180,9 @@ def self_attention(
     return y_BxTxD, cache, weights_BxNxTxS
 
 
-def _has_native(params: Params, epsilon: float | None, dtype: DTypeLike) -> bool:
+def _has_native(params: Params, epsilon: float, dtype: DTypeLike) -> bool:
     """Whether the compiled function has this attention: all heads have keys of their own, norms the usual epsilon."""
-    return "W_qkv" in params and epsilon is None and native.usable(dtype)
+    return "W_qkv" in params and epsilon == NORM_EPSILON and native.usable(dtype)
 
 
 def _native(params: Params, x_BxTxD: Array, angles_TxK: Array | None, q_scale: float) -> Array:
@@ -224,7 +214,7 @@ def init_cross(
 ) -> Params:
     """As `init_attention`, with separate queries: {"W_q": DxNxK, "W_kv": Dx2xGxK, "W_o"}, {"b_q", "b_kv", "b_o"}.
 
-    G is `kv_heads`, by default N.
+    For attention to a memory, and for self-attention with fewer heads of keys. G is `kv_heads`, by default N.
     """
     d_head, kv_heads = d_model // n_heads, kv_heads or n_heads
     params = draw_normal(
@@ -239,7 +229,7 @@ def init_cross(
     return params | (_gains(d_head) if qk_norm else {})
 
 
-def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike, epsilon: float | None = None) -> Array:
+def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike, epsilon: float = NORM_EPSILON) -> Array:
     """Keys and values of a memory for L layers at once, 2xLxBxNxSxK in `dtype`; parameters have a leading axis L."""
     kv = contract("BSD,LDcNK->cLBNSK", memory_BxSxD, params_L["W_kv"], dtype)
     if "b_kv" in params_L:
@@ -257,7 +247,7 @@ def cross_attention(
     v_BxNxSxK: Array,
     mask_BxS: Array,
     dtype: DTypeLike,
-    epsilon: float | None = None,
+    epsilon: float = NORM_EPSILON,
 ) -> Array:
     """Attention of T queries to the S elements of a memory, float32 BxTxD (Vaswani et al. 2017, section 3.2.3)."""
     q_BxNxTxK = contract("BTD,DNK->BNTK", x_BxTxD, params["W_q"], dtype)

@@ -78,7 +78,7 @@ def test_compiled_for_an_h100(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu")
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: pip install 'seqjax[tpu]'")
 def test_compiled_for_a_v5e() -> None:
     """The kernels need no more vector memory than the rule says before they are compiled."""
     rows = experiment.load("benchmarks/kernel_compiled").measured("v5e", "gru:256:bfloat16")

@@ -56,7 +56,7 @@ def test_qk_norm_is_the_attention_of_normed_queries_and_keys(kernel):
 @pytest.mark.parametrize("kernel", ["whole", "blocks"])
 def test_grouped_queries_are_the_attention_of_keys_that_are_repeated(kernel):
     with jax.enable_x64(True):
-        params = random_like(init_attention(jax.random.key(0), D, 4, True, 1.0, 1.0, qk_norm=True, kv_heads=2))
+        params = random_like(init_cross(jax.random.key(0), D, 4, True, 1.0, 1.0, qk_norm=True, kv_heads=2))
         x = jnp.asarray(np.random.default_rng(1).standard_normal((B, T, D)))
         y, _, _ = self_attention(params, x, 0, None, None, "float64", kernel)
         parts = {name: params.pop(name) for name in ("W_q", "W_kv", "b_q", "b_kv")}

@@ -9,16 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.layers import native
 from seqjax.layers.attention import init_attention, queries_keys_values
 from seqjax.layers.native.attention import self_attention
 from seqjax.layers.rotary import rotary_angles
 
-
-@pytest.fixture(autouse=True, scope="module")
-def needs_compiled() -> None:
-    if not native.compiled():
-        pytest.skip("no C++ compiler here")
+pytestmark = pytest.mark.usefixtures("needs_compiled")
 
 
 def causal_attention(q, k, v):

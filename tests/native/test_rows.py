@@ -7,15 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.layers import native
 from seqjax.layers.native.rows import activate, branch
 from seqjax.layers.norms import normalize
 
-
-@pytest.fixture(autouse=True, scope="module")
-def needs_compiled() -> None:
-    if not native.compiled():
-        pytest.skip("no C++ compiler here")
+pytestmark = pytest.mark.usefixtures("needs_compiled")
 
 
 def draw(seed, *shape):
