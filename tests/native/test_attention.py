@@ -92,6 +92,7 @@ def test_biases_norms_and_rotation_are_those_of_the_layer(width, times):
     params = {
         name: p + 0.3 * jax.random.normal(key, p.shape) for key, (name, p) in zip(keys, params.items(), strict=True)
     }
+    params |= {name: 0.03 * params[name] for name in ("W_qkv", "b_qkv")}  # so small that the norms' epsilon counts
     x, weights = (jax.random.normal(jax.random.key(i), (2, times, d_model)) for i in (2, 3))
     angles = rotary_angles(3 + jnp.arange(times), width)
 

@@ -78,6 +78,7 @@ inline float Sum(Vector v) {
   return sum;
 }
 
+constexpr float kEpsilon = 1e-5f;  // NORM_EPSILON of seqjax/layers/norms.py
 constexpr float kLog2E = 1.44269504f;
 
 // 2^y for y < 128, and 2^-126 (as good as 0) below -126: 2^n of the nearest n, times a polynomial of the rest (2e-7).

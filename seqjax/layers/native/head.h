@@ -8,7 +8,7 @@
 
 namespace seqjax {
 
-constexpr float kEpsilon = 1e-5f, kLn2 = 0.693147181f;
+constexpr float kLn2 = 0.693147181f;
 
 struct Sizes {
   int64_t runs, batch, heads, times, width;

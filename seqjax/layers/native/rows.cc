@@ -10,7 +10,6 @@ namespace seqjax {
 namespace {
 
 constexpr int64_t kRows = 64;
-constexpr float kEpsilon = 1e-5f;
 
 inline Vector SigmoidOf(Vector x) {
   const Vector y = x * -kLog2E;
