@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seqjax.errors import UserError
-from seqjax.host.streams import tell
+from seqjax.host.streams import leave_at_once, tell
 
 LOST = 76  # exit code of a process of which another one has ended early
 WAIT = 300.0  # seconds to wait at the start for the other processes
@@ -161,10 +159,7 @@ class Peers:
             for finish in self.last:
                 with contextlib.suppress(Exception):
                     finish()
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):
-                    stream.flush()
-            os._exit(code)
+            leave_at_once(code)
 
     def _name(self, index: int) -> str:
         host = socket.gethostname() if index == self.index else self._links[index].host

@@ -23,6 +23,7 @@ from seqjax.config import Config, run_id, to_dict
 from seqjax.errors import UserError, printable
 from seqjax.host import disk
 from seqjax.host.optional import look_for
+from seqjax.host.streams import leave_at_once
 
 MODES = ("online", "offline", "disabled")
 MEANINGS = {mode: mode for mode in MODES} | {"run": "online", "shared": "online", "dryrun": "offline"}  # of WANDB_MODE
@@ -164,7 +165,7 @@ def _bound_the_exit() -> None:
     def watch() -> None:
         threading.main_thread().join()  # ends before other threads are joined and exit hooks are called
         time.sleep(LEAVE_SECONDS)
-        os._exit(1 if hasattr(sys, "last_type") else codes[-1] & 255)
+        leave_at_once(1 if hasattr(sys, "last_type") else codes[-1] & 255)
 
     sys.exit = leave_with
     threading.Thread(target=watch, daemon=True).start()

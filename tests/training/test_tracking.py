@@ -251,11 +251,12 @@ exec(end)
 """
 
 
-def test_wandb_never_holds_the_process(make_config: Any, tmp_path: Path) -> None:
+def test_wandb_never_holds_the_process(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process for each way to end; what they import is imported once."""
     runs.open_run(tmp_path / "run", make_config("window"))
     (tmp_path / "wandb.py").write_text(HANGING)
     command = [sys.executable, "-c", ENDING, *ENDS]
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what was printed must not stay in a buffer
     done = subprocess.run(command, cwd=tmp_path, timeout=120, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert [int(line) for line in lines if line.isdecimal()] == list(ENDS.values()), done.stderr
