@@ -28,14 +28,13 @@ struct Sizes {
   int64_t Tasks() const { return runs * batch * heads; }
 };
 
-// Memory of this thread, which it keeps. It begins at a cache line, so up to one line before it is not used.
+// Memory of this thread, which it keeps: `count` floats from a cache line's beginning.
 class Scratch {
  public:
   explicit Scratch(int64_t count) {
-    constexpr int64_t kLine = 64;
-    constexpr int64_t kUnused = kLine / sizeof(float);
+    constexpr int64_t kLine = 64, kFloats = kLine / sizeof(float);
     thread_local std::vector<float> kept;
-    if (static_cast<int64_t>(kept.size()) < count + kUnused) kept.resize(count + kUnused);
+    if (static_cast<int64_t>(kept.size()) < count + kFloats) kept.resize(count + kFloats);
     const auto address = reinterpret_cast<uintptr_t>(kept.data());
     next_ = kept.data() + (kLine - address % kLine) % kLine / sizeof(float);
   }
