@@ -44,7 +44,7 @@ def test_models_beat_the_compressor(name: str) -> None:
     assert ROWS[name]["validation"]["bits_per_byte"] < ROWS[name]["bz2_bits_per_byte"]
 
 
-PAGES = ("guide", "laws", "performance", "code", "clusters", "preflight")
+PAGES = ("guide", "laws", "performance", "code", "clusters", "devices", "preflight")
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in PAGES)])

@@ -78,7 +78,8 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
         best = profile.best_params
         akima = f"{si(profile.akima_params).strip() if np.isfinite(profile.akima_params) else '':>11}"
         if profile.problem:
-            print(f"  {si(profile.flops):>10} {len(profile.params):>7}{'':>11}{akima}  {profile.problem}")
+            row = f"  {si(profile.flops):>10} {len(profile.params):>7}{'':>11}{akima}  {profile.problem}"
+            print(fitted(row, sys.stdout))
             continue
         print(
             f"  {si(profile.flops):>10} {len(profile.params):>7}{si(best).strip():>11}{akima}"

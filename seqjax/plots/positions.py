@@ -1,4 +1,4 @@
-"""The figure of losses by position: a colour and a mark a family; a dash and a width for each of its curves, by size."""
+"""The figure of losses by position: a colour and a mark a family; a dash and a width a curve, by size."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def draw_positions(
         if plateaus and name in plateaus:
             words.append(_plateau_words(plateaus[name]))
         ax.errorbar(bins.center, bins.loss, 1.96 * bins.error, marker=look.marker, ls="", color=look.colour,
-                    ms=3 + rank, mfc=look.colour if rank % 2 else "white", mew=1.1, elinewidth=0.9, label="\n".join(words))  # fmt: skip
+                    ms=3 + rank, mfc=look.colour if rank % 2 else "white", mew=1.1, elinewidth=0.9,
+                    label="\n".join(words))  # fmt: skip
     log_axis(ax, "x", 0.9, length * 1.15, plain=True)
     log_axis(ax, "y", *widened(np.concatenate(losses), 0.1), plain=True)
     ax.set_xlabel(NAMES["position"])
