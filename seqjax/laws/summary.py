@@ -142,7 +142,8 @@ def other_flops(points: Points) -> str:
     over = points.variables["flops"] / (6.0 * points.variables["params"] * points.variables["tokens"])
     if np.abs(np.log(np.median(over))) < NEAR_6ND:
         return ""
-    return f" (the FLOPs of these points are {number(over.min(), 3)} to {number(over.max(), 3)} times that)"
+    ends = dict.fromkeys((number(over.min(), 3), number(over.max(), 3)))
+    return f" (the FLOPs of these points are {' to '.join(ends)} times that)"
 
 
 def checklist(fit: Fit) -> str:
