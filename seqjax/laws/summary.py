@@ -180,7 +180,7 @@ def answers(fit: Fit) -> list[tuple[str, str]]:
         ("How is it initialised?", f"a grid of {fit.starts:,} starts, {fit.agreeing:.1%} of which agree with the best"),
         ("How certain are the constants?",
          f"{len(fit.draws):,} bootstrap refits to noise drawn from the residuals of whole clusters, widened for few "
-         "clusters; percentiles; and profile likelihood" if fit.intervals
+         "clusters; and profile likelihood" if fit.intervals
          else "they are not: no refits were asked for"),
         ("Is the fit validated on runs it has not seen?",
          f"{held['points']} points with the most {LETTERS[held['variable']]}: {held['mean_error']:.2%} mean error"
