@@ -17,7 +17,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.host.wording import amount
-from seqjax.laws.intervals import LEAST_DRAWS, LEVEL
+from seqjax.laws.intervals import bounds_of
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
 from seqjax.laws.surfaces import SAME_SIZE, Surface, sizes_of
@@ -190,10 +190,7 @@ def place_of(
     rises = _upward(gap_SxM[:1], log_u, middle)[0]
     turned = np.isfinite(falls) and not abs(rises - middle) <= abs(falls - middle)
     sign, x = (-1, falls) if turned else (1, rises)
-    low = high = np.nan
-    if len(gap_SxM) > LEAST_DRAWS:
-        drawn = _upward(sign * gap_SxM[1:], log_u, x if np.isfinite(x) else middle)
-        low, high = np.exp(np.percentile(drawn, LEVEL, method="nearest"))
+    low, high = np.exp(bounds_of(_upward(sign * gap_SxM[1:], log_u, x if np.isfinite(x) else middle)))
     ends = np.interp(inside, log_u, gap_SxM[0])
     order = names[::-1] if turned else names
     return Place(params, span, float(np.exp(x)), float(low), float(high), order, (*map(float, ends),), outside)

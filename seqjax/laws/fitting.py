@@ -66,7 +66,7 @@ class Fit:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval of each constant (percentiles of ``draws``); empty with fewer than 40 refits.
+        """95 % bootstrap interval of each constant, from ``draws``; empty with fewer than 40 refits.
 
         A constant without effect on the losses has none: it is the same in all draws.
         """

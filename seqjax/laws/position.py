@@ -15,7 +15,7 @@ from seqjax.errors import UserError
 from seqjax.host.wording import readable
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
-from seqjax.laws.intervals import LEVEL
+from seqjax.laws.intervals import bounds_of
 from seqjax.laws.points import make_points
 
 MARGIN = 0.02  # nats: less is no improvement
@@ -144,7 +144,7 @@ def plateau(
     later = np.minimum.accumulate(drawn[:, ::-1], axis=1)[:, ::-1]
     flat = (drawn - later <= margin) & may_begin
     begins = np.where(flat.any(axis=1), bins.center[flat.argmax(axis=1)], np.inf)
-    low, high = np.percentile(begins[1:], LEVEL, method="nearest")
+    low, high = bounds_of(begins[1:])
     return Plateau(
         position=float(begins[0]) if np.isfinite(begins[0]) else None,
         low=float(low),

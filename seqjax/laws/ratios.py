@@ -11,7 +11,7 @@ from seqjax.errors import UserError
 from seqjax.host.wording import amount
 from seqjax.laws.crossing import place_of
 from seqjax.laws.fitting import Fit
-from seqjax.laws.intervals import LEAST_DRAWS, LEVEL, LOST
+from seqjax.laws.intervals import LOST, bounds_of
 from seqjax.laws.points import Points
 
 BEYOND = np.log(1e6)  # search range of a crossing beyond the data of both families, in log x
@@ -106,12 +106,9 @@ def matched_ratio(a: Fit, b: Fit, loss: Sequence[float] | np.ndarray | None = No
     log_x = _line(a, b, name)
     best = _inverse(a, a.theta[None], loss, log_x)[0] - _inverse(b, b.theta[None], loss, log_x)[0]
     count = min(len(a.draws), len(b.draws))
-    bounds = np.full((2, len(loss)), np.nan)
-    if count >= LEAST_DRAWS:
-        with np.errstate(invalid="ignore"):
-            drawn = _inverse(a, a.draws[:count], loss, log_x) - _inverse(b, b.draws[:count], loss, log_x)
-        drawn = np.where(np.isnan(drawn), np.inf, drawn)
-        bounds = np.percentile(drawn, LEVEL, axis=0, method="nearest")
+    with np.errstate(invalid="ignore"):
+        drawn = _inverse(a, a.draws[:count], loss, log_x) - _inverse(b, b.draws[:count], loss, log_x)
+    bounds = bounds_of(np.where(np.isnan(drawn), np.inf, drawn))
     with np.errstate(over="ignore"):
         ratio = np.where(np.isfinite(best), np.exp(best), np.nan)
         return Ratio(loss, ratio, np.exp(bounds[0]), np.exp(bounds[1]), (loss >= low) & (loss <= high))

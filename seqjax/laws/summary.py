@@ -131,7 +131,8 @@ def other_flops(points: Points) -> str:
     over = points.variables["flops"] / (6.0 * points.variables["params"] * points.variables["tokens"])
     if np.abs(np.log(np.median(over))) < NEAR_6ND:
         return ""
-    return f" (the FLOPs of these points are {readable(over.min(), 3)} to {readable(over.max(), 3)} times that)"
+    ends = dict.fromkeys((readable(over.min(), 3), readable(over.max(), 3)))
+    return f" (the FLOPs of these points are {' to '.join(ends)} times that)"
 
 
 def checklist(fit: Fit) -> str:
@@ -168,7 +169,7 @@ def answers(fit: Fit) -> list[tuple[str, str]]:
         ("How is it initialised?", f"a grid of {fit.starts:,} starts, {fit.agreeing:.1%} of which agree with the best"),
         ("How certain are the constants?",
          f"{len(fit.draws):,} bootstrap refits to noise drawn from the residuals of whole clusters, widened for few "
-         "clusters; percentiles; and profile likelihood" if fit.intervals
+         "clusters; and profile likelihood" if fit.intervals
          else "they are not: no refits were asked for"),
         ("Is the fit validated on runs it has not seen?",
          f"{held['points']} points with the most {LETTERS[held['variable']]}: {held['mean_error']:.2%} mean error"
