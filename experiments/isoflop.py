@@ -22,9 +22,9 @@ from common import run, runs_at_best
 from seqjax.errors import UserError
 from seqjax.families import label_of, parts_of
 from seqjax.host.guard import guarded
+from seqjax.host.wording import power
 from seqjax.laws import read_points
 from seqjax.laws.isoflop import IsoFlops, isoflops
-from seqjax.laws.reference import power
 from seqjax.laws.run_rows import at_best_rates
 from seqjax.plots.fits import draw_isoflops
 from seqjax.plots.style import amount

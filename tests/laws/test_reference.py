@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from seqjax.host.wording import power
 from seqjax.laws import LAWS, fit, make_points
-from seqjax.laws.reference import at_reference, power, reference
+from seqjax.laws.reference import at_reference, reference
 from seqjax.laws.summary import describe
 
 
