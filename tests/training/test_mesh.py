@@ -30,8 +30,11 @@ from seqjax.training.loop import train
 V = 40
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_each_device_computes_the_logits_of_its_own_rows(monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
+@pytest.mark.parametrize(("tied", "fsdp"), [(False, 1), (True, 1), (True, 2)])
+def test_each_device_computes_the_logits_of_its_own_rows(
+    monkeypatch: pytest.MonkeyPatch, tied: bool, fsdp: int
+) -> None:
+    """Two devices that share the readout gather it, and sum and cut its gradient; without sharing they only sum it."""
     monkeypatch.setattr(cross_entropy, "CPU_LOGITS", 12 * V)  # chunks of 12 tokens
     rng = np.random.default_rng(0)
     x_BxTxD = rng.normal(size=(4, 9, 8)).astype(np.float32)
@@ -44,13 +47,13 @@ def test_each_device_computes_the_logits_of_its_own_rows(monkeypatch: pytest.Mon
         return cross_entropy.mean_cross_entropy(x_BxTxD, params, "float32", targets_BxT), tokens_BxT
 
     one = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
-    mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
-    whole, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    mesh = Mesh(np.array(jax.devices()).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    held, rows = NamedSharding(mesh, P("fsdp")), NamedSharding(mesh, P(("data", "fsdp")))
     traced = compiled_for(target_of(mesh))(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
-    two = jax.jit(traced, in_shardings=(rows, whole)).lower(x_BxTxD, W).compile()
+    two = jax.jit(traced, in_shardings=(rows, held)).lower(x_BxTxD, W).compile()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), one(x_BxTxD, W), two(x_BxTxD, W))
     text = two.as_text()
-    assert "all-reduce" in text and "all-gather" not in text
+    assert "all-reduce" in text and all((name in text) == (fsdp > 1) for name in ("all-gather", "reduce-scatter"))
     assert max(int(n) for n in re.findall(rf"f32\[(\d+),{V}\]", text)) == 9  # two chunks of 18 rows
 
 
@@ -140,6 +143,7 @@ def eight() -> dict[str, Any]:
 
 
 LAYER = {"W_qkv": 768, "W_o": 256, "W_in and W_out": 1024, "b_qkv": 48}
+MATRICES = (768, 256, 1024)
 OTHERS = {"embedding and readout": 512, "positions": 384}
 
 
@@ -156,7 +160,8 @@ def test_eight_devices_that_share_the_batch(eight: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_eight_devices_that_share_the_parameters(eight: dict[str, Any]) -> None:
-    """Parameters are gathered layer by layer, forward and backward; no activation and no moment is."""
+    """Parameters are gathered layer by layer, forward and backward; no activation and no moment is. Gradients are
+    summed and cut by the four devices that share them, and only the parts are summed by the two groups."""
     found = eight["fsdp"]
     assert found["loss"] == pytest.approx(eight["one"]["loss"], rel=1e-5)
     close(found["params"], eight["one"]["params"])
@@ -165,7 +170,11 @@ def test_eight_devices_that_share_the_parameters(eight: dict[str, Any]) -> None:
     assert set(sent) == {*LAYER.values(), *OTHERS.values()}
     assert sent[512] == 2 and sent[768] == sent[256] == 2 * 2  # layers x directions
     assert sent[1024] == 2 * 2 * 2
-    assert set(found["collectives"]) <= {"all-gather", "all-reduce", "reduce-scatter"}
+    assert set(found["collectives"]) == {"all-gather", "all-reduce", "reduce-scatter"}
+    assert found["collectives"]["reduce-scatter"] == {str(512 // 4): 1}  # of the readout
+    summed = {tuple(pair) for pair in found["summed"]}
+    assert {(size, 4) for size in MATRICES} | {(size // 4, 2) for size in MATRICES} <= summed
+    assert not {(size, 8) for size in MATRICES} & summed
     assert not found["activations of all rows"] and found["rows of logits"] <= 48
 
 
