@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.layers.target import compiled_for, target_of
-from seqjax.preflight.program_text import _group
 from seqjax.runs.config_file import validate
 from seqjax.runs.tree import options_tree
 from seqjax.tasks.text import make_objective
@@ -84,13 +83,6 @@ def collectives(text: str) -> dict[str, Counter[int]]:
     return found
 
 
-def summed(text: str) -> list[tuple[int, int]]:
-    """The arrays that are summed: number of elements, and of devices that sum them."""
-    found = re.findall(r"= (\(?\w+\[.*?) all-reduce(?:-start)?\((.*)", text)
-    sizes = [(re.findall(r"\w+\[([\d,]*)\]", shapes), _group(rest)) for shapes, rest in found]
-    return sorted({(int(np.prod([int(n) for n in shape.split(",") if n])), n) for some, n in sizes for shape in some})
-
-
 def steps_of(changes: dict[str, Any], devices: int) -> dict[str, Any]:
     found = config("transformer", **{"model.n_layers": L, "model.n_heads": 2}, **changes)
     (params, loss), text, lie = stepped(lanes.make_program(found, make_objective(found, V), devices))
@@ -101,7 +93,6 @@ def steps_of(changes: dict[str, Any], devices: int) -> dict[str, Any]:
         "loss": loss[:2].tolist(),
         "params": params,
         "collectives": collectives(text),
-        "summed": summed(text),
         "rows of logits": max(logits),
         "activations of all rows": whole,
         "cut arrays": sum("fsdp" in spec for spec in lie),

@@ -144,7 +144,8 @@ def _gather(mesh: Mesh, lead: int, p: Array) -> tuple[Array, None]:
 
 
 def _sum_and_cut(mesh: Mesh, lead: int, _: None, d_p: Array) -> tuple[Array]:
-    return (_cut(mesh, lead, d_p),)
+    whole, _ = _gather(mesh, lead, d_p)  # without it XLA would cut activations as the gradient is cut
+    return (_cut(mesh, lead, whole),)
 
 
 _gathered.defvjp(_gather, _sum_and_cut)

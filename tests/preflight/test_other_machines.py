@@ -1,6 +1,6 @@
 """Tiny models compiled for accelerators that are not here. Each target is skipped where its compiler is absent.
 
-The compiler takes 2 to 15 s of CPU for each program, so every family is compiled once for eight cards and once for a
+The compiler takes 2 to 20 s of CPU for each program, so every family is compiled once for eight cards and once for a
 slice of TPUs, and one card alone or shared parameters only where these make a difference.
 """
 
