@@ -1,7 +1,7 @@
 """Tiny models compiled for accelerators that are not here. Each target is skipped where its compiler is absent.
 
-The compiler takes 2 to 20 s of CPU for each program, so every family is compiled once for eight cards and once for a
-slice of TPUs, and one card alone or shared parameters only where these make a difference.
+The compilers take 4 to 30 s of CPU for each program. So every family is compiled for eight cards, one of each way
+through time for a slice of TPUs, and one card alone or shared parameters only where these make a difference.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ FORMS = {
     "rg_lru hybrid": FUSED | {"n_layers": 2, "blocks": ["recurrent", "attention"]},
 }
 """Every family; of the Transformer both forms; a hybrid. Attention is fused."""
+ON_A_SLICE = ("lstm", "window", "rg_lru", "mamba2", "transformer modern")
+PLACES = [*((form, "8xh100") for form in FORMS), *((form, "v5e-4") for form in ON_A_SLICE)]
 
 
 def config_of(form: str, **changes: Any) -> RunConfig:
@@ -73,8 +75,7 @@ def sent(step: Compiled) -> set[tuple[str, int]]:
     return {(one.kind, one.devices) for one in step.text.collectives}
 
 
-@pytest.mark.parametrize("target", ["8xh100", "v5e-4"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "target"), PLACES)
 def test_a_model_of_every_family_shares_its_batch(form: str, target: str) -> None:
     """Each device computes its own rows of the batch, and sends its gradients and nothing else."""
     config, step = step_of(form, target)
