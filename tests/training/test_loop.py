@@ -186,7 +186,7 @@ class Process:
 @pytest.mark.slow
 def test_killed_in_mid_run_and_in_mid_checkpoint_it_ends_bit_equal(make_config: Any, tmp_path: Path) -> None:
     config = make_config("lstm", **{
-        "train.steps": 600, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 200,
+        "train.steps": 400, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 200,
         "model.d_model": 48, "model.dropout": 0.1,
     })  # fmt: skip
     with forks.started() as program:
