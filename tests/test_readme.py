@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,18 @@ def test_every_path_in_a_page_exists(name: str) -> None:
         if word.startswith(("configs/", "experiments/", "seqjax/", "tests/", "docs/", "../")):
             place = REPOSITORY / name if word.startswith("../") else REPOSITORY / "README.md"
             assert (place.parent / word.rstrip(".,;:").partition("#")[0]).exists(), word
+
+
+QUOTED = (("GPT-2 124M", "h100"), ("GPT-2 350M", "h100"), ("LSTM 300M", "h100"), ("GPT-2 1.3B, fsdp 16", "256xh100"))
+
+
+def test_what_is_quoted_of_the_preflight_is_recorded() -> None:
+    rows = {(row["name"], row["target"]): row for row in recorded("preflight")["rows"]}
+    quoted = page("README.md").partition("[Preflight]")[2].partition("\n- [")[0]
+    in_order = re.findall(r"([\d.]+)(?: of the [\d.]+)? GiB", quoted)
+    assert in_order == [f"{rows[place]['GiB']:.1f}" for place in QUOTED]
+    assert f"at least {rows[QUOTED[0]]['bound_ms']:.0f} ms a step" in quoted
+    assert f"(B 256: {in_order[-1]} GiB of an H100)" in " ".join(page("docs/preflight.md").split())
 
 
 BUNDLES = json.loads((REPOSITORY / "experiments" / "results" / "bundles" / "results.json").read_text())
