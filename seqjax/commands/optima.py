@@ -9,6 +9,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.config.plain import whole
 from seqjax.errors import UserError, did_you_mean
+from seqjax.host.wording import readable, si
 
 SHORT = {"rate": "optimizer.learning_rate", "batch": "train.batch_size"}
 
@@ -69,9 +70,9 @@ def _column(table: Any, option: str, name: str) -> str:
 
 
 def _lines(found: Any, of: str) -> list[str]:
-    from seqjax.laws.summary import constant_rows, number
+    from seqjax.laws.summary import constant_rows
 
-    lines = [f"N {number(one.params)}, D {number(one.tokens)}: {of} = {number(one.x, 3)}, loss {one.loss:.4f}"
+    lines = [f"N {si(one.params).strip()}, D {si(one.tokens).strip()}: {of} = {readable(one.x, 3)}, loss {one.loss:.4f}"
              + f"; left out: {one.problem}" * bool(one.problem) for one in found.found]  # fmt: skip
     law = found.fit.law
     lines.append(f"{of}: {law.equation}   [{law.source}]")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import amount
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
@@ -166,7 +167,7 @@ def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tu
                      for f in (np.min, np.max)])  # fmt: skip
     first, last = max(e[0] for e in ends), min(e[1] for e in ends)
     if not first < last:
-        raise UserError(f"at N = {params:.3g} the families were not trained with budgets in common")
+        raise UserError(f"at N = {amount('params', params)} the families were not trained with budgets in common")
     return float(first), float(last)
 
 

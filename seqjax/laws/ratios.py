@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import amount
 from seqjax.laws.crossing import place_of
 from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import LOST, bounds_of
@@ -137,7 +138,8 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
         )
     beyond = not inner[0] <= np.log(place.x) <= inner[1]
     verdict = (
-        f"cross at {letter} = {place.x:.3g}{_sure(place.low, place.high)}, beyond which {place.order[1]} is better"
+        f"cross at {letter} = {amount(name, place.x)}{_sure(name, place.low, place.high)}, beyond which "
+        f"{place.order[1]} is better"
     )
     if beyond:
         verdict += "; that lies outside of what both measured, and is extrapolated"
@@ -146,13 +148,13 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
     return Crossing(place.x, place.low, place.high, share, beyond, verdict)
 
 
-def _sure(low: float, high: float) -> str:
+def _sure(name: str, low: float, high: float) -> str:
     """The interval in words; an end that is not reached is open."""
     if np.isnan(low) or (low == 0 and np.isinf(high)):
         return "" if np.isnan(low) else " (95 %: anywhere)"
     if low == 0 or np.isinf(high):
-        return f" (95 %: below {high:.3g})" if low == 0 else f" (95 %: above {low:.3g})"
-    return f" (95 %: {low:.3g} to {high:.3g})"
+        return f" (95 %: {f'below {amount(name, high)}' if low == 0 else f'above {amount(name, low)}'})"
+    return f" (95 %: {amount(name, low)} to {amount(name, high)})"
 
 
 def _crosses(gap_RxM: np.ndarray, turned: bool) -> np.ndarray:

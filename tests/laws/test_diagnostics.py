@@ -163,8 +163,8 @@ def test_a_constant_without_effect_or_end_is_not_determined() -> None:
     found = replace(found, details={"profiles": {"A": (1.0, np.inf)}})
     assert set(found.intervals) == {"E", "A"}
     assert _undetermined(found) == [
-        "undetermined: A: the likelihood allows 1 to inf",
-        "undetermined: alpha has no effect on these losses: 0.3 is where the fit began",
+        "undetermined: A: the likelihood allows 1.00 to inf",
+        "undetermined: alpha has no effect on these losses: 0.3000 is where the fit began",
     ]
     (wide, _) = _undetermined(replace(found, details={"profiles": {}}))
     assert wide.startswith("undetermined: A: its interval, ") and wide.endswith("spans many decades")
