@@ -38,7 +38,7 @@ def draw_abilities(rows: Sequence[Row], tasks: Sequence[str], length: int, longe
     axes[0, 1].set_yticklabels([])
     _draw_recall(axes[0, 2], [row for row in rows if row["task"] == "recall"])
     made.supxlabel(
-        "means over seeds at the best of the rates; white: guessing; above a task: its widths D; lines part the ways "
+        "at the best of the rates; white: guessing; above a task: its widths D; lines part the ways "
         "through time: " + ", ".join(dict.fromkeys(way for _, _, way in models)),
         fontsize=7, color="#555555", x=0.01, ha="left",
     )  # fmt: skip
@@ -49,8 +49,7 @@ def _draw_table(
     ax: Axes, rows: Sequence[Row], models: Sequence[tuple[str, str, str]], tasks: Sequence[str], key: str
 ) -> None:
     """A cell for each model, task and width. Its colour is the share of what guessing leaves."""
-    widths = sorted({row["width"] for row in rows})
-    columns = [(task, width) for task in tasks for width in widths]
+    columns = [(task, width) for task in tasks for width in sorted({r["width"] for r in rows if r["task"] == task})]
     shares = np.full((len(models), len(columns)), np.nan)
     for row in rows:
         place = [model[0] for model in models].index(row["kind"]), columns.index((row["task"], row["width"]))
@@ -62,15 +61,16 @@ def _draw_table(
     ax.grid(visible=False)
     ax.set_yticks(range(len(models)), [label for _, label, _ in models])
     ax.set_xticks(range(len(columns)), [str(width) for _, width in columns], fontsize=7.5)
-    for number, task in enumerate(tasks):
-        middle = (number + 0.5) * len(widths) - 0.5
+    for task in tasks:
+        middle = np.mean([place for place, column in enumerate(columns) if column[0] == task])
         ax.annotate(task, (middle, 0), xycoords=("data", "axes fraction"), xytext=(0, -16), ha="center", va="top",
                     textcoords="offset points", annotation_clip=False)  # fmt: skip
     ax.set_xlabel(" ")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    for number in range(1, len(tasks)):
-        ax.axvline(number * len(widths) - 0.5, color="#888888", lw=0.8)
+    for number, ((before, _), (task, _)) in enumerate(pairwise(columns), 1):
+        if task != before:
+            ax.axvline(number - 0.5, color="#888888", lw=0.8)
     for number, ((_, _, before), (_, _, way)) in enumerate(pairwise(models), 1):
         if way != before:
             ax.axhline(number - 0.5, color="#888888", lw=0.8)

@@ -85,4 +85,4 @@ def test_the_families_of_today_differ_by_the_mixer_alone() -> None:
     assert len(stacked) == 2 * 8 and {model.block for model in stacked} == {"common"}
     assert {model.mlp_kind for model in stacked} == {"swiglu"} and {model.n_layers for model in stacked} == {2}
     data = {(run.config.data.tokenizer, run.config.train.context_length) for run in runs}
-    assert data == {("bpe-512", 512)}
+    assert data == {("bpe-512", 256)}
