@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,22 +20,23 @@ HUES = dict(zip(THROUGH_TIME, COLOURS, strict=False))
 
 
 @styled
-def draw_abilities(rows: Sequence[Row], tasks: Sequence[str], length: int, longer: int) -> Figure:
+def draw_abilities(rows: Sequence[Row], tasks: Sequence[str], lengthened: int) -> Figure:
     """Accuracy of each model on each task, at the length of training and at the longer one; recall by size of state.
 
     Args:
-        rows: {"kind", "label", "way", "width", "task", "state", "accuracy": [S], "longer_accuracy": [S], "chance"}, in
-            the order of the table; accuracies are means over seeds here.
+        rows: {"kind", "label", "way", "width", "task", "length", "state", "accuracy": [S], "longer_accuracy": [S],
+            "chance"}, in the order of the table; accuracies are means over seeds here.
         tasks: in the order of columns.
+        lengthened: the longer length over that of training.
     """
     models = list(dict.fromkeys((row["kind"], row["label"], row["way"]) for row in rows))
     made, axes = figure(15.0, 1.7 + 0.29 * len(models), ncols=3, width_ratios=(1, 1, 0.9))
     for ax, key, title in (
-        (axes[0, 0], "accuracy", f"T = {length}, as in training"),
-        (axes[0, 1], "longer_accuracy", f"T = {longer}"),
+        (axes[0, 0], "accuracy", f"as long as in training: {_lengths(rows, 1)}"),
+        (axes[0, 1], "longer_accuracy", f"longer: {_lengths(rows, lengthened)}"),
     ):
         _draw_table(ax, rows, models, tasks, key)
-        ax.set_title(f"share of right answers, {title}")
+        ax.set_title(f"right answers (%), {title}")
     axes[0, 1].set_yticklabels([])
     _draw_recall(axes[0, 2], [row for row in rows if row["task"] == "recall"])
     made.supxlabel(
@@ -43,6 +45,13 @@ def draw_abilities(rows: Sequence[Row], tasks: Sequence[str], length: int, longe
         fontsize=7, color="#555555", x=0.01, ha="left",
     )  # fmt: skip
     return made
+
+
+def _lengths(rows: Sequence[Row], times: int) -> str:
+    """T = 16, s5 T = 32: the length of most tasks, then those of the others."""
+    lengths = {row["task"]: row["length"] * times for row in rows}
+    most = Counter(lengths.values()).most_common(1)[0][0]
+    return ", ".join([f"T = {most}", *(f"{task} T = {length}" for task, length in lengths.items() if length != most)])
 
 
 def _draw_table(
