@@ -12,7 +12,7 @@ from seqjax.config import program_key
 from seqjax.families import kind_of
 from seqjax.sweeps.grid import read_sweep
 
-SMALL = ["--train.steps", "2", "--optimizer.warmup-steps", "1", "--task.length", "9", "--task.pairs", "3",
+SMALL = ["--train.steps", "2", "--optimizer.warmup-steps", "1", "--task.pairs", "3",
          "--task.items", "3", "--task.held-out", "8", "--train.batch-size", "2"]  # fmt: skip
 
 
@@ -38,6 +38,8 @@ search: {{rates: [1e-3, 3e-3, 1e-2], extend: 0}}
         "| nonlinear | GRU | 8 |" in text and "parity: 0 of 1 cells as published; else GRU 8 (not as published)" in text
     )
     assert (tmp_path / "report" / "abilities.png").stat().st_size > 10_000
+    drawn = (tmp_path / "report" / "abilities.svg").read_text()
+    assert "training: T = 9, parity T = 12<" in drawn and "longer: T = 36, parity T = 48<" in drawn
 
 
 def test_every_model_is_in_the_table_of_what_was_published() -> None:
