@@ -1,5 +1,6 @@
 """What a run is: the sections of its config, and what tells it from other runs."""
 
+from seqjax.config.checks import check, check_bptt, check_shared, decay_begins
 from seqjax.config.identity import (
     LANE_KEYS,
     WITHOUT_SEED,
@@ -29,9 +30,5 @@ from seqjax.config.sections import (
     TaskConfig,
     TaskTrain,
     TrainConfig,
-    check,
-    check_bptt,
-    check_shared,
-    decay_begins,
     family_adapter,
 )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
 from jax import Array
 from jax.typing import DTypeLike
 from pydantic import ConfigDict
@@ -57,6 +58,10 @@ class Watch(NamedTuple):
     """
 
     nudges: Tree = None
+
+    def of_layers(self) -> Tree:
+        """The nudges with the layers first, TxLxBx... -> LxTxBx...; None if nothing is added."""
+        return jax.tree.map(lambda n: n.swapaxes(0, 1), self.nudges)
 
 
 class Output(NamedTuple):

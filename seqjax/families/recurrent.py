@@ -218,7 +218,7 @@ class Recurrent(Family):
         watched: Watch | None,
     ) -> tuple[Array, State, dict[str, Array]]:
         """All layers over T steps. The first is run apart: its width may differ, and it may read a table."""
-        nudges = None if watched is None or watched.nudges is None else layers_first(watched.nudges)
+        nudges = watched.of_layers() if watched else None
 
         def run_layer(x_TxBxD: Array, layer: tuple[Params, State, Tree, Array]) -> tuple[Array, tuple[State, dict]]:
             """The layer's output h_TxBxH, its last state, and the watched arrays."""
@@ -357,8 +357,3 @@ class Recurrent(Family):
 def repeat(leaf: Array, n: int) -> Array:
     """The leaf `n` times, along a new first axis."""
     return jnp.repeat(leaf[None], n, axis=0)
-
-
-def layers_first(nudges: Tree) -> Tree:
-    """TxLxBxH -> LxTxBxH."""
-    return jax.tree.map(lambda n: n.swapaxes(0, 1), nudges)

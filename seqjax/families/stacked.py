@@ -354,7 +354,7 @@ class Stacked(Family):
         dtype: DTypeLike, watched: Watch | None,
     ) -> tuple[Array, State, dict[str, Array]]:  # fmt: skip
         """All layers over T steps, and the last norm."""
-        nudges = None if watched is None or watched.nudges is None else layers_first(watched.nudges)
+        nudges = watched.of_layers() if watched else None
 
         inside = partial(self._mixed, mask_BxT=mask_BxT, dtype=dtype, watched=watched is not None)
 
@@ -397,8 +397,3 @@ class Stacked(Family):
             params, x_BxTxD, state, self.window, mask_BxT, dtype, watched, self.widening**-0.5, self.attention_kernel
         )
         return y_BxTxD, state, {} if weights is None else {"attention": weights}
-
-
-def layers_first(nudges: Tree) -> Tree:
-    """TxLxBx... -> LxTxBx...."""
-    return jax.tree.map(lambda n: n.swapaxes(0, 1), nudges)

@@ -39,7 +39,7 @@ def rate_factors(family: Family, optimizer: str, params: Tree) -> Tree:
     """The factor on the learning rate of every parameter.
 
     Args:
-        optimizer: one of `seqjax.config.sections.WIDTH_RULES`.
+        optimizer: one of `seqjax.config.checks.WIDTH_RULES`.
     """
     m, hidden = family.widening, getattr(family, "hidden", None)
     embedding = family.widened(family.base_width).embedding_scale / family.embedding_scale if m != 1.0 else 1.0

@@ -20,7 +20,7 @@ from seqjax import runs
 from seqjax.config import run_id
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned
-from seqjax.sweeps.launch import local
+from seqjax.sweeps.launch import local, process
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit
 
@@ -62,11 +62,11 @@ def test_workers_save_when_their_launcher_fails(error: Exception, make_config: A
 def test_a_worker_that_does_not_save_is_not_waited_for_for_ever(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(local, "worker_command", lambda *_: [sys.executable, "-c", DEAF, str(tmp_path)])
+    monkeypatch.setattr(process, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(process, "worker_command", lambda *_: [sys.executable, "-c", DEAF, str(tmp_path)])
     unit = one_unit(tmp_path / "s", make_config("elman"))
     pool = local.Pool(tmp_path / "s", Machine((0,), (), 1e9), tick=failing((tmp_path / "ready").exists, FULL))
-    started: list[local.Worker] = []
+    started: list[process.Worker] = []
     take = pool._take
     monkeypatch.setattr(pool, "_take", lambda threads: (started.append(take(threads)), started[-1])[1])
     with pytest.raises(OSError, match="No space"):

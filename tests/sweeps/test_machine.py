@@ -11,7 +11,7 @@ import pytest
 
 from seqjax.host.limits import cores_of_quota, memory_left
 from seqjax.sweeps import machine
-from seqjax.sweeps.launch import local
+from seqjax.sweeps.launch import local, process
 
 GIB = 2**30
 NONE = "9223372036854771712"  # how version 1 writes that there is no limit
@@ -152,7 +152,7 @@ def test_more_workers_than_gpus_share_them(monkeypatch: pytest.MonkeyPatch) -> N
     assert shared.gpus == ("0", "1", "0", "1", "0") and (shared.slots, shared.devices, shared.sharing) == (5, 2, 3)
     assert shared.memory == pytest.approx(56e9 / 3) and "17.4 GiB for each of 3 workers on one" in shared.describe()
     started = []
-    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, env, **__: started.append(env))
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *_, env, **__: started.append(env))
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     pool = local.Pool(None, shared)
     while (worker := pool._take(1)) is not None:

@@ -14,7 +14,7 @@ from sweeping import SIGKILL, Launcher, numbers, write_sweep
 
 from seqjax import cli, runs
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.launch.local import Worker
+from seqjax.sweeps.launch.process import Worker
 
 SEEDS = """
 model: {family: gru, d_model: 16, n_layers: 1}

@@ -12,7 +12,7 @@ import pytest
 from seqjax import cli
 from seqjax.errors import UserError
 from seqjax.sweeps.launch import start
-from seqjax.sweeps.launch.local import Worker
+from seqjax.sweeps.launch.process import Worker
 
 OLD = 'raise ImportError("an old seqjax")\n'
 GREETING = 'print("welcome to the cluster")\n'

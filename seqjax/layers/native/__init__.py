@@ -104,7 +104,7 @@ def _shared_library(compiler: Sequence[str]) -> Path:
     cpu = next((line for line in cpuinfo.read_text().splitlines() if "flags" in line), "") if cpuinfo.is_file() else ""
     version = _run([*compiler, "--version"], seconds=60)
     text = "".join((FOLDER / name).read_text() for name in (*HEADERS, *SOURCES))
-    parts = (text, " ".join(FLAGS), version, platform.machine(), platform.processor(), cpu, str(include))
+    parts = (text, *compiler, *FLAGS, version, platform.machine(), platform.processor(), cpu, str(include))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = cache_folder() / "native"
     for path in folder.glob(f"seqjax-{key}-*.so"):

@@ -28,14 +28,15 @@ struct Sizes {
   int64_t Tasks() const { return runs * batch * heads; }
 };
 
-// Memory of this thread, which it keeps.
+// Memory of this thread, which it keeps: `count` floats from a cache line's beginning.
 class Scratch {
  public:
   explicit Scratch(int64_t count) {
+    constexpr int64_t kLine = 64, kFloats = kLine / sizeof(float);
     thread_local std::vector<float> kept;
-    if (static_cast<int64_t>(kept.size()) < count + kLanes) kept.resize(count + kLanes);
+    if (static_cast<int64_t>(kept.size()) < count + kFloats) kept.resize(count + kFloats);
     const auto address = reinterpret_cast<uintptr_t>(kept.data());
-    next_ = kept.data() + (64 - address % 64) % 64 / sizeof(float);
+    next_ = kept.data() + (kLine - address % kLine) % kLine / sizeof(float);
   }
 
   // `count` floats: a multiple of kLanes.
