@@ -32,6 +32,7 @@ from common import run
 from seqjax.errors import UserError
 from seqjax.families import label_of
 from seqjax.host.guard import guarded
+from seqjax.host.wording import power
 from seqjax.laws.batches import Critical, critical, over_losses, steps_to
 from seqjax.laws.kaplan import critical_batch
 from seqjax.plots.batches import draw_critical_batches
@@ -153,7 +154,7 @@ def as_text(found: Mapping[str, Mapping[str, Any]]) -> str:
     lines.append("")
     for kind, family in found.items():
         if law := family["law"]:
-            lines.append(f"{label_of(kind)}: B_crit = {law['b_star']:.2g} / L^{law['exponent']:.1f} "
+            lines.append(f"{label_of(kind)}: B_crit = {power(law['b_star'], 2)} / L^{law['exponent']:.1f} "
                          f"({law['low']:.1f} to {law['high']:.1f}); Kaplan et al.: 4.8.")  # fmt: skip
         else:
             lines.append(f"{label_of(kind)}: fewer than {LEAST} critical batches are determined; no law.")

@@ -209,10 +209,10 @@ def run(name: str, sweep: str, doc: str, analyse: Analysis, *, file: str = "resu
 
 
 def of_last(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    """How many runs have ended; hardware and versions of the last of them; the date."""
+    """ "ended": how many runs have; hardware and versions of the last of them; the date."""
     ended = table.dropna(subset=["ended"]).sort_values("ended")
     last = read_result(folder / ended["run_id"].iloc[-1])
-    return {"runs": len(ended), **surroundings(), "hardware": last["hardware"], "versions": last["versions"]}
+    return {"ended": len(ended), **surroundings(), "hardware": last["hardware"], "versions": last["versions"]}
 
 
 def write(target: Path, files: dict[str, Any], records: dict[str, Any]) -> None:

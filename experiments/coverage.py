@@ -30,11 +30,14 @@ from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
 from seqjax.laws import minimise
 from seqjax.laws.forms import LAWS
+from seqjax.laws.intervals import bounds_of
 from seqjax.laws.searching import DELTAS, deltas_to, refit
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"
-METHOD = "widened noise, by leverage, partly normal"  # of the refits; other rows are of earlier methods
+METHOD = (
+    "widened noise, by leverage, partly normal; order statistics"  # of the refits; other rows are of earlier methods
+)
 TOGETHER = 256  # copies that are refitted at once: tables are small and many
 SKIPPED = {("data-constrained", "lad"), ("chinchilla-outer", "lad")}  # for want of time
 
@@ -100,7 +103,7 @@ def coverage(name: str, objective: str, tables: int, count: int) -> dict[str, fl
     noise_Txn = np.log(np.stack([tests.measured(name, NOISE, table).loss for table in range(tables)]) / exact.loss)
     theta_TxP = refit(law, exact, np.tile(truth, (tables, 1)), deltas_to(delta), noise_Sxn=noise_Txn).theta_SxP
     drawn = refits_of_tables(law, exact, noise_Txn, theta_TxP, delta, count, 0)
-    low_TxP, high_TxP = np.stack([np.percentile(draws, (2.5, 97.5), axis=0) for draws in drawn], axis=1)
+    low_TxP, high_TxP = np.stack([bounds_of(draws) for draws in drawn], axis=1)
     covered_TxP = (low_TxP <= truth) & (truth <= high_TxP)
     return dict(zip(law.names, covered_TxP.mean(axis=0).tolist(), strict=True))
 

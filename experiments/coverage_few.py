@@ -158,9 +158,10 @@ def _constants(fit: Fit) -> dict[str, tuple[float, float, float]]:
     return {f"constant {name}": (value, *fit.intervals.get(name, nan)) for name, value in fit.constants.items()}
 
 
-def _loss(fit: Fit, label: str, **at: float) -> dict[str, tuple[float, float, float]]:
+def _losses(fit: Fit, places: list[str], **at: np.ndarray) -> dict[str, tuple[float, float, float]]:
     found = fit.predict(**at)
-    return {f"loss {label}": (float(found.loss[0]), float(found.low[0]), float(found.high[0]))}
+    losses = zip(found.loss.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
+    return {f"loss {place}": loss for place, loss in zip(places, losses, strict=True)}
 
 
 def _of_a_line(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
@@ -174,9 +175,7 @@ def _of_a_line(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
         "10 x beyond": 10 * last,
         "100 x beyond": 100 * last,
     }
-    found = fit.predict(**{name: np.array(list(places.values()))})
-    losses = zip(found.loss.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
-    return _constants(fit) | {f"loss {place}": loss for place, loss in zip(places, losses, strict=True)}
+    return _constants(fit) | _losses(fit, list(places), **{name: np.array(list(places.values()))})
 
 
 def _of_a_pair(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
@@ -192,15 +191,10 @@ def _of_a_pair(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
 
 def _of_a_surface(fits: list[Fit]) -> dict[str, tuple[float, float, float]]:
     (fit,) = fits
-    found = {
-        **_constants(fit),
-        **_loss(fit, "inside", params=1e8, tokens=1e10),
-        **_loss(fit, "10 x beyond", params=1e10, tokens=1e12),
-    }
-    for label, flops in (("inside", 6e18), ("100 x beyond", 6e22)):
-        best = fit.optimal(flops)
-        found[f"optimal N {label}"] = (float(best.params[0]), *map(float, best.params_interval[0]))
-    return found
+    losses = _losses(fit, ["inside", "10 x beyond"], params=np.array([1e8, 1e10]), tokens=np.array([1e10, 1e12]))
+    best = fit.optimal(np.array([6e18, 6e22]))
+    optima = zip(best.params.tolist(), *best.params_interval.T.tolist(), strict=True)
+    return _constants(fit) | losses | dict(zip(("optimal N inside", "optimal N 100 x beyond"), optima, strict=True))
 
 
 def few_as_text(rows: list[dict[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
     python experiments/preflight.py                 # to report/preflight; --record: to experiments/results/preflight
     python experiments/preflight.py --on h100       # one target only; the 256 devices of GPT-2 1.3B take the longest
-    python experiments/preflight.py --again         # all rows again, those of the record too
+    python experiments/preflight.py --again         # all rows again (with --on: those of one target); others are kept
 
 No accelerator is needed, only the compilers: pip install -e '.[preflight,tpu]'. Of each form of a preset the largest
 model is compiled: if it fits, so do the smaller ones. A row is kept as soon as it is there; the same command goes on.
@@ -43,6 +43,7 @@ LSTMS = {"LSTM 1M": "1e6", "LSTM 10M": "1e7", "LSTM 100M": "1e8", "LSTM 300M": "
 SHARING = "GPT-2 1.3B, fsdp 16"
 SHARING_ON = ("256xh100", "v5e-256")
 """Where the 1.3 B parameters are shared by 16 devices, the 256 rows of a batch by all, and blocks computed again."""
+EVERY_TARGET = (*TARGETS, *SHARING_ON)
 TOKENS = 300e9  # of a run of these, for hours; runs of a preset have their own
 
 
@@ -131,18 +132,20 @@ def main() -> None:
     """Compile the rows that are not there yet, and write them."""
     stay_off_accelerators()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--on", metavar="TARGET", help="rows of this target only")
+    parser.add_argument("--on", metavar="TARGET", choices=EVERY_TARGET, help="rows of this target only")
     parser.add_argument("--again", action="store_true", help="compile the rows that are there again")
     parser.add_argument("--record", action="store_true", help=f"write to experiments/results/{NAME}")
     options = parser.parse_args()
     folder = writable(RESULTS / NAME if options.record else ROOT / "report" / NAME)
-    rows = {} if options.again else {(row["name"], row["target"]): row for row in read_rows(folder)}
-    for name, config, target in wanted():
-        if (name, target) in rows or options.on not in (None, target):
+    everything = {(name, target): config for name, config, target in wanted()}
+    rows = {(row["name"], row["target"]): row for row in read_rows(folder)}
+    for (name, target), config in everything.items():
+        if options.on not in (None, target) or ((name, target) in rows and not options.again):
             continue
         rows[name, target] = row_of(name, check(config, target_named(target)))
-        write_json(folder / "results.json", {"rows": list(rows.values()), **surroundings()})
-        write_atomically(folder / "table.txt", table(list(rows.values())))
+        kept = [rows[place] for place in everything if place in rows]
+        write_json(folder / "results.json", {"rows": kept, **surroundings()})
+        write_atomically(folder / "table.txt", table(kept))
         print(table([rows[name, target]]).splitlines()[1], flush=True)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +14,9 @@ from typing import Any
 import pytest
 
 import seqjax.sweeps.sweep
+from seqjax.config import Config, to_dict
 from seqjax.host.guard import guarded
+from seqjax.runs import read_result
 from seqjax.training.loop import train_bundle
 
 REPOSITORY = Path(__file__).parent.parent
@@ -27,6 +32,20 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def trained_as_by_a_user(config: Config, folder: Path) -> dict[str, Any]:
+    """The result of `seqjax train` in a process that has one device and compiles with all optimizations.
+
+    For runs that are compared with recorded ones: the tests' own process compiles without (tests/conftest.py).
+    """
+    file = folder.parent / f"{folder.name}.json"
+    file.write_text(json.dumps(to_dict(config)))
+    command = [sys.executable, "-m", "seqjax", "train", str(file), "--run", str(folder), "--no-sample", "--quiet"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return read_result(folder)
 
 
 def run_here(patch: pytest.MonkeyPatch, module: ModuleType, place: Path, *words: str) -> int:

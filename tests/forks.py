@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FLAGS = " --xla_backend_optimization_level=0 --xla_force_host_platform_device_count=4"
-"""Children compile without optimization, and have four devices."""
+FLAGS = " --xla_force_host_platform_device_count=4"
+"""Children have four devices."""
 
 
 @contextmanager

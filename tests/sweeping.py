@@ -1,4 +1,4 @@
-"""`seqjax sweep` in a process of its own, which can be stopped and killed."""
+"""`seqjax sweep` in the tests' process, or in one of its own that can be stopped and killed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from typing import Any
 
 import pandas as pd
 
+from seqjax import cli
 from seqjax.sweeps import table
 
 VOLATILE = ("sweep", "seconds", "training_seconds", "tokens_per_second", "ended", "failures", "reason")
 
 
-class Launcher:
-    """The command, started without measuring step times; its output goes to a file."""
+def launch(sweep: Path, runs: Path, *options: str) -> int:
+    """The exit code of the command in this process, without measuring step times; its workers are processes."""
+    return cli.main(["sweep", str(sweep), "--runs", str(runs), "--no-measure", *options])
 
-    def __init__(self, sweep: Path, runs: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+
+class Launcher:
+    """The command in a process of its own, started without measuring step times; its output goes to a file."""
+
+    def __init__(self, sweep: Path, runs: Path, *options: str) -> None:
         self.folder = runs / sweep.stem
         self.output = runs.parent / f"{runs.name}.txt"
         command = [sys.executable, "-m", "seqjax", "sweep", str(sweep), "--runs", str(runs), "--no-measure", *options]
         with open(self.output, "ab") as output:
-            self.popen = subprocess.Popen(
-                command, stdout=output, stderr=output, env={**os.environ, **(environment or {})}, start_new_session=True
-            )
+            self.popen = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
     def said(self) -> str:
         return self.output.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def test_models_beat_the_compressor(name: str) -> None:
     assert ROWS[name]["validation"]["bits_per_byte"] < ROWS[name]["bz2_bits_per_byte"]
 
 
-PAGES = ("guide", "laws", "performance", "code", "clusters", "preflight")
+PAGES = ("guide", "laws", "performance", "code", "clusters", "devices", "preflight")
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in PAGES)])
@@ -54,6 +55,18 @@ def test_every_path_in_a_page_exists(name: str) -> None:
         if word.startswith(("configs/", "experiments/", "seqjax/", "tests/", "docs/", "../")):
             place = REPOSITORY / name if word.startswith("../") else REPOSITORY / "README.md"
             assert (place.parent / word.rstrip(".,;:").partition("#")[0]).exists(), word
+
+
+QUOTED = (("GPT-2 124M", "h100"), ("GPT-2 350M", "h100"), ("LSTM 300M", "h100"), ("GPT-2 1.3B, fsdp 16", "256xh100"))
+
+
+def test_what_is_quoted_of_the_preflight_is_recorded() -> None:
+    rows = {(row["name"], row["target"]): row for row in recorded("preflight")["rows"]}
+    quoted = page("README.md").partition("[Preflight]")[2].partition("\n- [")[0]
+    in_order = re.findall(r"([\d.]+)(?: of the [\d.]+)? GiB", quoted)
+    assert in_order == [f"{rows[place]['GiB']:.1f}" for place in QUOTED]
+    assert f"at least {rows[QUOTED[0]]['bound_ms']:.0f} ms a step" in quoted
+    assert f"(B 256: {in_order[-1]} GiB of an H100)" in " ".join(page("docs/preflight.md").split())
 
 
 BUNDLES = json.loads((REPOSITORY / "experiments" / "results" / "bundles" / "results.json").read_text())
@@ -71,6 +84,55 @@ def test_what_fits_were_measured_to_do_is_shown() -> None:
     readme = page("docs/laws.md")
     assert load("coverage").sentence(recorded("coverage")) in readme
     assert load("chinchilla").as_text(recorded("chinchilla")) in readme
+
+
+def plain(name: str) -> str:
+    return " ".join(page(name).split())
+
+
+def bracket(found: dict[str, float], digits: int = 3) -> str:
+    return "{} ({} to {})".format(*(f"{found[key]:.{digits}f}" for key in ("value", "low", "high")))
+
+
+def test_scaling_curves_leads_and_preflight_are_as_recorded() -> None:
+    readme = plain("README.md")
+    for kind, name in (("lstm", "LSTM, "), ("transformer modern", "Transformer modern, ")):
+        law = recorded("size_data_compute")["L(C)"][kind]
+        low, high = law["intervals"]["alpha_C"]
+        assert f"C^-{law['params']['alpha_C']:.3f} ({name}{low:.3f} to {high:.3f})" in readme
+        size = recorded("isoflop")[kind]
+        low, high = size["interval"]
+        assert f"C^{size['a']:.2f} ({low:.2f} to {high:.2f}) for the {name.split()[0].strip(',')}" in readme
+    for form, name in (("today", "modern"), ("GPT-2", "gpt2")):
+        (row,) = (row for key, row in recorded("lead")["forms"].items() if f", {form}'s" in key)
+        words = bracket(row["lead_over_lstm"])
+        assert any(f"{words}{unit} for `{name}`" in readme for unit in ("", " nats per token"))
+    rows = {row["name"]: row for row in recorded("preflight")["rows"]}
+    needed = {name: f"{rows[name]['GiB']:.1f}" for name in rows}
+    assert f"needs {needed['GPT-2 124M']} of the {rows['GPT-2 124M']['GiB_of_device']:.1f} GiB" in readme
+    assert f"at least {rows['GPT-2 124M']['bound_ms']:.0f} ms" in readme
+    assert f"350 M do not fit ({needed['GPT-2 350M']} GiB)" in readme
+    assert f"an LSTM of 300 M (B 64) needs {needed['LSTM 300M']} GiB" in readme
+    assert f"{needed['GPT-2 1.3B, fsdp 16']} GiB of each of 256" in readme
+
+
+def test_transferred_rates_are_as_recorded() -> None:
+    readme, found = plain("experiments/README.md"), recorded("transfer")["found"]
+    assert (REPOSITORY / "experiments" / "results" / "transfer" / "transfer.md").read_text().strip() in page(
+        "experiments/README.md"
+    )
+
+    def best(rule: str, place: int) -> float:
+        """The lowest loss of the width at a place. Under muP its rate is that of the smallest width."""
+        return min(list(found[rule]["curves"].values())[place]["loss"])
+
+    there, own = best("Transformer, muP", 3), best("Transformer, standard", 3)
+    assert f"it ends at {there:.3f} nats per token, and at {own:.3f} with a rate searched there" in readme
+    four, eight = ((best("LSTM, muP", place), best("LSTM, standard", place)) for place in (2, 3))
+    assert f"it ends at {four[0]:.3f}, where a rate of its own gives {four[1]:.3f}" in readme
+    assert f"eight times as wide at {eight[0]:.3f} and {eight[1]:.3f}" in readme
+    free = [best("LSTM, muP, no alignment", place) for place in (2, 3)]
+    assert f"the LSTM ends at {free[0]:.3f} and {free[1]:.3f}" in readme
 
 
 def test_intervals_hold_the_truth_in_90_to_99_percent() -> None:

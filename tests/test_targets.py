@@ -250,8 +250,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"horizon.flops": "many"}, r"horizon.flops: .*number, got 'many'"),
     "whole warmup": ({"horizon.warmup_fraction": 1.0}, r"horizon.warmup_fraction: input should be less than 1"),
     "half an evaluation": ({"horizon.evaluations": 1.5}, r"horizon.evaluations: .*integer"),
-    "for ever": ({"horizon.tokens": 1e30}, r"layer 1: horizon.tokens: 1e\+30 is 1e\+30 tokens; at most 1e\+15"),
-    "immense": ({"size.non_embedding": 1e30}, r"layer 1: size.non_embedding: 1e\+30 is more than 1e\+15"),
+    "for ever": ({"horizon.tokens": 1e30}, r"layer 1: horizon.tokens: 1e.30 is 1e30 tokens; at most 1e15"),
+    "immense": ({"size.non_embedding": 1e30}, r"layer 1: size.non_embedding: 1e30 is more than 1e15"),
     "no layers": (
         {"model.family": "transformer", "model.n_layers": 0, "horizon.tokens_per_parameter": 3},
         r"layer 1: horizon.tokens_per_parameter: the model has no non-embedding .*; give horizon.tokens",

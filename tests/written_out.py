@@ -1,4 +1,4 @@
-"""Fixtures of the folders whose tests compute with tiny arrays; their conftest.py imports them."""
+"""A fixture of the folders whose tests compute with tiny arrays; their conftest.py imports it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,3 @@ def no_rank_promotion() -> Iterator[None]:
     """Broadcasting between arrays of different rank is an error: shapes are written out."""
     with jax.numpy_rank_promotion("raise"):
         yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """These programs are tiny and run briefly: compiling them well costs more than it saves."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

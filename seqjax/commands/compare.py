@@ -13,6 +13,7 @@ from seqjax.commands import options as shared
 from seqjax.config.plain import number
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted
+from seqjax.host.wording import readable
 
 
 def add_parser(commands: Any) -> None:
@@ -93,10 +94,10 @@ def _print_ratio(ratio: Any, name: str, rows_shown: int) -> None:
     print(f"  {'loss':>8}  {name:>24}" + "  95 %" * sure)
     rows = np.argsort(-ratio.loss, kind="stable")
     for row in rows[np.linspace(0, len(rows) - 1, min(len(rows), rows_shown)).round().astype(int)]:
-        times = "not reached" if np.isnan(ratio.ratio[row]) else f"{ratio.ratio[row]:.3g}"
+        times = "not reached" if np.isnan(ratio.ratio[row]) else readable(ratio.ratio[row], 3)
         beyond = "" if ratio.within[row] else "  (extrapolated)"
         print(
             f"  {ratio.loss[row]:>8.4f}  {times:>24}"
-            + f"  {ratio.low[row]:.3g} to {ratio.high[row]:.3g}" * sure
+            + f"  {readable(ratio.low[row], 3)} to {readable(ratio.high[row], 3)}" * sure
             + beyond
         )

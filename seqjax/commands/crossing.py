@@ -16,7 +16,7 @@ from seqjax.commands import tables
 from seqjax.config.plain import number
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted
-from seqjax.host.wording import si
+from seqjax.host.wording import power, si
 
 BUDGETS = {"tokens": "D", "flops": "C", "seconds": "s"}
 POOR_FIT = 0.005  # root mean square of the residuals of log L above which a surface is doubted
@@ -103,11 +103,16 @@ def budgets_of(a: Any, b: Any) -> list[str]:
 
 
 def _surface_line(name: str, surface: Any) -> str:
-    c = surface.constants
-    sizes, tokens = (len(set(surface.points.variables[v])) for v in ("params", "tokens"))
+    from seqjax.laws.reference import reference
+
+    c, variables = surface.constants, surface.points.variables
+    sizes, tokens = (len(set(variables[name])) for name in ("params", "tokens"))
+    n, d = (reference(variables[name]) for name in ("params", "tokens"))
+    of_n, of_d = c["A"] / n ** c["alpha"], c["B"] / d ** c["beta"]
     lines = [
         f"{name}: {len(surface.points)} runs, {sizes} N, {tokens} D; clusters beyond the fit: {surface.left}",
-        f"  L = {c['E']:.3f} + {c['A']:.3g} / N^{c['alpha']:.3f} + {c['B']:.3g} / D^{c['beta']:.3f}; "
+        f"  L = {c['E']:.3f} + {of_n:.3g} ({power(n, 1)} / N)^{c['alpha']:.3f} + {of_d:.3g} ({power(d, 1)} / "
+        f"D)^{c['beta']:.3f}; "
         f"residuals {100 * surface.error:.2f} %",
     ]
     if sizes < 3:

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.host.streams import fitted
 
 
 def add_parser(commands: Any) -> None:
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"{options.folder}: no run in it has begun")
     for folder in begun:
         lines = export(folder, options.wandb, lambda text: print(text, file=sys.stderr))
-        print(f"{lines:,} lines of {folder / 'metrics.jsonl'} replayed into wandb")
+        print(fitted(f"{lines:,} lines of {folder / 'metrics.jsonl'} replayed into wandb", sys.stdout))
     if left := len(found) - len(begun):
         print(f"note: left out: {left} run(s) that have not begun", file=sys.stderr)
     if choose_mode(options.wandb) == "offline":

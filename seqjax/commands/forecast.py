@@ -9,6 +9,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.config.plain import whole
 from seqjax.errors import UserError
+from seqjax.host.wording import readable
 
 KEPT = ("data", "model")  # sections that must be the same in all runs: the law is of one model and its data
 
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     sure = f" (95 %: {low:.4f} to {high:.4f})" if low == low else ""
     print(f"loss at step {first.train.steps}: {found.loss:.4f}{sure}")
     print("L = L_0 + A S^-alpha - B (what decay takes off): "
-          + ", ".join(f"{name} = {value:.4g}" for name, value in found.constants.items()))  # fmt: skip
+          + ", ".join(f"{name} = {readable(value)}" for name, value in found.constants.items()))  # fmt: skip
     print(f"residuals scatter by {found.residual:.2%} of the loss")
     print("\n".join(f"FLAG {flag}" for flag in found.flags) or "no flags")
     return 0

@@ -12,7 +12,7 @@ from seqjax.commands import tables
 from seqjax.config.plain import number
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted
-from seqjax.host.wording import si
+from seqjax.host.wording import amount, power, si
 
 
 def add_parser(commands: Any) -> None:
@@ -78,7 +78,8 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
         best = profile.best_params
         akima = f"{si(profile.akima_params).strip() if np.isfinite(profile.akima_params) else '':>11}"
         if profile.problem:
-            print(f"  {si(profile.flops):>10} {len(profile.params):>7}{'':>11}{akima}  {profile.problem}")
+            row = f"  {si(profile.flops):>10} {len(profile.params):>7}{'':>11}{akima}  {profile.problem}"
+            print(fitted(row, sys.stdout))
             continue
         print(
             f"  {si(profile.flops):>10} {len(profile.params):>7}{si(best).strip():>11}{akima}"
@@ -109,7 +110,7 @@ def _print_envelope(points: Any, options: argparse.Namespace) -> None:
     folders = any(place.is_dir() for place in options.places)
     curves = _curves(options.places, points) if folders else curves_of(points)
     found = envelope(curves, bootstrap=options.bootstrap, seed=options.seed)
-    print(f"  {len(curves)} training curves, envelope from {found.x.min():.3g} to {found.x.max():.3g} FLOP")
+    print(f"  {len(curves)} training curves, envelope from {power(found.x.min())} to {power(found.x.max())} FLOPs")
     print(f"  N ~ C^a, a = {_exponent(found)}")
     remark = "  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it"
     print(fitted(remark, sys.stdout))
@@ -136,7 +137,8 @@ def _curves(places: list[Path], points: Any) -> dict[float, Any]:
         curve = [(r["tokens"] * c / d, r["validation_loss"]) for r in read_curve(folder)]
         if float(n) in found:
             raise UserError(
-                f"{row}: is another run of N = {n:g}: keep one of each size, e.g. --where '`train.seed` == 0'"
+                f"{row}: is another run of N = {amount('params', n)}: keep one of each size, e.g. "
+                "--where '`train.seed` == 0'"
             )
         if len(curve) > 1:
             found[float(n)] = tuple(np.array(column) for column in zip(*curve, strict=True))

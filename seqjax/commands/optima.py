@@ -9,6 +9,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.config.plain import whole
 from seqjax.errors import UserError, did_you_mean
+from seqjax.host.wording import readable, si
 
 SHORT = {"rate": "optimizer.learning_rate", "batch": "train.batch_size"}
 
@@ -26,8 +27,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("places", type=Path, nargs="+", metavar="TABLE|DIR", help="CSV, parquet, or sweep folders")
     parser.add_argument("--of", default="rate", metavar="COLUMN", help="rate, batch, or a column [rate]")
-    for name, column in (("params", "params_non_embedding"), ("tokens", "tokens"), ("loss", "loss")):
-        parser.add_argument(f"--{name}", default=column, metavar="COLUMN", help=f"[{column}]")
+    for name, column in (("params", "params_non_embedding or params"), ("tokens", "tokens"), ("loss", "loss")):
+        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"[{column}]")
     parser.add_argument("--by", default="family", metavar="COLUMN", help="separately for each value of it [family]")
     parser.add_argument("--bootstrap", type=whole(0), default=1000, metavar="R", help="refits for intervals [1000]")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the noise of the refits [0]")
@@ -38,34 +39,40 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Read, find the optima of each group, fit, print."""
     shared.no_more(rest)
     from seqjax.commands import tables
+    from seqjax.laws.columns import usual_column
     from seqjax.laws.optima import optima
     from seqjax.laws.run_rows import has_status, is_run_table
 
     table, _ = tables.read(options.places)
     if is_run_table(table):
         table = table[has_status(table, "finished")]
-    of = SHORT.get(options.of, options.of)
-    columns = [_column(table, name, getattr(options, name)) for name in ("params", "tokens")]
-    columns += [_column(table, "of", of), _column(table, "loss", options.loss)]
+    n, d, loss = (
+        _column(table, name, getattr(options, name) or usual_column(table, name) or name)
+        for name in ("params", "tokens", "loss")
+    )
+    of = _column(table, "of", options.of if options.of in table.columns else SHORT.get(options.of, options.of))
     by = next((name for name in (options.by, "kind", "model.family") if name in table.columns), None)
     groups = [("", table)] if by is None else list(table.groupby(by))
     for group, rows in groups:
         with tables.apart(argparse.Namespace(by=by), str(group) if len(groups) > 1 else ""):
-            found = optima(*(rows[name].astype(float) for name in columns), options.bootstrap, options.seed)
+            found = optima(*(rows[name].astype(float) for name in (n, d, of, loss)), options.bootstrap, options.seed)
             print("\n".join([f"== {by} {group}"] * bool(by) + _lines(found, of)))
     return 0
 
 
 def _column(table: Any, option: str, name: str) -> str:
+    from seqjax.laws.columns import listed
+
     if name not in table.columns:
-        raise UserError(f"--{option} {name}: there is no such column{did_you_mean(name, map(str, table.columns))}")
+        near = did_you_mean(name, map(str, table.columns))
+        raise UserError(f"--{option} {name}: there is no such column{near}; there are {listed(table.columns)}")
     return name
 
 
 def _lines(found: Any, of: str) -> list[str]:
-    from seqjax.laws.summary import constant_rows, number
+    from seqjax.laws.summary import constant_rows
 
-    lines = [f"N {number(one.params)}, D {number(one.tokens)}: {of} = {number(one.x, 3)}, loss {one.loss:.4f}"
+    lines = [f"N {si(one.params).strip()}, D {si(one.tokens).strip()}: {of} = {readable(one.x, 3)}, loss {one.loss:.4f}"
              + f"; left out: {one.problem}" * bool(one.problem) for one in found.found]  # fmt: skip
     law = found.fit.law
     lines.append(f"{of}: {law.equation}   [{law.source}]")

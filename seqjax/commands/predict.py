@@ -60,7 +60,7 @@ def _beyond(fit: Any, at: dict[str, float]) -> str:
     for name, value in at.items():
         measured = fit.points.variables[name]
         if value > measured.max():
-            factors.append(f"{name} {value / measured.max():.3g} times the largest measured")
+            factors.append(f"{name} {si(value / measured.max()).strip()} times the largest measured")
         elif value < measured.min():
-            factors.append(f"{name} {measured.min() / value:.3g} times below the smallest measured")
+            factors.append(f"{name} {si(measured.min() / value).strip()} times below the smallest measured")
     return f"  (extrapolated: {'; '.join(factors)})" if factors else ""

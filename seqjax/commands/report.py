@@ -11,6 +11,7 @@ from typing import Any
 from seqjax.commands import fitting, tables
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.host.streams import fitted
 
 
 def add_parser(commands: Any) -> None:
@@ -52,6 +53,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     with storage_errors(options.html):
         write_atomically(options.html, page)
     for group, found in fits.items():
-        print(sentence(found, group))
+        print(fitted(sentence(found, group), sys.stdout))
     print(f"wrote {options.html}", file=sys.stderr)
     return tables.exit_code(options)

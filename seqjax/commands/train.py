@@ -14,6 +14,7 @@ from seqjax.config import Config, RunConfig, dotted, run_id
 from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import Interrupted, exit_code
+from seqjax.host.streams import fitted
 from seqjax.host.wording import with_error
 from seqjax.runs import read_plan
 from seqjax.runs.config_file import validate, with_options
@@ -196,4 +197,4 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
     )
     if len(found["by_source"]) > 1:
         parts = ", ".join(f"{source} {loss:.4f}" for source, loss in found["by_source"].items())
-        print(f"          nats per token by source: {parts}")
+        print(fitted(f"          nats per token by source: {parts}", sys.stdout))

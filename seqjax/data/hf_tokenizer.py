@@ -22,6 +22,7 @@ SINGLE_DIGITS = (
     r"""\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s++(?![^\s\p{N}])|(?:\s(?=\s)){1,1024}+|\s"""
 )
 """The pattern of GPT-2 on the text between digits, each of which is a piece of its own (SmolLM)."""
+KEPT = (None, "NFC")  # normalizers that leave text in Unicode's usual form as it is
 GPT2_SHA256 = "b23b0addbe0afdb0769ef0d8693ca5ecd764021de7c1a2fa06b058f96513c99a"
 """`Tokenizer.sha256` of `gpt2`."""
 
@@ -101,17 +102,19 @@ def parts(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
     return pieces[0], pieces[1]
 
 
-def from_json(saved: Mapping[str, Any], source: str) -> Tokenizer:
+def from_json(saved: Mapping[str, Any], source: str, vocab_size: int = 0) -> Tokenizer:
     """The tokenizer of a ``tokenizer.json`` with byte-level pairs.
 
-    It is named `gpt2` if it is, else ``bpe-V``.
+    It is named `gpt2` if it is, else ``bpe-V``. Text is not normalized first: see `normalizes`.
 
+    Args:
+        vocab_size: that of the model; ids that the tokenizer does not use are special tokens, which no text has.
     Raises:
         UserError: it is of another kind.
     """
     try:
         model, pattern = saved["model"], _pattern(saved["pre_tokenizer"])
-        if model["type"] != "BPE" or pattern is None or saved.get("normalizer") or model.get("ignore_merges"):
+        if model["type"] != "BPE" or pattern is None or _normal(saved) not in KEPT or model.get("ignore_merges"):
             raise UserError(f"{source}: is not a byte-level pair encoding, the one kind that can be read")
         added = {entry["content"]: entry["id"] for entry in saved.get("added_tokens", ())}
         known = {text: number for text, number in model["vocab"].items() if text not in added}
@@ -126,10 +129,21 @@ def from_json(saved: Mapping[str, Any], source: str) -> Tokenizer:
     ids = list(range(first, first + len(known)))
     if sorted(known.values()) != ids or [known.get(text) for text in merged] != ids[len(known) - len(merged) :]:
         raise UserError(f"{source}: its tokens are not numbered in the order of their merges")
+    largest = max([*known.values(), *added.values()], default=-1)
+    added |= {f"<|unused {number}|>": number for number in range(largest + 1, vocab_size)}
     found = tokenizer_of("gpt2", GPT2_PATTERN if pattern == bpe.PATTERN else pattern, tokens, added)
     if found.sha256 == GPT2_SHA256:
         return found
     return tokenizer_of(f"bpe-{found.vocab_size}", pattern, tokens, added)
+
+
+def _normal(saved: Mapping[str, Any]) -> str | None:
+    return (saved.get("normalizer") or {}).get("type")
+
+
+def normalizes(saved: Mapping[str, Any]) -> bool:
+    """Whether `tokenizers` would write text in Unicode's form NFC first. Ours reads it as it is: the same for NFC."""
+    return _normal(saved) == "NFC"
 
 
 def _pattern(cut: Mapping[str, Any]) -> str | None:

@@ -60,8 +60,9 @@ def kept_tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def first_rank(special: Mapping[str, int]) -> int:
-    """The id of the first token that is not special: above the special ones if these have the ids from 0 on, else 0."""
-    return len(special) if sorted(special.values()) == list(range(len(special))) else 0
+    """The id of the first token that is not special: the least that no special one has."""
+    taken = set(special.values())
+    return next(rank for rank in range(len(taken) + 1) if rank not in taken)
 
 
 def tokenizer_of(name: str, pattern: str, tokens: list[bytes], special: dict[str, int]) -> Tokenizer:

@@ -60,6 +60,8 @@ class Transformer(Family):
     """L, blocks; 0 leaves embedding and unembedding."""
     n_heads: PositiveInt = 4
     """N, attention heads; divides d_model."""
+    head_width: PositiveInt | None = None
+    """K, width of a head; null: d_model / n_heads."""
     kv_heads: PositiveInt | None = None
     """G, heads of keys and values; divides n_heads; null: n_heads (Ainslie et al. 2023)."""
     d_ff: PositiveInt | None = None
@@ -115,6 +117,7 @@ class Transformer(Family):
         "initial": "gpt2",
         "zero_output": False,
         "base_width": None,
+        "head_width": None,
         "kv_heads": None,
         "norm_epsilon": NORM_EPSILON,
         "rotary_base": ROTARY_BASE,
@@ -145,7 +148,7 @@ class Transformer(Family):
     @property
     def d_head(self) -> int:
         """K, width of a head."""
-        return self.d_model // self.n_heads
+        return self.head_width or self.d_model // self.n_heads
 
     @property
     def feed_forward_width(self) -> int:
@@ -170,21 +173,22 @@ class Transformer(Family):
         return None if self.kv_heads == self.n_heads else self.kv_heads
 
     def widened(self, d_model: int) -> Self:
-        """The model at another D. F, if given, stays in proportion."""
-        d_ff = None if self.d_ff is None else self.proportional(self.d_ff, d_model)
-        return dataclasses.replace(self, d_model=d_model, d_ff=d_ff)
+        """The model at another D. F and K, if given, stay in proportion."""
+        given = {name: getattr(self, name) for name in ("d_ff", "head_width")}
+        given = {name: width and self.proportional(width, d_model) for name, width in given.items()}
+        return dataclasses.replace(self, d_model=d_model, **given)
 
     def extra_flops(self, context: int) -> float:
-        """2 L D (T + 1): 4 D for each key that a query sees, and (T + 1) / 2 keys on average.
+        """2 L N K (T + 1): 4 N K for each key that a query sees, and (T + 1) / 2 keys on average.
 
         Kaplan et al. 2020, table 1, has 2 L T d_attn, without the + 1.
         """
-        return self.n_layers * 2 * self.d_model * (context + 1) if self.attention else 0
+        return self.n_layers * 2 * self.n_heads * self.d_head * (context + 1) if self.attention else 0
 
     def check(self) -> None:
         """Raise `Impossible` if the number of heads does not fit the width."""
         check_base_width(self)
-        if self.d_model % self.n_heads:
+        if self.head_width is None and self.d_model % self.n_heads:
             allowed = ", ".join(str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0)
             raise Impossible(
                 "model.n_heads", f"{self.n_heads} heads do not divide d_model {self.d_model}; allowed: {allowed}"
@@ -193,8 +197,8 @@ class Transformer(Family):
             raise Impossible("model.kv_heads", f"{self.kv_heads} do not divide n_heads {self.n_heads}")
         if self.positions == "rotary" and self.d_head % 2:
             raise Impossible(
-                "model.n_heads",
-                f"rotary positions need an even head width; it is {self.d_model} / {self.n_heads} = {self.d_head}",
+                "model.head_width" if self.head_width else "model.n_heads",
+                f"rotary positions need an even head width; it is {self.d_head}",
             )
 
     def zero_state(self, batch: int, context: int, dtype: DTypeLike = "float32") -> State:
@@ -232,7 +236,7 @@ class Transformer(Family):
         std, std_attention, std_mlp = self._stds(3 if cross else 2)
         params = {}
         if self.attention:
-            shape = (self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm)
+            shape = (self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm, self.d_head)
             params["attention"] = (
                 init_attention(key_attention, *shape)
                 if self.shared_keys is None
@@ -241,7 +245,7 @@ class Transformer(Family):
         if cross:
             key_cross = jax.random.fold_in(key, 2)
             params["cross"] = init_cross(
-                key_cross, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm
+                key_cross, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm, self.d_head
             )
         if self.mlp != "none":
             params["mlp"] = init_feed_forward(
@@ -263,7 +267,8 @@ class Transformer(Family):
         after = self.norm_before == "none" and self.norm != "none"
         depth = 1.0 if after else (sublayers * self.n_layers) ** -0.5
         if after or self.initial == "fan_in":
-            read, *write = self.d_model**-0.5, self.d_model**-0.5 * depth, self.feed_forward_width**-0.5 * depth
+            widths = self.n_heads * self.d_head, self.feed_forward_width
+            read, *write = self.d_model**-0.5, *(width**-0.5 * depth for width in widths)
         else:
             std = 0.02 * self.widening**-0.5
             read, *write = std, std * depth, std * depth

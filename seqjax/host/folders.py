@@ -15,10 +15,10 @@ from seqjax.errors import UserError
 
 def _user_cache() -> Path | None:
     """The user's cache folder of the system; None without a home folder, as in containers and for cron."""
-    import pooch
+    import platformdirs
 
     try:
-        return Path(pooch.os_cache("seqjax"))
+        return Path(platformdirs.user_cache_dir("seqjax"))
     except RuntimeError:
         return None
 

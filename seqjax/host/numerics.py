@@ -62,10 +62,10 @@ def pinned() -> Iterator[None]:
         return
     import jax
 
-    settings = jax.config
+    settings, found = jax.config, jax.config.values  # which collects all settings each time it is asked
     with ExitStack() as stack:
         for name, value in PINNED.items():
-            now = settings.values.get(name, value)
+            now = found.get(name, value)
             if now == value:
                 continue
             manager = getattr(jax, name.removeprefix("jax_"), None)

@@ -16,6 +16,27 @@ def si(value: float) -> str:
     return f"{value:.3g} "
 
 
+def power(value: float, digits: int = 3) -> str:
+    """A number in powers of ten: 4.1e8, 1e21."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def readable(value: float, digits: int = 4) -> str:
+    """A constant as readable text: 1.817, 477.8, 8.8e13."""
+    if not math.isfinite(value):
+        return "?" if value != value else "inf" if value > 0 else "-inf"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        rounded = float(f"{value:.{digits}g}")
+        return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}"
+    return power(value, digits)
+
+
+def amount(name: str, value: float) -> str:
+    """A value of a variable of laws: 4.74 k parameters or tokens, but 4.8e12 "flops"."""
+    return power(value) if name == "flops" and value > 0 else si(value).strip()
+
+
 def with_error(value: float, error: float | None, digits: int = 4) -> str:
     """A number and its error, 1.2345 ± 0.0012; only the number if the error is None or not finite."""
     bar = "" if error is None or not math.isfinite(error) else f" ± {error:.{digits}f}"

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import amount
 from seqjax.laws.forms import LAWS
 from seqjax.laws.law import LETTERS, Law
 from seqjax.laws.mixed import ALIKE
@@ -26,7 +27,9 @@ def why_not(points: Points, law: Law) -> str:
             return f"the table has no {name}"
         values = points.variables[name]
         if values.max() / values.min() < ALIKE:
-            return f"{LETTERS.get(name, name)} does not vary, it is {values[0]:.4g} in all {len(values)} points"
+            return (
+                f"{LETTERS.get(name, name)} does not vary, it is {amount(name, values[0])} in all {len(values)} points"
+            )
     logs = {name: np.log(points.variables[name]) for name in law.variables}
     for a, b in combinations(law.variables, 2):
         if abs(np.corrcoef(logs[a], logs[b])[0, 1]) > TOGETHER:

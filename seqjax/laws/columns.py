@@ -50,6 +50,11 @@ def column_of(table: pd.DataFrame, name: str, given: str, source: str) -> str:
     )
 
 
+def usual_column(table: pd.DataFrame, name: str) -> str | None:
+    """The first of the default columns of a variable that the table has; None: it has none of them."""
+    return next((column for column in DEFAULTS.get(name, ()) if column in table.columns), None)
+
+
 def listed(columns: Iterable[Any], most: int = 12) -> str:
     """Names of columns for a sentence, the first ``most``."""
     names = [str(column) for column in columns]

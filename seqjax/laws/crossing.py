@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.laws.intervals import LEAST_DRAWS, LEVEL
+from seqjax.host.wording import amount
+from seqjax.laws.intervals import bounds_of
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
 from seqjax.laws.surfaces import SAME_SIZE, Surface, sizes_of
@@ -166,7 +167,7 @@ def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tu
                      for f in (np.min, np.max)])  # fmt: skip
     first, last = max(e[0] for e in ends), min(e[1] for e in ends)
     if not first < last:
-        raise UserError(f"at N = {params:.3g} the families were not trained with budgets in common")
+        raise UserError(f"at N = {amount('params', params)} the families were not trained with budgets in common")
     return float(first), float(last)
 
 
@@ -189,10 +190,7 @@ def place_of(
     rises = _upward(gap_SxM[:1], log_u, middle)[0]
     turned = np.isfinite(falls) and not abs(rises - middle) <= abs(falls - middle)
     sign, x = (-1, falls) if turned else (1, rises)
-    low = high = np.nan
-    if len(gap_SxM) > LEAST_DRAWS:
-        drawn = _upward(sign * gap_SxM[1:], log_u, x if np.isfinite(x) else middle)
-        low, high = np.exp(np.percentile(drawn, LEVEL, method="nearest"))
+    low, high = np.exp(bounds_of(_upward(sign * gap_SxM[1:], log_u, x if np.isfinite(x) else middle)))
     ends = np.interp(inside, log_u, gap_SxM[0])
     order = names[::-1] if turned else names
     return Place(params, span, float(np.exp(x)), float(low), float(high), order, (*map(float, ends),), outside)

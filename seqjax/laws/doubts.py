@@ -26,6 +26,7 @@ from itertools import combinations
 
 import numpy as np
 
+from seqjax.host.wording import readable
 from seqjax.laws import mixed
 from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import LEAST_DRAWS
@@ -113,7 +114,9 @@ def _of_the_constants(fit: Fit) -> list[str]:
             found.append(f"exponent: the interval of {constant.name} includes 0")
     found += _undetermined(fit) + _at_bounds(fit)
     if fit.condition > WORST_CONDITION:
-        found.append(f"correlated: a combination of constants is not determined (condition {fit.condition:.1g})")
+        found.append(
+            f"correlated: a combination of constants is not determined (condition {readable(fit.condition, 1)})"
+        )
     strong = [f"{pair} ({r:+.3f})" for pair, r in fit.details["correlations"].items() if abs(r) > CORRELATED]
     if strong:
         found.append(f"correlated: known only together: {'; '.join(strong)}")
@@ -128,14 +131,17 @@ def _undetermined(fit: Fit) -> list[str]:
         first, last = fit.details["profiles"].get(name, (1.0, 1.0))
         if fit.intervals and name not in fit.intervals:
             found.append(
-                f"undetermined: {name} has no effect on these losses: {fit.constants[name]:.4g} is where the fit began"
+                f"undetermined: {name} has no effect on these losses: {readable(fit.constants[name])} is where the fit "
+                "began"
             )
         elif constant.name == "E":
             continue  # see floor
         elif not (np.isfinite((first, last)).all() and (first > 0 or not constant.positive)):
-            found.append(f"undetermined: {name}: the likelihood allows {first:.3g} to {last:.3g}")
+            found.append(f"undetermined: {name}: the likelihood allows {readable(first, 3)} to {readable(last, 3)}")
         elif constant.positive and not high < low * 10**DECADES:
-            found.append(f"undetermined: {name}: its interval, {low:.3g} to {high:.3g}, spans many decades")
+            found.append(
+                f"undetermined: {name}: its interval, {readable(low, 3)} to {readable(high, 3)}, spans many decades"
+            )
     return found
 
 
@@ -145,7 +151,9 @@ def _at_bounds(fit: Fit) -> list[str]:
         value, width = fit.constants[name], (high - low if np.isfinite(high - low) else 1.0)
         for end in (low, high):
             if abs(value - end) < AT_BOUND * width:
-                found.append(f"bound: {name} = {value:.4g} is at its bound {end:g}; beyond it the law fits better")
+                found.append(
+                    f"bound: {name} = {readable(value)} is at its bound {readable(end)}; beyond it the law fits better"
+                )
     return found
 
 

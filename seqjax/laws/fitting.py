@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import readable
 from seqjax.laws.checkpoints import followed, note_of
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
 from seqjax.laws.law import Law
@@ -65,7 +66,7 @@ class Fit:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval of each constant (percentiles of ``draws``); empty with fewer than 40 refits.
+        """95 % bootstrap interval of each constant, from ``draws``; empty with fewer than 40 refits.
 
         A constant without effect on the losses has none: it is the same in all draws.
         """
@@ -110,8 +111,8 @@ class Fit:
         rows = []
         for name, value in self.constants.items():
             ends = self.intervals.get(name)
-            told = "–" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
-            rows.append(f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td><td>{told}</td></tr>")
+            told = "–" if ends is None else f"{readable(ends[0])} to {readable(ends[1])}"
+            rows.append(f"<tr><td>{html.escape(name)}</td><td>{readable(value)}</td><td>{told}</td></tr>")
         doubts = "".join(f"<li>{html.escape(flag)}</li>" for flag in self.flags)
         return (
             f"<p>{html.escape(f'{self.law.name}: {self.law.equation}')}; {len(self.points.loss)} points</p>"

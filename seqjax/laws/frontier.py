@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import amount
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.points import Points
 from seqjax.laws.weighing import PowerLaw
@@ -69,7 +70,8 @@ def curves_of(points: Points) -> dict[float, tuple[np.ndarray, np.ndarray]]:
         runs = len(np.unique(points.cluster[rows])) if points.clusters else 1
         if runs > 1 or len(np.unique(flops[rows])) < len(rows):
             raise UserError(
-                f"{points.rows[rows[0]]}: there are several runs of N = {n:g}: keep one of each size with --where"
+                f"{points.rows[rows[0]]}: there are several runs of N = {amount('params', n)}: keep one of each size "
+                "with --where"
             )
         if len(rows) > 1:
             found[float(n)] = (flops[rows], points.loss[rows])

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
 from seqjax.errors import UserError
+from seqjax.host.wording import power, si
 from seqjax.laws.intervals import LEAST_DRAWS
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
@@ -98,7 +99,7 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0, window: float
     """
     budgets = _budgets(points.variables["flops"])
     profiles = [_profile(points, np.flatnonzero(budgets == b), window) for b in np.unique(budgets)]
-    flags = [f"isoflop: {p.flops:.3g} FLOPs: {p.problem}" for p in profiles if p.problem]
+    flags = [f"isoflop: {power(p.flops)} FLOPs: {p.problem}" for p in profiles if p.problem]
     whole = [p for p in profiles if not p.problem]
     if len(whole) < 2:
         raise UserError(
@@ -109,8 +110,8 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0, window: float
     whole = [p for p in profiles if not p.problem]
     splined = [p for p in profiles if np.isfinite(p.akima_params)]
     flags += [
-        f"isoflop: {p.flops:.3g} FLOPs: the minimum of a parabola, N = {p.best_params:.3g}, is far from that of a "
-        f"spline, {p.akima_params:.3g}"
+        f"isoflop: {power(p.flops)} FLOPs: the minimum of a parabola, N = {_n(p.best_params)}, is far from that of a "
+        f"spline, {_n(p.akima_params)}"
         for p in whole
         if not 1 / APART < p.best_params / p.akima_params < APART
     ]
@@ -122,7 +123,8 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0, window: float
         often = [(share, p.flops) for share, p in zip(lost, whole, strict=True) if share > OFTEN]
         flags.append(
             f"isoflop: at {len(often)} of {len(whole)} budgets refits have no minimum within the sizes, most at "
-            f"{max(often)[1]:.3g} FLOPs, {max(often)[0]:.0%}; they count as one at the edge: intervals are too narrow"
+            f"{power(max(often)[1])} FLOPs, {max(often)[0]:.0%}; they count as one at the edge: intervals are too "
+            "narrow"
         )
     best = [np.array([getattr(p, name) for p in whole]) for name in ("best_params", "best_tokens")]
     params, tokens = (power_law(_flops(whole), at, of_draws, rng) for at, of_draws in zip(best, drawn, strict=True))
@@ -133,6 +135,11 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0, window: float
         )
     unweighted = float(np.polyfit(np.log(params.x), np.log(params.y), 1)[0])
     return IsoFlops(tuple(profiles), params, tokens, akima, unweighted, tuple(flags))
+
+
+def _n(params: float) -> str:
+    """A size in words."""
+    return si(params).strip()
 
 
 _WIDER = "give --window a larger factor, or train more sizes"
@@ -165,7 +172,7 @@ def _profile(points: Points, chosen: np.ndarray, window: float) -> Profile:
         return replace(found, problem=f"{len(params)} size(s), three are needed")
     if (lowest := int(loss.argmin())) in (0, len(params) - 1):
         side = "smallest" if lowest == 0 else "largest"
-        edge = f"the {side} size, N = {params[lowest]:.3g}, has the lowest loss: the optimum may lie beyond it"
+        edge = f"the {side} size, N = {_n(params[lowest])}, has the lowest loss: the optimum may lie beyond it"
         parabola = np.polyfit(np.log(params), loss, 2)
         return replace(found, parabola=parabola, problem=edge)
     near = _window(np.log(params), lowest, np.log(window))
@@ -180,8 +187,8 @@ def _profile(points: Points, chosen: np.ndarray, window: float) -> Profile:
     why = "has its minimum outside of these sizes" if parabolas[0][0] > 0 else "bends the other way"
     return replace(
         found,
-        problem=f"the lowest loss is at N = {params[lowest]:.3g}, but the parabola through N = {first:.3g} to "
-        f"{last:.3g} {why}",
+        problem=f"the lowest loss is at N = {_n(params[lowest])}, but the parabola through N = {_n(first)} to "
+        f"{_n(last)} {why}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seqjax.host.wording import amount
 from seqjax.laws.law import Law
 from seqjax.laws.points import Points
 
@@ -18,5 +19,6 @@ def of_other_variables(points: Points, law: Law) -> list[str]:
         return []
     letter = {"params": "N", "tokens": "D"}[other]
     return [
-        f"mixed: {letter} varies from {values.min():.3g} to {values.max():.3g}, and {law.name} does not know {letter}"
+        f"mixed: {letter} varies from {amount(other, values.min())} to {amount(other, values.max())}, and "
+        f"{law.name} does not know it"
     ]

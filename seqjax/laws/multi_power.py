@@ -9,7 +9,7 @@ S counts steps at it. Falls of the rate are gathered into at most `PIECES` steps
 
 Seven constants hold for one model, data and batch; curves of several schedules are fitted together. The objective is
 Huber's of log L, as elsewhere, with a weak prior on all constants but L_0 and A: few curves do not tell B, C, beta and
-gamma apart. L_0, A and B enter linearly: starts solve them. Intervals are percentiles of refits to
+gamma apart. L_0, A and B enter linearly: starts solve them. Intervals are those of refits to
 noise as in :mod:`seqjax.laws.noise`. The residuals of neighbouring evaluations follow each other, so blocks of them
 share their noise; a block is as long as their correlation asks for.
 """

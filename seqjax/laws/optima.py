@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import jax
 import numpy as np
@@ -77,7 +78,7 @@ def optima(
     points = make_points(
         [one.x for one in good], **{name: [getattr(one, name) for one in good] for name in ("params", "tokens")}
     )
-    law = fit(points, _law(variables), objective="least-squares", bootstrap=bootstrap, seed=seed)
+    law = fit(points, _law(*variables), objective="least-squares", bootstrap=bootstrap, seed=seed)
     lost = [one for one in found if one.problem]
     flags = [f"optima: {len(lost)} of {len(found)} are left out: {lost[0].problem}"] if lost else []
     return Optima(found, replace(law, flags=(*flags, *law.flags)))
@@ -103,11 +104,13 @@ def _best(params: float, tokens: float, tried: np.ndarray) -> Best:
     return replace(one, x=float(x[place] * np.exp(vertex)), loss=float(np.polyval(curve, vertex)))
 
 
-def _law(variables: Sequence[str]) -> Law:
+@cache
+def _law(*variables: str) -> Law:
+    """One object for each set of variables, since a law is compiled once for each object."""
     exponents = {"params": Constant("a", False, (-0.5,)), "tokens": Constant("b", False, (0.3,))}
     constants = (Constant("k", True, (0.0,)), *(exponents[name] for name in variables))
     terms = " ".join(f"{LETTERS[name]}^{exponents[name].name}" for name in variables)
-    return Law("optimum", f"x = k {terms}", SOURCE, tuple(variables), constants, _log_x(variables), linear=(("k",),))
+    return Law("optimum", f"x = k {terms}", SOURCE, variables, constants, _log_x(variables), linear=(("k",),))
 
 
 def _log_x(variables: Sequence[str]) -> Callable[[jax.Array, Logs], jax.Array]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from seqjax.errors import UserError
 from seqjax.laws.checkpoints import runs_of_rows
-from seqjax.laws.columns import DEFAULTS, column_of, counted, listed, named_count, numbers
+from seqjax.laws.columns import DEFAULTS, column_of, counted, listed, named_count, numbers, usual_column
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
 from seqjax.laws.selecting import LeftOut, labels_of, select
@@ -123,9 +123,9 @@ def read_points(
     if not table.index.is_unique:
         table = table.reset_index(drop=True)  # otherwise rows keep the numbers of their original table
     named = {name: column_of(table, name, given, source) for name, given in (columns or {}).items()}
-    for name, defaults in DEFAULTS.items():
-        if name not in named and (present := [column for column in defaults if column in table.columns]):
-            named[name] = present[0]
+    for name in DEFAULTS:
+        if name not in named and (usual := usual_column(table, name)):
+            named[name] = usual
     if "loss" not in named:
         named["loss"] = column_of(table, "loss", "loss", source)
     labels = labels_of(table)

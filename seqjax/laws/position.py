@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import readable
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
-from seqjax.laws.intervals import LEVEL
+from seqjax.laws.intervals import bounds_of
 from seqjax.laws.points import make_points
 
 MARGIN = 0.02  # nats: less is no improvement
+
+STEEPEST = 10.0  # the fall is over, to a thousandth, where the position has doubled
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,19 @@ def fit_position(loss_T: Sequence[float], error_T: Sequence[float], skip: int = 
 
 
 def is_determined(law: Fit) -> bool:
-    """Whether the exponent of a law by position is above 0 with its whole interval. False without refits."""
+    """Whether the exponent of a law by position lies between 0 and `STEEPEST` with its whole interval.
+
+    False without refits. A steeper one says that the first position lies above the others, which fall no more.
+    """
     low, high = law.intervals.get("alpha", (float("nan"),) * 2)
-    return bool(low > 0.005 and np.isfinite(high))
+    return bool(low > 0.005 and high < STEEPEST)
 
 
 def power_words(law: Fit) -> str:
     """``2.90 + 4.50 / T^0.56 (0.52 to 0.61)``: E, A and alpha with its 95 % interval."""
     c, (low, high) = law.constants, law.intervals.get("alpha", (float("nan"),) * 2)
     sure = f" ({low:.2f} to {high:.2f})" if np.isfinite([low, high]).all() else " (no interval)"
-    return f"{c['E']:.3g} + {c['A']:.3g} / T^{c['alpha']:.2f}{sure}"
+    return f"{c['E']:.3g} + {readable(c['A'], 3)} / T^{c['alpha']:.2f}{sure}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def plateau(
     later = np.minimum.accumulate(drawn[:, ::-1], axis=1)[:, ::-1]
     flat = (drawn - later <= margin) & may_begin
     begins = np.where(flat.any(axis=1), bins.center[flat.argmax(axis=1)], np.inf)
-    low, high = np.percentile(begins[1:], LEVEL, method="nearest")
+    low, high = bounds_of(begins[1:])
     return Plateau(
         position=float(begins[0]) if np.isfinite(begins[0]) else None,
         low=float(low),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import amount
 from seqjax.laws.crossing import place_of
 from seqjax.laws.fitting import Fit
-from seqjax.laws.intervals import LEAST_DRAWS, LEVEL, LOST
+from seqjax.laws.intervals import LOST, bounds_of
 from seqjax.laws.points import Points
 
 BEYOND = np.log(1e6)  # search range of a crossing beyond the data of both families, in log x
@@ -105,12 +106,9 @@ def matched_ratio(a: Fit, b: Fit, loss: Sequence[float] | np.ndarray | None = No
     log_x = _line(a, b, name)
     best = _inverse(a, a.theta[None], loss, log_x)[0] - _inverse(b, b.theta[None], loss, log_x)[0]
     count = min(len(a.draws), len(b.draws))
-    bounds = np.full((2, len(loss)), np.nan)
-    if count >= LEAST_DRAWS:
-        with np.errstate(invalid="ignore"):
-            drawn = _inverse(a, a.draws[:count], loss, log_x) - _inverse(b, b.draws[:count], loss, log_x)
-        drawn = np.where(np.isnan(drawn), np.inf, drawn)
-        bounds = np.percentile(drawn, LEVEL, axis=0, method="nearest")
+    with np.errstate(invalid="ignore"):
+        drawn = _inverse(a, a.draws[:count], loss, log_x) - _inverse(b, b.draws[:count], loss, log_x)
+    bounds = bounds_of(np.where(np.isnan(drawn), np.inf, drawn))
     with np.errstate(over="ignore"):
         ratio = np.where(np.isfinite(best), np.exp(best), np.nan)
         return Ratio(loss, ratio, np.exp(bounds[0]), np.exp(bounds[1]), (loss >= low) & (loss <= high))
@@ -140,7 +138,8 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
         )
     beyond = not inner[0] <= np.log(place.x) <= inner[1]
     verdict = (
-        f"cross at {letter} = {place.x:.3g}{_sure(place.low, place.high)}, beyond which {place.order[1]} is better"
+        f"cross at {letter} = {amount(name, place.x)}{_sure(name, place.low, place.high)}, beyond which "
+        f"{place.order[1]} is better"
     )
     if beyond:
         verdict += "; that lies outside of what both measured, and is extrapolated"
@@ -149,13 +148,13 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
     return Crossing(place.x, place.low, place.high, share, beyond, verdict)
 
 
-def _sure(low: float, high: float) -> str:
+def _sure(name: str, low: float, high: float) -> str:
     """The interval in words; an end that is not reached is open."""
     if np.isnan(low) or (low == 0 and np.isinf(high)):
         return "" if np.isnan(low) else " (95 %: anywhere)"
     if low == 0 or np.isinf(high):
-        return f" (95 %: below {high:.3g})" if low == 0 else f" (95 %: above {low:.3g})"
-    return f" (95 %: {low:.3g} to {high:.3g})"
+        return f" (95 %: {f'below {amount(name, high)}' if low == 0 else f'above {amount(name, low)}'})"
+    return f" (95 %: {amount(name, low)} to {amount(name, high)})"
 
 
 def _crosses(gap_RxM: np.ndarray, turned: bool) -> np.ndarray:

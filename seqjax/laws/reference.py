@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqjax.host.wording import power
 from seqjax.laws.fitting import Fit
 
 LETTERS = {"params": "N", "tokens": "D", "flops": "C", "position": "T"}
@@ -15,12 +16,6 @@ def greek(text: str) -> str:
     for name, letter in GREEK.items():
         text = text.replace(name, letter)
     return text
-
-
-def power(value: float, digits: int = 3) -> str:
-    """A number in powers of ten: 4.1e8, 1e21."""
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def reference(values: np.ndarray) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
@@ -72,7 +71,7 @@ def _minima(law: Law, thetas: np.ndarray, budgets: np.ndarray) -> tuple[np.ndarr
     none = np.zeros(center.shape, bool)
     for closer in range(10):  # each time finer by a factor 16 / 1.5
         grid = center[..., None] + width[..., None] * steps
-        loss = _losses(law, thetas, np.exp(grid), budgets)
+        loss = _losses(law, thetas, grid, budgets)
         best = loss.argmin(axis=-1)
         if closer == 0:
             none = (best == 0) | (best == len(steps) - 1)
@@ -86,12 +85,13 @@ def _log_losses(law: Law) -> Callable:
     return jax.jit(jax.vmap(law.log_loss))
 
 
-def _losses(law: Law, thetas: np.ndarray, params: np.ndarray, budgets: np.ndarray) -> np.ndarray:
+def _losses(law: Law, thetas: np.ndarray, log_n: np.ndarray, budgets: np.ndarray) -> np.ndarray:
+    """Losses of sizes [S, n, ...] at their budgets [n]."""
     if not len(thetas):
-        return np.empty(params.shape)
+        return np.empty(log_n.shape)
+    logs = {"params": log_n, "tokens": np.log(budgets[None, :, None] / 6.0) - log_n}
     with pinned(), jax.enable_x64(True):
-        logs = {"params": jnp.log(params), "tokens": jnp.log(budgets[None, :, None] / 6.0 / params)}
         flat = {name: values.reshape(len(thetas), -1) for name, values in logs.items()}
-        found = np.asarray(_log_losses(law)(jnp.asarray(thetas), flat)).reshape(params.shape)
+        found = np.asarray(_log_losses(law)(thetas, flat)).reshape(log_n.shape)
     with np.errstate(over="ignore"):  # extreme refits at the ends of the grid
         return np.exp(found)

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 
+from seqjax.host.wording import amount, readable
 from seqjax.laws.fitting import Fit, repeated_noise
 from seqjax.laws.law import LETTERS
 from seqjax.laws.points import Points
@@ -16,21 +17,9 @@ from seqjax.laws.searching import DELTAS
 NEAR_6ND = 0.1  # largest median of |log of FLOPs over 6 N D| that is not remarked
 
 
-def number(value: float, digits: int = 4) -> str:
-    """A constant as readable text: 1.817, 477.8, 8.8e+13."""
-    if value != value:
-        return "?"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        rounded = float(f"{value:.{digits}g}")
-        return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}"
-    return f"{value:.{digits - 1}e}"
-
-
 def interval(bounds: tuple[float, float] | None) -> str:
     """Two ends, or a dash if there is no interval."""
-    return "-" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
+    return "-" if bounds is None else f"{readable(bounds[0])} to {readable(bounds[1])}"
 
 
 def describe(fit: Fit) -> str:
@@ -52,21 +41,21 @@ def constant_rows(fit: Fit) -> list[tuple[str, str, str, str]]:
     """Name, value, bootstrap interval and profile interval of each constant; what is held is said so."""
     profiles = {name: tuple(ends) for name, ends in fit.details.get("profiles", {}).items()}
     rows = [
-        (name, number(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name))))
+        (name, readable(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name))))
         for name, value in fit.constants.items()
     ]
-    rows += [(name, number(value), "fixed", "") for name, value in fit.law.holds.fixed]
+    rows += [(name, readable(value), "fixed", "") for name, value in fit.law.holds.fixed]
     return rows + [(name, f"= {other}", "tied", "") for name, other in fit.law.holds.tied]
 
 
 def sentence(fit: Fit, group: str = "") -> str:
     """The result in one sentence: the law with its constants and intervals, how many points, how many doubts."""
     inside = ", ".join(
-        f"{LETTERS.get(name, name)} {number(values.min(), 3)} to {number(values.max(), 3)}"
+        f"{LETTERS.get(name, name)} {amount(name, values.min())} to {amount(name, values.max())}"
         for name, values in ((name, fit.points.variables[name]) for name in fit.law.variables)
     )
     constants = ", ".join(
-        f"{name} = {number(value)}" + (f" ({interval(fit.intervals[name])})" if name in fit.intervals else "")
+        f"{name} = {readable(value)}" + (f" ({interval(fit.intervals[name])})" if name in fit.intervals else "")
         for name, value in fit.constants.items()
     )
     law = at_reference(fit) or f"{fit.law.equation} with {constants}"
@@ -88,8 +77,8 @@ def remarks(fit: Fit) -> list[str]:
     if held := fit.details.get("hold_out"):
         lines.append(
             f"hold-out: fitted without the {held['points']} point(s) of {LETTERS[held['variable']]} >= "
-            f"{held['from']:.3g}, it misses them by {held['mean_error']:.2%} on average, {held['largest_error']:+.2%} "
-            "at most"
+            f"{amount(held['variable'], held['from'])}, it misses them by {held['mean_error']:.2%} on average, "
+            f"{held['largest_error']:+.2%} at most"
         )
     return lines
 
@@ -142,7 +131,8 @@ def other_flops(points: Points) -> str:
     over = points.variables["flops"] / (6.0 * points.variables["params"] * points.variables["tokens"])
     if np.abs(np.log(np.median(over))) < NEAR_6ND:
         return ""
-    return f" (the FLOPs of these points are {number(over.min(), 3)} to {number(over.max(), 3)} times that)"
+    ends = dict.fromkeys((readable(over.min(), 3), readable(over.max(), 3)))
+    return f" (the FLOPs of these points are {' to '.join(ends)} times that)"
 
 
 def checklist(fit: Fit) -> str:
@@ -155,7 +145,7 @@ def answers(fit: Fit) -> list[tuple[str, str]]:
     points, details = fit.points, fit.details
     counts = {name: len(np.unique(values)) for name, values in points.variables.items()}
     spans = ", ".join(
-        f"{LETTERS[name]} {values.min():.3g} to {values.max():.3g} ({counts[name]} values)"
+        f"{LETTERS[name]} {amount(name, values.min())} to {amount(name, values.max())} ({counts[name]} values)"
         for name, values in points.variables.items()
         if name in LETTERS
     )
@@ -179,7 +169,7 @@ def answers(fit: Fit) -> list[tuple[str, str]]:
         ("How is it initialised?", f"a grid of {fit.starts:,} starts, {fit.agreeing:.1%} of which agree with the best"),
         ("How certain are the constants?",
          f"{len(fit.draws):,} bootstrap refits to noise drawn from the residuals of whole clusters, widened for few "
-         "clusters; percentiles; and profile likelihood" if fit.intervals
+         "clusters; and profile likelihood" if fit.intervals
          else "they are not: no refits were asked for"),
         ("Is the fit validated on runs it has not seen?",
          f"{held['points']} points with the most {LETTERS[held['variable']]}: {held['mean_error']:.2%} mean error"

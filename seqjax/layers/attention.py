@@ -63,13 +63,20 @@ def _over_heads(of_head: Callable[..., Array], mask_BxTxS: Array, *arrays_BxN: A
 
 
 def init_attention(
-    key: Array, d_model: int, n_heads: int, bias: bool, std: float, std_out: float, qk_norm: bool = False
+    key: Array,
+    d_model: int,
+    n_heads: int,
+    bias: bool,
+    std: float,
+    std_out: float,
+    qk_norm: bool = False,
+    d_head: int | None = None,
 ) -> Params:
     """{"W_qkv": Dx3xNxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias`, zeros "b_qkv" 3xNxK, "b_o" D.
 
-    With `qk_norm`, also ones "q_gain" K, "k_gain" K.
+    With `qk_norm`, also ones "q_gain" K, "k_gain" K. K is `d_head`, by default D / N.
     """
-    d_head = d_model // n_heads
+    d_head = d_head or d_model // n_heads
     params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
     if bias:
         params |= {"b_qkv": jnp.zeros((3, n_heads, d_head)), "b_o": jnp.zeros(d_model)}
@@ -210,13 +217,14 @@ def init_cross(
     std: float,
     std_out: float,
     qk_norm: bool = False,
+    d_head: int | None = None,
     kv_heads: int | None = None,
 ) -> Params:
     """As `init_attention`, with separate queries: {"W_q": DxNxK, "W_kv": Dx2xGxK, "W_o"}, {"b_q", "b_kv", "b_o"}.
 
     For attention to a memory, and for self-attention with fewer heads of keys. G is `kv_heads`, by default N.
     """
-    d_head, kv_heads = d_model // n_heads, kv_heads or n_heads
+    d_head, kv_heads = d_head or d_model // n_heads, kv_heads or n_heads
     params = draw_normal(
         key,
         W_q=(std, (d_model, n_heads, d_head)),

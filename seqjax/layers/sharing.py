@@ -56,7 +56,8 @@ def on_own_rows(f: Callable[[Tree, Tree], tuple[Tree, Tree]], rows: Tree, whole:
     Args:
       f: gives sums over the rows, and arrays with a row for each.
       rows: arrays N.... They are not shared if the number of devices does not divide N.
-      whole: parameters, which every device needs whole; the sums that are matrices are cut as they are.
+      whole: parameters, which every device needs whole. The sums that are matrices are cut as they are: the devices
+        along "fsdp" sum and cut them, then those along "data" sum the parts, which are that much smaller.
 
     Returns:
       The sums over all rows, and the arrays of all rows.
@@ -65,14 +66,19 @@ def on_own_rows(f: Callable[[Tree, Tree], tuple[Tree, Tree]], rows: Tree, whole:
     if mesh is None or jax.tree.leaves(rows)[0].shape[0] % mesh.size:
         return f(rows, gathered(whole))
 
+    def total(x: Array) -> Array:
+        axis = axis_of(x.shape, parts(mesh))
+        if axis is None:
+            return lax.psum(x, mesh.axis_names)
+        return lax.psum(lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True), "data")
+
     def own(rows: Tree, whole: Tree) -> tuple[Tree, Tree]:
         sums, each = f(rows, whole)
-        return jax.tree.map(partial(lax.psum, axis_name=mesh.axis_names), sums), each
+        return jax.tree.map(total, sums), each
 
-    each = P(mesh.axis_names)
-    own = jax.shard_map(own, mesh=mesh, in_specs=(each, P()), out_specs=(P(), each), check_vma=False)
-    sums, of_rows = own(rows, whole)
-    return jax.tree.map(partial(_cut, mesh, 0), sums), of_rows
+    each, (sums, _) = P(mesh.axis_names), jax.eval_shape(f, rows, whole)
+    cut = jax.tree.map(lambda x: _spec(x.shape, 0, axis_of(x.shape, parts(mesh))), sums)
+    return jax.shard_map(own, mesh=mesh, in_specs=(each, P()), out_specs=(cut, each), check_vma=False)(rows, whole)
 
 
 def parts(mesh: Mesh | None) -> int:

@@ -16,6 +16,7 @@ from seqjax import families
 from seqjax.families import FAMILIES
 from seqjax.host.wording import si
 from seqjax.laws.crossing import Place, cost_of, crossings, direct, gaps, outside_sizes, span_at
+from seqjax.laws.intervals import bounds_of
 from seqjax.laws.surfaces import Surface, sizes_of
 from seqjax.plots.style import COLOURS, MARKERS, figure, log_axis, shown, styled
 
@@ -175,7 +176,7 @@ def _curves(
         ax.plot(line, surface.loss(np.full(100, n), line / cost(n)), color=hue, lw=1.5)
         if len(surface.draws):
             drawn = surface.loss(np.full(100, n), line / cost(n), surface.draws)
-            ax.fill_between(line, *np.percentile(drawn, (2.5, 97.5), axis=0), color=hue, alpha=0.18, lw=0)
+            ax.fill_between(line, *bounds_of(drawn), color=hue, alpha=0.18, lw=0)
         ax.plot(spent, surface.points.loss, marker, color=hue, mfc="white", mew=1.2, ms=5,
                 label=f"{label(name)}, N = {si(n).strip()}")  # fmt: skip
     for place in direct(surfaces[0].points, surfaces[1].points, names, budget, len(surfaces[0].draws)):

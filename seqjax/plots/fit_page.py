@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from seqjax import __version__
+from seqjax.host.wording import readable
 from seqjax.laws.fitting import Fit
 from seqjax.laws.law import LETTERS
 from seqjax.laws.reference import greek
-from seqjax.laws.summary import answers, constant_rows, number, remarks, sentence
+from seqjax.laws.summary import answers, constant_rows, remarks, sentence
 from seqjax.plots.fits import draw_fits
 from seqjax.plots.labels import LABELS
 from seqjax.plots.page import picture, rendered
@@ -75,7 +76,7 @@ def _context(group: str, fit: Fit) -> dict[str, Any]:
         "rows": [
             (
                 fit.points.rows[i],
-                *(number(fit.points.variables[name][i]) for name in names),
+                *(readable(fit.points.variables[name][i]) for name in names),
                 f"{fit.points.loss[i]:.4f}",
                 f"{predicted[i]:.4f}",
                 f"{np.expm1(fit.residuals[i]):+.2%}",

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from seqjax.host.wording import power, readable
 from seqjax.laws.fitting import Fit
 from seqjax.laws.isoflop import IsoFlops
 from seqjax.laws.ratios import Crossing, Ratio
-from seqjax.laws.reference import at_reference, greek, power, reference
-from seqjax.laws.summary import number
+from seqjax.laws.reference import at_reference, greek, reference
 from seqjax.laws.weighing import PowerLaw
 from seqjax.plots.labels import LABELS, looks_of
 from seqjax.plots.style import (
@@ -65,8 +65,8 @@ def constants_of(fit: Fit) -> str:
     """The constants with their intervals, three per line."""
     intervals = fit.intervals
     parts = [
-        f"{greek(name)} = {number(value, 3)}"
-        + (f" ({number(intervals[name][0], 3)} to {number(intervals[name][1], 3)})" if name in intervals else "")
+        f"{greek(name)} = {readable(value, 3)}"
+        + (f" ({readable(intervals[name][0], 3)} to {readable(intervals[name][1], 3)})" if name in intervals else "")
         for name, value in fit.constants.items()
     ]
     return "\n".join(", ".join(parts[i : i + 3]) for i in range(0, len(parts), 3))

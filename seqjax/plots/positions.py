@@ -1,4 +1,4 @@
-"""The figure of losses by position: a colour and a mark a family, a dash and a width a size."""
+"""The figure of losses by position: a colour and a mark a family; a dash and a width a curve, by size."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def draw_positions(
     looks = looks_of(dict.fromkeys(family for family, _ in groups.values()))
     losses, length = [], 1
     for name, (loss, error) in curves.items():
-        family, size = groups[name]
-        sizes = sorted({other for kind, other in groups.values() if kind == family})
-        rank, look = sizes.index(size), looks[family]
-        dash = DASHES[rank % len(DASHES)] if len(sizes) > 1 else look.dash
+        family, _ = groups[name]
+        alike = sorted((other for other in curves if groups[other][0] == family), key=lambda other: groups[other][1])
+        rank, look = alike.index(name), looks[family]
+        dash = DASHES[rank % len(DASHES)] if len(alike) > 1 else look.dash
         bins = binned(loss, error)
         losses.append(bins.loss)
         length = max(length, len(loss))
@@ -53,7 +53,8 @@ def draw_positions(
         if plateaus and name in plateaus:
             words.append(_plateau_words(plateaus[name]))
         ax.errorbar(bins.center, bins.loss, 1.96 * bins.error, marker=look.marker, ls="", color=look.colour,
-                    ms=3 + rank, mfc="white", mew=1.1, elinewidth=0.9, label="\n".join(words))  # fmt: skip
+                    ms=3 + rank, mfc=look.colour if rank % 2 else "white", mew=1.1, elinewidth=0.9,
+                    label="\n".join(words))  # fmt: skip
     log_axis(ax, "x", 0.9, length * 1.15, plain=True)
     log_axis(ax, "y", *widened(np.concatenate(losses), 0.1), plain=True)
     ax.set_xlabel(NAMES["position"])

@@ -19,8 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from seqjax.errors import UserError, printable
 from seqjax.host.disk import write_bytes_atomically
-from seqjax.host.wording import si
-from seqjax.laws.reference import power
+from seqjax.host.wording import power, si
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito 2008
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -17,6 +17,7 @@ from seqjax.config import Config, HorizonConfig, ModelConfig, RunConfig
 from seqjax.data import cache_folder, load_corpus, load_tokenizer
 from seqjax.data.tokenizers import known_size
 from seqjax.errors import UserError
+from seqjax.host.wording import power
 from seqjax.models.accounting import count_parameters, flops_per_token
 from seqjax.runs.config_file import checked, parse, without_targets
 from seqjax.runs.tree import RIVALS, Tree
@@ -89,8 +90,8 @@ def _steps(request: Any, config: RunConfig, tree: Tree) -> tuple[int, str]:
     most = next((m for m in (MOST, (2**31 - 1) * tokens_per_step) if steps * tokens_per_step > m), None)
     if most is not None:
         raise UserError(
-            f"{tree.place(given[0])}: {given[0]}: {tree.get(given[0])} is {tokens:.3g} tokens; "
-            f"at most {most:g} are allowed"
+            f"{tree.place(given[0])}: {given[0]}: {tree.get(given[0])} is {power(tokens)} tokens; "
+            f"at most {power(most)} are allowed"
         )
     if abs(steps * tokens_per_step - tokens) > TOLERANCE * tokens:
         found = (
@@ -154,7 +155,7 @@ def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:
         UserError: the target is above 1e15, or the model has no layers.
     """
     if target > MOST:
-        raise UserError(f"{place}: size.non_embedding: {target:g} is more than {MOST:g}")
+        raise UserError(f"{place}: size.non_embedding: {power(target)} is more than {power(MOST)}")
     grain = model.grain
     low, high, multiple = 0, math.inf, max(1, round(model.d_model / grain))
     while high - low > 1:  # N rises with the width, about as its square

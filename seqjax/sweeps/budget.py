@@ -17,7 +17,7 @@ from seqjax.config import dotted
 from seqjax.config.plain import dump_yaml
 from seqjax.errors import UserError
 from seqjax.host.own_code import is_own
-from seqjax.host.wording import duration
+from seqjax.host.wording import duration, si
 from seqjax.runs.targets import NoSuchWidth
 from seqjax.runs.tree import OWN, RIVALS, options_tree, overlay, read_file
 from seqjax.sweeps.axes import unique
@@ -77,7 +77,7 @@ def propose(sweep: Sweep, seconds: float, shape: GridShape, machine: Machine, sp
         found = at(largest)
         if found is not None and found.seconds > FILL * seconds:
             if best is None:
-                smallest = ", ".join(f"{size:g}" for size in found.sizes)
+                smallest = ", ".join(si(size).strip() for size in found.sizes)
                 raise UserError(
                     f"--budget {duration(seconds)}: the smallest grid, {len(found.planned)} runs of sizes {smallest}, "
                     f"is predicted to take {duration(found.seconds)}; allow more, or ask for fewer --sizes, --lengths, "
@@ -130,7 +130,9 @@ def _proposal(
         size = _common_size(sweep, models, largest / shape.size_factor**step)
         if size is None:
             near = largest / shape.size_factor**step
-            raise UserError(f"{sweep.tree.source}: found no size near {near:.3g} that all models can have within 10 %")
+            raise UserError(
+                f"{sweep.tree.source}: found no size near {si(near).strip()} that all models can have within 10 %"
+            )
         sizes.append(size)
     longest = sizes[-1] * shape.ratio
     tokens = [_two_digits(longest / shape.length_factor**step) for step in reversed(range(shape.lengths))]

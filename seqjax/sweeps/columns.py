@@ -219,4 +219,6 @@ def _cell(column: str, value: Any) -> str:
         return f"{value:.4f}"
     if isinstance(value, list | tuple):
         return json.dumps(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1e6 else f"{value:g}"
+    return str(value)

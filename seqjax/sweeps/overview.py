@@ -34,10 +34,11 @@ class Overview:
 
 
 def sweep_folders(place: Path) -> list[Path]:
-    """The folders with run folders in a folder, sorted; the folder itself if it is one; empty if there is none."""
-    if (place / "config.json").is_file() or any(place.glob("*/config.json")):
+    """The folders with run folders, up to two levels down, sorted; a run folder itself; empty if there is none."""
+    if (place / "config.json").is_file():
         return [place]
-    return sorted({path.parent.parent for path in place.glob("*/*/config.json")})
+    patterns = ("*/config.json", "*/*/config.json", "*/*/*/config.json")
+    return sorted({path.parent.parent for pattern in patterns for path in place.glob(pattern)})
 
 
 def overview(folder: Path) -> Overview:

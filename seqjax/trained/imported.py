@@ -6,6 +6,7 @@ Only safetensors are read: no file that could hold code is opened.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def import_transformers(source: Path, place: Path, data: DataConfig, windows: in
     if saved is None:
         raise UserError(f"{source}: has no config.json, so it is no folder of `transformers`")
     model, vocab_size, longest = model_from(saved, str(source / "config.json"))
-    tokenizer = _tokenizer(source)
+    tokenizer = _tokenizer(source, vocab_size)
     if tokenizer.vocab_size != vocab_size:
         raise UserError(f"{source}: its tokenizer has {tokenizer.vocab_size:,} tokens, its model {vocab_size:,}")
     if (context := context or longest) > longest:
@@ -85,11 +86,14 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
-def _tokenizer(source: Path) -> Tokenizer:
+def _tokenizer(source: Path, vocab_size: int) -> Tokenizer:
     path = source / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"{source}: has no tokenizer.json; `transformers` writes one: AutoTokenizer, save_pretrained")
-    return hf_tokenizer.from_json(disk.read_json(path), str(path))
+    saved = disk.read_json(path)
+    if hf_tokenizer.normalizes(saved):
+        print(f"note: {path}: writes text in Unicode's form NFC first; here it is read as it is", file=sys.stderr)
+    return hf_tokenizer.from_json(saved, str(path), vocab_size)
 
 
 def _arrays(source: Path) -> dict[str, np.ndarray]:

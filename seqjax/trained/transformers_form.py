@@ -7,7 +7,8 @@
 | rotary    | rmsnorm   | swiglu     | true    | false         | Qwen3ForCausalLM   |
 
 All have the norm before the sub-layers, residual connections, attention and an MLP. Llama and Qwen3 may have fewer
-heads of keys and values than of queries (`kv_heads`), and any `rotary_base`. Other forms have no class there.
+heads of keys and values than of queries (`kv_heads`), heads of any width (`head_width`) and any `rotary_base`. Other
+forms have no class there.
 A scaled embedding, and the factor on queries of muP, become part of the matrices that they multiply.
 """
 
@@ -108,8 +109,14 @@ def form_of(model: Any) -> Form:
     for field, value in wanted.items():
         if getattr(model, field) != value:
             raise UserError(f"{name}: model.{field} {_said(model, field)}: no class has it; use --to safetensors")
-    parts = model.positions, model.norm
-    if parts == ("learned", "layernorm") and model.mlp in ("gelu", "relu") and not model.qk_norm and model.n_layers:
+    parts, usual = (model.positions, model.norm), model.n_heads * model.d_head == model.d_model
+    if (
+        parts == ("learned", "layernorm")
+        and usual
+        and model.mlp in ("gelu", "relu")
+        and not model.qk_norm
+        and model.n_layers
+    ):
         return GPT2
     if parts == ("rotary", "rmsnorm") and model.mlp == "swiglu" and model.n_layers:
         if model.qk_norm and model.bias:
@@ -118,7 +125,9 @@ def form_of(model: Any) -> Form:
                 "--model.bias false, or use --to safetensors"
             )
         return QWEN3 if model.qk_norm else LLAMA
-    told = ", ".join(f"{field} {_said(model, field)}" for field in ("positions", "norm", "mlp", "qk_norm", "n_layers"))
+    told = ", ".join(
+        f"{field} {_said(model, field)}" for field in ("positions", "norm", "mlp", "qk_norm", "n_layers", "head_width")
+    )
     raise UserError(
         f"{name}: no class has {told}; allowed: learned, layernorm, gelu or relu (GPT2LMHeadModel); rotary, rmsnorm, "
         "swiglu (LlamaForCausalLM; with qk_norm Qwen3ForCausalLM). Use --to safetensors"
@@ -206,8 +215,8 @@ def arrays_to(model: Transformer, params: Mapping[str, Any]) -> Arrays:
 def _flat(model: Transformer, layers: Mapping[str, Any], layer: int) -> Arrays:
     """The arrays of one block by plain names, matrices as [inputs, outputs], queries with muP's factor."""
     groups = {group: {name: np.asarray(x[layer]) for name, x in part.items()} for group, part in layers.items()}
-    attention, d = groups.pop("attention"), model.d_model
-    found = {**groups.pop("mlp"), "W_o": attention["W_o"].reshape(d, d)}
+    attention = groups.pop("attention")
+    found = {**groups.pop("mlp"), "W_o": attention["W_o"].reshape(-1, model.d_model)}
     found |= {name: attention[name] for name in ("b_o", "q_gain", "k_gain") if name in attention}
     for name in ("W", "b") if model.bias else ("W",):
         if model.shared_keys is None:
@@ -262,8 +271,8 @@ def _llama(form: Form, config: Mapping[str, Any], source: str) -> tuple[Transfor
     d_model, heads = config["hidden_size"], config["num_attention_heads"]
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     bias, kv_heads = config.get("attention_bias", False), config.get("num_key_value_heads") or heads
+    head_width = config.get("head_dim") or d_model // heads
     _require(config, source, {
-        "head_dim": (config.get("head_dim") or d_model // heads, [d_model // heads]),
         "hidden_act": (config.get("hidden_act", "silu"), ["silu"]),
         "rope_type": (rope.get("rope_type", rope.get("type", "default")), ["default"]),
         "mlp_bias": (config.get("mlp_bias", False), [bias] if form is LLAMA else [False]),
@@ -274,6 +283,7 @@ def _llama(form: Form, config: Mapping[str, Any], source: str) -> tuple[Transfor
         d_model=d_model,
         n_layers=config["num_hidden_layers"],
         n_heads=heads,
+        head_width=None if head_width * heads == d_model else head_width,
         kv_heads=None if kv_heads == heads else kv_heads,
         d_ff=config["intermediate_size"],
         mlp="swiglu",

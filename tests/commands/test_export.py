@@ -30,9 +30,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "gpt2 plain": {"bias": False, "tied_embeddings": True, "mlp": "relu", "d_ff": 24},
     "llama": ROTARY | {"initial": "fan_in", "base_width": 8},
+    "llama wide": ROTARY | {"bias": False, "head_width": 6, "initial": "fan_in"},
     "llama tied": ROTARY | {"bias": False, "initial": "fan_in", "tied_embeddings": True},
     "llama grouped": ROTARY | {"kv_heads": 1, "norm_epsilon": 0.1, "rotary_base": 500.0},
-    "qwen3": ROTARY | {"bias": False, "qk_norm": True, "base_width": 8, "kv_heads": 1, "norm_epsilon": 0.1},
+    "qwen3": ROTARY
+    | {"bias": False, "qk_norm": True, "base_width": 8, "kv_heads": 1, "head_width": 12, "norm_epsilon": 0.1},
 }
 
 
@@ -71,7 +73,7 @@ def made(make_config: Any, tmp_path: Path) -> Any:
     return make
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama grouped", "qwen3"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama wide", "llama grouped", "qwen3"])
 def test_a_form_there_and_back_has_the_same_parameters(kind: str) -> None:
     model = Transformer(d_model=16, n_layers=2, n_heads=2, **{**KINDS[kind], "base_width": None, "initial": "gpt2"})
     params = shaken(shapes_of(model, 40, 12))
@@ -96,6 +98,7 @@ def test_a_form_there_and_back_has_the_same_parameters(kind: str) -> None:
         (ROTARY | {"qk_norm": True}, "--model.bias false"),
         ({"qk_norm": True}, "qk_norm true"),
         ({"mlp": "none"}, "mlp none"),
+        ({"head_width": 8}, "head_width 8"),
     ],
 )
 def test_other_forms_are_refused(changes: dict[str, Any], said: str) -> None:
@@ -105,9 +108,7 @@ def test_other_forms_are_refused(changes: dict[str, Any], said: str) -> None:
         form_of(LSTM())
 
 
-@pytest.mark.parametrize(
-    "change", [{"model_type": "mamba"}, {"head_dim": 4}, {"hidden_act": "gelu"}, {"use_sliding_window": True}]
-)
+@pytest.mark.parametrize("change", [{"model_type": "mamba"}, {"hidden_act": "gelu"}, {"use_sliding_window": True}])
 def test_published_models_of_other_forms_are_refused(change: dict[str, Any]) -> None:
     config = config_to(Transformer(d_model=16, n_heads=2, **ROTARY), 40, 12, None)
     assert model_from(config, "config.json")
@@ -158,7 +159,10 @@ def test_a_tokenizer_with_single_digits_and_special_tokens_first_is_read(small_t
     digits = {"type": "Digits", "individual_digits": True}
     saved["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, saved["pre_tokenizer"]]}
     ours, theirs = hf_tokenizer.from_json(saved, "tokenizer.json"), tokenizers.Tokenizer.from_str(json.dumps(saved))
+    padded = hf_tokenizer.from_json(saved | {"normalizer": {"type": "NFC"}}, "tokenizer.json", vocab_size=320)
+    assert padded.vocab_size == 320 > ours.vocab_size and hf_tokenizer.from_json(saved, "", 9).sha256 == ours.sha256
     for text in (TEXT, "in 1999  2000\t3 's  '5's   7a 8", "   9"):
+        assert padded.encode(text.encode()).tolist() == ours.encode(text.encode()).tolist()
         assert ours.encode(text.encode()).tolist() == theirs.encode(text).ids
         assert ours.decode(ours.encode(text.encode())) == text
 

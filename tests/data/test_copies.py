@@ -11,7 +11,6 @@ import pytest
 
 from seqjax.data.copies import Copies
 from seqjax.sweeps.grid import read_sweep
-from seqjax.training.loop import train
 
 SWEEPS = Path(__file__).parents[2] / "configs" / "sweeps"
 MODELS = {("transformer", 64), ("lstm", 128)}  # family and width
@@ -69,7 +68,7 @@ def test_the_families_part_on_it_as_theory_says(tmp_path):
     losses = {}
     for config in chosen:
         folder = tmp_path / config.model.family
-        train(config, folder, devices=1, wandb_mode="disabled", quiet=True)
+        experiment.trained_as_by_a_user(config, folder)  # compiling well pays here
         losses[config.model.family] = copies.PROCESS.copies_of(copies.losses(folder))
     transformer, lstm = losses.values()
     assert np.abs(transformer - floor)[-16:].mean() < 0.1

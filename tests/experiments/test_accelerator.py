@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import experiment
-import jax
 import pytest
 
 from seqjax.errors import UserError
@@ -37,11 +36,7 @@ def run(module: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str)
 
 @pytest.mark.slow
 def test_every_kind_of_row_runs_on_a_cpu(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jax.config.update("jax_disable_most_optimizations", True)  # programs compile in half the time
-    try:
-        lines = module.results(run(module, monkeypatch, tmp_path, "--tiny", "--seconds", "600"))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+    lines = module.results(run(module, monkeypatch, tmp_path, "--tiny", "--seconds", "600"))
     assert [line["row"].split(":")[0].split(" 1x")[0] for line in lines] == [
         "precision, errors", "precision, speed", "elman", "loops, unrolled", "loops, command buffers", "transformer",
         "bundles", "lstm",

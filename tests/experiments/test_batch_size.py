@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from experiment import REPOSITORY, RESULTS, SWEEPS, load
+from experiment import REPOSITORY, RESULTS, SWEEPS, load, trained_as_by_a_user
 
 from seqjax.errors import UserError
 from seqjax.laws.batches import critical, over_losses, steps_to
 from seqjax.laws.kaplan import critical_batch
 from seqjax.runs import read_curve
 from seqjax.sweeps.grid import read_sweep
-from seqjax.training.loop import train
 
 T, B_STAR, P = 128, 5e6, 5.0  # B_crit = 5e6 / L^5: 20,580 tokens at 3 nats
 
@@ -146,6 +145,6 @@ def test_a_run_reaches_a_loss_when_the_recorded_one_did(recorded: dict[str, Any]
             break
     every = config.evaluation.every
     steps = every * (int(run["steps"]) // every + 1)
-    train(replace(config, train=replace(config.train, steps=steps)), tmp_path, quiet=True, wandb_mode="disabled")
-    curve = [(point["step"], point["validation_loss"]) for point in read_curve(tmp_path)]
+    trained_as_by_a_user(replace(config, train=replace(config.train, steps=steps)), tmp_path / "run")
+    curve = [(point["step"], point["validation_loss"]) for point in read_curve(tmp_path / "run")]
     np.testing.assert_allclose(steps_to(*zip(*curve, strict=True), [row["loss"]]), run["steps"], rtol=0.05)

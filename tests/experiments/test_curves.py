@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from experiment import RESULTS, SWEEPS, load
+from experiment import RESULTS, SWEEPS, load, trained_as_by_a_user
 
 from seqjax.config import Config
 from seqjax.families import kind_of
-from seqjax.runs import read_result
 from seqjax.runs.targets import non_embedding_parameters
 from seqjax.sweeps.axes import RATE
 from seqjax.sweeps.grid import read_sweep
-from seqjax.training.loop import train_bundle
 
 KINDS = {"lstm": (0.10, 8e5), "transformer modern": (0.14, 1e6)}  # exponent and scale of L(N)
 SIZES, TOKENS = (3.5e3, 1e4, 19e3, 5e4), (2.5e5, 5e5, 1e6, 2e6)
@@ -134,9 +132,8 @@ def test_a_slice_of_a_recorded_grid_trains_to_its_loss(name: str, sweep: str, tm
         row = min((row for row in runs if row["kind"] == kind), key=lambda row: (row["params"], row["tokens"]))
         config = next(config for config in planned if describes(row, config))
         optimizer = dataclasses.replace(config.optimizer, learning_rate=row["rate"])
-        folder = tmp_path / kind
-        train_bundle([(dataclasses.replace(config, optimizer=optimizer), folder)], quiet=True, wandb_mode="disabled")
-        assert read_result(folder)["validation"]["loss"] == pytest.approx(row["loss"], abs=0.02)
+        result = trained_as_by_a_user(dataclasses.replace(config, optimizer=optimizer), tmp_path / kind)
+        assert result["validation"]["loss"] == pytest.approx(row["loss"], abs=0.02)
 
 
 def describes(row: dict[str, Any], config: Config) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import experiment
-import jax
 import pytest
 
 from seqjax.errors import UserError
@@ -35,11 +34,7 @@ def test_rows_are_measured_once_and_a_failing_one_leaves_its_error(module, monke
         return {"error": "no shared memory"} if row.family == "gru" else of(row)
 
     monkeypatch.setattr(module, "prepared", prepared)
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        lstm, gru = run(module, monkeypatch, tmp_path)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+    lstm, gru = run(module, monkeypatch, tmp_path)
     assert lstm["kernel_ms"] > 0 and lstm["scan_ms"] > 0
     assert 0 < lstm["differ"]["values"] < 0.02 and 0 < lstm["differ"]["gradients"] < 0.05
     assert lstm["kernel off"]["gradients"] < 2 * lstm["scan off"]["gradients"] + 0.01

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import experiment
 import numpy as np
@@ -19,6 +21,9 @@ from seqjax.comparison.page import read_material, write_report
 from seqjax.comparison.verdicts import verdict_table
 from seqjax.errors import UserError
 from seqjax.laws.run_rows import at_best_rates
+from seqjax.runs.config_file import validate
+from seqjax.runs.tree import options_tree
+from seqjax.sweeps.table import read_table
 
 RECORDED = experiment.RESULTS / "figure7"
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -32,13 +37,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run(place: Path, *options: str) -> int:
+def run(place: Path, **replaced: Any) -> int:
+    """Trained in this process and measured by position in one worker; functions of the experiment may be replaced."""
     module = experiment.load("rnn_vs_transformer")
-    words = ["--preset", str(TINY), "--runs", str(place / "runs"), "--report", str(place / "report"), *options]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["rnn_vs_transformer.py", *words])
-        patch.setenv("WANDB_MODE", "disabled")
-        return module.main()
+        for name, function in replaced.items():
+            patch.setattr(module, name, function)
+        return experiment.run_here(patch, module, place, "--preset", str(TINY), "--workers", "1")
 
 
 @pytest.mark.slow
@@ -73,20 +78,19 @@ def test_chosen_runs_have_their_loss_by_position_with_both_seeds(finished: Path)
 
 
 @pytest.mark.slow
-def test_started_again_it_trains_nothing_and_says_the_same(finished: Path) -> None:
+def test_started_again_it_trains_nothing_and_collects_the_same(finished: Path) -> None:
     results = sorted((finished / "runs").rglob("result.json")) + sorted((finished / "runs").rglob("positions.npz"))
-    before = {path: path.stat().st_mtime_ns for path in results}
-    said = (finished / "report" / "claims.json").read_bytes()
-    assert run(finished) == 0
-    assert {path: path.stat().st_mtime_ns for path in results if path.parent.name != "collected"} == {
-        path: time for path, time in before.items() if path.parent.name != "collected"
-    }
-    assert (finished / "report" / "claims.json").read_bytes() == said
+    of_runs = {path: path.stat().st_mtime_ns for path in results if path.parent.name != "collected"}
+    collected = {path: path.read_bytes() for path in (finished / "runs" / "tiny" / "collected").iterdir()}
+    assert run(finished, report=lambda *_: 0) == 0
+    assert len(of_runs) > 24 and {path: path.stat().st_mtime_ns for path in of_runs} == of_runs
+    assert {path: path.read_bytes() for path in collected} == collected
 
 
 @pytest.mark.slow
 def test_the_report_can_be_made_of_collected_files_alone(finished: Path, tmp_path: Path) -> None:
-    write_report(finished / "runs" / "tiny" / "collected", tmp_path, "again")
+    shutil.copytree(finished / "runs" / "tiny" / "collected", tmp_path / "kept")
+    write_report(tmp_path / "kept", tmp_path, "again")
     assert (tmp_path / "claims.json").read_bytes() == (finished / "report" / "claims.json").read_bytes()
 
 
@@ -164,17 +168,12 @@ gives the same bits, and between builds of XLA 0.002 were seen."""
 @pytest.mark.parametrize("kind", ["lstm", "transformer modern", "transformer gpt2"])
 def test_a_second_person_gets_the_same_losses(kind: str, tmp_path: Path) -> None:
     """The smallest model of each kind once more for the shortest horizon, at its chosen rate, without a trunk."""
-    from seqjax.runs.config_file import validate
-    from seqjax.runs.tree import options_tree
-    from seqjax.sweeps.table import read_table
-    from seqjax.training.loop import train
-
     table = at_best_rates(read_table(RECORDED / "laptop" / "runs.csv"))
     same = table[(table["kind"] == kind) & (table["train.seed"] == 0)]
     row = same.sort_values(["params_non_embedding", "tokens"]).iloc[0]
     keys = [key for key in table.columns if key.split(".")[0] in ("model", "data", "optimizer", "train", "evaluation")]
     values = {key: row[key] for key in keys if "." in key and not pd.isna(row[key])}
     config = validate(options_tree({key: getattr(value, "item", lambda v=value: v)() for key, value in values.items()}))
-    result = train(config, tmp_path / "run", devices=1, wandb_mode="disabled", quiet=True)
+    result = experiment.trained_as_by_a_user(config, tmp_path / "run")
     assert result["run_id"] == row["run_id"]
     assert result["validation"]["loss"] == pytest.approx(row["loss"], abs=TOLERANCE)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from experiment import REPOSITORY, RESULTS, SWEEPS, load, run_here
@@ -26,14 +24,6 @@ TINY = [
     "--data.blocks=6",
     "--data.folds=3",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """These programs are tiny and run briefly: compiling them well costs more than it saves."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.slow

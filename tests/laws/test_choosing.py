@@ -47,7 +47,7 @@ def test_all_groups_bear_the_law_if_one_is_there() -> None:
 
 def test_an_impossible_law_is_refused_with_one_that_works() -> None:
     for table, law, words in (
-        ("D never varies", "chinchilla", "D does not vary, it is 1e.06 in all 6 points; --law kaplan-n works"),
+        ("D never varies", "chinchilla", "D does not vary, it is 1 M in all 6 points; --law kaplan-n works"),
         ("D = 20 N", "chinchilla", "N and D vary only together; --law offset-c works"),
         ("N never varies", "offset-n", "N does not vary.*--law kaplan-d works"),
     ):
@@ -63,7 +63,7 @@ def test_two_points_bear_no_law() -> None:
 def test_what_the_law_does_not_know_is_a_flag() -> None:
     mixed = points(params=N, tokens=np.tile([1e6, 2e6], 3))
     flags = fit(mixed, "kaplan-n", bootstrap=0).flags
-    assert any("mixed: D varies from 1e+06 to 2e+06, and kaplan-n does not know D" in flag for flag in flags)
+    assert any("mixed: D varies from 1 M to 2 M, and kaplan-n does not know it" in flag for flag in flags)
     for alike, law in ((TABLES["D is that of whole steps"][0], "kaplan-n"), (mixed, "kaplan-c")):
         assert not any("mixed" in flag for flag in fit(alike, law, bootstrap=0).flags)
 
@@ -83,7 +83,7 @@ def test_the_command_fits_each_family_by_itself(tmp_path: Path, capsys: pytest.C
     assert "== family lstm" in printed.out and "== family transformer" in printed.out
     assert printed.err.splitlines() == [
         "note: one fit for each family, lstm, transformer; --by all fits them together",
-        "law: kaplan-n, L = (N_c / N)^alpha_N (not chinchilla: D does not vary, it is 1e+06 in all 6 points)",
+        "law: kaplan-n, L = (N_c / N)^alpha_N (not chinchilla: D does not vary, it is 1 M in all 6 points)",
     ]
     assert main(["fit", str(path), "--bootstrap", "0", "--by", "all", "--law", "kaplan-n"]) == 0
     assert "== family" not in capsys.readouterr().out

@@ -163,8 +163,8 @@ def test_a_constant_without_effect_or_end_is_not_determined() -> None:
     found = replace(found, details={"profiles": {"A": (1.0, np.inf)}})
     assert set(found.intervals) == {"E", "A"}
     assert _undetermined(found) == [
-        "undetermined: A: the likelihood allows 1 to inf",
-        "undetermined: alpha has no effect on these losses: 0.3 is where the fit began",
+        "undetermined: A: the likelihood allows 1.00 to inf",
+        "undetermined: alpha has no effect on these losses: 0.3000 is where the fit began",
     ]
     (wide, _) = _undetermined(replace(found, details={"profiles": {}}))
     assert wide.startswith("undetermined: A: its interval, ") and wide.endswith("spans many decades")
@@ -174,10 +174,9 @@ def test_other_flops_than_6nd_are_remarked() -> None:
     from seqjax.laws.summary import other_flops
 
     n, d = np.geomspace(1e6, 1e8, 5), np.full(5, 1e9)
-    remark = other_flops(
-        make_points(np.linspace(4, 3, 5), params=n, tokens=d, flops=6 * n * d * np.linspace(1.3, 2, 5))
-    )
-    assert remark == " (the FLOPs of these points are 1.30 to 2.00 times that)"
+    for over, words in ((np.linspace(1.3, 2, 5), "1.30 to 2.00"), (3.0, "3.00")):
+        points = make_points(np.linspace(4, 3, 5), params=n, tokens=d, flops=6 * n * d * over)
+        assert other_flops(points) == f" (the FLOPs of these points are {words} times that)"
     assert other_flops(make_points(np.linspace(4, 3, 5), params=n, tokens=d)) == ""
     assert other_flops(make_points(np.linspace(4, 3, 5), params=n, tokens=d, flops=6.3 * n * d)) == ""
 

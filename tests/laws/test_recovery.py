@@ -13,6 +13,7 @@ from quick import quick, slow
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, Points, fit, make_points
 from seqjax.laws.fitting import refits
+from seqjax.laws.intervals import bounds_of
 from seqjax.laws.noise import drawn_noise, students_factor
 from seqjax.laws.published import PUBLISHED
 from seqjax.laws.searching import deltas_to, refit
@@ -142,7 +143,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name: str, objective: st
         points = measured(name, 3e-3, table)
         start = refit(law, points, truth, deltas_to(delta)).theta_SxP  # the search is tested elsewhere
         draws, _ = refits(law, points, start[0], delta, 100, table)
-        low, high = np.percentile(draws, (2.5, 97.5), axis=0)
+        low, high = bounds_of(draws)
         covered += (low <= truth) & (truth <= high)
     share = covered / tables
     print(name, objective, dict(zip(law.names, share.tolist(), strict=True)))

@@ -1,1 +1,1 @@
-from written_out import no_rank_promotion, quick_compilation  # noqa: F401
+from written_out import no_rank_promotion  # noqa: F401

@@ -67,6 +67,17 @@ def test_any_number_of_groups_is_drawn(tmp_path: Path, count: int) -> None:
     assert len(labels) == count
 
 
+def test_models_of_one_family_and_size_are_told_apart() -> None:
+    curves = dict.fromkeys(("ours", "theirs"), (np.geomspace(5, 2, 64), np.full(64, 0.01)))
+    made = draw_positions(curves, groups=dict.fromkeys(curves, ("transformer", 1e6)))
+    lines = [artist for artist in made.axes[0].get_lines() if len(artist.get_xdata()) > 2]
+    assert len({artist.get_color() for artist in lines}) == 1
+    drawn = [artist for artist in lines if artist.get_linestyle() != "None"]
+    marks = [artist for artist in lines if artist.get_marker() not in (None, "None", "")]
+    assert len({artist.get_linestyle() for artist in drawn}) == 2
+    assert len({artist.get_markerfacecolor() for artist in marks}) == 2
+
+
 @pytest.mark.parametrize("count", quick([2, 7, 12, 25], 25))
 def test_many_groups_have_colours_of_their_own_and_cover_nothing(count: int) -> None:
     """The legend, the title, the footnote and both axes are inside the figure, and none is over another."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from sweeping import SIGINT, SIGKILL, Launcher, numbers, write_sweep
+from sweeping import SIGINT, SIGKILL, Launcher, launch, numbers, write_sweep
 
 AXES = """
 list:
@@ -20,12 +20,11 @@ grid:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path) -> None:
+def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """2 families x 2 sizes x 3 rates on the embedded corpus; kill -9 of the launcher, of a worker, and Ctrl-C."""
     sweep = write_sweep(tmp_path / "tiny.yaml", Path("english"), AXES, steps=120)
-    whole = Launcher(sweep, tmp_path / "whole")
-    assert whole.end() == 0, whole.said()
-    assert "12 runs: 12 finished" in whole.said()
+    assert launch(sweep, tmp_path / "whole") == 0
+    assert "12 runs: 12 finished" in "".join(capsys.readouterr())
 
     first = Launcher(sweep, tmp_path / "killed")
     first.wait_until(lambda: first.steps() > 30)
@@ -40,8 +39,7 @@ def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path) -> None
     assert second.end(SIGINT) == 130, second.said()
     assert "the same command resumes from here" in second.said()
 
-    third = Launcher(sweep, tmp_path / "killed")
-    assert third.end() == 0, third.said()
-    assert "12 runs: 12 finished" in third.said()
+    assert launch(sweep, tmp_path / "killed") == 0
+    assert "12 runs: 12 finished" in "".join(capsys.readouterr())
     pd.testing.assert_frame_equal(numbers(tmp_path / "whole" / "tiny"), numbers(tmp_path / "killed" / "tiny"))
     assert numbers(tmp_path / "whole" / "tiny")["loss"].nunique() == 12

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from quick import slow
-from sweeping import Launcher, numbers, write_sweep
+from sweeping import launch, numbers, write_sweep
 
 from seqjax import runs
 from seqjax.config import run_id
@@ -96,8 +96,7 @@ def test_a_terminal_that_closes_costs_nothing(tmp_path: Path, small_text: Path) 
     assert any(0 < folders.last_checkpoint(folder / state.run_id) < 400 for state in states)
     assert all(folders.last_checkpoint(folder / state.run_id) >= state.step for state in states)
 
-    again = Launcher(sweep, tmp_path / "cut")
-    assert again.end() == 0, again.said()
+    assert launch(sweep, tmp_path / "cut") == 0
     assert set(numbers(folder)["status"]) == {"finished"}
     for state in states:
         steps = [record["step"] for record in runs.read_metrics(folder / state.run_id) if "loss" in record]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import SIGKILL, Launcher, numbers, write_sweep
+from sweeping import SIGKILL, Launcher, launch, numbers, write_sweep
 
 from seqjax import cli, runs
 from seqjax.sweeps import folder as folders
@@ -38,34 +38,29 @@ if os.environ.get("CRASH_SEED"):
 
 
 @pytest.mark.slow
-def test_one_run_that_kills_its_worker_takes_no_other_with_it(tmp_path: Path, small_text: Path, capsys: Any) -> None:
+def test_one_run_that_kills_its_worker_takes_no_other_with_it(
+    tmp_path: Path, small_text: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "crash").mkdir()
     (tmp_path / "crash" / "sitecustomize.py").write_text(CRASH)
-    path = os.pathsep.join(filter(None, [str(tmp_path / "crash"), os.environ.get("PYTHONPATH")]))
-    sweep = write_sweep(tmp_path / "seeds.yaml", small_text, SEEDS)
-    ill = Launcher(
-        sweep,
-        tmp_path / "runs",
-        "--retries",
-        "1",
-        "--workers",
-        "1",
-        environment={"CRASH_SEED": "13", "PYTHONPATH": path},
-    )
-    assert ill.end() == 4, ill.said()
-    assert "3 runs: 2 finished, 1 failed" in ill.said()
-    assert "continue in two halves" in ill.said() and "given up after 2 tries" in ill.said()
-    states = {state.name: state for state in map(folders.state, folders.run_folders(ill.folder))}
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "crash"), prepend=os.pathsep)
+    sweep, folder = write_sweep(tmp_path / "seeds.yaml", small_text, SEEDS), tmp_path / "runs" / "seeds"
+    with monkeypatch.context() as ill:
+        ill.setenv("CRASH_SEED", "13")
+        assert launch(sweep, tmp_path / "runs", "--retries", "1", "--workers", "1") == 4
+    said = "".join(capsys.readouterr())
+    assert "3 runs: 2 finished, 1 failed" in said
+    assert "continue in two halves" in said and "given up after 2 tries" in said
+    states = {state.name: state for state in map(folders.state, folders.run_folders(folder))}
     assert "exit code 9" in states["failed"].reason and states["failed"].step == 20  # what was trained is there
-    rows = numbers(ill.folder)
+    rows = numbers(folder)
     assert sorted(rows["status"]) == ["failed", "finished", "finished"]  # missing from no table
-    assert cli.main(["status", str(ill.folder)]) == 0
+    assert cli.main(["status", str(folder)]) == 0
     assert re.search(r"failed +gru.*\n +died \d+ times, last: the worker ended", capsys.readouterr().out)
 
-    well = Launcher(sweep, tmp_path / "runs")  # started anew it is tried anew, from its checkpoint
-    assert well.end() == 0, well.said()
-    assert "resuming at step" in (well.folder / states["failed"].run_id / "log.txt").read_text()
-    assert set(numbers(well.folder)["status"]) == {"finished"}
+    assert launch(sweep, tmp_path / "runs") == 0  # started anew it is tried anew, from its checkpoint
+    assert "resuming at step" in (folder / states["failed"].run_id / "log.txt").read_text()
+    assert set(numbers(folder)["status"]) == {"finished"}
 
 
 @pytest.mark.slow
@@ -107,17 +102,11 @@ def test_a_mistake_of_the_users_is_reported_and_not_tried_again(tmp_path: Path, 
     text = tmp_path / "text.txt"
     text.write_bytes(small_text.read_bytes())
     sweep = write_sweep(tmp_path / "one.yaml", text, "model: {family: window}")
-    first = Launcher(sweep, tmp_path / "runs", "--wandb", "disabled")
-    first.wait_until(lambda: first.steps() > 3)
-    first.end(SIGKILL)
-    (run_folder,) = folders.run_folders(first.folder)
-    deadline = time.monotonic() + 30
-    while runs.is_locked(run_folder) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    (run_folder / "result.json").unlink(missing_ok=True)
+    assert launch(sweep, tmp_path / "runs", "--wandb", "disabled") == 0
+    (run_folder,) = folders.run_folders(tmp_path / "runs" / "one")
+    (run_folder / "result.json").unlink()
     text.write_bytes(small_text.read_bytes() + b"something else\n")
-    second = Launcher(sweep, tmp_path / "runs")
-    assert second.end() == 4, second.said()
+    assert launch(sweep, tmp_path / "runs") == 4
     (failure,) = folders.read_failures(run_folder)
     assert "data.corpus is not what this run began with" in failure["reason"] and failure["given_up"]
 

@@ -198,7 +198,6 @@ def test_a_failure_is_retried_a_warning_requeues_and_a_cancellation_ends(
 TWO_TASKS = """\
 #!/bin/sh
 #SBATCH --partition=abrupt --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append
-export XLA_FLAGS="$XLA_FLAGS --xla_backend_optimization_level=0"
 exec srun {python} -m seqjax train {config} --run {run} --no-sample
 """
 

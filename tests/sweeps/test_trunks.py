@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from sweeping import SIGKILL, Launcher, numbers
+from sweeping import SIGKILL, Launcher, launch, numbers
 
 from seqjax import runs
 from seqjax.errors import UserError
@@ -143,20 +143,18 @@ def test_impossible_horizons_are_refused(tmp_path: Path, small_text: Path, horiz
 def test_a_sweep_of_branches_is_the_sweep_from_scratch(tmp_path: Path) -> None:
     """Killed in the middle; in bundles. Runs by themselves: tests/training/test_trunk.py."""
     axes, options = SHARED.replace(", evaluations: 4", ""), ("--workers", "1")
-    alone = Launcher(sweep_file(tmp_path / "a" / "tiny.yaml", "english", ALONE), tmp_path / "alone", *options)
-    assert alone.end() == 0, alone.said()
+    assert launch(sweep_file(tmp_path / "a" / "tiny.yaml", "english", ALONE), tmp_path / "alone", *options) == 0
     shared = sweep_file(tmp_path / "b" / "tiny.yaml", "english", axes)
     killed = Launcher(shared, tmp_path / "shared", *options)
     killed.wait_until(lambda: killed.results() >= 2)
     for worker in killed.workers():
         os.kill(worker, SIGKILL)
     killed.end(SIGKILL)
-    again = Launcher(shared, tmp_path / "shared", *options)
-    assert again.end() == 0, again.said()
-    table, scratch = numbers(again.folder), numbers(alone.folder)
+    assert launch(shared, tmp_path / "shared", *options) == 0
+    table, scratch = numbers(killed.folder), numbers(tmp_path / "alone" / "tiny")
     different = ["label", "trunk", "seconds"]
     pd.testing.assert_frame_equal(*(t.drop(columns=different, errors="ignore") for t in (table, scratch)))
     assert table["trunk"].nunique() == 2 and scratch["trunk"].isna().all()
     for row in table.itertuples():
-        result = runs.read_result(again.folder / row.run_id)
+        result = runs.read_result(killed.folder / row.run_id)
         assert ("taken_over" in result) == (row.run_id != row.trunk)

@@ -31,23 +31,17 @@ def answer_of(request: dict[str, Any], log: Path | None = None) -> dict[str, Any
 @pytest.mark.parametrize(("files", "variables"), [
     ({"seqjax/__init__.py": OLD, "seqjax/sweeps/worker.py": OLD}, {}),
     ({"site/sitecustomize.py": GREETING}, {"PYTHONPATH": "site"}),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in [
-        ({"queue.py": OLD}, {}),
-        ({}, {"PYTHONOPTIMIZE": "2"}),
-        ({}, {"PYTHONIOENCODING": "utf-16"}),
-        ({"json.py": OLD, "random.py": OLD, "typing.py": OLD, "argparse.py": OLD}, {}),
-        ({"numpy.py": OLD, "jax/__init__.py": OLD, "jax/numpy.py": OLD}, {}),
-        ({"seqjax/__init__.py": '__version__ = "0.0.1"\n'}, {}),
-        ({"seqjax.py": OLD}, {}),
-        ({"later/seqjax/__init__.py": OLD}, {"PYTHONPATH": "later"}),
-        ({"site/sitecustomize.py": "import os; os.write(1, b'{}\\n')\n"}, {"PYTHONPATH": "site"}),
-        ({"site/sitecustomize.py": "import sys; print('x' * 200_000, file=sys.stderr)\n"}, {"PYTHONPATH": "site"}),
-        ({}, {"PYTHONOPTIMIZE": "1", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "7"}),
-        ({}, {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}),
-        ({}, {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}),
-        ({"start.py": OLD}, {"PYTHONSTARTUP": "start.py"}),
-        ({}, {"PYTHONWARNINGS": "error"}),
-        ({}, {"PYTHONINSPECT": "1"}),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [  # several at once: a start imports JAX
+        ({f"{name}.py": OLD for name in
+          ("seqjax", "queue", "json", "random", "typing", "argparse", "numpy", "jax/__init__", "jax/numpy")}, {}),
+        ({"seqjax/__init__.py": '__version__ = "0.0.1"\n', "start.py": OLD},
+         {"PYTHONSTARTUP": "start.py", "PYTHONWARNINGS": "error"}),
+        ({"later/seqjax/__init__.py": OLD, "site/sitecustomize.py": "import os; os.write(1, b'{}\\n')\n"},
+         {"PYTHONPATH": "site:later", "PYTHONIOENCODING": "utf-16"}),
+        ({"site/sitecustomize.py": "import sys; print('x' * 200_000, file=sys.stderr)\n"},
+         {"PYTHONPATH": "site", "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONSAFEPATH": "1",
+          "PYTHONDONTWRITEBYTECODE": "1"}),
+        ({}, {"PYTHONOPTIMIZE": "2", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "7", "PYTHONINSPECT": "1"}),
     ]),
 ])  # fmt: skip
 def test_a_worker_starts_and_answers_whatever_is_around(

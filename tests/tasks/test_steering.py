@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from written_out import quick_compilation  # noqa: F401
 
 from seqjax.config import OptimizerConfig, TaskTrain
 from seqjax.data.driving import Drive

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 from quick import slow
@@ -154,29 +154,17 @@ def test_too_little_text_is_told(make_config: Any, tmp_path: Path, text: str, fr
 class Process:
     """`seqjax train` in a process of its own, which can be killed at a chosen moment."""
 
-    def __init__(self, config: Any, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, program: Popen[str], config: Any, folder: Path) -> None:
+        self.program, self.folder, self.log = program, folder, folder.parent / f"{folder.name}.txt"
         path = folder.parent / f"{folder.name}.json"
         path.write_text(json.dumps(to_dict(config)))
-        command = [
-            sys.executable,
-            "-m",
-            "seqjax",
-            "train",
-            str(path),
-            "--run",
-            str(folder),
-            "--devices",
-            "1",
-            "--no-sample",
-        ]
-        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        words = ["train", str(path), "--run", str(folder), "--devices", "1", "--no-sample"]
+        self.pid = forks.ask(program, words=words, log=str(self.log), signal=None)
 
     def wait_until(self, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
         while not reached():
-            assert self.popen.poll() is None, self.popen.communicate()[0]
-            assert time.monotonic() < deadline
+            assert runs.read_result(self.folder) is None and time.monotonic() < deadline, self.said()
             time.sleep(0.0005)
 
     def step(self) -> int:
@@ -186,42 +174,45 @@ class Process:
         folder = self.folder / "checkpoints"
         return folder.is_dir() and any("tmp" in name for name in os.listdir(folder))
 
+    def said(self) -> str:
+        return self.log.read_text()
+
     def end(self, signal_number: int | None = None) -> int:
         if signal_number is not None:
-            self.popen.send_signal(signal_number)
-        self.output, _ = self.popen.communicate(timeout=120)
-        return self.popen.returncode
+            os.kill(self.pid, signal_number)
+        return forks.ask(self.program, wait=self.pid)
 
 
 @pytest.mark.slow
 def test_killed_in_mid_run_and_in_mid_checkpoint_it_ends_bit_equal(make_config: Any, tmp_path: Path) -> None:
     config = make_config("lstm", **{
-        "train.steps": 600, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 200,
+        "train.steps": 400, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 200,
         "model.d_model": 48, "model.dropout": 0.1,
     })  # fmt: skip
-    whole = Process(config, tmp_path / "whole")
-    assert whole.end() == 0, whole.output
+    with forks.started() as program:
+        whole = Process(program, config, tmp_path / "whole")
+        assert whole.end() == 0, whole.said()
 
-    first = Process(config, tmp_path / "killed")
-    first.wait_until(lambda: first.step() >= 60)
-    assert first.end(signal.SIGKILL) == -signal.SIGKILL
-    at_first_kill = first.step()
+        first = Process(program, config, tmp_path / "killed")
+        first.wait_until(lambda: first.step() >= 60)
+        assert first.end(signal.SIGKILL) == -signal.SIGKILL
+        at_first_kill = first.step()
 
-    second = Process(config, tmp_path / "killed")
-    second.wait_until(lambda: second.step() > at_first_kill + 50)
-    second.wait_until(second.writes_a_checkpoint)
-    assert second.end(signal.SIGKILL) == -signal.SIGKILL
-    assert runs.read_result(tmp_path / "killed") is None
+        second = Process(program, config, tmp_path / "killed")
+        second.wait_until(lambda: second.step() > at_first_kill + 50)
+        second.wait_until(second.writes_a_checkpoint)
+        assert second.end(signal.SIGKILL) == -signal.SIGKILL
+        assert runs.read_result(tmp_path / "killed") is None
 
-    third = Process(config, tmp_path / "killed")
-    assert third.end() == 0, third.output
-    assert "resuming at step" in (tmp_path / "killed" / "log.txt").read_text()
-    assert_same_run(config, tmp_path / "whole", tmp_path / "killed")
+        third = Process(program, config, tmp_path / "killed")
+        assert third.end() == 0, third.said()
+        assert "resuming at step" in (tmp_path / "killed" / "log.txt").read_text()
+        assert_same_run(config, tmp_path / "whole", tmp_path / "killed")
 
-    fourth = Process(config, tmp_path / "stopped")  # and once by SIGTERM, as Slurm does it
-    fourth.wait_until(lambda: fourth.step() >= 60)
-    assert fourth.end(signal.SIGTERM) == 75, fourth.output
-    assert "stopped at step" in fourth.output
-    fifth = Process(config, tmp_path / "stopped")
-    assert fifth.end() == 0, fifth.output
-    assert_same_run(config, tmp_path / "whole", tmp_path / "stopped")
+        fourth = Process(program, config, tmp_path / "stopped")  # and once by SIGTERM, as Slurm does it
+        fourth.wait_until(lambda: fourth.step() >= 60)
+        assert fourth.end(signal.SIGTERM) == 75, fourth.said()
+        assert "stopped at step" in fourth.said()
+        fifth = Process(program, config, tmp_path / "stopped")
+        assert fifth.end() == 0, fifth.said()
+        assert_same_run(config, tmp_path / "whole", tmp_path / "stopped")

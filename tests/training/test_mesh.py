@@ -30,8 +30,11 @@ from seqjax.training.loop import train
 V = 40
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_each_device_computes_the_logits_of_its_own_rows(monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
+@pytest.mark.parametrize(("tied", "fsdp"), [(False, 1), (True, 1), (True, 2)])
+def test_each_device_computes_the_logits_of_its_own_rows(
+    monkeypatch: pytest.MonkeyPatch, tied: bool, fsdp: int
+) -> None:
+    """Two devices that share the readout gather it, and sum and cut its gradient; without sharing they only sum it."""
     monkeypatch.setattr(cross_entropy, "CPU_LOGITS", 12 * V)  # chunks of 12 tokens
     rng = np.random.default_rng(0)
     x_BxTxD = rng.normal(size=(4, 9, 8)).astype(np.float32)
@@ -44,13 +47,13 @@ def test_each_device_computes_the_logits_of_its_own_rows(monkeypatch: pytest.Mon
         return cross_entropy.mean_cross_entropy(x_BxTxD, params, "float32", targets_BxT), tokens_BxT
 
     one = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
-    mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
-    whole, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    mesh = Mesh(np.array(jax.devices()).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    held, rows = NamedSharding(mesh, P("fsdp")), NamedSharding(mesh, P(("data", "fsdp")))
     traced = compiled_for(target_of(mesh))(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
-    two = jax.jit(traced, in_shardings=(rows, whole)).lower(x_BxTxD, W).compile()
+    two = jax.jit(traced, in_shardings=(rows, held)).lower(x_BxTxD, W).compile()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), one(x_BxTxD, W), two(x_BxTxD, W))
     text = two.as_text()
-    assert "all-reduce" in text and "all-gather" not in text
+    assert "all-reduce" in text and all((name in text) == (fsdp > 1) for name in ("all-gather", "reduce-scatter"))
     assert max(int(n) for n in re.findall(rf"f32\[(\d+),{V}\]", text)) == 9  # two chunks of 18 rows
 
 
@@ -165,7 +168,8 @@ def test_eight_devices_that_share_the_parameters(eight: dict[str, Any]) -> None:
     assert set(sent) == {*LAYER.values(), *OTHERS.values()}
     assert sent[512] == 2 and sent[768] == sent[256] == 2 * 2  # layers x directions
     assert sent[1024] == 2 * 2 * 2
-    assert set(found["collectives"]) <= {"all-gather", "all-reduce", "reduce-scatter"}
+    assert set(found["collectives"]) == {"all-gather", "all-reduce", "reduce-scatter"}
+    assert found["collectives"]["reduce-scatter"] == {str(512 // 4): 1}  # of the readout
     assert not found["activations of all rows"] and found["rows of logits"] <= 48
 
 

@@ -106,7 +106,7 @@ def test_variables_of_the_environment_do_not_change_a_run(make_config: Any, tmp_
         "JAX_DEBUG_NANS": "1",
         "JAX_RANDOM_SEED_OFFSET": "7",
         "JAX_THREEFRY_PARTITIONABLE": "0",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4",
     }
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "c.yaml"), str(tmp_path / "there")]
     done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=300)
