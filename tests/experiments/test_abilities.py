@@ -22,7 +22,7 @@ def test_it_runs_and_tells_what_was_published(tmp_path: Path, monkeypatch: pytes
     sweep.write_text(f"""
 base: {experiment.REPOSITORY}/configs/tasks/abilities.yaml
 list: [{{model: {{family: gru, n_layers: 1, d_model: 8}}}}]
-grid: {{task.kind: [recall, parity]}}
+zip: {{task.kind: [recall, parity], task.length: [9, 12]}}
 search: {{rates: [1e-3, 3e-3, 1e-2], extend: 0}}
 """)
     assert experiment.run_here(monkeypatch, module, tmp_path, "--sweep", str(sweep), *SMALL) == 0
