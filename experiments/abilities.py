@@ -1,20 +1,19 @@
 """What each family can do: recall against the size of the state, copying, induction, parity and S5.
 
-    python experiments/abilities.py                                  # hours on two CPU cores; stop and start it at will
+    python experiments/abilities.py --no-measure --workers 1         # an hour of one core; stop and start it at will
     python experiments/abilities.py --workers 8 --record             # on a GPU: eight workers share it
-    python experiments/abilities.py --only.task.kind parity --only.model.family lstm --seeds 1       # minutes on a CPU
-    python experiments/abilities.py --only.model.d_model 64          # half of the programs
+    python experiments/abilities.py --only.task.kind parity --only.model.family lstm                 # a minute
+    python experiments/abilities.py --grid.train.seed "[0, 1]"       # two seeds
     python experiments/abilities.py --dry-run
 
-The tasks are in seqjax/data/abilities.py: sequences of 48 tokens, every batch new. 13 models of two widths are trained
-for 3,000 steps (configs/sweeps/abilities.yaml). Each has three learning rates and two seeds; the rate with the lowest
-held-out loss counts, as many tries for all. A model solves a task if 90 % of the answers are right with every seed: for
-parity and S5 in sequences four times as long as in training, since what is published of them is about lengths that were
-not trained; for the others in sequences of training's length. Each cell of the table is held against what was published
-of the family (`PUBLISHED`).
+The tasks are in seqjax/data/abilities.py; every batch is new. 13 models are trained for each task at one width, for
+recall at two (configs/sweeps/abilities.yaml says how long, at which lengths). Each has two learning rates, and the one
+with the lower held-out loss counts: as many tries for all. A model solves a task if 90 % of the answers are right, with
+every seed: for parity and S5 in sequences four times as long as in training, since what is published of them is about
+lengths that were not trained; for the others in sequences of training's length. Each cell of the table is held against
+what was published of the family (`PUBLISHED`).
 
-On an accelerator all runs of a model and width (five tasks, three rates, two seeds) train in one program: 26 programs
-of 30 runs.
+On an accelerator runs that differ in their task and rate alone train in one program: 39 programs of four runs.
 """
 
 from __future__ import annotations
@@ -87,6 +86,7 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
             {
                 **{"kind": kind, "label": label_of(kind), "way": way_of(kind), "width": model.d_model},
                 **{"task": task.kind, "parameters": result["parameters"]["total"]},
+                **{"length": task.length, "steps": config.train.steps},
                 **{"state": state_size(model, task.length), "rate": config.optimizer.learning_rate},
                 "chance": found["chance"],
                 **{name: [] for name in MEASURED},
@@ -99,11 +99,8 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
     rows = [judged(cells[key]) for key in places]
     text = "\n".join([as_table(rows), as_published(rows), *in_words(rows)]) + "\n"
     print(text)
-    config = read_config(folder / best["run_id"].iloc[0])
-    length = config.task.length
-    found = {"rows": rows, "length": length, "steps": config.train.steps, "batch_size": config.train.batch_size}
     tasks = [task for task in KINDS if any(row["task"] == task for row in rows)]
-    return found, {"abilities": draw_abilities(rows, tasks, length, LENGTHENED * length), "abilities.md": text}
+    return {"rows": rows}, {"abilities": draw_abilities(rows, tasks, LENGTHENED), "abilities.md": text}
 
 
 MEASURED = ("accuracy", "exact", "longer_accuracy", "longer_exact", "loss")
