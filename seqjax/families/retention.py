@@ -31,6 +31,7 @@ from seqjax.families.stacked import PublishedMLP, State
 from seqjax.layers.dense import Params, draw_normal, linear
 from seqjax.layers.norms import normalize
 from seqjax.layers.rotary import rotary_angles, rotate
+from seqjax.layers.sharing import shared
 from seqjax.through_time.matrix import GATED, zero_matrix
 
 
@@ -95,7 +96,7 @@ class Retention(MatrixState):
         positions_BxT = state["position"][:, None] + jnp.arange(times, dtype=state["position"].dtype)[None]
         q, k = rotated(q, positions_BxT), self.key_width**-0.5 * rotated(k, positions_BxT)
         log_g_N = np.log1p(-(2.0 ** (-5 - np.arange(self.n_heads))))
-        log_g_BxTxN = jnp.broadcast_to(jnp.asarray(log_g_N, u_BxTxG.dtype), (batch, times, self.n_heads))
+        log_g_BxTxN = shared(jnp.broadcast_to(jnp.asarray(log_g_N, u_BxTxG.dtype), (batch, times, self.n_heads)))
         y_BxTxNxP, S, seen = self.remember((q, k, v, log_g_BxTxN), state["S"], mask_BxT, dtype, watched)
         y_BxTxNxP = normalize("rmsnorm", {"gain": jnp.ones(self.value_width)}, y_BxTxNxP) * jax.nn.silu(z)
         y_BxTxD = linear(y_BxTxNxP.reshape(batch, times, -1), params["W_out"], None, dtype)

@@ -142,7 +142,7 @@ def _compiled(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     before = ProgramText(lowered.as_text(dialect="hlo"), target.devices).product_flops
     try:
         with _kept_nowhere():
-            done = lowered.compile()
+            done = _with_some_tiles(lowered)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -158,6 +158,17 @@ def _compiled(lowered: jax.stages.Lowered, target: Target) -> Compiled:
         text=text,
         shared=text.product_flops * target.devices / before if before else 1.0,
     )
+
+
+def _with_some_tiles(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """The program, compiled. A card tries several tiles for a product. Without it XLA takes one, which may not fit an
+    odd width: then products are cuBLAS's, as they would be on the card."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "Couldn't find output tile sizes" not in str(error):
+            raise
+        return lowered.compile({"xla_gpu_enable_triton_gemm": False})
 
 
 @contextmanager
