@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
-from seqjax.config import RunConfig, text_without
+from seqjax.config import RunConfig, text_without, to_dict
 from seqjax.errors import UserError, printable
 from seqjax.families import hues_of, kind_of, labels_of
 from seqjax.models import count_parameters
@@ -73,7 +74,7 @@ def entry_of(folder: Path, place: Path) -> dict[str, Any]:
     state = folders.state_to_show(folder)
     entry = {"name": name, "label": printable(state.label), "state": state.name, "step": state.step}
     entry |= {"steps": state.steps, "reason": printable(state.reason), "kind": "?", "unit": "tokens"}
-    entry |= {"training": [], "validation": [], "loss": None, "parameters": None, "rate": None, "model": None}
+    entry |= dict.fromkeys(("loss", "parameters", "rate", "model", "terms")) | {"training": [], "validation": []}
     try:
         return entry | _numbers(folder, runs.read_config(folder))
     except UserError as error:
@@ -92,8 +93,20 @@ def _numbers(folder: Path, config: RunConfig) -> dict[str, Any]:
         "loss": final if runs.is_number(final) else None,
         "parameters": _parameters(config, result),
         "rate": config.optimizer.learning_rate,
-        "model": hashlib.sha256(text_without(config, OF_A_MODEL).encode()).hexdigest()[:16],
+        "model": _digest(text_without(config, OF_A_MODEL)),
+        "terms": _digest(_terms(config)),
     }
+
+
+def _terms(config: RunConfig) -> str:
+    """The same text for all runs whose losses may lie on one line over N: equal data, training and evaluation."""
+    tree = {name: section for name, section in to_dict(config).items() if name not in ("model", "optimizer")}
+    del tree["train"]["seed"]
+    return json.dumps(tree, sort_keys=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _curve(records: Sequence[dict[str, Any]], unit: str, name: str) -> list[list[float]]:

@@ -16,6 +16,7 @@ from finished_run import put
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.sweeps.serving import Server
+from seqjax.sweeps.watched import entry_of
 
 
 @pytest.fixture
@@ -60,6 +61,14 @@ def test_runs_come_whole_and_then_what_has_changed(server: Server) -> None:
     runs.append_metrics(folder, {"step": 10, "tokens": 1280, "validation_loss": 2.5})
     (changed,) = json.loads(get(server, f"/runs?since={found['version']}")[1])["runs"]
     assert changed["validation"] == [[1280, 2.5]]
+
+
+def test_a_line_over_sizes_joins_equal_data_and_training_alone(make_config: Any, tmp_path: Path) -> None:
+    shared: list[dict[str, Any]] = [{"model.d_model": 32}, {"optimizer.learning_rate": 1e-2}, {"train.seed": 1}]
+    apart: list[dict[str, Any]] = [{"train.steps": 40}, {"train.context_length": 8}, {"data.tokenizer": "bpe-300"}]
+    shown = [entry_of(put(tmp_path, make_config(**changes), 2.0), tmp_path) for changes in ({}, *shared, *apart)]
+    terms = [run["terms"] for run in shown]
+    assert len(set(terms[:4])) == 1 and len(set(terms)) == 4
 
 
 def test_it_is_only_for_its_address_and_read_only(server: Server) -> None:
