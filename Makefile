@@ -35,7 +35,7 @@ test-all: test test-slow
 # pdoc looks up the annotations of generated __init__ methods in the wrong module; matplotlib starts fc-list once.
 docs:
 	@$(MAKE) --no-print-directory setup EXTRAS=docs
-	PDOC_ALLOW_EXEC=1 $(BIN)/python -W ignore:"Error parsing type annotation":UserWarning -m pdoc --docformat google --output-directory docs/api seqjax
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error::UserWarning -W ignore:"Error parsing type annotation":UserWarning -m pdoc --docformat google --output-directory docs/api seqjax
 
 lint: setup
 	$(BIN)/ruff check .
