@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,14 @@ def test_a_library_that_is_not_as_it_was_built_is_built_again(counting, content)
     assert path.read_text() == "whole\n"
     path.unlink()
     assert counting() == (path, 3)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert {file.name for file in path.parent.iterdir()} == {path.name, "lock"}
+
+
+def test_of_processes_that_need_it_one_compiles(counting, monkeypatch):
+    run = native._run
+    monkeypatch.setattr(native, "_run", lambda command, seconds: (time.sleep(0.3), run(command, seconds))[1])
+    with ThreadPoolExecutor(4) as pool:  # a lock of one open file holds others of the same process too
+        assert {count for _, count in pool.map(lambda _: counting(), range(4))} == {1}
 
 
 def test_a_compiler_of_several_words(counting):

@@ -6,7 +6,9 @@ results equal the JAX implementations up to rounding.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
@@ -97,7 +99,8 @@ def form() -> str | None:
 def _shared_library(compiler: Sequence[str]) -> Path:
     """The compiled file of this source, for this compiler, processor and version of XLA's interface.
 
-    The digest of the file is in its name and is checked: loading a truncated file would end the process.
+    The digest of the file is in its name and is checked: loading a truncated file would end the process. Of several
+    processes that need it one compiles, and the others wait.
     """
     include = Path(jax.ffi.include_dir())
     cpuinfo = Path("/proc/cpuinfo")
@@ -107,15 +110,29 @@ def _shared_library(compiler: Sequence[str]) -> Path:
     parts = (text, *compiler, *FLAGS, version, platform.machine(), platform.processor(), cpu, str(include))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = cache_folder() / "native"
+    if made := _made(folder, key):
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "ab") as lock:
+        with contextlib.suppress(OSError):  # without file locks several processes may compile at once
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made(folder, key) or _make(folder, key, [*compiler, *FLAGS, "-fPIC", "-shared", f"-I{include}"])
+
+
+def _made(folder: Path, key: str) -> Path | None:
+    """The library of this key, if it is whole. One that is not is deleted."""
     for path in folder.glob(f"seqjax-{key}-*.so"):
         if path.stem.rpartition("-")[2] == _digest(path):
             return path
         path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # renamed when complete: other processes may compile too
+    return None
+
+
+def _make(folder: Path, key: str, command: Sequence[str]) -> Path:
+    """Compile; the library gets its name when it is complete."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         made = Path(temporary) / "seqjax.so"
-        sources = [str(FOLDER / name) for name in SOURCES]
-        _run([*compiler, *FLAGS, "-fPIC", "-shared", f"-I{include}", *sources, "-o", str(made)], seconds=300)
+        _run([*command, *(str(FOLDER / name) for name in SOURCES), "-o", str(made)], seconds=300)
         return made.replace(folder / f"seqjax-{key}-{_digest(made)}.so")
 
 
