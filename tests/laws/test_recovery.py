@@ -127,7 +127,7 @@ def test_with_noise_every_law_comes_back(name: str, seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "objective"),
     [slow(name, "huber") for name in ("chinchilla", "kaplan-ns", "position")]
-    + [slow(name, objective) for name in ("kaplan-n", "offset-c") for objective in ("lad", "least-squares")]
+    + [slow("offset-c", objective) for objective in ("lad", "least-squares")]
     + [("kaplan-n", "huber"), slow("offset-c", "huber")],
 )
 def test_intervals_cover_the_truth_as_often_as_they_say(name: str, objective: str) -> None:
