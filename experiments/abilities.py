@@ -13,7 +13,7 @@ every seed: for parity and S5 in sequences four times as long as in training, si
 lengths that were not trained; for the others in sequences of training's length. Each cell of the table is held against
 what was published of the family (`PUBLISHED`).
 
-On an accelerator runs that differ in their task and rate alone train in one program: 39 programs of four runs.
+On an accelerator runs that differ in their task and rate alone train in one program: 52 programs of two or six runs.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def test_a_bound_that_holds_is_reached_and_flagged() -> None:
     found = diagnosed(fitted(holding(bound=["alpha=0:0.2", "E=0.5:"])))
     np.testing.assert_allclose(found.constants["alpha"], 0.2, rtol=1e-3)
     assert [flag.partition(";")[0] for flag in found.flags if flag.startswith("bound")] == [
-        "bound: alpha = 0.2 is at its bound 0.2"
+        "bound: alpha = 0.2000 is at its bound 0.2000"
     ]
     again = from_dict(json.loads(json.dumps(to_dict(found))))
     assert again.law is found.law and again.law.holds.bounds == (("alpha", 0.0, 0.2), ("E", 0.5, np.inf))
