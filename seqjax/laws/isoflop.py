@@ -22,7 +22,7 @@ import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
 from seqjax.errors import UserError
-from seqjax.host.wording import power, si
+from seqjax.host.wording import amount, power
 from seqjax.laws.intervals import LEAST_DRAWS
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
@@ -139,7 +139,7 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0, window: float
 
 def _n(params: float) -> str:
     """A size in words."""
-    return si(params).strip()
+    return amount("params", params)
 
 
 _WIDER = "give --window a larger factor, or train more sizes"

@@ -18,7 +18,6 @@ from typing import Any
 
 from seqjax.config import RunConfig, decay_begins, run_id
 from seqjax.errors import UserError
-from seqjax.host.wording import si
 from seqjax.runs.targets import steps_of_tokens
 from seqjax.runs.tree import Tree
 
@@ -43,9 +42,7 @@ def take_horizons(file: Tree) -> tuple[float, ...]:
     if not isinstance(branches, list) or not branches or not all(map(_is_tokens, branches)):
         raise UserError(f"{where}: expected a list of tokens such as [3e6, 6e6], got {branches!r}")
     if max(branches) > trunk:
-        raise UserError(
-            f"{where}: {si(max(branches)).strip()} is more than horizon.trunk; at most {si(trunk).strip()} is allowed"
-        )
+        raise UserError(f"{where}: {max(branches):,.0f} is more than horizon.trunk; at most {trunk:,.0f} is allowed")
     return tuple(sorted({float(trunk), *map(float, branches)}))
 
 

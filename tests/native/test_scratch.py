@@ -58,10 +58,11 @@ def test_what_is_taken_lies_in_what_was_allocated(tmp_path: Path, vectors: str) 
     source.write_text(PROGRAM)
     flags = ["-std=c++17", "-O0", vectors, f"-I{native.FOLDER}", f"-I{jax.ffi.include_dir()}", "-pthread"]
     made = subprocess.run([*native._compiler(), *flags, source, "-o", program], capture_output=True, text=True)
-    if made.returncode and "-mavx512f" in made.stderr:
+    if made.returncode and vectors in made.stderr:  # another kind of processor
         pytest.skip(f"this compiler has no {vectors}")
     assert made.returncode == 0, made.stderr
-    if vectors == "-mavx512f" and "avx512f" not in Path("/proc/cpuinfo").read_text():
+    cpuinfo = Path("/proc/cpuinfo")
+    if vectors == "-mavx512f" and not (cpuinfo.is_file() and "avx512f" in cpuinfo.read_text()):
         pytest.skip("this processor has no AVX-512")
     done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -124,7 +124,7 @@ def test_branches_start_while_other_trunks_train(planned: list[Any], tmp_path: P
     [
         ("{trunk: 2560}", "horizon.branches: expected a list of tokens"),
         ("{branches: [1024]}", "horizon.trunk: expected tokens"),
-        ("{trunk: 2560, branches: [4e3]}", "4 k is more than horizon.trunk; at most 2.56 k"),
+        ("{trunk: 2560, branches: [4e3]}", "4,000 is more than horizon.trunk; at most 2,560"),
         (
             "{trunk: 2560, branches: [1024]}\noptimizer: {schedule: cosine}",
             "needs optimizer.schedule wsd; it is cosine",
