@@ -1,6 +1,6 @@
 """What each family can do: recall against the size of the state, copying, induction, parity and S5.
 
-    python experiments/abilities.py --no-measure --workers 1         # an hour of one core; stop and start it at will
+    python experiments/abilities.py --no-measure --workers 1         # about an hour of one core (estimated); resumable
     python experiments/abilities.py --workers 8 --record             # on a GPU: eight workers share it
     python experiments/abilities.py --only.task.kind parity --only.model.family lstm                 # a minute
     python experiments/abilities.py --grid.train.seed "[0, 1]"       # two seeds

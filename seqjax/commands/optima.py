@@ -65,7 +65,7 @@ def _column(table: Any, option: str, name: str) -> str:
 
     if name not in table.columns:
         near = did_you_mean(name, map(str, table.columns))
-        raise UserError(f"--{option} {name}: there is no such column{near}; there are {listed(table.columns)}")
+        raise UserError(f"--{option} {name}: there is no such column; there are {listed(table.columns)}{near}")
     return name
 
 

@@ -77,7 +77,7 @@ def test_the_command_reads_any_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "lr: x = k N^a D^b" in printed and "a = -0.7130" in printed and printed.count("lr = ") == 12
     assert main([*words, "lrr"]) == 2
-    assert "--of lrr: there is no such column; did you mean 'lr'?; there are N, D, lr, loss" in capsys.readouterr().err
+    assert "--of lrr: there is no such column; there are N, D, lr, loss; did you mean 'lr'?" in capsys.readouterr().err
     assert main(["optima", str(tmp_path / "t.csv")]) == 2
     assert "--params params: there is no such column; there are N, D" in capsys.readouterr().err
     pd.read_csv(tmp_path / "t.csv").rename(columns={"N": "params", "D": "tokens", "lr": "rate"}).to_csv(
