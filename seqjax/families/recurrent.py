@@ -9,13 +9,6 @@ embeddings of another width or scale. So they change nothing in a model of one l
 Dropout applies to the inputs of layers, never to the recurrence (Zaremba et al. 2014, arXiv 1409.2329). A bidirectional
 model has a second stack from the last element to the first, h_t = [forward_t, backward_t] (Schuster & Paliwal 1997,
 IEEE Trans. Signal Processing 45(11)).
-
-A decoder without attention (Cho et al. 2014, arXiv 1406.1078) has the mean of the memory m_1 .. m_S as the context c of
-every step. A decoder with attention (Bahdanau et al. 2015, arXiv 1409.0473, equations 4 to 6 and appendix A.2.2) has
-
-    e_tj = v . tanh(W_s s_{t-1} + W_m m_j),  a_t = softmax(e_t),  c_t = sum_j a_tj m_j
-    s_t  = cell(s_{t-1}, [y_{t-1}, c_t]),    s_0 = tanh(W_0 mean(m) + b_0)
-    o_t  = tanh(W_out [s_t, c_t, y_{t-1}] + b_out)
 """
 
 from __future__ import annotations
@@ -28,29 +21,27 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import DTypeLike
 from pydantic import Field, PositiveInt
 
-from seqjax.families.family import Family, Impossible, Inputs, Lookup, Output, Watch, check_base_width, rows
-from seqjax.layers.attention import additive_attention
-from seqjax.layers.dense import Params, draw_normal, dropout, scan_layers, stack_init
+from seqjax.families.family import Impossible, Inputs, Lookup, Output, Watch, check_base_width, rows
+from seqjax.families.recurrent_decoder import RecurrentDecoder
+from seqjax.layers.dense import Params, dropout, scan_layers, stack_init
 from seqjax.layers.norms import init_norm, normalize
-from seqjax.layers.pooling import pool_mean
-from seqjax.layers.precision import carry_dtype, contract
+from seqjax.layers.precision import carry_dtype
 from seqjax.layers.sharing import block, devices, gathered, shared
 from seqjax.through_time.backprop import Backprop
 from seqjax.through_time.gates import project_gates
-from seqjax.through_time.nonlinear import output, tabulate, unroll, watch
+from seqjax.through_time.nonlinear import tabulate, unroll, watch
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 State = Any  # a pytree of BxH arrays; of all layers LxBxH
-Memory = dict[str, Array]
 Tree = Any
 
 
 @dataclass(frozen=True)
-class Recurrent(Family):
+class Recurrent(RecurrentDecoder):
     """The base of the recurrent families. A subclass defines `init_cell` and `step`; the rest is optional.
 
     Parameters (float32): "layers", the cell's weights with a leading axis L. If H differs from D, the first layer has
@@ -85,7 +76,6 @@ class Recurrent(Family):
 
     through_time: ClassVar[str] = "nonlinear"
     recurrent: ClassVar[bool] = True
-    reads_memory: ClassVar[bool] = True
     states: ClassVar[tuple[str, ...]] = ("h",)
     """Names of the cell's state arrays, the output first."""
     backprop: ClassVar[Backprop | None] = None
@@ -191,7 +181,7 @@ class Recurrent(Family):
         """See `Family.run`. Seen when watched: the cell's states and gates by name, LxTxBxH."""
         x_TxBxD = Lookup(x.ids_BxT.T, x.scaled()) if isinstance(x, Lookup) else x.swapaxes(0, 1)
         if memory is not None:
-            return self._decode(params, x_TxBxD, state, memory, key, dtype)
+            return self.decode(params, x_TxBxD, state, memory, key, dtype)
         batch = (x_TxBxD.ids_BxT if isinstance(x, Lookup) else x_TxBxD).shape[1]
         mask_TxB = None if mask_BxT is None else mask_BxT.T
         start = self.zero_state(batch) if state is None else state
@@ -271,87 +261,6 @@ class Recurrent(Family):
         """Whether projecting the whole table is cheaper than projecting the inputs. Each device does it for its own."""
         own = x_TxB.ids_BxT.size // devices()
         return len(x_TxB.table_VxD) <= own and key is None and self.recurrence != "scan"
-
-    def init_decoder(self, key: Array, context: int, attention: bool) -> Params:
-        """{"first": the cell over [y, c]; "layers": the L - 1 cells above it, if any; "W_0", "b_0" of the first state;
-        "W_out", "b_out"; with attention "W_s" HxA, "W_m" MxA, "v" A with A = H}."""
-        d_model, d_hidden, width = self.d_model, self.hidden, self.width(causal=False)
-        key_first, key_layers, key_rest = jax.random.split(key, 3)
-        params = {"first": self.init_cell(key_first, d_model + width)}
-        if self.n_layers > 1:
-            params["layers"] = stack_init(partial(self.init_cell, d_in=d_hidden), self.n_layers - 1)(key_layers)
-        params |= {name: init(key_layers) for name, init in self._init_norms().items()}
-        weights = {"W_0": (width, self.n_layers * d_hidden), "W_out": (d_hidden + width + d_model, d_model)}
-        if attention:
-            weights |= {"W_s": (d_hidden, d_hidden), "W_m": (width, d_hidden), "v": (d_hidden,)}
-        params |= draw_normal(key_rest, **{name: (shape[0] ** -0.5, shape) for name, shape in weights.items()})
-        return params | {"b_0": jnp.zeros(self.n_layers * d_hidden), "b_out": jnp.zeros(d_model)}
-
-    def memory(self, params: Params, m_BxSxM: Array, mask_BxS: Array, dtype: DTypeLike) -> dict[str, Array]:
-        """What the decoder reads: the encoder's states "m" BxSxM and the "mask" BxS."""
-        return {"m": m_BxSxM, "mask": mask_BxS}
-
-    def start_decoder(self, params: Params, memory: Memory, context: int, dtype: DTypeLike) -> State:
-        """h of every layer = tanh(W_0 mean(m) + b_0), other arrays of the state zero; LxBxH."""
-        mean_BxM = pool_mean(memory["m"], memory["mask"])
-        h_BxLH = jnp.tanh(mean_BxM @ params["W_0"] + params["b_0"][None])
-        h_LxBxH = h_BxLH.reshape(len(h_BxLH), self.n_layers, -1).swapaxes(0, 1)
-        zero = self.zero_state(len(h_BxLH))
-        first, *others = jax.tree.leaves(zero)
-        return jax.tree.unflatten(jax.tree.structure(zero), [h_LxBxH.astype(first.dtype), *others])
-
-    def _decode(
-        self,
-        params: Params,
-        y_TxBxD: Array,
-        state: State,
-        memory: Memory,
-        key: Array | None,
-        dtype: DTypeLike,
-    ) -> Output:
-        """The stacked cells over [y_{t-1}, c_t]: o_BxTxD and the state after."""
-        of_layer = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(self.n_layers)]
-        first, h_TxBxH, c_TxBxM = self._first_decoder_layer(params, y_TxBxD, of_layer[0], memory, dtype)
-        of_layer[0] = first
-        for index in range(1, self.n_layers):
-            layer, norm = jax.tree.map(lambda leaf, i=index: leaf[i - 1], (params["layers"], params.get("norms")))
-            x_TxBxH = dropout(normalize(self.norm, norm, h_TxBxH), key, index, self.dropout)
-            layer = gathered(layer)
-            above_TxBxH, of_layer[index] = unroll(self, layer, x_TxBxH, of_layer[index], dtype, self.recurrence)
-            h_TxBxH = self._joined(h_TxBxH, above_TxBxH)
-        read = jnp.concatenate([z.swapaxes(0, 1) for z in (h_TxBxH, c_TxBxM, y_TxBxD)], axis=-1)
-        read = dropout(read, key, self.n_layers, self.dropout)
-        o_BxTxD = jnp.tanh(contract("BTR,RD->BTD", read, params["W_out"], dtype) + params["b_out"][None, None])
-        return Output(o_BxTxD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_layer))
-
-    def _first_decoder_layer(
-        self, params: Params, y_TxBxD: Array, state: State, memory: Memory, dtype: DTypeLike
-    ) -> tuple[State, Array, Array]:
-        """The last state, h_TxBxH and c_TxBxM. W_x [y, c] = W_y y + W_c c: the first for all times at once."""
-        cell, m_BxSxM, mask_BxS = params["first"], memory["m"], memory["mask"]
-        W_y, W_c = cell["W_x"][: self.d_model], cell["W_x"][self.d_model :]
-        gates_y_TxBxG = self.project({**cell, "W_x": W_y}, y_TxBxD, dtype)
-        if "v" not in params:
-            c_BxM = pool_mean(m_BxSxM, mask_BxS)
-            gates_TxBxG = gates_y_TxBxG + contract("BM,MG->BG", c_BxM, W_c, dtype)[None]
-            c_TxBxM = jnp.broadcast_to(c_BxM[None], (len(y_TxBxD), *c_BxM.shape))
-
-            def step(state: State, gates_BxG: Array) -> tuple[State, Array]:
-                state = self.step(cell, state, gates_BxG, dtype)
-                return state, output(state)
-
-            last, h_TxBxH = lax.scan(step, state, gates_TxBxG)
-            return last, h_TxBxH, c_TxBxM
-        keys_BxSxA = contract("BSM,MA->BSA", m_BxSxM, params["W_m"], dtype)
-
-        def attend_and_step(state: State, gates_y_BxG: Array) -> tuple[State, tuple[Array, Array]]:
-            query_BxA = contract("BH,HA->BA", output(state), params["W_s"], dtype)
-            c_BxM = additive_attention(query_BxA, keys_BxSxA, params["v"], m_BxSxM, mask_BxS)
-            state = self.step(cell, state, gates_y_BxG + contract("BM,MG->BG", c_BxM, W_c, dtype), dtype)
-            return state, (output(state), c_BxM)
-
-        last, (h_TxBxH, c_TxBxM) = lax.scan(attend_and_step, state, gates_y_TxBxG)
-        return last, h_TxBxH, c_TxBxM
 
 
 def repeat(leaf: Array, n: int) -> Array:

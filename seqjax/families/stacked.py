@@ -165,6 +165,19 @@ class Stacked(Family):
         return "attention" in self.blocks
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of blocks that the model has."""
+        return ("recurrent", "attention") if self.has_attention else ("recurrent",)
+
+    def _plain(self, by_kind: dict[str, Tree]) -> Tree:
+        """Parameters or states of all layers, as the model has them: without attention, those of the only kind."""
+        return by_kind if self.has_attention else by_kind["recurrent"]
+
+    def _by_kind(self, plain: Tree) -> dict[str, Tree]:
+        """The inverse of `_plain`."""
+        return plain if self.has_attention else {"recurrent": plain}
+
+    @property
     def context_limit(self) -> bool:
         """Whether attention to all elements before limits the context."""
         return self.has_attention and self.window is None
@@ -242,16 +255,15 @@ class Stacked(Family):
             n = count(self.blocks, self.n_layers, kind)
             return jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), one)
 
-        recurrent = of_kind("recurrent", self.mixer_state(batch))
-        if not self.has_attention:
-            return recurrent
-        one = local_state(batch, past, self.kv_heads or self.n_heads, self.d_model // self.n_heads)
-        return {"recurrent": recurrent, "attention": of_kind("attention", one)}
+        ones = {"recurrent": self.mixer_state(batch)}
+        if self.has_attention:
+            heads = self.kv_heads or self.n_heads
+            ones["attention"] = local_state(batch, past, heads, self.d_model // self.n_heads)
+        return self._plain({kind: of_kind(kind, one) for kind, one in ones.items()})
 
     def no_nudges(self, batch: int, times: int) -> Tree:
         """Zeros like `states` after every step, a tuple of TxLxBx...."""
-        zero = self.zero_state(batch)
-        zero = zero["recurrent"] if self.has_attention else zero
+        zero = self._by_kind(self.zero_state(batch))["recurrent"]
         return tuple(jnp.zeros((times, *zero[name].shape)) for name in self.states)
 
     def init(self, context: int, causal: bool = True) -> dict[str, Callable[[Array], Params]]:
@@ -265,12 +277,12 @@ class Stacked(Family):
 
     def _init_layers(self, key: Array) -> Params:
         """All blocks, stacked by kind."""
-        kinds = ("recurrent", "attention") if self.has_attention else ("recurrent",)
+        keys = zip(self.kinds, jax.random.split(key, len(self.kinds)), strict=True)
         found = {
             kind: stack_init(partial(self.init_block, kind=kind), count(self.blocks, self.n_layers, kind))(one)
-            for kind, one in zip(kinds, jax.random.split(key, len(kinds)), strict=True)
+            for kind, one in keys
         }
-        return found if self.has_attention else found["recurrent"]
+        return self._plain(found)
 
     def init_block(self, key: Array, kind: str = "recurrent") -> Params:
         """Parameters of one block, as far as it has them."""
@@ -314,7 +326,7 @@ class Stacked(Family):
         batch, n_times = x_BxTxD.shape[:2]
         x_BxTxD = dropout(x_BxTxD, key, 2 * self.n_layers, self.dropout)
         zero = self._state(batch, 0) if truncate is None else self.zero_state(batch, n_times)
-        start, zero = (self._wide(s, dtype) for s in (zero if state is None else state, zero))
+        start, zero = (_wide(s, dtype) for s in (zero if state is None else state, zero))
         stack = partial(self._truncated, key=key, dtype=dtype, truncate=truncate, watched=watch)
         h_BxTxD, last, seen = stack(params, x_BxTxD, start, mask_BxT=mask_BxT)
         if not causal:
@@ -322,12 +334,6 @@ class Stacked(Family):
             back_BxTxD, _, _ = stack(params["backward"], x_BxTxD[:, ::-1], zero, mask_BxT=mask_BxT)
             h_BxTxD = jnp.concatenate([h_BxTxD, back_BxTxD[:, ::-1]], axis=-1)
         return Output(h_BxTxD, None if state is None and self.has_attention else last, seen)
-
-    @staticmethod
-    def _wide(state: State, dtype: DTypeLike) -> State:
-        """The state in float32, or wider if `dtype` is; positions stay integers."""
-        wide = carry_dtype(dtype)
-        return jax.tree.map(lambda s: s.astype(wide) if jnp.issubdtype(s.dtype, jnp.floating) else s, state)
 
     def _truncated(
         self, params: Params, x_BxTxD: Array, state: State, *, mask_BxT: Array | None, key: Array | None,
@@ -373,18 +379,13 @@ class Stacked(Family):
                 x_BxTxD = x_BxTxD + dropout(y_BxTxD, key, 2 * index + 1, self.dropout)
             return x_BxTxD, (state, seen)
 
-        if not self.has_attention:
-            stacks = {"recurrent": (params["layers"], state, nudges)}
-        else:
-            layers = params["layers"]
-            stacks = {"recurrent": (layers["recurrent"], state["recurrent"], nudges),
-                      "attention": (layers["attention"], state["attention"], None)}  # fmt: skip
+        layers, states = self._by_kind(params["layers"]), self._by_kind(state)
+        nudged = {"recurrent": nudges, "attention": None}
+        stacks = {kind: (layers[kind], states[kind], nudged[kind]) for kind in self.kinds}
         x_BxTxD, found = run_pattern(self.blocks, self.n_layers, run_block, x_BxTxD, stacks)
         x_BxTxD = normalize(self.norm, params.get("final_norm"), x_BxTxD)
-        if not self.has_attention:
-            return x_BxTxD, *found["recurrent"]
-        seen = found["recurrent"][1] | found["attention"][1]
-        return x_BxTxD, {kind: last for kind, (last, _) in found.items()}, seen
+        seen = {name: array for _, of_kind in found.values() for name, array in of_kind.items()}
+        return x_BxTxD, self._plain({kind: last for kind, (last, _) in found.items()}), seen
 
     def _mixed(
         self, kind: str, params: Params, x_BxTxD: Array, state: State, nudges: Tree, *, mask_BxT: Array | None,
@@ -397,3 +398,9 @@ class Stacked(Family):
             params, x_BxTxD, state, self.window, mask_BxT, dtype, watched, self.widening**-0.5, self.attention_kernel
         )
         return y_BxTxD, state, {} if weights is None else {"attention": weights}
+
+
+def _wide(state: State, dtype: DTypeLike) -> State:
+    """The state in float32, or wider if `dtype` is; positions stay integers."""
+    wide = carry_dtype(dtype)
+    return jax.tree.map(lambda s: s.astype(wide) if jnp.issubdtype(s.dtype, jnp.floating) else s, state)

@@ -30,7 +30,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from seqjax.errors import UserError
 from seqjax.families.family import Family, Impossible, Inputs, Output, Watch, check_base_width, rows
-from seqjax.layers.attention import Cache, cross_attention, cross_keys, init_attention, init_cross, self_attention
+from seqjax.layers.attention import Cache, cross_attention, cross_keys, init_attention, self_attention
 from seqjax.layers.dense import Params, dropout, normal_init, scan_layers, stack_init
 from seqjax.layers.feed_forward import feed_forward, init_feed_forward
 from seqjax.layers.norms import NORM_EPSILON, branch, init_norm, normalize
@@ -235,18 +235,11 @@ class Transformer(Family):
         key_attention, key_mlp = jax.random.split(key)
         std, std_attention, std_mlp = self._stds(3 if cross else 2)
         params = {}
+        shape = (self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm, self.d_head)
         if self.attention:
-            shape = (self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm, self.d_head)
-            params["attention"] = (
-                init_attention(key_attention, *shape)
-                if self.shared_keys is None
-                else init_cross(key_attention, *shape, self.shared_keys)
-            )
+            params["attention"] = init_attention(key_attention, *shape, self.shared_keys)
         if cross:
-            key_cross = jax.random.fold_in(key, 2)
-            params["cross"] = init_cross(
-                key_cross, self.d_model, self.n_heads, self.bias, std, std_attention, self.qk_norm, self.d_head
-            )
+            params["cross"] = init_attention(jax.random.fold_in(key, 2), *shape, self.n_heads)
         if self.mlp != "none":
             params["mlp"] = init_feed_forward(
                 key_mlp, self.mlp, self.d_model, self.feed_forward_width, self.bias, std, std_mlp
@@ -321,13 +314,10 @@ class Transformer(Family):
 
     def init_decoder(self, key: Array, context: int, attention: bool) -> Params:
         """{"layers": blocks with "cross"; "positions" TxD if learned; "final_norm"}; `attention` is not used."""
-        keys = jax.random.split(key)
-        params = {"layers": stack_init(lambda key: self.init_block(key, cross=True), self.n_layers)(keys[0])}
-        if self.positions == "learned":
-            params["positions"] = normal_init(self.positions_std, context, self.d_model)(keys[1])
-        if self.norm_before != "none":
-            params["final_norm"] = init_norm(self.norm, self.d_model, self.bias)
-        return params
+        key_layers, key_others = jax.random.split(key)
+        blocks = stack_init(partial(self.init_block, cross=True), self.n_layers)
+        inits = self.init(context) | {"layers": lambda _: blocks(key_layers)}
+        return {name: init(key_others) for name, init in inits.items()}
 
     def memory(self, params: Params, m_BxSxM: Array, mask_BxS: Array, dtype: DTypeLike) -> dict[str, Array]:
         """What the decoder reads: keys and values of the encoder's states for every block, and the "mask" BxS.

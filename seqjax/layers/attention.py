@@ -71,20 +71,21 @@ def init_attention(
     std_out: float,
     qk_norm: bool = False,
     d_head: int | None = None,
+    kv_heads: int | None = None,
 ) -> Params:
     """{"W_qkv": Dx3xNxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias`, zeros "b_qkv" 3xNxK, "b_o" D.
 
-    With `qk_norm`, also ones "q_gain" K, "k_gain" K. K is `d_head`, by default D / N.
+    With `kv_heads` G the queries are apart: "W_q" DxNxK and "W_kv" Dx2xGxK, "b_q" and "b_kv". Attention to a memory
+    needs that, and fewer heads of keys than of queries. With `qk_norm`, also ones "q_gain" K, "k_gain" K. K is
+    `d_head`, by default D / N.
     """
     d_head = d_head or d_model // n_heads
-    params = draw_normal(key, W_qkv=(std, (d_model, 3, n_heads, d_head)), W_o=(std_out, (n_heads, d_head, d_model)))
+    read = {"qkv": (3, n_heads, d_head)} if kv_heads is None else {"q": (n_heads, d_head), "kv": (2, kv_heads, d_head)}
+    matrices = {f"W_{name}": (std, (d_model, *shape)) for name, shape in read.items()}
+    params = draw_normal(key, **matrices, W_o=(std_out, (n_heads, d_head, d_model)))
     if bias:
-        params |= {"b_qkv": jnp.zeros((3, n_heads, d_head)), "b_o": jnp.zeros(d_model)}
-    return params | (_gains(d_head) if qk_norm else {})
-
-
-def _gains(d_head: int) -> Params:
-    return {"q_gain": jnp.ones(d_head), "k_gain": jnp.ones(d_head)}
+        params |= {f"b_{name}": jnp.zeros(shape) for name, shape in read.items()} | {"b_o": jnp.zeros(d_model)}
+    return params | ({"q_gain": jnp.ones(d_head), "k_gain": jnp.ones(d_head)} if qk_norm else {})
 
 
 def normalize_heads(params: Params, epsilon: float = NORM_EPSILON, **heads: Array) -> list[Array]:
@@ -207,34 +208,6 @@ def _visible(q: Array, k: Array, start: int | Array, mask_BxT: Array | None, cau
     times_Tx1 = (start + jnp.arange(q.shape[2]))[:, None]
     mask_TxS = times_Tx1 >= jnp.arange(k.shape[2])[None, :] if causal else jnp.ones((1, k.shape[2]), bool)
     return mask_TxS[None] if mask_BxT is None else mask_TxS[None] & mask_BxT[:, None, :]
-
-
-def init_cross(
-    key: Array,
-    d_model: int,
-    n_heads: int,
-    bias: bool,
-    std: float,
-    std_out: float,
-    qk_norm: bool = False,
-    d_head: int | None = None,
-    kv_heads: int | None = None,
-) -> Params:
-    """As `init_attention`, with separate queries: {"W_q": DxNxK, "W_kv": Dx2xGxK, "W_o"}, {"b_q", "b_kv", "b_o"}.
-
-    For attention to a memory, and for self-attention with fewer heads of keys. G is `kv_heads`, by default N.
-    """
-    d_head, kv_heads = d_head or d_model // n_heads, kv_heads or n_heads
-    params = draw_normal(
-        key,
-        W_q=(std, (d_model, n_heads, d_head)),
-        W_kv=(std, (d_model, 2, kv_heads, d_head)),
-        W_o=(std_out, (n_heads, d_head, d_model)),
-    )
-    if bias:
-        zeros = {"b_q": (n_heads, d_head), "b_kv": (2, kv_heads, d_head), "b_o": (d_model,)}
-        params |= {name: jnp.zeros(shape) for name, shape in zeros.items()}
-    return params | (_gains(d_head) if qk_norm else {})
 
 
 def cross_keys(params_L: Params, memory_BxSxD: Array, dtype: DTypeLike, epsilon: float = NORM_EPSILON) -> Array:

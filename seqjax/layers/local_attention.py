@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from seqjax.layers.attention import attend_heads, weights_of_heads
-from seqjax.layers.dense import Params, draw_normal
+from seqjax.layers.attention import attend_heads, init_attention, weights_of_heads
+from seqjax.layers.dense import Params
 from seqjax.layers.fused_attention import fused_attention, fused_kernel
 from seqjax.layers.precision import contract
 from seqjax.layers.rotary import rotary_angles
@@ -27,13 +27,7 @@ def init_local_attention(
     key: Array, d_model: int, n_heads: int, kv_heads: int, bias: bool, std: float, std_out: float
 ) -> Params:
     """{"W_q": DxNxK, "W_kv": Dx2xGxK, "W_o": NxKxD}, normal with `std` and `std_out`; with `bias` zeros "b_o" D."""
-    d_head = d_model // n_heads
-    params = draw_normal(
-        key,
-        W_q=(std, (d_model, n_heads, d_head)),
-        W_kv=(std, (d_model, 2, kv_heads, d_head)),
-        W_o=(std_out, (n_heads, d_head, d_model)),
-    )
+    params = init_attention(key, d_model, n_heads, False, std, std_out, kv_heads=kv_heads)
     return params | {"b_o": jnp.zeros(d_model)} if bias else params
 
 

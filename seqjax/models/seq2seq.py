@@ -19,6 +19,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -81,12 +82,12 @@ class Seq2Seq(nn.Module):
         """The memory for the decoder (`memory` of the family); all arrays have a leading axis B."""
         table = self.embedding if self.family.tied_embeddings else self.source_embedding
         m_BxSxM = self.encoder(self._embed(table, source_BxS, train), mask_BxS, train)
-        return batch_first(self.family.memory(self.decoder, m_BxSxM, mask_BxS, self.compute_dtype), MEMORY_AXES)
+        return batch_first(self.family.memory(self._decoder, m_BxSxM, mask_BxS, self.compute_dtype), MEMORY_AXES)
 
     def start(self, memory: Memory) -> State:
         """The decoder's state before the first token; all leaves with a leading axis B."""
         layers = batch_back(memory, MEMORY_AXES)
-        state = self.family.start_decoder(self.decoder, layers, self.max_length, self.compute_dtype)
+        state = self.family.start_decoder(self._decoder, layers, self.max_length, self.compute_dtype)
         return state_batch_first(state, len(memory["mask"]))
 
     def decode(
@@ -108,7 +109,7 @@ class Seq2Seq(nn.Module):
         y_BxTxD = self._embed(self.embedding, tokens_BxT, train)
         needed = keep_state or family.recurrent  # a cache of keys is needed only to continue
         out = family.run(
-            self.decoder,
+            self._decoder,
             y_BxTxD,
             state_batch_back(state) if needed else None,
             memory=batch_back(memory, MEMORY_AXES),
@@ -122,6 +123,11 @@ class Seq2Seq(nn.Module):
         params = {**table, "readout_bias": self.readout_bias}
         state = state_batch_first(out.state, len(tokens_BxT)) if needed else None
         return readout(o_BxTxD, params, dtype), state
+
+    @property
+    def _decoder(self) -> dict[str, Any]:
+        """Plain dicts: Flax freezes what `setup` assigns, and a hand-written backward pass gives plain ones."""
+        return unfreeze(self.decoder)
 
     def _embed(self, embedding_VxD: Array, tokens_BxT: Array, train: bool) -> Array:
         family = self.family

@@ -21,8 +21,10 @@ from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer
 from seqjax.host import disk, safetensors
 from seqjax.models.language_model import initial_values
+from seqjax.trained.exported import arrays_to, config_to
+from seqjax.trained.imported import model_from, params_from
 from seqjax.trained.opened import open_run
-from seqjax.trained.transformers_form import FORMS, arrays_to, config_to, form_of, model_from, params_from
+from seqjax.trained.transformers_form import FORMS, form_of
 from seqjax.training.start import encoded, write_start
 
 ROTARY = {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -106,6 +107,17 @@ def test_additive_attention_against_a_loop() -> None:
             o_D = np.tanh(np.concatenate([s_H, c_M, y_D]) @ p["W_out"] + p["b_out"])
         logits = run(model, params, source_BxS, mask_BxS, target_BxT)
         np.testing.assert_allclose(logits[row, -1], E @ o_D, rtol=1e-3, atol=1e-4)
+
+
+def test_a_decoder_of_two_layers_has_the_gradients_of_the_plain_scan() -> None:
+    model, params, *arguments = made("gru-cho")
+    gradients = []
+    for recurrence in ("fast", "scan"):
+        one = model.clone(family=replace(model.family, recurrence=recurrence))
+        loss = lambda params, one=one: (one.apply({"params": params}, *arguments) ** 2).mean()
+        gradients.append(jax.jit(jax.grad(loss))(params))
+    assert np.abs(gradients[0]["decoder"]["layers"]["W_h"]).max() > 1e-6
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), *gradients)
 
 
 @pytest.mark.parametrize("norm_position", ["before", slow("after")])

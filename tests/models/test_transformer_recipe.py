@@ -11,7 +11,7 @@ import pytest
 
 from seqjax.config import Config, run_id
 from seqjax.families import Transformer
-from seqjax.layers.attention import cross_attention, cross_keys, init_attention, init_cross, self_attention
+from seqjax.layers.attention import cross_attention, cross_keys, init_attention, self_attention
 from seqjax.layers.norms import NORM_EPSILON
 from seqjax.models import build_model
 from seqjax.models.accounting import count_parameters
@@ -56,7 +56,7 @@ def test_qk_norm_is_the_attention_of_normed_queries_and_keys(kernel):
 @pytest.mark.parametrize("kernel", ["whole", "blocks"])
 def test_grouped_queries_are_the_attention_of_keys_that_are_repeated(kernel):
     with jax.enable_x64(True):
-        params = random_like(init_cross(jax.random.key(0), D, 4, True, 1.0, 1.0, qk_norm=True, kv_heads=2))
+        params = random_like(init_attention(jax.random.key(0), D, 4, True, 1.0, 1.0, qk_norm=True, kv_heads=2))
         x = jnp.asarray(np.random.default_rng(1).standard_normal((B, T, D)))
         y, _, _ = self_attention(params, x, 0, None, None, "float64", kernel)
         parts = {name: params.pop(name) for name in ("W_q", "W_kv", "b_q", "b_kv")}
@@ -69,7 +69,7 @@ def test_grouped_queries_are_the_attention_of_keys_that_are_repeated(kernel):
 
 def test_qk_norm_of_attention_to_a_memory():
     with jax.enable_x64(True):
-        one = random_like(init_cross(jax.random.key(0), D, N, True, 1.0, 1.0, qk_norm=True))
+        one = random_like(init_attention(jax.random.key(0), D, N, True, 1.0, 1.0, qk_norm=True, kv_heads=N))
         rng = np.random.default_rng(1)
         x, memory = (jnp.asarray(rng.standard_normal((B, length, D))) for length in (T, 3))
         k, v = cross_keys(jax.tree.map(lambda leaf: leaf[None], one), memory, "float64")
