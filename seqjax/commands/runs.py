@@ -88,18 +88,15 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 def _read(options: argparse.Namespace, form: str) -> tuple[list[dict[str, Any]], list[str], list[str], bytes | None]:
     """The rows in their order; the columns of --columns; why runs are damaged; the table as CSV or parquet, if asked.
 
-    Rows whose columns are in the files of the runs are read without JAX and pandas.
+    Rows whose columns are in the files of the runs are read without JAX.
     """
-    from seqjax.sweeps.columns import SHOWN, by_column, listed
     from seqjax.sweeps.overview import sweep_folders
 
     in_them = [sweep_folders(place) or [place] for place in options.places]
     folders = [folder for several in in_them for folder in several]
     named = [name for name in (options.columns or "").split(",") if name]
-    sort = [options.sort] if options.sort else []
-    if form == "table" and not options.best and options.where is None:
-        if (rows := listed(folders, [*(named or SHOWN), *sort])) is not None:
-            return by_column(rows, *sort) if sort else rows, named, [], None
+    if form == "table" and (quick := _from_files(folders, named, options)) is not None:
+        return *quick, [], None
     from seqjax.sweeps.rows import chosen, column_of
     from seqjax.sweeps.table import gather, render
 
@@ -109,6 +106,32 @@ def _read(options: argparse.Namespace, form: str) -> tuple[list[dict[str, Any]],
     reasons = list(whole.loc[whole["status"] == "damaged", "reason"])
     content = None if form == "table" else render(found[columns] if columns else found, form)
     return found.astype(object).where(found.notna(), None).to_dict("records"), columns, reasons, content
+
+
+def _from_files(
+    folders: list[Path], named: list[str], options: argparse.Namespace
+) -> tuple[list[Any], list[str]] | None:
+    """The rows and columns from the files of the runs, with pandas for ``--where`` alone; None if that is not enough.
+
+    It is not for mistakes: the whole table finds and tells them.
+    """
+    from seqjax.laws.run_columns import SHORT
+    from seqjax.sweeps.columns import COLUMNS, SHOWN, at_best_rates, by_column, listed
+
+    columns, sort = (
+        [name if name in COLUMNS else SHORT.get(name, name) for name in names]
+        for names in (named, [options.sort] if options.sort else [])
+    )
+    rows = listed(folders, [*(columns or SHOWN), *sort], alike=options.best)
+    if rows and options.where is not None:
+        from seqjax.sweeps.rows import kept
+
+        rows = kept(rows, options.where)
+    if rows and options.best:
+        rows = at_best_rates(rows)
+    if not rows:
+        return None
+    return (by_column(rows, *sort) if sort else rows), columns
 
 
 def _text(options: argparse.Namespace, rows: list[dict[str, Any]], columns: list[str]) -> bytes:

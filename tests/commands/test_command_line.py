@@ -40,7 +40,7 @@ def test_each_command_has_its_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "c.yaml", "--lr", "1"], "--lr: unknown option; did you mean --optimizer.learning-rate?"),
         (["show", "c.yaml", "--steps", "1"], "--steps: unknown option; did you mean --train.steps?"),
         (["train", "c.yaml", "--resume"], "--resume: unknown option; did you mean seqjax train RUN, which resumes"),
-        (["train", "c.yaml", "train.steps=5"], "write --train.steps 5"),
+        (["train", "c.yaml", "train.steps=5"], "did you mean --train.steps 5?"),
         (["train", "s.yaml"], "s.yaml: is a sweep file, it has grid: its runs are trained by seqjax sweep s.yaml"),
         (["show", "s.yaml"], "seqjax sweep s.yaml"),
         (["sweep", "s.yaml", "--partition", "gpu"], "--partition: is for Slurm: say --launcher slurm"),
