@@ -43,5 +43,6 @@ _FILES = {
 def __getattr__(name: str) -> Any:
     for file, names in _FILES.items():
         if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{file}"), name)
+            globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{file}"), name)
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
