@@ -10,7 +10,7 @@ from typing import Any
 from seqjax.commands.parsing import add_parser as shared_parser
 from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
-from seqjax.host.streams import fitted
+from seqjax.host.streams import fitted, tell_note
 
 
 def add_parser(commands: Any) -> None:
@@ -57,5 +57,5 @@ def begun_runs(place: Path) -> list[Path]:
     if not begun:
         raise UserError(f"{place}: no run in it has begun")
     if left := len(found) - len(begun):
-        print(f"note: left out: {left} run(s) that have not begun", file=sys.stderr)
+        tell_note(f"left out: {left} run(s) that have not begun")
     return begun

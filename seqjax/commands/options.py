@@ -19,6 +19,7 @@ from seqjax.config import RunConfig, task_name
 from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.own_code import class_of
+from seqjax.host.streams import tell_note
 from seqjax.runs.config_file import validate, with_options
 from seqjax.runs.tree import OWN, dropped_fields, loaded, read_file, read_tree
 
@@ -93,14 +94,14 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
     below = read_tree(file)
     tree = with_options(below, config_options(rest))
     if dropped := dropped_fields(below, tree):
-        print(f"note: {dropped}", file=sys.stderr)
+        tell_note(dropped)
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
     from seqjax.runs.targets import resolve
 
     resolved = resolve(tree)
     for note in resolved.notes:
-        print(f"note: {note}", file=sys.stderr)
+        tell_note(note)
     return resolved.config
 
 

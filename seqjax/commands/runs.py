@@ -14,7 +14,7 @@ from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.optional import need, need_parquet
-from seqjax.host.streams import fitted, is_terminal
+from seqjax.host.streams import fitted, is_terminal, tell_note
 
 
 def add_parser(commands: Any) -> None:
@@ -66,10 +66,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         need("pyarrow", "--format parquet")
     rows, columns, reasons, content = _read(options, form)
     if halved := sum(row["halved_from"] is not None for row in rows):
-        print(
-            f"note: {halved} run(s) of bundles that died were trained in other programs than planned: their losses "
-            "differ in the last digits (column halved_from)",
-            file=sys.stderr,
+        tell_note(
+            f"{halved} run(s) of bundles that died were trained in other programs than planned: their losses "
+            "differ in the last digits (column halved_from)"
         )
     content = content or _text(options, rows, columns)
     if options.output:
@@ -145,5 +144,5 @@ def _text(options: argparse.Namespace, rows: list[dict[str, Any]], columns: list
         width = max(80, shutil.get_terminal_size().columns)
     text, out = as_text(rows if options.sort else by_size(rows), width)
     if out and is_terminal(sys.stdout):
-        print(f"note: {', '.join(out)} left out to fit; --columns, csv and --output have all", file=sys.stderr)
+        tell_note(f"{', '.join(out)} left out to fit; --columns, csv and --output have all")
     return (text + "\n").encode()

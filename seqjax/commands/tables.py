@@ -12,7 +12,7 @@ from typing import Any
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
-from seqjax.host.streams import fitted
+from seqjax.host.streams import fitted, tell_note
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens", "other_loss")
 TOGETHER = "all"  # --by all: no groups
@@ -96,7 +96,7 @@ def points_by_group(
         named = written[_label_column(table, "by", options.by)]
         of_no_group = has_status(table, "damaged") & named.isna().to_numpy()  # its config is damaged
         if of_no_group.any():
-            print(f"note: left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}", file=sys.stderr)
+            tell_note(f"left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}")
         grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
         groups = {str(value): rows for value, rows in grouped}
     if only is not None:
@@ -133,7 +133,7 @@ def apart_by_family(options: argparse.Namespace) -> None:
     if (found := table.loc[keep, column].dropna()).nunique() > 1:
         options.by = "family"
         names = ", ".join(sorted(map(str, found.unique())))
-        print(f"note: one fit for each family, {names}; --by all fits them together", file=sys.stderr)
+        tell_note(f"one fit for each family, {names}; --by all fits them together")
 
 
 def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -
     found = {name: rows for name, rows in groups.items() if rows.index.isin(kept).any()}
     if gone := [name for name in groups if name not in found]:
         named = ", ".join(gone[:MOST_NAMED]) + f" and {len(gone) - MOST_NAMED} more" * (len(gone) > MOST_NAMED)
-        print(f"note: --where leaves no row of {options.by} {named}", file=sys.stderr)
+        tell_note(f"--where leaves no row of {options.by} {named}")
     return found
 
 

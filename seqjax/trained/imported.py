@@ -6,7 +6,6 @@ Only safetensors are read: no file that could hold code is opened.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from seqjax.data.kept import keep_tokenizer
 from seqjax.data.tokenizers import Tokenizer
 from seqjax.errors import UserError
 from seqjax.host import disk, safetensors
+from seqjax.host.streams import tell_note
 from seqjax.models import count_parameters
 from seqjax.trained.opened import OpenRun, open_run
 from seqjax.trained.transformers_form import model_from, params_from
@@ -92,7 +92,7 @@ def _tokenizer(source: Path, vocab_size: int) -> Tokenizer:
         raise UserError(f"{source}: has no tokenizer.json; `transformers` writes one: AutoTokenizer, save_pretrained")
     saved = disk.read_json(path)
     if hf_tokenizer.normalizes(saved):
-        print(f"note: {path}: writes text in Unicode's form NFC first; here it is read as it is", file=sys.stderr)
+        tell_note(f"{path}: writes text in Unicode's form NFC first; here it is read as it is")
     return hf_tokenizer.from_json(saved, str(path), vocab_size)
 
 
