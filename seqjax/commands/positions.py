@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if len(loss) >= 16:
             fitted = fit_position(loss, error, bootstrap=options.bootstrap)
             law = power_words(fitted)
-            if is_determined(fitted) or not options.bootstrap:
+            if is_determined(fitted):
                 fits[name] = fitted
             else:
                 law = "not determined by these losses: E + A / T^alpha"
