@@ -32,10 +32,11 @@ test-slow: setup
 
 test-all: test test-slow
 
-# pdoc looks up the annotations of generated __init__ methods in the wrong module; matplotlib starts fc-list once.
+# pdoc looks up the annotations of generated __init__ methods in the wrong module; matplotlib starts fc-list once. Names
+# that seqjax.laws imports at their first use are imported before pdoc looks for them.
 docs:
 	@$(MAKE) --no-print-directory setup EXTRAS=docs
-	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error::UserWarning -W ignore:"Error parsing type annotation":UserWarning -m pdoc --docformat google --output-directory docs/api seqjax
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error::UserWarning -W ignore:"Error parsing type annotation":UserWarning -c "from seqjax.laws import *; from pdoc.__main__ import cli; cli()" --docformat google --output-directory docs/api seqjax
 
 lint: setup
 	$(BIN)/ruff check .

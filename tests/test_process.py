@@ -105,6 +105,21 @@ def test_a_working_folder_that_was_deleted_is_named(
     assert capsys.readouterr().err == "error: the working folder was deleted; change to another\n"
 
 
+def test_a_mistake_is_broken_at_words_on_a_terminal_and_one_line_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistake() -> int:
+        raise UserError(" ".join(["word"] * 40))
+
+    monkeypatch.setenv("COLUMNS", "80")
+    for terminal in (True, False):
+        screen = io.StringIO()
+        screen.isatty = lambda there=terminal: there  # type: ignore[method-assign]
+        monkeypatch.setattr(sys, "stderr", screen)
+        assert guarded(mistake) == 2
+        lines = screen.getvalue().splitlines()
+        assert " ".join(line.strip() for line in lines) == f"error: {' '.join(['word'] * 40)}"
+        assert (max(map(len, lines)) <= 80) == terminal
+
+
 def test_streams_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """sys.stdout is None in a process without one."""
     monkeypatch.setattr(sys, "stdout", None)

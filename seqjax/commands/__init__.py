@@ -36,6 +36,7 @@ COMMANDS = {
     "export": ("export", "write parameters as safetensors, or as a folder for Hugging Face's transformers"),
     "import": ("importing", "make a run folder of a model of Hugging Face's transformers, and evaluate it"),
     "export-wandb": ("export_wandb", "replay the metrics of a run, or of a whole sweep, into wandb"),
+    "export-tensorboard": ("export_tensorboard", "write the curves of a run, or of a whole sweep, for TensorBoard"),
     "completion": ("completion", "print a script that completes commands and options in bash or zsh"),
 }
 """Command -> its file here, and what it does. The list is read without JAX, so that `seqjax --help` is quick."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import seqjax
 from seqjax.commands import options as shared
 from seqjax.errors import UserError
+from seqjax.host.streams import tell_note
 
 EXPLAINED = """
 safetensors: every family and task; a file of arrays by name, with the config as metadata.
@@ -57,6 +57,6 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if path.is_file() or (path / "metrics.jsonl").exists() or (path / "data.json").exists():
             raise UserError(f"command line: --output {path}: is a file or a run folder; name another folder")
         for note in export_transformers(run, path):
-            print(f"note: {note}", file=sys.stderr)
+            tell_note(note)
     print(f"{options.checkpoint} checkpoint, step {run.step}: wrote {path}")
     return 0

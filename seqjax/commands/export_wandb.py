@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seqjax.commands import options as shared
+from seqjax.commands.parsing import add_parser as shared_parser
+from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
-from seqjax.host.streams import fitted
+from seqjax.host.streams import fitted, tell_note
 
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = shared.add_parser(
+    parser = shared_parser(
         commands,
         "export-wandb",
         """
@@ -31,19 +32,30 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Replay; print the number of lines of each run, and how to upload them if wandb is offline."""
-    shared.no_more(rest)
-    from seqjax.sweeps.folder import has_begun, run_folders
+    no_more(rest)
     from seqjax.training.tracking import choose_mode, export, sync_command
 
-    found = run_folders(options.folder)
-    begun = [folder for folder in found if has_begun(folder)] if found != [options.folder] else found
-    if not begun:
-        raise UserError(f"{options.folder}: no run in it has begun")
+    begun = begun_runs(options.folder)
     for folder in begun:
         lines = export(folder, options.wandb, lambda text: print(text, file=sys.stderr))
         print(fitted(f"{lines:,} lines of {folder / 'metrics.jsonl'} replayed into wandb", sys.stdout))
-    if left := len(found) - len(begun):
-        print(f"note: left out: {left} run(s) that have not begun", file=sys.stderr)
     if choose_mode(options.wandb) == "offline":
-        print("wandb is offline; to upload:\n" + "\n".join(f"  {sync_command(folder)}" for folder in begun))
+        print(f"wandb is offline; to upload:\n  {sync_command(begun[0], len(begun) > 1)}")
     return 0
+
+
+def begun_runs(place: Path) -> list[Path]:
+    """The folders of runs that have begun, of a run folder or a sweep folder; the others are told.
+
+    Raises:
+        UserError: no run has begun.
+    """
+    from seqjax.sweeps.folder import has_begun, run_folders
+
+    found = run_folders(place)
+    begun = [folder for folder in found if has_begun(folder)] if found != [place] else found
+    if not begun:
+        raise UserError(f"{place}: no run in it has begun")
+    if left := len(found) - len(begun):
+        tell_note(f"left out: {left} run(s) that have not begun")
+    return begun

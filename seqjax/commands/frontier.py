@@ -78,11 +78,11 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
         best = profile.best_params
         akima = f"{si(profile.akima_params).strip() if np.isfinite(profile.akima_params) else '':>11}"
         if profile.problem:
-            row = f"  {si(profile.flops):>10} {len(profile.params):>7}{'':>11}{akima}  {profile.problem}"
+            row = f"  {power(profile.flops):>10} {len(profile.params):>7}{'':>11}{akima}  {profile.problem}"
             print(fitted(row, sys.stdout))
             continue
         print(
-            f"  {si(profile.flops):>10} {len(profile.params):>7}{si(best).strip():>11}{akima}"
+            f"  {power(profile.flops):>10} {len(profile.params):>7}{si(best).strip():>11}{akima}"
             f"{profile.best_tokens / best:>9.3g}{profile.best_loss:>9.4f}"
         )
     print(f"  N ~ C^a, a = {_exponent(found.params)}; of equal weights {found.unweighted:.3f}")

@@ -19,6 +19,7 @@ from seqjax.config import RunConfig, task_name
 from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.own_code import class_of
+from seqjax.host.streams import tell_note
 from seqjax.runs.config_file import validate, with_options
 from seqjax.runs.tree import OWN, dropped_fields, loaded, read_file, read_tree
 
@@ -37,7 +38,7 @@ def config_options(rest: Sequence[str]) -> dict[str, str]:
         word = words.pop(0)
         if not word.startswith("--"):
             key, equals, value = word.partition("=")
-            hint = f"{_near(key)}; write --{key.replace('_', '-')} {value}" if equals else ""
+            hint = _near(key, f" {value}") if equals else ""
             raise UserError(f"command line: {word}: expected an option such as --train.steps 500{hint}")
         name, equals, value = word[2:].partition("=")
         if "." not in name:
@@ -59,6 +60,7 @@ SPOKEN = {
     "seed": "--train.seed",
     "resume": "seqjax train RUN, which resumes a run folder",
     "checkpoint": "seqjax train RUN, which resumes a run folder",
+    "tensorboard": "seqjax export-tensorboard RUN, while it trains or later",
     "gpus": "--devices",
     "name": "--run",
     "output": "--run",
@@ -66,12 +68,13 @@ SPOKEN = {
 """Options of other programs -> what does it here."""
 
 
-def _near(name: str) -> str:
-    """Hint: the option of this name without its section, or a similar one."""
+def _near(name: str, value: str = "") -> str:
+    """Hint: the option of this name without its section, or a similar one; with a value as it is written here."""
     plain = name.replace("_", "-")
     keys = [key.replace("_", "-") for key, _ in leaves()]
-    if meant := SPOKEN.get(plain) or next((f"--{key}" for key in keys if key.rpartition(".")[2] == plain), ""):
-        return f"; did you mean {meant}?"
+    of_name = next((f"--{key}" for key in keys if plain in (key, key.rpartition(".")[2])), "")
+    if meant := SPOKEN.get(plain) or of_name:
+        return f"; did you mean {meant}{value if meant.startswith('--') else ''}?"
     return did_you_mean(plain, keys)
 
 
@@ -91,14 +94,14 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
     below = read_tree(file)
     tree = with_options(below, config_options(rest))
     if dropped := dropped_fields(below, tree):
-        print(f"note: {dropped}", file=sys.stderr)
+        tell_note(dropped)
     if not (tree.values.get("horizon") or tree.values.get("size")):
         return validate(tree)
     from seqjax.runs.targets import resolve
 
     resolved = resolve(tree)
     for note in resolved.notes:
-        print(f"note: {note}", file=sys.stderr)
+        tell_note(note)
     return resolved.config
 
 

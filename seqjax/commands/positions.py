@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from seqjax.commands import options as shared
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
+from seqjax.host.streams import tell_note
 
 
 def add_parser(commands: Any) -> None:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         if len(loss) >= 16:
             fitted = fit_position(loss, error, bootstrap=options.bootstrap)
             law = power_words(fitted)
-            if is_determined(fitted) or not options.bootstrap:
+            if is_determined(fitted):
                 fits[name] = fitted
             else:
                 law = "not determined by these losses: E + A / T^alpha"
@@ -92,7 +92,7 @@ def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
         for folder in run_folders(place):
             row = row_of(folder)
             if row["status"] == "damaged":
-                print(f"note: left out: {row['reason']}", file=sys.stderr)
+                tell_note(f"left out: {row['reason']}")
             elif "by_position" in (validation := (read_result(folder) or {}).get("validation") or {}):
                 if None in validation["by_position_se"]:
                     raise UserError(f"{folder}: evaluated on one window, its losses have no standard error")
@@ -100,13 +100,13 @@ def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
         if len(found) > 1:
             kept = at_best_rates(pd.DataFrame(found)).index
             if gone := len(found) - len(kept):
-                print(f"note: {place}: left out: {gone} run(s) at other learning rates than the best", file=sys.stderr)
+                tell_note(f"{place}: left out: {gone} run(s) at other learning rates than the best")
             found = [found[i] for i in kept]
         rows += found
     if not rows:
         raise UserError(f"{places[0]}: has no finished run with losses by position")
     for column, values in differences(pd.DataFrame(rows)).items():
-        print(f"note: losses that cannot be compared: {column} is {', '.join(values)}", file=sys.stderr)
+        tell_note(f"losses that cannot be compared: {column} is {', '.join(values)}")
     named: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row["model.family"], row["params_non_embedding"] or 0)):
         named[row["label"] if row["label"] not in named else row["folder"].name] = row

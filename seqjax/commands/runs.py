@@ -14,7 +14,7 @@ from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.optional import need, need_parquet
-from seqjax.host.streams import is_terminal
+from seqjax.host.streams import fitted, is_terminal, tell_note
 
 
 def add_parser(commands: Any) -> None:
@@ -66,10 +66,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         need("pyarrow", "--format parquet")
     rows, columns, reasons, content = _read(options, form)
     if halved := sum(row["halved_from"] is not None for row in rows):
-        print(
-            f"note: {halved} run(s) of bundles that died were trained in other programs than planned: their losses "
-            "differ in the last digits (column halved_from)",
-            file=sys.stderr,
+        tell_note(
+            f"{halved} run(s) of bundles that died were trained in other programs than planned: their losses "
+            "differ in the last digits (column halved_from)"
         )
     content = content or _text(options, rows, columns)
     if options.output:
@@ -81,25 +80,22 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
     for reason in reasons:
-        print(f"error: {reason}", file=sys.stderr)
+        print(fitted(f"error: {reason}", sys.stderr), file=sys.stderr)
     return 2 if reasons else 0
 
 
 def _read(options: argparse.Namespace, form: str) -> tuple[list[dict[str, Any]], list[str], list[str], bytes | None]:
     """The rows in their order; the columns of --columns; why runs are damaged; the table as CSV or parquet, if asked.
 
-    Rows whose columns are in the files of the runs are read without JAX and pandas.
+    Rows whose columns are in the files of the runs are read without JAX.
     """
-    from seqjax.sweeps.columns import SHOWN, by_column, listed
     from seqjax.sweeps.overview import sweep_folders
 
     in_them = [sweep_folders(place) or [place] for place in options.places]
     folders = [folder for several in in_them for folder in several]
     named = [name for name in (options.columns or "").split(",") if name]
-    sort = [options.sort] if options.sort else []
-    if form == "table" and not options.best and options.where is None:
-        if (rows := listed(folders, [*(named or SHOWN), *sort])) is not None:
-            return by_column(rows, *sort) if sort else rows, named, [], None
+    if form == "table" and (quick := _from_files(folders, named, options)) is not None:
+        return *quick, [], None
     from seqjax.sweeps.rows import chosen, column_of
     from seqjax.sweeps.table import gather, render
 
@@ -109,6 +105,32 @@ def _read(options: argparse.Namespace, form: str) -> tuple[list[dict[str, Any]],
     reasons = list(whole.loc[whole["status"] == "damaged", "reason"])
     content = None if form == "table" else render(found[columns] if columns else found, form)
     return found.astype(object).where(found.notna(), None).to_dict("records"), columns, reasons, content
+
+
+def _from_files(
+    folders: list[Path], named: list[str], options: argparse.Namespace
+) -> tuple[list[Any], list[str]] | None:
+    """The rows and columns from the files of the runs, with pandas for ``--where`` alone; None if that is not enough.
+
+    It is not for mistakes: the whole table finds and tells them.
+    """
+    from seqjax.laws.run_columns import SHORT
+    from seqjax.sweeps.columns import COLUMNS, SHOWN, at_best_rates, by_column, listed
+
+    columns, sort = (
+        [name if name in COLUMNS else SHORT.get(name, name) for name in names]
+        for names in (named, [options.sort] if options.sort else [])
+    )
+    rows = listed(folders, [*(columns or SHOWN), *sort], alike=options.best)
+    if rows and options.where is not None:
+        from seqjax.sweeps.rows import kept
+
+        rows = kept(rows, options.where)
+    if rows and options.best:
+        rows = at_best_rates(rows)
+    if not rows:
+        return None
+    return (by_column(rows, *sort) if sort else rows), columns
 
 
 def _text(options: argparse.Namespace, rows: list[dict[str, Any]], columns: list[str]) -> bytes:
@@ -122,5 +144,5 @@ def _text(options: argparse.Namespace, rows: list[dict[str, Any]], columns: list
         width = max(80, shutil.get_terminal_size().columns)
     text, out = as_text(rows if options.sort else by_size(rows), width)
     if out and is_terminal(sys.stdout):
-        print(f"note: {', '.join(out)} left out to fit; --columns, csv and --output have all", file=sys.stderr)
+        tell_note(f"{', '.join(out)} left out to fit; --columns, csv and --output have all")
     return (text + "\n").encode()

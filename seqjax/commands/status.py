@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from seqjax.commands.parsing import add_parser as shared_parser
 from seqjax.commands.parsing import no_more
@@ -42,12 +44,29 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.watch:
         if options.json or not is_terminal(sys.stdout):
             raise UserError("command line: --watch: is for a terminal, and not with --json")
-        while True:
-            text = _text(options.folder)
-            print(f"\x1b[H\x1b[J{text}\n\n{time.strftime('%H:%M:%S')}  Ctrl-C ends", flush=True)
-            time.sleep(EVERY)
+        _watch(options.folder)
     print(_json(options.folder) if options.json else _text(options.folder))
     return 0
+
+
+def _watch(place: Path) -> NoReturn:
+    """Show the states until Ctrl-C, no more lines than the terminal has."""
+    try:
+        while True:
+            text = shortened(_text(place), shutil.get_terminal_size().lines - 3)
+            print(f"\x1b[H\x1b[J{text}\n\n{time.strftime('%H:%M:%S')}  Ctrl-C ends", flush=True)
+            time.sleep(EVERY)
+    finally:
+        print()  # below the ^C that the terminal shows
+
+
+def shortened(text: str, most: int) -> str:
+    """The first lines of a text, the last of them saying how many more there are."""
+    lines = text.split("\n")
+    if len(lines) <= most:
+        return text
+    kept = lines[: max(1, most - 1)]
+    return "\n".join([*kept, f"and {len(lines) - len(kept)} more lines"])
 
 
 def _text(place: Path) -> str:
@@ -56,7 +75,8 @@ def _text(place: Path) -> str:
     from seqjax.sweeps.overview import describe, overview, sweep_folders
 
     if (found := sweep_folders(place)) and found != [place]:
-        return describe([overview(folder) for folder in found])
+        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else math.inf
+        return fitted(describe([overview(folder) for folder in found], width), sys.stdout)
     return fitted(describe_states(_states(place), _queued(place)), sys.stdout)
 
 

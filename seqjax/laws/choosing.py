@@ -36,7 +36,7 @@ def why_not(points: Points, law: Law) -> str:
             return f"{LETTERS[a]} and {LETTERS[b]} vary only together"
     different = len(np.unique(np.column_stack([points.variables[name] for name in law.variables]), axis=0))
     if different <= len(law.constants):
-        return f"it has {len(law.constants)} constants, and there are {different} different points"
+        return f"{len(law.constants)} constants need more than {different} different points"
     return ""
 
 
@@ -51,13 +51,14 @@ def law_for(groups: Sequence[Points]) -> tuple[Law, str]:
     if not any(points.variables for points in groups):
         raise UserError("the table has no params, tokens or flops: name the column (--params COLUMN)")
     for enough in (all, any):
-        reasons = []
+        reasons: dict[str, list[str]] = {}  # why not -> laws
         for name in IN_ORDER:
             found = [_why_not_chosen(points, LAWS[name]) for points in groups]
             if enough(reason == "" for reason in found):
-                return LAWS[name], "".join(f"not {reason}" for reason in reasons[:1])
-            reasons.append(f"{name}: {next(reason for reason in found if reason)}")
-    raise UserError(f"no law is known for this table: {'; '.join(dict.fromkeys(reasons))}; --laws lists others")
+                return LAWS[name], "".join(f"not {laws[0]}: {reason}" for reason, laws in [*reasons.items()][:1])
+            reasons.setdefault(next(reason for reason in found if reason), []).append(name)
+    told = "; ".join(f"{', '.join(laws)}: {reason}" for reason, laws in reasons.items())
+    raise UserError(f"no law is known for this table: {told}; --laws lists others")
 
 
 def _why_not_chosen(points: Points, law: Law) -> str:

@@ -55,10 +55,13 @@ def usual_column(table: pd.DataFrame, name: str) -> str | None:
     return next((column for column in DEFAULTS.get(name, ()) if column in table.columns), None)
 
 
-def listed(columns: Iterable[Any], most: int = 12) -> str:
-    """Names of columns for a sentence, the first ``most``."""
+def listed(columns: Iterable[Any], most: int = 12, letters: int = 160) -> str:
+    """Names of columns for a sentence: the first ``most``, or as many as have ``letters`` in all, and one at least."""
     names = [str(column) for column in columns]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = names[:most]
+    while len(shown) > 1 and len(", ".join(shown)) > letters:
+        shown.pop()
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) -> np.ndarray:

@@ -102,9 +102,10 @@ def isoflops(points: Points, bootstrap: int = 1000, seed: int = 0, window: float
     flags = [f"isoflop: {power(p.flops)} FLOPs: {p.problem}" for p in profiles if p.problem]
     whole = [p for p in profiles if not p.problem]
     if len(whole) < 2:
+        more = f"; and {len(flags) - 2} more without one" if len(flags) > 2 else ""
         raise UserError(
             "approach 2 needs at least two budgets with a minimum among three sizes or more; "
-            + ("; ".join(flags) if flags else f"there is {len(whole)}")
+            + ("; ".join(flags[:2]) + more if flags else f"there is {len(whole)}")
         )
     profiles = _with_noise(profiles)
     whole = [p for p in profiles if not p.problem]

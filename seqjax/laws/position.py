@@ -68,11 +68,12 @@ def fit_position(loss_T: Sequence[float], error_T: Sequence[float], skip: int = 
 
 
 def is_determined(law: Fit) -> bool:
-    """Whether the exponent of a law by position lies between 0 and `STEEPEST` with its whole interval.
+    """Whether the exponent of a law by position lies between 0 and `STEEPEST`: its whole interval, if there are refits.
 
-    False without refits. A steeper one says that the first position lies above the others, which fall no more.
+    A steeper one says that the first position lies above the others, which fall no more.
     """
-    low, high = law.intervals.get("alpha", (float("nan"),) * 2)
+    without = float("nan") if len(law.draws) else law.constants["alpha"]
+    low, high = law.intervals.get("alpha", (without, without))
     return bool(low > 0.005 and high < STEEPEST)
 
 

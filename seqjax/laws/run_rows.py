@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
 from seqjax.laws.columns import listed
-
-RATE, SEED = "optimizer.learning_rate", "train.seed"
+from seqjax.laws.run_columns import RATE, SEED
 
 
 def is_run_table(table: pd.DataFrame) -> bool:
@@ -34,34 +35,27 @@ def not_finished(table: pd.DataFrame) -> dict[Any, str]:
 
 
 def worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple[dict[Any, str], list[str]]:
-    """Among runs that differ only in rate and seed: the runs at rates without the best mean loss.
+    """Among runs that differ only in rate and seed: the runs at other rates than the best; and notes.
 
-    Rates are compared on the seeds that all rates have: a search trains further seeds only at the chosen rate.
     A diverged rate counts as tried: the best rate beside it is not at the edge.
     """
     if RATE not in table.columns:
         return {}, []
-    design = [name for name in table.columns if "." in name and name not in (RATE, SEED)]
-    in_vain: dict[Any, set[float]] = {}
+    in_vain: dict[tuple[str, ...], set[float]] = defaultdict(set)
+    design = _design(table)
     for key, rate in zip(keys_of(diverged, design), diverged[RATE] if len(diverged) else (), strict=True):
-        in_vain.setdefault(key, set()).add(rate)
+        in_vain[key].add(rate)
     rules: dict[Any, str] = {}
     edges = []
-    for _, runs in table.groupby(design + ["tokens"] * ("tokens" in table.columns), dropna=False, sort=False):
-        losses = pd.to_numeric(runs[loss], errors="coerce").dropna()
-        rates = runs.loc[losses.index, RATE]
-        if SEED in table.columns:
-            of_seed = rates.groupby(runs.loc[losses.index, SEED]).nunique()
-            shared = runs.loc[losses.index, SEED].isin(of_seed.index[of_seed == rates.nunique()])
-            losses = losses[shared] if shared.any() else losses
-        means = losses.groupby(rates.loc[losses.index]).mean()
-        if len(means) < 2:
+    trials = _trials(table, loss)
+    for model, rows in by_model(_models(table)).items():
+        best = best_rate([trials[row] for row in rows])
+        if best is None:
             continue
-        best = means.idxmin()
-        tried = set(means.index) | in_vain.get(keys_of(runs[:1], design)[0], set())
-        if best in (min(tried), max(tried)):
-            edges.append(str(runs.iloc[0].get("label") or runs.iloc[0].get("run_id")))
-        rules |= {i: "another learning rate is better" for i, rate in runs[RATE].items() if rate != best}
+        tried = {trials[row].rate for row in rows if trials[row].loss is not None} | in_vain[model[: len(design)]]
+        if best in (min(tried - {None}), max(tried - {None})):
+            edges.append(str(table.iloc[rows[0]].get("label") or table.iloc[rows[0]].get("run_id")))
+        rules |= {table.index[row]: "another learning rate is better" for row in rows if trials[row].rate != best}
     notes = []
     if edges:
         notes.append(
@@ -74,7 +68,24 @@ def worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple
 def at_best_rates(table: pd.DataFrame) -> pd.DataFrame:
     """The finished runs of a run table at the best learning rate of their model, all seeds."""
     finished = table[table["status"] == "finished"]
-    return finished.drop(index=list(worse_rates(finished, "loss", table[:0])[0]))
+    return finished.iloc[at_best(_models(finished), _trials(finished, "loss"))]
+
+
+def _design(table: pd.DataFrame) -> list[str]:
+    return [name for name in table.columns if "." in name and name not in (RATE, SEED)]
+
+
+def _models(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """What tells the model of each run: all but rate and seed."""
+    return keys_of(table, _design(table) + ["tokens"] * ("tokens" in table.columns))
+
+
+def _trials(table: pd.DataFrame, loss: str) -> list[Trial]:
+    columns = [
+        pd.to_numeric(table[name], errors="coerce") if name in table.columns else [None] * len(table)
+        for name in (RATE, SEED, loss)
+    ]
+    return [Trial(*(None if pd.isna(value) else value for value in row)) for row in zip(*columns, strict=True)]
 
 
 def several_families(table: pd.DataFrame) -> list[str]:

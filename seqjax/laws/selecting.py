@@ -8,15 +8,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError
-
-SHORT = {
-    "family": "model.family",
-    "layers": "model.n_layers",
-    "corpus": "data.corpus",
-    "tokenizer": "data.tokenizer",
-    "batching": "data.batching",
-}
-"""Short names of columns of a run table."""
+from seqjax.laws.run_columns import SHORT
 
 
 @dataclass(frozen=True)

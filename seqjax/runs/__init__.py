@@ -19,6 +19,7 @@ from seqjax.runs.folder import (
     read_facts,
     read_plan,
     read_result,
+    remove_unbegun,
     steps_of,
 )
 from seqjax.runs.metrics import (

@@ -197,6 +197,16 @@ class Locked(UserError):
     """Another process is training the run."""
 
 
+def remove_unbegun(folder: Path) -> None:
+    """Remove a run folder that holds its config alone, and the folder above it if nothing else is in it."""
+    with contextlib.suppress(UserError, OSError), lock(folder):
+        if {path.name for path in folder.iterdir()} <= {"config.json", "lock"}:
+            (folder / "config.json").unlink()
+            (folder / "lock").unlink()
+            folder.rmdir()
+            folder.parent.rmdir()
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a process is training this run; False if the lock cannot be read."""
     try:

@@ -14,6 +14,8 @@ from seqjax import runs
 from seqjax.errors import UserError, printable
 from seqjax.host import disk
 from seqjax.host.wording import si
+from seqjax.laws.best_rates import Trial, at_best
+from seqjax.laws.run_columns import RATE, SEED
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.lines import aligned, aligned_within
 
@@ -111,11 +113,14 @@ def of_files(run_folder: Path) -> dict[str, Any]:
     return found
 
 
-def listed(places: Iterable[Path], names: Iterable[str]) -> list[dict[str, Any]] | None:
+def listed(places: Iterable[Path], names: Iterable[str], alike: bool = False) -> list[dict[str, Any]] | None:
     """The rows of run folders for these columns: names of `COLUMNS`, or dotted keys that every config.json has.
 
     None where that is not enough: a saved table, a damaged file, a run in two places, code of the user's own, a field
     that a config.json leaves to its default. `seqjax.sweeps.table` has all of these.
+
+    Args:
+        alike: all fields are needed, so that each config.json must have those of the others.
     """
     rows: list[dict[str, Any]] = []
     places = list(places)
@@ -135,7 +140,23 @@ def listed(places: Iterable[Path], names: Iterable[str]) -> list[dict[str, Any]]
         return None
     known = all(name != "kind" and all(name in row for row in rows) for name in names)
     once = len({(row["sweep"], row["run_id"]) for row in rows}) == len(rows)
-    return rows if rows and known and once else None
+    return rows if rows and known and once and (not alike or _alike(rows)) else None
+
+
+def _alike(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all runs have the same fields, and all runs of a family the same fields of the model."""
+    models = {(row.get("model.family"), frozenset(key for key in row if key.startswith("model."))) for row in rows}
+    others = {frozenset(key for key in row if "." in key and not key.startswith("model.")) for row in rows}
+    return len(others) == 1 and len(models) == len({family for family, _ in models})
+
+
+def at_best_rates(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The finished runs at the best learning rate of their model, all seeds, of rows that are alike."""
+    finished = [row for row in rows if row["status"] == "finished"]
+    design = ["tokens", *sorted({key for row in finished for key in row if "." in key} - {RATE, SEED})]
+    models = [tuple(str(row.get(key)) for key in design) for row in finished]
+    trials = [Trial(row.get(RATE), row.get(SEED), row["loss"]) for row in finished]
+    return [finished[i] for i in at_best(models, trials)]
 
 
 def _check_types(path: Path, row: Mapping[str, Any]) -> None:

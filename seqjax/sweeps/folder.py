@@ -18,7 +18,6 @@ import dataclasses
 import fcntl
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.host import disk
+from seqjax.host.streams import tell_note
 from seqjax.runs import read_plan
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _the_one(name: str, copies: Sequence[Path]) -> Path:
     kept = min(outcomes or copies, key=lambda path: (path.name != name, -last_step(path), path.name))
     for path in copies:
         if path != kept:
-            print(f"note: {path}: left out, it is a copy of the run in {kept}", file=sys.stderr)
+            tell_note(f"{path}: left out, it is a copy of the run in {kept}")
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,23 +74,30 @@ def _pace(run_folder: Path) -> tuple[float, float] | None:
         return None
 
 
-def describe(found: Sequence[Overview]) -> str:
-    """A line for each sweep."""
-    rows = [("sweep", "runs", "done", "running", "other", "best loss", "rate", "left")]
-    for one in found:
-        others = [
-            f"{one.counts[name]} {name}" for name in folders.STATES[4:] + ("diverged", "imported") if one.counts[name]
-        ]
-        rows.append(
-            (
-                one.name,
-                str(one.counts.total()),
-                str(one.counts["finished"]),
-                str(one.counts["running"] or "-"),
-                ", ".join(others) or "-",
-                ", ".join(f"{family} {loss:.3f}" for family, loss in sorted(one.best.items())) or "-",
-                f"{si(one.rate)}/s" if one.rate else "-",
-                duration(one.left) if one.left is not None else "-",
-            )
-        )
-    return aligned(rows)
+def describe(found: Sequence[Overview], width: float) -> str:
+    """A line for each sweep; where that is wider than ``width``, the best losses stand on lines of their own below."""
+    heading = ("sweep", "runs", "done", "running", "other", "best loss", "rate", "left")
+    rows = [heading, *map(_cells, found)]
+    text = aligned(rows)
+    if max(map(len, text.split("\n"))) <= width:
+        return text
+    at = heading.index("best loss")
+    first, *lines = aligned([row[:at] + row[at + 1 :] for row in rows]).split("\n")
+    below = [textwrap.indent(textwrap.fill(f"best loss: {row[at]}", int(width) - 4), "    ") for row in rows[1:]]
+    return "\n".join([first, *(f"{line}\n{losses}" for line, losses in zip(lines, below, strict=True))])
+
+
+def _cells(one: Overview) -> tuple[str, ...]:
+    others = [
+        f"{one.counts[name]} {name}" for name in folders.STATES[4:] + ("diverged", "imported") if one.counts[name]
+    ]
+    return (
+        one.name,
+        str(one.counts.total()),
+        str(one.counts["finished"]),
+        str(one.counts["running"] or "-"),
+        ", ".join(others) or "-",
+        ", ".join(f"{family} {loss:.3f}" for family, loss in sorted(one.best.items())) or "-",
+        f"{si(one.rate)}/s" if one.rate else "-",
+        duration(one.left) if one.left is not None else "-",
+    )

@@ -6,7 +6,6 @@ Only safetensors are read: no file that could hold code is opened.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from seqjax.errors import UserError
 from seqjax.families import Transformer
 from seqjax.host import disk, safetensors
 from seqjax.layers.rotary import ROTARY_BASE
+from seqjax.host.streams import tell_note
 from seqjax.models import count_parameters
 from seqjax.trained.opened import OpenRun, open_run
 from seqjax.trained.transformers_form import FORMS, GPT2, LLAMA, QWEN3, Form, form_of
@@ -97,7 +97,7 @@ def _tokenizer(source: Path, vocab_size: int) -> Tokenizer:
         raise UserError(f"{source}: has no tokenizer.json; `transformers` writes one: AutoTokenizer, save_pretrained")
     saved = disk.read_json(path)
     if hf_tokenizer.normalizes(saved):
-        print(f"note: {path}: writes text in Unicode's form NFC first; here it is read as it is", file=sys.stderr)
+        tell_note(f"{path}: writes text in Unicode's form NFC first; here it is read as it is")
     return hf_tokenizer.from_json(saved, str(path), vocab_size)
 
 

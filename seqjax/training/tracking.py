@@ -228,10 +228,16 @@ def open_mirror(
             say(f"wandb is offline; to upload this run: {sync_command(folder)}")
 
 
-def sync_command(folder: Path) -> str:
-    """The command that uploads what wandb has kept of a run while offline."""
-    place = folder if os.access(folder, os.W_OK) else Path.cwd()
-    return f"wandb sync {shlex.quote(str(place))}/wandb/offline-run-*"
+def sync_command(folder: Path, beside: bool = False) -> str:
+    """The command that uploads what wandb has kept of a run while offline.
+
+    Args:
+        beside: of all runs in the folder above it.
+    """
+    if not os.access(folder, os.W_OK):
+        return f"wandb sync {shlex.quote(str(Path.cwd()))}/wandb/offline-run-*"
+    place = f"{shlex.quote(str(folder.parent))}/*" if beside else shlex.quote(str(folder))
+    return f"wandb sync {place}/wandb/offline-run-*"
 
 
 def _token(folder: Path) -> str:

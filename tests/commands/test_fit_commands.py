@@ -148,6 +148,7 @@ def test_frontier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("frontier", path, *columns, "--by", "kind") == 0
     printed = capsys.readouterr().out
     assert printed.count("  N ~ C^a, a = 0.500 (95 %") == 2 and "kind b" in printed and "no flags" in printed
+    assert "\n        1e17 " in printed  # compute as the field writes it
     assert printed.count("  by Akima splines a = 0.500 (95 %") == printed.count("  D ~ C^b, b = 0.500 (95 %") == 2
     assert call("frontier", path, *columns, "--where", "kind == 'a'", "--window", 1) == 2
     assert "--window: expected a number above 1" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from finished_run import put
 
 from seqjax import runs
 from seqjax.cli import main
+from seqjax.commands.status import shortened
 from seqjax.config import run_id
 from seqjax.sweeps import columns
 from seqjax.sweeps.lines import aligned_within
+from seqjax.sweeps.overview import Overview, describe
 
 
 @pytest.fixture
@@ -49,6 +52,21 @@ def test_a_folder_of_sweeps_has_a_line_each(place: Path, make_config: Any, capsy
     assert "--watch: is for a terminal" in capsys.readouterr().err
 
 
+def test_the_best_losses_of_many_families_stand_below_their_sweep() -> None:
+    families = ("elman", "gru", "lstm", "mingru", "minlstm", "transformer")
+    found = [Overview(name, Counter(finished=3), dict.fromkeys(families, 2.5), 1e4, 60.0) for name in ("a", "b")]
+    assert describe(found, 200).splitlines()[0].split()[5:7] == ["best", "loss"]
+    heading, first, *losses = describe(found, 80).splitlines()[:4]
+    assert heading.split() == ["sweep", "runs", "done", "running", "other", "rate", "left"] and first.split()[0] == "a"
+    assert " ".join(" ".join(losses).split()) == "best loss: " + ", ".join(f"{family} 2.500" for family in families)
+    assert max(map(len, describe(found, 80).splitlines())) <= 80
+
+
+def test_a_watched_text_is_no_longer_than_the_terminal() -> None:
+    assert shortened("a\nb\nc", 3) == "a\nb\nc"
+    assert shortened("a\nb\nc\nd", 3) == "a\nb\nand 2 more lines"
+
+
 def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(told(capsys, "runs", place)) == 1 + 5
     rows = told(capsys, "runs", place, "--best", "--sort", "loss", "--columns", "family,loss,optimizer.learning_rate")
@@ -77,17 +95,42 @@ def test_columns_leave_in_their_order_until_the_others_fit() -> None:
 def test_runs_are_listed_from_their_files_as_from_the_whole_table(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ([], ["--sort", "loss"], ["--columns", "label,model.d_model,seconds,optimizer.learning_rate"])
-    listed = [told(capsys, "runs", place, *words) for words in asked]
-    monkeypatch.setattr(columns, "listed", lambda *_: None)
-    assert [told(capsys, "runs", place, *words) for words in asked] == listed
+    asked = (
+        [],
+        ["--sort", "loss"],
+        ["--columns", "label,model.d_model,seconds,optimizer.learning_rate"],
+        ["--best"],
+        ["--best", "--where", 'family == "lstm"', "--columns", "family,loss"],
+        ["--where", "`optimizer.learning_rate` > 2e-3 and loss > 2 and status != 'planned'"],
+        ["--where", "`model.window` != 3"],  # only some families have it, and the whole table has all fields
+        ["--where", "kind == 'lstm'", "--best"],
+    )
+    listed = [told(capsys, "runs", place, *words, code=2 * ("window" in str(words))) for words in asked]
+    monkeypatch.setattr(columns, "listed", lambda *_, **__: None)
+    assert [told(capsys, "runs", place, *words, code=2 * ("window" in str(words))) for words in asked] == listed
+
+
+def test_runs_that_were_written_with_other_fields_are_not_compared_from_their_files(place: Path) -> None:
+    assert columns.listed([place / "a"], ["loss"], alike=True) is not None
+    file = next((place / "a").glob("*/config.json"))
+    saved = json.loads(file.read_text())
+    del saved["train"]["remat"]  # as by a version without it
+    file.write_text(json.dumps(saved))
+    assert columns.listed([place / "a"], ["loss"], alike=True) is None
 
 
 def test_states_and_runs_are_told_without_jax_and_pandas(place: Path) -> None:
-    for words in (["status", str(place)], ["status", str(place / "a")], ["runs", str(place), "--sort", "loss"]):
+    best = ["--best", "--columns", "family,loss"]
+    for words, others in (
+        (["status", str(place)], ("jax", "pandas")),
+        (["status", str(place / "a")], ("jax", "pandas")),
+        (["runs", str(place), "--sort", "loss"], ("jax", "pandas")),
+        (["runs", str(place), *best], ("jax", "pandas")),
+        (["runs", str(place), *best, "--where", 'family == "lstm"'], ("jax",)),
+    ):
         program = (
             f"import sys; from seqjax.cli import main; code = main({words}); "
-            "sys.exit(code or not sys.modules.keys().isdisjoint(('jax', 'pandas')))"
+            f"sys.exit(code or not sys.modules.keys().isdisjoint({others}))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert "3" in done.stdout

@@ -53,6 +53,8 @@ def test_the_report_is_one_file_with_every_claim(finished: Path) -> None:
         assert claim.says.replace("'", "&#39;") in page
     assert page.count("<img") == page.count('src="data:image/svg+xml;base64,') >= 6
     assert page.count('srcset="data:image/svg+xml;base64,') == 1  # Figure 7 with its panels stacked
+    caption = re.search(r'class="card stacks">.*?<figcaption>([^<]+)', page, re.DOTALL)
+    assert caption and not re.search(r"\b(left|right|above|below)\b", caption[1], re.IGNORECASE)  # true in both layouts
     assert not re.search(r'(src|href)="(https?:)?//', page)
     assert "prefers-color-scheme: dark" in page
     for name in re.findall(r'href="([^"]+)"', page):

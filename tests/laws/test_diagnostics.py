@@ -184,7 +184,8 @@ def test_other_flops_than_6nd_are_remarked() -> None:
 def test_nothing_here_needs_a_model() -> None:
     """Figures of laws know the looks of families, but no training."""
     code = (
-        "import sys, seqjax.laws\n"
+        "import sys\nfrom seqjax.laws import *\n"
+        "assert callable(fit) and LAWS\n"
         "heavy = ('flax', 'optax', 'orbax', 'seqjax.models', 'seqjax.training', 'seqjax.data', 'seqjax.sweeps')\n"
         "assert not [m for m in sys.modules if m.startswith((*heavy, 'seqjax.families', 'seqjax.through_time'))]\n"
         "import seqjax.plots.fits\n"

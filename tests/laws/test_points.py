@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from seqjax.errors import UserError
+from seqjax.laws.columns import listed
 from seqjax.laws.points import Points, make_points, read_points
 
 GOOD = {"Model Size": [1e6, 2e6, 4e6], "Training FLOP": [6e15, 2.4e16, 9.6e16], "loss": [3.1, 2.9, 2.7]}
@@ -152,3 +153,8 @@ def test_a_loss_that_is_text_is_told_also_where_rates_are_compared() -> None:
     table.loc[3, "loss"] = "n/a"
     with pytest.raises(UserError, match=r"column 'loss', row 4.*'n/a' is not a number"):
         read_points(table, needs=NEEDS)
+
+
+def test_columns_are_named_in_one_or_two_lines() -> None:
+    assert listed(["a", "b"]) == "a, b" and listed(range(14)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more"
+    assert listed(["x" * 90] * 9) == "x" * 90 + " and 8 more" and listed(["x" * 300]) == "x" * 300

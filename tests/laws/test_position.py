@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.laws.position import binned, fit_position, late_gain, plateau
+from seqjax.laws.position import binned, fit_position, is_determined, late_gain, plateau
 
 T = np.arange(1, 1025)
 SE = np.full(1024, 0.01)
@@ -30,6 +30,13 @@ def test_the_law_comes_back() -> None:
     found = fit_position(curve(), SE, bootstrap=0)
     for name, value in {"E": 2.9, "A": 4.5, "alpha": 0.56}.items():
         np.testing.assert_allclose(found.constants[name], value, rtol=0.05)
+
+
+@pytest.mark.parametrize("bootstrap", [0, 40])
+def test_a_law_that_the_losses_do_not_determine_is_told_apart(bootstrap: int) -> None:
+    assert is_determined(fit_position(curve(), SE, bootstrap=bootstrap))
+    rising = 2.9 + 1e-4 * T[:64]
+    assert not is_determined(fit_position(rising, SE[:64], bootstrap=bootstrap))
 
 
 def test_the_late_gain_is_that_of_the_law() -> None:

@@ -47,6 +47,19 @@ def test_a_split_that_is_too_short_is_found_before_the_first_step(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_a_mistake_leaves_no_run_behind_and_takes_none_away(make_config: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(to_dict(make_config("gru"))))
+    words = ["train", str(tmp_path / "c.json"), "--runs", str(tmp_path / "runs"), "--data.corpus", "nowhere.txt"]
+    assert main(words) == 2
+    assert not list(tmp_path.glob("runs/*"))
+    there = tmp_path / "runs" / "c" / "other"
+    runs.open_run(there, make_config("gru"))
+    assert main(words) == 2 and [*(tmp_path / "runs" / "c").iterdir()] == [there]
+    (there / "metrics.jsonl").touch()
+    runs.remove_unbegun(there)
+    assert (there / "config.json").is_file()
+
+
 def test_a_sweep_looks_at_every_run(make_config: Any, tmp_path: Path) -> None:
     tree = to_dict(make_config("lstm", **TINY))
     (tmp_path / "base.yaml").write_text(dump_yaml(tree))

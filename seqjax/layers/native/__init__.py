@@ -28,6 +28,7 @@ import numpy as np
 from jax import Array
 
 from seqjax.host.folders import cache_folder
+from seqjax.host.streams import tell_note
 from seqjax.layers.target import target
 
 FOLDER = Path(__file__).parent
@@ -77,7 +78,7 @@ def compiled() -> bool:
         told = getattr(error, "stderr", None) or str(error)  # bytes after a timeout
         told = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
         reason = told.strip().rpartition("\n")[2]
-        print(f"note: recurrences and attention run without C++: {reason}", file=sys.stderr)
+        tell_note(f"recurrences and attention run without C++: {reason}")
         return False
     return True
 

@@ -1,0 +1,13 @@
+"""Names of columns of a run table that laws know. Nothing here needs pandas."""
+
+from __future__ import annotations
+
+RATE, SEED = "optimizer.learning_rate", "train.seed"
+SHORT = {
+    "family": "model.family",
+    "layers": "model.n_layers",
+    "corpus": "data.corpus",
+    "tokenizer": "data.tokenizer",
+    "batching": "data.batching",
+}
+"""Short names of columns."""
