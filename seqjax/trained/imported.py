@@ -21,8 +21,8 @@ from seqjax.data.tokenizers import Tokenizer
 from seqjax.errors import UserError
 from seqjax.families import Transformer
 from seqjax.host import disk, safetensors
-from seqjax.layers.rotary import ROTARY_BASE
 from seqjax.host.streams import tell_note
+from seqjax.layers.rotary import ROTARY_BASE
 from seqjax.models import count_parameters
 from seqjax.trained.opened import OpenRun, open_run
 from seqjax.trained.transformers_form import FORMS, GPT2, LLAMA, QWEN3, Form, form_of

@@ -62,14 +62,14 @@ def test_without_a_decay_so_far_there_is_no_forecast() -> None:
 
 @pytest.mark.slow
 def test_intervals_hold_the_end_as_often_as_they_say() -> None:
-    """20 tables with noise of 0.3 %: a cosine run, and 60 % of one with a late linear decay."""
+    """8 tables with noise of 0.3 %: a cosine run, and 60 % of one with a late linear decay."""
     end = losses(wsd(), np.array([STEPS]))[0]
     held, widths = [], []
-    for seed in range(20):
+    for seed in range(8):
         known = [curve(cosine(), 1.0, 3e-3, 2 * seed), curve(wsd(), 0.6, 3e-3, 2 * seed + 1)]
         low, high = forecast(known, wsd(), bootstrap=80, seed=seed).interval
         held.append(low <= end <= high)
         widths.append(high / low - 1)
     print("held", np.mean(held), "median width", np.median(widths))
-    assert np.mean(held) >= 0.8  # with 95 %, fewer than 16 of 20 hold it in one of 1,000 sets of tables
+    assert np.sum(held) >= 5  # with 95 %, fewer than 5 of 8 hold it in one of 2,700 sets of tables
     assert np.median(widths) < 0.03

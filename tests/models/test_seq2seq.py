@@ -111,11 +111,12 @@ def test_additive_attention_against_a_loop() -> None:
 
 def test_a_decoder_of_two_layers_has_the_gradients_of_the_plain_scan() -> None:
     model, params, *arguments = made("gru-cho")
-    gradients = []
-    for recurrence in ("fast", "scan"):
+
+    def loss(params: Any, recurrence: str) -> Any:
         one = model.clone(family=replace(model.family, recurrence=recurrence))
-        loss = lambda params, one=one: (one.apply({"params": params}, *arguments) ** 2).mean()
-        gradients.append(jax.jit(jax.grad(loss))(params))
+        return (one.apply({"params": params}, *arguments) ** 2).mean()
+
+    gradients = [jax.jit(jax.grad(partial(loss, recurrence=how)))(params) for how in ("fast", "scan")]
     assert np.abs(gradients[0]["decoder"]["layers"]["W_h"]).max() > 1e-6
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), *gradients)
 
