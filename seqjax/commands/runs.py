@@ -14,7 +14,7 @@ from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.optional import need, need_parquet
-from seqjax.host.streams import fitted, is_terminal, tell_note
+from seqjax.host.streams import is_terminal, tell_error, tell_note
 
 
 def add_parser(commands: Any) -> None:
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
     for reason in reasons:
-        print(fitted(f"error: {reason}", sys.stderr), file=sys.stderr)
+        tell_error(reason)
     return 2 if reasons else 0
 
 

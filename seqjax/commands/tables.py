@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
-from seqjax.host.streams import fitted, tell_note
+from seqjax.host.streams import tell_error, tell_note
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens", "other_loss")
 TOGETHER = "all"  # --by all: no groups
@@ -155,7 +154,7 @@ def apart(options: argparse.Namespace, group: str) -> Iterator[None]:
     except UserError as error:
         if not group:
             raise
-        print(fitted(f"error: {options.by} {group}: {error}", sys.stderr), file=sys.stderr)
+        tell_error(f"{options.by} {group}: {error}")
         options.refused = True
 
 

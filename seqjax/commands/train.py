@@ -81,7 +81,8 @@ def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes:
     """Train, and print the result in the process that writes."""
     from seqjax.training.loop import train
 
-    repeated, new = runs.read_result(folder) is not None, not folder.exists()
+    repeated = runs.read_result(folder) is not None
+    there = next(place for place in (folder, *folder.parents) if place.exists())
     if writes:
         _note_bundle(folder, repeated)
     try:
@@ -94,8 +95,8 @@ def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes:
             corpus=options.corpus,
         )
     except UserError:
-        if writes and new:  # a corpus that is not there: no run is left behind
-            runs.remove_unbegun(folder)
+        if writes:  # a corpus that is not there: no run is left behind
+            runs.remove_unbegun(folder, above=there)
         raise
     except Interrupted as stop:
         if writes:

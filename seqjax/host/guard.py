@@ -10,7 +10,7 @@ from collections.abc import Callable
 from seqjax.errors import UserError, printable
 from seqjax.host.out_of_memory import is_out_of_memory, reason
 from seqjax.host.stopping import Asked, Interrupted, exit_code, leave_signals
-from seqjax.host.streams import Forgiving, fitted, forgiving_streams
+from seqjax.host.streams import Forgiving, forgiving_streams, tell_error
 
 MISTAKE = 2
 
@@ -67,7 +67,7 @@ def _has_working_folder() -> bool:
 
 
 def _mistake(text: str) -> int:
-    print(fitted(f"error: {text}", sys.stderr), file=sys.stderr)
+    tell_error(text)
     return MISTAKE
 
 

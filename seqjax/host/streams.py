@@ -125,9 +125,14 @@ def tell(text: str, stream: Any = None) -> None:
         forgiving.flush()
 
 
-def tell_note(text: str) -> None:
-    """Print a note on standard error, broken at words on a terminal."""
-    print(fitted(f"note: {text}", sys.stderr), file=sys.stderr)
+def tell_note(text: str, kind: str = "note") -> None:
+    """Print a note, or an error, on standard error, broken at words on a terminal."""
+    print(fitted(f"{kind}: {text}", sys.stderr), file=sys.stderr)
+
+
+def tell_error(text: str) -> None:
+    """Print why something is refused, as :func:`tell_note` does."""
+    tell_note(text, "error")
 
 
 def is_terminal(stream: Any) -> bool:

@@ -197,14 +197,15 @@ class Locked(UserError):
     """Another process is training the run."""
 
 
-def remove_unbegun(folder: Path) -> None:
-    """Remove a run folder that holds its config alone, and the folder above it if nothing else is in it."""
+def remove_unbegun(folder: Path, above: Path) -> None:
+    """Remove a run folder that holds its config alone, and the empty folders between it and ``above``."""
     with contextlib.suppress(UserError, OSError), lock(folder):
         if {path.name for path in folder.iterdir()} <= {"config.json", "lock"}:
             (folder / "config.json").unlink()
             (folder / "lock").unlink()
-            folder.rmdir()
-            folder.parent.rmdir()
+            while folder != above:
+                folder.rmdir()
+                folder = folder.parent
 
 
 def is_locked(folder: Path) -> bool:

@@ -96,7 +96,7 @@ def form_of(model: Any) -> Form:
         UserError: none does.
     """
     name = "--to hf"
-    if not isinstance(model, Transformer):
+    if model.family != Transformer.family:  # a user's own family may derive from it
         raise UserError(f"{name}: `transformers` has no class for the family '{model.family}'; use --to safetensors")
     wanted = {"norm_position": "before", "residual": True, "attention": True}
     for field, value in wanted.items():

@@ -18,7 +18,7 @@ from seqjax.config import run_id, to_dict
 from seqjax.data import cache_folder, hf_tokenizer, load_corpus, load_tokenizer
 from seqjax.data.kept import keep_tokenizer
 from seqjax.errors import UserError
-from seqjax.families import LSTM, Transformer
+from seqjax.families import LSTM, Transformer, family_of
 from seqjax.host import disk, safetensors
 from seqjax.models.language_model import initial_values
 from seqjax.trained.exported import arrays_to, config_to
@@ -108,6 +108,15 @@ def test_other_forms_are_refused(changes: dict[str, Any], said: str) -> None:
         form_of(Transformer(**changes))
     with pytest.raises(UserError, match="family 'lstm'"):
         form_of(LSTM())
+
+
+def test_an_own_family_that_derives_from_the_transformer_has_no_class_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom seqjax.families import Transformer\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Transformer): ...\n"
+    )
+    with pytest.raises(UserError, match="no class for the family 'Mine@"):
+        form_of(family_of(f"{tmp_path}/mine.py:Mine")())
 
 
 @pytest.mark.parametrize("change", [{"model_type": "mamba"}, {"hidden_act": "gelu"}, {"use_sliding_window": True}])
