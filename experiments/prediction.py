@@ -1,0 +1,124 @@
+"""Predict, then train: the loss at 1.6 M parameters from runs of at most 400 k, written down before it is measured.
+
+    python experiments/prediction.py --runs runs --record      # first: the prediction; commit it, then train 1.6 M
+    python experiments/prediction.py --runs runs --record      # again when those runs exist: its error
+
+The runs are those of the preset h100 of Figure 7: an LSTM of one layer and both forms of the Transformer, one to 25 M
+tokens. Each model is fitted with Chinchilla's law, L = E + A / N^alpha + B / D^beta, and with Kaplan's L(N, D), both by
+the default objective, on its runs at their best rates. A prediction is for each horizon at the size that is held out.
+Its interval is the law's, from refits, widened by the scatter of runs around the law: sqrt(half^2 + (1.96 s)^2), where
+s is the root mean square of the residuals, corrected for the constants. A prediction that is there is never replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from common import RESULTS, ROOT, surroundings, writable
+
+from seqjax.families import label_of
+from seqjax.host.disk import read_json, write_atomically, write_json
+from seqjax.host.guard import guarded
+from seqjax.host.numerics import pinned
+from seqjax.laws import fit, make_points
+from seqjax.laws.run_rows import at_best_rates
+from seqjax.sweeps.table import gather
+
+LAWS = ("chinchilla", "kaplan-nd")
+LARGEST = 5e5  # non-embedding parameters of a run that is fitted
+TARGET = 1.6e6
+MODELS = ("lstm", "transformer gpt2", "transformer modern")
+
+
+@pinned()
+def main() -> int:
+    """Write the prediction if there is none, and the error if the runs are there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the sweep folder h100 [runs]")
+    parser.add_argument("--report", type=Path, default=ROOT / "report" / "prediction", help="[report/prediction]")
+    parser.add_argument("--record", action="store_true", help="write to experiments/results/prediction instead")
+    options = parser.parse_args()
+    target = writable(RESULTS / "prediction" if options.record else options.report)
+    best = at_best_rates(gather([options.runs / "h100"]))
+    best = best[(best["model.family"] != "lstm") | (best["model.n_layers"] == 1)]
+    if not (target / "prediction.json").is_file():
+        small = best[best["params_non_embedding"] < LARGEST]
+        found = {kind: predicted(small[small["kind"] == kind]) for kind in MODELS}
+        write_json(target / "prediction.json", {"predicted": found, "time": now(), **surroundings()})
+    prediction = read_json(target / "prediction.json")
+    large = best[best["params_non_embedding"] > LARGEST]
+    errors = {kind: compared(prediction["predicted"][kind], large[large["kind"] == kind]) for kind in MODELS}
+    text = as_text(errors)
+    print(text)
+    if len(large):
+        write_json(target / "errors.json", {"errors": errors, "predicted at": prediction["time"], "time": now()})
+        write_atomically(target / "prediction.md", text)
+    return 0
+
+
+def now() -> str:
+    """Date and time in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+
+def predicted(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each law and horizon the loss at `TARGET` parameters, nats per token, with its interval."""
+    points = make_points(
+        rows["loss"].to_numpy(float),
+        params=rows["params_non_embedding"].to_numpy(float),
+        tokens=rows["tokens"].to_numpy(float),
+    )
+    tokens = np.unique(points.variables["tokens"])
+    found = []
+    for name in LAWS:
+        law = fit(points, name)
+        at = law.predict(params=TARGET, tokens=tokens)
+        scatter = float(np.sqrt(np.sum(law.residuals**2) / max(len(points) - len(law.theta), 1)))
+        low, high = (
+            at.loss * np.exp(sign * np.hypot(np.log(end / at.loss), 1.96 * scatter))
+            for sign, end in ((-1, at.low), (1, at.high))
+        )
+        found += [
+            {"law": name, **dict(zip(("tokens", "loss", "low", "high"), map(float, values), strict=True))}
+            | {"runs": len(points), "scatter": scatter, "constants": law.constants, "flags": list(law.flags)}
+            for values in zip(tokens, at.loss, low, high, strict=True)
+        ]
+    return found
+
+
+def compared(rows: list[dict[str, Any]], large: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each prediction with what was measured at that horizon: the mean over seeds, or None."""
+    found = []
+    for row in rows:
+        measured = large.loc[np.isclose(large["tokens"].astype(float), row["tokens"], rtol=0.02), "loss"].astype(float)
+        loss = float(measured.mean()) if len(measured) else None
+        held = None if loss is None else bool(row["low"] <= loss <= row["high"])
+        kept = {key: row[key] for key in ("law", "tokens", "loss", "low", "high")}
+        found.append(kept | {"measured": loss, "held": held})
+    return found
+
+
+def as_text(errors: dict[str, list[dict[str, Any]]]) -> str:
+    """The table in Markdown."""
+    lines = ["| model | tokens | law | predicted, nats/token | measured | error |", "|---|---|---|---|---|---|"]
+    for kind, rows in errors.items():
+        for row in rows:
+            cells = [label_of(kind), f"{row['tokens'] / 1e6:.3g} M", row["law"]]
+            cells.append(f"{row['loss']:.3f} ({row['low']:.3f} to {row['high']:.3f})")
+            if row["measured"] is None:
+                cells += ["", ""]
+            else:
+                miss = f"{row['measured'] - row['loss']:+.3f}"
+                cells += [f"{row['measured']:.3f}", miss if row["held"] else f"{miss}, outside"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
