@@ -7,7 +7,8 @@ The runs are those of the preset h100 of Figure 7: an LSTM of one layer and both
 tokens. Each model is fitted with Chinchilla's law, L = E + A / N^alpha + B / D^beta, and with Kaplan's L(N, D), both by
 the default objective, on its runs at their best rates. A prediction is for each horizon at the size that is held out.
 Its interval is the law's, from refits, widened by the scatter of runs around the law: sqrt(half^2 + (1.96 s)^2), where
-s is the root mean square of the residuals, corrected for the constants. A prediction that is there is never replaced.
+s is the root mean square of the residuals, corrected for the constants. A prediction that is there is never replaced;
+"before" says whether no run of the held-out size had ended when it was written.
 """
 
 from __future__ import annotations
@@ -47,17 +48,20 @@ def main() -> int:
     target = writable(RESULTS / "prediction" if options.record else options.report)
     best = at_best_rates(gather([options.runs / "h100"]))
     best = best[(best["model.family"] != "lstm") | (best["model.n_layers"] == 1)]
-    if not (target / "prediction.json").is_file():
-        small = best[best["params_non_embedding"] < LARGEST]
-        found = {kind: predicted(small[small["kind"] == kind]) for kind in MODELS}
-        write_json(target / "prediction.json", {"predicted": found, "time": now(), **surroundings()})
-    prediction = read_json(target / "prediction.json")
-    large = best[best["params_non_embedding"] > LARGEST]
-    errors = {kind: compared(prediction["predicted"][kind], large[large["kind"] == kind]) for kind in MODELS}
+    small, large = (best[best["params_non_embedding"] < LARGEST], best[best["params_non_embedding"] > LARGEST])
+    file = target / "prediction.json"
+    written = read_json(file) if file.is_file() else {}
+    for kind in MODELS:
+        if kind not in written and (small["kind"] == kind).any():
+            before = not (large["kind"] == kind).any()
+            found = predicted(small[small["kind"] == kind])
+            written[kind] = {"predicted": found, "before": before, "time": now(), **surroundings()}
+            write_json(file, written)
+    errors = {kind: compared(one["predicted"], large[large["kind"] == kind]) for kind, one in written.items()}
     text = as_text(errors)
     print(text)
     if len(large):
-        write_json(target / "errors.json", {"errors": errors, "predicted at": prediction["time"], "time": now()})
+        write_json(target / "errors.json", {"errors": errors, "time": now()})
         write_atomically(target / "prediction.md", text)
     return 0
 
