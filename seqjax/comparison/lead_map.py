@@ -65,10 +65,13 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
     if not kinds or LSTM not in set(best["kind"]):
         return [], []
     made, said = [], []
+    if not times_compare(best):
+        best = best.drop(columns=COLUMNS["seconds"], errors="ignore")
+        said.append("There is no map over seconds: the runs had not one processor, or shared an accelerator in a program.")
     try:
         of_lstm = _surface(best[best["kind"] == LSTM], 0)
     except UserError as error:
-        return [], [f"There is no map: {label_of(LSTM)}: {error}."]
+        return [], [*said, f"There is no map: {label_of(LSTM)}: {error}."]
     for seed, kind in enumerate(kinds, 1):  # families are resampled independently
         try:
             surfaces = (of_lstm, _surface(best[best["kind"] == kind], seed))
@@ -81,6 +84,17 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
         by_law = {budget: crossings(*surfaces, names, sizes, budget) for budget in budgets}
         made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in budgets}))
     return made, said
+
+
+def times_compare(runs: pd.DataFrame) -> bool:
+    """Whether the training times of these runs can be compared: one processor, and on an accelerator one run a program.
+
+    Several runs in one program of an accelerator cost hardly more than one, so that none has a time of its own.
+    """
+    if not {"device", "processor", "runs_in_program"} <= set(runs.columns):
+        return True
+    alone = (runs["device"] == "cpu") | (runs["runs_in_program"].fillna(1).astype(float) == 1)
+    return bool(alone.all()) and len(runs[["device", "processor"]].drop_duplicates()) == 1
 
 
 def _surface(runs: pd.DataFrame, seed: int) -> Surface:
