@@ -67,7 +67,9 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
     made, said = [], []
     if not times_compare(best):
         best = best.drop(columns=COLUMNS["seconds"], errors="ignore")
-        said.append("There is no map over seconds: the runs had not one processor, or shared an accelerator in a program.")
+        said.append(
+            "There is no map over seconds: the runs had not one processor, or shared an accelerator in a program."
+        )
     try:
         of_lstm = _surface(best[best["kind"] == LSTM], 0)
     except UserError as error:

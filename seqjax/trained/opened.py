@@ -29,7 +29,7 @@ from seqjax.tasks import task_module, text
 from seqjax.tasks.task import Found, Objective, Task, Where
 from seqjax.tasks.text_evaluation import Evaluation, evaluate
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.hardware import present_devices
+from seqjax.training.hardware import present_devices, refuse_share
 from seqjax.training.optimizer import make_optimizer
 from seqjax.training.start import read_start
 from seqjax.training.state import init_state
@@ -224,6 +224,7 @@ def _restored(
             runs.read_curve(folder)  # raises if the file is missing
         if which == "best" and checkpoints.steps() and checkpoints.best() is None:
             raise UserError(f"{folder}: no saved checkpoint was evaluated, so there is no best one; take the last")
+        refuse_share(present_devices()[0], config.train.compute_dtype)
         here = SingleDeviceSharding(present_devices()[0])
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),

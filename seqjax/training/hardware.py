@@ -48,6 +48,26 @@ def present_devices() -> list[jax.Device]:
         ) from None
 
 
+SHARE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+
+
+def refuse_share(device: jax.Device, dtype: str) -> None:
+    """Refuse 16-bit products on a card of which NVIDIA's multi-process service gives this process a percentage.
+
+    Their results are wrong by factors of thousands, without a word; float32 was right (one H100, jax 0.11.2, driver 580:
+    experiments/results/accelerator/NOTES.md).
+
+    Raises:
+        UserError: it is so.
+    """
+    share = os.environ.get(SHARE, "").strip()
+    if device.platform == "gpu" and dtype != "float32" and share not in ("", "100"):
+        raise UserError(
+            f"{SHARE}={share}: with a part of a card, products in {dtype} come out wrong: unset it, or take "
+            "--train.compute-dtype float32"
+        )
+
+
 def peak_flops(devices: int) -> float | None:
     """Peak bfloat16 FLOP/s of ``devices`` devices of the first one's kind; None if unknown (CPUs)."""
     kind = jax.devices()[0].device_kind

@@ -21,7 +21,7 @@ from seqjax.runs.config_file import check
 from seqjax.tasks import task_module
 from seqjax.tasks.task import Task, Where
 from seqjax.training.bundle import Bundle
-from seqjax.training.hardware import present_devices
+from seqjax.training.hardware import present_devices, refuse_share
 from seqjax.training.processes import check_same, own_folders, peers
 from seqjax.training.progress import Progress
 from seqjax.training.record import Run
@@ -97,7 +97,7 @@ def train_bundle(
             for _, folder in lanes:
                 runs.restore_ended(folder, Progress(folder / "log.txt", quiet).say)
             return results
-        _check_devices()
+        _check_devices(lanes[0][0].train.compute_dtype)
         for _, folder in lanes:
             stack.enter_context(runs.lock(folder))
         if (results := _all_results(lanes)) is not None:  # another process ended them before this one had the locks
@@ -156,9 +156,9 @@ def _all_results(lanes: Sequence[tuple[RunConfig, Path]]) -> list[dict[str, Any]
     return None if None in results else results
 
 
-def _check_devices() -> None:
-    """Raise UserError if there is none, or if there are processes that have not joined."""
-    present_devices()
+def _check_devices(dtype: str) -> None:
+    """Raise UserError if there is none, if it computes wrongly, or if there are processes that have not joined."""
+    refuse_share(present_devices()[0], dtype)
     if jax.process_count() != peers().count:
         raise UserError(
             f"JAX has {jax.process_count()} processes that do not know of each other here: let "

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from experiment import load
+
+from seqjax.comparison.lead_map import times_compare
 
 
 def test_a_run_table_becomes_a_map() -> None:
@@ -32,3 +35,19 @@ def test_a_run_table_becomes_a_map() -> None:
     assert all(place["crossing"] > 6 * place["params"] * 1.318e6 for place in one["by_law"]["flops"])
     said = [line for line in found["answer"] if "Transformer modern overtakes the LSTM at 1.3" in line]
     assert len(said) == 2 and "training tokens (95 %: " in said[0]
+
+
+@pytest.mark.parametrize(
+    ("devices", "processors", "runs", "compare"),
+    [
+        (["cpu", "cpu"], ["A", "A"], [3, 1], True),  # on a processor each run of a program has its share of the time
+        (["cpu", "cpu"], ["A", "B"], [1, 1], False),
+        (["H100", "H100"], ["A", "A"], [1, np.nan], True),
+        (["H100", "H100"], ["A", "A"], [1, 12], False),
+        (["H100", "cpu"], ["A", "A"], [1, 1], False),
+    ],
+)
+def test_times_are_compared_where_a_run_has_its_own(devices, processors, runs, compare) -> None:
+    table = pd.DataFrame({"device": devices, "processor": processors, "runs_in_program": runs})
+    assert times_compare(table) is compare
+    assert times_compare(table.drop(columns="device"))  # a table that does not say is believed
