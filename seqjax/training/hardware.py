@@ -54,7 +54,7 @@ SHARE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 def refuse_share(device: jax.Device, dtype: str) -> None:
     """Refuse 16-bit products on a card of which NVIDIA's multi-process service gives this process a percentage.
 
-    Their results are wrong by factors of thousands, without a word; float32 was right (one H100, jax 0.11.2, driver 580:
+    Their results are wrong by factors of thousands, without a word; float32 was right (one H100, jax 0.11.2:
     experiments/results/accelerator/NOTES.md).
 
     Raises:
