@@ -73,7 +73,7 @@ class Law:
         maps: from theta [..., P] to logarithms of positive constants and values of the others, and back; None: these
             are theta.
         linear: constants that multiply a term of the loss each, or several together, so that they can be solved exactly
-            (see :mod:`seqjax.laws.linear`).
+            (see :mod:`seqjax.laws.projected`).
         holds: what is held of the constants of the law of this name; ``constants`` are the free ones.
     """
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.law import Law
-from seqjax.laws.linear import solved
+from seqjax.laws.projected import solved
 from seqjax.laws.minimise import Minima, Residuals, minimise
 from seqjax.laws.points import Points
 
@@ -84,7 +84,7 @@ def best_of_many(
 ) -> tuple[Minima, int, float]:
     """The lowest minimum that the starts reach, and how many starts of what share reached it.
 
-    Linear constants of the starts are solved (:mod:`seqjax.laws.linear`); starts that are then the same go on as one,
+    Linear constants of the starts are solved (:mod:`seqjax.laws.projected`); starts that are then the same go on as one,
     and so do those that rest at the same point of the smooth objective.
     """
     first, *sharper = deltas_to(delta)
