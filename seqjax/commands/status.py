@@ -71,7 +71,7 @@ def shortened(text: str, most: int) -> str:
 
 def _text(place: Path) -> str:
     """The states of a sweep, or a line for each sweep in the folder."""
-    from seqjax.sweeps.lines import describe_states
+    from seqjax.sweeps.aligned import describe_states
     from seqjax.sweeps.overview import describe, overview, sweep_folders
 
     if (found := sweep_folders(place)) and found != [place]:

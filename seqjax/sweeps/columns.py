@@ -17,7 +17,7 @@ from seqjax.host.wording import si
 from seqjax.laws.best_rates import Trial, at_best
 from seqjax.laws.run_columns import RATE, SEED
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.lines import aligned, aligned_within
+from seqjax.sweeps.aligned import aligned, aligned_within
 
 COLUMNS = {
     "run_id": "name of the run folder",

@@ -13,7 +13,7 @@ from seqjax import runs
 from seqjax.errors import UserError
 from seqjax.host.wording import duration, si
 from seqjax.sweeps import folder as folders
-from seqjax.sweeps.lines import aligned
+from seqjax.sweeps.aligned import aligned
 
 
 @dataclass(frozen=True)

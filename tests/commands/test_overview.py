@@ -17,7 +17,7 @@ from seqjax.cli import main
 from seqjax.commands.status import shortened
 from seqjax.config import run_id
 from seqjax.sweeps import columns
-from seqjax.sweeps.lines import aligned_within
+from seqjax.sweeps.aligned import aligned_within
 from seqjax.sweeps.overview import Overview, describe
 
 
