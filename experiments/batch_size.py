@@ -33,7 +33,7 @@ from seqjax.errors import UserError
 from seqjax.families import label_of
 from seqjax.host.guard import guarded
 from seqjax.host.wording import power
-from seqjax.laws.batches import Critical, critical, over_losses, steps_to
+from seqjax.laws.critical_batch import Critical, critical, over_losses, steps_to
 from seqjax.laws.kaplan import critical_batch
 from seqjax.plots.batches import draw_critical_batches
 from seqjax.runs import read_curve, read_metrics

@@ -13,7 +13,7 @@ import pytest
 from experiment import REPOSITORY, RESULTS, SWEEPS, load, trained_as_by_a_user
 
 from seqjax.errors import UserError
-from seqjax.laws.batches import critical, over_losses, steps_to
+from seqjax.laws.critical_batch import critical, over_losses, steps_to
 from seqjax.laws.kaplan import critical_batch
 from seqjax.runs import read_curve
 from seqjax.sweeps.grid import read_sweep
