@@ -35,7 +35,7 @@ from seqjax.host.guard import guarded
 from seqjax.host.wording import power
 from seqjax.laws.critical_batch import Critical, critical, over_losses, steps_to
 from seqjax.laws.kaplan import critical_batch
-from seqjax.plots.batches import draw_critical_batches
+from seqjax.plots.critical_batch import draw_critical_batches
 from seqjax.runs import read_curve, read_metrics
 from seqjax.trained.chains import KAPLAN_CHARACTERS
 
