@@ -11,7 +11,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.host.wording import readable
-from seqjax.laws.checkpoints import followed, note_of
+from seqjax.laws.shared_noise import followed, note_of
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
 from seqjax.laws.law import Law
 from seqjax.laws.noise import drawn_noise

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError
-from seqjax.laws.checkpoints import runs_of_rows
+from seqjax.laws.shared_noise import runs_of_rows
 from seqjax.laws.columns import DEFAULTS, column_of, counted, listed, named_count, numbers, usual_column
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
@@ -112,7 +112,7 @@ def read_points(
         where: an expression over the columns; rows for which it is false are left out.
         drop_highest: number of rows with the highest losses to leave out.
         cluster: column of clusters, or one label per row; None: the column of runs where it shows checkpoints (see
-            :mod:`seqjax.laws.checkpoints`), else points with equal variables.
+            :mod:`seqjax.laws.shared_noise`), else points with equal variables.
         weights: column of weights in the objective; they are divided by their mean.
         unique: whether two equal rows are an error.
         source: name of the table in errors.

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from seqjax.laws import LAWS, Fit, fit, make_points, read_points
-from seqjax.laws.checkpoints import followed, runs_of_rows
+from seqjax.laws.shared_noise import followed, runs_of_rows
 from seqjax.laws.files import from_dict, to_dict
 from seqjax.laws.summary import checklist, describe
 
