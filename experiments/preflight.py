@@ -25,7 +25,7 @@ from seqjax.families import kind_of
 from seqjax.host.disk import write_atomically, write_json
 from seqjax.host.numerics import pinned
 from seqjax.models.accounting import count_parameters
-from seqjax.preflight.checks import Check, check
+from seqjax.preflight.needs import Check, check
 from seqjax.preflight.report import SHARE
 from seqjax.preflight.targets import GIB, target_named
 from seqjax.runs.targets import vocabulary_size

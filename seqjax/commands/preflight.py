@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
         print(fitted(table(rows_of(planned, target)), sys.stdout))
         return 0
-    from seqjax.preflight.checks import batch_that_fits, check
+    from seqjax.preflight.needs import batch_that_fits, check
 
     found = check(shared.config_of(path, rest, options.trust_code), target)
     print(fitted(describe(found, batch_that_fits(found)), sys.stdout))

@@ -11,7 +11,7 @@ from typing import Any
 from seqjax.config import Config, run_id
 from seqjax.host.wording import si
 from seqjax.models.accounting import count_parameters
-from seqjax.preflight.checks import Bound, Check
+from seqjax.preflight.needs import Bound, Check
 from seqjax.preflight.compiling import Compiled
 from seqjax.preflight.targets import GIB, Target
 from seqjax.sweeps.printed import aligned

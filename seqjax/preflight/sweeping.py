@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted, is_terminal, tell
-from seqjax.preflight.checks import check, program_of
+from seqjax.preflight.needs import check, program_of
 from seqjax.preflight.report import Row, table
 from seqjax.preflight.targets import Target, target_named
 from seqjax.sweeps.grid import Planned

@@ -13,7 +13,7 @@ from seqjax.cli import main
 from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.preflight import checks
-from seqjax.preflight.checks import Check, batch_that_fits, check, program_of
+from seqjax.preflight.needs import Check, batch_that_fits, check, program_of
 from seqjax.preflight.compiling import Compiled, asked, devices_of
 from seqjax.preflight.program_text import ProgramText
 from seqjax.preflight.report import Row, describe, table

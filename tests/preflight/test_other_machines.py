@@ -15,7 +15,7 @@ import pytest
 from seqjax.config import RunConfig
 from seqjax.families import FAMILIES
 from seqjax.families.transformer import Transformer
-from seqjax.preflight.checks import check
+from seqjax.preflight.needs import check
 from seqjax.preflight.compiling import Compiled, compile_step, shapes_of
 from seqjax.preflight.program_text import Array
 from seqjax.preflight.targets import target_named
