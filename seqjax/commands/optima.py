@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Read, find the optima of each group, fit, print."""
     shared.no_more(rest)
     from seqjax.commands import tables
-    from seqjax.laws.columns import usual_column
+    from seqjax.laws.variables import usual_column
     from seqjax.laws.optima import optima
     from seqjax.laws.run_rows import has_status, is_run_table
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _column(table: Any, option: str, name: str) -> str:
-    from seqjax.laws.columns import listed
+    from seqjax.laws.variables import listed
 
     if name not in table.columns:
         near = did_you_mean(name, map(str, table.columns))

@@ -76,7 +76,7 @@ def points_by_group(
     Raises:
         UserError: see :func:`seqjax.laws.points.read_points`.
     """
-    from seqjax.laws.columns import listed
+    from seqjax.laws.variables import listed
     from seqjax.laws.comparable import refuse_incomparable
     from seqjax.laws.run_rows import has_status, is_run_table
     from seqjax.laws.selecting import select
@@ -212,7 +212,7 @@ def read(places: list[Path]) -> tuple[Any, Any]:
 
 
 def _label_column(table: Any, option: str, name: str) -> str:
-    from seqjax.laws.columns import listed
+    from seqjax.laws.variables import listed
     from seqjax.laws.run_columns import SHORT
 
     column = name if name in table.columns else SHORT.get(name, name)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
-from seqjax.laws.columns import listed
+from seqjax.laws.variables import listed
 from seqjax.laws.run_columns import RATE, SEED
 
 
