@@ -96,7 +96,7 @@ def _read(options: argparse.Namespace, form: str) -> tuple[list[dict[str, Any]],
     named = [name for name in (options.columns or "").split(",") if name]
     if form == "table" and (quick := _from_files(folders, named, options)) is not None:
         return *quick, [], None
-    from seqjax.sweeps.rows import chosen, column_of
+    from seqjax.sweeps.selected import chosen, column_of
     from seqjax.sweeps.table import gather, render
 
     whole = gather(folders)
@@ -123,7 +123,7 @@ def _from_files(
     )
     rows = listed(folders, [*(columns or SHOWN), *sort], alike=options.best)
     if rows and options.where is not None:
-        from seqjax.sweeps.rows import kept
+        from seqjax.sweeps.selected import kept
 
         rows = kept(rows, options.where)
     if rows and options.best:
