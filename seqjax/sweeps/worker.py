@@ -1,4 +1,4 @@
-"""A process that trains units of a sweep, one after another; :mod:`seqjax.sweeps.launch.start` starts it.
+"""A process that trains units of a sweep, one after another; :mod:`seqjax.sweeps.launch.worker_command` starts it.
 
 It reads requests from standard input, one JSON object per line, and writes one line per answer to ``--answers``:
 

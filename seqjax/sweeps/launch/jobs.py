@@ -19,7 +19,7 @@ from seqjax.host import disk
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.launch import Launch, NextUnits, slurm, slurm_client
 from seqjax.sweeps.launch.process import code_for_workers
-from seqjax.sweeps.launch.start import worker_command
+from seqjax.sweeps.launch.worker_command import worker_command
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit
 from seqjax.sweeps.view import View

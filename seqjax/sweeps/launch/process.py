@@ -15,7 +15,7 @@ from typing import Any
 
 from seqjax.errors import UserError, printable
 from seqjax.runs.tree import OWN
-from seqjax.sweeps.launch.start import worker_command
+from seqjax.sweeps.launch.worker_command import worker_command
 
 SAVE_SECONDS = 120  # time for a worker to save its state when it is stopped
 SHARE_OF_CARD = 0.9  # of its memory, for all workers on it; each has some memory outside of XLA's
