@@ -27,7 +27,7 @@ from seqjax.host.numerics import pinned
 from seqjax.models.accounting import count_parameters
 from seqjax.preflight.needs import Check, check
 from seqjax.preflight.report import SHARE
-from seqjax.preflight.targets import GIB, target_named
+from seqjax.preflight.accelerators import GIB, target_named
 from seqjax.runs.targets import vocabulary_size
 from seqjax.sweeps.grid import Planned, read_sweep
 from seqjax.sweeps.printed import aligned

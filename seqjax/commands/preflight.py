@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
 
     stay_off_accelerators()
     from seqjax.preflight.report import describe, table
-    from seqjax.preflight.targets import target_named
+    from seqjax.preflight.accelerators import target_named
 
     target = target_named(options.on)
     path = options.config

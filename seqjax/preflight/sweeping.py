@@ -10,7 +10,7 @@ from seqjax.errors import UserError
 from seqjax.host.streams import fitted, is_terminal, tell
 from seqjax.preflight.needs import check, program_of
 from seqjax.preflight.report import Row, table
-from seqjax.preflight.targets import Target, target_named
+from seqjax.preflight.accelerators import Target, target_named
 from seqjax.sweeps.grid import Planned
 
 

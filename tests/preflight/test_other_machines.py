@@ -18,7 +18,7 @@ from seqjax.families.transformer import Transformer
 from seqjax.preflight.needs import check
 from seqjax.preflight.compiling import Compiled, compile_step, shapes_of
 from seqjax.preflight.program_text import Array
-from seqjax.preflight.targets import target_named
+from seqjax.preflight.accelerators import target_named
 from seqjax.runs.config_file import validate
 from seqjax.runs.tree import options_tree
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.preflight.targets import CARDS, GIB, SLICES, target_named
+from seqjax.preflight.accelerators import CARDS, GIB, SLICES, target_named
 
 
 @pytest.mark.parametrize(
