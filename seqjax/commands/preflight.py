@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.commands.sweep import stay_off_accelerators
 
     stay_off_accelerators()
-    from seqjax.preflight.report import describe, table
+    from seqjax.preflight.as_text import describe, table
     from seqjax.preflight.accelerators import target_named
 
     target = target_named(options.on)

@@ -16,7 +16,7 @@ from seqjax.preflight import checks
 from seqjax.preflight.needs import Check, batch_that_fits, check, program_of
 from seqjax.preflight.compiling import Compiled, asked, devices_of
 from seqjax.preflight.program_text import ProgramText
-from seqjax.preflight.report import Row, describe, table
+from seqjax.preflight.as_text import Row, describe, table
 from seqjax.preflight.accelerators import Target, target_named
 from seqjax.runs.targets import training_flops_per_token
 
