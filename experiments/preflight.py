@@ -25,9 +25,9 @@ from seqjax.families import kind_of
 from seqjax.host.disk import write_atomically, write_json
 from seqjax.host.numerics import pinned
 from seqjax.models.accounting import count_parameters
-from seqjax.preflight.needs import Check, check
-from seqjax.preflight.as_text import SHARE
 from seqjax.preflight.accelerators import GIB, target_named
+from seqjax.preflight.as_text import SHARE
+from seqjax.preflight.needs import Check, check
 from seqjax.runs.targets import vocabulary_size
 from seqjax.sweeps.grid import Planned, read_sweep
 from seqjax.sweeps.printed import aligned

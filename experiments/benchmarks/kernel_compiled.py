@@ -162,8 +162,8 @@ def compile_one(on: str, case: str) -> None:
 
     from seqjax.families import FAMILIES
     from seqjax.layers.target import compiled_for, target_of
-    from seqjax.preflight.compiling import devices_of
     from seqjax.preflight.accelerators import target_named
+    from seqjax.preflight.compiling import devices_of
     from seqjax.through_time.nonlinear import unroll
 
     family, width, dtype = case.split(":")

@@ -39,9 +39,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Read, find the optima of each group, fit, print."""
     shared.no_more(rest)
     from seqjax.commands import tables
-    from seqjax.laws.variables import usual_column
     from seqjax.laws.optima import optima
     from seqjax.laws.run_rows import has_status, is_run_table
+    from seqjax.laws.variables import usual_column
 
     table, _ = tables.read(options.places)
     if is_run_table(table):

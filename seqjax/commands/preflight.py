@@ -39,8 +39,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.commands.sweep import stay_off_accelerators
 
     stay_off_accelerators()
-    from seqjax.preflight.as_text import describe, table
     from seqjax.preflight.accelerators import target_named
+    from seqjax.preflight.as_text import describe, table
 
     target = target_named(options.on)
     path = options.config

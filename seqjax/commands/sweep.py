@@ -178,8 +178,8 @@ def _slurm_machine(cluster: Any) -> Any:
 
 def report(folder: Path, outcome: Any) -> int:
     """Print the state of the sweep; return the exit code."""
-    from seqjax.sweeps.folder import state_to_show
     from seqjax.sweeps.aligned import describe_states
+    from seqjax.sweeps.folder import state_to_show
     from seqjax.sweeps.printed import describe_curves
 
     states = [state_to_show(folder / run.run_id) for run in outcome.planned]

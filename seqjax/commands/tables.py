@@ -76,10 +76,10 @@ def points_by_group(
     Raises:
         UserError: see :func:`seqjax.laws.points.read_points`.
     """
-    from seqjax.laws.variables import listed
     from seqjax.laws.comparable import refuse_incomparable
     from seqjax.laws.run_rows import has_status, is_run_table
     from seqjax.laws.selecting import select
+    from seqjax.laws.variables import listed
 
     wanted = {*needs}
     wanted |= {"flops"} if options.frontier else set()
@@ -212,8 +212,8 @@ def read(places: list[Path]) -> tuple[Any, Any]:
 
 
 def _label_column(table: Any, option: str, name: str) -> str:
-    from seqjax.laws.variables import listed
     from seqjax.laws.run_columns import SHORT
+    from seqjax.laws.variables import listed
 
     column = name if name in table.columns else SHORT.get(name, name)
     if column not in table.columns:

@@ -11,7 +11,6 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.host.wording import readable
-from seqjax.laws.shared_noise import followed, note_of
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
 from seqjax.laws.law import Law
 from seqjax.laws.noise import drawn_noise
@@ -19,6 +18,7 @@ from seqjax.laws.own import law_named
 from seqjax.laws.points import Points
 from seqjax.laws.predicting import Prediction, predict
 from seqjax.laws.searching import DELTAS, ERRORS, best_of_many, deltas_to, refit
+from seqjax.laws.shared_noise import followed, note_of
 from seqjax.laws.splitting import Optimum, best_split, split_exponent
 
 STILL = 1e-9  # largest spread of theta over refits to points that lie on the law

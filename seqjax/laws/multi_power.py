@@ -28,9 +28,9 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
-from seqjax.laws.projected import nonnegative
 from seqjax.laws.minimise import minimise
 from seqjax.laws.noise import drawn_noise
+from seqjax.laws.projected import nonnegative
 from seqjax.laws.searching import DELTAS, deltas_to
 
 NAMES = ("L_0", "A", "B", "C", "alpha", "beta", "gamma")

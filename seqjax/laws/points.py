@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError
-from seqjax.laws.shared_noise import runs_of_rows
-from seqjax.laws.variables import DEFAULTS, column_of, counted, listed, named_count, numbers, usual_column
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
 from seqjax.laws.selecting import LeftOut, labels_of, select
+from seqjax.laws.shared_noise import runs_of_rows
+from seqjax.laws.variables import DEFAULTS, column_of, counted, listed, named_count, numbers, usual_column
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
-from seqjax.laws.variables import listed
 from seqjax.laws.run_columns import RATE, SEED
+from seqjax.laws.variables import listed
 
 
 def is_run_table(table: pd.DataFrame) -> bool:

@@ -18,9 +18,9 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.laws.law import Law
-from seqjax.laws.projected import solved
 from seqjax.laws.minimise import Minima, Residuals, minimise
 from seqjax.laws.points import Points
+from seqjax.laws.projected import solved
 
 DELTAS = {"huber": 1e-3, "lad": 1e-6, "least-squares": 1e3}
 """The delta of each objective where none is given. Residuals of 1e3 do not occur."""
@@ -84,8 +84,8 @@ def best_of_many(
 ) -> tuple[Minima, int, float]:
     """The lowest minimum that the starts reach, and how many starts of what share reached it.
 
-    Linear constants of the starts are solved (:mod:`seqjax.laws.projected`); starts that are then the same go on as one,
-    and so do those that rest at the same point of the smooth objective.
+    Linear constants of the starts are solved (:mod:`seqjax.laws.projected`); starts that are then the same go on as
+    one, and so do those that rest at the same point of the smooth objective.
     """
     first, *sharper = deltas_to(delta)
     key = np.round(solved(law, points, theta_SxP), SAME)

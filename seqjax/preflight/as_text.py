@@ -11,9 +11,9 @@ from typing import Any
 from seqjax.config import Config, run_id
 from seqjax.host.wording import si
 from seqjax.models.accounting import count_parameters
-from seqjax.preflight.needs import Bound, Check
-from seqjax.preflight.compiling import Compiled
 from seqjax.preflight.accelerators import GIB, Target
+from seqjax.preflight.compiling import Compiled
+from seqjax.preflight.needs import Bound, Check
 from seqjax.sweeps.printed import aligned
 
 SHARE = 0.3  # of the peak, for hours that are no bound

@@ -20,8 +20,8 @@ from seqjax.errors import UserError
 from seqjax.host.numerics import pinned
 from seqjax.host.optional import look_for
 from seqjax.host.out_of_memory import is_out_of_memory
-from seqjax.preflight.program_text import ProgramText
 from seqjax.preflight.accelerators import Target
+from seqjax.preflight.program_text import ProgramText
 from seqjax.runs.targets import vocabulary_size
 from seqjax.tasks import task_module
 from seqjax.tasks.task import Objective

@@ -11,8 +11,8 @@ import jax
 from seqjax.config import Config, RunConfig, lane_keys, text_without
 from seqjax.models.accounting import group_of
 from seqjax.models.language_model import initial_values
-from seqjax.preflight.compiling import Compiled, Shapes, compile_evaluation, compile_step, shapes_of
 from seqjax.preflight.accelerators import Target
+from seqjax.preflight.compiling import Compiled, Shapes, compile_evaluation, compile_step, shapes_of
 from seqjax.runs.targets import training_flops_per_token
 
 NOT_OF_A_PROGRAM = (

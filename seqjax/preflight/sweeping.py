@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted, is_terminal, tell
-from seqjax.preflight.needs import check, program_of
-from seqjax.preflight.as_text import Row, table
 from seqjax.preflight.accelerators import Target, target_named
+from seqjax.preflight.as_text import Row, table
+from seqjax.preflight.needs import check, program_of
 from seqjax.sweeps.grid import Planned
 
 

@@ -13,9 +13,9 @@ from seqjax.host.streams import is_terminal
 from seqjax.host.wording import duration, si
 from seqjax.models.accounting import count_parameters
 from seqjax.runs.targets import non_embedding_parameters, training_flops_per_token, vocabulary_size
+from seqjax.sweeps.aligned import aligned, aligned_within
 from seqjax.sweeps.axes import short
 from seqjax.sweeps.grid import Planned, Sweep
-from seqjax.sweeps.aligned import aligned, aligned_within
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, makespan
 from seqjax.sweeps.search import Curve, Trial

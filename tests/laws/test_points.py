@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.laws.variables import listed
 from seqjax.laws.points import Points, make_points, read_points
+from seqjax.laws.variables import listed
 
 GOOD = {"Model Size": [1e6, 2e6, 4e6], "Training FLOP": [6e15, 2.4e16, 9.6e16], "loss": [3.1, 2.9, 2.7]}
 COLUMNS = {"params": "Model Size", "flops": "Training FLOP"}

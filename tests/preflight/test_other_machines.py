@@ -15,10 +15,10 @@ import pytest
 from seqjax.config import RunConfig
 from seqjax.families import FAMILIES
 from seqjax.families.transformer import Transformer
-from seqjax.preflight.needs import check
-from seqjax.preflight.compiling import Compiled, compile_step, shapes_of
-from seqjax.preflight.program_text import Array
 from seqjax.preflight.accelerators import target_named
+from seqjax.preflight.compiling import Compiled, compile_step, shapes_of
+from seqjax.preflight.needs import check
+from seqjax.preflight.program_text import Array
 from seqjax.runs.config_file import validate
 from seqjax.runs.tree import options_tree
 

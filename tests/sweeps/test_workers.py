@@ -11,7 +11,7 @@ import pytest
 
 from seqjax import cli
 from seqjax.errors import UserError
-from seqjax.sweeps.launch import start
+from seqjax.sweeps.launch import worker_command
 from seqjax.sweeps.launch.process import Worker
 
 OLD = 'raise ImportError("an old seqjax")\n'
@@ -68,7 +68,7 @@ def test_a_worker_starts_and_answers_whatever_is_around(
 def test_a_worker_that_cannot_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str
 ) -> None:
-    monkeypatch.setattr(start, "PROGRAM", program)
+    monkeypatch.setattr(worker_command, "PROGRAM", program)
     (tmp_path / "log.txt").write_text("of another worker\n")
     answer = answer_of({}, tmp_path / "log.txt")
     assert answer["outcome"] == "died" and reason in answer["reason"]
@@ -85,7 +85,7 @@ def test_what_no_process_can_be_made_of_is_a_mistake_of_the_users(monkeypatch: p
 def test_a_sweep_that_cannot_start_workers_shows_their_error(
     tmp_path: Path, small_text: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(start, "PROGRAM", "raise ImportError('libgomp.so.1: no such file')")
+    monkeypatch.setattr(worker_command, "PROGRAM", "raise ImportError('libgomp.so.1: no such file')")
     (tmp_path / "one.yaml").write_text(f"data: {{corpus: {small_text}}}\nmodel: {{family: window}}\n")
     assert cli.main(["sweep", str(tmp_path / "one.yaml"), "--runs", str(tmp_path / "runs")]) == 2
     assert "libgomp.so.1: no such file" in capsys.readouterr().err

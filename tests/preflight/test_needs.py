@@ -12,12 +12,12 @@ import pytest
 from seqjax.cli import main
 from seqjax.config import Config
 from seqjax.errors import UserError
-from seqjax.preflight import checks
-from seqjax.preflight.needs import Check, batch_that_fits, check, program_of
-from seqjax.preflight.compiling import Compiled, asked, devices_of
-from seqjax.preflight.program_text import ProgramText
-from seqjax.preflight.as_text import Row, describe, table
+from seqjax.preflight import needs
 from seqjax.preflight.accelerators import Target, target_named
+from seqjax.preflight.as_text import Row, describe, table
+from seqjax.preflight.compiling import Compiled, asked, devices_of
+from seqjax.preflight.needs import Check, batch_that_fits, check, program_of
+from seqjax.preflight.program_text import ProgramText
 from seqjax.runs.targets import training_flops_per_token
 
 EXCHANGE = """
@@ -47,7 +47,7 @@ def memory_of_batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float
         def compiled(config: Config, shapes: object, target: Target) -> Compiled:
             return dataclasses.replace(programs(), memory=fixed + slope * config.train.batch_size)
 
-        monkeypatch.setattr(checks, "compile_step", compiled)
+        monkeypatch.setattr(needs, "compile_step", compiled)
 
     return use
 
@@ -97,10 +97,10 @@ def test_arrays_of_all_scores_and_logits_are_seen(
         "transformer",
         **{"train.batch_size": 8, "train.context_length": 24, "data.tokenizer": "bpe-777", "model.n_heads": 2},
     )
-    monkeypatch.setattr(checks, "compile_evaluation", lambda *_: programs())
+    monkeypatch.setattr(needs, "compile_evaluation", lambda *_: programs())
     answers = {}
     for array in ("1,2,24,24", "48,24", "1,24,24", "1,24,777", "24,777", "777,24", "12,777"):
-        monkeypatch.setattr(checks, "compile_step", lambda *_, array=array: programs(array))
+        monkeypatch.setattr(needs, "compile_step", lambda *_, array=array: programs(array))
         found = check(config, target_named("8xh100"))
         answers[array] = (found.scores, found.logits)
     assert answers == {
@@ -121,8 +121,8 @@ def test_arrays_of_all_scores_and_logits_are_seen(
 def test_equal_lengths_of_axes_cannot_be_told_apart(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "compile_evaluation", lambda *_: programs())
-    monkeypatch.setattr(checks, "compile_step", lambda *_: programs("8,64,64"))
+    monkeypatch.setattr(needs, "compile_evaluation", lambda *_: programs())
+    monkeypatch.setattr(needs, "compile_step", lambda *_: programs("8,64,64"))
     found = check(
         make_config(
             "lstm",
@@ -207,8 +207,8 @@ def test_a_sweep_is_refused_before_anything_starts(
         compiled.append(config.model.d_model)
         return programs(memory=(100 if config.model.d_model == 24 else 1) * GIB)
 
-    monkeypatch.setattr(checks, "compile_step", too_large)
-    monkeypatch.setattr(checks, "compile_evaluation", lambda *_: programs())
+    monkeypatch.setattr(needs, "compile_step", too_large)
+    monkeypatch.setattr(needs, "compile_evaluation", lambda *_: programs())
     monkeypatch.setattr("seqjax.sweeps.sweep.measured_speeds", lambda *_: None)
     (tmp_path / "s.yaml").write_text(SWEEP)
     words = ["sweep", str(tmp_path / "s.yaml"), "--runs", str(tmp_path / "runs"), "--preflight", "h100"]

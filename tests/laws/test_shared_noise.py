@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from seqjax.laws import LAWS, Fit, fit, make_points, read_points
-from seqjax.laws.shared_noise import followed, runs_of_rows
 from seqjax.laws.files import from_dict, to_dict
+from seqjax.laws.shared_noise import followed, runs_of_rows
 from seqjax.laws.summary import checklist, describe
 
 LAW = LAWS["chinchilla"]
