@@ -100,16 +100,3 @@ def allocation(
         batch=(b_star * c_c ** (-alpha_c / alpha_b), alpha_c / alpha_b),
         steps=(s_c * over_s * c_c ** (-alpha_c / alpha_s), alpha_c / alpha_s),
     )
-
-
-def stopping_costs(f: float, g: float, alpha_n: float, alpha_s: float) -> dict[str, float]:
-    """Ratios of parameters, steps and compute to reach one loss, stopping at a share ``f`` above convergence over
-    stopping at a share ``g`` (appendix B.4)."""
-    params = ((1.0 + f) / (1.0 + g)) ** (1.0 / alpha_n)
-    steps = ((1.0 + 1.0 / f) / (1.0 + 1.0 / g)) ** (1.0 / alpha_s)
-    return {"params": params, "steps": steps, "flops": params * steps}
-
-
-def suggested_learning_rate(params: np.ndarray | float) -> np.ndarray | float:
-    """Kaplan's rule for Transformers, 0.003239 - 0.0001395 ln N (eq. D.1); not valid above 1e10 parameters."""
-    return 0.003239 - 0.0001395 * np.log(params)

@@ -73,19 +73,6 @@ def test_the_allocation_has_the_exponents_of_the_paper() -> None:
     np.testing.assert_allclose(found.params[1] + found.batch[1] + found.steps[1], 1.0)
 
 
-def test_stopping_early_is_worth_what_the_paper_says() -> None:
-    """10 % above convergence against 2 %: 2.7 times the parameters, 7.7 times fewer steps, 65 % less compute."""
-    costs = kaplan.stopping_costs(0.10, 0.02, 0.076, 0.76)
-    np.testing.assert_allclose(costs["params"], 2.7, atol=0.05)
-    np.testing.assert_allclose(1 / costs["steps"], 7.7, atol=0.3)
-    np.testing.assert_allclose(1 - costs["flops"], 0.65, atol=0.01)
-
-
-def test_the_learning_rate_rule() -> None:
-    rates = kaplan.suggested_learning_rate(10.0 ** np.arange(5, 10))
-    np.testing.assert_allclose(rates, [1.63e-3, 1.31e-3, 9.9e-4, 6.7e-4, 3.5e-4], rtol=0.01)
-
-
 @pytest.mark.parametrize("curve", POSITION)
 def test_every_size_gains_late_in_the_context(curve: dict[str, float]) -> None:
     """0.22 to 0.25 nat between positions 100 and 1000 (appendix D.5)."""
