@@ -163,9 +163,7 @@ class Comparison:
         return float(values_S[0]), float(low), float(high)
 
 
-def compare(
-    runs: Sequence[Measured], chains: Chains, characters_per_token: float, draws: int = 2000, seed: int = 0
-) -> Comparison:
+def compare(runs: Sequence[Measured], chains: Chains, characters_per_token: float, draws: int = 2000) -> Comparison:
     """Group runs by model and draw.
 
     Raises:
@@ -189,7 +187,7 @@ def compare(
         for design, members in groups.items()
     )
     curves = [np.stack([np.hstack([run.loss_CxP, run.late_Cx2]) for run in members]) for members in groups.values()]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     # the variance of a resampled mean of C chains is (C - 1) / C of the variance with new chains: corrected here
     widen = np.sqrt(n_chains / (n_chains - 1)) if n_chains > 1 else 1.0
     shares_RxC = rng.multinomial(n_chains, np.full(n_chains, 1 / n_chains), draws) / n_chains

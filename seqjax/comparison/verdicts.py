@@ -117,30 +117,6 @@ def claims_markdown(judged: Mapping[str, Sequence[Judged]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdict_table(recorded: Mapping[str, Mapping[str, Any]]) -> str:
-    """Recorded claims of several presets side by side, a column for each form of the Transformer, in Markdown.
-
-    Args:
-        recorded: preset -> contents of its claims.json.
-    """
-    columns: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for preset, found in recorded.items():
-        for row in found["claims"]:
-            columns.setdefault(f"{preset}, {parts_of(row['kind'])[1]}", {})[row["name"]] = row
-    lines = [f"| claim | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
-    for name, first in next(iter(columns.values())).items():
-        lines.append(f"| {first['says']} | {' | '.join(_recorded_cell(rows[name]) for rows in columns.values())} |")
-    return "\n".join(lines) + "\n"
-
-
-def _recorded_cell(row: Mapping[str, Any]) -> str:
-    value, *ends = (math.nan if x is None else float(x) for x in (row["value"], *row["interval"]))
-    if math.isnan(value):
-        return f"**{row['verdict']}**"
-    interval = "" if math.isnan(ends[0]) else f" ({_number(ends[0])} to {_number(ends[1])})"
-    return f"**{row['verdict']}**: {_number(value)}{interval}"
-
-
 def _for_json(value: float) -> float | str | None:
     if math.isnan(value):
         return None

@@ -15,20 +15,20 @@ PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s++(?!\
 _SHIFT = 32  # the pair (a, b) is the integer a << 32 | b, which keeps the order of pairs
 
 
-def train_bpe(texts: Iterable[str], n_merges: int, pattern: str = PATTERN) -> dict[bytes, int]:
+def train_bpe(texts: Iterable[str], n_merges: int) -> dict[bytes, int]:
     """Ranks of the 256 bytes and of up to ``n_merges`` merged tokens, in the order of the merges.
 
-    Each step joins the most frequent pair of neighbouring tokens inside the pieces of ``pattern``. Ties go to the pair
+    Each step joins the most frequent pair of neighbouring tokens inside the pieces of `PATTERN`. Ties go to the pair
     with the smallest ids. There are fewer merges if no pair is left to join.
     """
-    return merge_words(count_pieces(texts, pattern), n_merges)
+    return merge_words(count_pieces(texts), n_merges)
 
 
-def count_pieces(texts: Iterable[str], pattern: str = PATTERN) -> Counter[str]:
-    """The count of each piece of ``pattern`` in the texts."""
+def count_pieces(texts: Iterable[str]) -> Counter[str]:
+    """The count of each piece of `PATTERN` in the texts."""
     import regex
 
-    find = regex.compile(pattern).findall
+    find = regex.compile(PATTERN).findall
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(find(text))

@@ -16,17 +16,17 @@ from seqjax.laws.intervals import bounds_of
 from seqjax.laws.points import Points
 from seqjax.laws.weighing import PowerLaw
 
+BUDGETS = 50
 
-def envelope(
-    curves: Mapping[float, tuple[np.ndarray, np.ndarray]], budgets: int = 50, bootstrap: int = 1000, seed: int = 0
-) -> PowerLaw:
+
+def envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], bootstrap: int = 1000, seed: int = 0) -> PowerLaw:
     """N_opt = k C^a from training curves: at each compute, the size of the run with the lowest loss (approach 1).
 
-    Budgets at which the smallest or the largest run is the best are left out: there the envelope is unknown.
+    The `BUDGETS` are equally spaced in log FLOPs over the range of at least two curves. Those at which the smallest or
+    the largest run is the best are left out: there the envelope is unknown.
 
     Args:
         curves: size N -> (FLOPs, loss) along training, rising FLOPs.
-        budgets: number of budgets, equally spaced in log FLOPs over the range of at least two curves.
     Raises:
         UserError: fewer than three curves, or fewer than two inner sizes are ever the best.
     """
@@ -34,7 +34,7 @@ def envelope(
     if len(sizes) < 3:
         raise UserError(f"approach 1 needs the training curves of at least three sizes, not {len(sizes)}")
     ends = np.array([[curves[n][0][0], curves[n][0][-1]] for n in sizes])
-    grid = np.geomspace(np.sort(ends[:, 0])[1], np.sort(ends[:, 1])[-2], budgets)
+    grid = np.geomspace(np.sort(ends[:, 0])[1], np.sort(ends[:, 1])[-2], BUDGETS)
     losses = np.array([_along(*curves[n], grid) for n in sizes])
 
     def law(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -80,9 +80,7 @@ class Allocation:
         return {name: scale * flops**exponent for name, (scale, exponent) in named.items()}
 
 
-def allocation(
-    n_c: float, s_c: float, alpha_n: float, alpha_s: float, b_star: float = B_STAR, alpha_b: float = ALPHA_B
-) -> Allocation:
+def allocation(n_c: float, s_c: float, alpha_n: float, alpha_s: float) -> Allocation:
     """The best N, B and S for L(N, S_min) = (N_c / N)^alpha_N + (S_c / S_min)^alpha_S, C_min = 6 N B_crit S_min.
 
     Training stops when the step term is alpha_N / alpha_S of the other, about 10 % above convergence, and
@@ -91,12 +89,12 @@ def allocation(
         L = (C_c / C_min)^alpha_C,   N ~ C_min^(alpha_C / alpha_N), B ~ C_min^(alpha_C / alpha_B), S ~ C_min^(alpha_C /
         alpha_S),    C_c = 6 N_c B* S_c (1 + alpha_N/alpha_S)^(1/alpha_N) (1 + alpha_S/alpha_N)^(1/alpha_S)
     """
-    alpha_c = 1.0 / (1.0 / alpha_s + 1.0 / alpha_b + 1.0 / alpha_n)
+    alpha_c = 1.0 / (1.0 / alpha_s + 1.0 / ALPHA_B + 1.0 / alpha_n)
     over_n, over_s = (1.0 + alpha_n / alpha_s) ** (1.0 / alpha_n), (1.0 + alpha_s / alpha_n) ** (1.0 / alpha_s)
-    c_c = 6.0 * n_c * b_star * s_c * over_n * over_s
+    c_c = 6.0 * n_c * B_STAR * s_c * over_n * over_s
     return Allocation(
         loss=(c_c**alpha_c, -alpha_c),
         params=(n_c * over_n * c_c ** (-alpha_c / alpha_n), alpha_c / alpha_n),
-        batch=(b_star * c_c ** (-alpha_c / alpha_b), alpha_c / alpha_b),
+        batch=(B_STAR * c_c ** (-alpha_c / ALPHA_B), alpha_c / ALPHA_B),
         steps=(s_c * over_s * c_c ** (-alpha_c / alpha_s), alpha_c / alpha_s),
     )

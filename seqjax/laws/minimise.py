@@ -23,6 +23,7 @@ from seqjax.host.numerics import pinned
 Residuals = Callable[[jax.Array, Any], jax.Array]
 """``residuals(theta_P, shared) -> r_n``, twice differentiable."""
 
+ITERATIONS = 200  # at most, per copy
 ROUND = 8  # iterations between two checks for converged copies
 CHUNK = 32  # copies computed at once: one compiled program, little waste where few copies are left
 REST = 1e-13  # a copy has converged if the next step would lower its value by less than this share
@@ -72,7 +73,6 @@ def minimise(
     shared: Any,
     delta: float,
     free_SxP: np.ndarray | None = None,
-    iterations: int = 200,
     noise_Sxn: np.ndarray | None = None,
 ) -> Minima:
     """Minima of F from S starts, each with its own weights.
@@ -87,7 +87,6 @@ def minimise(
         residuals: the same function object for the same law, so that it compiles once.
         shared: a pytree of arrays for all copies.
         free_SxP: False for fixed entries of theta; None: all are free.
-        iterations: maximal number per copy.
         noise_Sxn: taken from the residuals of each copy; None: nothing.
     """
     with pinned(), jax.enable_x64(True):
@@ -97,7 +96,7 @@ def minimise(
         fitted = (np.asarray(weights_Sxn), np.zeros(np.shape(weights_Sxn)) if noise_Sxn is None else noise_Sxn)
         copies, advance = _fresh(theta_SxP), _compiled(residuals)
         moving = np.arange(len(theta_SxP))
-        for _ in range(-(-iterations // ROUND)):
+        for _ in range(ITERATIONS // ROUND):
             chosen = jax.tree.map(lambda x: np.asarray(x)[moving], (copies, free, fitted))  # noqa: B023
             moved = _in_chunks(advance, chosen, common)
             for whole, part in zip(copies, moved, strict=True):

@@ -19,6 +19,7 @@ from seqjax.laws.intervals import bounds_of
 from seqjax.laws.points import make_points
 
 MARGIN = 0.02  # nats: less is no improvement
+DRAWS = 2000
 
 STEEPEST = 10.0  # the fall is over, to a thousandth, where the position has doubled
 
@@ -130,9 +131,7 @@ class Plateau:
     margin: float
 
 
-def plateau(
-    loss_T: Sequence[float], error_T: Sequence[float], margin: float = MARGIN, draws: int = 2000, seed: int = 0
-) -> Plateau:
+def plateau(loss_T: Sequence[float], error_T: Sequence[float], margin: float = MARGIN) -> Plateau:
     """The first bin whose loss is within ``margin`` nats of the lowest loss after it.
 
     A plateau cannot begin in the second half of the context. Repeating the search under the noise of each bin gives the
@@ -140,7 +139,7 @@ def plateau(
     """
     bins = binned(loss_T, error_T)
     may_begin = bins.last <= len(np.asarray(loss_T)) / 2
-    noise = np.random.default_rng(seed).standard_normal((draws, len(bins.loss)))
+    noise = np.random.default_rng(0).standard_normal((DRAWS, len(bins.loss)))
     drawn = np.concatenate([bins.loss[None], bins.loss + noise * bins.error])
     later = np.minimum.accumulate(drawn[:, ::-1], axis=1)[:, ::-1]
     flat = (drawn - later <= margin) & may_begin

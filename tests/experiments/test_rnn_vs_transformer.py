@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -18,7 +19,6 @@ from quick import quick
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.judging import judge_forms
 from seqjax.comparison.page import read_material, write_report
-from seqjax.comparison.verdicts import verdict_table
 from seqjax.errors import UserError
 from seqjax.laws.run_rows import at_best_rates
 from seqjax.runs.config_file import validate
@@ -144,8 +144,15 @@ def test_recorded_runs_are_those_of_the_preset(preset: str) -> None:
 
 
 def test_the_page_of_experiments_shows_the_recorded_verdicts() -> None:
-    recorded = {name: json.loads((RECORDED / name / "claims.json").read_text()) for name in PRESETS}
-    assert verdict_table(recorded) in (experiment.RESULTS.parent / "README.md").read_text()
+    """A row for each claim, a column for each preset and form of the Transformer."""
+    lines: dict[str, str] = {}
+    for name in PRESETS:
+        for row in json.loads((RECORDED / name / "claims.json").read_text())["claims"]:
+            value, low, high = (math.nan if x is None else float(x) for x in (row["value"], *row["interval"]))
+            interval = "" if math.isnan(low) else f" ({low:+.3f} to {high:+.3f})"
+            found = "" if math.isnan(value) else f": {value:+.3f}{interval}"
+            lines[row["says"]] = lines.get(row["says"], f"| {row['says']}") + f" | **{row['verdict']}**{found}"
+    assert "\n".join(f"{line} |" for line in lines.values()) in (experiment.RESULTS.parent / "README.md").read_text()
 
 
 def test_the_readme_answers_with_the_recorded_sentences() -> None:
