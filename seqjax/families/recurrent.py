@@ -25,8 +25,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from pydantic import Field, PositiveInt
 
-from seqjax.families.family import Impossible, Inputs, Lookup, Output, Watch, check_base_width, rows
-from seqjax.families.recurrent_decoder import RecurrentDecoder
+from seqjax.families import recurrent_decoder
+from seqjax.families.family import Family, Impossible, Inputs, Lookup, Output, Watch, check_base_width, rows
 from seqjax.layers.dense import Params, dropout, scan_layers, stack_init
 from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.precision import carry_dtype
@@ -41,7 +41,7 @@ Tree = Any
 
 
 @dataclass(frozen=True)
-class Recurrent(RecurrentDecoder):
+class Recurrent(Family):
     """The base of the recurrent families. A subclass defines `init_cell` and `step`; the rest is optional.
 
     Parameters (float32): "layers", the cell's weights with a leading axis L. If H differs from D, the first layer has
@@ -76,6 +76,7 @@ class Recurrent(RecurrentDecoder):
 
     through_time: ClassVar[str] = "nonlinear"
     recurrent: ClassVar[bool] = True
+    reads_memory: ClassVar[bool] = True
     states: ClassVar[tuple[str, ...]] = ("h",)
     """Names of the cell's state arrays, the output first."""
     backprop: ClassVar[Backprop | None] = None
@@ -87,6 +88,10 @@ class Recurrent(RecurrentDecoder):
         "base_width": None,
         "alignment": "full",
     }
+
+    init_decoder = recurrent_decoder.init_decoder
+    memory = recurrent_decoder.memory
+    start_decoder = recurrent_decoder.start_decoder
 
     def init_cell(self, key: Array, d_in: int) -> Params:
         """Parameters of one layer, float32: {"W_x": d_in x G, "W_h": HxG, "b": G, ...}."""
@@ -152,12 +157,12 @@ class Recurrent(RecurrentDecoder):
         n_equal = self.n_layers - len(inits)
         if n_equal:
             inits["layers"] = stack_init(partial(self.init_cell, d_in=self.hidden), n_equal)
-        inits |= self._init_norms()
+        inits |= self.init_norms()
         if causal:
             return inits
         return inits | {"backward": lambda key: {name: init(key) for name, init in inits.items()}}
 
-    def _init_norms(self) -> dict[str, Callable[[Array], Params]]:
+    def init_norms(self) -> dict[str, Callable[[Array], Params]]:
         """{"norms": a function of a key}, or {} for a model without norms. The key is not used."""
         above = self.n_layers - 1
         if self.norm == "none" or above == 0:
@@ -181,7 +186,7 @@ class Recurrent(RecurrentDecoder):
         """See `Family.run`. Seen when watched: the cell's states and gates by name, LxTxBxH."""
         x_TxBxD = Lookup(x.ids_BxT.T, x.scaled()) if isinstance(x, Lookup) else x.swapaxes(0, 1)
         if memory is not None:
-            return self.decode(params, x_TxBxD, state, memory, key, dtype)
+            return recurrent_decoder.decode(self, params, x_TxBxD, state, memory, key, dtype)
         batch = (x_TxBxD.ids_BxT if isinstance(x, Lookup) else x_TxBxD).shape[1]
         mask_TxB = None if mask_BxT is None else mask_BxT.T
         start = self.zero_state(batch) if state is None else state
@@ -246,14 +251,14 @@ class Recurrent(RecurrentDecoder):
             def run_above(x_TxBxH: Array, layer: tuple[Any, Params | None]) -> tuple[Array, tuple[State, dict]]:
                 layer, norm = layer
                 h_TxBxH, found = run_layer(normalize(self.norm, norm, x_TxBxH).astype(dtype), layer)
-                return self._joined(x_TxBxH, h_TxBxH), found
+                return self.joined(x_TxBxH, h_TxBxH), found
 
             x_TxBxH = x_TxBxD.astype(carry_dtype(dtype)) if self.residual else x_TxBxD
             x_TxBxD, of_others = scan_layers(run_above, x_TxBxH, (layers, params.get("norms")))
             last, seen = jax.tree.map(lambda *parts: jnp.concatenate(parts), (last, seen), of_others)
         return x_TxBxD, last, seen
 
-    def _joined(self, x_TxBxH: Array, h_TxBxH: Array) -> Array:
+    def joined(self, x_TxBxH: Array, h_TxBxH: Array) -> Array:
         """The output of a layer above the first: x + h in float32 with residual connections, else h."""
         return x_TxBxH + h_TxBxH.astype(x_TxBxH.dtype) if self.residual else h_TxBxH
 
