@@ -130,7 +130,6 @@ def test_readings_that_contradict_each_other() -> None:
     "how",
     [
         {"seeds": 3},
-        {"seeds": 3, "trunk": 0.0, "own": 3e-3},
         {"sizes": (2.5e4, 5e4, 1e5, 2e5), "seeds": 1, "trunk": 0.0, "own": 3e-3},
     ],
 )

@@ -81,7 +81,7 @@ def test_without_noise_the_constants_come_back(name: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.floats(1.0, 2.5), st.floats(0.2, 0.6), st.floats(0.2, 0.6), st.floats(0.3, 2.0), st.floats(0.3, 2.0),
     st.integers(0, 2**31),
@@ -106,14 +106,13 @@ def test_any_chinchilla_law_comes_back(e: float, alpha: float, beta: float, x: f
 
 
 @pytest.mark.parametrize("name", quick(LAWS, "kaplan-n", "chinchilla", "offset-c"))
-@settings(max_examples=2, deadline=None, derandomize=True)  # experiments/coverage.py tries 300 tables of each law
-@given(seed=st.integers(0, 2**31))
-def test_with_noise_every_law_comes_back(name: str, seed: int) -> None:
+def test_with_noise_every_law_comes_back(name: str) -> None:
     """From starts all over the grid: the minimum that lies by the truth, its curve, and the truth within its doubt.
 
     Noise of 0.3 %; the truth may lie one width outside of a 95 % interval, which it does in about one of 10,000.
+    experiments/coverage.py tries 300 tables of each law.
     """
-    law, points = LAWS[name], measured(name, 3e-3, seed)
+    law, points = LAWS[name], measured(name, 3e-3, 0)
     starts = law.starts_SxP()
     found = fit(points, law, bootstrap=100, diagnose=False, starts_SxP=starts[:: max(1, len(starts) // 150)])
     near = refit(law, points, law.theta_P(TRUTH[name]), deltas_to(1e-3))
@@ -131,11 +130,11 @@ def test_with_noise_every_law_comes_back(name: str, seed: int) -> None:
     + [("kaplan-n", "huber"), slow("offset-c", "huber")],
 )
 def test_intervals_cover_the_truth_as_often_as_they_say(name: str, objective: str) -> None:
-    """100 tables (400 where that is quick), 100 refits each: 95 % intervals hold the truth in 90 to 99 % of them.
+    """100 tables (50 of the slow objective), 100 refits each: 95 % intervals hold the truth in 90 to 99 % of them.
 
     Of all laws, and more tables: experiments/coverage.py.
     """
-    tables = 400 if objective == "least-squares" else 100
+    tables = 50 if objective == "lad" else 100
     law, delta = LAWS[name], {"huber": 1e-3, "lad": 1e-6, "least-squares": 1e3}[objective]
     truth = law.theta_P(TRUTH[name])
     covered = np.zeros(len(truth))

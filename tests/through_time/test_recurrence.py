@@ -57,10 +57,11 @@ test_many_shapes_masks_and_cells = pytest.mark.slow(
 )
 
 
-@pytest.mark.parametrize("times, batch, d_hidden", [slow(1, 1, 1), (17, 13, 48), slow(30, 32, 100)])
-@pytest.mark.parametrize("runs", [slow(0), 3])
+@pytest.mark.parametrize(
+    "times, batch, d_hidden, runs, bias",
+    [(17, 13, 48, 3, True), slow(1, 1, 1, 3, False), slow(30, 32, 100, 0, False)],
+)
 @pytest.mark.parametrize("family, reset", VARIANTS)
-@pytest.mark.parametrize("bias", [True, slow(False)])
 def test_float32_and_bundles(in_native, family, reset, runs, times, batch, d_hidden, bias):
     """Against the plain scan in float64, also vmapped over runs with parameters of their own."""
     config = recurrent(family, reset=reset, bias=bias)

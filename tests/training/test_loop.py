@@ -184,35 +184,33 @@ class Process:
 
 
 @pytest.mark.slow
-def test_killed_in_mid_run_and_in_mid_checkpoint_it_ends_bit_equal(make_config: Any, tmp_path: Path) -> None:
+def test_stopped_and_killed_even_in_mid_checkpoint_it_ends_bit_equal(make_config: Any, tmp_path: Path) -> None:
     config = make_config("lstm", **{
-        "train.steps": 400, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 200,
+        "train.steps": 300, "train.log_every": 5, "train.checkpoint_every": 25, "evaluation.every": 100,
         "model.d_model": 48, "model.dropout": 0.1,
     })  # fmt: skip
     with forks.started() as program:
         whole = Process(program, config, tmp_path / "whole")
         assert whole.end() == 0, whole.said()
 
-        first = Process(program, config, tmp_path / "killed")
-        first.wait_until(lambda: first.step() >= 60)
-        assert first.end(signal.SIGKILL) == -signal.SIGKILL
-        at_first_kill = first.step()
+        first = Process(program, config, tmp_path / "ended")  # by SIGTERM, as Slurm does it
+        first.wait_until(lambda: first.step() >= 30)
+        assert first.end(signal.SIGTERM) == 75, first.said()
+        assert "stopped at step" in first.said()
+        stopped = first.step()
 
-        second = Process(program, config, tmp_path / "killed")
-        second.wait_until(lambda: second.step() > at_first_kill + 50)
-        second.wait_until(second.writes_a_checkpoint)
+        second = Process(program, config, tmp_path / "ended")
+        second.wait_until(lambda: second.step() > stopped + 30)
         assert second.end(signal.SIGKILL) == -signal.SIGKILL
-        assert runs.read_result(tmp_path / "killed") is None
+        assert "resuming at step" in (tmp_path / "ended" / "log.txt").read_text()
+        killed = second.step()
 
-        third = Process(program, config, tmp_path / "killed")
-        assert third.end() == 0, third.said()
-        assert "resuming at step" in (tmp_path / "killed" / "log.txt").read_text()
-        assert_same_run(config, tmp_path / "whole", tmp_path / "killed")
+        third = Process(program, config, tmp_path / "ended")
+        third.wait_until(lambda: third.step() > killed + 30)
+        third.wait_until(third.writes_a_checkpoint)
+        assert third.end(signal.SIGKILL) == -signal.SIGKILL
+        assert runs.read_result(tmp_path / "ended") is None
 
-        fourth = Process(program, config, tmp_path / "stopped")  # and once by SIGTERM, as Slurm does it
-        fourth.wait_until(lambda: fourth.step() >= 60)
-        assert fourth.end(signal.SIGTERM) == 75, fourth.said()
-        assert "stopped at step" in fourth.said()
-        fifth = Process(program, config, tmp_path / "stopped")
-        assert fifth.end() == 0, fifth.said()
-        assert_same_run(config, tmp_path / "whole", tmp_path / "stopped")
+        fourth = Process(program, config, tmp_path / "ended")
+        assert fourth.end() == 0, fourth.said()
+        assert_same_run(config, tmp_path / "whole", tmp_path / "ended")
