@@ -146,9 +146,9 @@ def same_horizons(one: dict[float, AtBest], other: dict[float, AtBest]) -> list[
 
 def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     """The runs at the best rate of their model, as results.json keeps them; ``loss`` in nats per token."""
-    columns = ("kind", "params_non_embedding", "tokens", "train.context_length", "optimizer.learning_rate", "loss")
-    names = ("kind", "params", "tokens", "context", "rate", "loss")
-    rows = best.sort_values(list(columns[:4]))[list(columns)].set_axis(list(names), axis="columns")
+    columns = {"kind": "kind", "params_non_embedding": "params", "tokens": "tokens", "train.context_length": "context"}
+    columns |= {"train.seed": "seed", "optimizer.learning_rate": "rate", "loss": "loss"}
+    rows = best.sort_values(list(columns)[:5])[list(columns)].rename(columns=columns)
     return rows.to_dict("records")
 
 

@@ -61,7 +61,7 @@ def main() -> int:
     text = as_text(errors)
     print(text)
     if len(large):
-        write_json(target / "errors.json", {"errors": errors, "runs": runs_at_best(best), "time": now()})
+        write_json(target / "errors.json", {"errors": errors, "at_best": runs_at_best(best), "time": now()})
         write_atomically(target / "prediction.md", text)
     return 0
 

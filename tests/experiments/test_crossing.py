@@ -18,6 +18,7 @@ def test_a_run_table_becomes_a_map() -> None:
         {"run_id": f"{family}-{n}-{seed}-{d}", "status": "finished", "model.family": family, "train.seed": seed,
          "kind": "lstm" if family == "lstm" else "transformer modern", "steps": int(d), "model.n_layers": 1,
          "params_non_embedding": n, "tokens": d, "flops_exact": price * 6 * n * d,
+         "train.context_length": 128, "optimizer.learning_rate": 1e-2,
          "training_seconds": price * 1e-9 * n * d,
          "loss": (e + 12 / n**0.3 + b / d**beta) * np.exp(1e-3 * rng.standard_normal())}
         for family, price, (e, b, beta) in (("lstm", 1.0, (2.0, 35.0, 0.28)), ("transformer", 1.5, (1.75, 260.0, 0.4)))
