@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from experiment import load
 
-from seqjax.comparison.lead_map import times_compare
+from seqjax.comparison.lead_map import maps, times_compare
 
 
 def test_a_run_table_becomes_a_map() -> None:
@@ -25,7 +25,8 @@ def test_a_run_table_becomes_a_map() -> None:
         for n in (2.5e4, 1e5) for seed in (0, 1) for d in (5e5, 1e6, 2e6, 4e6, 8e6)
     ]  # fmt: skip
     rows.append(rows[0] | {"run_id": "gone", "status": "diverged", "loss": None})
-    found, figures = load("crossing").analyse(pd.DataFrame(rows), Path())
+    table = pd.DataFrame(rows)
+    found, figures = load("crossing").analyse(table, Path())
     assert set(figures) == {"map-modern"}
     (one,) = found["maps"]
     assert set(one["by_law"]) == set(one["direct"]) == {"tokens", "flops", "seconds"}
@@ -36,6 +37,9 @@ def test_a_run_table_becomes_a_map() -> None:
     assert all(place["crossing"] > 6 * place["params"] * 1.318e6 for place in one["by_law"]["flops"])
     said = [line for line in found["answer"] if "Transformer modern overtakes the LSTM at 1.3" in line]
     assert len(said) == 2 and "training tokens (95 %: " in said[0]
+    shared = table.assign(device="H100", processor="A", runs_in_program=12)
+    (one,), without = maps(shared[shared["status"] == "finished"])
+    assert set(one.by_law) == {"tokens", "flops"} and "no map over seconds" in without[0]
 
 
 @pytest.mark.parametrize(
