@@ -209,10 +209,11 @@ def run(name: str, sweep: str, doc: str, analyse: Analysis, *, file: str = "resu
 
 
 def of_last(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    """ "ended": how many runs have; hardware and versions of the last of them; the date."""
+    """ "ended": how many runs have, and on what; hardware and versions of the last of them; the date."""
     ended = table.dropna(subset=["ended"]).sort_values("ended")
     last = read_result(folder / ended["run_id"].iloc[-1])
-    return {"ended": len(ended), **surroundings(), "hardware": last["hardware"], "versions": last["versions"]}
+    devices = ended["device"].replace("cpu", np.nan).fillna(ended["processor"]).value_counts().to_dict()
+    return {"ended": len(ended), "devices": devices, **surroundings(), "hardware": last["hardware"], "versions": last["versions"]}
 
 
 def write(target: Path, files: dict[str, Any], records: dict[str, Any]) -> None:

@@ -22,7 +22,12 @@ from seqjax.sweeps.grid import read_sweep
 KINDS = {"lstm": (0.10, 8e5), "transformer modern": (0.14, 1e6)}  # exponent and scale of L(N)
 SIZES, TOKENS = (3.5e3, 1e4, 19e3, 5e4), (2.5e5, 5e5, 1e6, 2e6)
 
-SWEEP_OF = {"size_data_compute": "size-data", "isoflop": "isoflop-families", "context_length": "context-length"}
+SWEEP_OF = {
+    "size_data_compute": "size-data",
+    "isoflop": "isoflop-families",
+    "context_length": "context-length",
+    "crossing": "crossing",
+}
 
 
 def made_up() -> pd.DataFrame:
