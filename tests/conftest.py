@@ -20,7 +20,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ["NPROC"] = "8"  # XLA's threads: as many devices as threads would starve each other's collectives for ever
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["SEQJAX_TEST_SESSION"] = tempfile.mkdtemp(prefix="seqjax-tests-")
-# Compiled programs and tokens of this session: all its processes share them, and nothing outlives it.
+# Compiled programs, C++ functions and tokens of this session: all its processes share them, and nothing outlives it.
+os.environ["SEQJAX_CACHE"] = os.environ["SEQJAX_TEST_SESSION"] + "/cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["SEQJAX_TEST_SESSION"] + "/xla")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
@@ -74,8 +75,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests share one cache of tokens among themselves and never see the user's."""
-    monkeypatch.setenv("SEQJAX_CACHE", str(SESSION / "cache"))
+    """Corpora that a test makes are never among the user's."""
     monkeypatch.setenv("SEQJAX_DATA", str(SESSION / "cache" / "corpora"))
 
 

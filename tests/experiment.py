@@ -43,7 +43,6 @@ def trained_as_by_a_user(config: Config, folder: Path) -> dict[str, Any]:
     file.write_text(json.dumps(to_dict(config)))
     command = [sys.executable, "-m", "seqjax", "train", str(file), "--run", str(folder), "--no-sample", "--quiet"]
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
-    environment["SEQJAX_CACHE"] = f"{os.environ['SEQJAX_TEST_SESSION']}/cache"  # its C++ functions are compiled already
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return read_result(folder)
