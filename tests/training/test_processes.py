@@ -90,7 +90,7 @@ def test_streams_killed_and_stopped_in_any_process_end_as_if_nothing_had_happene
     (first, said), (second, silent) = train_in(program, config, folder)
     assert (first, second) == (0, 0), said + silent
     assert f"resuming at step {stopped}" in said
-    assert "in 2 processes" in said and "held out" in said
+    assert "held out" in said and "in 2 processes" in (folder / "log.txt").read_text()
     assert "step" not in silent and "held out" not in silent
     assert "Traceback" not in said + silent
     assert_same_run(config, tmp_path / "one", folder)
