@@ -213,13 +213,8 @@ def of_last(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
     ended = table.dropna(subset=["ended"]).sort_values("ended")
     last = read_result(folder / ended["run_id"].iloc[-1])
     devices = ended["device"].replace("cpu", np.nan).fillna(ended["processor"]).value_counts().to_dict()
-    return {
-        "ended": len(ended),
-        "devices": devices,
-        **surroundings(),
-        "hardware": last["hardware"],
-        "versions": last["versions"],
-    }
+    where = {key: last[key] for key in ("hardware", "versions")}
+    return {"ended": len(ended), "devices": devices, **surroundings(), **where}
 
 
 def write(target: Path, files: dict[str, Any], records: dict[str, Any]) -> None:

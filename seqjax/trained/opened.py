@@ -224,8 +224,9 @@ def _restored(
             runs.read_curve(folder)  # raises if the file is missing
         if which == "best" and checkpoints.steps() and checkpoints.best() is None:
             raise UserError(f"{folder}: no saved checkpoint was evaluated, so there is no best one; take the last")
-        refuse_share(present_devices()[0], config.train.compute_dtype)
-        here = SingleDeviceSharding(present_devices()[0])
+        device = present_devices()[0]
+        refuse_share(device, config.train.compute_dtype)
+        here = SingleDeviceSharding(device)
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
             jax.eval_shape(partial(_state, config, objective), np.int32(0), np.float32(1)),

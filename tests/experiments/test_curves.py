@@ -24,9 +24,9 @@ SIZES, TOKENS = (3.5e3, 1e4, 19e3, 5e4), (2.5e5, 5e5, 1e6, 2e6)
 
 SLICES = [
     ("size_data_compute", "size-data", "transformer modern"),
-    ("isoflop", "isoflop-families", "lstm"),
+    ("isoflop", "isoflop-families", "transformer modern"),
     ("context_length", "context-length", "lstm"),
-    ("crossing", "crossing", "transformer modern"),
+    ("crossing", "crossing", "lstm"),
 ]
 
 
