@@ -146,9 +146,9 @@ def same_horizons(one: dict[float, AtBest], other: dict[float, AtBest]) -> list[
 
 def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     """The runs at the best rate of their model, as results.json keeps them; ``loss`` in nats per token."""
-    columns = ("kind", "params_non_embedding", "tokens", "train.context_length", "optimizer.learning_rate", "loss")
-    names = ("kind", "params", "tokens", "context", "rate", "loss")
-    rows = best.sort_values(list(columns[:4]))[list(columns)].set_axis(list(names), axis="columns")
+    columns = {"kind": "kind", "params_non_embedding": "params", "tokens": "tokens", "train.context_length": "context"}
+    columns |= {"train.seed": "seed", "optimizer.learning_rate": "rate", "loss": "loss"}
+    rows = best.sort_values(list(columns)[:5])[list(columns)].rename(columns=columns)
     return rows.to_dict("records")
 
 
@@ -209,10 +209,12 @@ def run(name: str, sweep: str, doc: str, analyse: Analysis, *, file: str = "resu
 
 
 def of_last(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    """ "ended": how many runs have; hardware and versions of the last of them; the date."""
+    """ "ended": how many runs have, and on what; hardware and versions of the last of them; the date."""
     ended = table.dropna(subset=["ended"]).sort_values("ended")
     last = read_result(folder / ended["run_id"].iloc[-1])
-    return {"ended": len(ended), **surroundings(), "hardware": last["hardware"], "versions": last["versions"]}
+    devices = ended["device"].replace("cpu", np.nan).fillna(ended["processor"]).value_counts().to_dict()
+    where = {key: last[key] for key in ("hardware", "versions")}
+    return {"ended": len(ended), "devices": devices, **surroundings(), **where}
 
 
 def write(target: Path, files: dict[str, Any], records: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import RESULTS, ROOT, surroundings, writable
+from common import RESULTS, ROOT, runs_at_best, surroundings, writable
 
 from seqjax.families import label_of
 from seqjax.host.disk import read_json, write_atomically, write_json
@@ -61,7 +61,7 @@ def main() -> int:
     text = as_text(errors)
     print(text)
     if len(large):
-        write_json(target / "errors.json", {"errors": errors, "time": now()})
+        write_json(target / "errors.json", {"errors": errors, "at_best": runs_at_best(best), "time": now()})
         write_atomically(target / "prediction.md", text)
     return 0
 

@@ -108,7 +108,8 @@ def _surface(runs: pd.DataFrame, seed: int) -> Surface:
     runs = best_depths(runs)
     if len({*runs["steps"]}) < 3:
         raise UserError(f"the map needs three horizons, there are {len({*runs['steps']})}")
-    points = read_points(runs, COLUMNS, ("params", "tokens"), cluster=clusters_of(runs).rename("cluster"))
+    columns = {name: column for name, column in COLUMNS.items() if name != "seconds" or column in runs.columns}
+    points = read_points(runs, columns, ("params", "tokens"), cluster=clusters_of(runs).rename("cluster"))
     return fit_surface(points, seed=seed)
 
 

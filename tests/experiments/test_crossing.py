@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from experiment import load
 
-from seqjax.comparison.lead_map import times_compare
+from seqjax.comparison.lead_map import maps, times_compare
 
 
 def test_a_run_table_becomes_a_map() -> None:
@@ -18,13 +18,15 @@ def test_a_run_table_becomes_a_map() -> None:
         {"run_id": f"{family}-{n}-{seed}-{d}", "status": "finished", "model.family": family, "train.seed": seed,
          "kind": "lstm" if family == "lstm" else "transformer modern", "steps": int(d), "model.n_layers": 1,
          "params_non_embedding": n, "tokens": d, "flops_exact": price * 6 * n * d,
+         "train.context_length": 128, "optimizer.learning_rate": 1e-2,
          "training_seconds": price * 1e-9 * n * d,
          "loss": (e + 12 / n**0.3 + b / d**beta) * np.exp(1e-3 * rng.standard_normal())}
         for family, price, (e, b, beta) in (("lstm", 1.0, (2.0, 35.0, 0.28)), ("transformer", 1.5, (1.75, 260.0, 0.4)))
         for n in (2.5e4, 1e5) for seed in (0, 1) for d in (5e5, 1e6, 2e6, 4e6, 8e6)
     ]  # fmt: skip
     rows.append(rows[0] | {"run_id": "gone", "status": "diverged", "loss": None})
-    found, figures = load("crossing").analyse(pd.DataFrame(rows), Path())
+    table = pd.DataFrame(rows)
+    found, figures = load("crossing").analyse(table, Path())
     assert set(figures) == {"map-modern"}
     (one,) = found["maps"]
     assert set(one["by_law"]) == set(one["direct"]) == {"tokens", "flops", "seconds"}
@@ -35,6 +37,9 @@ def test_a_run_table_becomes_a_map() -> None:
     assert all(place["crossing"] > 6 * place["params"] * 1.318e6 for place in one["by_law"]["flops"])
     said = [line for line in found["answer"] if "Transformer modern overtakes the LSTM at 1.3" in line]
     assert len(said) == 2 and "training tokens (95 %: " in said[0]
+    shared = table.assign(device="H100", processor="A", runs_in_program=12)
+    (one,), without = maps(shared[shared["status"] == "finished"])
+    assert set(one.by_law) == {"tokens", "flops"} and "no map over seconds" in without[0]
 
 
 @pytest.mark.parametrize(
