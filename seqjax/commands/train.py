@@ -171,7 +171,7 @@ def _plan_longer(trunk: Path, longer: RunConfig, folder: Path) -> None:
     from seqjax.training.trunk import plan_longer
 
     step = plan_longer(trunk, longer, folder)
-    print(f"a new run, {folder}, goes on from step {step} of {trunk}", file=sys.stderr)
+    print(fitted(f"a new run, {folder}, goes on from step {step} of {trunk}", sys.stderr), file=sys.stderr)
 
 
 def _note_bundle(folder: Path, ended: bool) -> None:
