@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from seqjax.cli import main
+from seqjax.laws import fit, read_points
+from seqjax.laws.reference import at_reference, greek
 from seqjax.plots.page import unbroken
 
 
@@ -47,6 +49,13 @@ def test_the_page_says_all_and_stands_alone(table: Path, tmp_path: Path, capsys:
     assert "not params &lt; 1e10" in page
     doubts = re.findall(r"; (no|\d+) reasons? to doubt it", page)
     assert len(doubts) == 2 and page.count("<li>") == sum(int(count) for count in doubts if count != "no")
+
+
+def test_a_notebook_shows_the_law_as_the_page_does(table: Path) -> None:
+    found = fit(read_points(pd.read_csv(table)[:9]), "kaplan-n", bootstrap=40)
+    shown = found._repr_html_()
+    assert shown.startswith(f"<p><b>{greek(at_reference(found))}</b></p>") and "α_N" in shown and "N_c" in shown
+    assert re.search(r"<b>L = [0-9.]+ \(N / 1e7\)\^-0\.0\d+ \(-0\.\d+ to -0\.\d+\)</b>", shown)
 
 
 def test_no_line_of_a_page_breaks_between_a_number_and_its_unit() -> None:
