@@ -73,4 +73,7 @@ class _Parser(argparse.ArgumentParser):
     """Raises UserError for mistakes on the command line."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"command line: {message.removeprefix('argument ')}")
+        option, _, complaint = message.removeprefix("argument ").partition(": ")
+        if complaint == "expected one argument":  # argparse takes a word that begins with a dash for an option
+            complaint = f"expected a value; one that begins with a dash needs an equals sign: {option}=-VALUE"
+        raise UserError(f"command line: {option}" + f": {complaint}" * bool(complaint))

@@ -50,7 +50,8 @@ def begun_runs(place: Path) -> list[Path]:
     Raises:
         UserError: no run has begun.
     """
-    from seqjax.sweeps.folder import has_begun, run_folders
+    from seqjax.runs import has_begun
+    from seqjax.sweeps.folder import run_folders
 
     found = run_folders(place)
     begun = [folder for folder in found if has_begun(folder)] if found != [place] else found

@@ -61,7 +61,8 @@ def add_parser(commands: Any) -> None:
         "--sbatch",
         metavar="KEY=VALUE",
         action="append",
-        help="another option of sbatch, such as constraint=a100; as often as you like",
+        help="another option of sbatch without its dashes, such as constraint=a100 or exclusive; with them an equals "
+        "sign is needed: --sbatch=--nice=100; as often as you like",
     )
     slurm.add_argument("--detach", action="store_true", default=None, help="submit and leave; see `seqjax status`")
     parser.set_defaults(run=run)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,31 +76,30 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.training.processes import joined
 
     with joined(options.coordinator, options.processes, options.process) as peers:
-        config, folder = _config_and_folder(options, rest)
-        return _train(config, folder, options, writes=peers.index == 0)
+        config, folder, prepare = _config_and_folder(options, rest)
+        return _train(config, folder, prepare, options, writes=peers.index == 0)
 
 
-def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes: bool) -> int:
+def _train(
+    config: RunConfig, folder: Path, prepare: Callable[[], None], options: argparse.Namespace, writes: bool
+) -> int:
     """Train, and print the result in the process that writes."""
     from seqjax.training.loop import train
 
     repeated = runs.read_result(folder) is not None
-    there = next(place for place in (folder, *folder.parents) if place.exists())
     if writes:
         _note_bundle(folder, repeated)
     try:
-        result = train(
-            config,
-            folder,
-            devices=options.devices,
-            wandb_mode=options.wandb,
-            quiet=options.quiet,
-            corpus=options.corpus,
-        )
-    except UserError:
-        if writes:  # a corpus that is not there: no run is left behind
-            runs.remove_unbegun(folder, above=there)
-        raise
+        with runs.gone_unless_begun(folder) if writes else nullcontext():
+            prepare()
+            result = train(
+                config,
+                folder,
+                devices=options.devices,
+                wandb_mode=options.wandb,
+                quiet=options.quiet,
+                corpus=options.corpus,
+            )
     except Interrupted as stop:
         if writes:
             again = f"seqjax train {folder}{shared.code_again(config)}"
@@ -116,23 +118,26 @@ def _train(config: RunConfig, folder: Path, options: argparse.Namespace, writes:
     return 0
 
 
-def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
+def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path, Callable[[], None]]:
+    """The config of the run, its folder, and what puts the state that it begins with into that folder."""
     path: Path = options.config
     if path.is_dir():
         return _of_run_folder(options, rest)
     if options.corpus:
         raise UserError("command line: --corpus goes with a run folder; with a config write --data.corpus")
-    config, content = shared.config_of(path, rest), None
-    if options.source:
-        from seqjax.trained.starting import start_from
+    config = shared.config_of(path, rest)
+    parent = options.runs or Path("runs")
+    if not options.source:
+        return config, options.folder or parent / _name_of(path) / run_id(config), _nothing
+    from seqjax.trained.starting import keep_start, start_from
 
-        config, content = start_from(config, options.source)
-    folder = options.folder or (options.runs or Path("runs")) / _name_of(path) / run_id(config)
-    if content is not None:
-        from seqjax.trained.starting import keep_start
+    config, content = start_from(config, options.source)
+    folder = options.folder or parent / _name_of(path) / run_id(config)
+    return config, folder, partial(keep_start, config, folder, options.source, content)
 
-        keep_start(config, folder, options.source, content)
-    return config, folder
+
+def _nothing() -> None:
+    """A run that begins at its first step, or where its own folder says, needs nothing more."""
 
 
 def _name_of(path: Path) -> str:
@@ -140,7 +145,7 @@ def _name_of(path: Path) -> str:
     return path.stem if path.name != "config.json" else path.resolve().parent.parent.name
 
 
-def _of_run_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path]:
+def _of_run_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path, Callable[[], None]]:
     """The run in the folder to resume; with ``--train.steps`` a new run that goes on from its state."""
     path: Path = options.config
     named, others = shared.take_code(rest)
@@ -154,16 +159,19 @@ def _of_run_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunCon
         )
     config = shared.configs_of_runs([path], [word for word in rest if word not in others], options.trust_code)[0]
     if steps and (longer := validate(with_options(read_tree(path / "config.json"), steps))) != config:
-        from seqjax.training.trunk import plan_longer
-
         place = options.runs or (path.parent if "lanes" not in read_plan(path) else Path(f"{path.parent}-longer"))
         folder = options.folder or place / run_id(longer)
-        step = plan_longer(path, longer, folder)
-        print(f"a new run, {folder}, goes on from step {step} of {path}", file=sys.stderr)
-        return longer, folder
+        return longer, folder, partial(_plan_longer, path, longer, folder)
     if options.runs or options.folder:
         raise UserError("command line: --runs and --run go with a config; a run that is resumed stays in its folder")
-    return config, path
+    return config, path, _nothing
+
+
+def _plan_longer(trunk: Path, longer: RunConfig, folder: Path) -> None:
+    from seqjax.training.trunk import plan_longer
+
+    step = plan_longer(trunk, longer, folder)
+    print(fitted(f"a new run, {folder}, goes on from step {step} of {trunk}", sys.stderr), file=sys.stderr)
 
 
 def _note_bundle(folder: Path, ended: bool) -> None:

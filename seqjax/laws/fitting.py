@@ -17,6 +17,7 @@ from seqjax.laws.noise import drawn_noise
 from seqjax.laws.own import law_named
 from seqjax.laws.points import Points
 from seqjax.laws.predicting import Prediction, predict
+from seqjax.laws.reference import at_reference, greek
 from seqjax.laws.searching import DELTAS, ERRORS, best_of_many, deltas_to, refit
 from seqjax.laws.shared_noise import followed, note_of
 from seqjax.laws.splitting import Optimum, best_split, split_exponent
@@ -107,15 +108,18 @@ class Fit:
         return best_split(self.law, self.theta, self.draws, flops)
 
     def _repr_html_(self) -> str:
-        """Constants with their intervals, and the reasons for doubt, as a notebook shows them."""
+        """The law at a reference inside the data, its constants, and reasons for doubt, as a notebook shows them."""
         rows = []
         for name, value in self.constants.items():
             ends = self.intervals.get(name)
             told = "–" if ends is None else f"{readable(ends[0])} to {readable(ends[1])}"
-            rows.append(f"<tr><td>{html.escape(name)}</td><td>{readable(value)}</td><td>{told}</td></tr>")
+            rows.append(f"<tr><td>{html.escape(greek(name))}</td><td>{readable(value)}</td><td>{told}</td></tr>")
         doubts = "".join(f"<li>{html.escape(flag)}</li>" for flag in self.flags)
+        near = at_reference(self)
+        law = f"{self.law.name}: {self.law.equation}"
         return (
-            f"<p>{html.escape(f'{self.law.name}: {self.law.equation}')}; {len(self.points.loss)} points</p>"
+            (f"<p><b>{html.escape(greek(near))}</b></p>" if near else "")
+            + f"<p>{html.escape(greek(law))}; {len(self.points.loss)} points</p>"
             f"<table><tr><th>constant</th><th>value</th><th>95 % interval</th></tr>{''.join(rows)}</table>"
             + (f"<p>Reasons to doubt it:</p><ul>{doubts}</ul>" if doubts else "")
         )

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import numpy as np
 
 from seqjax.host.wording import power
-from seqjax.laws.fitting import Fit
+from seqjax.laws.law import Law
+from seqjax.laws.points import Points
 
 LETTERS = {"params": "N", "tokens": "D", "flops": "C", "position": "T"}
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "eta": "η"}
+
+
+class Fitted(Protocol):
+    """What is asked of a fit here (:class:`seqjax.laws.fitting.Fit`, which shows itself in this form in a notebook)."""
+
+    @property
+    def law(self) -> Law: ...
+
+    @property
+    def theta(self) -> np.ndarray: ...
+
+    @property
+    def points(self) -> Points: ...
+
+    @property
+    def constants(self) -> Mapping[str, float]: ...
+
+    @property
+    def intervals(self) -> Mapping[str, tuple[float, float]]: ...
 
 
 def greek(text: str) -> str:
@@ -25,7 +48,7 @@ def reference(values: np.ndarray) -> float:
     return nearest if values.min() <= nearest <= values.max() else float(f"{middle:.0e}")
 
 
-def at_reference(fit: Fit, at: float | None = None) -> str:
+def at_reference(fit: Fitted, at: float | None = None) -> str:
     """A power law of one variable with its scale inside the data, and the 95 % interval of its exponent.
 
     ``L = 2.31 (N / 1e6)^-0.076 (-0.080 to -0.072)`` for (N_c / N)^alpha; with ``E +`` before for a law with a floor.

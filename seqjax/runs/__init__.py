@@ -1,5 +1,6 @@
 """A run before it trains and after: its config file, its targets, its folder."""
 
+from seqjax.runs.begun import gone_unless_begun, has_begun
 from seqjax.runs.folder import (
     ENDED,
     WRITTEN_UNDER_LOCK,
@@ -19,7 +20,6 @@ from seqjax.runs.folder import (
     read_facts,
     read_plan,
     read_result,
-    remove_unbegun,
     steps_of,
 )
 from seqjax.runs.metrics import (

@@ -197,17 +197,6 @@ class Locked(UserError):
     """Another process is training the run."""
 
 
-def remove_unbegun(folder: Path, above: Path) -> None:
-    """Remove a run folder that holds its config alone, and the empty folders between it and ``above``."""
-    with contextlib.suppress(UserError, OSError), lock(folder):
-        if {path.name for path in folder.iterdir()} <= {"config.json", "lock"}:
-            (folder / "config.json").unlink()
-            (folder / "lock").unlink()
-            while folder != above:
-                folder.rmdir()
-                folder = folder.parent
-
-
 def is_locked(folder: Path) -> bool:
     """Whether a process is training this run; False if the lock cannot be read."""
     try:

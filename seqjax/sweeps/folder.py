@@ -155,7 +155,7 @@ def identity(path: Path) -> str:
         result, data = runs.read_result(path), path / "data.json"
         runs.read_facts(path)
         recorded = (result or {}).get("run_id") or (disk.read_json(data).get("run_id") if data.is_file() else None)
-        if recorded or (RUN_ID.fullmatch(path.name) and not has_begun(path)):
+        if recorded or (RUN_ID.fullmatch(path.name) and not runs.has_begun(path)):
             return str(recorded or path.name)
         from seqjax.config import run_id
 
@@ -220,7 +220,7 @@ def state(run_folder: Path) -> State:
     elif failures and failures[-1]["given_up"]:
         name = "failed"
     else:
-        name = "stopped" if has_begun(run_folder) else "planned"
+        name = "stopped" if runs.has_begun(run_folder) else "planned"
     return State(run_folder.name, label, name, step, steps, len(failures), reason)
 
 
@@ -230,11 +230,6 @@ def state_to_show(run_folder: Path) -> State:
         return state(run_folder)
     except UserError as error:
         return State(run_folder.name, run_folder.name, "damaged", 0, 0, reason=str(error))
-
-
-def has_begun(run_folder: Path) -> bool:
-    """Whether a process has begun to train this run."""
-    return (run_folder / "metrics.jsonl").exists() or (run_folder / "checkpoints").exists()
 
 
 def last_step(run_folder: Path) -> int:

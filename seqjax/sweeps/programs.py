@@ -219,7 +219,7 @@ def assign(
             continue
         plan = folders.read_plan(folder / run.run_id)
         lanes = tuple(plan.get("lanes", ()))
-        begun = any(folders.has_begun(folder / lane) for lane in lanes)
+        begun = any(runs.has_begun(folder / lane) for lane in lanes)
         if lanes and (begun or not alone):
             kept[lanes] = plan["threads"]
         elif not waits_for_trunk(run):

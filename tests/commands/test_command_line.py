@@ -49,6 +49,7 @@ def test_each_command_has_its_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "s.yaml", "--detach"], "--detach: is for Slurm"),
         (["sweep", "s.yaml", "--sbatch", "exclusive"], "--sbatch: is for Slurm"),
         (["sweep", "s.yaml", "--launcher", "slurm", "--sbatch", "time=3"], "'time' is set by seqjax itself"),
+        (["sweep", "s.yaml", "--launcher", "slurm", "--sbatch", "--nice=100"], "equals sign: --sbatch=-VALUE"),
     ],
 )
 def test_what_is_meant_is_said(

@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 
 from seqjax.cli import main
+from seqjax.laws import fit, read_points
+from seqjax.laws.reference import at_reference, greek
+from seqjax.plots.page import unbroken
 
 
 def call(*words: object) -> int:
@@ -34,7 +37,7 @@ def test_the_page_says_all_and_stands_alone(table: Path, tmp_path: Path, capsys:
     assert call("report", table, "--law", "kaplan-n", "--by", "kind", "--bootstrap", 40, "--html", out,
                 "--where", "params < 1e10") == 0  # fmt: skip
     first, _, _ = capsys.readouterr().out.partition("\n")
-    page = out.read_text()
+    page = out.read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert re.match(r"\$x\$: L = [0-9.]+ \(N / 1e7\)\^-0\.0[89]\d* \(-0\.\d+ to -0\.\d+\), from 9 points of N", first)
     assert f'<p class="answer">{first}</p>' in page  # the result is the first paragraph
     assert page.index(first) < page.index("<img") < page.index("Reasons to doubt it")
@@ -46,6 +49,19 @@ def test_the_page_says_all_and_stands_alone(table: Path, tmp_path: Path, capsys:
     assert "not params &lt; 1e10" in page
     doubts = re.findall(r"; (no|\d+) reasons? to doubt it", page)
     assert len(doubts) == 2 and page.count("<li>") == sum(int(count) for count in doubts if count != "no")
+
+
+def test_a_notebook_shows_the_law_as_the_page_does(table: Path) -> None:
+    found = fit(read_points(pd.read_csv(table)[:9]), "kaplan-n", bootstrap=40)
+    shown = found._repr_html_()
+    assert shown.startswith(f"<p><b>{greek(at_reference(found))}</b></p>") and "α_N" in shown and "N_c" in shown
+    assert re.search(r"<b>L = [0-9.]+ \(N / 1e7\)\^-0\.0\d+ \(-0\.\d+ to -0\.\d+\)</b>", shown)
+
+
+def test_no_line_of_a_page_breaks_between_a_number_and_its_unit() -> None:
+    stay = "<p title='2 M'>5 models, 3 kinds, 1 to 2</p><pre>1.94 M</pre>"
+    kept = unbroken(f"<td>1.94 M</td><td>95 %</td><p>0.61 nats of 3 kB,\n40.0 GiB; 3\nM</p>{stay}")
+    assert kept == f"<td>1.94\xa0M</td><td>95\xa0%</td><p>0.61\xa0nats of 3\xa0kB,\n40.0\xa0GiB; 3\xa0M</p>{stay}"
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,36 @@ def test_a_mistake_leaves_no_run_behind_and_takes_none_away(make_config: Any, tm
     there = tmp_path / "runs" / "c" / "other"
     runs.open_run(there, make_config("gru"))
     assert main(words) == 2 and [*(tmp_path / "runs" / "c").iterdir()] == [there]
-    (there / "metrics.jsonl").touch()
-    runs.remove_unbegun(there, above=tmp_path)
-    assert (there / "config.json").is_file()
+
+
+BROKEN = """
+from dataclasses import dataclass
+from seqjax.families import GRU
+
+@dataclass(frozen=True)
+class Broken(GRU):
+    def step(self, params, h_BxH, gates_x_BxG, dtype):
+        return h_BxH + params["of_no_such_name"]
+"""
+
+
+def test_a_mistake_in_the_users_own_code_leaves_no_run_behind(make_config: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(to_dict(make_config("gru"))))
+    (tmp_path / "broken.py").write_text(BROKEN)
+    with pytest.raises(KeyError, match="of_no_such_name"):  # a traceback: the user's line is in it
+        main(["train", str(tmp_path / "c.json"), "--runs", str(tmp_path / "runs"),
+              "--model.family", f"{tmp_path}/broken.py:Broken"])  # fmt: skip
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_has_begun_stays_whatever_happens(make_config: Any, tmp_path: Path) -> None:
+    for name, begun in {"planned": "data.json", "begun": "metrics.jsonl"}.items():
+        with pytest.raises(KeyboardInterrupt), runs.gone_unless_begun(tmp_path / "runs" / name):
+            runs.open_run(tmp_path / "runs" / name, make_config("gru"))
+            (tmp_path / "runs" / name / "checkpoints").mkdir()
+            (tmp_path / "runs" / name / begun).write_text("{}")
+            raise KeyboardInterrupt
+        assert (tmp_path / "runs" / name).exists() == (name == "begun")
 
 
 def test_a_sweep_looks_at_every_run(make_config: Any, tmp_path: Path) -> None:
