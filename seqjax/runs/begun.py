@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seqjax.errors import UserError
+from seqjax.host.stopping import Interrupted
 from seqjax.runs.folder import lock
 
 
@@ -21,11 +22,13 @@ def has_begun(folder: Path) -> bool:
 def gone_unless_begun(folder: Path) -> Iterator[None]:
     """If the block fails, the run folder that it made goes again, unless its run has begun; and the empty ones above.
 
-    A folder that was there before stays: it is of somebody else's plan.
+    A folder that was there before stays: it is of somebody else's plan. So does one whose run was asked to stop.
     """
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         yield
+    except Interrupted:  # it was asked to stop and said how to go on
+        raise
     except BaseException:
         if folder != there:
             with contextlib.suppress(UserError, OSError), lock(folder):

@@ -19,6 +19,7 @@ from seqjax.config.plain import dump_yaml
 from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer
 from seqjax.host import disk
+from seqjax.host.stopping import Interrupted
 from seqjax.host.wording import with_error
 from seqjax.runs.config_file import load_config
 from seqjax.sweeps.grid import read_sweep
@@ -87,6 +88,13 @@ def test_a_run_that_has_begun_stays_whatever_happens(make_config: Any, tmp_path:
             (tmp_path / "runs" / name / begun).write_text("{}")
             raise KeyboardInterrupt
         assert (tmp_path / "runs" / name).exists() == (name == "begun")
+
+
+def test_a_run_that_was_asked_to_stop_stays_where_it_said(make_config: Any, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), runs.gone_unless_begun(tmp_path / "run"):
+        runs.open_run(tmp_path / "run", make_config("gru"))
+        raise Interrupted(15, 0)
+    assert (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_sweep_looks_at_every_run(make_config: Any, tmp_path: Path) -> None:
