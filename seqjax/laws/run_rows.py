@@ -89,8 +89,11 @@ def _trials(table: pd.DataFrame, loss: str) -> list[Trial]:
 
 
 def several_families(table: pd.DataFrame) -> list[str]:
-    """A note if there are runs of several families."""
-    families = sorted(table["model.family"].dropna().unique()) if "model.family" in table.columns else []
+    """A note if there are runs of several families, or of several kinds of one (forms of the Transformer)."""
+    named = {name: sorted(table[name].dropna().unique()) for name in ("model.family", "kind") if name in table.columns}
+    families, kinds = named.get("model.family", []), named.get("kind", [])
+    if "model.family" in named and len(kinds) > max(len(families), 1):
+        return [f"several kinds of models in one fit: {', '.join(kinds)}"]
     return [f"several families in one fit: {', '.join(families)}"] if len(families) > 1 else []
 
 

@@ -89,3 +89,22 @@ def test_the_command_fits_each_family_by_itself(tmp_path: Path, capsys: pytest.C
     assert "== family" not in capsys.readouterr().out
     assert main(["fit", str(path), "--law", "chinchilla", "--where", "family == 'lstm'"]) == 2
     assert "chinchilla cannot be fitted: D does not vary" in capsys.readouterr().err
+
+
+def test_forms_of_one_family_are_fitted_apart_and_not_mixed_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forms = {"transformer gpt2": 9, "transformer modern": 7}
+    rows = [
+        {"params": n, "loss": a / n**0.1, "model.family": "transformer", "kind": kind}
+        for kind, a in forms.items()
+        for n in N
+    ]
+    path = tmp_path / "t.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    assert main(["fit", str(path), "--bootstrap", "0"]) == 0
+    printed = capsys.readouterr()
+    assert "== kind transformer gpt2" in printed.out and "== kind transformer modern" in printed.out
+    assert "one fit for each kind, transformer gpt2, transformer modern" in printed.err
+    assert main(["fit", str(path), "--bootstrap", "0", "--by", "all"]) == 0
+    assert "several kinds of models in one fit: transformer gpt2, transformer modern" in capsys.readouterr().out
