@@ -60,6 +60,18 @@ def train_in(
 
 
 @pytest.mark.slow
+def test_two_processes_equal_two_devices_of_one(program: Popen[str], make_config: Any, tmp_path: Path) -> None:
+    config = make_config("transformer", **{"model.n_layers": 1, "train.steps": 10, "evaluation.every": 5})
+    assert [code for code, _ in train_in(program, config, tmp_path / "one", count=1)] == [0]
+    (first, said), (second, silent) = train_in(program, config, tmp_path / "two")
+    assert (first, second) == (0, 0), said + silent
+    assert_same_run(config, tmp_path / "one", tmp_path / "two")
+    assert "in 2 processes" in said and "held out" in said
+    assert "step" not in silent and "held out" not in silent
+    assert "Traceback" not in said + silent
+
+
+@pytest.mark.slow
 def test_streams_killed_and_stopped_in_any_process_end_as_if_nothing_had_happened(
     program: Popen[str], make_config: Any, tmp_path: Path
 ) -> None:
