@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Fit each group, then compare each pair."""
     shared.no_more(rest)
     tables.check(options)
-    options.by = options.by or "family"
+    options.by = options.by or tables.family_column(options)[0]
     from seqjax.laws.fits import fit
     from seqjax.laws.law import LETTERS
     from seqjax.laws.ratios import crossing, matched_ratio

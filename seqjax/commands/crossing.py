@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Fit a surface to each family; say where each two of them cross, over tokens and other budgets."""
     shared.no_more(rest)
     tables.check(options)
-    options.by = options.by or "family"
+    options.by = options.by or tables.family_column(options)[0]
     from seqjax.laws.clusters import clusters_of
     from seqjax.laws.surfaces import fit_surface
 

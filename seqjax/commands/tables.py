@@ -118,26 +118,31 @@ def points_by_group(
 
 
 def apart_by_family(options: argparse.Namespace) -> None:
-    """Without ``--by``, take rows of several families apart, and say so: one law does not describe them.
+    """Without ``--by``, take rows of several families apart, and say so: one law does not describe them."""
+    if options.by is not None:
+        return
+    name, found = family_column(options)
+    if len(found) > 1:
+        options.by = name
+        tell_note(f"one fit for each {name}, {', '.join(found)}; --by all fits them together")
 
-    Forms of one family, such as GPT-2's Transformer and today's, are taken apart too: each is a kind of model.
+
+def family_column(options: argparse.Namespace) -> tuple[str, list[str]]:
+    """What ``--by`` is where it is not said: "family" and the families; none are found in a table without them.
+
+    "kind" where a run table has several forms of one family, such as GPT-2's Transformer and today's.
     """
     from seqjax.laws.run_columns import SHORT
     from seqjax.laws.selecting import select
 
-    if options.by is not None:
-        return
     table, _ = _read_once(options)
     family = "family" if "family" in table.columns else SHORT["family"]
     if family not in table.columns:
-        return
+        return "family", []
     kept = table.loc[select(table, options.where, _source(options.places))[0]]
     forms = family != "family" and "kind" in table.columns and kept["kind"].nunique() > kept[family].nunique()
     name, column = ("kind", "kind") if forms else ("family", family)
-    if (found := kept[column].dropna()).nunique() > 1:
-        options.by = name
-        names = ", ".join(sorted(map(str, found.unique())))
-        tell_note(f"one fit for each {name}, {names}; --by all fits them together")
+    return name, sorted(map(str, kept[column].dropna().unique()))
 
 
 def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -57,6 +57,20 @@ def test_the_pilot(pilot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert max(map(len, printed.splitlines())) <= 80
 
 
+def test_forms_of_one_family_are_not_pooled(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a run table of an LSTM and two forms of the Transformer."""
+    rows = pd.read_csv(table)
+    family = rows["family"].replace({"late": "transformer", "never": "transformer"})
+    rows.rename(columns={"family": "kind"}).assign(**{"model.family": family}).to_csv(table, index=False)
+    for words in (("crossing", table), ("compare", table, "--law", "kaplan-d")):
+        assert call(*words, "--bootstrap", 0) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert all(pair in printed for pair in ("early vs late", "early vs never")) or "early against late" in printed
+        assert "transformer" not in printed
+    assert call("crossing", table, "--families", "early", "transformer") == 2
+    assert "there is no such kind" in capsys.readouterr().err
+
+
 def test_two_of_three_families_over_all_budgets(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
