@@ -53,7 +53,7 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no browser is driven: pip install playwright")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip("there is no chromium here")
+        pytest.skip("there is no Chromium here: apt-get install chromium")
     with playwright.sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield found
