@@ -15,9 +15,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from seqjax.sweeps.launch.slurm_client import queue
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sinfo", "sbatch", "srun", "unshare")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # Debian keeps the daemons where users do not look
@@ -108,6 +110,33 @@ class Cluster:
     def release(self, job: str) -> None:
         """Let a requeued job start after two seconds, not two minutes (earlier Slurm may kill it)."""
         self.run("scontrol", "update", f"jobid={job}", "StartTime=now+2")
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Look ten times a second.
+
+    Raises:
+        AssertionError: it was not so in ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
+        time.sleep(0.1)
+
+
+def release_until(cluster: Cluster, condition: Callable[[], bool], what: str, seconds: float = 600) -> None:
+    """The same, and meanwhile no requeued job waits for its two minutes."""
+    released: dict[str, float] = {}
+
+    def look() -> bool:
+        for job, state in queue().items():
+            if state == "PENDING" and time.monotonic() > released.get(job, 0.0) + 15:
+                with contextlib.suppress(subprocess.CalledProcessError):  # it has started since
+                    cluster.release(job)
+                released[job] = time.monotonic()
+        return condition()
+
+    wait_until(look, what, seconds)
 
 
 def why_not() -> str | None:

@@ -9,11 +9,11 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, start_cluster, why_not
+from slurm_cluster import Cluster, release_until, start_cluster, wait_until, why_not
 
 from seqjax import runs
 from seqjax.errors import UserError
@@ -21,11 +21,10 @@ from seqjax.sweeps.launch.slurm import SlurmOptions, parse_time, submit
 from seqjax.sweeps.launch.slurm_client import queue
 from seqjax.sweeps.launch.slurm_task import Task
 
-STEPS = 35
 CHILD = """\
 import json, os, pathlib, select, signal, sys, time
 
-folder, steps, seconds_to_save = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+folder, seconds_to_save = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 line = sys.stdin.buffer.raw.readline()
@@ -42,7 +41,7 @@ def end(code):
 
 
 with open(folder / "steps", "a", buffering=1) as log:
-    while step < steps:
+    while not (folder / "enough").exists():
         log.write(f"{step}\\n")
         time.sleep(0.1)
         step += 1
@@ -77,24 +76,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def on_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def on_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """The cluster, known to the launcher by the environment."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    return cluster
+    yield cluster
+    cluster.run("scancel", "--quiet", "--user=root")  # what a failed test leaves is not for the next to wait for
 
 
 @pytest.fixture
 def child(tmp_path: Path) -> Path:
-    """A program: count, save on SIGTERM and exit with 75, go on from what was saved."""
+    """A program: count until its folder holds `enough`; save on SIGTERM and exit with 75; go on from what was saved."""
     path = tmp_path / "child.py"
     path.write_text(CHILD)
     return path
 
 
-def command_of(child: Path, folder: Path, steps: int = STEPS, seconds_to_save: float = 0) -> list[str]:
+def command_of(child: Path, folder: Path, seconds_to_save: float = 0) -> list[str]:
     folder.mkdir(exist_ok=True)
-    return [sys.executable, str(child), str(folder), str(steps), str(seconds_to_save)]
+    return [sys.executable, str(child), str(folder), str(seconds_to_save)]
 
 
 def steps_of(folder: Path) -> list[int]:
@@ -104,13 +104,6 @@ def steps_of(folder: Path) -> list[int]:
 
 def starts_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "starts").read_text().splitlines()]
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
-        time.sleep(0.1)
 
 
 def resume(cluster: Cluster, job: str) -> None:
@@ -138,25 +131,25 @@ def test_an_array_runs_two_at_a_time_and_resumes_what_is_preempted(
     assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
 
     # A job that needs both GPUs of the node of a running one: that one gets USR2, saves and goes back to the queue.
-    wait_until(lambda: len(steps_of(folders[0])) > 3, "the first job counts")
+    wait_until(lambda: all(len(steps_of(folder)) > 3 for folder in folders[:2]), "the first two jobs count")
     node = on_cluster.run("squeue", "-h", "-j", jobs[0], "-o", "%N").strip()
     on_cluster.run("sbatch", "-p", "high", "-w", node, "--gpus-per-node=2", "--output=/dev/null", "--wrap", "sleep 1")
     resume(on_cluster, jobs[0])
+    for folder in folders[1:3]:
+        (folder / "enough").touch()
+    counts = lambda: len(steps_of(folders[3])) > 3  # noqa: E731
+    release_until(on_cluster, counts, "the last job counts")  # the first may have taken a neighbour with it
 
     # A job that is told to stop in the plain way gets SIGTERM.
-    wait_until(lambda: len(steps_of(folders[3])) > 3, "the last job counts")
     on_cluster.run("scontrol", "requeue", jobs[3])
     resume(on_cluster, jobs[3])
-
-    for job in jobs[1:3]:  # the first may have taken a neighbour with it
-        wait_until(lambda job=job: queue().get(job) != "COMPLETING", f"{job} settles")
-        if queue().get(job) == "PENDING":
-            on_cluster.release(job)
-    wait_until(lambda: not queue(), "the queue is empty")
+    for folder in folders:
+        (folder / "enough").touch()
+    release_until(on_cluster, lambda: not queue(), "the queue is empty")
 
     for index, folder in enumerate(folders):
         starts = starts_of(folder)
-        assert steps_of(folder) == list(range(STEPS)), "no step is lost or repeated"
+        assert steps_of(folder) == list(range(len(steps_of(folder)))), "no step is lost or repeated"
         assert [start["code"] for start in starts] == [75] * (len(starts) - 1) + [0]
         assert {start["line"] for start in starts} == {f"input {index}\n"}
         assert {start["gpus"] for start in starts} <= {"0", "1"}
@@ -172,7 +165,7 @@ def test_a_failure_is_retried_a_warning_requeues_and_a_cancellation_ends(
     options = SlurmOptions(minutes=5, partition="low", signal_seconds=10, retries=1)
     fail = ["sh", "-c", f"echo run >> {tmp_path}/count; exit 7"]
     (failing,) = submit([fail], [""], tmp_path / "jobs", options, "failing")
-    count = command_of(child, tmp_path / "run", 10_000, seconds_to_save=1)
+    count = command_of(child, tmp_path / "run", seconds_to_save=1)
     (endless,) = submit([count], [""], tmp_path / "jobs", options, "endless")
 
     # SIGTERM while Slurm means the job to run on is a warning; scancel is the end, even of a job that saves already.
@@ -209,8 +202,8 @@ def test_one_run_over_two_tasks_of_srun_is_preempted_and_goes_on(
     config = "\n".join([
         f"data: {{corpus: {small_text}}}",
         "model: {family: lstm, d_model: 16, n_layers: 1}",
-        "train: {steps: 4000, batch_size: 8, context_length: 16, checkpoint_every: 1000}",
-        "evaluation: {every: 4000, windows: 8, final_windows: 8, batch_size: 8}",
+        "train: {steps: 1000000, batch_size: 8, context_length: 16, checkpoint_every: 1000}",
+        "evaluation: {every: 1000000, windows: 8, final_windows: 8, batch_size: 8}",
     ])  # fmt: skip
     (tmp_path / "c.yaml").write_text(config)
     run = tmp_path / "run"
@@ -222,7 +215,7 @@ def test_one_run_over_two_tasks_of_srun_is_preempted_and_goes_on(
     on_cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
     wait_until(lambda: queue().get(job) == "PENDING", "the job is requeued", 60)
     stopped = max(runs.steps_of(run))
-    assert 0 < stopped < 4000 and "state saved" in said()
+    assert 0 < stopped < 1_000_000 and "state saved" in said()
     assert "in 2 processes" in said()
     on_cluster.release(job)
     wait_until(lambda: f"resuming at step {stopped}" in said(), "the run goes on", 240)
@@ -288,7 +281,7 @@ def in_a_process(command: list[str], **settings: object) -> subprocess.Popen[str
 
 
 def test_a_child_passes_over_the_warning_and_ends_with_its_job(child: Path, tmp_path: Path) -> None:
-    job = in_a_process(command_of(child, tmp_path / "run", 10_000), signal_seconds=10, retries=0)
+    job = in_a_process(command_of(child, tmp_path / "run"), signal_seconds=10, retries=0)
     wait_until(lambda: len(steps_of(tmp_path / "run")) > 1, "the child counts")
     os.kill(int((tmp_path / "run" / "pid").read_text()), signal.SIGUSR2)  # so does `scancel --full --signal=USR2`
     wait_until(lambda: len(steps_of(tmp_path / "run")) > 4, "the child counts on")
@@ -300,7 +293,7 @@ def test_a_child_passes_over_the_warning_and_ends_with_its_job(child: Path, tmp_
 
 def test_a_warned_job_waits_for_its_child_and_kills_one_that_does_not_end(child: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    job = in_a_process(command_of(child, tmp_path / "run", 10_000), signal_seconds=10, retries=5)
+    job = in_a_process(command_of(child, tmp_path / "run"), signal_seconds=10, retries=5)
     wait_until(lambda: len(steps_of(tmp_path / "run")) > 1, "the child counts")
     job.send_signal(signal.SIGUSR1)
     assert "Task" in job.communicate(timeout=120)[1]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from slurm_cluster import Cluster, start_cluster, why_not
+from slurm_cluster import Cluster, release_until, start_cluster, wait_until, why_not
 from sweeping import SIGKILL, Launcher, numbers, write_sweep
 
 from seqjax import cli
@@ -33,26 +32,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         yield started
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
-        time.sleep(0.1)
-
-
-def end_of(launcher: Launcher, cluster: Cluster, jobs: list[str]) -> int:
-    """Its exit code; jobs that wait for two minutes after they were requeued are let go on."""
-    released: dict[str, float] = {}
-    while launcher.popen.poll() is None:
-        states = queue()
-        for job in jobs:
-            if states.get(job) == "PENDING" and time.monotonic() > released.get(job, 0.0) + 15:
-                cluster.release(job)
-                released[job] = time.monotonic()
-        time.sleep(0.5)
-    return launcher.popen.returncode
-
-
 @pytest.mark.slow
 def test_a_sweep_as_an_array_is_preempted_and_ends_bit_equal(
     cluster: Cluster, tmp_path: Path, small_text: Path, capsys: Any
@@ -74,7 +53,8 @@ def test_a_sweep_as_an_array_is_preempted_and_ends_bit_equal(
     launcher.wait_until(lambda: "of this sweep are in the queue already" in launcher.said())
     assert cli.main(["status", str(launcher.folder)]) == 0
     assert "PENDING]" in capsys.readouterr().out
-    assert end_of(launcher, cluster, jobs) == 0, launcher.said()
+    release_until(cluster, lambda: launcher.popen.poll() is not None, "the sweep ends")
+    assert launcher.popen.returncode == 0, launcher.said()
     assert "2 runs: 2 finished" in launcher.said() and "submitted" not in launcher.said().partition("already")[2]
     assert any("resuming at step" in (folder / "log.txt").read_text() for folder in run_folders)
     assert not [job for job in queue() if job in jobs]
