@@ -16,7 +16,7 @@ from seqjax.commands import tables
 from seqjax.config.plain import number
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted
-from seqjax.host.wording import power, si
+from seqjax.host.wording import counted, power, si
 
 BUDGETS = {"tokens": "D", "flops": "C", "seconds": "s"}
 POOR_FIT = 0.005  # root mean square of the residuals of log L above which a surface is doubted
@@ -110,7 +110,8 @@ def _surface_line(name: str, surface: Any) -> str:
     n, d = (reference(variables[name]) for name in ("params", "tokens"))
     of_n, of_d = c["A"] / n ** c["alpha"], c["B"] / d ** c["beta"]
     lines = [
-        f"{name}: {len(surface.points)} runs, {sizes} N, {tokens} D; clusters beyond the fit: {surface.left}",
+        f"{name}: {counted(len(surface.points), 'run')}, {sizes} N, {tokens} D; "
+        f"clusters beyond the fit: {surface.left}",
         f"  L = {c['E']:.3f} + {of_n:.3g} ({power(n, 1)} / N)^{c['alpha']:.3f} + {of_d:.3g} ({power(d, 1)} / "
         f"D)^{c['beta']:.3f}; "
         f"residuals {100 * surface.error:.2f} %",

@@ -9,6 +9,7 @@ from typing import Any
 from seqjax.commands.export_wandb import begun_runs
 from seqjax.commands.parsing import add_parser as shared_parser
 from seqjax.commands.parsing import no_more
+from seqjax.host.wording import counted
 
 
 def add_parser(commands: Any) -> None:
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         with storage_errors(place):
             place.mkdir(parents=True, exist_ok=True)
             write_bytes_atomically(place / NAME, event_file(*_curves(folder)))
-    print(f"{len(begun)} run(s) written; to see them:\n  tensorboard --logdir {options.output}")
+    print(f"{counted(len(begun), 'run')} written; to see them:\n  tensorboard --logdir {options.output}")
     return 0
 
 

@@ -11,6 +11,7 @@ from seqjax.commands.parsing import add_parser as shared_parser
 from seqjax.commands.parsing import no_more
 from seqjax.errors import UserError
 from seqjax.host.streams import fitted, tell_note
+from seqjax.host.wording import counted
 
 
 def add_parser(commands: Any) -> None:
@@ -58,5 +59,5 @@ def begun_runs(place: Path) -> list[Path]:
     if not begun:
         raise UserError(f"{place}: no run in it has begun")
     if left := len(found) - len(begun):
-        tell_note(f"left out: {left} run(s) that have not begun")
+        tell_note(f"left out: {counted(left, 'run')} not begun")
     return begun

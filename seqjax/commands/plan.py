@@ -13,7 +13,7 @@ from seqjax.commands import sweep as sweep_command
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.disk import write_atomically
-from seqjax.host.wording import duration
+from seqjax.host.wording import counted, duration
 
 
 def add_parser(commands: Any) -> None:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     found = propose(sweep, seconds, shape, machine, speeds, bundle)
     heading = [
         f"Proposed by `seqjax plan {options.sweep} --budget {options.budget}` on {time.strftime('%Y-%m-%d')}:",
-        f"{len(found.planned)} runs, predicted {duration(found.seconds)} on {machine.describe()}.",
+        f"{counted(len(found.planned), 'run')}, predicted {duration(found.seconds)} on {machine.describe()}.",
     ]
     if sweep.search and sweep.search.extend:
         heading.append("A search that has to extend its rates takes longer.")

@@ -10,6 +10,7 @@ from seqjax.commands import options as shared
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.streams import tell_note
+from seqjax.host.wording import counted
 
 
 def add_parser(commands: Any) -> None:
@@ -100,7 +101,7 @@ def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
         if len(found) > 1:
             kept = at_best_rates(pd.DataFrame(found)).index
             if gone := len(found) - len(kept):
-                tell_note(f"{place}: left out: {gone} run(s) at other learning rates than the best")
+                tell_note(f"{place}: left out: {counted(gone, 'run')} at other learning rates than the best")
             found = [found[i] for i in kept]
         rows += found
     if not rows:

@@ -15,6 +15,7 @@ from seqjax.errors import UserError
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.optional import need, need_parquet
 from seqjax.host.streams import is_terminal, tell_error, tell_note
+from seqjax.host.wording import counted
 
 
 def add_parser(commands: Any) -> None:
@@ -67,9 +68,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     rows, columns, reasons, content = _read(options, form)
     if halved := sum(row["halved_from"] is not None for row in rows):
         tell_note(
-            f"{halved} run(s) of bundles that died were trained in other programs than planned: their losses "
+            f"{counted(halved, 'run')} of bundles that died, trained in other programs than planned: losses "
             "differ in the last digits (column halved_from)"
         )
+    _tell_incomparable(rows, options.sort)
     content = content or _text(options, rows, columns)
     if options.output:
         try:
@@ -82,6 +84,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for reason in reasons:
         tell_error(reason)
     return 2 if reasons else 0
+
+
+def _tell_incomparable(rows: list[dict[str, Any]], sort: str | None) -> None:
+    """A note if the rows are in the order of losses that cannot be compared."""
+    from seqjax.sweeps.columns import LOSSES, incomparable
+
+    if sort in LOSSES and (differ := incomparable([row for row in rows if row[sort] is not None], sort)):
+        tell_note(f"in the order of {sort}, which cannot be compared: several {', '.join(differ)}")
 
 
 def _read(options: argparse.Namespace, form: str) -> tuple[list[dict[str, Any]], list[str], list[str], bytes | None]:

@@ -12,6 +12,7 @@ from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
 from seqjax.host.streams import tell_error, tell_note
+from seqjax.host.wording import counted
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens", "other_loss")
 TOGETHER = "all"  # --by all: no groups
@@ -95,7 +96,7 @@ def points_by_group(
         named = written[_label_column(table, "by", options.by)]
         of_no_group = has_status(table, "damaged") & named.isna().to_numpy()  # its config is damaged
         if of_no_group.any():
-            tell_note(f"left out: {of_no_group.sum()} damaged run(s) of unknown {options.by}")
+            tell_note(f"left out: {counted(of_no_group.sum(), 'damaged run')} of unknown {options.by}")
         grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
         groups = {str(value): rows for value, rows in grouped}
     if only is not None:

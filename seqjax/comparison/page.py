@@ -28,7 +28,7 @@ from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
 from seqjax.families import in_order, label_of, labels_of, parts_of
 from seqjax.host import disk
-from seqjax.host.wording import duration, si
+from seqjax.host.wording import counted, duration, si
 from seqjax.laws.files import write_fits
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
@@ -291,8 +291,9 @@ def _where(m: Material) -> str:
 def _how(m: Material) -> str:
     chains = m.comparison.chains
     return (
-        f"{len(m.table)} runs took {duration(m.where['run_seconds'])} of workers' time in all. Loss by position: "
-        f"{chains.chains} chains of {chains.windows} windows of the validation split, {chains.stride} tokens apart; "
+        f"{counted(len(m.table), 'run')} took {duration(m.where['run_seconds'])} of workers' time in all. "
+        f"Loss by position: {chains.chains} chains of {chains.windows} windows of the validation split, "
+        f"{chains.stride} tokens apart; "
         f"the first {chains.short} positions are measured on more and shorter windows of the same chains."
     )
 

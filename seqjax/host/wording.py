@@ -16,6 +16,11 @@ def si(value: float) -> str:
     return f"{value:.3g} "
 
 
+def counted(count: int, noun: str) -> str:
+    """1 run, 2 runs, 1,024 runs."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
 def power(value: float, digits: int = 3) -> str:
     """A number in powers of ten: 4.1e8, 1e21."""
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")

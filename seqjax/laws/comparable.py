@@ -1,4 +1,6 @@
-"""Losses can be compared if they have the same text, tokens, batching and task.
+"""Losses can be compared if they have the same text, tokens, batching and task, with the same held-out data.
+
+A task whose data have no digest is the same if all its fields are: one cannot tell which of them the data depend on.
 
 Contexts may differ: experiments compare them on purpose. But the context must be known for all rows or for none.
 """
@@ -17,6 +19,7 @@ IDENTITY = {
     "batching": ("data.batching", None),
     "task": ("task.name", None),
     "data of the task": ("task.corpus", "data_sha256"),
+    "vocabulary": ("task.vocabulary", None),
 }
 """A property that losses depend on -> its columns of a run table: its name and its digest."""
 ANY_TOKENS = "bits_per_byte"
@@ -43,6 +46,9 @@ def differences(table: pd.DataFrame, loss: str = "loss") -> dict[str, list[str]]
             found[name if by_name else digest] = sorted(set(names if by_name else digests.str[:12]))
         elif names.nunique() > 1 and len(digests) < len(table) and what != "context":
             found[name] = sorted(set(names))
+    for column in _fields_of_the_task(table):
+        if column not in found and (values := _written(table, column).dropna()).nunique() > 1:
+            found[column] = sorted(set(values))
     for column in unknown(table, loss):
         found[column] = [*found.get(column, sorted(set(_written(table, column).dropna()))), EMPTY]
     return found
@@ -67,6 +73,13 @@ def _columns(table: pd.DataFrame, loss: str) -> Iterator[tuple[str, str, str | N
     for what, (name, digest) in (IDENTITY | {"context": (CONTEXT[0], None)}).items():
         if what != "tokenizer" or loss != ANY_TOKENS:
             yield what, what if name not in table.columns and what in table.columns else name, digest
+
+
+def _fields_of_the_task(table: pd.DataFrame) -> list[str]:
+    """Columns of the task's fields, where no row has a digest of its data."""
+    if _written(table, IDENTITY["data of the task"][1]).notna().any():
+        return []
+    return [column for column in map(str, table.columns) if column.startswith("task.")]
 
 
 def _written(table: pd.DataFrame, column: str | None) -> pd.Series:

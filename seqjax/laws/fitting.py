@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from seqjax.laws.points import Points
 from seqjax.laws.predicting import Prediction, predict
 from seqjax.laws.reference import at_reference, greek
 from seqjax.laws.searching import DELTAS, ERRORS, best_of_many, deltas_to, refit
+from seqjax.laws.selecting import in_brackets
 from seqjax.laws.shared_noise import followed, note_of
 from seqjax.laws.splitting import Optimum, best_split, split_exponent
 
@@ -169,7 +169,7 @@ def fit_constants(
     if len(places) <= len(law.constants):
         raise UserError(
             f"{law.name} has {len(law.constants)} constants ({', '.join(law.names)}): {len(places)} different points of"
-            f" {' and '.join(law.variables)} are too few for a fit" + _why_few(points)
+            f" {' and '.join(law.variables)} are too few for a fit" + in_brackets(points.left_out)
         )
     best, starts, agreeing = best_of_many(
         law, points, delta, law.starts_SxP() if starts_SxP is None else np.asarray(starts_SxP), errors
@@ -210,11 +210,6 @@ def _clustered(points: Points, law: Law, theta: np.ndarray) -> Points:
         )
         points = replace(points, notes=(*points.notes, note))
     return points
-
-
-def _why_few(points: Points) -> str:
-    rules = Counter(gone.rule for gone in points.left_out)
-    return f" (left out: {'; '.join(f'{count} x {rule}' for rule, count in rules.most_common(4))})" if rules else ""
 
 
 def refits(

@@ -17,7 +17,7 @@ import pandas as pd
 from seqjax.errors import UserError
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
-from seqjax.laws.selecting import LeftOut, labels_of, select
+from seqjax.laws.selecting import LeftOut, in_brackets, labels_of, select
 from seqjax.laws.shared_noise import runs_of_rows
 from seqjax.laws.variables import DEFAULTS, column_of, counted, listed, named_count, numbers, usual_column
 
@@ -118,7 +118,7 @@ def read_points(
         source: name of the table in errors.
     Raises:
         UserError: no such column, a value that is not a positive finite number, equal rows, a missing variable, losses
-            that cannot be compared.
+            that cannot be compared, no row that is kept.
     """
     if not table.index.is_unique:
         table = table.reset_index(drop=True)  # otherwise rows keep the numbers of their original table
@@ -137,6 +137,8 @@ def read_points(
         keep[table.index.isin(list(rules))] = False
 
     leave_out(not_finished(table[keep]))
+    if not keep.any():
+        raise UserError(f"{source}: no point to fit{in_brackets(left_out)}")
     # report a loss that is not a number before its row is left out for a better one
     numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
     rules, notes = worse_rates(table[keep], named["loss"], diverged)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,12 @@ class LeftOut:
 
     row: str
     rule: str
+
+
+def in_brackets(left_out: Sequence[LeftOut]) -> str:
+    """The rules that left out most rows, each with its number of rows; "" if there are none."""
+    rules = Counter(gone.rule for gone in left_out)
+    return f" (left out: {'; '.join(f'{count} x {rule}' for rule, count in rules.most_common(4))})" if rules else ""
 
 
 def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndarray, list[LeftOut]]:

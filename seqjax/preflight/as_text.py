@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqjax.config import Config, run_id
-from seqjax.host.wording import si
+from seqjax.host.wording import counted, si
 from seqjax.models.accounting import count_parameters
 from seqjax.preflight.accelerators import GIB, Target
 from seqjax.preflight.compiling import Compiled
@@ -102,8 +102,8 @@ def table(rows: Sequence[Row]) -> str:
     some = f"{len(misfits)} DO NOT FIT (!)" if misfits else "all fit"
     return "\n".join(
         [
-            f"{sum(row.runs for row in rows)} runs, {len(rows)} programs on {first.name}: {some}; "
-            f"{_gib(first.chip.memory)} GiB a device",
+            f"{counted(sum(row.runs for row in rows), 'run')}, {counted(len(rows), 'program')} on {first.name}: "
+            f"{some}; {_gib(first.chip.memory)} GiB a device",
             "",
             aligned(cells),
             "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from seqjax.host.wording import counted
 from seqjax.sweeps.folder import STATES, State
 
 
@@ -28,7 +29,7 @@ def aligned_within(
     for count in range(len(first_out) + 1):
         out = first_out[:count]
         kept = [i for i, heading in enumerate(rows[0]) if heading not in out]
-        text = aligned([[row[i] for i in kept] for row in rows], left)
+        text = aligned([[row[i] for i in kept] for row in rows], sum(i < left for i in kept))
         if max(map(len, text.split("\n"))) <= width:
             break
     return text, list(out)
@@ -42,7 +43,8 @@ def describe_states(states: Sequence[State], queued: Mapping[str, str] | None = 
     """
     queued = queued or {}
     counts = Counter(state.name for state in states)
-    lines = [f"{len(states)} runs: " + ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])]
+    of_each = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
+    lines = [f"{counted(len(states), 'run')}: {of_each}"]
     for state in sorted(states, key=lambda state: STATES.index(state.name)):
         job = queued.get(state.run_id)
         if state.name in ("finished", "imported", "planned") and job is None:

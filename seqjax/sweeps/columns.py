@@ -65,11 +65,14 @@ COUNTS = ("best_step", "params_non_embedding", "params_with_readout", "params_em
           "tokens", "unique_tokens", "runs_in_program", "halved_from", "failures")  # fmt: skip
 SHOWN = ("run_id", "status", "params_non_embedding", "tokens", "flops_exact", "optimizer.learning_rate", "train.seed",
          "loss", "loss_se", "bits_per_byte")  # fmt: skip
-
+ALWAYS = ("status", "params_non_embedding", "loss")
+"""Columns of `SHOWN` that are shown even where no row has a value."""
 FIRST_OUT = ("flops_exact", "bits_per_byte", "loss_se", "train.seed")
 """Columns of `SHOWN` that are left out where they do not fit, the first one first."""
 
 COUNTED = ("params_", "tokens", "unique_tokens", "flops_")  # beginnings of columns that are shown as 12.3 k
+OF_DATA = ("task.", "data.corpus", "data.tokenizer", "data.batching", "train.context_length")
+"""Beginnings of config keys that losses depend on. Where runs differ in them, they stand beside the losses."""
 LOSSES = ("loss", "loss_se", "best_loss", "train_loss", "bits_per_byte")
 PLACES = {
     **{name: f"validation.{name}" for name in ("loss", "loss_se", "bits_per_byte")},
@@ -199,6 +202,36 @@ def training_seconds(row: Mapping[str, Any]) -> float | None:
     return float(found[0]) / float(found[1] * found[2])
 
 
+def data_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns `OF_DATA` in which these rows differ; of rows of several tasks, not the fields of each task."""
+    names = sorted({name for row in rows for name in row if name.startswith(OF_DATA)})
+    found = [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
+    return [name for name in found if name == "task.name" or not name.startswith("task.") or "task.name" not in found]
+
+
+def data_of(run_folder: Path) -> dict[str, Any]:
+    """What the loss of a finished run depends on beside the model: config keys `OF_DATA`, and the digests."""
+    sections = disk.read_json(run_folder / "config.json")
+    keys = {f"{name}.{key}": value for name, of in sections.items() for key, value in of.items()}
+    digests = {key: value for key, value in (runs.read_result(run_folder) or {}).items() if key.endswith("_sha256")}
+    return {key: value for key, value in keys.items() if key.startswith(OF_DATA)} | digests
+
+
+def incomparable(rows: Sequence[Mapping[str, Any]], loss: str = "loss") -> tuple[str, ...]:
+    """The columns that make the losses of these rows incomparable; pandas is loaded only where the rows differ."""
+    if len({tuple(sorted((key, str(row[key])) for key in row if _of_data(key))) for row in rows}) < 2:
+        return ()
+    import pandas as pd
+
+    from seqjax.laws.comparable import differences
+
+    return tuple(differences(pd.DataFrame([{key: row[key] for key in row if _of_data(key)} for row in rows]), loss))
+
+
+def _of_data(name: str) -> bool:
+    return name.startswith(OF_DATA) or name.endswith("_sha256")
+
+
 def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows by family, size, tokens and loss."""
     numbers = ("params_non_embedding", "tokens", "loss")
@@ -206,13 +239,20 @@ def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def as_text(rows: Sequence[Mapping[str, Any]], width: float) -> tuple[str, list[str]]:
-    """Aligned text of the columns `SHOWN`; and the headings of those of `FIRST_OUT` that are left out to fit."""
+    """Aligned text of the columns `SHOWN` and `data_columns`; and the headings of those that are left out to fit.
+
+    Those of `FIRST_OUT` go before those of the data. Columns without a value are not shown, but for `ALWAYS`.
+    """
     is_text = all(row.get("task.name") is None for row in rows)
     loss = "nats/token" if is_text else "loss"
     heading = ("run", "status", "N", "tokens", "FLOP", "rate", "seed", loss, "±", "bits/byte")
     names = dict(zip(SHOWN, heading, strict=True))
-    body = [[_cell(name, row[name]) for name in SHOWN] for row in rows]
-    return aligned_within([heading, *body], width, [names[name] for name in FIRST_OUT], left=2)
+    apart = {name: "task" if name == "task.name" else name.rpartition(".")[2] for name in data_columns(rows)}
+    known = [name for name in SHOWN[1:] if name in ALWAYS or any(row.get(name) is not None for row in rows)]
+    columns = (SHOWN[0], *apart, *known)
+    body = [[_cell(name, row.get(name)) for name in columns] for row in rows]
+    out = [names[name] for name in FIRST_OUT] + list(apart.values())[::-1]
+    return aligned_within([[(names | apart)[name] for name in columns], *body], width, out, left=2 + len(apart))
 
 
 def _number(value: Any) -> float:

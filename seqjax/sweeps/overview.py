@@ -14,6 +14,7 @@ from seqjax.errors import UserError
 from seqjax.host.wording import duration, si
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.aligned import aligned
+from seqjax.sweeps.columns import data_of, incomparable
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Overview:
 
     Attributes:
         name: of the folder; counts: runs by state.
-        best: family -> the lowest held-out loss of its finished runs.
+        best: family -> the lowest held-out loss of its finished runs; empty if these cannot be compared.
+        differ: the columns in which they differ then.
         rate: tokens per second of the runs that are training, together; None if none is.
         left: seconds until the last of them ends; None if none is training, or has shown its rate.
     """
@@ -32,6 +34,7 @@ class Overview:
     best: dict[str, float]
     rate: float | None = None
     left: float | None = None
+    differ: tuple[str, ...] = ()
 
 
 def sweep_folders(place: Path) -> list[Path]:
@@ -48,16 +51,20 @@ def overview(folder: Path) -> Overview:
     best: dict[str, float] = {}
     rates: list[float] = []
     left: list[float] = []
+    data: list[dict[str, Any]] = []
     for run_folder in folders.run_folders(folder):
         state = folders.state_to_show(run_folder)
         counts[state.name] += 1
         if state.name == "finished" and (loss := _loss(run_folder)) is not None:
             family, _ = runs.read_facts(run_folder)
             best[family] = min(loss, best.get(family, loss))
+            data.append(data_of(run_folder))
         elif state.name == "running" and (pace := _pace(run_folder)) is not None:
             rates.append(pace[0])
             left.append((state.steps - state.step) * pace[1])
-    return Overview(folder.name, counts, best, sum(rates) if rates else None, max(left, default=None))
+    differ = incomparable(data)
+    rate = sum(rates) if rates else None
+    return Overview(folder.name, counts, {} if differ else best, rate, max(left, default=None), differ)
 
 
 def _loss(run_folder: Path) -> float | None:
@@ -97,7 +104,8 @@ def _cells(one: Overview) -> tuple[str, ...]:
         str(one.counts["finished"]),
         str(one.counts["running"] or "-"),
         ", ".join(others) or "-",
-        ", ".join(f"{family} {loss:.3f}" for family, loss in sorted(one.best.items())) or "-",
+        ", ".join(f"{family} {loss:.3f}" for family, loss in sorted(one.best.items()))
+        or (f"(several {', '.join(one.differ)})" if one.differ else "-"),
         f"{si(one.rate)}/s" if one.rate else "-",
         duration(one.left) if one.left is not None else "-",
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from seqjax.config import Config
 from seqjax.host.streams import is_terminal
-from seqjax.host.wording import duration, si
+from seqjax.host.wording import counted, duration, si
 from seqjax.models.accounting import count_parameters
 from seqjax.runs.targets import non_embedding_parameters, training_flops_per_token, vocabulary_size
 from seqjax.sweeps.aligned import aligned, aligned_within
@@ -43,7 +43,7 @@ def describe_plan(
     sweep: Sweep, planned: Sequence[Planned], ended: int, units: Sequence[Unit], machine: Machine, speeds: Speeds | None
 ) -> str:
     """Runs by shape and length: parameters, tokens, FLOPs, and the predicted time on this machine."""
-    heading = f"sweep {sweep.name}: {len(planned)} runs" + (f", {ended} of them ended" if ended else "")
+    heading = f"sweep {sweep.name}: {counted(len(planned), 'run')}" + (f", {ended} of them ended" if ended else "")
     if all(isinstance(run.config, Config) for run in planned):
         share = [1 - run.shared / run.config.train.steps for run in planned]  # the rest is its trunk's
         tokens = round(sum(part * tokens_of(run) for part, run in zip(share, planned, strict=True)))
@@ -57,10 +57,10 @@ def describe_plan(
     else:
         lines = [heading, "", _plan_of_tasks(planned, units)]
     if branches := sum(run.shared > 0 for run in planned):
-        lines.append(f"{branches} runs start from checkpoints of their trunks: shared steps count once")
+        lines.append(f"{counted(branches, 'run')} from checkpoints of their trunks: shared steps count once")
     lines += _describe_search(sweep)
     for note, count in Counter(note for run in planned for note in run.notes).items():
-        lines.append(f"note: {note}" + (f" ({count} runs)" if count < len(planned) else ""))
+        lines.append(f"note: {note}" + (f" ({counted(count, 'run')})" if count < len(planned) else ""))
     if units:
         threads = "/".join(str(count) for count in sorted({unit.threads for unit in units}))
         on_gpus = "one on each GPU" if machine.sharing == 1 else f"at most {machine.sharing} at once on a GPU"

@@ -84,6 +84,24 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
         assert said in capsys.readouterr().err
 
 
+def test_losses_that_cannot_be_compared_are_neither_best_nor_in_order_without_a_word(
+    place: Path, make_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, batching, loss in (("a", "streams", 2.9), ("c", "streams", 2.8)):
+        put(place / path, make_config("lstm", **{"data.batching": batching}), loss)
+    _, a, _, c = told(capsys, "status", place)
+    assert a[-5:-2] == ["-", "(several", "data.batching)"] and c[-4:-2] == ["lstm", "2.800"]
+
+    assert main(["runs", str(place), "--sort", "loss"]) == 0
+    said = capsys.readouterr()
+    assert "note: in the order of loss, which cannot be compared: several data.batching" in said.err
+    heading, first = (line.split() for line in said.out.splitlines()[:2])
+    assert heading[:3] == ["run", "batching", "status"] and first[1:3] == ["streams", "finished"]
+    assert main(["runs", str(place), "--sort", "loss", "--where", "`data.batching` == 'windows'"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "batching" not in said.out
+
+
 def test_columns_leave_in_their_order_until_the_others_fit() -> None:
     rows = [("model", "N", "T", "time"), ("lstm", "10", "64", "5s")]
     whole, none = aligned_within(rows, 20, ("T", "N"))

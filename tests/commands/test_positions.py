@@ -21,7 +21,7 @@ def test_a_sweep_shows_its_chosen_rates(make_config: Any, tmp_path: Path, capsys
             put(folder, config, float(loss.mean()), by_position=loss.tolist(), by_position_se=[0.01] * 64)
     assert main(["positions", str(folder), "--bootstrap", "40", "--plot", str(figure)]) == 0
     printed = capsys.readouterr()
-    assert "left out: 4 run(s) at other learning rates" in printed.err
+    assert "left out: 4 runs at other learning rates" in printed.err
     assert printed.out.count("  law ") == 2 and printed.out.count("/ T^0.") == 1
     assert printed.out.count("not determined by these losses") == 1  # of alpha = 0
     assert figure.is_file() and max(map(len, printed.out.splitlines())) <= 80

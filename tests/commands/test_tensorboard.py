@@ -41,7 +41,7 @@ def test_every_run_of_a_sweep_that_has_begun_is_written(
             runs.append_metrics(folder, {"step": 1, "tokens": 8, "loss": 3.0, "note": "no number"})
     assert main(["export-tensorboard", str(tmp_path / "first"), "--output", str(tmp_path / "events")]) == 0
     said = capsys.readouterr()
-    assert "left out: 1 run(s) that have not begun" in said.err
+    assert "left out: 1 run not begun" in said.err
     assert f"tensorboard --logdir {tmp_path / 'events'}" in said.out
     (written,) = (tmp_path / "events" / "first").glob(f"*/{NAME}")
     assert written.parent.name == folder.name

@@ -38,6 +38,14 @@ TWO = {
         {"data.tokenizer": "bpe-64", "tokenizer_sha256": "aa"}, {"data.tokenizer": "bpe-64", "tokenizer_sha256": "bb"},
         "tokenizer_sha256 is aa, bb",
     ),
+    "kinds of one task": (
+        {"task.name": "abilities", "task.kind": "parity"}, {"task.name": "abilities", "task.kind": "recall"},
+        "task.kind is parity, recall",
+    ),
+    "vocabularies of one translation": (
+        {"task.vocabulary": "words", "data_sha256": "aa"}, {"task.vocabulary": "512", "data_sha256": "aa"},
+        "task.vocabulary is 512, words",
+    ),
     "a digest and none": (
         {"data.corpus": "a", "corpus_sha256": "aa"}, {"data.corpus": "b", "corpus_sha256": None}, "data.corpus is a, b",
     ),
@@ -86,6 +94,9 @@ ONE = {
     ),
     "contexts": ({"train.context_length": 64}, {"train.context_length": 256}),
     "seeds": ({"train.seed": 0}, {"train.seed": 1}),
+    "ways to train on one task": (
+        {"task.pool": "last", "data_sha256": "aa"}, {"task.pool": "mean", "data_sha256": "aa"}
+    ),
     "no such columns": ({"dataset": "a"}, {"dataset": "b"}),
     "unknown digests of one name": (
         {"data.corpus": "a", "corpus_sha256": "aa"}, {"data.corpus": "a", "corpus_sha256": None}

@@ -107,6 +107,14 @@ def test_of_a_run_table_the_best_rates_of_finished_runs_are_taken() -> None:
     assert "edge of its sweep for 2 model(s), w16, w64" in note
 
 
+def test_runs_of_which_none_has_finished_are_no_points_and_it_is_said_why() -> None:
+    table = pd.DataFrame(
+        {"run_id": ["a", "b"], "status": ["planned", "failed"], "loss": [None, None], "tokens": [1, 2]}
+    )
+    with pytest.raises(UserError, match=r"the table: no point to fit \(left out: 1 x planned; 1 x failed\)"):
+        read_points(table)
+
+
 def test_conventions_have_short_names() -> None:
     points = read_points(run_table(), {"params": "total"}, ("params",))
     assert points.conventions["params"] == "total"

@@ -86,7 +86,7 @@ def test_a_run_without_a_config_is_no_family(sweep: Path, capsys: pytest.Capture
     damage(folders.run_folders(sweep)[0], "config.json", "")
     assert main(["fit", str(sweep), "--law", "kaplan-n", "--bootstrap", "0", "--by", "family"]) == 0
     printed = capsys.readouterr()
-    assert "== family gru" in printed.out and printed.err == "note: left out: 1 damaged run(s) of unknown family\n"
+    assert "== family gru" in printed.out and printed.err == "note: left out: 1 damaged run of unknown family\n"
 
 
 def test_a_folder_is_found_by_its_name_where_its_config_is_damaged(sweep: Path) -> None:

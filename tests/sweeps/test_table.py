@@ -235,7 +235,7 @@ def test_runs_of_a_halved_bundle_say_so(make_config: Any, tmp_path: Path, capsys
     found = table.gather([tmp_path / "s"]).set_index("train.seed")["halved_from"]
     assert found.fillna(0).to_dict() == {0: 4, 1: 0, 2: 4, 3: 0}
     assert call("runs", tmp_path / "s") == 0
-    assert capsys.readouterr().err.startswith("note: 2 run(s) of bundles that died were trained in other programs")
+    assert capsys.readouterr().err.startswith("note: 2 runs of bundles that died, trained in other programs")
 
 
 def test_a_run_that_went_on_elsewhere_says_what_took_its_steps(make_config: Any, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_status_tells_what_is_not_as_it_should_be(all_states: Path, capsys: pyte
     assert entries["failed"]["failures"] == 3 and entries["failed"]["reason"] == "killed by SIGKILL"
     assert (entries["stopped"]["step"], entries["stopped"]["steps"], entries["stopped"]["slurm"]) == (5, 20, None)
     assert call("status", next(all_states.glob("elman-*"))) == 0
-    assert capsys.readouterr().out.startswith("1 runs: 1 stopped")
+    assert capsys.readouterr().out.startswith("1 run: 1 stopped")
 
 
 # States

@@ -80,7 +80,7 @@ def test_shared_steps_count_once(planned: list[Any], tmp_path: Path) -> None:
     sweep = read_sweep(tmp_path / "shared.yaml")
     told = describe_plan(sweep, planned, 0, units, ONE_CORE, MadeUp())
     assert f"in all {si(steps * 64)} tokens" in told
-    assert "4 runs start from checkpoints of their trunks" in told
+    assert "4 runs from checkpoints of their trunks" in told
     alone = sharing([run for run in planned if run.run_id != run.trunk])  # the trunk is not in the sweep
     assert predicted_seconds(form_units(alone, ONE_CORE, MadeUp(), bundle=False), ONE_CORE) == 2 * (16 + 24) + 5.0
 

@@ -309,7 +309,7 @@ def test_a_sweep_is_replayed_run_by_run_and_says_how_to_upload(
     assert main(["export-wandb", str(tmp_path / "first"), "--wandb", "offline"]) == 0
     assert len(mirror.lines) == 5 and mirror.finished == 2
     said = capsys.readouterr()
-    assert "left out: 1 run(s) that have not begun" in said.err and said.out.count("lines of") == 2
+    assert "left out: 1 run not begun" in said.err and said.out.count("lines of") == 2
     uploads = [line.strip() for line in said.out.splitlines() if line.strip().startswith("wandb sync")]
     assert uploads == [f"wandb sync {tmp_path / 'first'}/*/wandb/offline-run-*"]  # one line for all runs
     assert main(["export-wandb", str(folder.parent / folder.name), "--wandb", "disabled"]) == 2
