@@ -61,8 +61,8 @@ def worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple
     notes = []
     if edges:
         notes.append(
-            f"the best learning rate lies at the edge of its sweep for {counted(len(edges), 'model')}, {listed(edges, 4)}: "
-            "their losses are bounds from above"
+            f"the best learning rate lies at the edge of its sweep for {counted(len(edges), 'model')}, "
+            f"{listed(edges, 4)}: their losses are bounds from above"
         )
     return rules, notes
 
