@@ -203,10 +203,15 @@ def training_seconds(row: Mapping[str, Any]) -> float | None:
 
 
 def data_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns `OF_DATA` in which these rows differ; of rows of several tasks, not the fields of each task."""
+    """The columns `OF_DATA` in which these rows differ; of rows of several tasks `task.name` for all fields of tasks."""
+    if len({row.get("task.name") for row in rows}) > 1:
+        return ["task.name", *(name for name in _differing(rows) if not name.startswith("task."))]
+    return _differing(rows)
+
+
+def _differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = sorted({name for row in rows for name in row if name.startswith(OF_DATA)})
-    found = [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
-    return [name for name in found if name == "task.name" or not name.startswith("task.") or "task.name" not in found]
+    return [name for name in names if len({str(row[name]) for row in rows if row.get(name) is not None}) > 1]
 
 
 def data_of(run_folder: Path) -> dict[str, Any]:
