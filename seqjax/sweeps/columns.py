@@ -203,7 +203,7 @@ def training_seconds(row: Mapping[str, Any]) -> float | None:
 
 
 def data_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns `OF_DATA` in which these rows differ; of rows of several tasks `task.name` for all fields of tasks."""
+    """The columns `OF_DATA` in which these rows differ; where their tasks do, `task.name` stands for all its fields."""
     if len({row.get("task.name") for row in rows}) > 1:
         return ["task.name", *(name for name in _differing(rows) if not name.startswith("task."))]
     return _differing(rows)
