@@ -91,7 +91,7 @@ class OptimizerConfig:
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Factor of each drop (step)."""
     beta1: Fraction = 0.9
-    """Decay of the first moment (adam, adamw, what is no matrix of muon); momentum (sgd)."""
+    """Decay of the first moment (adam, adamw, and in muon all but the matrices); momentum (sgd)."""
     beta2: Fraction = 0.99
     """Decay of the second moment (adam, adamw)."""
     epsilon: PositiveFloat = 1e-8

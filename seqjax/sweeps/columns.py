@@ -123,7 +123,7 @@ def listed(places: Iterable[Path], names: Iterable[str], alike: bool = False) ->
     that a config.json leaves to its default. `seqjax.sweeps.table` has all of these.
 
     Args:
-        alike: all fields are needed, so that each config.json must have those of the others.
+        alike: all fields are needed, so that every config.json must have the same fields.
     """
     rows: list[dict[str, Any]] = []
     places = list(places)
@@ -246,7 +246,7 @@ def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def as_text(rows: Sequence[Mapping[str, Any]], width: float) -> tuple[str, list[str]]:
     """Aligned text of the columns `SHOWN` and `data_columns`; and the headings of those that are left out to fit.
 
-    Those of `FIRST_OUT` go before those of the data. Columns without a value are not shown, but for `ALWAYS`.
+    Columns of `FIRST_OUT` go before columns of the data. Columns without a value are not shown, but for `ALWAYS`.
     """
     is_text = all(row.get("task.name") is None for row in rows)
     loss = "nats/token" if is_text else "loss"

@@ -209,7 +209,7 @@ def weighted(batch: dict[str, np.ndarray], weight: float | None = None) -> dict[
     """The batch with "weights" BxT: the mean over rows of weighted sums is then the mean over target tokens.
 
     Args:
-        weight: rows over target tokens, where these are rows of a larger batch; None: those of this batch.
+        weight: rows over target tokens, where these are rows of a larger batch; None: of this batch.
     """
     mask_BxT = batch["target_mask"][:, 1:]
     weight = len(mask_BxT) / mask_BxT.sum() if weight is None else weight
