@@ -12,7 +12,7 @@ from seqjax.laws.position import Plateau, binned, power_words
 from seqjax.plots.labels import looks_of
 from seqjax.plots.style import DASHES, NAMES, figure, log_axis, shown, styled, widened
 
-ABOVE = 4  # curves whose legend stands above the axes; that of more stands beside them
+ABOVE = 4  # curves with a legend above the axes; with more it is beside them
 
 
 @styled
