@@ -28,8 +28,7 @@ import seqjax
 from seqjax.data.copies import UNIT, Copies
 from seqjax.host.folders import cache_folder
 from seqjax.host.guard import guarded
-from seqjax.plots.labels import LABELS
-from seqjax.plots.labels import looks_of_named
+from seqjax.plots.labels import LABELS, looks_of_named
 from seqjax.plots.style import figure, log_axis, styled
 
 PROCESS = Copies(symbols=8, distances=6)

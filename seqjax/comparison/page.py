@@ -255,7 +255,7 @@ def _narrow(m: Material, found: Sequence[Map]) -> dict[str, str]:
     made = {one.name: one.drawn(stacked=True) for one in found}
     if not are_many(m.chosen["kind"]):
         made["figure7"] = draw.draw_figure7(m.chosen, m.comparison, f"{_corpus(m)}; {_where(m)}", stacked=True)
-    return {name: inlined(as_bytes(figure, "svg")) for name, figure in made.items()}
+    return {name: inlined(as_bytes(figure, "svg", dpi=72)) for name, figure in made.items()}
 
 
 def _edges(edges: Sequence[Mapping[str, Any]]) -> str:

@@ -46,7 +46,7 @@ def draw_positions(
         bins = binned(loss, error)
         losses.append(bins.loss)
         length = max(length, len(loss))
-        words = [shown(name, 52)]
+        words = [shown(name, 60)]
         if fits and name in fits:
             line = np.geomspace(2, len(loss), 100)
             fit = fits[name]

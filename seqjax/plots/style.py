@@ -123,14 +123,14 @@ def save(made: Figure, path: Path) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def as_bytes(made: Figure, form: str) -> bytes:
-    """The figure as a file of this form: png, svg or pdf."""
+def as_bytes(made: Figure, form: str, dpi: int = 160) -> bytes:
+    """The figure as a file of this form: png, svg or pdf. Parts of it that are pixels have so many an inch."""
     buffer = io.BytesIO()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with _look():
         made.draw_without_rendering()
         made.set_layout_engine("none")  # a second layout would differ a little
-        made.savefig(buffer, format=form, dpi=160, metadata=metadata)
+        made.savefig(buffer, format=form, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 

@@ -19,7 +19,7 @@ def other_than_run(place: Path) -> str:
 def other_than_config(folder: Path) -> str:
     """What a folder is, and what is meant, for commands that take a config file."""
     if _is_sweep(folder):
-        return f"is a sweep folder, not a config file; {_its_runs(folder)}; seqjax sweep goes on with the YAML file it is of"
+        return f"is a sweep folder, not a config file; {_its_runs(folder)}; seqjax sweep takes the YAML file it is of"
     if (folder / "config.json").is_file():
         return f"is a run folder, not a config file: that is {folder / 'config.json'}; seqjax train {folder} resumes it"
     return "is a folder, not a config file"

@@ -163,7 +163,9 @@ def test_the_readme_answers_with_the_recorded_sentences() -> None:
     answer = json.loads((RECORDED / "laptop" / "map.json").read_text())["answer"]
     everything = " ".join((experiment.RESULTS.parent / "README.md").read_text().split())
     assert all(sentence in everything for sentence in answer)
-    paragraph = (experiment.REPOSITORY / "README.md").read_text().partition("map-modern.svg)\n\n")[2].partition("\n\n")[0]
+    paragraph = (
+        (experiment.REPOSITORY / "README.md").read_text().partition("map-modern.svg)\n\n")[2].partition("\n\n")[0]
+    )
     shown = [sentence for sentence in answer if sentence in " ".join(paragraph.split())]
     assert len(shown) == 3 and sum(map(len, shown)) + 2 == len(" ".join(paragraph.split()))
     assert all(any(form in sentence for sentence in shown) for form in ("modern", "gpt2"))
