@@ -25,7 +25,7 @@ AXES = {
     "flops": "training compute C (FLOPs)",
     "seconds": "training time (seconds, as measured)",
 }
-LAW = r"$L=E+A/N^\alpha+B/D^\beta$"
+LAW = "L = E + A / N^α + B / D^β"
 NOTE_MAP = (
     f"Colour and line: {LAW}, fitted to each family; band and bars: 95 %, bootstrap over "
     "clusters of runs. Diamonds: the crossing read directly at one size, without a law. Hatched and dashed: beyond the "

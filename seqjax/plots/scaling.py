@@ -104,7 +104,7 @@ def _at_references(fit: Fit) -> str:
     for letter, name in (("N", "params"), ("S", "steps")):
         at, alpha = reference(fit.points.variables[name]), fit.constants[f"alpha_{letter}"]
         scale = (fit.constants[f"{letter}_c"] / at) ** alpha
-        terms.append(f"{scale:.3g} ({letter} / {power(at, 1)})$^{{-{alpha:.3g}}}$")
+        terms.append(f"{scale:.3g} ({letter} / {power(at, 1)})^-{alpha:.3g}")
     return f"L = {' + '.join(terms)}"
 
 

@@ -146,7 +146,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = Fals
         plain: labels as numbers, for losses.
         name: of the variable, as in `NAMES`: compute is labelled 1e18, others 10k, 1M, 1B.
     """
-    label = (lambda value: f"{value:.4g}") if plain else power if name in ("flops", "seconds") else amount
+    label = (lambda value: f"{value:.4g}") if plain else power if name == "flops" else amount
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
