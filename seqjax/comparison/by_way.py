@@ -28,7 +28,7 @@ def are_many(kinds: Iterable[str]) -> bool:
 
 
 def look_in_group(kind: str, kinds: Iterable[str]) -> dict[str, Any]:
-    """Marker and dash of a kind, by its place among those of its way."""
+    """Marker and dash of a kind, by its place among the kinds of its way."""
     place = [other for other in by_way(kinds) if way_of(other) == way_of(kind)].index(kind)
     return {"marker": MARKERS[place % len(MARKERS)], "ls": DASHES[place % len(DASHES)]}
 
@@ -50,7 +50,7 @@ def grouped_legend(made: Figure, lines: Sequence[tuple[str, Artist]]) -> None:
 
 @styled
 def draw_families(c: Comparison) -> Figure:
-    """A column for each way through time, its families in colour before those of the other ways in grey.
+    """A column for each way through time, its families in colour, the other ways in grey behind them.
 
     Above: mean loss against parameters, best depth. Below: loss by position at the largest size that all have.
     """

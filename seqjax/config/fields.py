@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import field, make_dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
 
@@ -35,12 +35,17 @@ def leaves(of: type = Config) -> list[tuple[str, dict[str, Any]]]:
     """
     schema = adapter_of(of).json_schema()
     definitions = schema.get("$defs", {})
+    sections = get_type_hints(of)
     found: list[tuple[str, dict[str, Any]]] = []
     for name, entry in schema["properties"].items():
         if name == "model":
             found += _model_leaves()
         else:
-            found += _section_leaves(name, entry, definitions)
+            docs = _descriptions(*sections.get(name, object).__mro__[1:])  # pydantic has those of the class itself
+            of_section = _section_leaves(name, entry, definitions)
+            found += [
+                (key, {"description": docs.get(key.removeprefix(f"{name}."), "")} | own) for key, own in of_section
+            ]
     return found
 
 
@@ -58,7 +63,7 @@ def _model_leaves() -> list[tuple[str, dict[str, Any]]]:
     kinds: dict[type, dict[str, dict[str, Any]]] = {}
     for name, family in FAMILIES.items():
         of_kind = kinds.setdefault(kind_of(family), {})
-        docs = _descriptions(family)
+        docs = _descriptions(*family.__mro__[-2::-1])
         for leaf, schema in family_adapter(family).json_schema()["properties"].items():
             entry = of_kind.setdefault(leaf, {**schema, "description": docs.get(leaf, ""), "families": []})
             entry["families"].append(name)
@@ -76,10 +81,10 @@ def _model_leaves() -> list[tuple[str, dict[str, Any]]]:
 
 
 @cache
-def _descriptions(family: type[Family]) -> dict[str, str]:
-    """The docstrings of a family's fields, including its bases."""
+def _descriptions(*classes: type) -> dict[str, str]:
+    """The docstrings of the fields of these classes of the package."""
     found: dict[str, str] = {}
-    for base in reversed(family.__mro__[:-1]):
+    for base in (each for each in classes if each.__module__.partition(".")[0] == "seqjax"):
         (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)
         for field_node, doc in pairwise(body):
             match field_node, doc:

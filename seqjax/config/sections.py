@@ -91,7 +91,7 @@ class OptimizerConfig:
     step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Factor of each drop (step)."""
     beta1: Fraction = 0.9
-    """Decay of the first moment (adam, adamw, what is no matrix of muon); momentum (sgd)."""
+    """Decay of the first moment (adam, adamw, and in muon all but the matrices); momentum (sgd)."""
     beta2: Fraction = 0.99
     """Decay of the second moment (adam, adamw)."""
     epsilon: PositiveFloat = 1e-8
@@ -118,64 +118,51 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How long, in which pieces and in which precision."""
+class AnyTrain:
+    """How long, in which pieces and in which precision: what text and other tasks share."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     steps: PositiveInt = 1000
     """Optimizer steps."""
     batch_size: PositiveInt = 32
-    """B, sequences in one optimizer step."""
+    """B, sequences of text, or examples of another task, in one optimizer step."""
+    accumulation: PositiveInt = 1
+    """Micro-batches into which one batch is cut; divides batch_size."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of matrix products; parameters, recurrent state and loss stay in float32."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial parameters, the data order and dropout."""
+    init_scale: PositiveFloat = 1.0
+    """Factor on all initial weight matrices."""
+    start: str | None = None
+    """Initial parameters, as RUN@DIGEST: written by `seqjax train CONFIG --from RUN`; null: drawn from the seed."""
+    log_every: PositiveInt = 10
+    """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
+    remat: bool = False
+    """Compute each block again in the backward pass instead of keeping its inside: less memory, a third more work."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(AnyTrain):
+    """How long, in which pieces and in which precision."""
+
     context_length: PositiveInt = 128
     """T, tokens of context in one sequence."""
     bptt: PositiveInt | None = None
     """Truncated back-propagation through time: the steps of a piece, between which no gradient passes; null: none."""
-    accumulation: PositiveInt = 1
-    """Micro-batches into which one batch is cut; divides batch_size."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products; parameters, recurrent state and loss stay in float32."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the initial parameters, the data order and dropout."""
-    init_scale: PositiveFloat = 1.0
-    """Factor on all initial weight matrices."""
-    start: str | None = None
-    """Initial parameters, as RUN@DIGEST: written by `seqjax train CONFIG --from RUN`; null: drawn from the seed."""
-    log_every: PositiveInt = 10
-    """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
     checkpoint_every: PositiveInt = 500
     """Steps between two checkpoints; evaluations and the end make one too. The last two and the best are kept."""
-    remat: bool = False
-    """Compute each block again in the backward pass instead of keeping its inside: less memory, a third more work."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
 @dataclass(frozen=True)
-class TaskTrain:
+class TaskTrain(AnyTrain):
     """How long, in which pieces and in which precision, for tasks other than text."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    steps: PositiveInt = 1000
-    """Optimizer steps."""
-    batch_size: PositiveInt = 32
-    """B, examples in one optimizer step."""
-    accumulation: PositiveInt = 1
-    """Micro-batches into which one batch is cut; divides batch_size."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products; parameters, recurrent state and loss stay in float32."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the initial parameters, the data order and dropout."""
-    init_scale: PositiveFloat = 1.0
-    """Factor on all initial weight matrices."""
-    start: str | None = None
-    """Initial parameters, as RUN@DIGEST: written by `seqjax train CONFIG --from RUN`; null: drawn from the seed."""
     evaluate_every: PositiveInt = 100
     """Steps between two evaluations, each with a checkpoint; the last step is always evaluated."""
-    log_every: PositiveInt = 10
-    """Steps between two lines of metrics.jsonl (each line holds the mean over the steps since the last)."""
     checkpoint_every: PositiveInt | None = None
     """Steps between two further checkpoints; null: only with evaluations. The last two and the best are kept."""
-    remat: bool = False
-    """Compute each block again in the backward pass instead of keeping its inside: less memory, a third more work."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 

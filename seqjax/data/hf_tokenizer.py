@@ -108,7 +108,7 @@ def from_json(saved: Mapping[str, Any], source: str, vocab_size: int = 0) -> Tok
     It is named `gpt2` if it is, else ``bpe-V``. Text is not normalized first: see `normalizes`.
 
     Args:
-        vocab_size: that of the model; ids that the tokenizer does not use are special tokens, which no text has.
+        vocab_size: of the model; ids that the tokenizer does not use are special tokens, which no text has.
     Raises:
         UserError: it is of another kind.
     """

@@ -71,7 +71,7 @@ def history(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def kind_of(name: str, values: Mapping[str, Any]) -> str:
-    """The name of a family, and after it that of its form where it has several: ``lstm``, ``transformer gpt2``.
+    """The name of a family, followed by the name of its form where it has several: ``lstm``, ``transformer gpt2``.
 
     `label_of`, `labels_of`, `in_order` and `hues_of` know kinds as well as families.
 
@@ -137,7 +137,7 @@ def rank_of(family: str, form: str) -> int:
 def hues_of(names: Iterable[str]) -> dict[str, str]:
     """A colour for each family, the same in all figures. Forms after the first are lighter.
 
-    The user's own families without a colour get those of `HUES_OF_OWN` that are free, in order.
+    The user's own families without a colour get the free colours of `HUES_OF_OWN`, in order.
     """
     found = {name: kind.colour for name, kind in FAMILIES.items()}
     ordered = in_order(names)

@@ -27,7 +27,8 @@ from seqjax.layers.norms import normalize
 from seqjax.layers.pooling import pool_mean
 from seqjax.layers.precision import contract
 from seqjax.layers.sharing import gathered
-from seqjax.through_time.nonlinear import output, unroll
+from seqjax.through_time.cell import output
+from seqjax.through_time.nonlinear import unroll
 
 Cells = Any  # a seqjax.families.recurrent.Recurrent
 State = Any  # a pytree of BxH arrays; of all layers LxBxH

@@ -5,7 +5,7 @@
     S_t          = g S_{t-1} + k^T v                 K x P for each head; g = 1 - 2^(-5 - n) for head n = 0 .. N - 1
     y_t          = W_out (norm(q S_t) * silu(z))     RMSNorm of each head, without a gain
 
-(equations 6 and 8). Head widths are K = D / N and P = 2 K. The rotation is that of `seqjax.layers.rotary`; xPos, which
+(equations 6 and 8). Head widths are K = D / N and P = 2 K. The rotation is `seqjax.layers.rotary`; xPos, which
 the paper cites, also scales it. The published block has a GELU MLP of width 2 D.
 
 Parameters of a mixer: W_in Dx6D; W_out 2DxD. State: S BxNxKxP; "position" B, the elements before. Vectors are rows

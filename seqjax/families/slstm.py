@@ -126,7 +126,7 @@ class SLSTM(Stacked):
         return gates_x_TxBxG + params["b"][None, None]
 
     def project(self, params: Params, gates_x_TxBxG: Array, dtype: DTypeLike) -> Array:
-        """See `seqjax.through_time.nonlinear.Cell`: the inputs are projected already."""
+        """See `seqjax.through_time.cell.Cell`: the inputs are projected already."""
         return gates_x_TxBxG
 
     def gates(self, params: Params, state: Cell, gates_x_BxG: Array, dtype: DTypeLike) -> dict[str, Array]:

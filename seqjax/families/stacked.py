@@ -3,7 +3,7 @@
     u = x + mixer(norm(x))          norm: RMSNorm; the mixer carries a state from step to step
     y = u + mlp(norm(u))            L blocks of these two, then a last norm
 
-The field `block` says what is around the mixer:
+The field `block` names the layers around the mixer:
 
     common       the lines above with one MLP for all families: SwiGLU of width 8 D / 3, as in a modern Transformer. Two
                  families in it differ by the mixer alone.
@@ -14,7 +14,7 @@ With `blocks` some blocks have attention for a mixer, to all elements before or 
 and keys have rotary positions. (recurrent, recurrent, attention) is Griffin's pattern (De et al. 2024, arXiv
 2402.19427).
 
-The residual stream and states are float32. Dropout applies to the inputs and to what is added to the residual stream,
+The residual stream and states are float32. Dropout applies to the inputs and to every addition to the residual stream,
 never to the recurrence. A bidirectional model has a second stack from the last element to the first, and
 h_t = [forward_t, backward_t].
 """
@@ -75,9 +75,9 @@ class Stacked(Family):
     n_layers: PositiveInt = 4
     """L, blocks."""
     block: Literal["common", "published", "cell"] = "common"
-    """Around the mixer: norms, residuals and one MLP for all families, those of its paper, or nothing."""
+    """Around the mixer: norms, residuals and one MLP for all families, the paper's own, or nothing."""
     mlp: Literal["swiglu", "geglu", "gelu", "none"] | None = None
-    """MLP of each block; null: that of `block`."""
+    """MLP of each block; null: as `block` says."""
     d_ff: PositiveInt | None = None
     """F, width of the MLP; null: as published, or 4 D (swiglu, geglu: 8 D / 3 rounded up to a multiple of 8)."""
     blocks: Annotated[tuple[Literal["recurrent", "attention"], ...], Field(min_length=1)] = ("recurrent",)
@@ -170,7 +170,7 @@ class Stacked(Family):
         return ("recurrent", "attention") if self.has_attention else ("recurrent",)
 
     def _plain(self, by_kind: dict[str, Tree]) -> Tree:
-        """Parameters or states of all layers, as the model has them: without attention, those of the only kind."""
+        """Parameters or states of all layers, as the model has them: without attention, of the only kind."""
         return by_kind if self.has_attention else by_kind["recurrent"]
 
     def _by_kind(self, plain: Tree) -> dict[str, Tree]:
@@ -194,7 +194,7 @@ class Stacked(Family):
 
     @property
     def mlp_kind(self) -> Literal["swiglu", "geglu", "gelu", "none"]:
-        """The MLP of each block: as given, or that of `block`."""
+        """The MLP of each block: as given, or as `block` says."""
         of_block = {"common": "swiglu", "published": self.published_mlp.kind, "cell": "none"}[self.block]
         return self.mlp or of_block
 
@@ -318,7 +318,7 @@ class Stacked(Family):
     ) -> Output:
         """See `Family.run`. Seen when watched: the mixer's states and gates by name, LxTxBxR.
 
-        The state after has no padding in it. With `causal` False the state is that of the forward stack.
+        The state after has no padding in it. With `causal` False the state is the forward stack's.
         """
         if memory is not None:
             raise UserError(f"the family '{self.family}' cannot be the decoder of an encoder-decoder model")
@@ -391,7 +391,7 @@ class Stacked(Family):
         self, kind: str, params: Params, x_BxTxD: Array, state: State, nudges: Tree, *, mask_BxT: Array | None,
         dtype: DTypeLike, watched: bool,
     ) -> tuple[Array, State, dict[str, Array]]:  # fmt: skip
-        """The mixer of a block, or its attention: what is added to the residual stream, the state after, the inside."""
+        """The mixer of a block, or its attention: its output for the residual stream, the state after, the inside."""
         if kind == "recurrent":
             return self.mix(params, x_BxTxD, state, mask_BxT, dtype, Watch(nudges) if watched else None)
         y_BxTxD, state, weights = local_attention(

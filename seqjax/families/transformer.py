@@ -7,7 +7,7 @@
     x = x + mlp(norm(x))            x = norm(x + mlp(x))            L blocks of these two
     logits = W norm(x)              logits = W x
 
-The config sets positions, activation and the scale of the embedding. Their defaults are those of GPT-2 for both forms.
+The config sets positions, activation and the scale of the embedding. Their defaults are GPT-2's for both forms.
 
 The config can leave out each part: attention, MLP, norm, residual, positions, or all blocks. Embedding and unembedding
 remain.
@@ -47,7 +47,7 @@ class Transformer(Family):
     """Transformer decoder. Each part between embedding and unembedding can be left out.
 
     Parameters (float32): "positions" TxD if learned; "layers", a block's parameters with a leading axis L; "final_norm"
-    with the norm before sub-layers. `initial` chooses the initial values. The default is that of GPT-2: normal with
+    with the norm before sub-layers. `initial` chooses the initial values. The default is GPT-2's: normal with
     standard deviation 0.02, for positions 0.01, for matrices that write to the residual stream 0.02 / sqrt(2 L). See
     `_stds` for the others.
     """
@@ -142,7 +142,7 @@ class Transformer(Family):
 
     @property
     def positions_std(self) -> float:
-        """Standard deviation of initial positions: half that of the scaled token embeddings."""
+        """Standard deviation of initial positions: half the deviation of the scaled token embeddings."""
         return 0.5 * self.embedding_std * self.embedding_scale
 
     @property

@@ -62,7 +62,7 @@ class Peers:
             threading.Thread(target=self._ping, daemon=True).start()
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, in their order. All processes must call it; values are those of JSON."""
+        """The values of all processes, in their order. All processes must call it; values are what JSON can hold."""
         if self.count == 1:
             return [value]
         if self.index:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seqjax.host.wording import counted
 from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
 from seqjax.laws.run_columns import RATE, SEED
 from seqjax.laws.variables import listed
@@ -54,13 +55,14 @@ def worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple
             continue
         tried = {trials[row].rate for row in rows if trials[row].loss is not None} | in_vain[model[: len(design)]]
         if best in (min(tried - {None}), max(tried - {None})):
-            edges.append(str(table.iloc[rows[0]].get("label") or table.iloc[rows[0]].get("run_id")))
+            run = table.iloc[next(row for row in rows if trials[row].rate == best)]
+            edges.append(str(run.get("label") or run.get("run_id")))
         rules |= {table.index[row]: "another learning rate is better" for row in rows if trials[row].rate != best}
     notes = []
     if edges:
         notes.append(
-            f"the best learning rate lies at the edge of its sweep for {len(edges)} model(s), {listed(edges, 4)}: "
-            "their losses are bounds from above"
+            f"the best learning rate lies at the edge of its sweep for {counted(len(edges), 'model')}, "
+            f"{listed(edges, 4)}: their losses are bounds from above"
         )
     return rules, notes
 

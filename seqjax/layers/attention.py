@@ -141,7 +141,7 @@ def self_attention(
 ) -> tuple[Array, Cache | None, Array | None]:
     """Self-attention over the T given positions and, with a cache, over all positions before them.
 
-    Where keys and values have G heads, fewer than the N of the queries, query n reads those of n // (N / G) (Ainslie et
+    Where keys and values have G heads, fewer than the N of the queries, query n reads head n // (N / G) (Ainslie et
     al. 2023, arXiv 2305.13245). The cache has the G heads.
 
     Args:

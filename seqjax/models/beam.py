@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -99,3 +101,28 @@ def _best(pool: tuple[Array, Array, Array], count: int) -> tuple[Array, Array, A
     score, index = lax.top_k(pool[0], count)
     others = [jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1) for x in pool[1:]]
     return score, *others
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
+def searched(
+    model: nn.Module,
+    params: Tree,
+    source_BxS: jax.Array,
+    mask_BxS: jax.Array,
+    begin: int,
+    end: int,
+    beam: int,
+    length: int,
+    penalty: float,
+) -> jax.Array:
+    """The best target of each source by an encoder-decoder (`seqjax.models.seq2seq`), int32 [B, length]."""
+    apply = partial(model.apply, {"params": params})
+
+    def step(state: Tree, token_N: jax.Array) -> tuple[jax.Array, Tree]:
+        arguments = (state["memory"], state["decoder"], token_N[:, None])
+        logits_Nx1xV, decoder = apply(*arguments, keep_state=True, method="decode")
+        return logits_Nx1xV[:, 0], {"memory": state["memory"], "decoder": decoder}
+
+    memory = apply(source_BxS, mask_BxS, method="encode")
+    state = {"memory": memory, "decoder": apply(memory, method="start")}
+    return beam_search(step, state, begin, end, beam, length, penalty).tokens_BxKxT[:, 0]

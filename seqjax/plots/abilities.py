@@ -27,7 +27,7 @@ def draw_abilities(rows: Sequence[Row], tasks: Sequence[str], lengthened: int) -
         rows: {"kind", "label", "way", "width", "task", "length", "state", "accuracy": [S], "longer_accuracy": [S],
             "chance"}, in the order of the table; accuracies are means over seeds here.
         tasks: in the order of columns.
-        lengthened: the longer length over that of training.
+        lengthened: the longer length over the training length.
     """
     models = list(dict.fromkeys((row["kind"], row["label"], row["way"]) for row in rows))
     made, axes = figure(15.0, 1.7 + 0.29 * len(models), ncols=3, width_ratios=(1, 1, 0.9))
@@ -48,7 +48,7 @@ def draw_abilities(rows: Sequence[Row], tasks: Sequence[str], lengthened: int) -
 
 
 def _lengths(rows: Sequence[Row], times: int) -> str:
-    """T = 16, s5 T = 32: the length of most tasks, then those of the others."""
+    """T = 16, s5 T = 32: the length of most tasks, then the other lengths."""
     lengths = {row["task"]: row["length"] * times for row in rows}
     most = Counter(lengths.values()).most_common(1)[0][0]
     return ", ".join([f"T = {most}", *(f"{task} T = {length}" for task, length in lengths.items() if length != most)])

@@ -19,7 +19,7 @@ OTHERS = re.compile(r"(<(pre|style|script)\b.*?</\2>|<[^>]*>)", re.DOTALL)
 
 def unbroken(page: str) -> str:
     """HTML with no-break spaces between numbers and their units ("1.94 M", "95 %"), except in code, styles and tags."""
-    parts = OTHERS.split(page)  # text, what is not text, the name of its tag; again and again
+    parts = OTHERS.split(page)  # text, a part that is not text, the name of its tag; repeated
     parts[::3] = [BREAKS.sub("\N{NO-BREAK SPACE}", text) for text in parts[::3]]
     return "".join(part for index, part in enumerate(parts) if index % 3 != 2)
 

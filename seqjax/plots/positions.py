@@ -12,7 +12,7 @@ from seqjax.laws.position import Plateau, binned, power_words
 from seqjax.plots.labels import looks_of
 from seqjax.plots.style import DASHES, NAMES, figure, log_axis, shown, styled, widened
 
-ABOVE = 4  # curves whose legend stands above the axes; that of more stands beside them
+ABOVE = 4  # curves with a legend above the axes; with more it is beside them
 LAWS = 12  # curves whose legend has their laws and plateaus; with more it has names alone
 HEIGHT = 0.13  # of a line of the legend beside the axes, inches
 STEPS = 6  # marks and lines grow over so many sizes of a family, then no more

@@ -31,7 +31,7 @@ class Row:
     Attributes:
         found: the check of one of them.
         runs: their number.
-        steps: that they take together; those of a trunk count once.
+        steps: that they take together; steps of a trunk count once.
     """
 
     found: Check

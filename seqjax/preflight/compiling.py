@@ -49,7 +49,7 @@ class Compiled:
         memory: bytes that it needs: arguments, results that are not written over them, temporary arrays, code.
         arguments, results: bytes; temporary: bytes at the peak.
         text: the compiled program; None: the compiler refused it, because it does not fit.
-        shared: matrix products that the devices do together, over those of the program before it is shared among them:
+        shared: matrix products that the devices do together, over the products of the program before it is shared:
             1 if every device has a part of its own, the number of devices if each does everything.
     """
 

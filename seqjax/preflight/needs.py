@@ -38,7 +38,7 @@ class Bound:
 
     @property
     def seconds(self) -> float:
-        """The largest: what is waited for if all three go on side by side."""
+        """The largest of the three: the bound if they overlap completely."""
         return max(self.products, self.memory, self.link)
 
     @property
@@ -52,7 +52,7 @@ class Check:
     """A run on a target.
 
     Attributes:
-        step, evaluation: what is compiled.
+        step, evaluation: the two programs.
         step_flops, evaluation_flops: of all devices, by accounting; of tasks other than text as compiled.
         scores, logits: whether a program has an array of T x T for every head of every sequence of a device, or of
             V for every token of a device; None: it cannot be told from the lengths of axes.

@@ -1,6 +1,6 @@
 """What the text of a compiled program tells: its matrix products, its collectives, its loops, its arrays.
 
-A program for several devices is the program of one of them: shapes in it are those of one device. XLA's own cost
+A program for several devices is the program of one of them, with the shapes of one device. XLA's own cost
 analysis is absent for cards, and counts the body of a loop once for TPUs, so everything is counted here.
 
     FLOPs of a product = 2 sqrt(|a| |b| |out| / batch)

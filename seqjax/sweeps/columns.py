@@ -123,7 +123,7 @@ def listed(places: Iterable[Path], names: Iterable[str], alike: bool = False) ->
     that a config.json leaves to its default. `seqjax.sweeps.table` has all of these.
 
     Args:
-        alike: all fields are needed, so that each config.json must have those of the others.
+        alike: all fields are needed, so that every config.json must have the same fields.
     """
     rows: list[dict[str, Any]] = []
     places = list(places)
@@ -203,10 +203,15 @@ def training_seconds(row: Mapping[str, Any]) -> float | None:
 
 
 def data_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns `OF_DATA` in which these rows differ; of rows of several tasks, not the fields of each task."""
+    """The columns `OF_DATA` in which these rows differ; where their tasks do, `task.name` stands for all its fields."""
+    if len({row.get("task.name") for row in rows}) > 1:
+        return ["task.name", *(name for name in _differing(rows) if not name.startswith("task."))]
+    return _differing(rows)
+
+
+def _differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = sorted({name for row in rows for name in row if name.startswith(OF_DATA)})
-    found = [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
-    return [name for name in found if name == "task.name" or not name.startswith("task.") or "task.name" not in found]
+    return [name for name in names if len({str(row[name]) for row in rows if row.get(name) is not None}) > 1]
 
 
 def data_of(run_folder: Path) -> dict[str, Any]:
@@ -241,7 +246,7 @@ def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def as_text(rows: Sequence[Mapping[str, Any]], width: float) -> tuple[str, list[str]]:
     """Aligned text of the columns `SHOWN` and `data_columns`; and the headings of those that are left out to fit.
 
-    Those of `FIRST_OUT` go before those of the data. Columns without a value are not shown, but for `ALWAYS`.
+    Columns of `FIRST_OUT` go before columns of the data. Columns without a value are not shown, but for `ALWAYS`.
     """
     is_text = all(row.get("task.name") is None for row in rows)
     loss = "nats/token" if is_text else "loss"

@@ -32,7 +32,7 @@ from seqjax.training.lanes import CPU_SIDE_BY_SIDE
 
 MOST_LANES = {"cpu": 16, "gpu": 128}  # more gain nothing, and a worker's death would cost more
 
-GPU = Target("cuda", (9, 0))  # whose kernels decide what is kept; the planner does not know the accelerator
+GPU = Target("cuda", (9, 0))  # its kernels decide which arrays are kept; the planner does not know the accelerator
 
 TASK_MEMORY = 2e9  # bytes of a run of a task other than text; its batches are unknown before its data is read
 

@@ -3,7 +3,7 @@
     optimizer: {schedule: wsd, warmup_steps: 100, decay_fraction: 0.2}
     horizon: {trunk: 5e7, branches: [3e6, 6e6, 1.2e7, 2.5e7, 5e7]}      # tokens
 
-Each horizon is a value of the axis ``horizon.tokens``, and gives one run. Its config is that of a run without a trunk.
+Each horizon is a value of the axis ``horizon.tokens``, and gives one run. Its config is the same as without a trunk.
 All runs take the same steps until the first decay begins. The longest run is the trunk. The others are branches: each
 starts from the trunk's checkpoint at the step where its own decay begins (see `seqjax.training.trunk`).
 

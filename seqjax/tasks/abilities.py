@@ -6,7 +6,7 @@ Every training batch is new. The held-out sequences are fixed draws, the same fo
 training, others, a quarter of their number, four times as long.
 
 Runs of all kinds are lanes of one program: they have one vocabulary, and each run is scored on the sequences of every
-kind. Its numbers are those of its own kind.
+kind. Its numbers are of its own kind.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from seqjax.models.backbone import Backbone
 from seqjax.tasks.task import NOWHERE, Found, Objective, Task, Tree, Where, count_parameters, found
 
 TRAINING, SAME, LONGER = range(3)  # streams of random numbers
-LENGTHENED = 4  # length of the longer sequences over that of training
+LENGTHENED = 4  # length of the longer sequences over the training length
 STEPS_AT_ONCE = 64  # batches drawn in one go
 
 
@@ -65,7 +65,7 @@ class Config(TaskConfig):
 
 
 def check(config: Config) -> None:
-    """Raise `Impossible` for sequences that are too short for what is in them. Every run is scored on all kinds."""
+    """Raise `Impossible` for sequences that are too short for their contents. Every run is scored on all kinds."""
     task = config.task
     for key, number, share in (("pairs", task.pairs, 3), ("items", task.items, 2)):
         if number > task.length // share:

@@ -51,7 +51,7 @@ class SentimentTask:
     """sst2; phrases (generated); or a file, or a folder or archive of files, with one example a line: label, space or
     tab, text."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)] = ("0", "1")
-    """Labels of the file; those of sst2 and phrases are 0 (negative) and 1 (positive)."""
+    """Labels of the file; sst2 and phrases have 0 (negative) and 1 (positive)."""
     least_count: PositiveInt = 2
     """The vocabulary has the words seen at least this often in training. All others share one token."""
     longest: PositiveInt = 64
@@ -184,7 +184,7 @@ def _sums(model: SequenceModel, params: Tree, batch: Batch) -> jax.Array:
 
 
 def _batch(buckets: Buckets, seed: int, batch_size: int, step: int, rows: slice = slice(None)) -> Batch:
-    """The batch of a step, or some of its rows. The mean of its weights is that of the whole batch."""
+    """The batch of a step, or some of its rows. Its weights have the same mean as the whole batch's."""
     batch = batch_at(buckets, seed, step, batch_size, rows)
     mean = np.float32(sentences_at(buckets, seed, step, batch_size)) / np.float32(batch_size)
     return batch._replace(weights_B=batch.weights_B / mean)

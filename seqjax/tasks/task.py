@@ -95,8 +95,8 @@ class Task(NamedTuple):
         parameters: numbers of parameters; "total" and "non_embedding" are among them.
         unit, per_step: the unit of data, such as "tokens", and the number in a step, such as B T.
         available: number of different units; None: each step draws new ones.
-        final: params -> further numbers of result.json, such as those of the test set.
-        keeps: the parameters that the result uses: those of the last step or of the best evaluation.
+        final: params -> further numbers of result.json, such as the test set's.
+        keeps: whose parameters the result uses: the last step's or the best evaluation's.
         more_at_end: whether `held_out(True)` differs from `held_out(False)`.
         resets: step -> whether the carry is set to zero before it.
         flops: FLOPs of one unit, see `seqjax.models.accounting`; None: not counted.

@@ -139,7 +139,7 @@ def unknown_note(share: float) -> str:
 
 
 def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:
-    """Mean loss of each stream from those of its segments: segments of one stream are not independent."""
+    """Mean loss of each stream from the losses of its segments: segments of one stream are not independent."""
     return means.reshape(-1, streams).mean(axis=0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,10 +22,10 @@ from seqjax.errors import UserError
 from seqjax.families import FAMILIES
 from seqjax.families.family import Impossible
 from seqjax.host.folders import cache_folder, data_folder, expanded
-from seqjax.host.optional import need
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
-from seqjax.models.beam import beam_search
+from seqjax.models.beam import searched
 from seqjax.models.seq2seq import Seq2Seq
+from seqjax.tasks.bleu import bleu, need_sacrebleu
 from seqjax.tasks.task import NOWHERE, Objective, Task, Where, count_parameters, digest, found
 
 Tree = Any
@@ -168,7 +167,7 @@ def make_task(config: Config, data: Translation) -> Task:
     kept = {"train": train, "validation": validation}
     if test_pairs:  # problems of the final test are found before the first step
         kept["test"] = tokenized(test_pairs, vocabulary, longest)
-        _sacrebleu()
+        need_sacrebleu()
         if empty := next((n for n, (source, _) in enumerate(test_pairs, 1) if not vocabulary.encode(source)), None):
             raise UserError(f"{translation.pairs.name}: sentence {empty} of the test split is empty")
     left_out = {name: n for name, pairs in kept.items() if (n := len(splits[name]) - len(pairs.sources))}
@@ -210,7 +209,7 @@ def weighted(batch: dict[str, np.ndarray], weight: float | None = None) -> dict[
     """The batch with "weights" BxT: the mean over rows of weighted sums is then the mean over target tokens.
 
     Args:
-        weight: rows over target tokens, where these are rows of a larger batch; None: those of this batch.
+        weight: rows over target tokens, where these are rows of a larger batch; None: of this batch.
     """
     mask_BxT = batch["target_mask"][:, 1:]
     weight = len(mask_BxT) / mask_BxT.sum() if weight is None else weight
@@ -257,31 +256,6 @@ def per_token(translation: Translation, params: Tree, pairs: Sequence[Pair]) -> 
     return {"loss": _mean(jax.device_get(losses))}
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
-def _search(
-    model: Seq2Seq,
-    params: Tree,
-    source_BxS: jax.Array,
-    mask_BxS: jax.Array,
-    begin: int,
-    end: int,
-    beam: int,
-    length: int,
-    penalty: float,
-) -> jax.Array:
-    """The best translation of each row, int32 [B, length]."""
-    apply = partial(model.apply, {"params": params})
-
-    def step(state: Tree, token_N: jax.Array) -> tuple[jax.Array, Tree]:
-        arguments = (state["memory"], state["decoder"], token_N[:, None])
-        logits_Nx1xV, decoder = apply(*arguments, keep_state=True, method="decode")
-        return logits_Nx1xV[:, 0], {"memory": state["memory"], "decoder": decoder}
-
-    memory = apply(source_BxS, mask_BxS, method="encode")
-    state = {"memory": memory, "decoder": apply(memory, method="start")}
-    return beam_search(step, state, begin, end, beam, length, penalty).tokens_BxKxT[:, 0]
-
-
 def translate(
     translation: Translation, params: Tree, sources: Sequence[str], beam: int, penalty: float = 0.0
 ) -> list[str]:
@@ -301,7 +275,7 @@ def translate(
     found: list[str] = [""] * len(tokens)
     for indices, batch in ordered_batches(pairs, min(EVALUATION_ROWS, len(tokens))):
         length = min(longest, batch["source"].shape[1] + 16)
-        best = _search(
+        best = searched(
             translation.model, params, batch["source"], batch["source_mask"], vocabulary.begin, vocabulary.end,
             beam, length, penalty,
         )  # fmt: skip
@@ -322,23 +296,3 @@ def test(translation: Translation, params: Tree, pairs: Sequence[Pair]) -> dict[
     shown = list(zip(sources, references, answers, strict=True))[:5]
     found["examples"] = [{"source": s, "reference": r, "answer": a} for s, r, a in shown]
     return found
-
-
-def bleu(answers: Sequence[str], references: Sequence[str], resamples: int = 1000) -> dict[str, Any]:
-    """BLEU of sacrebleu (Post 2018): lower case, 13a tokens, with its 95 % interval over sentences.
-
-    Raises:
-        UserError: sacrebleu is not installed, or the counts differ.
-    """
-    if len(answers) != len(references):
-        raise UserError(f"{len(answers):,} answers for {len(references):,} references")
-    metric = _sacrebleu()(lowercase=True)
-    score = metric.corpus_score(list(answers), [list(references)], n_bootstrap=resamples)
-    half = float(getattr(score, "_ci", math.nan))
-    known = half if math.isfinite(half) else None  # for one sentence it is not finite
-    return {"bleu": float(score.score), "bleu_95": known, "signature": str(metric.get_signature())}
-
-
-def _sacrebleu() -> Any:
-    """The class of the metric. Raises UserError if sacrebleu is not installed."""
-    return need("sacrebleu", "BLEU").BLEU

@@ -49,7 +49,7 @@ class Kernel(NamedTuple):
 
 
 class Backprop(NamedTuple):
-    """The backward pass of one cell as four pure functions: see `seqjax.through_time.nonlinear`.
+    """The backward pass of one cell as four pure functions: see `seqjax.through_time.fast_and_lean`.
 
     The gradient of the state before a step is linear in the gradient after it. The factors depend only on the forward
     pass, so they are computed for all steps at once. The loop is left with one product with the recurrent weights.

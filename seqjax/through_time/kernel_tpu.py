@@ -66,7 +66,7 @@ def cut(kernel: Kernel, d_hidden: int, batch: int, dtype: DTypeLike) -> Cut | No
 
 
 def bytes_needed(kernel: Kernel, d_hidden: int, dtype: DTypeLike, cut: Cut) -> int:
-    """VMEM of the larger pass: W_h once; two blocks of what is read and written, of the computed and of the next one;
+    """VMEM of the larger pass: W_h once; two blocks of everything read and written, the current and the next one;
     and what a step computes, float32."""
     size, n_states, width = jnp.dtype(dtype).itemsize, 2, padded_width(d_hidden)
     gates = kernel.n_gates * width
@@ -253,7 +253,7 @@ class Grid:
         return Placed(array, pl.BlockSpec(array.shape, lambda row, turn: (0, 0), pipeline_mode=pl.Buffered(1)))
 
     def mask(self, mask_TxB: Array | None) -> tuple[Placed, ...]:
-        """Rows of the mask are rows of a register, as those of the state."""
+        """Rows of the mask are rows of a register, like the state's."""
         return () if mask_TxB is None else (self.in_time(mask_TxB.astype(jnp.float32)[..., None]),)
 
     def run(self, body: Callable[..., None], inputs: Any, results: Any, name: str) -> Any:

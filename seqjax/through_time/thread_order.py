@@ -53,7 +53,7 @@ class Order(NamedTuple):
         return parts.reshape(ROWS, -1).astype(jnp.float32)
 
     def permute(self, gates: Array) -> Array:
-        """Columns of the last axis, gates of H side by side: within a gate, those of a thread are neighbours."""
+        """Columns of the last axis, gates of H side by side: within a gate, the columns of a thread are neighbours."""
         parts = gates.reshape(*gates.shape[:-1], -1, self.repeats, self.warps, 4, 2)
         return jnp.moveaxis(parts, -4, -2).reshape(gates.shape)
 

@@ -36,9 +36,9 @@ def import_transformers(source: Path, place: Path, data: DataConfig, windows: in
 
     Args:
         place: the parent of the new folder, which is named by its run id.
-        data: the text to evaluate on. Its tokenizer is that of the model.
+        data: the text to evaluate on. It is read with the model's tokenizer.
         windows: number of held-out windows of an evaluation.
-        context: T of these windows; None: that of the model.
+        context: T of these windows; None: the model's.
     Raises:
         UserError: a file is missing, or the model is not one of ours.
     """

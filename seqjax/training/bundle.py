@@ -36,7 +36,7 @@ class Bundle:
 
     Attributes:
         members: the runs.
-        program: what is compiled.
+        program: the steps that are compiled.
         last_step: the number of optimizer steps of every run.
     """
 
@@ -99,7 +99,7 @@ class Bundle:
         return state
 
     def reached(self, step: int, count: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
-        """See to what is due after ``count`` steps up to this one: metrics, divergence, checkpoint, evaluation.
+        """Do everything due after ``count`` steps up to this one: metrics, divergence, checkpoint, evaluation.
 
         The metrics of a call are read while the next one runs, unless something is due.
 

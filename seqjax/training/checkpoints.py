@@ -120,7 +120,7 @@ class Checkpoints:
         return steps_of(self._run_folder)
 
     def last(self) -> int | None:
-        """The newest step that is there, once what is being written is."""
+        """The newest step on disk, after a pending write has ended."""
         self._settle()
         return max(self.steps(), default=None)
 
@@ -167,7 +167,7 @@ class Checkpoints:
         return None
 
     def _set_aside(self, steps: Sequence[int]) -> None:
-        """Rename damaged checkpoints to ``*.damaged``; delete those of an earlier start."""
+        """Rename damaged checkpoints to ``*.damaged``; delete checkpoints of an earlier start."""
         with storage_errors(self._folder):
             for path in self._folder.glob("*.damaged"):
                 remove(path)

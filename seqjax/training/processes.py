@@ -35,7 +35,7 @@ _joined: list[Peers] = []
 
 @dataclass(frozen=True)
 class Place:
-    """The place of this process among those of a run.
+    """The place of this process among the processes of a run.
 
     Attributes:
         host, port: where process 0 listens.

@@ -1,4 +1,4 @@
-"""Parameters that a run starts from: those of another run, in ``start.safetensors`` of its folder.
+"""Parameters that a run starts from, taken from another run: in ``start.safetensors`` of its folder.
 
 The config names them ``RUN@0123456789abcdef`` (``train.start``): the run they are from, and the first digits of the
 file's sha256. So the run id tells them, and the folder stands alone.

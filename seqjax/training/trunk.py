@@ -3,7 +3,7 @@
 Two runs whose configs differ only in ``train.steps`` take the same steps as long as their learning rates are equal:
 with the schedule wsd until the first of their decays begins, with a constant rate to the end. So the branch may start
 from any checkpoint of the trunk up to that step. Its result is the same as if it had taken all steps itself. Metrics,
-seconds, tokens and FLOPs are those of the whole run.
+seconds, tokens and FLOPs count the whole run.
 
     plan.json               of a branch: "trunk", the run id of its trunk, in the folder beside it; or "continues", the
                             folder of a run that it makes longer, perhaps with another program or other threads
@@ -70,7 +70,7 @@ def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: 
 
 
 def _fitting_trunk(config: RunConfig, folder: Path, digests: Mapping[str, str]) -> Path | None:
-    """The folder of the trunk in the plan, if its steps equal those of this run to the last bit; else None.
+    """The folder of the trunk in the plan, if its steps equal this run's to the last bit; else None.
 
     For that, config, data, threads and the number of lanes of the program must be the same.
     """
@@ -102,7 +102,7 @@ def plan_longer(trunk: Path, config: RunConfig, folder: Path) -> int:
     """Plan that a new run begins with the state of another one; return the step from which it goes on.
 
     Args:
-        config: that of the run in `trunk` with other ``train.steps``.
+        config: of the run in `trunk`, with other ``train.steps``.
         folder: of the new run.
     Raises:
         UserError: the learning rates differ before the first checkpoint that is kept.

@@ -85,7 +85,7 @@ def run_table() -> pd.DataFrame:
             for seed in (0, 1):
                 off = abs(np.log(rate / best))
                 rows.append(
-                    {"run_id": f"r{len(rows)}", "label": f"w{width}", "status": "finished",
+                    {"run_id": f"r{len(rows)}", "label": f"w{width} at {rate}", "status": "finished",
                      "loss": 3 - np.log(width) / 10 + off / 10 + seed / 1000,
                      "params_non_embedding": 8 * width**2, "params_total": 8 * width**2 + 512 * width,
                      "tokens": 1_000_000, "flops_exact": 1e9 * width, "model.d_model": width,
@@ -104,7 +104,7 @@ def test_of_a_run_table_the_best_rates_of_finished_runs_are_taken() -> None:
     assert points.conventions == {"params": "non-embedding", "tokens": "column 'tokens'", "flops": "exact"}
     assert len(np.unique(points.cluster)) == 3  # seeds stay together
     (note,) = points.notes
-    assert "edge of its sweep for 2 model(s), w16, w64" in note
+    assert "edge of its sweep for 2 models, w16 at 0.01, w64 at 0.001:" in note
 
 
 def test_runs_of_which_none_has_finished_are_no_points_and_it_is_said_why() -> None:

@@ -38,7 +38,7 @@ def words(options: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", ["sentiment-phrases", "steering", "numbers-gru"])
 def test_a_process_makes_its_rows_of_the_batch_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "numbers-gru":
-        monkeypatch.setattr("seqjax.tasks.translation._sacrebleu", lambda: None)
+        monkeypatch.setattr("seqjax.tasks.translation.need_sacrebleu", lambda: None)
     config = config_of(TASKS / f"{name}.yaml", words(SHORT | SMALL[name] | {"train.batch_size": 6}))
     module = task_module(task_name(config))
     task = module.make_task(config, module.load(config))

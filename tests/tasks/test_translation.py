@@ -14,7 +14,8 @@ from seqjax.data.buckets import pair_batch
 from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer, Window
 from seqjax.runs.config_file import load_config
-from seqjax.tasks.translation import Config, TranslationTask, bleu, load, make_task, tokenized, translate, weighted
+from seqjax.tasks.bleu import bleu
+from seqjax.tasks.translation import Config, TranslationTask, load, make_task, tokenized, translate, weighted
 from seqjax.training.loop import train
 
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -14,7 +14,7 @@ from variants import recurrent
 
 from seqjax.families import LSTM
 from seqjax.layers import native
-from seqjax.through_time import nonlinear
+from seqjax.through_time import fast_and_lean
 from seqjax.through_time.nonlinear import unroll
 
 VARIANTS = [("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before")]
@@ -38,16 +38,16 @@ ANY = given(
 
 def any_shape_mask_and_cell(variant, bias, times, batch, d_hidden, masked, table, how, seed):
     """In float64, with chunks of 4 steps."""
-    (family, reset), chunk = variant, nonlinear.CHUNK
+    (family, reset), chunk = variant, fast_and_lean.CHUNK
     config = recurrent(family, reset=reset, bias=bias)
     *arguments, tokens, weights = example(config, times, batch, d_hidden, seed)
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nonlinear, "CHUNK", 4)
+        patch.setattr(fast_and_lean, "CHUNK", 4)
         arguments, weights = jax.tree.map(jnp.asarray, (arguments, weights))
         mask = jnp.asarray(np.random.default_rng(seed).random((times, batch)) < 0.6) if masked else None
         want = value_and_grads(config, arguments, tokens, weights, "float64", "scan", mask)
         got = value_and_grads(config, arguments, tokens, weights, "float64", how, mask, table)
-    assert nonlinear.CHUNK == chunk
+    assert fast_and_lean.CHUNK == chunk
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), got, want)
 
 
@@ -85,7 +85,7 @@ def test_float32_and_bundles(in_native, family, reset, runs, times, batch, d_hid
 @pytest.mark.parametrize("family, reset", VARIANTS)
 def test_bfloat16_products_with_float32_carry(family, reset, monkeypatch):
     """The same roundings as in the plain scan, but for those of gradients that are summed in another order."""
-    monkeypatch.setattr(nonlinear, "CHUNK", 4)
+    monkeypatch.setattr(fast_and_lean, "CHUNK", 4)
     config = recurrent(family, reset=reset)
     *arguments, tokens, weights = example(config, 9, 4, 16, 0)
     arguments, weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (arguments, weights))
@@ -104,7 +104,7 @@ def test_bfloat16_products_with_float32_carry(family, reset, monkeypatch):
 @pytest.mark.parametrize("family, reset", VARIANTS)
 def test_masked_steps_are_as_if_they_were_not_there(family, reset, monkeypatch):
     """Padding in the middle and at the end: outputs of the other steps, last state and gradients do not notice."""
-    monkeypatch.setattr(nonlinear, "CHUNK", 4)
+    monkeypatch.setattr(fast_and_lean, "CHUNK", 4)
     config = recurrent(family, reset=reset)
     *arguments, tokens, weights = example(config, 6, 2, 5, 1)
     kept = np.array([True, False, True, True, False, True, True, True, False])

@@ -14,7 +14,7 @@ from variants import recurrent
 
 from seqjax.families import GRU, LSTM
 from seqjax.layers import native
-from seqjax.through_time import nonlinear
+from seqjax.through_time import fast_and_lean
 from seqjax.through_time.nonlinear import tabulate, unroll
 
 VARIANTS = [("elman", "after"), ("lstm", "after"), ("gru", "after"), ("gru", "before")]
@@ -85,7 +85,7 @@ def same(got, want, rtol=1e-9, atol=1e-10):
 @pytest.mark.parametrize("family, reset", VARIANTS)
 def test_gradients_are_those_of_a_loop_that_forgets(family, reset, how, monkeypatch):
     """One step a piece, pieces that do not divide time, and all of time; in float64."""
-    monkeypatch.setattr(nonlinear, "CHUNK", 2)
+    monkeypatch.setattr(fast_and_lean, "CHUNK", 2)
     config = recurrent(family, reset=reset)
     *arguments, tokens, weights = example(config)
     with jax.enable_x64(True):
