@@ -38,6 +38,7 @@ RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"
 METHOD = (
     "widened noise, by leverage, partly normal; order statistics"  # of the refits; other rows are of earlier methods
 )
+METHODS = {"pair": f"{METHOD}; a difference of two fits with Welch's degrees of freedom"}  # of cases, where not METHOD
 TOGETHER = 256  # copies that are refitted at once: tables are small and many
 SKIPPED = {("data-constrained", "lad"), ("chinchilla-outer", "lad")}  # for want of time
 
@@ -76,10 +77,10 @@ def main() -> int:
 
 def _wanted(options: argparse.Namespace, record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """What to measure that is not recorded by the same method: ("rows" or "few", what names it)."""
-    shared = {"tables": options.tables, "refits": options.refits, "method": METHOD}
+    shared = {"tables": options.tables, "refits": options.refits}
     if options.few:
         found = [
-            ("few", {"case": case, "objective": objective, "points": count} | shared)
+            ("few", {"case": case, "objective": objective, "points": count, "method": method_of(case)} | shared)
             for case in options.few
             for objective in options.objectives
             for count in CASES[case]
@@ -87,12 +88,17 @@ def _wanted(options: argparse.Namespace, record: dict[str, Any]) -> list[tuple[s
         ]
     else:
         found = [
-            ("rows", {"law": name, "objective": objective} | shared)
+            ("rows", {"law": name, "objective": objective, "method": METHOD} | shared)
             for name in options.laws
             for objective in options.objectives
             if (name, objective) not in SKIPPED
         ]
     return [(kind, key) for kind, key in found if not any(old.items() >= key.items() for old in record.get(kind, []))]
+
+
+def method_of(case: str | None) -> str:
+    """How intervals are made of a case of few points, or of a law."""
+    return METHODS.get(case or "", METHOD)
 
 
 def coverage(name: str, objective: str, tables: int, count: int) -> dict[str, float]:
@@ -138,7 +144,7 @@ def sentence(record: dict[str, Any]) -> str:
 
 
 def _older(rows: list[dict[str, Any]]) -> str:
-    count = sum(row.get("method") != METHOD for row in rows)
+    count = sum(row.get("method") != method_of(row.get("case")) for row in rows)
     return f"\n({count} of {len(rows)} were measured with an earlier method.)" if count else ""
 
 

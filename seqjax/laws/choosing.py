@@ -27,8 +27,8 @@ def why_not(points: Points, law: Law) -> str:
             return f"the table has no {name}"
         values = points.variables[name]
         if values.max() / values.min() < ALIKE:
-            return (
-                f"{LETTERS.get(name, name)} does not vary, it is {amount(name, values[0])} in all {len(values)} points"
+            return f"{LETTERS.get(name, name)} does not vary, it is {amount(name, values[0])} in " + (
+                f"all {len(values)} points" if len(values) > 1 else "the one point"
             )
     logs = {name: np.log(points.variables[name]) for name in law.variables}
     for a, b in combinations(law.variables, 2):

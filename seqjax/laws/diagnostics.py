@@ -65,7 +65,8 @@ def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
 
     with the scale of the residuals fitted too. n is the number of clusters, since their points are not independent. An
     end that is not reached is infinite (the lower end of a positive constant: 0).
-    Constants that are not coordinates of the fit (N_c of a power law) have no profile.
+    Constants that are not coordinates of the fit (N_c of a power law) have no profile. Nor has one whose end is not
+    reached, where a cluster is a run: what is determined within runs, F hardly knows, since most of F is between runs.
     """
     errors = standard_errors(fit)
     count, n = len(fit.theta), len(np.unique(fit.points.cluster))
@@ -85,7 +86,9 @@ def profiles(fit: Fit) -> dict[str, tuple[float, float]]:
         rise = factor * n * np.log(found.value_S / fit.value)
     rise = np.where(np.isfinite(rise), rise, np.inf).reshape(count, len(shifts))
     names = [(j, name) for j, name in enumerate(fit.law.names) if fit.law.plain[j]]
-    return {name: _profile_ends(fit, j, errors[j], shifts, rise[j]) for j, name in names}
+    ends = {name: _profile_ends(fit, j, errors[j], shifts, rise[j]) for j, name in names}
+    several = n < len(fit.points) and bool(fit.points.clusters)
+    return {name: found for name, found in ends.items() if not several or (np.isfinite(found).all() and all(found))}
 
 
 def _is_quadratic(fit: Fit) -> bool:
@@ -176,7 +179,8 @@ def hold_out(fit: Fit) -> dict[str, float]:
 
     Returns:
         ``points`` (number held out), ``variable`` and ``from`` (its lowest value there), ``mean_error`` (mean absolute)
-        and ``largest_error`` (with sign) of the predicted loss over the measured loss; empty if too few points remain.
+        and ``largest_error`` (with sign) of the predicted loss over the measured loss; ``noise``: the mean error that
+        noise explains (see :func:`_noise_of_misses`); empty if too few points remain.
     """
     scale_name = "flops" if "flops" in fit.points.variables else fit.law.variables[-1]
     scale = fit.points.variables[scale_name]
@@ -188,12 +192,35 @@ def hold_out(fit: Fit) -> dict[str, float]:
     held = np.isin(fit.points.cluster, clusters[np.argsort(largest, kind="stable")[-count:]])
     weights, deltas = (~held).astype(np.float64)[None], deltas_to(fit.delta)[-3:]
     found = refit(fit.law, fit.points, fit.theta, deltas, weights, errors=fit.errors)
-    predicted = fit.law.loss(found.theta_SxP[0], fit.points.variables)[held]  # of all points: compiled already
-    errors = predicted / fit.points.loss[held] - 1
+    theta = found.theta_SxP[0]
+    ratio = fit.law.loss(theta, fit.points.variables) / fit.points.loss  # of all points: compiled already
+    errors = ratio[held] - 1
     return {
+        "noise": _noise_of_misses(fit, theta, np.log(ratio), held),
         "points": int(held.sum()),
         "variable": scale_name,
         "from": float(scale[held].min()),
         "mean_error": float(np.abs(errors).mean()),
         "largest_error": float(errors[np.abs(errors).argmax()]),
     }
+
+
+def _noise_of_misses(fit: Fit, theta: np.ndarray, misses: np.ndarray, held: np.ndarray) -> float:
+    """Mean |error| of held-out points that one of 100 fits with the right law and normal noise exceeds, at most.
+
+    For a point with derivatives x of log L by the constants it is t_{0.995, k - P} s sqrt(1 + x' (J'J / m)^-1 x): the
+    noise of the point, and that of the law fitted to the other points, k clusters of m points with scatter s.
+
+    Args:
+        theta: fitted without the held-out points; misses: log of predicted over measured loss, [n].
+    """
+    steps, variables = 1e-6 * np.eye(len(theta)), fit.points.variables
+    above, below = (fit.law.log_losses(theta + sign * steps, variables) for sign in (1.0, -1.0))
+    jacobian_nxP = np.nan_to_num((above - below).T / 2e-6)
+    inside = ~held
+    clusters = len(np.unique(fit.points.cluster[inside]))
+    left = clusters - len(theta)
+    scatter = np.sqrt((misses[inside] ** 2).mean() * clusters / left)
+    inverse_PxP = np.linalg.pinv(jacobian_nxP[inside].T @ jacobian_nxP[inside]) * inside.sum() / clusters
+    own_n = np.einsum("np,pq,nq->n", jacobian_nxP[held], inverse_PxP, jacobian_nxP[held])
+    return float(stats.t.ppf(0.995, left) * scatter * np.sqrt(1.0 + own_n).mean())

@@ -8,6 +8,7 @@ Each flag is a line that begins with its kind:
     collinear   two variables vary together, so their exponents cannot be separated
     floor       E is not determined: its interval reaches 0, or it is above measured losses
     exponent    the interval of an exponent includes 0
+    rises       by the law the loss rises with a variable
     bound       a constant is at the end that it was given
     undetermined  a constant has no effect, no end to its likelihood, or an interval over many decades
     correlated  two constants are strongly correlated over the refits
@@ -28,7 +29,7 @@ import numpy as np
 
 from seqjax.host.wording import readable
 from seqjax.laws import mixed
-from seqjax.laws.fitting import Fit
+from seqjax.laws.fitting import UNDETERMINED, Fit
 from seqjax.laws.intervals import LEAST_DRAWS
 from seqjax.laws.law import LETTERS, Law
 from seqjax.laws.points import Points
@@ -38,8 +39,9 @@ LEAST_RANGE = 10.0  # largest over smallest value of a variable
 COLLINEAR = 0.95  # correlation of two variables' logarithms
 CORRELATED = 0.99  # rank correlation of two constants
 TREND_P = 0.01
-WORST_CONDITION = 1e12  # of the Hessian with a unit diagonal; above it the constants are not determined
 DECADES = 6.0  # of the interval of a positive constant; above it, it is not determined
+RISES = 1e-9  # of the loss
+LEAST_MISS = 0.005  # of the loss: held-out points that are missed by less are no reason for doubt
 AT_BOUND = 1e-3  # share of the width between bounds within which a constant is at one of them
 
 
@@ -49,6 +51,7 @@ def flags_of(fit: Fit) -> list[str]:
         *_of_the_minimum(fit),
         *_of_the_data(fit.points, fit.law),
         *_of_the_constants(fit),
+        *_of_the_direction(fit),
         *_of_the_residuals(fit),
         *_of_the_split(fit),
         *(f"rates: {note}" for note in fit.points.notes if "learning rate" in note),
@@ -71,7 +74,7 @@ def _of_the_minimum(fit: Fit) -> list[str]:
 
 
 def _of_the_split(fit: Fit) -> list[str]:
-    if {"params", "tokens"} != set(fit.law.variables) or "flops" not in fit.points.variables:
+    if not fit.law.of_loss or {"params", "tokens"} != set(fit.law.variables) or "flops" not in fit.points.variables:
         return []
     slope, (low, _) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
     if np.isnan(slope):
@@ -112,8 +115,9 @@ def _of_the_constants(fit: Fit) -> list[str]:
         low, high = intervals.get(constant.name, (1.0, 1.0))
         if not constant.positive and low <= 0 <= high:
             found.append(f"exponent: the interval of {constant.name} includes 0")
-    found += _undetermined(fit) + _at_bounds(fit)
-    if fit.condition > WORST_CONDITION:
+    at_bounds = _at_bounds(fit)
+    found += _undetermined(fit, set(at_bounds)) + list(at_bounds.values())
+    if fit.condition > UNDETERMINED and not at_bounds:
         found.append(
             f"correlated: a combination of constants is not determined (condition {readable(fit.condition, 1)})"
         )
@@ -123,13 +127,32 @@ def _of_the_constants(fit: Fit) -> list[str]:
     return found
 
 
-def _undetermined(fit: Fit) -> list[str]:
+def _of_the_direction(fit: Fit) -> list[str]:
+    """By a law of the loss it falls with all variables, over the range of each with the others at their middle."""
+    if not fit.law.of_loss:
+        return []
+    values = {name: fit.points.variables[name] for name in fit.law.variables}
+    middle = {name: np.full(len(fit.points), np.exp(np.log(x).mean())) for name, x in values.items()}
+    found = []
+    for name, x in values.items():
+        line = np.geomspace(x.min(), x.max(), len(x))  # of as many points as the fit: compiled already
+        first, last = fit.law.loss(fit.theta, middle | {name: line})[[0, -1]]
+        if name != "other_loss" and last > first * (1 + RISES):
+            found.append(f"rises: by this law the loss rises with {LETTERS[name]}, from {first:.4g} to {last:.4g}")
+    return found
+
+
+def _undetermined(fit: Fit, at_bounds: set[str]) -> list[str]:
     found = []
     for constant in fit.law.constants:
         name = constant.name
+        if name in at_bounds:
+            continue
         low, high = fit.intervals.get(name, (1.0, 1.0))
         first, last = fit.details["profiles"].get(name, (1.0, 1.0))
-        if fit.intervals and name not in fit.intervals:
+        if name == "E" and fit.constants[name] < 1e-3:
+            continue  # see floor
+        elif fit.intervals and name not in fit.intervals:
             found.append(
                 f"undetermined: {name} has no effect on these losses: {readable(fit.constants[name])} is where the fit "
                 "began"
@@ -145,13 +168,14 @@ def _undetermined(fit: Fit) -> list[str]:
     return found
 
 
-def _at_bounds(fit: Fit) -> list[str]:
-    found = []
+def _at_bounds(fit: Fit) -> dict[str, str]:
+    """Flags of the constants at a bound, by name."""
+    found = {}
     for name, low, high in fit.law.holds.bounds:
         value, width = fit.constants[name], (high - low if np.isfinite(high - low) else 1.0)
         for end in (low, high):
             if abs(value - end) < AT_BOUND * width:
-                found.append(
+                found[name] = (
                     f"bound: {name} = {readable(value)} is at its bound {readable(end)}; beyond it the law fits better"
                 )
     return found
@@ -177,10 +201,9 @@ def _of_the_residuals(fit: Fit) -> list[str]:
                 "standard errors"
             )
     held = fit.details["hold_out"]
-    usual = 1.4826 * float(np.median(np.abs(fit.residuals)))  # a robust standard deviation
-    if held and held["mean_error"] > max(3 * usual, 0.005):
+    if held and held["mean_error"] > max(held["noise"], LEAST_MISS):
         found.append(
             f"hold-out: fitted without the {held['points']} point(s) with the most {LETTERS[held['variable']]}, the "
-            f"law misses them by {held['mean_error']:.1%} on average; residuals scatter by {fit.details['scatter']:.1%}"
+            f"law misses them by {held['mean_error']:.1%} on average; noise explains {held['noise']:.1%}"
         )
     return found

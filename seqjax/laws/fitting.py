@@ -22,6 +22,8 @@ from seqjax.laws.selecting import in_brackets
 from seqjax.laws.shared_noise import followed, note_of
 from seqjax.laws.splitting import Optimum, best_split, split_exponent
 
+UNDETERMINED = 1e12  # condition of the Hessian with a unit diagonal from which on the constants are not determined
+NOTHING = 1e-9  # share of the lowest loss below which E is 0
 STILL = 1e-9  # largest spread of theta over refits to points that lie on the law
 LEAST_REPEATS = 3  # degrees of freedom of repeated runs that tell the size of noise
 
@@ -69,13 +71,16 @@ class Fit:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % bootstrap interval of each constant, from ``draws``; empty with fewer than 40 refits.
 
-        A constant without effect on the losses has none: it is the same in all draws.
+        A constant without effect on the losses has none: it is the same in all draws, or a floor below `NOTHING` of
+        the losses in all of them. Nor have constants of which points without noise determine a combination only.
         """
         if len(self.draws) < LEAST_DRAWS:
             return {}
         bounds = bounds_of(self.law.constants_of(self.draws))
         spread = np.ptp(self.draws, axis=0)
-        moves = (spread > 0) | (spread.max() < STILL)
+        moves = (spread > 0) | ((spread.max() < STILL) & (self.condition < UNDETERMINED))
+        if self.law.has_floor:
+            moves[self.law.names.index("E")] &= bounds[1][self.law.names.index("E")] > NOTHING * self.points.loss.min()
         found = zip(self.law.names, *bounds, moves, strict=True)
         return {name: (float(low), float(high)) for name, low, high, varies in found if varies}
 
@@ -205,9 +210,8 @@ def _clustered(points: Points, law: Law, theta: np.ndarray) -> Points:
             words = "checkpoints of one run"
             points = replace(points, cluster=cluster, clusters=words, notes=(*points.notes, note_of(rho)))
     if (count := len(np.unique(points.cluster))) <= len(law.constants):
-        note = (
-            f"{count} independent runs do not say how sure {len(law.constants)} constants are: there are no intervals"
-        )
+        runs = "run does" if count == 1 else "runs do"
+        note = f"{count} independent {runs} not say how sure {len(law.constants)} constants are: there are no intervals"
         points = replace(points, notes=(*points.notes, note))
     return points
 

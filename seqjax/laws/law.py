@@ -101,6 +101,11 @@ class Law:
         return tuple((self.maps[0](thetas) == thetas).all(axis=0).tolist())
 
     @property
+    def of_loss(self) -> bool:
+        """Whether it gives a loss: that of :mod:`seqjax.laws.optima` gives a learning rate or a batch."""
+        return self.name != "optimum"
+
+    @property
     def has_floor(self) -> bool:
         """Whether one of the constants is E, the loss in the limit."""
         return "E" in self.names

@@ -109,7 +109,8 @@ def forecast(curves: Sequence[Curve], rates: np.ndarray, bootstrap: int = 300, s
     flags = []
     if seen < 0.5 * end.falls.sum():
         flags.append(f"schedule: so far the rate has fallen by {seen:.0%} of its highest, at the end by "
-                     f"{end.falls.sum():.0%}; the forecast leans on the form of the law")  # fmt: skip
+                     f"{end.falls.sum():.0%}; the forecast leans on the form of the law, which the interval "
+                     "does not doubt")  # fmt: skip
     if 0 < len(draws) < 0.95 * bootstrap:
         flags.append(f"starts: {1 - len(draws) / bootstrap:.0%} of the refits failed, and are left out")
     constants = dict(zip(NAMES, (*np.exp(theta[:6]), theta[6]), strict=True))

@@ -25,6 +25,8 @@ stay in it. Refits that are moved along straight lines leave it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import stdtrit
 
@@ -33,9 +35,9 @@ SHARED = 14.0  # see the module; measured in experiments/coverage.py and on the 
 NORMAL = 1.959964  # 97.5 % point of the normal distribution
 
 
-def students_factor(left: int) -> float:
+def students_factor(left: float | np.ndarray) -> Any:
     """Factor on a 95 % interval whose scale is estimated: t_{0.975, left} / z_{0.975}."""
-    return float(stdtrit(left, 0.975) / NORMAL)
+    return stdtrit(left, 0.975) / NORMAL
 
 
 def drawn_noise(

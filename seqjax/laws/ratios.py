@@ -10,6 +10,7 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.host.wording import amount
 from seqjax.laws.crossing import place_of
+from seqjax.laws.differences import difference
 from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import LOST, bounds_of
 from seqjax.laws.points import Points
@@ -104,10 +105,8 @@ def matched_ratio(a: Fit, b: Fit, loss: Sequence[float] | np.ndarray | None = No
         loss = np.linspace(low, high, 25)
     loss = np.atleast_1d(np.float64(loss))
     log_x = _line(a, b, name)
-    best = _inverse(a, a.theta[None], loss, log_x)[0] - _inverse(b, b.theta[None], loss, log_x)[0]
-    count = min(len(a.draws), len(b.draws))
-    with np.errstate(invalid="ignore"):
-        drawn = _inverse(a, a.draws[:count], loss, log_x) - _inverse(b, b.draws[:count], loss, log_x)
+    best, *drawn = difference(*(_inverse(fit, thetas, loss, log_x) for fit, thetas in _together(a, b)), _left(a, b))
+    drawn = np.reshape(drawn, (-1, len(loss)))
     bounds = bounds_of(np.where(np.isnan(drawn), np.inf, drawn))
     with np.errstate(over="ignore"):
         ratio = np.where(np.isfinite(best), np.exp(best), np.nan)
@@ -124,18 +123,18 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
     log_x = _line(a, b, name)
     inner = _common(a, b, name)
     near = inner if inner[0] < inner[1] else (float(log_x[0]), float(log_x[-1]))
-    count = min(len(a.draws), len(b.draws))
-    thetas = [np.concatenate([fit.theta[None], fit.draws[:count]]) for fit in (a, b)]
-    gap_SxM = _difference(a, b, *thetas, np.exp(log_x))
+    at = {name: np.exp(log_x)}
+    gap_SxM = difference(*(np.log(fit.law.loss(thetas, at)) for fit, thetas in _together(a, b)), _left(a, b))
     place = place_of(np.nan, gap_SxM, log_x, (float(np.exp(near[0])), float(np.exp(near[1]))), names)
-    share = float(_crosses(gap_SxM[1:], turned=place.order != names).mean()) if count else np.nan
+    share = float(_crosses(gap_SxM[1:], turned=place.order != names).mean()) if len(gap_SxM) > 1 else np.nan
     letter = {"params": "N", "flops": "C", "tokens": "D"}.get(name, name)
     if not 0 < place.x < np.inf:
-        lower = place.order[0 if place.x else 1]
         often = f"; {share:.0%} of the refits cross" if share > LOST else ""
-        return Crossing(
-            None, place.low, place.high, share, False, f"no crossing found: {lower} has the lower loss{often}"
-        )
+        leads = f"{place.order[0 if place.x else 1]} has the lower loss"
+        low, high = bounds_of(gap_SxM[1:, np.abs(log_x - np.mean(near)).argmin()])
+        if low <= 0 <= high:
+            leads = "in the middle of the data the two are equal within their intervals"
+        return Crossing(None, place.low, place.high, share, False, f"no crossing found: {leads}{often}")
     beyond = not inner[0] <= np.log(place.x) <= inner[1]
     verdict = (
         f"cross at {letter} = {amount(name, place.x)}{_sure(name, place.low, place.high)}, beyond which "
@@ -174,7 +173,13 @@ def _line(a: Fit, b: Fit, name: str) -> np.ndarray:
     return np.linspace(xs.min() - BEYOND, xs.max() + BEYOND, GRID)
 
 
-def _difference(a: Fit, b: Fit, of_a: np.ndarray, of_b: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """log L_a - log L_b at values of the variable, [S, n]."""
-    one, other = (np.log(f.law.loss(t, {f.law.variables[0]: at})) for f, t in ((a, of_a), (b, of_b)))
-    return one - other
+def _together(a: Fit, b: Fit) -> list[tuple[Fit, np.ndarray]]:
+    """Each fit with its theta and as many draws below it as both have, [1 + R, P]."""
+    count = min(len(a.draws), len(b.draws))
+    return [(fit, np.concatenate([fit.theta[None], fit.draws[:count]])) for fit in (a, b)]
+
+
+def _left(a: Fit, b: Fit) -> tuple[int, int]:
+    """Degrees of freedom of each fit: clusters less constants."""
+    one, other = (len(np.unique(fit.points.cluster)) - len(fit.law.constants) for fit in (a, b))
+    return one, other

@@ -72,7 +72,7 @@ def remarks(fit: Fit) -> list[str]:
         lines.append(f"residuals scatter by {fit.details['scatter']:.2%} of the loss")
     if noise := repeated_noise(fit.points):
         lines.append(f"repeated runs scatter by {noise:.2%}; the noise of refits is at least that large")
-    if not fit.intervals:
+    if not len(fit.draws):
         lines.append("no refits, so no intervals; floor, exponents, correlations and influence were not examined")
     if held := fit.details.get("hold_out"):
         lines.append(
@@ -120,6 +120,8 @@ def _split_line(fit: Fit) -> str:
     if np.isnan(slope):
         return ""
     sure = f" (95 %: {low:.3f} to {high:.3f})" if np.isfinite(low) else ""
+    if dict(fit.law.holds.tied).keys() & {"alpha", "beta"} and high - low < 1e-6:
+        sure = " by the tie"
     split = f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}"
     return f"{split}, for C = 6 N D{other_flops(fit.points)}"
 

@@ -108,3 +108,8 @@ def test_forms_of_one_family_are_fitted_apart_and_not_mixed_in_silence(
     assert "one fit for each kind, transformer gpt2, transformer modern" in printed.err
     assert main(["fit", str(path), "--bootstrap", "0", "--by", "all"]) == 0
     assert "several kinds of models in one fit: transformer gpt2, transformer modern" in capsys.readouterr().out
+
+
+def test_one_point_is_called_one() -> None:
+    with pytest.raises(UserError, match="N does not vary, it is 100 k in the one point"):
+        law_for([points(params=np.array([1e5]))])
