@@ -28,8 +28,8 @@ import seqjax
 from seqjax.data.copies import UNIT, Copies
 from seqjax.host.folders import cache_folder
 from seqjax.host.guard import guarded
-from seqjax.plots.labels import LABELS
-from seqjax.plots.style import COLOURS, DASHES, figure, log_axis, styled
+from seqjax.plots.labels import LABELS, looks_of_named
+from seqjax.plots.style import figure, log_axis, styled
 
 PROCESS = Copies(symbols=8, distances=6)
 HELD_OUT = 1024  # windows
@@ -79,8 +79,8 @@ def draw_copies(found: Mapping[str, np.ndarray], floor: np.ndarray, chance: floa
     unit = np.arange(1, len(floor) + 1)
     ax.plot(unit, floor, color="black", lw=2.2, label="the best possible")
     ax.axhline(chance, color="#888888", lw=0.9, ls=":", label="knowing nothing")
-    for number, (name, loss) in enumerate(found.items()):
-        ax.plot(unit, loss, color=COLOURS[number], ls=DASHES[number], lw=1.4, label=name)
+    for name, look in looks_of_named(found).items():
+        ax.plot(unit, found[name], color=look.colour, ls=look.dash, lw=1.4, label=name)
     log_axis(ax, "x", 0.9, len(floor) * 1.1, plain=True)
     ax.set_ylim(-0.05 * chance, 1.45 * chance)
     ax.set_xlabel("units of three tokens since the window began")

@@ -62,7 +62,11 @@ QUOTED = (("GPT-2 124M", "h100"), ("GPT-2 350M", "h100"), ("LSTM 300M", "h100"),
 
 def test_what_is_quoted_of_the_preflight_is_recorded() -> None:
     rows = {(row["name"], row["target"]): row for row in recorded("preflight")["rows"]}
-    quoted = page("README.md").partition("[Preflight]")[2].partition("\n- [")[0]
+    quoted = (
+        plain("docs/preflight.md")
+        .partition("In bfloat16 with T 1,024, ")[2]
+        .partition("results/preflight/table.txt")[0]
+    )
     in_order = re.findall(r"([\d.]+)(?: of the [\d.]+)? GiB", quoted)
     assert in_order == [f"{rows[place]['GiB']:.1f}" for place in QUOTED]
     assert f"at least {rows[QUOTED[0]]['bound_ms']:.0f} ms a step" in quoted
@@ -95,7 +99,7 @@ def bracket(found: dict[str, float], digits: int = 3) -> str:
 
 
 def test_scaling_curves_and_leads_are_as_recorded() -> None:
-    readme = plain("README.md")
+    readme = plain("experiments/README.md")
     for kind, name in (("lstm", "LSTM, "), ("transformer modern", "Transformer modern, ")):
         law = recorded("size_data_compute")["L(C)"][kind]
         low, high = law["intervals"]["alpha_C"]

@@ -14,6 +14,7 @@ from seqjax.config import Config
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer
 from seqjax.host import disk
+from seqjax.runs.tree import read_file
 
 CONFIG = Config(LSTM())
 
@@ -89,3 +90,20 @@ def test_an_unwritable_place_is_told_in_one_line(tmp_path: Path) -> None:
             runs.open_run(closed / "run", CONFIG)
     finally:
         os.seteuid(user)
+
+
+def test_what_is_no_run_and_no_config_is_called_by_its_name(tmp_path: Path) -> None:
+    sweep = tmp_path / "first"
+    (sweep / "lstm-1x8-0").mkdir(parents=True)
+    for file in (sweep / "sweep.json", sweep / "lstm-1x8-0" / "config.json", tmp_path / "c.yaml"):
+        file.write_text("{}")
+    for place, fragment in ((sweep, "is a sweep folder, not a run folder; .* such as lstm-1x8-0"),
+                            (tmp_path / "c.yaml", "not a run folder but a file"),
+                            (tmp_path / "none", "there is no such folder")):  # fmt: skip
+        with pytest.raises(UserError, match=fragment):
+            runs.read_config(place)
+    for place, fragment in ((sweep, "is a sweep folder, not a config file; .* such as lstm-1x8-0"),
+                            (sweep / "lstm-1x8-0", "is a run folder, not a config file: that is .*config.json"),
+                            (tmp_path, "is a folder, not a config file")):  # fmt: skip
+        with pytest.raises(UserError, match=fragment):
+            read_file(place)

@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--of", default="rate", metavar="COLUMN", help="rate, batch, or a column [rate]")
     for name, column in (("params", "params_non_embedding or params"), ("tokens", "tokens"), ("loss", "loss")):
         parser.add_argument(f"--{name}", metavar="COLUMN", help=f"[{column}]")
-    parser.add_argument("--by", default="family", metavar="COLUMN", help="separately for each value of it [family]")
+    parser.add_argument("--by", metavar="COLUMN", help="separately for each value of it; all: together [family]")
     parser.add_argument("--bootstrap", type=whole(0), default=1000, metavar="R", help="refits for intervals [1000]")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the noise of the refits [0]")
     parser.set_defaults(run=run)
@@ -43,7 +43,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.laws.run_rows import has_status, is_run_table
     from seqjax.laws.variables import usual_column
 
-    table, _ = tables.read(options.places)
+    options.where = None
+    tables.apart_by_family(options)
+    table, _ = tables.read_once(options)
     if is_run_table(table):
         table = table[has_status(table, "finished")]
     n, d, loss = (
@@ -51,13 +53,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         for name in ("params", "tokens", "loss")
     )
     of = _column(table, "of", options.of if options.of in table.columns else SHORT.get(options.of, options.of))
-    by = next((name for name in (options.by, "kind", "model.family") if name in table.columns), None)
-    groups = [("", table)] if by is None else list(table.groupby(by))
+    groups = [("", table)]
+    if options.by not in (None, tables.TOGETHER):
+        groups = list(table.groupby(tables.label_column(table, "by", options.by)))
     for group, rows in groups:
-        with tables.apart(argparse.Namespace(by=by), str(group) if len(groups) > 1 else ""):
+        with tables.apart(options, str(group) if len(groups) > 1 else ""):
             found = optima(*(rows[name].astype(float) for name in (n, d, of, loss)), options.bootstrap, options.seed)
-            print("\n".join([f"== {by} {group}"] * bool(by) + _lines(found, of)))
-    return 0
+            print("\n".join([f"== {options.by} {group}"] * (group != "") + _lines(found, of)))
+    return tables.exit_code(options)
 
 
 def _column(table: Any, option: str, name: str) -> str:

@@ -14,7 +14,8 @@ from seqjax.errors import UserError
 def no_more(rest: Sequence[str]) -> None:
     """Raise UserError if there are unknown words."""
     if rest:
-        raise UserError(f"command line: {rest[0]}: unknown option")
+        kind = "option" if rest[0].startswith("-") else "word; this command takes no more of them"
+        raise UserError(f"command line: {rest[0]}: unknown {kind}")
 
 
 def add_parser(commands: Any, name: str, examples: str, explained: str = "") -> argparse.ArgumentParser:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from seqjax.commands import options as shared
 from seqjax.config.plain import number, whole
@@ -109,9 +112,48 @@ def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
     for column, values in differences(pd.DataFrame(rows)).items():
         tell_note(f"losses that cannot be compared: {column} is {', '.join(values)}")
     named: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (row["model.family"], row["params_non_embedding"] or 0)):
+    for row in sorted(_mean_of_seeds(rows), key=_order):
         named[row["label"] if row["label"] not in named else row["folder"].name] = row
-    return named
+    return _told_apart(named)
+
+
+def _told_apart(named: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The names without the words, such as ``norm=rmsnorm``, that all names of a family have."""
+    words: dict[str, list[set[str]]] = {}
+    for name, row in named.items():
+        words.setdefault(row["model.family"], []).append({word for word in name.split() if "=" in word})
+    same = {family: set.intersection(*found) if len(found) > 1 else set() for family, found in words.items()}
+    short = [" ".join(w for w in name.split() if w not in same[row["model.family"]]) for name, row in named.items()]
+    return dict(zip(short, named.values(), strict=True)) if len(set(short)) == len(named) else named
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    numbers = (row[name] or 0 for name in ("params_non_embedding", "tokens", "optimizer.learning_rate", "train.seed"))
+    return (row["model.family"], *numbers, row["label"])
+
+
+def _mean_of_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for the runs that differ in seed only, with the mean of their losses at each position.
+
+    Its standard error is the mean of theirs: all are evaluated on the same windows, so that seeds do not lower it.
+    """
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        config = tuple(sorted((name, str(row[name])) for name in row if "." in name and name != "train.seed"))
+        alike.setdefault(config, []).append(row)
+    found = []
+    for group in alike.values():
+        lengths = {len(row["validation"]["by_position"]) for row in group}
+        if len({row["train.seed"] for row in group}) < len(group) or len(lengths) > 1:  # differ in something else
+            found += group
+        elif len(group) == 1:
+            found.append(group[0])
+        else:
+            columns = ("by_position", "by_position_se")
+            means = {name: np.mean([row["validation"][name] for row in group], axis=0).tolist() for name in columns}
+            label = re.sub(r" seed=\d+", "", group[0]["label"])
+            found.append(group[0] | {"label": f"{label} ({len(group)} seeds)", "validation": means})
+    return found
 
 
 def _curves(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:

@@ -72,12 +72,15 @@ def shortened(text: str, most: int) -> str:
 def _text(place: Path) -> str:
     """The states of a sweep, or a line for each sweep in the folder."""
     from seqjax.sweeps.aligned import describe_states
-    from seqjax.sweeps.overview import describe, overview, sweep_folders
+    from seqjax.sweeps.overview import best_losses, describe, overview, sweep_folders
 
     if (found := sweep_folders(place)) and found != [place]:
         width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else math.inf
         return fitted(describe([overview(folder) for folder in found], width), sys.stdout)
-    return fitted(describe_states(_states(place), _queued(place)), sys.stdout)
+    lines = [describe_states(_states(place), _queued(place))]
+    if found and (best := best_losses(overview(place))):
+        lines.append(f"best loss: {best}")
+    return fitted("\n".join(lines), sys.stdout)
 
 
 def _json(place: Path) -> str:

@@ -85,7 +85,7 @@ def points_by_group(
     wanted = {*needs}
     wanted |= {"flops"} if options.frontier else set()
     wanted |= {"tokens", "steps"} if options.critical_batch else set()
-    table, written = _read_once(options)
+    table, written = read_once(options)
     # the condition must be true for some row of the whole table
     keep, _ = select(table, options.where, _source(options.places))
     if compared:
@@ -93,7 +93,7 @@ def points_by_group(
         refuse_incomparable(table[keep & ended], options.loss or "loss", _source(options.places))
     groups = {"": table}
     if options.by not in (None, TOGETHER):
-        named = written[_label_column(table, "by", options.by)]
+        named = written[label_column(table, "by", options.by)]
         of_no_group = has_status(table, "damaged") & named.isna().to_numpy()  # its config is damaged
         if of_no_group.any():
             tell_note(f"left out: {counted(of_no_group.sum(), 'damaged run')} of unknown {options.by}")
@@ -108,11 +108,12 @@ def points_by_group(
         groups = _with_rows(groups, table.index[keep], options)
     cluster = clusters(table) if clusters else None
     if options.cluster is not None:
-        cluster = written[_label_column(table, "cluster", options.cluster)]
+        cluster = written[label_column(table, "cluster", options.cluster)]
     found = {}
     for group, rows in groups.items():
         with apart(options, group if len(groups) > 1 and only is None else ""):
             found[group] = _points(rows, options, sorted(wanted), cluster)
+    tell_refused(options)
     if not found:
         raise UserError(f"--by {options.by}: none of the {len(groups)} groups has points to fit")
     return found
@@ -136,7 +137,7 @@ def family_column(options: argparse.Namespace) -> tuple[str, list[str]]:
     from seqjax.laws.run_columns import SHORT
     from seqjax.laws.selecting import select
 
-    table, _ = _read_once(options)
+    table, _ = read_once(options)
     family = "family" if "family" in table.columns else SHORT["family"]
     if family not in table.columns:
         return "family", []
@@ -150,14 +151,18 @@ def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -
     """The groups with a row that ``--where`` keeps; the others are told."""
     found = {name: rows for name, rows in groups.items() if rows.index.isin(kept).any()}
     if gone := [name for name in groups if name not in found]:
-        named = ", ".join(gone[:MOST_NAMED]) + f" and {len(gone) - MOST_NAMED} more" * (len(gone) > MOST_NAMED)
-        tell_note(f"--where leaves no row of {options.by} {named}")
+        tell_note(f"--where leaves no row of {options.by} {few(gone)}")
     return found
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:MOST_NAMED]) + f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED)
 
 
 @contextlib.contextmanager
 def apart(options: argparse.Namespace, group: str) -> Iterator[None]:
-    """Report an error of a group and continue with the others; the exit code will be 2.
+    """Keep an error of a group for :func:`tell_refused`, and continue with the others; the exit code will be 2.
 
     Without groups (``group`` is "") the error is raised."""
     try:
@@ -165,13 +170,22 @@ def apart(options: argparse.Namespace, group: str) -> Iterator[None]:
     except UserError as error:
         if not group:
             raise
-        tell_error(f"{options.by} {group}: {error}")
-        options.refused = True
+        options.refused = getattr(options, "refused", {})
+        options.refused.setdefault(str(error), []).append(group)
+
+
+def tell_refused(options: argparse.Namespace) -> None:
+    """Tell the errors of groups that were not told yet, each once, with the groups that have it."""
+    for error, groups in getattr(options, "refused", {}).items():
+        if groups:
+            tell_error(f"{options.by} {few(groups)}: {error}")
+            groups.clear()
 
 
 def exit_code(options: argparse.Namespace) -> int:
-    """0, or 2 if a group was refused."""
-    return 2 if getattr(options, "refused", False) else 0
+    """0, or 2 if a group was refused; what was not told yet is."""
+    tell_refused(options)
+    return 2 if getattr(options, "refused", {}) else 0
 
 
 def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: Any) -> Any:
@@ -201,7 +215,7 @@ def _source(places: list[Path]) -> str:
     return str(places[0]) if len(places) == 1 else f"{len(places)} tables"
 
 
-def _read_once(options: argparse.Namespace) -> tuple[Any, Any]:
+def read_once(options: argparse.Namespace) -> tuple[Any, Any]:
     """As `read`; the second time from memory."""
     if not hasattr(options, "read"):
         options.read = read(options.places)
@@ -222,7 +236,7 @@ def read(places: list[Path]) -> tuple[Any, Any]:
     return table, written
 
 
-def _label_column(table: Any, option: str, name: str) -> str:
+def label_column(table: Any, option: str, name: str) -> str:
     from seqjax.laws.run_columns import SHORT
     from seqjax.laws.variables import listed
 

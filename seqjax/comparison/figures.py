@@ -155,7 +155,7 @@ def draw_against_compute(chosen: pd.DataFrame, curves: Curves) -> Figure:
         axes[0, -1].legend(loc="upper right")
     flops = chosen["flops_exact"].to_numpy(float)
     for ax in axes[0]:
-        log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])))
+        log_axis(ax, "x", *widened(np.concatenate([flops, flops.min() / np.array([8.0])])), name="flops")
         _loss_axis(ax, np.concatenate(reached), above=0.15, named=ax is axes[0, 0])
         ax.set_xlabel(NAMES["flops"])
     made.supxlabel(

@@ -43,9 +43,9 @@ class Map:
         """The name of its figure: map-gpt2."""
         return f"map-{parts_of(self.form)[1] or self.form}"
 
-    def drawn(self) -> Figure:
-        """A panel for each budget."""
-        return draw_map(self.surfaces, (LSTM, self.form), list(self.by_law))
+    def drawn(self, stacked: bool = False) -> Figure:
+        """A panel for each budget; stacked: one below the other, for a narrow page."""
+        return draw_map(self.surfaces, (LSTM, self.form), list(self.by_law), stacked)
 
     def sentences(self, budget: str = "tokens") -> list[str]:
         """Where this form overtakes the LSTM, a sentence for the sizes of which the same is true."""

@@ -23,7 +23,7 @@ from seqjax.comparison import measured as comparison
 from seqjax.comparison.by_way import are_many, draw_families, table_of_families
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.collect import longest
-from seqjax.comparison.lead_map import as_json, maps
+from seqjax.comparison.lead_map import Map, as_json, maps
 from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
 from seqjax.families import in_order, label_of, labels_of, parts_of
@@ -114,7 +114,8 @@ def write_report(folder: Path, target: Path, title: str) -> dict[str, list[judgi
         disk.write_json(target / "claims.json", claims_json(judged, material.where))
         disk.write_json(target / "map.json", {"answer": answer, "maps": as_json(found)})
         disk.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
-        context = _context(material, judged, answer, fits, crossings, figures, target)
+        narrow = _narrow(material, found)
+        context = _context(material, judged, answer, fits, crossings, figures, narrow, target)
         template = resources.files("seqjax.comparison").joinpath("templates/comparison.html")
         page = rendered(template.read_text(encoding="utf-8"), title=title, **context)
         disk.write_atomically(target / "index.html", page)
@@ -212,7 +213,7 @@ def _is_usual(m: Material, curve: Mapping[str, Any]) -> bool:
 
 def _context(
     m: Material, judged: Mapping[str, Sequence[judging.Judged]], answer: Sequence[str], fits: Mapping[str, Fit],
-    crossings: Sequence[str], figures: Mapping[str, tuple[Figure, str, bool]], target: Path,
+    crossings: Sequence[str], figures: Mapping[str, tuple[Figure, str, bool]], narrow: Mapping[str, str], target: Path,
 ) -> dict[str, Any]:  # fmt: skip
     states = Counter(m.table["status"])
     edges = [curve for curve in m.search if curve["edge"]]
@@ -230,7 +231,7 @@ def _context(
                 "caption": caption,
                 "small": small,
                 "data": inlined((target / f"{name}.svg").read_bytes()),
-                "narrow": _narrow(m) if name == "figure7" else "",
+                "narrow": narrow.get(name, ""),
             }
             for name, (_, caption, small) in figures.items()
         },
@@ -249,11 +250,12 @@ def _context(
     }
 
 
-def _narrow(m: Material) -> str:
-    """Figure 7 for a narrow page; "" for many kinds, whose legend needs the width."""
-    if are_many(m.chosen["kind"]):
-        return ""
-    return inlined(as_bytes(draw.draw_figure7(m.chosen, m.comparison, f"{_corpus(m)}; {_where(m)}", True), "svg"))
+def _narrow(m: Material, found: Sequence[Map]) -> dict[str, str]:
+    """The figures for a narrow page, panels stacked: maps, and figure 7 of a few kinds (many need the width)."""
+    made = {one.name: one.drawn(stacked=True) for one in found}
+    if not are_many(m.chosen["kind"]):
+        made["figure7"] = draw.draw_figure7(m.chosen, m.comparison, f"{_corpus(m)}; {_where(m)}", stacked=True)
+    return {name: inlined(as_bytes(figure, "svg", dpi=72)) for name, figure in made.items()}
 
 
 def _edges(edges: Sequence[Mapping[str, Any]]) -> str:

@@ -25,13 +25,14 @@ AXES = {
     "flops": "training compute C (FLOPs)",
     "seconds": "training time (seconds, as measured)",
 }
+LAW = "L = E + A / N^α + B / D^β"
 NOTE_MAP = (
-    "Colour and line: L = E + A / N^alpha + B / D^beta, fitted to each family; band and bars: 95 %, bootstrap over "
+    f"Colour and line: {LAW}, fitted to each family; band and bars: 95 %, bootstrap over "
     "clusters of runs. Diamonds: the crossing read directly at one size, without a law. Hatched and dashed: beyond the "
     "data."
 )
 NOTE_CURVES = (
-    "Lines: L = E + A / N^alpha + B / D^beta, fitted to each family; bands: 95 %, bootstrap over clusters of runs. "
+    f"Lines: {LAW}, fitted to each family; bands: 95 %, bootstrap over clusters of runs. "
     "Dotted: the crossing read directly, without a law."
 )
 GRID = 121
@@ -42,28 +43,34 @@ NEUTRAL = "#f7f7f5"  # where neither leads
 
 
 @styled
-def draw_map(surfaces: tuple[Surface, Surface], names: tuple[str, str], budgets: Sequence[str]) -> Figure:
+def draw_map(
+    surfaces: tuple[Surface, Surface], names: tuple[str, str], budgets: Sequence[str], stacked: bool = False
+) -> Figure:
     """One panel a budget: colour by leader and depth by nats, the crossing with its 95 % band, runs as dots.
 
     Hatched: beyond the data. With one size in common, panels show the losses over the budget instead.
+
+    Args:
+        stacked: one panel below the other, for a narrow page.
     """
     several = min(int(sizes_of(s.points.variables["params"]).max()) for s in surfaces) > 0
     budgets = [b for b in budgets if b != "flops" or not _is_6nd(surfaces)] or list(budgets)
-    made, axes = figure(1.2 + 4.6 * len(budgets), 4.9, ncols=len(budgets))
+    rows, columns = (len(budgets), 1) if stacked else (1, len(budgets))
+    made, axes = figure(1.2 + 4.6 * columns, 0.8 + 4.1 * rows, nrows=rows, ncols=columns)
     hues, labels = tuple(hues_of(names)), tuple(map(label, names))
     deepest = _deepest(surfaces)
-    for ax, budget in zip(axes[0], budgets, strict=True):
+    for ax, budget in zip(axes.flat, budgets, strict=True):
         if several:
             image = _panel(ax, surfaces, names, hues, budget, deepest)
         else:
             _curves(ax, surfaces, names, hues, budget)
     if several:
-        bar = made.colorbar(image, ax=axes[0].tolist(), shrink=0.8, pad=0.02)
+        bar = made.colorbar(image, ax=axes.ravel().tolist(), shrink=0.8 / rows, pad=0.02)
         bar.set_label(f"←  {labels[0]} leads      nats per token      {labels[1]} leads  →")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.2g}")
     made.suptitle(f"Which has the lower loss: {labels[0]} or {labels[1]}?", fontsize=11)
     note = NOTE_MAP if several else NOTE_CURVES
-    made.supxlabel(textwrap.fill(note, 45 + 55 * len(budgets)), fontsize=7, color="#555555", x=0.01, ha="left")
+    made.supxlabel(textwrap.fill(note, 45 + 55 * columns), fontsize=7, color="#555555", x=0.01, ha="left")
     return made
 
 
@@ -115,7 +122,7 @@ def _panel(
         ax.plot(surface.points.variables["params"], surface.points.variables[budget], marker, color=hue,
                 mec="white", mew=0.9, ms=size, zorder=4)  # fmt: skip
     log_axis(ax, "x", x[0], x[-1])
-    log_axis(ax, "y", y[0], y[-1])
+    log_axis(ax, "y", y[0], y[-1], name=budget)
     ax.grid(False)
     ax.set_xlabel("parameters N")
     ax.set_ylabel(AXES[budget])
@@ -184,7 +191,7 @@ def _curves(
             ax.axvline(place.x, color=LINE, lw=1.0, ls=":", label=f"equal loss (direct): {si(place.x).strip()}")
             if not np.isnan(place.low):
                 ax.axvspan(max(place.low, place.span[0]), min(place.high, place.span[1]), color=LINE, alpha=0.12, lw=0)
-    log_axis(ax, "x", *_around(np.concatenate([s.points.variables[budget] for s in surfaces])))
+    log_axis(ax, "x", *_around(np.concatenate([s.points.variables[budget] for s in surfaces])), name=budget)
     ax.set_xlabel(AXES[budget])
     ax.set_ylabel("loss (nats per token)")
     ax.legend(loc="upper right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -54,6 +55,21 @@ def looks_of(groups: Iterable[str]) -> dict[str, Look]:
             place = dash = others.index(name)
             colour = colours[name]
         found[name] = Look(colour, MARKERS[place % len(MARKERS)], DASHES[dash % len(DASHES)])
+    return found
+
+
+def looks_of_named(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name that has a family in it, such as "LSTM, 1 layer of 128": that of the family.
+
+    Names of one family differ in dash. Names without a family take free colours, as in :func:`looks_of`.
+    """
+    names = list(names)
+    family = {name: next((w for w in re.findall(r"[a-z0-9_]+", name.lower()) if w in FAMILIES), name) for name in names}
+    looks, found = looks_of(dict.fromkeys(family.values())), {}
+    for name in names:
+        alike = [other for other in found if family[other] == family[name]]
+        dashes = [looks[family[name]].dash, *(dash for dash in DASHES if dash != looks[family[name]].dash)]
+        found[name] = looks[family[name]]._replace(dash=dashes[len(alike) % len(dashes)])
     return found
 
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqjax.families import label_of
+from seqjax.host.wording import power
 from seqjax.laws.fitting import Fit
 from seqjax.laws.points import Points
-from seqjax.laws.reference import at_reference, greek, reference
-from seqjax.plots.fits import constants_of
+from seqjax.laws.reference import at_reference, reference
 from seqjax.plots.labels import looks_of
 from seqjax.plots.style import NAMES, add_note, amount, figure, log_axis, styled, widened
 
@@ -86,7 +86,7 @@ def draw_learning_law(families: Mapping[str, Curves]) -> Figure:
     made, axes = figure(4.6 * len(families), 4.8, ncols=len(families), sharey=True)
     for ax, (kind, curves) in zip(axes[0], families.items(), strict=True):
         _draw_curves(ax, curves)
-        ax.set_title(f"{label_of(kind)}: {greek(curves.law.law.equation)}\n{constants_of(curves.law)}", fontsize=8)
+        ax.set_title(f"{label_of(kind)}: {_at_references(curves.law)}", fontsize=9)
     pairs = [pair for curves in families.values() for of in curves[:2] for pair in of.values()]
     for ax in axes[0]:
         log_axis(ax, "x", *widened(np.concatenate([steps for steps, _ in pairs])), name="steps")
@@ -96,6 +96,16 @@ def draw_learning_law(families: Mapping[str, Curves]) -> Figure:
     add_note(made, "dots: held-out loss at a constant learning rate; lines: the law, bands and intervals: 95 %; "
              "stars: runs that ended there, with the decay of their rate")  # fmt: skip
     return made
+
+
+def _at_references(fit: Fit) -> str:
+    """L(N, S) = (N_c / N)^alpha_N + (S_c / S)^alpha_S with the scales of both inside the data."""
+    terms = []
+    for letter, name in (("N", "params"), ("S", "steps")):
+        at, alpha = reference(fit.points.variables[name]), fit.constants[f"alpha_{letter}"]
+        scale = (fit.constants[f"{letter}_c"] / at) ** alpha
+        terms.append(f"{scale:.3g} ({letter} / {power(at, 1)})^-{alpha:.3g}")
+    return f"L = {' + '.join(terms)}"
 
 
 def _draw_curves(ax: Axes, curves: Curves) -> None:

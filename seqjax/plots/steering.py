@@ -8,11 +8,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqjax.plots.style import COLOURS, DASHES, MARKERS, figure, log_axis, styled
+from seqjax.plots.labels import looks_of_named
+from seqjax.plots.style import figure, log_axis, styled
 
 ORDER = ("stacked", "Elman", "LSTM", "GRU", "Transformer")
 PAST = " + past steering"
-LOOKS = {name: {"color": COLOURS[i], "marker": MARKERS[i], "ls": DASHES[i]} for i, name in enumerate(ORDER)}
+LOOKS = {name: {"color": o.colour, "marker": o.marker, "ls": o.dash} for name, o in looks_of_named(ORDER).items()}
 
 
 @styled

@@ -123,14 +123,14 @@ def save(made: Figure, path: Path) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def as_bytes(made: Figure, form: str) -> bytes:
-    """The figure as a file of this form: png, svg or pdf."""
+def as_bytes(made: Figure, form: str, dpi: int = 160) -> bytes:
+    """The figure as a file of this form: png, svg or pdf. Parts of it that are pixels have so many an inch."""
     buffer = io.BytesIO()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with _look():
         made.draw_without_rendering()
         made.set_layout_engine("none")  # a second layout would differ a little
-        made.savefig(buffer, format=form, dpi=160, metadata=metadata)
+        made.savefig(buffer, format=form, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -146,7 +146,7 @@ def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = Fals
         plain: labels as numbers, for losses.
         name: of the variable, as in `NAMES`: compute is labelled 1e18, others 10k, 1M, 1B.
     """
-    label = (lambda value: f"{value:.4g}") if plain else power if name in ("flops", "seconds") else amount
+    label = (lambda value: f"{value:.4g}") if plain else power if name == "flops" else amount
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)

@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from seqjax.plots.style import COLOURS, DASHES, MARKERS, figure, log_axis, styled
+from seqjax.plots.labels import looks_of_named
+from seqjax.plots.style import figure, log_axis, styled
 
 
 @styled
@@ -22,11 +23,12 @@ def draw_translation(rows: Mapping[str, Mapping[str, Any]], published: Mapping[s
     """
     made, axes = figure(9.6, 3.6, ncols=2, width_ratios=(1.1, 1.0))
     left, right = axes[0]
-    for number, (name, row) in enumerate(rows.items()):
-        look = {"color": COLOURS[number % 7], "ls": DASHES[number % 7]}
+    looks = looks_of_named(rows)
+    for name, row in rows.items():
+        look = looks[name]
         steps, losses = zip(*row["curve"], strict=True)
         label = f"{name}, {row['parameters'] / 1e6:.2g} M"
-        left.plot(steps, losses, marker=MARKERS[number % 7], ms=3, lw=1.3, label=label, **look)
+        left.plot(steps, losses, marker=look.marker, ms=3, lw=1.3, label=label, color=look.colour, ls=look.dash)
     losses = [loss for row in rows.values() for _, loss in row["curve"]]
     log_axis(left, "y", 0.93 * min(losses), 1.07 * max(losses), plain=True)
     left.set_xlabel("training steps")
@@ -35,16 +37,16 @@ def draw_translation(rows: Mapping[str, Mapping[str, Any]], published: Mapping[s
     names = [*rows, *published]
     for place, name in enumerate(names):
         if name in rows:
-            found = rows[name]["test"]["beam"]
+            found, look = rows[name]["test"]["beam"], looks[name]
             value = found["bleu"] if measure == "bleu" else 100 * found["exact"]
             low, high = (found["bleu_95"],) * 2
             if measure == "exact":
                 low, high = value - 100 * found["exact_95"][0], 100 * found["exact_95"][1] - value
             error = ([max(low, 0.0)], [max(high, 0.0)])
-            right.errorbar(value, place, xerr=error, fmt=MARKERS[place % 7], color=COLOURS[place % 7], capsize=3, ms=5)
+            right.errorbar(value, place, xerr=error, fmt=look.marker, color=look.colour, capsize=3, ms=5)
             if measure == "bleu":
                 greedy = rows[name]["test"]["greedy"]["bleu"]
-                right.plot(greedy, place, MARKERS[place % 7], mfc="none", mec=COLOURS[place % 7], ms=7)
+                right.plot(greedy, place, look.marker, mfc="none", mec=look.colour, ms=7)
                 right.annotate(f"{greedy:.1f}", (greedy, place), (0, -14), textcoords="offset points", ha="center",
                                fontsize=8)  # fmt: skip
         else:

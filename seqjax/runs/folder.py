@@ -100,11 +100,12 @@ def holds_records(folder: Path) -> bool:
 def read_config(folder: Path) -> RunConfig:
     """The config saved with a run. It runs no code."""
     from seqjax.runs.config_file import load_config
+    from seqjax.runs.places import other_than_run
     from seqjax.runs.tree import OWN
 
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(f"{folder}: not a run folder (it has no config.json)")
+        raise UserError(f"{folder}: {other_than_run(folder)}")
     saved = disk.read_json(path)  # raises with what to do if it is damaged
     for key, shelf in OWN.items():
         section, _, field = key.partition(".")

@@ -17,6 +17,7 @@ from seqjax.errors import UserError, did_you_mean, utf8
 from seqjax.families import Family, known
 from seqjax.families import own as own_families
 from seqjax.host.own_code import class_of
+from seqjax.runs.places import other_than_config
 from seqjax.tasks import own as own_tasks
 
 RIVALS = (
@@ -84,6 +85,8 @@ def beside(path: Path, name: str) -> Path:
 
 
 def read_file(path: Path) -> Tree:
+    if path.is_dir():
+        raise UserError(f"{path}: {other_than_config(path)}")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -94,6 +94,12 @@ def describe(found: Sequence[Overview], width: float) -> str:
     return "\n".join([first, *(f"{line}\n{losses}" for line, losses in zip(lines, below, strict=True))])
 
 
+def best_losses(one: Overview) -> str:
+    """The lowest loss of each family in words; "" while none has finished."""
+    several = f"(several {', '.join(one.differ)})" if one.differ else ""
+    return ", ".join(f"{family} {loss:.3f}" for family, loss in sorted(one.best.items())) or several
+
+
 def _cells(one: Overview) -> tuple[str, ...]:
     others = [
         f"{one.counts[name]} {name}" for name in folders.STATES[4:] + ("diverged", "imported") if one.counts[name]
@@ -104,8 +110,7 @@ def _cells(one: Overview) -> tuple[str, ...]:
         str(one.counts["finished"]),
         str(one.counts["running"] or "-"),
         ", ".join(others) or "-",
-        ", ".join(f"{family} {loss:.3f}" for family, loss in sorted(one.best.items()))
-        or (f"(several {', '.join(one.differ)})" if one.differ else "-"),
+        best_losses(one) or "-",
         f"{si(one.rate)}/s" if one.rate else "-",
         duration(one.left) if one.left is not None else "-",
     )

@@ -67,6 +67,26 @@ def test_fit_predict_optimal(table: Path, tmp_path: Path, capsys: pytest.Capture
     assert len(printed.splitlines()) == 5 and "extrapolated" in printed
 
 
+def test_an_error_of_all_groups_is_told_once(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit", table, "--law", "kaplan-n", "--params", "Size", "--loss", "Loss", "--by", "kind",
+                "--bootstrap", 20) == 2  # fmt: skip
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if "error:" in line)
+    assert "kind a, b: " in error and "20 refits" in error
+
+
+def test_optima_take_forms_of_a_family_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the other commands do; a form that cannot be fitted is an error, and its exit code is 2."""
+    n, d, rate = (x.ravel() for x in np.meshgrid([1e5, 1e6, 1e7], [1e7, 1e8], np.geomspace(1e-4, 1.0, 13)))
+    frame = pd.DataFrame({"model.family": "transformer", "params": n, "tokens": d, "optimizer.learning_rate": rate})
+    frame["loss"] = 2 + 0.1 * np.log(rate / (10.0 * n**-0.5 * d**0.05)) ** 2
+    forms = [frame.assign(kind="transformer gpt2"), frame.assign(kind="transformer modern")]
+    forms[1] = forms[1][forms[1]["params"] == 1e5].head(2)
+    pd.concat(forms).to_csv(tmp_path / "rates.csv", index=False)
+    assert call("optima", tmp_path / "rates.csv", "--bootstrap", 40) == 2
+    printed = capsys.readouterr()
+    assert "== kind transformer gpt2" in printed.out and "kind transformer modern: " in printed.err
+
+
 @pytest.mark.slow
 def test_one_fit_for_each_group(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fits.json"

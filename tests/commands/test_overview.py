@@ -47,7 +47,8 @@ def test_a_folder_of_sweeps_has_a_line_each(place: Path, make_config: Any, capsy
     assert second == ["b", "3", "1", "1", "1", "planned", "gru", "3.000", "20", "/s", "5s"]  # 10 steps of 0.5 s left
     assert main(["status", str(place), "--json"]) == 0
     assert [(run["sweep"], run["name"]) for run in json.loads(capsys.readouterr().out)][:3] == [("a", "finished")] * 3
-    assert told(capsys, "status", place / "a")[0][:2] == ["3", "runs:"]  # as before
+    of_one = told(capsys, "status", place / "a")
+    assert of_one[0][:2] == ["3", "runs:"] and of_one[-1][:2] == ["best", "loss:"]
     assert main(["status", str(place), "--watch"]) == 2
     assert "--watch: is for a terminal" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ import pytest
 from finished_run import put
 
 from seqjax.cli import main
+from seqjax.commands.positions import _chosen
 
 
 def test_a_sweep_shows_its_chosen_rates(make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +28,18 @@ def test_a_sweep_shows_its_chosen_rates(make_config: Any, tmp_path: Path, capsys
     assert figure.is_file() and max(map(len, printed.out.splitlines())) <= 80
     assert main(["positions", *map(str, folder.glob("lstm*")), "--bootstrap", "0"]) == 0
     assert capsys.readouterr().out.count("  law ") == 3  # all that are named one by one
+
+
+def test_seeds_are_one_curve(make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, at = tmp_path / "runs" / "s", np.arange(1.0, 65.0)
+    for seed, offset in ((0, 2.0), (1, 2.2)):
+        for steps in (20, 30):
+            loss = offset - 0.01 * steps + 2.0 * at**-0.5
+            config = make_config("lstm", **{"train.seed": seed, "train.steps": steps})
+            put(folder, config, float(loss.mean()), by_position=loss.tolist(), by_position_se=[0.01] * 64)
+    found = _chosen([folder])
+    assert len(found) == 2 and all(name.endswith("(2 seeds)") for name in found)
+    for row in found.values():
+        mean = 2.1 - 0.01 * row["train.steps"] + 2.0 * at**-0.5
+        np.testing.assert_allclose(row["validation"]["by_position"], mean)
+        assert row["validation"]["by_position_se"] == [0.01] * 64

@@ -159,9 +159,16 @@ def test_the_page_of_experiments_shows_the_recorded_verdicts() -> None:
 
 
 def test_the_readme_answers_with_the_recorded_sentences() -> None:
-    readme = " ".join((experiment.REPOSITORY / "README.md").read_text().split())
-    for sentence in json.loads((RECORDED / "laptop" / "map.json").read_text())["answer"]:
-        assert sentence in readme
+    """The page of experiments has all of them, the README those of three on its figure and its map."""
+    answer = json.loads((RECORDED / "laptop" / "map.json").read_text())["answer"]
+    everything = " ".join((experiment.RESULTS.parent / "README.md").read_text().split())
+    assert all(sentence in everything for sentence in answer)
+    paragraph = (
+        (experiment.REPOSITORY / "README.md").read_text().partition("map-modern.svg)\n\n")[2].partition("\n\n")[0]
+    )
+    shown = [sentence for sentence in answer if sentence in " ".join(paragraph.split())]
+    assert len(shown) == 3 and sum(map(len, shown)) + 2 == len(" ".join(paragraph.split()))
+    assert all(any(form in sentence for sentence in shown) for form in ("modern", "gpt2"))
 
 
 def test_recorded_copies_part_the_families() -> None:

@@ -7,6 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from seqjax.families import FAMILIES
+from seqjax.plots.labels import looks_of, looks_of_named
+from seqjax.plots.steering import LOOKS
 
 READERS = {
     "normal": np.eye(3),
@@ -32,3 +34,18 @@ def test_no_two_families_look_alike() -> None:
         apart = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a, b in combinations(seen, 2)}
         closest = min(apart, key=apart.__getitem__)
         assert apart[closest] > 15, (who, closest, apart[closest])
+
+
+def test_a_family_keeps_its_look_in_names_of_models() -> None:
+    of_family = looks_of(["lstm", "gru", "transformer"])
+    names = {
+        "numbers-gru": "gru",
+        "LSTM, 1 layer of 16": "lstm",
+        "numbers-gru-cho": "gru",
+        "Transformer": "transformer",
+    }
+    found = looks_of_named(names)
+    for name, family in names.items():
+        assert found[name][:2] == of_family[family][:2]
+    assert found["numbers-gru"].dash != found["numbers-gru-cho"].dash
+    assert LOOKS["GRU"]["color"] == of_family["gru"].colour

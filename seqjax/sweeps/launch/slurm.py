@@ -153,7 +153,7 @@ def _parameters(options: SlurmOptions, name: str) -> dict[str, Any]:
         "gpus_per_node": options.gpus_per_run or None,
         "mem": None if options.memory_gb is None else f"{round(options.memory_gb * 1024)}MB",
         "array_parallelism": options.max_parallel,
-        "setup": ["trap '' USR2 TERM  # else either one kills a job that has not yet got ready for it"],
+        "setup": ["# either signal would kill a job that is not yet ready for it", "trap '' USR2 TERM"],
         "use_srun": False,
         "additional_parameters": additional,
     }

@@ -1,0 +1,34 @@
+"""What a place on disk is, in words: for commands that were given something else than they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def other_than_run(place: Path) -> str:
+    """What a place without ``config.json`` is, and what is meant, for commands that take a run folder."""
+    if _is_sweep(place):
+        return f"is a sweep folder, not a run folder; {_its_runs(place)}"
+    if place.is_file():
+        return "not a run folder but a file; seqjax train makes a run folder of a config"
+    if place.is_dir():
+        return "not a run folder (it has no config.json)"
+    return "not a run folder (there is no such folder)"
+
+
+def other_than_config(folder: Path) -> str:
+    """What a folder is, and what is meant, for commands that take a config file."""
+    if _is_sweep(folder):
+        return f"is a sweep folder, not a config file; {_its_runs(folder)}; seqjax sweep takes the YAML file it is of"
+    if (folder / "config.json").is_file():
+        return f"is a run folder, not a config file: that is {folder / 'config.json'}; seqjax train {folder} resumes it"
+    return "is a folder, not a config file"
+
+
+def _is_sweep(place: Path) -> bool:
+    return (place / "sweep.json").is_file()
+
+
+def _its_runs(folder: Path) -> str:
+    runs = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    return f"its runs are the folders in it, such as {runs[0]}" if runs else "no run is in it yet"
