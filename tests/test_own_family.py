@@ -23,8 +23,8 @@ from seqjax import runs
 from seqjax.cli import main
 from seqjax.commands.options import code_again, configs_of_runs
 from seqjax.comparison.collect import collect, to_measure
-from seqjax.comparison.figures import draw_against_time
 from seqjax.comparison.page import write_report
+from seqjax.comparison.training_figures import draw_against_time
 from seqjax.config import run_id
 from seqjax.errors import UserError
 from seqjax.families import GRU, family_of, hues_of, in_order, label_of, labels_of

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from seqjax.commands import options as shared
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
@@ -137,6 +135,8 @@ def _mean_of_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Its standard error is the mean of theirs: all are evaluated on the same windows, so that seeds do not lower it.
     """
+    import numpy as np
+
     alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         config = tuple(sorted((name, str(row[name])) for name in row if "." in name and name != "train.seed"))

@@ -5,11 +5,8 @@ It is made only from the files of :mod:`seqjax.comparison.collect`.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,69 +16,25 @@ from matplotlib.figure import Figure
 
 from seqjax.comparison import figures as draw
 from seqjax.comparison import judging
-from seqjax.comparison import measured as comparison
+from seqjax.comparison import training_figures as along
 from seqjax.comparison.by_way import are_many, draw_families, table_of_families
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.collect import longest
 from seqjax.comparison.lead_map import Map, as_json, maps
+from seqjax.comparison.material import Material, corpus_of, machine_of, made_how, made_where, read_material
 from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
-from seqjax.families import in_order, label_of, labels_of, parts_of
+from seqjax.families import in_order, label_of, labels_of
 from seqjax.host import disk
-from seqjax.host.wording import counted, duration, si
 from seqjax.laws.files import write_fits
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
 from seqjax.laws.points import read_points
 from seqjax.laws.ratios import crossing, frontier
-from seqjax.laws.run_rows import at_best_rates
 from seqjax.laws.summary import describe
 from seqjax.plots.fits import draw_fits
 from seqjax.plots.page import inlined, rendered
 from seqjax.plots.style import as_bytes, save
-
-
-@dataclass(frozen=True)
-class Material:
-    """The contents of the files of one comparison.
-
-    Attributes:
-        table: all runs; horizons: those at their best rates, with the context of the comparison; chosen: those of the
-            longest training among them.
-    """
-
-    table: pd.DataFrame
-    horizons: pd.DataFrame
-    chosen: pd.DataFrame
-    comparison: comparison.Comparison
-    curves: dict[str, Any]
-    search: list[dict[str, Any]]
-    where: dict[str, Any]
-
-
-def read_material(folder: Path, draws: int = 2000) -> Material:
-    """Read the files of :func:`seqjax.comparison.collect.collect`.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
-    from seqjax.sweeps.table import read_table
-
-    try:
-        curves, search, where = (
-            json.loads((folder / name).read_text(encoding="utf-8"))
-            for name in ("curves.json", "search.json", "where.json")
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: is not a folder of collected results: {error}") from None
-    table = read_table(folder / "runs.csv")
-    of_runs, chains, characters = comparison.load(folder / "positions.npz")
-    forms = {row["run_id"]: parts_of(row["kind"])[1] for _, row in table.iterrows()}
-    of_runs = [dataclasses.replace(run, form=forms.get(run.run_id, "")) for run in of_runs]
-    found = comparison.compare(of_runs, chains, characters, draws)
-    best = at_best_rates(table)
-    main = best[(best["train.context_length"] == chains.context) & (best["data.batching"] == "windows")]
-    return Material(table, main, longest(main).reset_index(drop=True), found, curves, search, where)
 
 
 def write_report(folder: Path, target: Path, title: str) -> dict[str, list[judging.Judged]]:
@@ -154,7 +107,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             f" Grey: the same tokens, read with context of {c.chains.early[0]} to {c.chains.early[1]} tokens "
             f"(100 to 128 of the paper's) and of {c.chains.late[0]} to {c.chains.late[1]}."
         )
-    note = f"{_corpus(m)}; {_where(m)}"
+    note = f"{corpus_of(m)}; {made_where(m)}"
     usual = [curve for curve in m.search if _is_usual(m, curve)]
     made = {
         "figure7": (
@@ -168,14 +121,14 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             "The LSTM's loss minus that of the Transformer of the same size, on the same tokens, by position.",
             True,
         ),
-        "compute": (draw.draw_against_compute(m.chosen, m.curves), "Held-out loss against training compute.", False),
+        "compute": (along.draw_against_compute(m.chosen, m.curves), "Held-out loss against training compute.", False),
         "time": (
-            draw.draw_against_time(m.chosen, _machine(m)),
+            along.draw_against_time(m.chosen, machine_of(m)),
             "The same runs over the time that training took.",
             True,
         ),
         "curves": (
-            draw.draw_learning_curves(m.chosen, m.curves),
+            along.draw_learning_curves(m.chosen, m.curves),
             "Held-out loss along training, best learning rate of each model; markers tell depths apart.",
             False,
         ),
@@ -189,7 +142,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
         )
     if usual:
         made["rates"] = (
-            draw.draw_rates(usual, m.table),
+            along.draw_rates(usual, m.table),
             "Final held-out loss by learning rate; stars: chosen; crosses at the top: diverged.",
             False,
         )
@@ -220,7 +173,7 @@ def _context(
     return {
         "answer": answer,
         "summary": [f"{label_of(kind)}: {summary(rows)}" for kind, rows in judged.items()],
-        "where": f"{_corpus(m)}. {_where(m)}.",
+        "where": f"{corpus_of(m)}. {made_where(m)}.",
         "characters_per_token": m.comparison.characters_per_token,
         "draws": len(m.comparison.loss_SxMxP) - 1,
         "seeds": m.comparison.seeds,
@@ -245,7 +198,7 @@ def _context(
         "runs_summary": ", ".join(f"{count} {state}" for state, count in states.most_common()) + ".",
         "columns": [name for name, _ in COLUMNS],
         "rows": [[show(row) for _, show in COLUMNS] for _, row in _sorted(m.table).iterrows()],
-        "how": _how(m),
+        "how": made_how(m),
         "command": m.where["command"],
     }
 
@@ -254,7 +207,7 @@ def _narrow(m: Material, found: Sequence[Map]) -> dict[str, str]:
     """The figures for a narrow page, panels stacked: maps, and figure 7 of a few kinds (many need the width)."""
     made = {one.name: one.drawn(stacked=True) for one in found}
     if not are_many(m.chosen["kind"]):
-        made["figure7"] = draw.draw_figure7(m.chosen, m.comparison, f"{_corpus(m)}; {_where(m)}", stacked=True)
+        made["figure7"] = draw.draw_figure7(m.chosen, m.comparison, f"{corpus_of(m)}; {made_where(m)}", stacked=True)
     return {name: inlined(as_bytes(figure, "svg", dpi=72)) for name, figure in made.items()}
 
 
@@ -265,38 +218,6 @@ def _edges(edges: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"For {named} the best rate lies at an edge of what was tried, so that their losses are bounds from above, and "
         "verdicts that rest on them count with that."
-    )
-
-
-def _corpus(m: Material) -> str:
-    first = m.chosen.iloc[0]
-    budgets = sorted({float(f"{tokens:.2g}") for tokens in m.chosen["tokens"].astype(float)})
-    spent = " and ".join(si(budget).strip() for budget in budgets)
-    return (
-        f"corpus '{first['data.corpus']}', tokenizer {first['data.tokenizer']} "
-        f"({m.comparison.characters_per_token:.2f} characters a token), context {m.comparison.chains.context} tokens, "
-        f"{spent} training tokens a run, zero state in every window"
-    )
-
-
-def _machine(m: Material) -> str:
-    hardware, cores = m.where["hardware"], m.where["cores"]
-    on = "" if hardware["platform"] == "cpu" else f"{hardware['devices']} x {hardware['device']}, "
-    return f"{on}{hardware['processor']}, {cores} core{'s' * (cores != 1)}"
-
-
-def _where(m: Material) -> str:
-    versions = m.where["versions"]
-    return f"{_machine(m)}; jax {versions['jax']}, seqjax {versions['seqjax']}; {m.where['ended'][:10]}"
-
-
-def _how(m: Material) -> str:
-    chains = m.comparison.chains
-    return (
-        f"{counted(len(m.table), 'run')} took {duration(m.where['run_seconds'])} of workers' time in all. "
-        f"Loss by position: {chains.chains} chains of {chains.windows} windows of the validation split, "
-        f"{chains.stride} tokens apart; "
-        f"the first {chains.short} positions are measured on more and shorter windows of the same chains."
     )
 
 

@@ -18,7 +18,7 @@ from quick import quick
 
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.judging import judge_forms
-from seqjax.comparison.page import read_material
+from seqjax.comparison.material import read_material
 from seqjax.comparison.verdicts import claims_json
 from seqjax.errors import UserError
 from seqjax.laws.run_rows import at_best_rates
