@@ -28,7 +28,7 @@ def trained(form: str, width: int, batch: int, n_times: int, steps: int, rates: 
     tokens = text(steps, batch, n_times + 1)
     for kernel in KERNELS:
         model = Transformer(d_model=width, n_layers=2, n_heads=2, attention_kernel=kernel, **Transformer.forms[form])
-        train = TrainConfig(steps, batch, n_times, compute_dtype="bfloat16")
+        train = TrainConfig(steps=steps, batch_size=batch, context_length=n_times, compute_dtype="bfloat16")
         config = Config(model, optimizer=OptimizerConfig(warmup_steps=steps // 10), train=train)
         lanes = [replace(config, optimizer=replace(config.optimizer, learning_rate=rate)) for rate in rates]
         found[kernel] = _ends(*_run(make_bundle(lanes, make_objective(config, VOCABULARY), devices=1), lanes, tokens))

@@ -117,7 +117,7 @@ class MeshConfig:
     """Devices of a group, which share parameters, gradients and moments, and gather them layer by layer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnyTrain:
     """How long, in which pieces and in which precision: what text and other tasks share."""
 
@@ -142,7 +142,7 @@ class AnyTrain:
     """Compute each block again in the backward pass instead of keeping its inside: less memory, a third more work."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(AnyTrain):
     """How long, in which pieces and in which precision."""
 
@@ -155,7 +155,7 @@ class TrainConfig(AnyTrain):
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskTrain(AnyTrain):
     """How long, in which pieces and in which precision, for tasks other than text."""
 

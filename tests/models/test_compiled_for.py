@@ -93,7 +93,7 @@ def test_kernels_follow_the_target():
 def test_the_train_step_is_traced_for_its_mesh(monkeypatch):
     """The program of a mesh of H100s, made on this machine: the step and the evaluation have their kernel."""
     model = Transformer(d_model=8, n_layers=1, n_heads=1, attention_kernel="fused")
-    config = Config(model, train=TrainConfig(2, 4, 33, compute_dtype="bfloat16"))
+    config = Config(model, train=TrainConfig(steps=2, batch_size=4, context_length=33, compute_dtype="bfloat16"))
     monkeypatch.setattr(lanes, "target_of", lambda mesh: CUDA)
     program = lanes.make_program(config, make_objective(config, 16), devices=1)
     state, spec = jax.eval_shape(program.init), jax.ShapeDtypeStruct

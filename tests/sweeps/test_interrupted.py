@@ -22,7 +22,9 @@ grid:
 @pytest.mark.slow
 def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """2 families x 3 rates on the embedded corpus; kill -9 of the launcher, of a worker, and Ctrl-C."""
-    sweep = write_sweep(tmp_path / "tiny.yaml", Path("english"), AXES, steps=120)
+    sweep = write_sweep(
+        tmp_path / "tiny.yaml", Path("english"), AXES, steps=600, checkpoint_every=50, evaluate_every=100
+    )
     assert launch(sweep, tmp_path / "whole") == 0
     assert "6 runs: 6 finished" in "".join(capsys.readouterr())
 
