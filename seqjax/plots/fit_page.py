@@ -16,7 +16,7 @@ from seqjax.laws.law import LETTERS
 from seqjax.laws.reference import greek
 from seqjax.laws.summary import answers, constant_rows, remarks, sentence
 from seqjax.plots.fits import draw_fits
-from seqjax.plots.labels import LABELS
+from seqjax.plots.labels import named
 from seqjax.plots.page import picture, rendered
 
 
@@ -50,15 +50,11 @@ def _pictures(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
         return [picture(draw_fits(fits), caption, small=True)]
     caption = "Left: points over contours of the law. Right: residuals over the predicted loss."
     found = [
-        picture(draw_fits({"": fit}), f"{_name(group)}: {caption}" if group else caption) for group, fit in fits.items()
+        picture(draw_fits({"": fit}), f"{named(group)}: {caption}" if group else caption) for group, fit in fits.items()
     ]
     if len(fits) > 1:
         found.append(picture(draw_fits(fits), "Residuals of all groups over the predicted loss.", small=True))
     return found
-
-
-def _name(group: str) -> str:
-    return LABELS.get(group.lower(), group)
 
 
 def _context(group: str, fit: Fit) -> dict[str, Any]:
@@ -66,8 +62,8 @@ def _context(group: str, fit: Fit) -> dict[str, Any]:
     order = np.argsort(-np.abs(fit.residuals), kind="stable")
     predicted = fit.law.loss(fit.theta, fit.points.variables)
     return {
-        "title": _name(group) or "Constants",
-        "sentence": sentence(fit, _name(group)),
+        "title": named(group) or "Constants",
+        "sentence": sentence(fit, named(group)),
         "constants": [(greek(name), *rest) for name, *rest in constant_rows(fit)],
         "remarks": remarks(fit),
         "flags": fit.flags,

@@ -14,12 +14,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from seqjax.host.wording import power, readable
-from seqjax.laws.fitting import Fit
+from seqjax.laws.fitting import NOTHING, Fit
 from seqjax.laws.isoflop import IsoFlops
 from seqjax.laws.ratios import Crossing, Ratio
 from seqjax.laws.reference import at_reference, greek, reference
 from seqjax.laws.weighing import PowerLaw
-from seqjax.plots.labels import LABELS, looks_of
+from seqjax.plots.labels import looks_of, named
 from seqjax.plots.style import (
     MARKERS,
     NAMES,
@@ -57,18 +57,22 @@ def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figu
 
 def label_of(fit: Fit, group: str = "", at: float | None = None) -> str:
     """Group, number of points, and the law at a reference inside the data, or its constants with their intervals."""
-    name = LABELS.get(group.lower(), shown(group))
+    name = shown(named(group))
     return f"{name + ': ' if group else ''}{len(fit.points)} points\n{at_reference(fit, at) or constants_of(fit)}"
 
 
 def constants_of(fit: Fit) -> str:
     """The constants with their intervals, three per line."""
-    intervals = fit.intervals
-    parts = [
-        f"{greek(name)} = {readable(value, 3)}"
-        + (f" ({readable(intervals[name][0], 3)} to {readable(intervals[name][1], 3)})" if name in intervals else "")
-        for name, value in fit.constants.items()
-    ]
+    nothing = NOTHING * fit.points.loss.min()
+
+    def said(name: str, value: float) -> str:
+        return "0" if name == "E" and value < nothing else readable(value, 3)
+
+    parts = []
+    for name, value in fit.constants.items():
+        low, high = fit.intervals.get(name, (np.nan, np.nan))
+        sure = f" ({said(name, low)} to {said(name, high)})" if name in fit.intervals else ""
+        parts.append(f"{greek(name)} = {said(name, value)}{sure}")
     return "\n".join(", ".join(parts[i : i + 3]) for i in range(0, len(parts), 3))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from seqjax.families import FAMILIES, hues_of, in_order, parts_of, rank_of
+from seqjax.families import FAMILIES, hues_of, in_order, label_of, parts_of, rank_of
 from seqjax.host.own_code import is_own
 from seqjax.laws.table_file import number_of
 from seqjax.plots.style import COLOURS, DASHES, MARKERS
@@ -18,6 +18,11 @@ HUES = {name: family.colour for name, family in FAMILIES.items()}
 NUMBERED = 3  # two groups of numbers keep colours that are far apart
 LIGHTEST = 0.9  # of viridis: beyond it yellow is hard to see on white
 LABELS = {name: family.label for name, family in FAMILIES.items()}
+
+
+def named(group: str) -> str:
+    """The name of a group in figures and pages: "LSTM" of lstm, "Transformer gpt2" of its form; others as they are."""
+    return label_of(group.lower()) if parts_of(group.lower())[0] in FAMILIES else group
 
 
 class Look(NamedTuple):
