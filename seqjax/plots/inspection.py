@@ -13,7 +13,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 
 from seqjax.errors import printable
-from seqjax.plots.style import COLOURS, DASHES, MARKERS, shown, styled
+from seqjax.plots.labels import looks_of_named
+from seqjax.plots.style import shown, styled
 
 NAMES = {
     "c": "cell state c",
@@ -118,14 +119,15 @@ def _draw_over_time(
 
 
 def _draw_losses(ax: Axes, labels: Sequence[str], readings: Sequence[Reading]) -> None:
-    for number, reading in enumerate(readings):
+    looks = looks_of_named(f"{reading.label} {number}" for number, reading in enumerate(readings))
+    for reading, look in zip(readings, looks.values(), strict=True):
         mean = np.nanmean(reading.loss_T)
         ax.plot(
-            reading.loss_T, color=COLOURS[number % len(COLOURS)], ls=DASHES[number % len(DASHES)],
-            marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.0, label=f"{shown(reading.label)}: mean {mean:.2f}",
+            reading.loss_T, color=look.colour, ls=look.dash, marker=look.marker, ms=4, lw=1.0,
+            label=f"{shown(reading.label)}: mean {mean:.2f}",
         )  # fmt: skip
     ax.set_xlim(-0.5, len(labels) - 0.5)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.05 * max(np.nanmax(reading.loss_T) for reading in readings))
     ax.set_ylabel("loss (nats)")
     ax.set_title("loss of each token, given those before it (the first is given)")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.12), borderaxespad=0, ncols=2)
