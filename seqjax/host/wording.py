@@ -18,7 +18,7 @@ def si(value: float) -> str:
 
 def counted(count: int, noun: str) -> str:
     """1 run, 2 runs, 1,024 runs."""
-    return f"{count:,} {noun}" + "s" * (count != 1)
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def power(value: float, digits: int = 3) -> str:

@@ -335,7 +335,7 @@ def test_status_tells_what_is_not_as_it_should_be(all_states: Path, capsys: pyte
     assert call("status", all_states) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "5 runs: 1 finished, 1 diverged, 1 stopped, 1 planned, 1 failed"
-    assert [line.split()[0] for line in lines] == ["diverged", "stopped", "failed", "died"]
+    assert [line.split()[0] for line in lines] == ["diverged", "stopped", "failed", "died", "best"]
     assert "step 7 of 20" in lines[0] and "step 5 of 20" in lines[1]
     assert lines[3].strip() == "died 3 times, last: killed by SIGKILL"
     assert call("status", all_states, "--json") == 0
