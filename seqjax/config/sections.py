@@ -144,7 +144,7 @@ class AnyTrain:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(AnyTrain):
-    """How long, in which pieces and in which precision."""
+    """How long, in which pieces and in which precision. `mesh` is last, as a section in a section is in --help."""
 
     context_length: PositiveInt = 128
     """T, tokens of context in one sequence."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from seqjax.errors import UserError
+from seqjax.laws.run_columns import SHORT
 
 IDENTITY = {
     "tokenizer": ("data.tokenizer", "tokenizer_sha256"),
@@ -100,8 +101,9 @@ def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "
         shown = ", ".join(known[:_LISTED]) + (f" and {len(known) - _LISTED} more" if len(known) > _LISTED else "")
         shown += f", and empty in {_rows(table, lacking[column])}; fill it in, or" if column in lacking else ";"
         what = next((what for what, columns in IDENTITY.items() if column in (what, *columns)), column)
-        by = what if column in (what, *IDENTITY.get(what, ())[:1]) else column
-        way = f"--by {by} or --where '`{column}` == \"{known[0]}\"'" if by in IDENTITY else f"--by {by}"
+        is_name = column in (what, *IDENTITY.get(what, ())[:1]) and what in IDENTITY
+        way = f"--by {what if SHORT.get(what) == column else column}"
+        way += f" or --where '`{column}` == \"{known[0]}\"'" if is_name else ""
         bytes_too = f", or --loss {ANY_TOKENS}" if what == "tokenizer" and ANY_TOKENS in table.columns else ""
         raise UserError(
             f"{source}: losses that cannot be compared: {column} is {shown} take them apart with {way}{bytes_too}"

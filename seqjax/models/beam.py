@@ -104,7 +104,7 @@ def _best(pool: tuple[Array, Array, Array], count: int) -> tuple[Array, Array, A
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
-def searched(
+def best_targets(
     model: nn.Module,
     params: Tree,
     source_BxS: jax.Array,

@@ -132,18 +132,26 @@ def listed(places: Iterable[Path], names: Iterable[str], alike: bool = False) ->
     try:
         for place in places:
             for run_folder in folders.run_folders(place):
-                sections = disk.read_json(run_folder / "config.json")
-                saved = {f"{name}.{key}": value for name, of in sections.items() for key, value in of.items()}
+                saved = _saved(run_folder)
                 row = saved | of_files(run_folder) | {"run_id": folders.identity(run_folder)}
                 named = [saved.get(key) for key in ("model.family", "task.name") if key in saved]
                 if not all(isinstance(name, str) and name.isidentifier() for name in named):
                     return None
                 rows.append(row)
-    except (UserError, AttributeError):  # a section that is no object
+    except UserError:
         return None
     known = all(name != "kind" and all(name in row for row in rows) for name in names)
     once = len({(row["sweep"], row["run_id"]) for row in rows}) == len(rows)
     return rows if rows and known and once and (not alike or _alike(rows)) else None
+
+
+def _saved(run_folder: Path) -> dict[str, Any]:
+    """The dotted keys of config.json."""
+    path = run_folder / "config.json"
+    sections = disk.read_json(path)
+    if gone := [name for name, of in sections.items() if not isinstance(of, dict)]:
+        raise disk.damaged(path, f"its '{gone[0]}' is not an object")
+    return {f"{name}.{key}": value for name, of in sections.items() for key, value in of.items()}
 
 
 def _alike(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -214,27 +222,29 @@ def _differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if len({str(row[name]) for row in rows if row.get(name) is not None}) > 1]
 
 
-def data_of(run_folder: Path) -> dict[str, Any]:
-    """What the loss of a finished run depends on beside the model: config keys `OF_DATA`, and the digests."""
-    sections = disk.read_json(run_folder / "config.json")
-    keys = {f"{name}.{key}": value for name, of in sections.items() for key, value in of.items()}
-    digests = {key: value for key, value in (runs.read_result(run_folder) or {}).items() if key.endswith("_sha256")}
-    return {key: value for key, value in keys.items() if key.startswith(OF_DATA)} | digests
+def data_of(run_folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the loss of a finished run depends on beside the model: config keys `OF_DATA`, and the digests.
+
+    Raises:
+        UserError: config.json is damaged.
+    """
+    return _of_data(_saved(run_folder) | result)
 
 
 def incomparable(rows: Sequence[Mapping[str, Any]], loss: str = "loss") -> tuple[str, ...]:
     """The columns that make the losses of these rows incomparable; pandas is loaded only where the rows differ."""
-    if len({tuple(sorted((key, str(row[key])) for key in row if _of_data(key))) for row in rows}) < 2:
+    data = [_of_data(row) for row in rows]
+    if len({tuple(sorted((key, str(value)) for key, value in row.items())) for row in data}) < 2:
         return ()
     import pandas as pd
 
     from seqjax.laws.comparable import differences
 
-    return tuple(differences(pd.DataFrame([{key: row[key] for key in row if _of_data(key)} for row in rows]), loss))
+    return tuple(differences(pd.DataFrame(data), loss))
 
 
-def _of_data(name: str) -> bool:
-    return name.startswith(OF_DATA) or name.endswith("_sha256")
+def _of_data(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key.startswith(OF_DATA) or key.endswith("_sha256")}
 
 
 def by_size(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

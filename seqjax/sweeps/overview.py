@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,11 @@ def overview(folder: Path) -> Overview:
     for run_folder in folders.run_folders(folder):
         state = folders.state_to_show(run_folder)
         counts[state.name] += 1
-        if state.name == "finished" and (loss := _loss(run_folder)) is not None:
+        result = runs.read_result(run_folder) if state.name == "finished" else None
+        if result and (loss := _loss(result)) is not None:
             family, _ = runs.read_facts(run_folder)
             best[family] = min(loss, best.get(family, loss))
-            data.append(data_of(run_folder))
+            data.append(data_of(run_folder, result))
         elif state.name == "running" and (pace := _pace(run_folder)) is not None:
             rates.append(pace[0])
             left.append((state.steps - state.step) * pace[1])
@@ -67,8 +68,8 @@ def overview(folder: Path) -> Overview:
     return Overview(folder.name, counts, {} if differ else best, rate, max(left, default=None), differ)
 
 
-def _loss(run_folder: Path) -> float | None:
-    found = ((runs.read_result(run_folder) or {}).get("validation") or {}).get("loss")
+def _loss(result: Mapping[str, Any]) -> float | None:
+    found = (result.get("validation") or {}).get("loss")
     return float(found) if runs.is_number(found) else None
 
 

@@ -23,7 +23,7 @@ from seqjax.families import FAMILIES
 from seqjax.families.family import Impossible
 from seqjax.host.folders import cache_folder, data_folder, expanded
 from seqjax.layers.cross_entropy import token_cross_entropy, weighted_cross_entropy
-from seqjax.models.beam import searched
+from seqjax.models.beam import best_targets
 from seqjax.models.seq2seq import Seq2Seq
 from seqjax.tasks.bleu import bleu, need_sacrebleu
 from seqjax.tasks.task import NOWHERE, Objective, Task, Where, count_parameters, digest, found
@@ -275,7 +275,7 @@ def translate(
     found: list[str] = [""] * len(tokens)
     for indices, batch in ordered_batches(pairs, min(EVALUATION_ROWS, len(tokens))):
         length = min(longest, batch["source"].shape[1] + 16)
-        best = searched(
+        best = best_targets(
             translation.model, params, batch["source"], batch["source_mask"], vocabulary.begin, vocabulary.end,
             beam, length, penalty,
         )  # fmt: skip

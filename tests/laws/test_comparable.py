@@ -122,6 +122,18 @@ def call(*words: object) -> int:
     return main([str(word) for word in words])
 
 
+@pytest.mark.parametrize("column", ["task.name", "task.vocabulary", "task.kind", "task.corpus", "corpus_sha256"])
+def test_the_column_that_is_told_takes_the_rows_apart(
+    column: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    runs_of({column: "one"}, {column: "other"}, **{"model.family": "lstm"}).to_csv(path, index=False)
+    words = ("fit", path, "--law", "kaplan-n", "--bootstrap", 0)
+    assert call(*words) == 2
+    by = capsys.readouterr().err.partition("--by ")[2].partition(" or --where")[0].strip()
+    assert call(*words, "--by", by) == 0
+
+
 def test_the_way_out_is_told_and_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "t.csv"
     families = {"model.family": "lstm"}
