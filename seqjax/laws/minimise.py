@@ -129,15 +129,14 @@ def _compiled(residuals: Residuals) -> Callable:
     def look(theta: jax.Array, free: jax.Array, fitted: _Fitted, common: Any) -> tuple[jax.Array, ...]:
         """F, its gradient and H (fixed entries of theta removed), and the diagonal of M."""
         (shared, delta), (weights, noise) = common, fitted
-        r = residuals(theta, shared) - noise
-        slope = weights * jnp.clip(r, -delta, delta)
 
-        def pulled(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def pulled(theta: jax.Array) -> tuple[Any, Any]:
             """r, and J^T slope with the slope of here: their derivatives are J and what bends of H."""
             r, back = jax.vjp(lambda t: residuals(t, shared), theta)
-            return r, back(slope)[0]
+            slope = jax.lax.stop_gradient(weights * jnp.clip(r - noise, -delta, delta))
+            return (r, back(slope)[0]), (r - noise, slope)
 
-        jacobian, bends = jax.jacfwd(pulled)(theta)
+        (jacobian, bends), (r, slope) = jax.jacfwd(pulled, has_aux=True)(theta)
         within = jnp.abs(r) <= delta
         value = jnp.sum(weights * jnp.where(within, r * r / 2, delta * (jnp.abs(r) - delta / 2)))
         hessian = _squared(jacobian, weights * within) + bends
