@@ -90,7 +90,7 @@ def describe_hardware() -> dict[str, str | int]:
 def describe_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that affect a run's numbers."""
     names = ("seqjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tiktoken")
-    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: describe_package(name) for name in names}}
 
 
 def made_by() -> dict[str, str]:
@@ -100,7 +100,8 @@ def made_by() -> dict[str, str]:
     return {**{name: versions[name] for name in ("seqjax", "jax", "jaxlib")}, "device": str(what)}
 
 
-def _version(name: str) -> str:
+def describe_package(name: str) -> str:
+    """The version of an installed package."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -123,5 +124,5 @@ def machine_key() -> str:
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
     ours = f"seqjax {__version__} {'with' if native.in_use() else 'without'} compiled functions"
-    parts = (_processor(), flags, device.device_kind, _version("jaxlib"), ours)
+    parts = (_processor(), flags, device.device_kind, describe_package("jaxlib"), ours)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
