@@ -118,11 +118,10 @@ def _processor() -> str:
 
 
 def machine_key() -> str:
-    """A digest of the machine's kind and software: programs compiled here can be used where it is equal."""
+    """A digest of the machine's kind and software: where it is equal, programs can be used, and take as long."""
     device, flags = present_devices()[0], ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-    ours = f"seqjax {__version__} {'with' if native.in_use() else 'without'} compiled functions"
-    parts = (_processor(), flags, device.device_kind, describe_package("jaxlib"), ours)
+    parts = (_processor(), flags, device.device_kind, describe_package("jaxlib"), __version__, native.version())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
