@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from common import writable
 from coverage_few import CASES, NOISE, few, few_as_text, few_sentence, refits_of_tables, span
+from coverage_map import few_of_a_map
 
 from seqjax.config.plain import whole
 from seqjax.host.disk import write_json
@@ -38,7 +39,10 @@ RESULTS = ROOT / "experiments" / "results" / "coverage" / "results.json"
 METHOD = (
     "widened noise, by leverage, partly normal; order statistics"  # of the refits; other rows are of earlier methods
 )
-METHODS = {"pair": f"{METHOD}; a difference of two fits with Welch's degrees of freedom"}  # of cases, where not METHOD
+METHODS = {  # of cases, where not METHOD
+    "pair": f"{METHOD}; a difference of two fits with Welch's degrees of freedom",
+    "map": "wild bootstrap; a difference of two surfaces with Welch's degrees of freedom",
+}
 TOGETHER = 256  # copies that are refitted at once: tables are small and many
 SKIPPED = {("data-constrained", "lad"), ("chinchilla-outer", "lad")}  # for want of time
 
@@ -62,7 +66,9 @@ def main() -> int:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         for kind, key in _wanted(options, record):
             size = (options.tables, options.refits)
-            if kind == "few":
+            if key.get("case") == "map":
+                row = key | {"quantities": few_of_a_map(key["points"], *size)}
+            elif kind == "few":
                 row = key | {"quantities": few(key["case"], key["objective"], key["points"], *size)}
             else:
                 row = key | {"coverage": coverage(key["law"], key["objective"], *size)}
@@ -85,6 +91,7 @@ def _wanted(options: argparse.Namespace, record: dict[str, Any]) -> list[tuple[s
             for objective in options.objectives
             for count in CASES[case]
             if not options.points or count in options.points
+            if case != "map" or objective == "least-squares"
         ]
     else:
         found = [

@@ -30,8 +30,10 @@ CASES = {
     "chinchilla": (8, 12, 20, 40),
     "kaplan-n": (5, 8, 12, 20, 40),
     "offset-n": (5, 8, 12, 20, 40),
+    "map": (9, 12, 20),
 }
-"""Numbers of points of each case: a law of `LINES`, ``pair`` (two families) or ``chinchilla``."""
+"""Numbers of points of each case: a law of `LINES`, ``pair`` (two families), ``chinchilla`` or ``map`` (two surfaces,
+see `coverage_map.py`)."""
 LINES: dict[str, dict[str, float]] = {
     "kaplan-n": {"N_c": 8.8e13, "alpha_N": 0.076},
     "offset-n": {"E": 1.9, "A": 40.0, "alpha": 0.25},
@@ -84,7 +86,7 @@ def few(law: str, objective: str, count: int, tables: int, draws: int) -> dict[s
         points = [with_noise(p, noise[table]) for p, noise in zip(exact, noise_FxTxn, strict=True)]
         drawn = [drawn_T[table] for drawn_T in drawn_FxT]
         found.append(quantities(fits_of(list(thetas_FxTxP[:, table]), drawn, points)))
-    return {name: _summary(real[name][0], [one[name] for one in others], [one[name] for one in found]) for name in real}
+    return {name: summary(real[name][0], [one[name] for one in others], [one[name] for one in found]) for name in real}
 
 
 def with_noise(points: Points, noise: np.ndarray) -> Points:
@@ -116,7 +118,8 @@ def refits_of_tables(
     ]
 
 
-def _summary(truth: float, others: list[tuple[float, ...]], found: list[tuple[float, ...]]) -> dict[str, float]:
+def summary(truth: float, others: list[tuple[float, ...]], found: list[tuple[float, ...]]) -> dict[str, float]:
+    """Share of the intervals that hold the truth, and their median width in logarithms over that of ``others``."""
     low, high = np.array([one[1:] for one in found]).T
     with np.errstate(divide="ignore", invalid="ignore"):
         oracle = np.diff(np.nanpercentile(np.log([one[0] for one in others]), (2.5, 97.5)))[0]

@@ -4,8 +4,9 @@
 
 u is a budget: tokens (c = 1), FLOPs or seconds, with the cost c_f of a token of each family at that size. The crossing
 is the zero of the gap in log u. It is estimated twice: from the surfaces of :mod:`seqjax.laws.surfaces`, and directly,
-from losses interpolated over log D at each size that both families have. A draw without a crossing counts as one at 0
-or at infinity. So every interval uses all draws, and it may have an open end.
+from losses interpolated over log D at each size that both families have. Draws of the gap have Welch's degrees of
+freedom (:mod:`seqjax.laws.differences`). A draw without a crossing counts as one at 0 or at infinity. So every interval
+uses all draws, and it may have an open end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.host.wording import amount
+from seqjax.laws.differences import difference
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
@@ -140,7 +142,7 @@ def gaps(
     for surface, cost in zip((a, b), costs, strict=True):
         thetas = np.concatenate([surface.theta[None], surface.draws[:count]])
         losses.append(surface.loss(params, budget / cost(params), thetas))
-    return losses[0] - losses[1]
+    return difference(*losses, (a.left, b.left))
 
 
 def outside_sizes(a: Points, b: Points, params: float) -> bool:
@@ -230,7 +232,8 @@ def direct(
             log_d = log_u - np.log(cost(n))
             samples.append(_curve(points, rows, log_d, pool, draws, rng))
         count = min(map(len, samples))
-        found.append(place_of(n, samples[0][:count] - samples[1][:count], log_u, span, names))
+        gap = difference(samples[0][:count], samples[1][:count], (pools[0][1], pools[1][1]))
+        found.append(place_of(n, gap, log_u, span, names))
     return found
 
 

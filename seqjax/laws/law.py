@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from seqjax.host.numerics import pinned
+from seqjax.laws.minimise import quickly
 
 LETTERS = {"params": "N", "tokens": "D", "flops": "C", "steps": "S", "position": "T", "unique_tokens": "U",
            "other_loss": "L_0"}  # fmt: skip
 """The letter of each variable."""
 Logs = Mapping[str, jax.Array]
 """Natural logarithms of the variables, each [n]."""
+TOGETHER = 16  # thetas whose losses are computed at once
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,16 @@ class Law:
 
     def log_losses(self, theta: np.ndarray, variables: Mapping[str, np.ndarray]) -> np.ndarray:
         """The logarithm of `loss` of the law."""
+        logs = {name: np.log(np.asarray(variables[name], np.float64)) for name in self.variables}
+        theta_SxP = np.array(theta, np.float64, ndmin=2)
+        chunks = np.array_split(theta_SxP, range(TOGETHER, len(theta_SxP), TOGETHER))
         with pinned(), jax.enable_x64(True):
-            logs = {name: jnp.log(jnp.asarray(variables[name], jnp.float64)) for name in self.variables}
-            return np.asarray(_compiled(self.log_loss, np.ndim(theta))(jnp.asarray(theta, jnp.float64), logs))
+            found = [_compiled(self.log_loss)(np.resize(chunk, (TOGETHER, chunk.shape[1])), logs) for chunk in chunks]
+        found_Sxn = np.concatenate(found)[: len(theta_SxP)]
+        return found_Sxn if np.ndim(theta) > 1 else found_Sxn[0]
 
 
 @cache
-def _compiled(log_loss: Callable, axes: int) -> Callable:
-    return jax.jit(log_loss if axes == 1 else jax.vmap(log_loss, in_axes=(0, None)))
+def _compiled(log_loss: Callable) -> Callable:
+    """``log_loss`` of `TOGETHER` thetas: one program, however many there are."""
+    return jax.jit(jax.vmap(log_loss, in_axes=(0, None)), compiler_options=quickly())
