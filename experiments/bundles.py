@@ -24,8 +24,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
-import importlib.util
 import itertools
 import json
 import math
@@ -78,13 +76,12 @@ def main() -> int:
     if options.report:
         print(as_text(json.loads(RESULTS.read_text())))
         return 0
-    from common import surroundings, writable
+    from common import begun, surroundings, writable
 
     writable(RESULTS.parent)
-    record = {"batch_size": BATCH, "context_length": CONTEXT, **surroundings(), "system": platform.platform()}
-    has_torch = importlib.util.find_spec("torch") is not None
-    record["versions"]["torch"] = importlib.metadata.version("torch") if has_torch else "not installed"
-    recorded = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not options.again else {}
+    here = {"batch_size": BATCH, "context_length": CONTEXT, **surroundings("torch")}
+    recorded = {} if options.again else begun(RESULTS, here)
+    record = {**here, "system": platform.platform()}
     rows, gains = recorded.get("rows", []), recorded.get("step_gains", [])
     for width, family in itertools.product(options.widths, options.families):
         key = {"family": family, "width": width, "steps": options.steps}

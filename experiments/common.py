@@ -31,7 +31,7 @@ from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.search import search
 from seqjax.sweeps.sweep import results_of
 from seqjax.sweeps.table import gather
-from seqjax.training.hardware import describe_hardware, describe_versions
+from seqjax.training.hardware import describe_hardware, describe_package, describe_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, SWEEPS = ROOT / "experiments" / "results", ROOT / "configs" / "sweeps"
@@ -93,13 +93,39 @@ def writable(target: Path) -> Path:
     return target
 
 
-def surroundings() -> dict[str, Any]:
-    """Where and when: hardware, versions and date, for results.json."""
+def surroundings(*packages: str) -> dict[str, Any]:
+    """Where and when: hardware, versions and date, for results.json.
+
+    Args:
+        packages: others whose versions matter, such as torch.
+    """
+    found = {name: describe_package(name) for name in packages}
     return {
         "hardware": describe_hardware(),
-        "versions": describe_versions(),
+        "versions": describe_versions() | found,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+
+
+def begun(path: Path, here: dict[str, Any]) -> dict[str, Any]:
+    """What a benchmark recorded in this file before, to go on with; {} if there is no file.
+
+    Args:
+        here: `surroundings` and settings, as they are recorded.
+
+    Raises:
+        UserError: the record differs in one of them but the date: a table is of one machine and one kind of run.
+    """
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text())
+    for name in here.keys() - {"date"}:
+        if record.get(name) != here[name]:
+            raise UserError(
+                f"{path}: was measured with another {name} ({record.get(name)}; here {here[name]}): measure all of it "
+                "with --again, or name another file with --out"
+            )
+    return record
 
 
 def interval(values: np.ndarray) -> dict[str, float]:

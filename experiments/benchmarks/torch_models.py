@@ -68,6 +68,10 @@ def make_torch(config: Config, vocab_size: int) -> nn.Module:
     model = config.model
     if model.family == "transformer":
         return Transformer(model.d_model, model.n_layers, model.n_heads, vocab_size, config.train.context_length)
+    if model.family not in RECURRENT:
+        from torch_mixers import Stacked
+
+        return Stacked(model, vocab_size, config.train.context_length)
     return Recurrent(model.family, model.d_model, model.n_layers, vocab_size)
 
 

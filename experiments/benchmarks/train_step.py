@@ -204,27 +204,25 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     parser.add_argument("--report", action="store_true", help="print the file's table")
     options = parser.parse_args()
-    from common import surroundings
+    from common import begun, surroundings
 
     keep_freed_memory()
-
-    record = json.loads(options.out.read_text()) if options.out.is_file() and not options.again else {"rows": []}
     if options.report:
-        print(as_text(record))
+        print(as_text(json.loads(options.out.read_text())))
         return 0
+    here = {**surroundings("torch"), "repeats": options.repeats, "vocabulary": VOCABULARY}
+    rows = [] if options.again else begun(options.out, here).get("rows", [])
     for family, shape in ROWS:
         index = (TRANSFORMER if family == "transformer" else RECURRENT).index(shape)
         if (options.families and family not in options.families) or (options.rows and index not in options.rows):
             continue
-        if any(row.items() >= {"family": family, **shape._asdict()}.items() for row in record["rows"]):
+        if any(row.items() >= {"family": family, **shape._asdict()}.items() for row in rows):
             continue
-        record["rows"].append(measure(family, shape, options.repeats, options.systems))
-        record = {**surroundings(), "repeats": options.repeats, "vocabulary": VOCABULARY, "rows": record["rows"]}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.out, record)
-        print(as_text({**record, "rows": record["rows"][-1:]}).splitlines()[4], file=sys.stderr, flush=True)
+        rows.append(measure(family, shape, options.repeats, options.systems))
+        write_json(options.out, {**here, "rows": rows})
+        print(as_text({**here, "rows": rows[-1:]}).splitlines()[4], file=sys.stderr, flush=True)
         jax.clear_caches()
-    print(as_text(record))
+    print(as_text({**here, "rows": rows}))
     return 0
 
 
@@ -277,4 +275,6 @@ def summary(record: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from seqjax.host.guard import guarded
+
+    sys.exit(guarded(main))

@@ -103,7 +103,7 @@ def measure(before: Path, shape: tuple[str, int, int, int], turns: int) -> Row:
 def as_text(record: dict[str, Any]) -> str:
     """One line a shape: the least CPU time of a step before and now, and their ratio, also of the medians."""
     lines = [
-        f"CPU ms of a train step, before ({record['before']}) and now; least of the turns. "
+        f"CPU ms of a train step, before ({record['before']}) and now ({record.get('now', '?')}); least of the turns. "
         f"{record['hardware']['processor']}, one core, jax {record['versions']['jax']}, {record['date']}.",
         "",
         "| model | before | now | ratio | of medians | of wall |",
@@ -129,6 +129,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=7, help="turns of each side [7]")
     parser.add_argument("--rows", type=int, nargs="+", default=range(len(SHAPES)), help="only these rows, from 0")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file of the table")
+    parser.add_argument("--again", action="store_true", help="measure again what the file has")
     parser.add_argument("--report", action="store_true", help="print the file's table")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -136,27 +137,37 @@ def main() -> int:
         serve()
         return 0
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from common import surroundings
+    from common import begun, surroundings
 
+    from seqjax.errors import UserError
     from seqjax.host.disk import write_json
 
-    record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
-    for index in () if options.report else options.rows:
-        form, width, batch, context = SHAPES[index]
-        shape = {"form": form, "width": width, "batch": batch, "context": context}
-        if any(row.items() >= shape.items() for row in record["rows"]):
+    if options.report:
+        print(as_text(json.loads(options.out.read_text())))
+        return 0
+    if options.before is None:
+        raise UserError("command line: expected the folder of another checkout")
+    commits = {"before": commit_of(options.before), "now": commit_of(Path(__file__).parent)}
+    here = {**surroundings(), **commits, "vocabulary": VOCABULARY}
+    rows = [] if options.again else begun(options.out, here).get("rows", [])
+    for index in options.rows:
+        shape = dict(zip(("form", "width", "batch", "context"), SHAPES[index], strict=True))
+        if any(row.items() >= shape.items() for row in rows):
             continue
-        record["rows"].append(measure(options.before.resolve(), SHAPES[index], options.turns))
-        commit = subprocess.run(
-            ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip()
-        record = {**surroundings(), "before": commit, "vocabulary": VOCABULARY, "rows": record["rows"]}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.out, record)
-        print(as_text({**record, "rows": record["rows"][-1:]}).splitlines()[4], flush=True)
-    print(as_text(record))
+        rows.append(measure(options.before.resolve(), SHAPES[index], options.turns))
+        write_json(options.out, {**here, "rows": rows})
+        print(as_text({**here, "rows": rows[-1:]}).splitlines()[4], flush=True)
+    print(as_text({**here, "rows": rows}))
     return 0
 
 
+def commit_of(folder: Path) -> str:
+    """The commit of a checkout, with a plus where its files differ from it."""
+    described = ["git", "-C", str(folder), "describe", "--always", "--exclude", "*", "--dirty=+"]
+    return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    from seqjax.host.guard import guarded
+
+    sys.exit(guarded(main))

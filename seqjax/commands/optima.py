@@ -11,8 +11,6 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.wording import readable, si
 
-SHORT = {"rate": "optimizer.learning_rate", "batch": "train.batch_size"}
-
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
@@ -40,6 +38,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     shared.no_more(rest)
     from seqjax.commands import tables
     from seqjax.laws.optima import optima
+    from seqjax.laws.run_columns import SHORT
     from seqjax.laws.run_rows import has_status, is_run_table
     from seqjax.laws.variables import usual_column
 

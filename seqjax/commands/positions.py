@@ -22,9 +22,11 @@ def add_parser(commands: Any) -> None:
         """
         seqjax positions runs/first/lstm-1x27-9d3c4b8c1e runs/first/transformer-2x16-05a1d2f0aa --plot positions.png
         seqjax positions runs/first --late 16 64
+        seqjax positions runs/map --where 'tokens > 5e6 and (family == "lstm" or N > 9e4)' --plot positions.png
         """,
     )
     parser.add_argument("places", type=Path, nargs="+", metavar="RUN|DIR", help="run folders, or sweep folders")
+    parser.add_argument("--where", metavar="EXPRESSION", help="only the runs for which it is true")
     parser.add_argument(
         "--late", type=whole(), nargs=2, metavar=("EARLY", "LATE"), help="[a tenth of the context, its end]"
     )
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("command line: --margin is above 0, and --bootstrap a count, 0 or more")
     from seqjax.laws.position import fit_position, is_determined, late_gain, plateau, power_words
 
-    chosen = _chosen(options.places)
+    chosen = _chosen(options.places, options.where)
     curves, groups = _curves(chosen), _groups(chosen)
     fits, plateaus = {}, {}
     for name, (loss, error) in curves.items():
@@ -78,35 +80,27 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
+def _chosen(places: list[Path], where: str | None = None) -> dict[str, dict[str, Any]]:
     """The rows of finished runs by readable name, each with its result: of a sweep those at the chosen rates."""
     import pandas as pd
 
     from seqjax.laws.comparable import differences
     from seqjax.laws.run_rows import at_best_rates
-    from seqjax.runs import read_result
-    from seqjax.sweeps.folder import run_folders
-    from seqjax.sweeps.table import row_of
+    from seqjax.laws.selecting import select
 
+    found = [row for place in places for row in _with_positions(place)]
+    if not found:
+        raise UserError(f"{places[0]}: has no finished run with losses by position")
+    keep, _ = select(pd.DataFrame(found), where, "the runs with losses by position")
     rows = []
     for place in places:
-        found = []
-        for folder in run_folders(place):
-            row = row_of(folder)
-            if row["status"] == "damaged":
-                tell_note(f"left out: {row['reason']}")
-            elif "by_position" in (validation := (read_result(folder) or {}).get("validation") or {}):
-                if None in validation["by_position_se"]:
-                    raise UserError(f"{folder}: evaluated on one window, its losses have no standard error")
-                found.append(row | {"folder": folder, "validation": validation})
-        if len(found) > 1:
-            kept = at_best_rates(pd.DataFrame(found)).index
-            if gone := len(found) - len(kept):
+        own = [row for row, true in zip(found, keep, strict=True) if true and row["place"] == place]
+        if len(own) > 1:
+            best = at_best_rates(pd.DataFrame(own)).index
+            if gone := len(own) - len(best):
                 tell_note(f"{place}: left out: {counted(gone, 'run')} at other learning rates than the best")
-            found = [found[i] for i in kept]
-        rows += found
-    if not rows:
-        raise UserError(f"{places[0]}: has no finished run with losses by position")
+            own = [own[i] for i in best]
+        rows += own
     for column, values in differences(pd.DataFrame(rows)).items():
         tell_note(f"losses that cannot be compared: {column} is {', '.join(values)}")
     named: dict[str, dict[str, Any]] = {}
@@ -115,19 +109,44 @@ def _chosen(places: list[Path]) -> dict[str, dict[str, Any]]:
     return _told_apart(named)
 
 
+def _with_positions(place: Path) -> list[dict[str, Any]]:
+    """The rows of a place whose runs have losses by position, each with its folder and its evaluation."""
+    from seqjax.runs import read_result
+    from seqjax.sweeps.folder import run_folders
+    from seqjax.sweeps.table import row_of
+
+    found = []
+    for folder in run_folders(place):
+        row = row_of(folder)
+        if row["status"] == "damaged":
+            tell_note(f"left out: {row['reason']}")
+        elif "by_position" in (validation := (read_result(folder) or {}).get("validation") or {}):
+            if None in validation["by_position_se"]:
+                raise UserError(f"{folder}: evaluated on one window, its losses have no standard error")
+            found.append(row | {"place": place, "folder": folder, "validation": validation})
+    return found
+
+
 def _told_apart(named: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The names without the words, such as ``norm=rmsnorm``, that all names of a family have."""
+    """The names without words that all names of a form have, such as ``norm=rmsnorm``; the form stands for them."""
+    from seqjax.families import parts_of
+
     words: dict[str, list[set[str]]] = {}
     for name, row in named.items():
-        words.setdefault(row["model.family"], []).append({word for word in name.split() if "=" in word})
-    same = {family: set.intersection(*found) if len(found) > 1 else set() for family, found in words.items()}
-    short = [" ".join(w for w in name.split() if w not in same[row["model.family"]]) for name, row in named.items()]
+        words.setdefault(row["kind"], []).append({word for word in name.split() if "=" in word})
+    several = len({parts_of(kind)[0] for kind in words}) < len(words)
+    same = {kind: set.intersection(*found) if len(found) > 1 or several else set() for kind, found in words.items()}
+    short = []
+    for name, row in named.items():
+        first, *rest = (word for word in name.split() if word not in same[row["kind"]])
+        form = parts_of(row["kind"])[1] if several else ""
+        short.append(" ".join(filter(None, (first, form, *rest))))
     return dict(zip(short, named.values(), strict=True)) if len(set(short)) == len(named) else named
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
     numbers = (row[name] or 0 for name in ("params_non_embedding", "tokens", "optimizer.learning_rate", "train.seed"))
-    return (row["model.family"], *numbers, row["label"])
+    return (row["kind"], *numbers, row["label"])
 
 
 def _mean_of_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -162,5 +181,5 @@ def _curves(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[list[float], lis
 
 
 def _groups(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[str, float]]:
-    """Family and parameters, for the look of each curve."""
-    return {name: (row["model.family"], float(row["params_non_embedding"] or 0)) for name, row in rows.items()}
+    """Family, with its form, and parameters, for the look of each curve."""
+    return {name: (row["kind"], float(row["params_non_embedding"] or 0)) for name, row in rows.items()}

@@ -48,12 +48,14 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Gather, and print or write."""
     no_more(rest)
+    from seqjax.laws.run_columns import SHORT
     from seqjax.sweeps.columns import COLUMNS
 
     if options.columns == "":
         width = max(map(len, COLUMNS))
         print("\n".join(f"{name:<{width}}  {meaning}" for name, meaning in COLUMNS.items()))
         print(f"{'section.field':<{width}}  every field of the config, such as model.d_model: see seqjax train --help")
+        print("\n".join(f"{short:<{width}}  short for {name}" for short, name in SHORT.items()))
         return 0
     if not options.places:
         raise UserError("command line: expected at least one DIR, such as runs/first")

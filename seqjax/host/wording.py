@@ -7,10 +7,12 @@ import re
 
 
 def si(value: float) -> str:
-    """Three digits and an SI prefix: 12345 -> '12.3 k'; the unit follows directly."""
+    """Three digits and an SI prefix: 12345 -> '12.3 k'; the unit follows directly. From 1e27 on a power of ten."""
     value = float(f"{value:.3g}")
-    for power, prefix in zip(range(24, 0, -3), "YZEPTGMk", strict=True):
-        factor = 10.0**power
+    if 1e27 <= abs(value) < math.inf:
+        return power(value) + " "
+    for exponent, prefix in zip(range(24, 0, -3), "YZEPTGMk", strict=True):
+        factor = 10.0**exponent
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}"
     return f"{value:.3g} "

@@ -170,9 +170,18 @@ def _compiled(residuals: Residuals) -> Callable:
     return jax.jit(advance, compiler_options=quickly())
 
 
+@cache
 def quickly() -> dict[str, Any] | None:
-    """Options that compile programs of laws in half of the time on a CPU, and leave them as fast."""
-    return {"xla_cpu_use_fusion_emitters": False} if jax.devices()[0].platform == "cpu" else None
+    """Options that compile programs of laws in half of the time on a CPU, and leave them as fast; None: there are none.
+
+    XLA refuses an option that it does not know, as a later version may.
+    """
+    options = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return options if jax.devices()[0].platform == "cpu" else None
 
 
 def _aimed(copy: _Copy) -> _Copy:

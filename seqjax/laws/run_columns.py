@@ -4,6 +4,11 @@ from __future__ import annotations
 
 RATE, SEED = "optimizer.learning_rate", "train.seed"
 SHORT = {
+    "N": "params_non_embedding",
+    "D": "tokens",
+    "lr": "optimizer.learning_rate",
+    "rate": "optimizer.learning_rate",
+    "batch": "train.batch_size",
     "family": "model.family",
     "layers": "model.n_layers",
     "corpus": "data.corpus",

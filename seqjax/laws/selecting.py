@@ -36,7 +36,8 @@ def select(table: pd.DataFrame, where: str | None, source: str) -> tuple[np.ndar
     if where is None:
         return np.ones(len(table), bool), []
     try:
-        short = {name: table[column] for name, column in SHORT.items() if column in table.columns}
+        own = set(table.columns)
+        short = {name: table[column] for name, column in SHORT.items() if column in own and name not in own}
         found = table.eval(where, engine="python", resolvers=[short])
     except Exception as error:  # pandas raises many kinds of errors
         reason = str(error).partition("\n")[0]

@@ -99,7 +99,7 @@ def draw_truncation(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
             hue = ("#000000", "#0072B2", "#CC79A7")[(number - 1) % 3]
             _draw_accuracy(ax, rows, family, k, hue, number, f"pieces of k = {k}")
             ax.vlines(k - 0.5, 0, 1.05, color=hue, lw=0.8, ls=DASHES[number], alpha=0.6)
-        ax.set_title(f"{LABELS[family]} in pieces; right of its vertical line D >= k")
+        ax.set_title(f"{LABELS[family]} in pieces; right of its vertical line D ≥ k")
     for ax in axes[0]:
         ax.axhline(chance, color="#888888", lw=0.9, ls=":")
         log_axis(ax, "x", min(distances) / 1.3, max(distances) * 1.3, plain=True)

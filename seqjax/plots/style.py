@@ -144,9 +144,11 @@ def log_axis(axes: Axes, which: str, low: float, high: float, plain: bool = Fals
 
     Args:
         plain: labels as numbers, for losses.
-        name: of the variable, as in `NAMES`: compute is labelled 1e18, others 10k, 1M, 1B.
+        name: of the variable, as in `NAMES`: compute is labelled 1e18, others 10k, 1M, 1B. Axes that begin below
+            0.001 are labelled as compute is.
     """
-    label = (lambda value: f"{value:.4g}") if plain else power if name == "flops" else amount
+    in_powers = name == "flops" or (not plain and low < 1e-3)
+    label = (lambda value: f"{value:.4g}") if plain else power if in_powers else amount
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)

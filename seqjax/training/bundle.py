@@ -23,7 +23,7 @@ from seqjax.training import start
 from seqjax.training.lanes import make_bundle
 from seqjax.training.processes import peers
 from seqjax.training.record import Run
-from seqjax.training.spanning import from_first, to_host
+from seqjax.training.spanning import from_first, to_first, to_host
 from seqjax.training.state import Hyper, TrainState
 
 Tree = Any
@@ -243,9 +243,9 @@ class Bundle:
         return found
 
     def _save(self, step: int, state: TrainState) -> None:
-        host = to_host(state)
-        for lane, run in enumerate(self.members):
-            if run.result is None and run.start < step and peers().index == 0:
+        host = to_first(state)
+        for lane, run in enumerate(self.members if host is not None else ()):
+            if run.result is None and run.start < step:
                 run.save(step, jax.tree.map(lambda x, lane=lane: x[lane], host))
 
     def finish(self, state: TrainState) -> list[dict[str, Any]]:

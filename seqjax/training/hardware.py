@@ -90,7 +90,7 @@ def describe_hardware() -> dict[str, str | int]:
 def describe_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that affect a run's numbers."""
     names = ("seqjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tiktoken")
-    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: describe_package(name) for name in names}}
 
 
 def made_by() -> dict[str, str]:
@@ -100,7 +100,8 @@ def made_by() -> dict[str, str]:
     return {**{name: versions[name] for name in ("seqjax", "jax", "jaxlib")}, "device": str(what)}
 
 
-def _version(name: str) -> str:
+def describe_package(name: str) -> str:
+    """The version of an installed package."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -117,11 +118,10 @@ def _processor() -> str:
 
 
 def machine_key() -> str:
-    """A digest of the machine's kind and software: programs compiled here can be used where it is equal."""
+    """A digest of the machine's kind and software: where it is equal, programs can be used, and take as long."""
     device, flags = present_devices()[0], ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-    ours = f"seqjax {__version__} {'with' if native.in_use() else 'without'} compiled functions"
-    parts = (_processor(), flags, device.device_kind, _version("jaxlib"), ours)
+    parts = (_processor(), flags, device.device_kind, describe_package("jaxlib"), __version__, native.version())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

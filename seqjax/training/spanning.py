@@ -72,15 +72,26 @@ def met_before(program: Callable[..., Tree]) -> Callable[..., Tree]:
 
 def to_host(tree: Tree) -> Tree:
     """The arrays of a tree on the host. All processes must call it: arrays that span them are gathered one by one."""
+    return jax.device_get(tree) if peers().count == 1 else jax.tree.map(_gathered, tree)
+
+
+def to_first(tree: Tree) -> Tree | None:
+    """The arrays of a tree on the host of process 0; None in the other processes, which hold one array at a time.
+
+    All processes must call it.
+    """
     if peers().count == 1:
         return jax.device_get(tree)
+    first = peers().index == 0
+    kept = [array if first else None for array in map(_gathered, jax.tree.leaves(tree))]
+    return jax.tree.unflatten(jax.tree.structure(tree), kept) if first else None
+
+
+def _gathered(x: Any) -> np.ndarray:
     from jax.experimental.multihost_utils import process_allgather
 
-    def one(x: Any) -> Any:
-        spans = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
-        return process_allgather(x, tiled=True) if spans else np.asarray(x)
-
-    return jax.tree.map(one, tree)
+    spans = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
+    return process_allgather(x, tiled=True) if spans else np.asarray(x)
 
 
 def from_first(tree: Tree | None, like: Tree) -> Tree:

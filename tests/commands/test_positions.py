@@ -28,6 +28,11 @@ def test_a_sweep_shows_its_chosen_rates(make_config: Any, tmp_path: Path, capsys
     assert figure.is_file() and max(map(len, printed.out.splitlines())) <= 80
     assert main(["positions", *map(str, folder.glob("lstm*")), "--bootstrap", "0"]) == 0
     assert capsys.readouterr().out.count("  law ") == 3  # all that are named one by one
+    assert main(["positions", str(folder), "--bootstrap", "0", "--where", 'family == "gru" and lr < 2e-3']) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("  law ") == 1 and printed.out.startswith("gru") and "left out" not in printed.err
+    assert main(["positions", str(folder), "--where", 'family == "elman"']) == 2
+    assert "is true for no row of the runs with losses by position" in capsys.readouterr().err
 
 
 def test_seeds_are_one_curve(make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,3 +48,17 @@ def test_seeds_are_one_curve(make_config: Any, tmp_path: Path, capsys: pytest.Ca
         mean = 2.1 - 0.01 * row["train.steps"] + 2.0 * at**-0.5
         np.testing.assert_allclose(row["validation"]["by_position"], mean)
         assert row["validation"]["by_position_se"] == [0.01] * 64
+
+
+def test_forms_of_a_family_have_names_of_their_own(make_config: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "s"
+    modern = {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True}
+    for form in ({}, modern):
+        for width in (16, 32):
+            config = make_config(
+                "transformer", **{f"model.{key}": form[key] for key in form}, **{"model.d_model": width}
+            )
+            put(folder, config, 2.0, by_position=[2.0] * 64, by_position_se=[0.01] * 64)
+    found = {name: row["kind"] for name, row in _chosen([folder]).items()}
+    assert len(found) == 4 and {kind.split()[-1] for kind in found.values()} == {"gpt2", "modern"}
+    assert all(name.split()[1:] == [kind.split()[-1]] for name, kind in found.items())

@@ -97,6 +97,15 @@ def form() -> str | None:
     return {True: "C++", False: "XLA"}[compiled()] if compiled.cache_info().currsize else None
 
 
+def version() -> str:
+    """A digest of the source of the functions in use; "none" where XLA does their work."""
+    return hashlib.sha256(_source().encode()).hexdigest()[:16] if in_use() else "none"
+
+
+def _source() -> str:
+    return "".join((FOLDER / name).read_text() for name in (*HEADERS, *SOURCES))
+
+
 def _shared_library(compiler: Sequence[str]) -> Path:
     """The compiled file of this source, for this compiler, processor and version of XLA's interface.
 
@@ -107,8 +116,7 @@ def _shared_library(compiler: Sequence[str]) -> Path:
     cpuinfo = Path("/proc/cpuinfo")
     cpu = next((line for line in cpuinfo.read_text().splitlines() if "flags" in line), "") if cpuinfo.is_file() else ""
     version = _run([*compiler, "--version"], seconds=60)
-    text = "".join((FOLDER / name).read_text() for name in (*HEADERS, *SOURCES))
-    parts = (text, *compiler, *FLAGS, version, platform.machine(), platform.processor(), cpu, str(include))
+    parts = (_source(), *compiler, *FLAGS, version, platform.machine(), platform.processor(), cpu, str(include))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = cache_folder() / "native"
     if made := _made(folder, key):

@@ -48,16 +48,13 @@ constexpr int kLanes = 16, kTall = 8;
 constexpr int kLanes = 8, kTall = 4;
 #endif
 constexpr int kWide = 3;  // kTall rows of kWide vectors of sums, and the operands, fill the registers
-typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4)));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
-inline Vector Load(const float* p) {
-  Vector v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
+// Not by memcpy: GCC copies 32 bytes as two halves through memory, and the read of the whole waits for both.
+inline Vector Load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 
-inline void Store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+inline void Store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
 
 // The same for the first `count` lanes alone, if these are fewer; the others are zero.
 inline Vector LoadSome(const float* p, int64_t count) {
@@ -88,13 +85,7 @@ inline Vector Exp2(Vector y) {
   const Vector r = y - (n - 12582912.0f);
   const Vector p = ((((1.327647152e-3f * r + 9.675541331e-3f) * r + 5.550713275e-2f) * r + 0.2402211972f) * r +
                     0.6931469671f) * r + 1.000000072f;
-  Ints bits, power;
-  std::memcpy(&bits, &p, sizeof p);
-  std::memcpy(&power, &n, sizeof n);
-  bits += power << 23;
-  Vector result;
-  std::memcpy(&result, &bits, sizeof bits);
-  return result;
+  return (Vector)((Ints)p + ((Ints)n << 23));  // the same bits as integers
 }
 
 // The left operand of a product: element (row, i) lies at data[row * row_step + i * step].
