@@ -117,7 +117,8 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
         colour, marker, dash = looks[group]
         x = fit.points.variables[name]
         predicted = fit.predict(**{name: line})
-        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=labels[group])
+        top.plot(line, predicted.loss, ls=dash, color=colour, lw=1.4, label=labels[group],
+                 marker=marker, markevery=[], ms=4.5, mfc="white", mew=1.2)  # fmt: skip
         top.fill_between(line, predicted.low, predicted.high, color=colour, alpha=0.15, lw=0)
         top.plot(x, fit.points.loss, marker, color=colour, ms=4.5, mfc="white", mew=1.2)
         bottom.plot(x, 100 * np.expm1(fit.residuals), marker, color=colour, ms=4, mfc="white", mew=1.1)
