@@ -75,6 +75,7 @@ CHAINS = {
 KEPT = (
     "runs.csv", "search.json", "curves.json", "positions.npz", "where.json",
     "fits.json", "claims.json", "claims.md", "figure7.svg", "figure7.png", "map.json",
+    "families.md", "families.svg", "families.png",
 )  # fmt: skip
 
 

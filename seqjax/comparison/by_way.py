@@ -122,6 +122,12 @@ def table_of_families(c: Comparison, chosen: pd.DataFrame) -> tuple[list[str], l
     return [*heads, "ahead of the LSTM by"], rows
 
 
+def as_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
 def ahead(c: Comparison, kind: str, size: int) -> str:
     """How far a kind is ahead of the LSTM of its size, nats per token with the 95 % interval; "-": there is no LSTM."""
     if kind == LSTM or size not in c.sizes(LSTM):

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from seqjax.comparison import figures as draw
 from seqjax.comparison import judging
 from seqjax.comparison import training_figures as along
-from seqjax.comparison.by_way import are_many, draw_families, table_of_families
+from seqjax.comparison.by_way import are_many, as_markdown, draw_families, table_of_families
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.collect import longest
 from seqjax.comparison.lead_map import Map, as_json, maps
@@ -65,6 +65,10 @@ def write_report(folder: Path, target: Path, title: str) -> dict[str, list[judgi
         if fits:
             write_fits(target / "fits.json", fits)
         disk.write_json(target / "claims.json", claims_json(judged, material.where))
+        if are_many(material.chosen["kind"]):
+            disk.write_atomically(
+                target / "families.md", as_markdown(*table_of_families(material.comparison, material.chosen))
+            )
         disk.write_json(target / "map.json", {"answer": answer, "maps": as_json(found)})
         disk.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
         narrow = _narrow(material, found)

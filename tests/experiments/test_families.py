@@ -72,6 +72,8 @@ def test_the_page_groups_twelve_families_and_names_each(collected: Path, tmp_pat
     rows = re.findall(r"<tr><td>([a-z ]+)</td><td>([^<]+)</td>", section)
     assert rows == [(way_of(kind), label_of(kind)) for kind in by_way(kinds)] and len(rows) == 12
     assert [row[0] for row in rows] == sorted((row[0] for row in rows), key=THROUGH_TIME.index)
+    table = (tmp_path / "families.md").read_text().splitlines()
+    assert [tuple(line.split(" | ")[:2]) for line in table[2:]] == [(f"| {way}", name) for way, name in rows]
     for name in ("figure7", "families", "compute", "time"):
         drawn = (tmp_path / f"{name}.svg").read_text()
         for kind in kinds:

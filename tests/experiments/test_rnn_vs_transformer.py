@@ -171,6 +171,16 @@ def test_the_readme_answers_with_the_recorded_sentences() -> None:
     assert all(any(form in sentence for sentence in shown) for form in ("modern", "gpt2"))
 
 
+def test_the_readmes_first_figure_is_said_as_recorded() -> None:
+    table = (RECORDED / "families" / "families.md").read_text()
+    assert table in (experiment.RESULTS.parent / "README.md").read_text()
+    readme = " ".join((experiment.REPOSITORY / "README.md").read_text().split())
+    ahead = {cells[1]: cells[-1] for cells in (line.strip("| ").split(" | ") for line in table.splitlines()[2:])}
+    for name in ("RG-LRU", "Transformer modern"):
+        value, low, high = re.findall(r"\d\.\d+", ahead[name])
+        assert f"by {value}" in readme and f"({low} to {high})" in readme
+
+
 def test_recorded_copies_part_the_families() -> None:
     found = json.loads((experiment.RESULTS / "copies" / "results.json").read_text())
     late = {name: float(np.mean(loss[-16:])) for name, loss in found["copies"].items()}
