@@ -86,7 +86,8 @@ def _finish(c: Comparison, axes: np.ndarray, size: int) -> None:
         below.set_xlabel(NAMES["position"])
         above.legend(loc="lower left")
     axes[0, 0].set_ylabel(NAMES["loss"])
-    axes[1, 0].set_ylabel(f"at N = {si(float(np.median([c.models[i].params for i in of_size]))).strip()}")
+    n = si(float(np.median([c.models[i].params for i in of_size]))).strip()
+    axes[1, 0].set_ylabel(f"loss at N = {n} (nats per token)")
 
 
 def _loss_axis(ax: Axes, losses: np.ndarray, below: float = 0.0) -> None:
