@@ -33,7 +33,9 @@ def test_a_run_table_becomes_a_map() -> None:
     for read in ("by_law", "direct"):
         places = one[read]["tokens"]
         assert [place["verdict"] for place in places] == ["LSTM, then Transformer modern"] * 2
-        assert all(place["low"] < 1.318e6 < place["high"] for place in places)
+        # one 95 % interval in twenty misses the truth: how many do is tested in tests/laws/test_crossing.py
+        assert all(place["low"] < place["crossing"] < place["high"] for place in places)
+        assert all(abs(place["crossing"] / 1.318e6 - 1) < 0.05 for place in places)
     assert all(place["crossing"] > 6 * place["params"] * 1.318e6 for place in one["by_law"]["flops"])
     said = [line for line in found["answer"] if "Transformer modern overtakes the LSTM at 1.3" in line]
     assert len(said) == 2 and "training tokens (95 %: " in said[0]

@@ -41,8 +41,8 @@ def test_what_computed_the_steps_is_kept(
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "20")
     lines, mirrored = runs.read_metrics(folder), list(mirror.steps)
-    real = hardware._version
-    monkeypatch.setattr(hardware, "_version", lambda name: "0.99" if name == "jax" else real(name))
+    real = hardware.describe_package
+    monkeypatch.setattr(hardware, "describe_package", lambda name: "0.99" if name == "jax" else real(name))
     result = train(config, folder, devices=1)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: jax ")]
     assert told == [f"note: jax {real('jax')} until here and 0.99 now: last digits of losses may differ"]
