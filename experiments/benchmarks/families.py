@@ -1,6 +1,6 @@
 """The train step of the families of today: beside the torch code that they were checked against, and by context.
 
-    python experiments/benchmarks/families.py                       # half an hour on two idle cores; resumable
+    python experiments/benchmarks/families.py                       # a quarter of an hour on two idle cores; resumable
     python experiments/benchmarks/families.py --families mlstm --out /tmp/mlstm.json
     python experiments/benchmarks/families.py --report              # print the recorded tables again
 
