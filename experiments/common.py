@@ -19,7 +19,7 @@ from seqjax.commands.sweep import FAILED
 from seqjax.commands.words import split_config_options
 from seqjax.config.plain import whole
 from seqjax.errors import UserError
-from seqjax.host.disk import storage_errors, write_atomically, write_json
+from seqjax.host.disk import read_json, storage_errors, write_atomically, write_json
 from seqjax.host.numerics import pinned
 from seqjax.laws.files import to_dict
 from seqjax.laws.fitting import Fit
@@ -114,16 +114,17 @@ def begun(path: Path, here: dict[str, Any]) -> dict[str, Any]:
         here: `surroundings` and settings, as they are recorded.
 
     Raises:
-        UserError: the record differs in one of them but the date: a table is of one machine and one kind of run.
+        UserError: the record differs in one of them but the date, since a table is of one machine and one kind of run;
+            or the file is damaged.
     """
     if not path.is_file():
         return {}
-    record = json.loads(path.read_text())
+    record = read_json(path)
     for name in here.keys() - {"date"}:
         if record.get(name) != here[name]:
             raise UserError(
-                f"{path}: was measured with another {name} ({record.get(name)}; here {here[name]}): measure all of it "
-                "with --again, or name another file with --out"
+                f"{path}: was measured with another {name} ({record.get(name)}; here {here[name]}): keep it elsewhere, "
+                "or measure all of it with --again"
             )
     return record
 

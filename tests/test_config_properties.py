@@ -19,6 +19,7 @@ from seqjax.config import (
     check,
     dotted,
     run_id,
+    text_without,
     to_dict,
 )
 from seqjax.config.plain import dump_yaml
@@ -153,6 +154,12 @@ def test_run_ids_are_equal_where_configs_are(a: Config, b: Config) -> None:
 def test_the_order_of_keys_means_nothing(config: Config) -> None:
     reversed_ = {section: dict(reversed(part.items())) for section, part in reversed(to_dict(config).items())}
     assert run_id(validate(Tree(reversed_))) == run_id(config)
+
+
+def test_equal_configs_have_equal_ids_whatever_the_sign_of_a_zero() -> None:
+    one, other = (Config(model=LSTM(forget_bias=zero)) for zero in (0.0, -0.0))
+    assert one == other and run_id(one) == run_id(other) == run_id(validate(Tree(to_dict(other))))
+    assert text_without(one, ["train.seed"]) == text_without(other, ["train.seed"])
 
 
 KEYS = {

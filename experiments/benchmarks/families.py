@@ -22,6 +22,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import jax
 import numpy as np
 
 from seqjax.config.plain import whole
-from seqjax.families import FAMILIES, label_of
+from seqjax.families import label_of
 from seqjax.host.disk import write_json
 from seqjax.host.memory import keep_freed_memory
 from seqjax.models import count_parameters
@@ -65,14 +66,13 @@ def measure(row: Row, repeats: int) -> Row:
         fields = {} if row["table"] == "by context" else {"bias": family in BIASED}
         config = config_of(family, Shape(row["width"], 2, batch, context), **fields)
         tokens_BxT1 = np.random.default_rng(0).integers(0, VOCABULARY, (batch, context + 1), np.int32)
-        own = SeqjaxSystem(config, tokens_BxT1)
-        started[f"seqjax {context}"] = start(lambda own=own: own)
+        started[f"seqjax {context}"] = start(partial(SeqjaxSystem, config, tokens_BxT1))
         parameters["seqjax"] = count_parameters(config.model, VOCABULARY, context)["total"]
         package = package_of(family) if row["table"] == "beside torch" else None
         if package and importlib.util.find_spec(package):
-            theirs = TorchSystem(config, VOCABULARY, tokens_BxT1, compiled=False)
-            started[f"torch {context}"] = start(lambda theirs=theirs: theirs)
-            parameters["torch"] = sum(p.numel() for p in theirs.parameters)
+            theirs = start(partial(TorchSystem, config, VOCABULARY, tokens_BxT1, compiled=False))
+            started[f"torch {context}"] = theirs
+            parameters["torch"] = sum(p.numel() for p in theirs.system.parameters)
     assert len(set(parameters.values())) == 1, (family, parameters)
     rates = {}
     for name, seconds in take_turns(started, repeats).items():
@@ -124,7 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="The train step of the families of today, beside torch and by context."
     )
-    parser.add_argument("--families", nargs="+", choices=[name for name in EVERY if name in FAMILIES], default=EVERY)
+    parser.add_argument("--families", nargs="+", choices=EVERY, default=EVERY)
     parser.add_argument("--repeats", type=whole(), default=7, help="turns of every system; the median counts [7]")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file of the tables")
     parser.add_argument("--again", action="store_true", help="measure again what the file has")

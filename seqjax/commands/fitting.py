@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from seqjax.commands import tables
 from seqjax.config.plain import number
+from seqjax.host.streams import tell_note
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def each(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     groups = tables.points_by_group(options, law.variables if law else ())
     if law is None:
         law, why = law_for([*groups.values()])
-        print(f"law: {law.name}, {law.equation}" + f" ({why})" * bool(why), file=sys.stderr)
+        tell_note(f"{law.name}, {law.equation}" + f" ({why})" * bool(why), "law")
         law = law_of(options, law)
     for group, points in groups.items():
         with tables.apart(options, group), refused_if_impossible(points, law):

@@ -13,6 +13,7 @@ from seqjax.commands import sweep as sweep_command
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.disk import write_atomically
+from seqjax.host.streams import fitted
 from seqjax.host.wording import counted, duration
 
 
@@ -68,7 +69,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             write_atomically(options.output, text)
         except OSError as error:
             raise UserError(f"command line: --output {options.output}: {error.strerror}") from None
-        print(f"wrote {options.output}; look at it with: seqjax sweep {options.output} --dry-run", file=sys.stderr)
+        told = f"wrote {options.output}; look at it with: seqjax sweep {options.output} --dry-run"
+        print(fitted(told, sys.stderr), file=sys.stderr)
     else:
         print(text, end="")
     return 0

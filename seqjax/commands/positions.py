@@ -128,19 +128,26 @@ def _with_positions(place: Path) -> list[dict[str, Any]]:
 
 
 def _told_apart(named: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The names without words that all names of a form have, such as ``norm=rmsnorm``; the form stands for them."""
-    from seqjax.families import parts_of
+    """The names without words that all names of a family have, such as ``norm=rmsnorm``.
+
+    Where a family has several forms, the form's name stands for the words of its fields.
+    """
+    from seqjax.families import FAMILIES, parts_of
 
     words: dict[str, list[set[str]]] = {}
+    forms: dict[str, set[str]] = {}
     for name, row in named.items():
-        words.setdefault(row["kind"], []).append({word for word in name.split() if "=" in word})
-    several = len({parts_of(kind)[0] for kind in words}) < len(words)
-    same = {kind: set.intersection(*found) if len(found) > 1 or several else set() for kind, found in words.items()}
+        family, form = parts_of(row["kind"])
+        words.setdefault(family, []).append({word for word in name.split() if "=" in word})
+        forms.setdefault(family, set()).add(form)
+    same = {family: set.intersection(*found) if len(found) > 1 else set() for family, found in words.items()}
     short = []
     for name, row in named.items():
-        first, *rest = (word for word in name.split() if word not in same[row["kind"]])
-        form = parts_of(row["kind"])[1] if several else ""
-        short.append(" ".join(filter(None, (first, form, *rest))))
+        family, form = parts_of(row["kind"])
+        several = len(forms[family]) > 1
+        known = {f"{field}={value}" for field, value in FAMILIES[family].forms[form].items()} if several else set()
+        first, *rest = (word for word in name.split() if word not in known | same[family])
+        short.append(" ".join(filter(None, (first, form if several else "", *rest))))
     return dict(zip(short, named.values(), strict=True)) if len(set(short)) == len(named) else named
 
 

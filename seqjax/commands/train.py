@@ -103,12 +103,13 @@ def _train(
     except Interrupted as stop:
         if writes:
             again = f"seqjax train {folder}{shared.code_again(config)}"
-            print(f"stopped at step {stop.step}, state saved; resume with: {again}", file=sys.stderr)
+            told = f"stopped at step {stop.step}, state saved; resume with: {again}"
+            print(fitted(told, sys.stderr), file=sys.stderr)
         return exit_code(stop.signal_number)
     if not writes:
         return DIVERGED if result["status"] == "diverged" else 0
     if repeated:
-        print(f"{folder}: this run has ended already; nothing to do", file=sys.stderr)
+        print(fitted(f"{folder}: this run has ended already; nothing to do", sys.stderr), file=sys.stderr)
     _print_result(folder, result)
     if result["status"] == "diverged":
         return DIVERGED

@@ -65,14 +65,12 @@ def write_report(folder: Path, target: Path, title: str) -> dict[str, list[judgi
         if fits:
             write_fits(target / "fits.json", fits)
         disk.write_json(target / "claims.json", claims_json(judged, material.where))
-        if are_many(material.chosen["kind"]):
-            disk.write_atomically(
-                target / "families.md", as_markdown(*table_of_families(material.comparison, material.chosen))
-            )
         disk.write_json(target / "map.json", {"answer": answer, "maps": as_json(found)})
         disk.write_bytes_atomically(target / "runs.csv", (folder / "runs.csv").read_bytes())
         narrow = _narrow(material, found)
         context = _context(material, judged, answer, fits, crossings, figures, narrow, target)
+        if context["families"]:
+            disk.write_atomically(target / "families.md", as_markdown(*context["families"]))
         template = resources.files("seqjax.comparison").joinpath("templates/comparison.html")
         page = rendered(template.read_text(encoding="utf-8"), title=title, **context)
         disk.write_atomically(target / "index.html", page)

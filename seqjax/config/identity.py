@@ -14,8 +14,16 @@ from seqjax.host.own_code import class_of, is_own
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain nested dicts with every field."""
-    return dataclasses.asdict(config)
+    """The config as plain nested dicts with every field. -0.0 is 0.0, so that equal configs have equal texts."""
+    return _positive_zeros(dataclasses.asdict(config))
+
+
+def _positive_zeros(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _positive_zeros(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_positive_zeros, value))
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def canonical_model(model: Mapping[str, Any], recorded: tuple[str, ...] = ()) -> dict[str, Any]:

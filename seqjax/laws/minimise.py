@@ -176,12 +176,14 @@ def quickly() -> dict[str, Any] | None:
 
     XLA refuses an option that it does not know, as a later version may.
     """
+    if jax.devices()[0].platform != "cpu":
+        return None
     options = {"xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:
         return None
-    return options if jax.devices()[0].platform == "cpu" else None
+    return options
 
 
 def _aimed(copy: _Copy) -> _Copy:

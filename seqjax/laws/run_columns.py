@@ -6,8 +6,8 @@ RATE, SEED = "optimizer.learning_rate", "train.seed"
 SHORT = {
     "N": "params_non_embedding",
     "D": "tokens",
-    "lr": "optimizer.learning_rate",
-    "rate": "optimizer.learning_rate",
+    "lr": RATE,
+    "rate": RATE,
     "batch": "train.batch_size",
     "family": "model.family",
     "layers": "model.n_layers",

@@ -115,8 +115,8 @@ def _shared_library(compiler: Sequence[str]) -> Path:
     include = Path(jax.ffi.include_dir())
     cpuinfo = Path("/proc/cpuinfo")
     cpu = next((line for line in cpuinfo.read_text().splitlines() if "flags" in line), "") if cpuinfo.is_file() else ""
-    version = _run([*compiler, "--version"], seconds=60)
-    parts = (_source(), *compiler, *FLAGS, version, platform.machine(), platform.processor(), cpu, str(include))
+    of_compiler = _run([*compiler, "--version"], seconds=60)
+    parts = (_source(), *compiler, *FLAGS, of_compiler, platform.machine(), platform.processor(), cpu, str(include))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = cache_folder() / "native"
     if made := _made(folder, key):
