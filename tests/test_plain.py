@@ -16,7 +16,7 @@ from seqjax.cli import main
 from seqjax.config import run_id
 from seqjax.config.plain import Unreadable, dump_yaml, load_yaml, number, scalar, whole
 from seqjax.errors import UserError
-from seqjax.host.wording import parse_duration
+from seqjax.host.wording import numbers_by_size, parse_duration
 from seqjax.runs.config_file import load_config
 from seqjax.sweeps.grid import read_sweep
 
@@ -215,3 +215,8 @@ def test_floats_that_float32_does_not_hold_are_refused(tmp_path: Path, key: str,
     path.write_text(LSTM)
     with pytest.raises(UserError, match=f"command line: {key}: .*within float32"):
         load_config(path, {key: value})
+
+
+def test_numbers_go_by_size_alone_and_in_names() -> None:
+    expected = ["-1", "0.004", "0.012", "2", "1e1", "11", "lstm 2", "lstm 2 b", "lstm 10", "nan"]
+    assert sorted(expected[::-1], key=numbers_by_size) == expected

@@ -9,7 +9,7 @@ from typing import Any
 from seqjax.commands import options as shared
 from seqjax.config.plain import whole
 from seqjax.errors import UserError, did_you_mean
-from seqjax.host.wording import readable, si
+from seqjax.host.wording import numbers_by_size, readable, si
 
 
 def add_parser(commands: Any) -> None:
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     of = _column(table, "of", options.of if options.of in table.columns else SHORT.get(options.of, options.of))
     groups = [("", table)]
     if options.by not in (None, tables.TOGETHER):
-        groups = list(table.groupby(tables.label_column(table, "by", options.by)))
+        grouped = table.groupby(tables.label_column(table, "by", options.by))
+        groups = sorted(grouped, key=lambda group: numbers_by_size(str(group[0])))
     for group, rows in groups:
         with tables.apart(options, str(group) if len(groups) > 1 else ""):
             found = optima(*(rows[name].astype(float) for name in (n, d, of, loss)), options.bootstrap, options.seed)

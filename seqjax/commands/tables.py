@@ -12,7 +12,7 @@ from seqjax.config.plain import number, whole
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.optional import need_parquet
 from seqjax.host.streams import tell_error, tell_note
-from seqjax.host.wording import counted
+from seqjax.host.wording import counted, numbers_by_size
 
 VARIABLES = ("params", "tokens", "loss", "flops", "steps", "position", "unique_tokens", "other_loss")
 TOGETHER = "all"  # --by all: no groups
@@ -97,8 +97,10 @@ def points_by_group(
         of_no_group = has_status(table, "damaged") & named.isna().to_numpy()  # its config is damaged
         if of_no_group.any():
             tell_note(f"left out: {counted(of_no_group.sum(), 'damaged run')} of unknown {options.by}")
-        grouped = table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"), sort=True)
-        groups = {str(value): rows for value, rows in grouped}
+        grouped = {
+            str(value): rows for value, rows in table[~of_no_group].groupby(named[~of_no_group].fillna("(empty)"))
+        }
+        groups = {name: grouped[name] for name in sorted(grouped, key=numbers_by_size)}
     if only is not None:
         if unknown := next((name for name in only if name not in groups), None):
             near = did_you_mean(unknown, groups)

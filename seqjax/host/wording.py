@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 
@@ -21,6 +22,14 @@ def si(value: float) -> str:
 def counted(count: int, noun: str) -> str:
     """1 run, 2 runs, 1,024 runs."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def numbers_by_size(text: str) -> tuple[float, list[str | int]]:
+    """A key that sorts numbers by size and numbers in names too: 2, 1e4, lstm 2, lstm 10."""
+    with contextlib.suppress(ValueError):
+        if not math.isnan(number := float(text)):
+            return number, []
+    return math.inf, [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", text))]
 
 
 def power(value: float, digits: int = 3) -> str:

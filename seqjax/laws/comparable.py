@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from seqjax.errors import UserError
+from seqjax.host.wording import numbers_by_size
 from seqjax.laws.run_columns import SHORT
 
 IDENTITY = {
@@ -113,7 +114,7 @@ def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "
 def several_contexts(table: pd.DataFrame) -> list[str]:
     """A note if the rows have several context lengths: they can be compared, but a fit mixes them."""
     column = next((name for name in CONTEXT if name in table.columns), None)
-    found = sorted(set(_written(table, column).dropna()), key=lambda text: (len(text), text))
+    found = sorted(set(_written(table, column).dropna()), key=numbers_by_size)
     return [f"several contexts in one fit: {', '.join(found)}"] if len(found) > 1 else []
 
 

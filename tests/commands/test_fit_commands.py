@@ -346,3 +346,12 @@ def test_a_folder_that_cannot_be_written_loses_nothing(table: Path, capsys: pyte
                     "--bootstrap", 40, "--json", place)  # fmt: skip
         printed = capsys.readouterr()
         assert code == 2 and "cannot be written" in printed.err and not printed.out  # nothing was computed in vain
+
+
+def test_groups_go_by_size(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.read_csv(table).assign(layers=[1, 2, 10] * 10)
+    frame.to_csv(table, index=False)
+    columns = ["--params", "Size", "--tokens", "Tokens", "--loss", "Loss", "--by", "layers"]
+    assert call("fit", table, "--law", "chinchilla", *columns, "--bootstrap", 0) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("== ")]
+    assert shown == ["== layers 1", "== layers 2", "== layers 10"]
