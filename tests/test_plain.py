@@ -219,4 +219,4 @@ def test_floats_that_float32_does_not_hold_are_refused(tmp_path: Path, key: str,
 
 def test_numbers_go_by_size_alone_and_in_names() -> None:
     expected = ["-1", "0.004", "0.012", "2", "1e1", "11", "lstm 2", "lstm 2 b", "lstm 10", "nan"]
-    assert sorted(expected[::-1], key=numbers_by_size) == expected
+    assert sorted({*expected}, key=numbers_by_size) == expected
