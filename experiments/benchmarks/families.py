@@ -9,6 +9,9 @@ process and take turns; the median of the turns counts. Beside torch every model
 RMSNorm, SwiGLU; `block: common`) with as many parameters, and torch's mixer is code of others: torch_mixers.py names
 it. On a CPU that code runs without the kernels that it has for a GPU.
 
+"torch's products" is the share of torch's step that its matrix products take: with products of that speed no step is
+more than 1 / share times as fast.
+
 By context, every family has two layers of width 64 and 8,192 tokens a step, in windows of T tokens.
 
 Needs torch, minGRU-pytorch, transformers and xlstm; a family whose package is absent is measured alone.
@@ -60,7 +63,7 @@ def measure(row: Row, repeats: int) -> Row:
     from torch_models import TorchSystem
     from train_step import VOCABULARY, SeqjaxSystem, Shape, config_of, start, take_turns
 
-    family, started, parameters = row["family"], {}, {}
+    family, started, parameters, products = row["family"], {}, {}, {}
     for context in row["contexts"]:
         batch = row["batch"] or TOKENS // context
         fields = {} if row["table"] == "by context" else {"bias": family in BIASED}
@@ -73,13 +76,14 @@ def measure(row: Row, repeats: int) -> Row:
             theirs = start(partial(TorchSystem, config, VOCABULARY, tokens_BxT1, compiled=False))
             started[f"torch {context}"] = theirs
             parameters["torch"] = sum(p.numel() for p in theirs.system.parameters)
+            products["torch"] = theirs.system.products()
     assert len(set(parameters.values())) == 1, (family, parameters)
     rates = {}
     for name, seconds in take_turns(started, repeats).items():
         context = int(name.split()[1])
         rates[name] = [(row["batch"] or TOKENS // context) * context / one for one in seconds]
     jax.clear_caches()
-    return row | {"parameters": parameters["seqjax"], "tokens_per_second": rates}
+    return row | {"parameters": parameters["seqjax"], "products": products, "tokens_per_second": rates}
 
 
 def as_text(record: dict[str, Any]) -> str:
@@ -89,15 +93,16 @@ def as_text(record: dict[str, Any]) -> str:
         f"Thousand tokens/s, medians of {record['repeats']} turns. {hardware['processor']}, {hardware['cores']} cores, "
         f"float32, jax {versions['jax']}, torch {versions['torch']}, {record['date']}.",
         "",
-        "| two layers, the same blocks | parameters | seqjax | torch | seqjax / torch |",
-        "|---|---|---|---|---|",
+        "| two layers, the same blocks | parameters | seqjax | torch | seqjax / torch | torch's products |",
+        "|---|---|---|---|---|---|",
     ]
     for row in _of(rows, "beside torch"):
         (context,) = row["contexts"]
         own, theirs = (_median(row, f"{system} {context}") for system in ("seqjax", "torch"))
         name = f"{label_of(row['family'])} {row['width']}, B={row['batch']}, T={context}"
         cells = [name, f"{row['parameters']:,}", f"{own / 1e3:.1f}"]
-        cells += [f"{theirs / 1e3:.1f}", f"{own / theirs:.2f}"] if theirs else ["-", "-"]
+        share = row["products"].get("torch", 0.0)
+        cells += [f"{theirs / 1e3:.1f}", f"{own / theirs:.2f}", f"{share:.0%}"] if theirs else ["-", "-", "-"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",

@@ -15,6 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from seqjax.config import Config
 
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mkldnn_convolution")
+"""What torch's profiler calls matrix products."""
 RECURRENT = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -110,6 +112,13 @@ class TorchSystem:
             nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()
         return loss.item()
+
+    def products(self) -> float:
+        """The share of a step's time that matrix products take."""
+        with profile(activities=[ProfilerActivity.CPU]) as trace:
+            self.run(1)
+        seconds = {event.key: event.self_cpu_time_total for event in trace.key_averages()}
+        return sum(seconds.get(f"aten::{name}", 0.0) for name in PRODUCTS) / sum(seconds.values())
 
     def memory(self) -> int:
         """Most bytes that torch's allocator held in one step, beyond what it held before; 0 for none seen."""
