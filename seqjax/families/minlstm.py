@@ -9,7 +9,8 @@
 With `positive`, g(u) = u + 1/2 for u >= 0 and sigmoid(u) below, so the state is positive. That is the paper's form in
 logarithms (appendix B); the scan here needs none. Without it g(u) = u, as in section 3.2.
 
-f' is computed as sigmoid(log f - log i), which is exact where both gates are nearly closed. Parameters and state: see
+With f = 1 / (1 + e^-u) and i = 1 / (1 + e^-v), f' = (1 + e^-v) / (2 + e^-u + e^-v). Above and below are multiplied by
+e^min(u, v, 0): no exponent is above 0, and f' is exact where both gates are nearly closed. Parameters and state: see
 `Diagonal`, with the gates f, i, n. The published block has a GELU MLP of width 4 D, and biases. Vectors are rows here,
 so the code has x W where the equations have W x.
 """
@@ -19,8 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 
 from seqjax.families.diagonal import Diagonal
 from seqjax.families.stacked import PublishedMLP
@@ -43,7 +44,8 @@ class MinLSTM(Diagonal):
 
     def factors(self, f_TxBxR: Array, i_TxBxR: Array, n_TxBxR: Array) -> tuple[Array, Array, dict[str, Array]]:
         """f' and i' n."""
-        lead = jax.nn.log_sigmoid(f_TxBxR) - jax.nn.log_sigmoid(i_TxBxR)
-        f, i = jax.nn.sigmoid(lead), jax.nn.sigmoid(-lead)
+        shift = lax.stop_gradient(jnp.minimum(jnp.minimum(f_TxBxR, i_TxBxR), 0.0))  # f' and i' do not depend on it
+        f, i = jnp.exp(shift) + jnp.exp(shift - i_TxBxR), jnp.exp(shift) + jnp.exp(shift - f_TxBxR)
+        f, i = f / (f + i), i / (f + i)
         n = positive(n_TxBxR) if self.positive else n_TxBxR
         return f, i * n, {"f": f, "i": i, "n": n}
