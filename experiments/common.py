@@ -6,7 +6,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +127,39 @@ def begun(path: Path, here: dict[str, Any]) -> dict[str, Any]:
                 "or measure all of it with --again"
             )
     return record
+
+
+def measured(
+    path: Path, here: dict[str, Any], wanted: Iterable[dict[str, Any]], again: bool,
+    measure: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Measure the wanted rows that a benchmark's record lacks. Each is in the record when it is yielded.
+
+    Args:
+        path: the record. here: as for `begun`.
+        wanted: what each row is; the row that is measured for it has these items too.
+        again: also those that the record has. Rows that are not wanted stay, unless the record has no others: then
+            it may be of another machine and begins anew.
+
+    Raises:
+        UserError: as `begun`.
+    """
+    wanted = list(wanted)
+    rows = read_json(path).get("rows", []) if path.is_file() else []
+    if again and all(any(_is_of(row, one) for one in wanted) for row in rows):
+        rows = []
+    else:
+        begun(path, here)
+    for one in wanted:
+        place = next((i for i, row in enumerate(rows) if _is_of(row, one)), len(rows))
+        if again or place == len(rows):
+            rows[place : place + 1] = [measure(one)]
+            write_json(path, {**here, "rows": rows})
+            yield rows[place]
+
+
+def _is_of(row: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return row.items() >= wanted.items()
 
 
 def interval(values: np.ndarray) -> dict[str, float]:

@@ -34,7 +34,6 @@ import numpy as np
 
 from seqjax.config.plain import whole
 from seqjax.families import label_of
-from seqjax.host.disk import write_json
 from seqjax.host.memory import keep_freed_memory
 from seqjax.models import count_parameters
 
@@ -135,22 +134,17 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     parser.add_argument("--report", action="store_true", help="print the file's tables")
     options = parser.parse_args()
-    from common import begun, surroundings
+    from common import measured, surroundings
 
     if options.report:
         print(as_text(json.loads(options.out.read_text())))
         return 0
     keep_freed_memory()
     here = {**surroundings("torch", "transformers", "xlstm", "minGRU-pytorch"), "repeats": options.repeats}
-    rows = [] if options.again else begun(options.out, here).get("rows", [])
-    for row in wanted():
-        if row["family"] not in options.families or any(found.items() >= row.items() for found in rows):
-            continue
-        rows.append(measure(row, options.repeats))
-        write_json(options.out, {**here, "rows": rows})
-        print(as_text({**here, "rows": rows[-1:]}).splitlines()[4 if row["table"] == "beside torch" else -1])
-        sys.stdout.flush()
-    print(as_text({**here, "rows": rows}))
+    rows = (row for row in wanted() if row["family"] in options.families)
+    for row in measured(options.out, here, rows, options.again, partial(measure, repeats=options.repeats)):
+        print(as_text({**here, "rows": [row]}).splitlines()[4 if row["table"] == "beside torch" else -1], flush=True)
+    print(as_text(json.loads(options.out.read_text())))
     return 0
 
 

@@ -25,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,6 @@ import numpy as np
 from seqjax.config import Config, TrainConfig
 from seqjax.config.plain import whole
 from seqjax.families import FAMILIES
-from seqjax.host.disk import write_json
 from seqjax.host.memory import keep_freed_memory
 from seqjax.models import count_parameters
 from seqjax.tasks.text import make_objective
@@ -172,8 +172,9 @@ def systems(family: str, shape: Shape, tokens_BxT1: np.ndarray) -> dict[str, Cal
     return built
 
 
-def measure(family: str, shape: Shape, repeats: int, only: list[str] | None) -> dict[str, Any]:
-    """Tokens per second, seconds to the end of the first step, and bytes of every system of a row."""
+def measure(row: dict[str, Any], repeats: int, only: list[str] | None) -> dict[str, Any]:
+    """The row with tokens per second, seconds to the end of the first step, and bytes of every system."""
+    family, shape = row["family"], Shape(*(row[name] for name in Shape._fields))
     tokens_BxT1 = np.random.default_rng(0).integers(0, VOCABULARY, (shape.batch, shape.context + 1), np.int32)
     builds = systems(family, shape, tokens_BxT1).items()
     started = {name: start(build) for name, build in builds if not only or name in only}
@@ -188,7 +189,7 @@ def measure(family: str, shape: Shape, repeats: int, only: list[str] | None) -> 
     }
     config = config_of(family, shape)
     parameters = count_parameters(config.model, VOCABULARY, shape.context)["total"]
-    return {"family": family, **shape._asdict(), "parameters": parameters, "systems": found}
+    return row | {"parameters": parameters, "systems": found}
 
 
 def main() -> int:
@@ -204,25 +205,24 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="measure again what the file has")
     parser.add_argument("--report", action="store_true", help="print the file's table")
     options = parser.parse_args()
-    from common import begun, surroundings
+    from common import measured, surroundings
 
     keep_freed_memory()
     if options.report:
         print(as_text(json.loads(options.out.read_text())))
         return 0
     here = {**surroundings("torch"), "repeats": options.repeats, "vocabulary": VOCABULARY}
-    rows = [] if options.again else begun(options.out, here).get("rows", [])
-    for family, shape in ROWS:
-        index = (TRANSFORMER if family == "transformer" else RECURRENT).index(shape)
-        if (options.families and family not in options.families) or (options.rows and index not in options.rows):
-            continue
-        if any(row.items() >= {"family": family, **shape._asdict()}.items() for row in rows):
-            continue
-        rows.append(measure(family, shape, options.repeats, options.systems))
-        write_json(options.out, {**here, "rows": rows})
-        print(as_text({**here, "rows": rows[-1:]}).splitlines()[4], file=sys.stderr, flush=True)
+    wanted = [
+        {"family": family, **shape._asdict()}
+        for family, shape in ROWS
+        if not options.families or family in options.families
+        if not options.rows or (TRANSFORMER if family == "transformer" else RECURRENT).index(shape) in options.rows
+    ]
+    of_row = partial(measure, repeats=options.repeats, only=options.systems)
+    for row in measured(options.out, here, wanted, options.again, of_row):
+        print(as_text({**here, "rows": [row]}).splitlines()[4], file=sys.stderr, flush=True)
         jax.clear_caches()
-    print(as_text({**here, "rows": rows}))
+    print(as_text(json.loads(options.out.read_text())))
     return 0
 
 

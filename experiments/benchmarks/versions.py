@@ -17,12 +17,14 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks" / "versions.json"
 VOCABULARY, HEAD = 512, 16
 # form, width, batch, context; two layers, heads 16 wide: those of the presets of Figure 7
+SHAPE = ("form", "width", "batch", "context")
 SHAPES = [
     (form, width, batch, context)
     for form in ("modern", "gpt2")
@@ -86,8 +88,9 @@ class Side:
         self.process.wait()
 
 
-def measure(before: Path, shape: tuple[str, int, int, int], turns: int) -> Row:
-    """Milliseconds of a step of both checkouts: CPU and wall of every turn."""
+def measure(before: Path, row: Row, turns: int) -> Row:
+    """The row with milliseconds of a step of both checkouts: CPU and wall of every turn."""
+    shape = tuple(row.values())
     sides = {"before": Side(before, shape), "now": Side(Path(__file__).resolve().parents[2], shape)}
     steps = {name: max(1, round(300 / side.ask(1)[0])) for name, side in sides.items()}
     found: dict[str, list[list[float]]] = {name: [] for name in sides}
@@ -97,7 +100,7 @@ def measure(before: Path, shape: tuple[str, int, int, int], turns: int) -> Row:
     for side in sides.values():
         side.end()
     losses = {name: side.loss for name, side in sides.items()}
-    return {**dict(zip(("form", "width", "batch", "context"), shape, strict=True)), "losses": losses, "turns": found}
+    return row | {"losses": losses, "turns": found}
 
 
 def as_text(record: dict[str, Any]) -> str:
@@ -137,10 +140,9 @@ def main() -> int:
         serve()
         return 0
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from common import begun, surroundings
+    from common import measured, surroundings
 
     from seqjax.errors import UserError
-    from seqjax.host.disk import write_json
 
     if options.report:
         print(as_text(json.loads(options.out.read_text())))
@@ -149,15 +151,11 @@ def main() -> int:
         raise UserError("command line: expected the folder of another checkout")
     commits = {"before": commit_of(options.before), "now": commit_of(Path(__file__).parent)}
     here = {**surroundings(), **commits, "vocabulary": VOCABULARY}
-    rows = [] if options.again else begun(options.out, here).get("rows", [])
-    for index in options.rows:
-        shape = dict(zip(("form", "width", "batch", "context"), SHAPES[index], strict=True))
-        if any(row.items() >= shape.items() for row in rows):
-            continue
-        rows.append(measure(options.before.resolve(), SHAPES[index], options.turns))
-        write_json(options.out, {**here, "rows": rows})
-        print(as_text({**here, "rows": rows[-1:]}).splitlines()[4], flush=True)
-    print(as_text({**here, "rows": rows}))
+    wanted = (dict(zip(SHAPE, SHAPES[index], strict=True)) for index in options.rows)
+    of_row = partial(measure, options.before.resolve(), turns=options.turns)
+    for row in measured(options.out, here, wanted, options.again, of_row):
+        print(as_text({**here, "rows": [row]}).splitlines()[4], flush=True)
+    print(as_text(json.loads(options.out.read_text())))
     return 0
 
 

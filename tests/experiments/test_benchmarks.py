@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,28 @@ def test_rows_of_another_machine_or_setting_are_not_gone_on_with(tmp_path: Path)
     for name, other in (("repeats", 3), ("versions", here["versions"] | {"jax": "0.1"}), ("hardware", {})):
         with pytest.raises(UserError, match=f"another {name} .*--again"):
             common.begun(path, here | {name: other})
+
+
+def test_rows_measured_again_take_the_place_of_the_old_and_others_stay(tmp_path: Path) -> None:
+    common, path = load("common"), tmp_path / "record.json"
+    here, turn = common.surroundings() | {"repeats": 7}, itertools.count()
+
+    def measure(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"turn": next(turn)}
+
+    def rows(names: str, again: bool = False) -> tuple[list[int], dict[str, int]]:
+        new = [row["turn"] for row in common.measured(path, here, [{"name": n} for n in names], again, measure)]
+        return new, {row["name"]: row["turn"] for row in json.loads(path.read_text())["rows"]}
+
+    assert rows("abc") == ([0, 1, 2], {"a": 0, "b": 1, "c": 2})
+    assert rows("cd") == ([3], {"a": 0, "b": 1, "c": 2, "d": 3})
+    new, kept = rows("b", again=True)
+    assert new == [4] and list(kept.items()) == [("a", 0), ("b", 4), ("c", 2), ("d", 3)]
+    here["repeats"] = 3
+    for names, again in (("e", False), ("b", True)):
+        with pytest.raises(UserError, match="another repeats"):
+            rows(names, again)
+    assert rows("abcd", again=True) == ([5, 6, 7, 8], {"a": 5, "b": 6, "c": 7, "d": 8})
 
 
 @pytest.mark.slow
