@@ -38,7 +38,8 @@ def _chunks(inputs: tuple[Array, ...], S_KxP: Array, dtype: DTypeLike) -> tuple[
     """See `Rule.chunks`."""
     q_cxCxK, k_cxCxK, v_cxCxP, log_g_cxC, b_cxC = inputs
     L_cxC = jnp.cumsum(log_g_cxC, axis=1)
-    U_cxCxP, W_cxCxK = jax.vmap(partial(_solve, dtype=dtype))(k_cxCxK, v_cxCxP, L_cxC, b_cxC)
+    decays_cxCxC = jax.vmap(decays)(L_cxC)
+    U_cxCxP, W_cxCxK = jax.vmap(partial(_solve, dtype=dtype))(k_cxCxK, v_cxCxP, L_cxC, decays_cxCxC, b_cxC)
 
     def next_piece(S_KxP: Array, inputs: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         k_JxK, U_JxP, W_JxK, L_J = inputs
@@ -47,20 +48,25 @@ def _chunks(inputs: tuple[Array, ...], S_KxP: Array, dtype: DTypeLike) -> tuple[
         return jnp.exp(L_J[-1]) * S_KxP + write_KxP, (S_KxP, added_JxP)
 
     last_KxP, (S_cxKxP, added_cxCxP) = lax.scan(next_piece, S_KxP, (k_cxCxK, U_cxCxP, W_cxCxK, L_cxC))
-    return jax.vmap(partial(_read, dtype=dtype))(q_cxCxK, k_cxCxK, L_cxC, S_cxKxP, added_cxCxP), last_KxP
+    read = jax.vmap(partial(_read, dtype=dtype))
+    return read(q_cxCxK, k_cxCxK, L_cxC, decays_cxCxC, S_cxKxP, added_cxCxP), last_KxP
 
 
-def _read(q_IxK: Array, k_JxK: Array, L_J: Array, S_KxP: Array, added_JxP: Array, dtype: DTypeLike) -> Array:
+def _read(
+    q_IxK: Array, k_JxK: Array, L_J: Array, decays_IxJ: Array, S_KxP: Array, added_JxP: Array, dtype: DTypeLike
+) -> Array:
     """y_IxP from the state before the piece and the values added in it."""
-    weights_IxJ = contract("IK,JK->IJ", q_IxK, k_JxK, dtype) * decays(L_J)
+    weights_IxJ = contract("IK,JK->IJ", q_IxK, k_JxK, dtype) * decays_IxJ
     carried_IxP = contract("IK,KP->IP", jnp.exp(columns(L_J)) * q_IxK, S_KxP, dtype)
     return carried_IxP + contract("IJ,JP->IP", weights_IxJ, added_JxP, dtype)
 
 
-def _solve(k_JxK: Array, v_JxP: Array, L_J: Array, b_J: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+def _solve(
+    k_JxK: Array, v_JxP: Array, L_J: Array, decays_IxJ: Array, b_J: Array, dtype: DTypeLike
+) -> tuple[Array, Array]:
     """U_JxP and W_JxK."""
     k_JxK, v_JxP = rounded(dtype, k_JxK, v_JxP)
-    A_IxJ = columns(b_J) * jnp.tril(decays(L_J), -1) * _exact(k_JxK, k_JxK.T)
+    A_IxJ = columns(b_J) * jnp.tril(decays_IxJ, -1) * _exact(k_JxK, k_JxK.T)
     right = columns(b_J) * jnp.concatenate([v_JxP, jnp.exp(columns(L_J)) * k_JxK], axis=1)
     solved = _exact(inverse(A_IxJ), right)
     return solved[:, : v_JxP.shape[1]], solved[:, v_JxP.shape[1] :]

@@ -32,8 +32,9 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from seqjax.layers.precision import carry_dtype, contract
+from seqjax.layers.target import target
 
-CHUNK = 64
+CHUNK, CPU_CHUNK = 64, 32  # on a CPU the gated delta rule is 1.1 to 1.3 times as fast with 32, others as fast
 Way = Literal["chunks", "steps"]
 State = Any  # a pytree of arrays; of all heads BxNx..., of one head ...
 
@@ -50,7 +51,7 @@ class Rule(NamedTuple):
     neutral: tuple[float | None, ...]
     """For each input the value that changes no state. None: the other inputs suffice."""
     chunk: int = CHUNK
-    """Most steps of a piece."""
+    """Most steps of a piece; on a CPU at most CPU_CHUNK."""
 
 
 def run(
@@ -76,7 +77,8 @@ def run(
             y_TxP, last, _ = _scan(rule, inputs, state, dtype)
             return y_TxP, last
         times = len(inputs[0])
-        pieces = (_cut(x_Tx, rule.chunk, value or 0.0) for x_Tx, value in zip(inputs, rule.neutral, strict=True))
+        chunk = min(rule.chunk, CPU_CHUNK) if target().platform == "cpu" else rule.chunk
+        pieces = (_cut(x_Tx, chunk, value or 0.0) for x_Tx, value in zip(inputs, rule.neutral, strict=True))
         y_cxCxP, last = rule.chunks(tuple(pieces), state, dtype)
         return y_cxCxP.reshape(-1, y_cxCxP.shape[-1])[:times], last
 
