@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     import numpy as np
 
     from seqjax.laws.files import read_fits
-    from seqjax.laws.summary import other_flops
+    from seqjax.laws.summary import other_flops, too_narrow
 
     for group, fit in read_fits(options.fit, options.law, options.trust_code, options.group).items():
         found = fit.optimal(options.flops)
@@ -44,6 +44,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             continue
         counted = fit.points.conventions.get("params", "as given")
         print(f"{group + ': ' if group else ''}{fit.law.equation}; C = 6 N D, N: {counted}; 95 % intervals")
+        if doubt := too_narrow(fit):
+            print(f"  {doubt}")
         if remark := other_flops(fit.points):
             print(f"  C = 6 N D{remark}")
         print(f"  {'C':>10}{'N':>11}{'':<23}{'D':>11}{'':<23}{'D/N':>10}{'loss':>9}")

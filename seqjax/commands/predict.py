@@ -63,4 +63,6 @@ def _beyond(fit: Any, at: dict[str, float]) -> str:
             factors.append(f"{name} {si(value / measured.max()).strip()} times the largest measured")
         elif value < measured.min():
             factors.append(f"{name} {si(measured.min() / value).strip()} times below the smallest measured")
-    return f"  (extrapolated: {'; '.join(factors)})" if factors else ""
+    from seqjax.laws.summary import too_narrow
+
+    return f"  (extrapolated: {'; '.join(filter(None, [*factors, too_narrow(fit)]))})" if factors else ""

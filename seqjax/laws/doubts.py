@@ -149,7 +149,6 @@ def _undetermined(fit: Fit, at_bounds: set[str]) -> list[str]:
         if name in at_bounds:
             continue
         low, high = fit.intervals.get(name, (1.0, 1.0))
-        first, last = fit.details["profiles"].get(name, (1.0, 1.0))
         if name == "E" and fit.constants[name] < 1e-3:
             continue  # see floor
         elif fit.intervals and name not in fit.intervals:
@@ -159,7 +158,8 @@ def _undetermined(fit: Fit, at_bounds: set[str]) -> list[str]:
             )
         elif constant.name == "E":
             continue  # see floor
-        elif not (np.isfinite((first, last)).all() and (first > 0 or not constant.positive)):
+        elif name in fit.open_ends:
+            first, last = fit.open_ends[name]
             found.append(f"undetermined: {name}: the likelihood allows {readable(first, 3)} to {readable(last, 3)}")
         elif constant.positive and not high < low * 10**DECADES:
             found.append(

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.host.wording import readable
-from seqjax.laws.intervals import LEAST_DRAWS, bounds_of
+from seqjax.laws.intervals import LEAST_DRAWS, bounds_of, profile_ends
 from seqjax.laws.law import Law
 from seqjax.laws.noise import drawn_noise
 from seqjax.laws.own import law_named
@@ -72,7 +72,9 @@ class Fit:
         """95 % bootstrap interval of each constant, from ``draws``; empty with fewer than 40 refits.
 
         A constant without effect on the losses has none: it is the same in all draws, or a floor below `NOTHING` of
-        the losses in all of them. Nor have constants of which points without noise determine a combination only.
+        the losses in all of them. Nor have constants of which points without noise determine a combination only. Where
+        the likelihood has no end, neither has the interval: refits begin at the minimum and stay near it, however flat
+        it is.
         """
         if len(self.draws) < LEAST_DRAWS:
             return {}
@@ -82,7 +84,18 @@ class Fit:
         if self.law.has_floor:
             moves[self.law.names.index("E")] &= bounds[1][self.law.names.index("E")] > NOTHING * self.points.loss.min()
         found = zip(self.law.names, *bounds, moves, strict=True)
-        return {name: (float(low), float(high)) for name, low, high, varies in found if varies}
+        return {
+            name: self.open_ends.get(name, (float(low), float(high))) for name, low, high, varies in found if varies
+        }
+
+    @property
+    def open_ends(self) -> dict[str, tuple[float, float]]:
+        """The profiles that have no end on a side, of constants that the points do not determine."""
+        positive = {constant.name: constant.positive for constant in self.law.constants}
+        ends = {name: profile_ends(profile) for name, profile in self.details.get("profiles", {}).items()}
+        return {
+            n: (a, b) for n, (a, b) in ends.items() if not (np.isfinite((a, b)).all() and (a > 0 or not positive[n]))
+        }
 
     @property
     def residuals(self) -> np.ndarray:

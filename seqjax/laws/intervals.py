@@ -27,6 +27,12 @@ def bounds_of(drawn: np.ndarray) -> np.ndarray:
     return np.where(count < (1 - LOST) * len(drawn), np.nan, ends)
 
 
+def profile_ends(ends: Sequence[float | None]) -> tuple[float, float]:
+    """The ends of a profile. A fit from a file has None for one that is infinite."""
+    low, high = ends
+    return -np.inf if low is None else low, np.inf if high is None else high
+
+
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean of n independent runs, and half the width of its 95 % interval: t_{0.975, n-1} s / sqrt(n).
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import numpy as np
 
 from seqjax.host.wording import amount, readable
 from seqjax.laws.fitting import Fit, repeated_noise
+from seqjax.laws.intervals import profile_ends
 from seqjax.laws.law import LETTERS
 from seqjax.laws.points import Points
 from seqjax.laws.reference import at_reference, greek
@@ -39,9 +39,9 @@ def describe(fit: Fit) -> str:
 
 def constant_rows(fit: Fit) -> list[tuple[str, str, str, str]]:
     """Name, value, bootstrap interval and profile interval of each constant; what is held is said so."""
-    profiles = {name: tuple(ends) for name, ends in fit.details.get("profiles", {}).items()}
+    profiles = {name: profile_ends(ends) for name, ends in fit.details.get("profiles", {}).items()}
     rows = [
-        (name, readable(value), interval(fit.intervals.get(name)), interval(_ends(profiles.get(name))))
+        (name, readable(value), interval(fit.intervals.get(name)), interval(profiles.get(name)))
         for name, value in fit.constants.items()
     ]
     rows += [(name, readable(value), "fixed", "") for name, value in fit.law.holds.fixed]
@@ -83,13 +83,6 @@ def remarks(fit: Fit) -> list[str]:
     return lines
 
 
-def _ends(ends: tuple[float | None, float | None] | None) -> tuple[float, float] | None:
-    if not ends:
-        return None
-    low, high = ends  # a fit from a file has None for infinite ends
-    return (-math.inf if low is None else low, math.inf if high is None else high)
-
-
 def _data_lines(fit: Fit) -> list[str]:
     points = fit.points
     counted = "; ".join(
@@ -119,11 +112,20 @@ def _split_line(fit: Fit) -> str:
     slope, (low, high) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
     if np.isnan(slope):
         return ""
+    if unknown := fit.open_ends.keys() & {"alpha", "beta"}:
+        return f"compute-optimal: not determined, since {' and '.join(sorted(unknown))} is not"
     sure = f" (95 %: {low:.3f} to {high:.3f})" if np.isfinite(low) else ""
     if dict(fit.law.holds.tied).keys() & {"alpha", "beta"} and high - low < 1e-6:
         sure = " by the tie"
     split = f"compute-optimal: N ~ C^a with a = {slope:.3f}{sure}, D ~ C^{1 - slope:.3f}"
     return f"{split}, for C = 6 N D{other_flops(fit.points)}"
+
+
+def too_narrow(fit: Fit) -> str:
+    """That constants other than E are not determined, and what follows for all that rests on them; else ""."""
+    unknown = [name for name in fit.open_ends if name != "E"]
+    are = "are" if len(unknown) > 1 else "is"
+    return f"intervals are too narrow: {', '.join(unknown)} {are} not determined by the points" if unknown else ""
 
 
 def other_flops(points: Points) -> str:

@@ -355,3 +355,21 @@ def test_groups_go_by_size(table: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert call("fit", table, "--law", "chinchilla", *columns, "--bootstrap", 0) == 0
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("== ")]
     assert shown == ["== layers 1", "== layers 2", "== layers 10"]
+
+
+def test_what_two_sizes_do_not_determine_has_no_narrow_interval(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refits stay near the minimum of a flat objective; the likelihood has no end there."""
+    frame, out = pd.read_csv(table), tmp_path / "fit.json"
+    frame[frame["Size"].isin(sorted(frame["Size"].unique())[1:3])].to_csv(table, index=False)
+    columns = ["--params", "Size", "--tokens", "Tokens", "--loss", "Loss"]
+    assert call("fit", table, "--law", "chinchilla", *columns, "--bootstrap", 100, "--json", out) == 0
+    printed = capsys.readouterr().out
+    assert "alpha" in read_fits(out)[""].open_ends and "beta" not in read_fits(out)[""].open_ends
+    assert "compute-optimal: not determined, since alpha is not" in printed and "-inf to inf" in printed
+    assert call("optimal", out, "--flops", 1e17) == 0
+    assert "intervals are too narrow: A, alpha are not determined" in capsys.readouterr().out
+    for size, told in ((1e12, True), (float(frame["Size"].unique()[1]), False)):
+        assert call("predict", out, "--params", size, "--tokens", 1e10) == 0
+        assert ("too narrow: A, alpha" in capsys.readouterr().out) is told
