@@ -47,7 +47,8 @@ def chosen(points: list[dict[str, Any]], only: Mapping[str, Any]) -> tuple[dict[
         wanted = {short(key, value) for value in (values if isinstance(values, list) else [values])}
         there = {short(key, point[key]): None for point in points if key in point}
         if unknown := sorted(wanted - there.keys()):
-            allowed = f"allowed: {', '.join(there)}" if there else "no axis is over it"
+            axes = ", ".join(dict.fromkeys(key for point in points for key in point))
+            allowed = f"allowed: {', '.join(there)}" if there else f"no axis is over it; axes: {axes}"
             raise UserError(f"command line: only.{key}: no run has {unknown[0]}; {allowed}")
         points = [point for point in points if key in point and short(key, point[key]) in wanted]
     return tuple(points)

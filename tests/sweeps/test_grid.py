@@ -228,7 +228,7 @@ def test_an_option_chooses_points(sweep_of: Any) -> None:
     assert [(point["model.family"], point["train.seed"]) for point in sweep.points] == [("gru", 2), ("lstm", 2)]
     with pytest.raises(UserError, match=r"command line: only.train.seed: no run has 3; allowed: 0, 1, 2"):
         sweep_of(text, {"only.train.seed": "[2, 3]"})
-    with pytest.raises(UserError, match=r"command line: only.train.batch_size: no run has 3; no axis is over it"):
+    with pytest.raises(UserError, match=r"only.train.batch_size: no run has 3; no axis is over it; axes: model.family"):
         sweep_of(text, {"only.train.batch_size": "3"})
 
 
