@@ -40,7 +40,9 @@ def each(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     law = law_of(options) if options.law else None
     from seqjax.laws.choosing import law_for, refused_if_impossible
     from seqjax.laws.fits import fit
+    from seqjax.sweeps.program_cache import share_compilations
 
+    share_compilations()
     tables.apart_by_family(options)
     groups = tables.points_by_group(options, law.variables if law else ())
     if law is None:

@@ -9,6 +9,23 @@ from pathlib import Path
 MOST_BYTES = 2 * 2**30
 
 
+def share_compilations(*others: str) -> None:
+    """Share compiled programs between all processes on this kind of machine, unless the user has chosen a folder.
+
+    Args:
+        others: see `machine_key`.
+    """
+    import jax
+
+    from seqjax.data import cache_folder
+    from seqjax.training.hardware import machine_key
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        trim(cache_folder() / "xla")
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / machine_key(*others)))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def trim(folder: Path, most_bytes: float = MOST_BYTES) -> int:
     """Delete the files used longest ago, until the rest takes three quarters of the bound; return how many went.
 

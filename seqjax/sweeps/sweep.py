@@ -15,6 +15,7 @@ from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.host.stopping import stop_signals
 from seqjax.host.wording import duration
+from seqjax.layers import native
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.launch import Launch, NextUnits
@@ -52,7 +53,7 @@ def measured_speeds(
 ) -> Speeds | None:
     """Step times on this machine, from the file or measured now. None: the data of a task is missing."""
     shared = f" by {machine.sharing}" if machine.sharing > 1 else ""
-    speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key()} {machine.kind}{shared}")
+    speeds = Speeds(cache_folder() / "speeds.json", f"{machine_key(native.version())} {machine.kind}{shared}")
     programs = [(unit.runs[0].config, len(unit.runs)) for unit in form_units(planned, machine, None, bundle)]
     missing = speeds.missing(programs)
     if missing:

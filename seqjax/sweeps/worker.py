@@ -126,7 +126,7 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
     from seqjax.sweeps.folder import read_plan
     from seqjax.training.loop import train_bundle
 
-    share_compilations()
+    _share_compilations()
     lanes = [(runs.read_config(folder), folder) for folder in folders]
     names = [read_plan(folder).get("label", folder.name) for folder in folders]
     try:
@@ -143,7 +143,7 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
 def _measure(request: dict[str, Any]) -> dict[str, Any]:
     from seqjax.sweeps.speed import measure
 
-    share_compilations()
+    _share_compilations()
     return {"outcome": "done", **measure(request["measure"], request["vocabulary"], request["lanes"])}
 
 
@@ -153,7 +153,7 @@ def _positions(request: dict[str, Any]) -> dict[str, Any]:
     from seqjax.trained.by_position import measure_positions
     from seqjax.trained.chains import Chains
 
-    share_compilations()
+    _share_compilations()
     try:
         measure_positions(Path(request["positions"]), Chains.of_fields(request["chains"]))
     finally:
@@ -161,18 +161,11 @@ def _positions(request: dict[str, Any]) -> dict[str, Any]:
     return {"outcome": "done"}
 
 
-def share_compilations() -> None:
-    """Share compiled programs between all workers on this kind of machine, unless the user has chosen a folder."""
-    import jax
+def _share_compilations() -> None:
+    from seqjax.layers import native
+    from seqjax.sweeps.program_cache import share_compilations
 
-    from seqjax.data import cache_folder
-    from seqjax.sweeps.program_cache import trim
-    from seqjax.training.hardware import machine_key
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        trim(cache_folder() / "xla")
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / machine_key()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    share_compilations(native.version())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import jax
 
 from seqjax import __version__
 from seqjax.errors import UserError
-from seqjax.layers import native
 
 # Dense bfloat16 matrix FLOP/s of one device, vendor figures (data sheets of NVIDIA, Google Cloud TPU documentation).
 PEAK_BFLOAT16 = {
@@ -117,11 +116,15 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def machine_key() -> str:
-    """A digest of the machine's kind and software: where it is equal, programs can be used, and take as long."""
+def machine_key(*others: str) -> str:
+    """A digest of the machine's kind and software: where it is equal, programs can be used, and take as long.
+
+    Args:
+        others: what else programs depend on. Those that train call the C++ functions: `native.version()`.
+    """
     device, flags = present_devices()[0], ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-    parts = (_processor(), flags, device.device_kind, describe_package("jaxlib"), __version__, native.version())
+    parts = (_processor(), flags, device.device_kind, describe_package("jaxlib"), __version__, *others)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
