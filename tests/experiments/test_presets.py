@@ -35,7 +35,7 @@ def planned_of(preset: str) -> tuple[Sweep, list[Planned]]:
     return sweep, foreseen(sweep, lambda _: None)
 
 
-@pytest.mark.parametrize("preset", [*PRESETS, "families"])
+@pytest.mark.parametrize("preset", [*PRESETS, "long", "families"])
 def test_no_run_of_a_preset_is_starved(preset: str) -> None:
     sweep, planned = planned_of(preset)
     for run in planned:
