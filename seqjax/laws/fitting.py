@@ -90,12 +90,16 @@ class Fit:
 
     @property
     def open_ends(self) -> dict[str, tuple[float, float]]:
-        """The profiles that have no end on a side, of constants that the points do not determine."""
+        """The profiles without an end on a side, within bounds, of constants that the points do not determine."""
         positive = {constant.name: constant.positive for constant in self.law.constants}
-        ends = {name: profile_ends(profile) for name, profile in self.details.get("profiles", {}).items()}
-        return {
-            n: (a, b) for n, (a, b) in ends.items() if not (np.isfinite((a, b)).all() and (a > 0 or not positive[n]))
-        }
+        bounds = {name: (low, high) for name, low, high in self.law.holds.bounds}
+        found = {}
+        for name, profile in self.details.get("profiles", {}).items():
+            low, high = profile_ends(profile)
+            if not (np.isfinite((low, high)).all() and (low > 0 or not positive[name])):
+                least, most = bounds.get(name, (low, high))
+                found[name] = (max(low, least), min(high, most))
+        return found
 
     @property
     def residuals(self) -> np.ndarray:
