@@ -90,7 +90,7 @@ class Side:
 
 def measure(before: Path, row: Row, turns: int) -> Row:
     """The row with milliseconds of a step of both checkouts: CPU and wall of every turn."""
-    shape = tuple(row.values())
+    shape = tuple(row[name] for name in SHAPE)
     sides = {"before": Side(before, shape), "now": Side(Path(__file__).resolve().parents[2], shape)}
     steps = {name: max(1, round(300 / side.ask(1)[0])) for name, side in sides.items()}
     found: dict[str, list[list[float]]] = {name: [] for name in sides}

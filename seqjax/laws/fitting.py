@@ -83,10 +83,9 @@ class Fit:
         moves = (spread > 0) | ((spread.max() < STILL) & (self.condition < UNDETERMINED))
         if self.law.has_floor:
             moves[self.law.names.index("E")] &= bounds[1][self.law.names.index("E")] > NOTHING * self.points.loss.min()
-        found = zip(self.law.names, *bounds, moves, strict=True)
-        return {
-            name: self.open_ends.get(name, (float(low), float(high))) for name, low, high, varies in found if varies
-        }
+        rows = zip(self.law.names, *bounds, moves, strict=True)
+        found = {name: (float(low), float(high)) for name, low, high, varies in rows if varies}
+        return found | {name: ends for name, ends in self.open_ends.items() if name in found}
 
     @property
     def open_ends(self) -> dict[str, tuple[float, float]]:

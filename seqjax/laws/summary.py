@@ -112,8 +112,8 @@ def _split_line(fit: Fit) -> str:
     slope, (low, high) = fit.exponent(float(np.exp(np.log(fit.points.variables["flops"]).mean())))
     if np.isnan(slope):
         return ""
-    if unknown := fit.open_ends.keys() & {"alpha", "beta"}:
-        return f"compute-optimal: not determined, since {' and '.join(sorted(unknown))} is not"
+    if unknown := _undetermined(fit, "alpha", "beta"):
+        return f"compute-optimal: not determined, since {unknown} not"
     sure = f" (95 %: {low:.3f} to {high:.3f})" if np.isfinite(low) else ""
     if dict(fit.law.holds.tied).keys() & {"alpha", "beta"} and high - low < 1e-6:
         sure = " by the tie"
@@ -123,9 +123,14 @@ def _split_line(fit: Fit) -> str:
 
 def too_narrow(fit: Fit) -> str:
     """That constants other than E are not determined, and what follows for all that rests on them; else ""."""
-    unknown = [name for name in fit.open_ends if name != "E"]
-    are = "are" if len(unknown) > 1 else "is"
-    return f"intervals are too narrow: {', '.join(unknown)} {are} not determined by the points" if unknown else ""
+    unknown = _undetermined(fit, *(name for name in fit.law.names if name != "E"))
+    return f"intervals are too narrow: {unknown} not determined by the points" if unknown else ""
+
+
+def _undetermined(fit: Fit, *of: str) -> str:
+    """Those of the constants that the points do not determine, with the verb: "alpha is", "A, alpha are"; else ""."""
+    names = [name for name in of if name in fit.open_ends]
+    return f"{', '.join(names)} {'are' if len(names) > 1 else 'is'}" if names else ""
 
 
 def other_flops(points: Points) -> str:

@@ -1,4 +1,4 @@
-"""The folder of compiled programs: it stays below a bound, and those used longest ago go first."""
+"""The folder of compiled programs that processes share. It stays below a bound; those used longest ago go first."""
 
 from __future__ import annotations
 
