@@ -56,15 +56,16 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     groups = tables.points_by_group(options, ("params", "tokens", "flops"))
     plot = options.plot
     for group, points in groups.items():
-        print(f"{options.by} {group}" if group else "all runs", flush=True)
+        name = f"{options.by} {group}" if group else ""
+        print(name or "all runs", flush=True)
         if plot and len(groups) > 1:
             options.plot = shared.beside(plot, group)
         with tables.apart(options, group):
-            (_print_envelope if options.envelope else _print_isoflops)(points, options)
+            (_print_envelope if options.envelope else _print_isoflops)(points, name, options)
     return tables.exit_code(options)
 
 
-def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
+def _print_isoflops(points: Any, name: str, options: argparse.Namespace) -> None:
     import numpy as np
 
     from seqjax.laws.isoflop import WINDOW, isoflops
@@ -96,7 +97,7 @@ def _print_isoflops(points: Any, options: argparse.Namespace) -> None:
     if options.plot:
         from seqjax.plots.fits import draw_isoflops
 
-        shared.write_figure(draw_isoflops(found, points.conventions.get("params", "as given")), options.plot)
+        shared.write_figure(draw_isoflops(found, points.conventions.get("params", "as given"), name), options.plot)
 
 
 def _exponent(law: Any) -> str:
@@ -104,7 +105,7 @@ def _exponent(law: Any) -> str:
     return f"{law.exponent:.3f}" + f" (95 %: {low:.3f} to {high:.3f})" * (low == low)
 
 
-def _print_envelope(points: Any, options: argparse.Namespace) -> None:
+def _print_envelope(points: Any, name: str, options: argparse.Namespace) -> None:
     from seqjax.laws.frontier import curves_of, envelope
 
     folders = any(place.is_dir() for place in options.places)
@@ -117,7 +118,7 @@ def _print_envelope(points: Any, options: argparse.Namespace) -> None:
     if options.plot:
         from seqjax.plots.fits import draw_envelope
 
-        shared.write_figure(draw_envelope(curves, found, points.conventions.get("params", "")), options.plot)
+        shared.write_figure(draw_envelope(curves, found, points.conventions.get("params", ""), name), options.plot)
 
 
 def _curves(places: list[Path], points: Any) -> dict[float, Any]:

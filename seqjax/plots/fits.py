@@ -214,10 +214,16 @@ def _draw_measured_against_predicted(fits: Mapping[str, Fit]) -> Figure:
     return made
 
 
+def _titled(made: Figure, title: str) -> None:
+    if title:  # an empty one would take room
+        made.suptitle(shown(title))
+
+
 @styled
-def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
+def draw_isoflops(found: IsoFlops, counted: str = "as given", title: str = "") -> Figure:
     """Left: the profiles with parabolas and minima. Right: N_opt = k C^a through the minima (approach 2)."""
     made, axes = figure(11.0, max(4.4, 0.19 * len(found.profiles) + 0.8), ncols=2)
+    _titled(made, title)
     left, right = axes[0]
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(found.profiles)))  # of budgets; hues are of families
     for profile, colour, marker in zip(found.profiles, shades, cycle(MARKERS), strict=False):
@@ -254,9 +260,12 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given") -> Figure:
 
 
 @styled
-def draw_envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: PowerLaw, counted: str = "") -> Figure:
+def draw_envelope(
+    curves: Mapping[float, tuple[np.ndarray, np.ndarray]], found: PowerLaw, counted: str = "", title: str = ""
+) -> Figure:
     """Left: training curves by size. Right: the best size at each compute, and N_opt = k C^a (approach 1)."""
     made, axes = figure(9.6, 4.4, ncols=2)
+    _titled(made, title)
     left, right = axes[0]
     sizes = sorted(curves)
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(sizes)))

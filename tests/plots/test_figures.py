@@ -129,8 +129,10 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
         compute = np.geomspace(6 * size * size, 6 * size * size * 1000, 30)
         curves[size] = (compute, 1.8 + 400 / size**0.34 + 400 / (compute / 6 / size) ** 0.34)
     made = [
-        figures.draw_envelope(curves, envelope(curves, bootstrap=50)),
-        figures.draw_isoflops(isoflops(make_points(loss, params=params, flops=flops), bootstrap=40)),
+        figures.draw_envelope(curves, envelope(curves, bootstrap=50), title="family lstm"),
+        figures.draw_isoflops(
+            isoflops(make_points(loss, params=params, flops=flops), bootstrap=40), title="family gru"
+        ),
         draw_positions(
             {"transformer": (positions, error)},
             {"transformer": fit_position(positions, error, bootstrap=40)},
@@ -138,6 +140,7 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
         ),
         figures.draw_ratio(matched_ratio(line(3e13, 1), line(1e13, 2)), ("lstm", "transformer")),
     ]
+    assert [figure.get_suptitle() for figure in made] == ["family lstm", "family gru", "", ""]
     for number, one in enumerate(made):
         for form in ("svg", "png", "pdf") if number == 0 else ("svg",):
             path = tmp_path / f"{number}.{form}"
