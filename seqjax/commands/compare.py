@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         found = crossing(fits[a], fits[b], (a, b))
         print(fitted(f"== {a} against {b}\n{found.verdict}", sys.stdout))
         if options.plot:
-            shared.write_figure(draw_fits(fits, found), options.plot)
+            shared.write_figure(draw_fits(fits, found, by=options.by), options.plot)
         try:
             ratio = matched_ratio(fits[a], fits[b], options.losses)
         except UserError as error:

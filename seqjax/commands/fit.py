@@ -77,5 +77,5 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.plot:
         from seqjax.plots.fits import draw_fits
 
-        shared.write_figure(draw_fits(fits), options.plot)
+        shared.write_figure(draw_fits(fits, by=options.by), options.plot)
     return tables.exit_code(options)

@@ -1,4 +1,4 @@
-"""Power laws at a reference inside the data: L = 2.31 (N / 1e6)^-0.076 instead of a constant N_c far outside of it."""
+"""Power laws at a reference inside the data: L = 2.310 (N / 1e6)^-0.0760 instead of a constant N_c far outside of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from seqjax.host.wording import power
+from seqjax.host.wording import power, readable
 from seqjax.laws.law import Law
 from seqjax.laws.points import Points
 
@@ -51,7 +51,7 @@ def reference(values: np.ndarray) -> float:
 def at_reference(fit: Fitted, at: float | None = None) -> str:
     """A power law of one variable with its scale inside the data, and the 95 % interval of its exponent.
 
-    ``L = 2.31 (N / 1e6)^-0.076 (-0.080 to -0.072)`` for (N_c / N)^alpha; with ``E +`` before for a law with a floor.
+    ``L = 2.310 (N / 1e6)^-0.0760 (-0.0800 to -0.0720)`` for (N_c / N)^alpha; with ``E +`` before for a law with a floor.
     Empty for other laws.
 
     Args:
@@ -67,6 +67,6 @@ def at_reference(fit: Fitted, at: float | None = None) -> str:
     scale = float(fit.law.loss(fit.theta, {name: np.array([at])})[0]) - floor
     alpha = fit.constants[exponent]
     low, high = fit.intervals.get(exponent, (np.nan, np.nan))
-    sure = f" ({-high:.3g} to {-low:.3g})" if np.isfinite([low, high]).all() else ""
-    before = f"{floor:.4g} + " if fit.law.has_floor else ""
-    return f"L = {before}{scale:.4g} ({LETTERS[name]} / {power(at, 1)})^{-alpha:.3g}{sure}"
+    sure = f" ({readable(-high, 3)} to {readable(-low, 3)})" if np.isfinite([low, high]).all() else ""
+    before = f"{readable(floor) if floor else 0} + " if fit.law.has_floor else ""
+    return f"L = {before}{readable(scale)} ({LETTERS[name]} / {power(at, 1)})^{readable(-alpha, 3)}{sure}"

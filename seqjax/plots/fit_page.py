@@ -20,12 +20,13 @@ from seqjax.plots.labels import named
 from seqjax.plots.page import picture, rendered
 
 
-def fit_page(fits: Mapping[str, Fit], title: str, command: str) -> str:
+def fit_page(fits: Mapping[str, Fit], title: str, command: str, by: str | None = None) -> str:
     """The page, as HTML.
 
     Args:
         fits: by group; one without groups has the group "".
         command: what was typed.
+        by: the column of the groups.
     """
     law = next(iter(fits.values())).law
     template = resources.files("seqjax.plots").joinpath("templates/fits.html").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def fit_page(fits: Mapping[str, Fit], title: str, command: str) -> str:
         template,
         title=title,
         law=f"{law.name}: {greek(law.equation)} ({law.source})",
-        figures=_pictures(fits),
+        figures=_pictures(fits, by),
         fits=[_context(group, fit) for group, fit in fits.items()],
         command=command,
         version=__version__,
@@ -41,19 +42,19 @@ def fit_page(fits: Mapping[str, Fit], title: str, command: str) -> str:
     )
 
 
-def _pictures(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+def _pictures(fits: Mapping[str, Fit], by: str | None) -> list[dict[str, Any]]:
     law = next(iter(fits.values())).law
     if len(law.variables) == 1:
         caption = (
             "Points, law with its 95 % band, and residuals below. Intervals and doubts are listed under the figure."
         )
-        return [picture(draw_fits(fits), caption, small=True)]
+        return [picture(draw_fits(fits, by=by), caption, small=True)]
     caption = "Left: points over contours of the law. Right: residuals over the predicted loss."
     found = [
         picture(draw_fits({"": fit}), f"{named(group)}: {caption}" if group else caption) for group, fit in fits.items()
     ]
     if len(fits) > 1:
-        found.append(picture(draw_fits(fits), "Residuals of all groups over the predicted loss.", small=True))
+        found.append(picture(draw_fits(fits, by=by), "Residuals of all groups over the predicted loss.", small=True))
     return found
 
 

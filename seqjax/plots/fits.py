@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from seqjax.families import FAMILIES, parts_of
 from seqjax.host.wording import power, readable
 from seqjax.laws.fitting import NOTHING, Fit
 from seqjax.laws.isoflop import IsoFlops
@@ -45,14 +46,18 @@ __all__ = ["check_name", "draw_envelope", "draw_fits", "draw_isoflops", "draw_ra
 
 
 @styled
-def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None) -> Figure:
-    """Laws of one variable on shared axes, one per group; or one law of N and D with its contours."""
+def draw_fits(fits: Mapping[str, Fit], crossing: Crossing | None = None, by: str | None = None) -> Figure:
+    """Laws of one variable on shared axes, one per group; or one law of N and D with its contours.
+
+    Args:
+        by: the column whose values are the groups; the legend names it.
+    """
     first = next(iter(fits.values()))
     if len(first.law.variables) == 1:
-        return _draw_lines(fits, crossing)
+        return _draw_lines(fits, crossing, by)
     if len(fits) == 1:
         return _draw_surface(first)
-    return _draw_measured_against_predicted(fits)
+    return _draw_measured_against_predicted(fits, by)
 
 
 def label_of(fit: Fit, group: str = "", at: float | None = None) -> str:
@@ -93,7 +98,7 @@ def footnote(fits: Sequence[Fit]) -> str:
     return "\n".join(lines)
 
 
-def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
+def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None, by: str | None) -> Figure:
     first = next(iter(fits.values()))
     name = first.law.variables[0]
     xs = np.concatenate([fit.points.variables[name] for fit in fits.values()])
@@ -130,7 +135,7 @@ def _draw_lines(fits: Mapping[str, Fit], crossing: Crossing | None) -> Figure:
     verdict = [textwrap.fill(shown(crossing.verdict, 300), 74)] if crossing is not None else []
     top.set_title("\n".join([greek(first.law.equation), *verdict]))
     place = "outside right upper" if beside else "outside upper center"
-    made.legend(*top.get_legend_handles_labels(), loc=place, ncols=columns)
+    made.legend(*top.get_legend_handles_labels(), loc=place, ncols=columns, title=_title_of(fits, by))
     _residual_axis(bottom)
     bottom.set_xlabel(NAMES[name])
     add_note(made, footnote(list(fits.values())))
@@ -204,14 +209,22 @@ def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
     axes.set_xlabel(f"predicted {NAMES['loss']}")
 
 
-def _draw_measured_against_predicted(fits: Mapping[str, Fit]) -> Figure:
+def _draw_measured_against_predicted(fits: Mapping[str, Fit], by: str | None = None) -> Figure:
     widest = max(len(line) for group, fit in fits.items() for line in label_of(fit, group).split("\n"))
     made, axes = figure(6.4 + LETTER * widest, max(4.2, 0.5 * len(fits) + 0.8))
     _against(axes[0, 0], fits)
     axes[0, 0].set_title(greek(next(iter(fits.values())).law.equation))
-    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", handlelength=1)
+    made.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside right upper", handlelength=1, title=_title_of(fits, by)
+    )
     add_note(made, footnote(list(fits.values())))
     return made
+
+
+def _title_of(fits: Mapping[str, Fit], by: str | None) -> str | None:
+    """The column of the groups, unless there are none, or families, whose names say it."""
+    plain = [group for group in fits if group and parts_of(group.lower())[0] not in FAMILIES]
+    return shown(by) if by and plain else None
 
 
 def _titled(made: Figure, title: str) -> None:
@@ -227,8 +240,10 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given", title: str = "") -
     left, right = axes[0]
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(found.profiles)))  # of budgets; hues are of families
     for profile, colour, marker in zip(found.profiles, shades, cycle(MARKERS), strict=False):
-        left.plot(profile.params, profile.loss, marker, color=colour, ms=5, mfc="white", mew=1.2,
+        inside = profile.window
+        left.plot(profile.params[inside], profile.loss[inside], marker, color=colour, ms=5, mfc="white", mew=1.2,
                   label=f"{power(profile.flops)} FLOPs")  # fmt: skip
+        left.plot(profile.params[~inside], profile.loss[~inside], marker, color=colour, ms=3, mew=0, alpha=0.6)
         if np.isfinite(profile.parabola).all():
             line = np.geomspace(*profile.params[profile.window][[0, -1]], 100)
             dash = "-" if not profile.problem else ":"
@@ -255,7 +270,9 @@ def draw_isoflops(found: IsoFlops, counted: str = "as given", title: str = "") -
     right.set_ylabel("compute-optimal N")
     right.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=1)  # above the axes
     flags = "; ".join(found.flags) if found.flags else "none"
-    add_note(made, f"N: {shown(counted, WHOLE)}; flags: {flags}")
+    left_out = any(not profile.window.all() for profile in found.profiles)
+    small = "small: too far from the best size for the parabola; " if left_out else ""
+    add_note(made, f"N: {shown(counted, WHOLE)}; {small}flags: {flags}")
     return made
 
 

@@ -21,12 +21,12 @@ def test_the_reference_is_round_and_inside(values: tuple[float, float], round_nu
 def test_a_power_law_has_its_scale_inside_the_data() -> None:
     params = np.geomspace(1e4, 1e8, 9)
     found = fit(make_points((8.8e13 / params) ** 0.076, params=params), "kaplan-n", bootstrap=0)
-    assert at_reference(found) == f"L = {(8.8e13 / 1e6) ** 0.076:.4g} (N / 1e6)^-0.076"
+    assert at_reference(found) == f"L = {(8.8e13 / 1e6) ** 0.076:.4g} (N / 1e6)^-0.0760"
     assert at_reference(found) in describe(found)
     start = LAWS["offset-c"].theta_P({"E": 2.0, "A": 50.0, "alpha": 0.1})[None]
     points = make_points(2 + 50 / (params * 1e12) ** 0.1, flops=params * 1e12)
     found = fit(points, "offset-c", bootstrap=0, starts_SxP=start)
-    assert at_reference(found) == f"L = 2 + {50 / 1e18**0.1:.4g} (C / 1e18)^-0.1"
+    assert at_reference(found) == f"L = 2.000 + {50 / 1e18**0.1:.4g} (C / 1e18)^-0.100"
 
 
 def test_powers_are_written_as_the_field_does() -> None:

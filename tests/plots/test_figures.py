@@ -84,8 +84,9 @@ def test_many_groups_have_colours_of_their_own_and_cover_nothing(count: int) -> 
     rule = "not `model.n_layers` > 1 and `train.seed` == 0 and `data.corpus` == 'english' and one thing more"
     fitted = replace(line(), points=replace(line().points, left_out=(LeftOut("row 1", rule),)))
     for draw in (figures.draw_fits, figures._draw_measured_against_predicted):
-        made = draw(dict.fromkeys((f"corpus {k}" for k in range(count)), fitted))
+        made = draw(dict.fromkeys((f"corpus {k}" for k in range(count)), fitted), by="data.corpus")
         (legend,) = made.legends
+        assert legend.get_title().get_text() == "data.corpus"
         colours = [mark.get_color() for mark in legend.legend_handles]
         assert len(set(colours)) == len(colours) == count
         made.draw_without_rendering()
@@ -94,6 +95,24 @@ def test_many_groups_have_colours_of_their_own_and_cover_nothing(count: int) -> 
         assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
         assert all(made.bbox.containsx(x) and made.bbox.containsy(y) for box in boxes for x, y in box.get_points())
         assert rule in made._supxlabel.get_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("groups", [("",), ("lstm", "transformer")])
+def test_a_legend_of_families_or_of_one_group_needs_no_title(groups: tuple[str, ...]) -> None:
+    (legend,) = figures.draw_fits(dict.fromkeys(groups, line()), by="family").legends
+    assert legend.get_title().get_text() == ""
+
+
+def test_sizes_that_a_parabola_leaves_out_are_small_and_named() -> None:
+    flops = np.repeat([1e17, 1e18, 1e19], 9)
+    params = np.sqrt(flops / 6) * np.tile(np.geomspace(1 / 30, 30, 9), 3)
+    loss = 1.8 + 400 / params**0.34 + 400 / (flops / 6 / params) ** 0.34
+    note = "too far from the best size for the parabola"
+    for window, small in ((3.0, True), (1e9, False)):
+        found = isoflops(make_points(loss, params=params, flops=flops), bootstrap=40, window=window)
+        made = figures.draw_isoflops(found)
+        sizes = [dots.get_markersize() for dots in made.axes[0].get_lines() if len(dots.get_xdata())]
+        assert (3.0 in sizes) == small == (note in made._supxlabel.get_text().replace("\n", " "))
 
 
 def test_numbers_are_shaded_in_their_order() -> None:
