@@ -1,14 +1,15 @@
-"""Predict, then train: the loss at 1.6 M parameters from runs of at most 400 k, written down before it is measured.
+"""Predict, then train: the loss of the largest models from runs of smaller ones, written down before it is measured.
 
-    python experiments/prediction.py --runs runs --record      # first: the prediction; commit it, then train 1.6 M
-    python experiments/prediction.py --runs runs --record      # again when those runs exist: its error
+    python experiments/prediction.py --preset long --record   # first: the prediction; commit it, then train the largest
+    python experiments/prediction.py --preset long --record   # again when those runs exist: its error
 
-The runs are those of the preset h100 of Figure 7: an LSTM of one layer and both forms of the Transformer, one to 25 M
-tokens. Each model is fitted with Chinchilla's law, L = E + A / N^alpha + B / D^beta, and with Kaplan's L(N, D), both by
-the default objective, on its runs at their best rates. A prediction is for each horizon at the size that is held out.
-Its interval is the law's, from refits, widened by the scatter of runs around the law: sqrt(half^2 + (1.96 s)^2), where
-s is the root mean square of the residuals, corrected for the constants. A prediction that is there is never replaced;
-"before" says whether no run of the held-out size had ended when it was written.
+The runs are those of a preset of Figure 7, an LSTM of one layer and both forms of the Transformer. Of h100 runs of at
+most 400 k parameters predict those of 1.6 M, of long runs of at most 100 k those of 300 k. Each model is fitted with
+Chinchilla's law, L = E + A / N^alpha + B / D^beta, and with Kaplan's L(N, D), both by the default objective, on its
+runs at their best rates. A prediction is for each horizon at the size that is held out. Its interval is the law's, from
+refits, widened by the scatter of runs around the law: sqrt(half^2 + (1.96 s)^2), where s is the root mean square of the
+residuals, corrected for the constants. A prediction that is there is never replaced; "before" says whether no run of
+the held-out size had ended when it was written.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ from seqjax.laws.run_rows import at_best_rates
 from seqjax.sweeps.table import gather
 
 LAWS = ("chinchilla", "kaplan-nd")
-LARGEST = 5e5  # non-embedding parameters of a run that is fitted
-TARGET = 1.6e6
+HELD_OUT = {"h100": 1.6e6, "long": 3e5}  # non-embedding parameters; smaller runs of the preset are fitted
 MODELS = ("lstm", "transformer gpt2", "transformer modern")
 
 
@@ -41,20 +41,23 @@ MODELS = ("lstm", "transformer gpt2", "transformer modern")
 def main() -> int:
     """Write the prediction if there is none, and the error if the runs are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the sweep folder h100 [runs]")
+    parser.add_argument("--preset", choices=HELD_OUT, default="h100", help="[h100]")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the preset's sweep folder [runs]")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "prediction", help="[report/prediction]")
     parser.add_argument("--record", action="store_true", help="write to experiments/results/prediction instead")
     options = parser.parse_args()
-    target = writable(RESULTS / "prediction" if options.record else options.report)
-    best = at_best_rates(gather([options.runs / "h100"]))
+    target = writable((RESULTS / "prediction" if options.record else options.report) / options.preset)
+    held_out = HELD_OUT[options.preset]
+    best = at_best_rates(gather([options.runs / options.preset]))
     best = best[(best["model.family"] != "lstm") | (best["model.n_layers"] == 1)]
-    small, large = (best[best["params_non_embedding"] < LARGEST], best[best["params_non_embedding"] > LARGEST])
+    is_large = best["params_non_embedding"] > held_out / 2
+    small, large = best[~is_large], best[is_large]
     file = target / "prediction.json"
     written = read_json(file) if file.is_file() else {}
     for kind in MODELS:
         if kind not in written and (small["kind"] == kind).any():
             before = not (large["kind"] == kind).any()
-            found = predicted(small[small["kind"] == kind])
+            found = predicted(small[small["kind"] == kind], held_out)
             written[kind] = {"predicted": found, "before": before, "time": now(), **surroundings()}
             write_json(file, written)
     errors = {kind: compared(one["predicted"], large[large["kind"] == kind]) for kind, one in written.items()}
@@ -71,8 +74,8 @@ def now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
-def predicted(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each law and horizon the loss at `TARGET` parameters, nats per token, with its interval."""
+def predicted(rows: pd.DataFrame, params: float) -> list[dict[str, Any]]:
+    """For each law and horizon the loss at so many parameters, nats per token, with its interval."""
     points = make_points(
         rows["loss"].to_numpy(float),
         params=rows["params_non_embedding"].to_numpy(float),
@@ -82,7 +85,7 @@ def predicted(rows: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for name in LAWS:
         law = fit(points, name)
-        at = law.predict(params=TARGET, tokens=tokens)
+        at = law.predict(params=params, tokens=tokens)
         scatter = float(np.sqrt(np.sum(law.residuals**2) / max(len(points) - len(law.theta), 1)))
         low, high = (
             at.loss * np.exp(sign * np.hypot(np.log(end / at.loss), 1.96 * scatter))

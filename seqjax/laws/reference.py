@@ -1,4 +1,4 @@
-"""Power laws at a reference inside the data: L = 2.310 (N / 1e6)^-0.0760 instead of a constant N_c far outside of it."""
+"""Power laws at a reference inside the data: L = 2.310 (N / 1e6)^-0.0760, not a constant N_c far outside of it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reference(values: np.ndarray) -> float:
 def at_reference(fit: Fitted, at: float | None = None) -> str:
     """A power law of one variable with its scale inside the data, and the 95 % interval of its exponent.
 
-    ``L = 2.310 (N / 1e6)^-0.0760 (-0.0800 to -0.0720)`` for (N_c / N)^alpha; with ``E +`` before for a law with a floor.
+    ``L = 2.310 (N / 1e6)^-0.0760 (-0.0800 to -0.0720)`` for (N_c / N)^alpha; a law with a floor has ``E +`` before it.
     Empty for other laws.
 
     Args:
