@@ -1,16 +1,20 @@
-"""The experiments on Muon and on cosines: from made-up run tables whose answer is known."""
+"""The experiments on Muon, cosines and parts: made-up tables whose answer is known, and slices of what is recorded."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from experiment import load
+from experiment import RESULTS, SWEEPS, load, trained_as_by_a_user
 
+from seqjax.config import Config, dotted, to_dict
 from seqjax.errors import UserError
+from seqjax.sweeps.axes import RATE
+from seqjax.sweeps.grid import Planned, read_sweep
 
 TOKENS = (1e6, 2e6, 4e6, 8e6)
 RATES = {2.5e-3: 1.02, 5e-3: 1.0, 1e-2: 1.01}  # the loss over that at the best
@@ -59,3 +63,49 @@ def test_branches_are_held_against_cosines(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "gather", lambda _: table({"adamw": 1.0}).assign(status="running"))
     with pytest.raises(UserError, match="not all runs have ended"):
         module.analyse(fewer, tmp_path / "horizons")
+
+
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name / "results.json").read_text())
+
+
+def planned(sweep: str, **axes: Any) -> Planned:
+    """The first run of a sweep file that has these values on its axes."""
+    runs = read_sweep(SWEEPS / f"{sweep}.yaml").runs()
+    return next(run for run in runs if run.axes.items() >= axes.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "optimizer"), [("muon", "muon"), ("horizons", "cosine")])
+def test_the_shortest_run_ends_among_its_recorded_seeds(name: str, optimizer: str, tmp_path: Path) -> None:
+    """One of three seeds is at most 2 / sqrt(3) standard deviations from their mean, 0.465 of Student's half interval."""
+    row = recorded(name)["found"]["LSTM"][0]
+    loss = row[optimizer]
+    own = {"optimizer.name": "muon"} if name == "muon" else {}
+    run = planned(name, **{"model.family": "lstm", "horizon.tokens": 1.25e6, RATE: loss["rate"], **own})
+    result = trained_as_by_a_user(run.config, tmp_path / "run")
+    away = 0.465 * (loss["high"] - loss["low"]) / 2
+    assert result["tokens"] == row["tokens"]
+    assert abs(result["validation"]["loss"] - loss["value"]) < away + 0.01
+
+
+def test_equal_runs_of_three_experiments_have_equal_losses() -> None:
+    """10 M tokens with cosines of 1e-2 are rows of `parts`, `horizons` and `lead`, of other sessions and machines."""
+    lstm, rate = {"model.family": "lstm", "model.n_layers": 1}, {RATE: 1e-2}
+    axes = {"parts": lstm, "lead": lstm | rate, "horizons": lstm | rate | {"horizon.tokens": 1e7}}
+    first, *others = (trained(planned(name, **own).config) for name, own in axes.items())
+    assert all(other == first for other in others)
+    cosine = recorded("horizons")["found"]["LSTM"][-1]["cosine"]
+    assert cosine["rate"] == 1e-2
+    losses = {
+        "parts": recorded("parts")["parts"]["LSTM, 1 layer"]["loss"]["value"],
+        "horizons": cosine["value"],
+        "lead": recorded("lead")["forms"]["LSTM"]["loss"]["value"],
+    }
+    assert max(losses.values()) - min(losses.values()) < 0.01, losses
+
+
+def trained(config: Config) -> dict[str, Any]:
+    """What decides the parameters at the end: all but when a run is evaluated and saved."""
+    host = ("evaluation.every", "evaluation.windows", "train.checkpoint_every")
+    return {key: value for key, value in dotted(to_dict(config)) if key not in host}
