@@ -78,7 +78,7 @@ def planned(sweep: str, **axes: Any) -> Planned:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "optimizer"), [("muon", "muon"), ("horizons", "cosine")])
 def test_the_shortest_run_ends_among_its_recorded_seeds(name: str, optimizer: str, tmp_path: Path) -> None:
-    """One of three seeds is at most 2 / sqrt(3) standard deviations from their mean, 0.465 of Student's half interval."""
+    """One of three seeds is at most 2 / sqrt(3) deviations from their mean: 0.465 of Student's half interval."""
     row = recorded(name)["found"]["LSTM"][0]
     loss = row[optimizer]
     own = {"optimizer.name": "muon"} if name == "muon" else {}
