@@ -43,7 +43,7 @@ class Retention(MatrixState):
     """Matrix state with constant gates."""
 
     label: ClassVar[str] = "RetNet"
-    colour: ClassVar[str] = "#AACC88"
+    colour: ClassVar[str] = "#7A7A00"
     rule: ClassVar = GATED
     published_mlp: ClassVar = PublishedMLP("gelu", 2)
 
