@@ -43,7 +43,7 @@ class Retention(MatrixState):
     """Matrix state with constant gates."""
 
     label: ClassVar[str] = "RetNet"
-    colour: ClassVar[str] = "#7A7A00"
+    colour: ClassVar[str] = "#AAAA55"
     rule: ClassVar = GATED
     published_mlp: ClassVar = PublishedMLP("gelu", 2)
 
