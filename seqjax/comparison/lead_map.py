@@ -144,7 +144,11 @@ def _said(place: Place, names: tuple[str, str], unit: str) -> str:
     first, last = place.span
     overtakes = place.order == names[::-1]
     if place.beyond or not 0 < place.x < float("inf"):
-        return f"{place.verdict}, against the {names[0]}, from {_short(first)} to {_short(last)} {unit}"
+        where = f"from {_short(first)} to {_short(last)} {unit}"
+        for leader, other in (names, names[::-1]):
+            if place.verdict.startswith(f"{leader} leads"):
+                return f"{place.verdict}, against the {other}, {where}"
+        return f"crossing of the {names[0]} and the {names[1]} is {place.verdict}, {where}"
     low = f"less than {_short(first)}" if place.low < first else _short(place.low)
     high = f"more than {_short(last)}" if place.high > last else _short(place.high)
     known = "noise unknown" if np.isnan(place.low) else f"95 %: {low} to {high}"

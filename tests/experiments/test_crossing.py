@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from experiment import load
 
-from seqjax.comparison.lead_map import maps, times_compare
+from seqjax.comparison.lead_map import _said, maps, times_compare
+from seqjax.laws.crossing import Place
 
 
 def test_a_run_table_becomes_a_map() -> None:
@@ -42,6 +44,27 @@ def test_a_run_table_becomes_a_map() -> None:
     shared = table.assign(device="H100", processor="A", runs_in_program=12)
     (one,), without = maps(shared[shared["status"] == "finished"])
     assert set(one.by_law) == {"tokens", "flops"} and "no map over seconds" in without[0]
+
+
+NOT_EXCLUDED = "a crossing before the data is not excluded"
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("order", "x", "interval", "sentence"),
+    [
+        (("LSTM", "T"), 0.0, (0.0, 0.5), "T leads everywhere in the data, against the LSTM"),
+        (("T", "LSTM"), 0.0, (0.0, 0.5), "LSTM leads everywhere in the data, against the T"),
+        (("LSTM", "T"), INF, (20.0, INF), "LSTM leads everywhere in the data, against the T"),
+        (("T", "LSTM"), INF, (NAN, NAN), "T leads everywhere in the data (noise unknown), against the LSTM"),
+        (("LSTM", "T"), 0.5, (0.2, 2.0), f"T leads at the end; {NOT_EXCLUDED}, against the LSTM"),
+        (("LSTM", "T"), 0.5, (0.2, 20.0), "crossing of the T and the LSTM is not resolved"),
+    ],
+)
+def test_the_leader_leads_against_the_other(order: Any, x: float, interval: Any, sentence: str) -> None:
+    place = Place(1e5, (1.0, 10.0), x, *interval, order, (0.1, 0.2))
+    said = _said(place, ("T", "LSTM"), "training tokens")
+    assert said == f"{sentence}, from 1 to 10 training tokens"
 
 
 @pytest.mark.parametrize(
