@@ -13,7 +13,7 @@ from seqjax.comparison.judging import LSTM, TRANSFORMER
 from seqjax.comparison.measured import size_ranks
 from seqjax.errors import UserError
 from seqjax.families import in_order, label_of, parts_of
-from seqjax.host.wording import si
+from seqjax.host.wording import si, with_and
 from seqjax.laws.clusters import clusters_of
 from seqjax.laws.crossing import Place, common_sizes, crossings, direct
 from seqjax.laws.points import read_points
@@ -52,7 +52,7 @@ class Map:
         names, sizes = (label_of(self.form), label_of(LSTM)), {}
         for place in self.direct[budget] or self.by_law[budget]:
             sizes.setdefault(_said(place, names, UNITS[budget]), []).append(_short(place.params))
-        return [f"With {' and '.join(params)} parameters the {said}." for said, params in sizes.items()]
+        return [f"With {with_and(params)} parameters the {said}." for said, params in sizes.items()]
 
 
 def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:

@@ -14,7 +14,7 @@ from seqjax.comparison import measured as comparison
 from seqjax.comparison.collect import longest
 from seqjax.errors import UserError
 from seqjax.families import parts_of
-from seqjax.host.wording import counted, duration, si
+from seqjax.host.wording import counted, duration, si, with_and
 from seqjax.laws.run_rows import at_best_rates
 
 
@@ -65,7 +65,7 @@ def corpus_of(m: Material) -> str:
     """The text, tokenizer, context and tokens."""
     first = m.chosen.iloc[0]
     budgets = sorted({float(f"{tokens:.2g}") for tokens in m.chosen["tokens"].astype(float)})
-    spent = " and ".join(si(budget).strip() for budget in budgets)
+    spent = with_and([si(budget).strip() for budget in budgets])
     return (
         f"corpus '{first['data.corpus']}', tokenizer {first['data.tokenizer']} "
         f"({m.comparison.characters_per_token:.2f} characters a token), context {m.comparison.chains.context} tokens, "

@@ -20,6 +20,7 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.families import in_order, label_of
 from seqjax.host.disk import write_bytes_atomically
+from seqjax.host.wording import with_and
 from seqjax.trained.chains import KAPLAN_CHARACTERS, Chains
 
 LEAST_RUNS = 8  # runs of models with several seeds, for a family to have its own noise
@@ -179,7 +180,7 @@ def compare(runs: Sequence[Measured], chains: Chains, characters_per_token: floa
         raise UserError(f"{bad[0]}: was measured on other chains of windows")
     for members in groups.values():
         if len({run.seed for run in members}) < len(members):
-            named = " and ".join(run.run_id for run in members)
+            named = with_and([run.run_id for run in members])
             raise UserError(f"{named} are of one model and seed, but not the same run: compare one design at a time")
     rank = size_ranks(design.params for design in groups)
     models = tuple(

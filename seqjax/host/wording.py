@@ -1,10 +1,11 @@
-"""Numbers and durations as readable text."""
+"""Numbers, durations and lists as readable text."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import re
+from collections.abc import Sequence
 
 
 def si(value: float) -> str:
@@ -22,6 +23,11 @@ def si(value: float) -> str:
 def counted(count: int, noun: str) -> str:
     """1 run, 2 runs, 1,024 runs."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def with_and(words: Sequence[str]) -> str:
+    """Words as a sentence has them: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def numbers_by_size(text: str) -> tuple[float, list[str | int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.host.wording import readable
+from seqjax.host.wording import readable, with_and
 from seqjax.laws.intervals import LEAST_DRAWS, bounds_of, profile_ends
 from seqjax.laws.law import Law
 from seqjax.laws.noise import drawn_noise
@@ -183,14 +183,14 @@ def fit_constants(
     if not delta > 0:
         raise UserError(f"delta: {delta} is not a positive number")
     if missing := [name for name in law.variables if name not in points.variables]:
-        raise UserError(f"{law.name} is a law of {' and '.join(law.variables)}: the points have no {missing[0]}")
+        raise UserError(f"{law.name} is a law of {with_and(law.variables)}: the points have no {missing[0]}")
     if bootstrap and bootstrap < LEAST_DRAWS:
         raise UserError(f"bootstrap: {bootstrap} refits have no 95 % interval; ask for {LEAST_DRAWS} or more, or none")
     places = np.unique(np.column_stack([points.variables[name] for name in law.variables]), axis=0)
     if len(places) <= len(law.constants):
         raise UserError(
             f"{law.name} has {len(law.constants)} constants ({', '.join(law.names)}): {len(places)} different points of"
-            f" {' and '.join(law.variables)} are too few for a fit" + in_brackets(points.left_out)
+            f" {with_and(law.variables)} are too few for a fit" + in_brackets(points.left_out)
         )
     best, starts, agreeing = best_of_many(
         law, points, delta, law.starts_SxP() if starts_SxP is None else np.asarray(starts_SxP), errors

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError
+from seqjax.host.wording import with_and
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
 from seqjax.laws.selecting import LeftOut, in_brackets, labels_of, select
@@ -158,7 +159,7 @@ def read_points(
     _derive(values, conventions, notes)
     if missing := [name for name in needs if name not in values]:
         raise UserError(
-            f"{source}: needs {' and '.join(missing)}: name the column (--{missing[0].replace('_', '-')} COLUMN); "
+            f"{source}: needs {with_and(missing)}: name the column (--{missing[0].replace('_', '-')} COLUMN); "
             f"it has {listed(table.columns)}"
         )
     if unique:

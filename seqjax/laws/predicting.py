@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.wording import with_and
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.law import Law
 
@@ -28,7 +29,7 @@ def predict(law: Law, theta: np.ndarray, draws: np.ndarray, variables: Mapping[s
         if name not in law.variables:
             raise UserError(f"{law.name} has no variable '{name}'; it has {', '.join(law.variables)}")
     if missing := [name for name in law.variables if name not in variables]:
-        raise UserError(f"{law.name} needs {' and '.join(law.variables)}: {' and '.join(missing)} is missing")
+        raise UserError(f"{law.name} needs {with_and(law.variables)}: {with_and(missing)} is missing")
     arrays = dict(
         zip(variables, np.broadcast_arrays(*(np.atleast_1d(np.float64(v)) for v in variables.values())), strict=True)
     )

@@ -28,6 +28,7 @@ from seqjax.errors import UserError
 from seqjax.host import peers as host_peers
 from seqjax.host.peers import ALONE, LOST, Peers, meet
 from seqjax.host.stopping import Asked, Interrupted, exit_code
+from seqjax.host.wording import with_and
 
 KEEPS_OPEN = 5.0  # seconds, see `_kept_open`
 _joined: list[Peers] = []
@@ -109,7 +110,7 @@ def find(
     ]
     if missing:
         raise UserError(
-            f"command line: {' and '.join(missing)}: missing; several processes need --coordinator HOST:PORT, "
+            f"command line: {with_and(missing)}: missing; several processes need --coordinator HOST:PORT, "
             "--processes N and --process I (0 to N - 1)"
         )
     host, _, port = coordinator.rpartition(":")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seqjax.host.wording import power
+from seqjax.host.wording import power, with_and
 from seqjax.laws import LAWS, fit, make_points
 from seqjax.laws.reference import at_reference, reference
 from seqjax.laws.summary import describe
@@ -31,3 +31,10 @@ def test_a_power_law_has_its_scale_inside_the_data() -> None:
 
 def test_powers_are_written_as_the_field_does() -> None:
     assert [power(value) for value in (1e21, 4.14e8, 6.02e23)] == ["1e21", "4.14e8", "6.02e23"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [((), ""), (("a",), "a"), (("a", "b"), "a and b"), (("a", "b", "c"), "a, b and c")]
+)
+def test_words_in_a_row_have_one_and(words: tuple[str, ...], said: str) -> None:
+    assert with_and(words) == said
