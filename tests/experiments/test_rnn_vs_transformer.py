@@ -194,13 +194,17 @@ gives the same bits, and between builds of XLA 0.002 were seen."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lstm", "transformer gpt2"])
-def test_a_second_person_gets_the_same_losses(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "kind"), [("laptop", "lstm"), ("laptop", "transformer gpt2"), ("long", "lstm")])
+def test_a_second_person_gets_the_same_losses(
+    preset: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """The smallest model of a kind once more for the shortest horizon, at its chosen rate, without a trunk.
 
     The Transformer's modern form is trained again in test_curves.py.
     """
-    table = at_best_rates(read_table(RECORDED / "laptop" / "runs.csv"))
+    if preset == "long":  # of the corpus `novels`
+        monkeypatch.setenv("SEQJAX_DATA", str(request.getfixturevalue("shared_data")))
+    table = at_best_rates(read_table(RECORDED / preset / "runs.csv"))
     same = table[(table["kind"] == kind) & (table["train.seed"] == 0)]
     row = same.sort_values(["params_non_embedding", "tokens"]).iloc[0]
     keys = [key for key in table.columns if key.split(".")[0] in ("model", "data", "optimizer", "train", "evaluation")]

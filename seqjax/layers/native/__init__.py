@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def _shared_library(compiler: Sequence[str]) -> Path:
     with open(folder / "lock", "ab") as lock:
         with contextlib.suppress(OSError):  # without file locks several processes may compile at once
             fcntl.flock(lock, fcntl.LOCK_EX)
-        return _made(folder, key) or _make(folder, key, [*compiler, *FLAGS, "-fPIC", "-shared", f"-I{include}"])
+        return _made(folder, key) or _make(folder, key, [*compiler, *FLAGS, "-fPIC", f"-I{include}"])
 
 
 def _made(folder: Path, key: str) -> Path | None:
@@ -138,10 +139,13 @@ def _made(folder: Path, key: str) -> Path | None:
 
 
 def _make(folder: Path, key: str, command: Sequence[str]) -> Path:
-    """Compile; the library gets its name when it is complete."""
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    """Compile the files side by side, and link them; the library gets its name when it is complete."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary, ThreadPoolExecutor() as pool:
+        objects = {FOLDER / name: Path(temporary) / f"{name}.o" for name in SOURCES}
+        of_one = [[*command, "-c", str(source), "-o", str(made)] for source, made in objects.items()]
+        list(pool.map(lambda words: _run(words, seconds=300), of_one))
         made = Path(temporary) / "seqjax.so"
-        _run([*command, *(str(FOLDER / name) for name in SOURCES), "-o", str(made)], seconds=300)
+        _run([*command, "-shared", *map(str, objects.values()), "-o", str(made)], seconds=60)
         return made.replace(folder / f"seqjax-{key}-{_digest(made)}.so")
 
 
