@@ -230,9 +230,9 @@ def exponent(law: dict[str, Any], name: str) -> str:
 
 
 def bracket(found: dict[str, float], sign: bool = False, digits: int = 3) -> str:
-    """Value and interval of `interval`."""
-    form = f"{'+' if sign else ''}.{digits}f"
-    return "{} ({} to {})".format(*(format(found[key], form) for key in ("value", "low", "high")))
+    """Value and interval of `interval`; the value alone where one seed has none."""
+    value, low, high = (format(found[key], f"{'+' if sign else ''}.{digits}f") for key in ("value", "low", "high"))
+    return value if np.isnan(found["low"]) else f"{value} ({low} to {high})"
 
 
 @pinned()

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from common import run, runs_at_best
 
@@ -41,12 +42,12 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
 
 
 def as_table(runs: list[dict[str, Any]]) -> str:
-    """The loss of each family at each context, in nats per token, as Markdown."""
+    """The mean loss over seeds of each family at each context, in nats per token, as Markdown."""
     kinds = in_order(row["kind"] for row in runs)
     lines = [f"| T | {' | '.join(map(label_of, kinds))} |", "|---" * (1 + len(kinds)) + "|"]
     for context in sorted({row["context"] for row in runs}):
-        losses = {row["kind"]: row["loss"] for row in runs if row["context"] == context}
-        lines.append(f"| {context} | {' | '.join(f'{losses[kind]:.3f}' for kind in kinds)} |")
+        losses = [[row["loss"] for row in runs if (row["kind"], row["context"]) == (kind, context)] for kind in kinds]
+        lines.append(f"| {context} | {' | '.join(f'{np.mean(own):.3f}' if own else '-' for own in losses)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -76,9 +76,9 @@ def in_numbers(profiles: IsoFlops) -> dict[str, Any]:
 
 
 def in_words(found: dict[str, Any]) -> str:
-    """N ~ C^0.61 (0.52 to 0.70)"""
-    low, high = (np.nan if end is None else end for end in found["interval"])
-    return f"N ~ C^{found['a']:.2f} ({low:.2f} to {high:.2f})"
+    """N ~ C^0.61 (0.52 to 0.70), the interval where it is known."""
+    sure = " ({:.2f} to {:.2f})".format(*found["interval"]) if None not in found["interval"] else ""
+    return f"N ~ C^{found['a']:.2f}{sure}"
 
 
 if __name__ == "__main__":

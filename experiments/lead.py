@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from common import bracket, interval, run
 
@@ -38,7 +37,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     losses = {name: by_seed(best[best["kind"] == kind]) for name, kind in FORMS.items()}
     found = {}
     for name, kind in FORMS.items():
-        rows, lead = best[best["kind"] == kind], losses["LSTM"] - losses[name]
+        rows, lead = best[best["kind"] == kind], (losses["LSTM"] - losses[name]).dropna()
         first = table[(table["kind"] == kind) & (table["train.seed"] == 0)]
         rates = first.groupby("optimizer.learning_rate")["loss"].min()
         rate = float(rows["optimizer.learning_rate"].iloc[0])
@@ -48,17 +47,17 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
             "rate": rate,
             "rate_at_edge": rate in (rates.index.min(), rates.index.max()),
             "loss_by_rate": {f"{key:g}": float(value) for key, value in rates.items()},
-            "loss": interval(losses[name]),
-            "lead_over_lstm": None if name == "LSTM" else interval(lead),
+            "loss": interval(losses[name].to_numpy()),
+            "lead_over_lstm": None if name == "LSTM" else interval(lead.to_numpy()),
         }
     text = as_text(found)
     print(text)
     return {"forms": found}, {"lead.md": text}
 
 
-def by_seed(rows: pd.DataFrame) -> np.ndarray:
-    """Held-out losses in nats per token, in the order of the seeds."""
-    return rows.sort_values("train.seed")["loss"].to_numpy(float)
+def by_seed(rows: pd.DataFrame) -> pd.Series:
+    """Held-out losses in nats per token, by seed. One that diverged is not there."""
+    return rows.set_index("train.seed")["loss"].astype(float).sort_index()
 
 
 def as_text(found: dict[str, Any]) -> str:

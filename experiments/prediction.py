@@ -105,7 +105,8 @@ def compared(rows: list[dict[str, Any]], large: pd.DataFrame) -> list[dict[str, 
     for row in rows:
         measured = large.loc[np.isclose(large["tokens"].astype(float), row["tokens"], rtol=0.02), "loss"].astype(float)
         loss = float(measured.mean()) if len(measured) else None
-        held = None if loss is None else bool(row["low"] <= loss <= row["high"])
+        known = loss is not None and np.isfinite([row["low"], row["high"]]).all()
+        held = bool(row["low"] <= loss <= row["high"]) if known else None
         kept = {key: row[key] for key in ("law", "tokens", "loss", "low", "high")}
         found.append(kept | {"measured": loss, "held": held})
     return found
@@ -122,7 +123,7 @@ def as_text(errors: dict[str, list[dict[str, Any]]]) -> str:
                 cells += ["", ""]
             else:
                 miss = f"{row['measured'] - row['loss']:+.3f}"
-                cells += [f"{row['measured']:.3f}", miss if row["held"] else f"{miss}, outside"]
+                cells += [f"{row['measured']:.3f}", f"{miss}, outside" if row["held"] is False else miss]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

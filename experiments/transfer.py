@@ -72,6 +72,11 @@ def of_width(runs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _why(curve: dict[str, Any]) -> str:
+    """Why there is no parabola around the best rate."""
+    return "at the edge" if curve["tried"] in (curve["rates"][0], curve["rates"][-1]) else "beside a diverged one"
+
+
 def as_text(found: dict[str, Any]) -> str:
     """The table in Markdown."""
     widths = max((list(row["curves"]) for row in found.values()), key=len)
@@ -79,7 +84,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [f"| best rate | {' | '.join(ranks)} | shift (factors of 2) | cost of the transfer (nats) |"]
     lines.append("|---" * (len(ranks) + 3) + "|")
     for name, row in found.items():
-        rates = [f"{c['best']:.2g}" if c["best"] else f"{c['tried']:g} (at the edge)" for c in row["curves"].values()]
+        rates = [f"{c['best']:.2g}" if c["best"] else f"{c['tried']:g} ({_why(c)})" for c in row["curves"].values()]
         shift = "-" if row["shift"] is None else f"{row['shift']:+.2f}"
         cost = "diverged" if row["cost"] is None else f"{row['cost']:.3f}"
         lines.append(f"| {name} | {' | '.join(rates)} | {shift} | {cost} |")

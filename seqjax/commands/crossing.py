@@ -104,9 +104,10 @@ def budgets_of(a: Any, b: Any) -> list[str]:
 
 def _surface_line(name: str, surface: Any) -> str:
     from seqjax.laws.reference import reference
+    from seqjax.laws.surfaces import sizes_of
 
     c, variables = surface.constants, surface.points.variables
-    sizes, tokens = (len(set(variables[name])) for name in ("params", "tokens"))
+    sizes, tokens = int(sizes_of(variables["params"]).max()) + 1, len(set(variables["tokens"]))
     n, d = (reference(variables[name]) for name in ("params", "tokens"))
     of_n, of_d = c["A"] / n ** c["alpha"], c["B"] / d ** c["beta"]
     lines = [
@@ -150,6 +151,8 @@ def compared(
         yield f"\n{names[0]} vs {names[1]}, over {budget}" + f" ({counted})" * (budget != "tokens")
         yield f"{'N':>9}  {'both trained at':<20}{'crossing ' + BUDGETS[budget]:>16}  95 %"
         by_law = crossings(*surfaces, names, sizes, budget)
+        if not by_law:
+            yield "  at no size were both trained with budgets in common"
         for place in by_law:
             yield from _lines(place, budget, names)
         read = direct(*points, names, budget, draws, seed)

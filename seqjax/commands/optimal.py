@@ -59,6 +59,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         measured = fit.points.variables["params"] * fit.points.variables["tokens"] * 6.0
         if np.max(found.flops) > measured.max():
             print(f"  beyond {si(measured.max())}FLOP, the largest measured, this is extrapolated")
+        if np.min(found.flops) < measured.min():
+            print(f"  below {si(measured.min())}FLOP, the smallest measured, this is extrapolated")
     return 0
 
 

@@ -84,7 +84,12 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
         sizes, names = [n for n, _, _ in common_sizes(a, b)], (label_of(LSTM), label_of(kind))
         budgets = [name for name in UNITS if name in a.variables and name in b.variables]
         by_law = {budget: crossings(*surfaces, names, sizes, budget) for budget in budgets}
-        made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in budgets}))
+        for budget in [budget for budget, places in by_law.items() if sizes and not places]:
+            del by_law[budget]
+            said.append(
+                f"There is no map of {label_of(kind)} over {UNITS[budget]}: no size was trained with any in common."
+            )
+        made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in by_law}))
     return made, said
 
 

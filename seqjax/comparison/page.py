@@ -96,7 +96,8 @@ def _fits(m: Material) -> tuple[dict[str, Fit], list[str]]:
         for form in m.comparison.kinds(judging.TRANSFORMER):
             if judging.LSTM in found and form in found:
                 names = label_of(judging.LSTM), label_of(form)
-                said.append(f"Laws over {name}: {crossing(found[judging.LSTM], found[form], names).verdict}.")
+                verdict = crossing(found[judging.LSTM], found[form], names).verdict
+                said.append(f"Laws over {name}, {names[0]} and {names[1]}: {verdict}.")
     return fits, said
 
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqjax.errors import UserError
-from seqjax.host.wording import amount
 from seqjax.laws.differences import difference
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.noise import students_factor
@@ -121,13 +119,16 @@ def common_sizes(a: Points, b: Points) -> list[tuple[float, np.ndarray, np.ndarr
 def crossings(
     a: Surface, b: Surface, names: tuple[str, str], params: Sequence[float], budget: str = "tokens"
 ) -> list[Place]:
-    """The crossing of the fitted surfaces at each N."""
+    """The crossing of the fitted surfaces at each N at which both were trained with a budget in common."""
     costs = cost_of(a.points, budget), cost_of(b.points, budget)
-    return [_crossing(a, b, names, float(n), costs) for n in params]
+    found = (_crossing(a, b, names, float(n), costs) for n in params)
+    return [place for place in found if place is not None]
 
 
-def _crossing(a: Surface, b: Surface, names: tuple[str, str], n: float, costs: tuple[Cost, Cost]) -> Place:
-    first, last = span_at(a.points, b.points, n, costs)
+def _crossing(a: Surface, b: Surface, names: tuple[str, str], n: float, costs: tuple[Cost, Cost]) -> Place | None:
+    if (span := span_at(a.points, b.points, n, costs)) is None:
+        return None
+    first, last = span
     log_u = np.arange(np.log(first) - BEYOND, np.log(last) + BEYOND + FINE, FINE)
     gap = gaps(a, b, np.full(len(log_u), n), np.exp(log_u), costs, draws=True)
     return place_of(n, gap, log_u, (first, last), names, outside_sizes(a.points, b.points, n))
@@ -153,12 +154,8 @@ def outside_sizes(a: Points, b: Points, params: float) -> bool:
     return not low / np.sqrt(SAME_SIZE) <= params <= high * np.sqrt(SAME_SIZE)
 
 
-def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tuple[float, float]:
-    """The budgets at which both families were measured at N, interpolated between their sizes.
-
-    Raises:
-        UserError: they have no budget in common.
-    """
+def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tuple[float, float] | None:
+    """The budgets at which both families were measured at N, interpolated between their sizes; None: there are none."""
     ends = []
     for points, cost in zip((a, b), costs, strict=True):
         ranks, log_n = sizes_of(points.variables["params"]), np.log(points.variables["params"])
@@ -168,9 +165,7 @@ def span_at(a: Points, b: Points, params: float, costs: tuple[Cost, Cost]) -> tu
         ends.append([np.exp(np.interp(np.log(params), at, [f(log_d[row]) for row in rows])) * cost(params)
                      for f in (np.min, np.max)])  # fmt: skip
     first, last = max(e[0] for e in ends), min(e[1] for e in ends)
-    if not first < last:
-        raise UserError(f"at N = {amount('params', params)} the families were not trained with budgets in common")
-    return float(first), float(last)
+    return (float(first), float(last)) if first < last else None
 
 
 def place_of(
@@ -222,9 +217,7 @@ def direct(
     costs = cost_of(a, budget), cost_of(b, budget)
     pools = _deviations(a), _deviations(b)
     for n, of_a, of_b in common_sizes(a, b):
-        try:
-            span = span_at(a, b, n, costs)
-        except UserError:
+        if (span := span_at(a, b, n, costs)) is None:
             continue
         log_u = np.linspace(*np.log(span), 2 + int(np.log(span[1] / span[0]) / FINE))
         samples = []
@@ -289,7 +282,9 @@ def _curve(
 def disagree(one: Place, other: Place) -> bool:
     """Whether two readings of the same crossing contradict each other within the data."""
     if one.beyond and other.beyond:
-        return (one.x < one.span[0]) != (other.x < other.span[0]) or one.order != other.order
+        return one.order[one.x < one.span[0]] != other.order[other.x < other.span[0]]  # who leads in the data
+    if not one.beyond and not other.beyond and one.order != other.order:
+        return True
     if np.isnan(one.low) or np.isnan(other.low):
         with np.errstate(divide="ignore"):
             return bool(abs(np.log(one.x) - np.log(other.x)) > np.log(APART))

@@ -19,6 +19,7 @@ from seqjax.laws.points import Points
 from seqjax.laws.searching import deltas_to, refit
 
 HELD_OUT = 0.1  # share of the clusters, by most compute
+SAME = 1e-3  # relative difference that three digits do not show
 MOST_LEFT_OUT = 400  # clusters that are left out one at a time
 SIDES = np.concatenate([np.linspace(0.25, 5.0, 20), [7, 10, 15, 25, 40]])  # standard errors, for a profile
 CHI2 = 3.841  # 95 % point of chi squared with one degree of freedom
@@ -178,7 +179,8 @@ def hold_out(fit: Fit) -> dict[str, float]:
     """Fit without the tenth of the clusters with the most compute (or of the last variable); the error on them.
 
     Returns:
-        ``points`` (number held out), ``variable`` and ``from`` (its lowest value there), ``mean_error`` (mean absolute)
+        ``points`` (number held out), ``clusters`` (of which), ``variable`` and ``from`` (its lowest value there),
+        ``all_above`` (whether they are all points from there on), ``mean_error`` (mean absolute)
         and ``largest_error`` (with sign) of the predicted loss over the measured loss; ``noise``: the mean error that
         noise explains (see :func:`_noise_of_misses`); empty if too few points remain.
     """
@@ -198,8 +200,10 @@ def hold_out(fit: Fit) -> dict[str, float]:
     return {
         "noise": _noise_of_misses(fit, theta, np.log(ratio), held),
         "points": int(held.sum()),
+        "clusters": count,
         "variable": scale_name,
         "from": float(scale[held].min()),
+        "all_above": bool((held == (scale >= scale[held].min() * (1 - SAME))).all()),
         "mean_error": float(np.abs(errors).mean()),
         "largest_error": float(errors[np.abs(errors).argmax()]),
     }

@@ -23,11 +23,13 @@ Each flag is a line that begins with its kind:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from seqjax.host.wording import readable
+from seqjax.host.wording import amount, counted, readable
 from seqjax.laws import mixed
 from seqjax.laws.fitting import UNDETERMINED, Fit
 from seqjax.laws.intervals import LEAST_DRAWS
@@ -84,11 +86,24 @@ def _of_the_split(fit: Fit) -> list[str]:
     return []
 
 
+def held_out_words(held: Mapping[str, Any]) -> str:
+    """Which points were held out: "2 points of C >= 1e12"; if others reach it, of how many clusters.
+
+    Args:
+        held: as `seqjax.laws.diagnostics.hold_out` returns it; records of earlier versions lack ``all_above``.
+    """
+    number, letter = counted(held["points"], "point"), LETTERS[held["variable"]]
+    if held.get("all_above", True):
+        return f"{number} of {letter} >= {amount(held['variable'], held['from'])}"
+    return f"{number} of the {counted(held['clusters'], 'cluster')} with the most {letter}"
+
+
 def _of_the_data(points: Points, law: Law) -> list[str]:
     found = []
     clusters = len(np.unique(points.cluster))
     if clusters < 3 * len(law.constants):
-        found.append(f"points: {clusters} different points for {len(law.constants)} constants; the intervals are rough")
+        of = f"{points.variety} of points" if points.clusters else f"{points.variety} points"
+        found.append(f"points: {of} for {len(law.constants)} constants; the intervals are rough")
     for name in law.variables:
         values = points.variables[name]
         if name != "other_loss" and (ratio := values.max() / values.min()) < LEAST_RANGE:
@@ -110,7 +125,8 @@ def _of_the_constants(fit: Fit) -> list[str]:
         if constants["E"] >= fit.points.loss.min():
             found.append(f"floor: E = {constants['E']:.4g} lies above the lowest loss, {fit.points.loss.min():.4g}")
         elif ("E" in intervals and intervals["E"][0] < 0.01 * constants["E"]) or constants["E"] < 1e-3:
-            found.append("floor: E is not determined by these data; its interval reaches 0")
+            reaches = "its interval reaches 0" if "E" in intervals else "it is near 0"
+            found.append(f"floor: E is not determined by these data; {reaches}")
     for constant in fit.law.constants:
         low, high = intervals.get(constant.name, (1.0, 1.0))
         if not constant.positive and low <= 0 <= high:
@@ -203,7 +219,7 @@ def _of_the_residuals(fit: Fit) -> list[str]:
     held = fit.details["hold_out"]
     if held and held["mean_error"] > max(held["noise"], LEAST_MISS):
         found.append(
-            f"hold-out: fitted without the {held['points']} point(s) with the most {LETTERS[held['variable']]}, the "
-            f"law misses them by {held['mean_error']:.1%} on average; noise explains {held['noise']:.1%}"
+            f"hold-out: fitted without the {held_out_words(held)}, the law misses them by {held['mean_error']:.1%} on "
+            f"average; noise explains {held['noise']:.1%}"
         )
     return found

@@ -10,6 +10,7 @@ of Li et al. 2025 (arXiv 2503.04715), who find 1.79 N^-0.713 D^0.307 for the rat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -80,7 +81,9 @@ def optima(
     )
     law = fit(points, _law(*variables), objective="least-squares", bootstrap=bootstrap, seed=seed)
     lost = [one for one in found if one.problem]
-    flags = [f"optima: {len(lost)} of {len(found)} are left out: {lost[0].problem}"] if lost else []
+    counts = Counter(one.problem for one in lost)
+    reasons = "; ".join(f"{count} x {why}" if len(counts) > 1 else why for why, count in counts.most_common())
+    flags = [f"optima: {len(lost)} of {len(found)} are left out: {reasons}"] if lost else []
     return Optima(found, replace(law, flags=(*flags, *law.flags)))
 
 

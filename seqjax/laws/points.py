@@ -53,6 +53,12 @@ class Points:
     def __len__(self) -> int:
         return len(self.loss)
 
+    @property
+    def variety(self) -> str:
+        """How many points there are in effect: "9 different", or "9 clusters"."""
+        count = len(np.unique(self.cluster))
+        return f"{count:,} cluster{'s' * (count != 1)}" if self.clusters else f"{count:,} different"
+
     def chosen(self, keep: np.ndarray, rule: str) -> Points:
         """The points with ``keep`` true; the others are listed as left out by ``rule``."""
         gone = tuple(LeftOut(row, rule) for row, kept in zip(self.rows, keep, strict=True) if not kept)

@@ -81,7 +81,7 @@ def _inverse(fit: Fit, thetas: np.ndarray, loss: np.ndarray, log_x: np.ndarray) 
     wanted = np.log(loss)
     found = np.empty((len(thetas), len(loss)))
     for curve, row in zip(curves, found, strict=True):
-        if (np.diff(curve) < 0).all():
+        if (np.diff(curve) <= 0).all() and curve[0] > curve[-1]:  # far out a floor is flat to the last digit
             row[:] = np.interp(-wanted, -curve, log_x, left=-np.inf, right=np.inf)
         else:  # a law that does not fall never reaches a lower loss
             row[:] = np.inf
@@ -149,8 +149,10 @@ def crossing(a: Fit, b: Fit, names: tuple[str, str] = ("a", "b")) -> Crossing:
 
 def _sure(name: str, low: float, high: float) -> str:
     """The interval in words; an end that is not reached is open."""
-    if np.isnan(low) or (low == 0 and np.isinf(high)):
-        return "" if np.isnan(low) else " (95 %: anywhere)"
+    if np.isnan(low) or low == np.inf or high == 0:  # no refit crosses
+        return ""
+    if low == 0 and np.isinf(high):
+        return " (95 %: anywhere)"
     if low == 0 or np.isinf(high):
         return f" (95 %: {f'below {amount(name, high)}' if low == 0 else f'above {amount(name, low)}'})"
     return f" (95 %: {amount(name, low)} to {amount(name, high)})"

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from seqjax.host.wording import amount, readable
+from seqjax.laws.doubts import held_out_words
 from seqjax.laws.fitting import Fit, repeated_noise
 from seqjax.laws.intervals import profile_ends
 from seqjax.laws.law import LETTERS
@@ -76,9 +77,8 @@ def remarks(fit: Fit) -> list[str]:
         lines.append("no refits, so no intervals; floor, exponents, correlations and influence were not examined")
     if held := fit.details.get("hold_out"):
         lines.append(
-            f"hold-out: fitted without the {held['points']} point(s) of {LETTERS[held['variable']]} >= "
-            f"{amount(held['variable'], held['from'])}, it misses them by {held['mean_error']:.2%} on average, "
-            f"{held['largest_error']:+.2%} at most"
+            f"hold-out: fitted without the {held_out_words(held)}, it misses them by {held['mean_error']:.2%} on "
+            f"average, {held['largest_error']:+.2%} at most"
         )
     return lines
 
@@ -90,8 +90,7 @@ def _data_lines(fit: Fit) -> list[str]:
     )
     rows = len(points) + len(points.left_out)
     return [
-        f"{len(points)} points of {rows} rows, {len(np.unique(points.cluster))} different"
-        + f"; {counted}" * bool(counted),
+        f"{len(points)} points of {rows} rows, {points.variety}" + f"; {counted}" * bool(counted),
         f"{objective_words(fit)}: sum {fit.value:.6g}; {fit.agreeing:.0%} of {fit.starts:,} starts agree; largest "
         f"gradient {fit.gradient:.1g}; {len(fit.draws):,} refits",
     ]
@@ -166,7 +165,7 @@ def answers(fit: Fit) -> list[tuple[str, str]]:
         ("How are N, D and C counted?",
          "; ".join(f"{LETTERS.get(k, k)}: {v}" for k, v in points.conventions.items()) or "as given"),
         ("How many models, over what range?",
-         f"{len(points)} points, {len(np.unique(points.cluster))} different; {spans}"),
+         f"{len(points)} points, {points.variety}; {spans}"),
         ("Are N and D varied independently?", _independence(fit)),
         ("Are checkpoints of one run used?",
          f"{points.clusters or 'points with equal variables'} share their noise: "
@@ -181,7 +180,7 @@ def answers(fit: Fit) -> list[tuple[str, str]]:
          "clusters; and profile likelihood" if fit.intervals
          else "they are not: no refits were asked for"),
         ("Is the fit validated on runs it has not seen?",
-         f"{held['points']} points with the most {LETTERS[held['variable']]}: {held['mean_error']:.2%} mean error"
+         f"{held_out_words(held)}: {held['mean_error']:.2%} mean error"
          if held else "no: too few points"),
         ("Do the residuals show misfit?",
          "; ".join(flag for flag in fit.flags if flag.startswith("trend"))

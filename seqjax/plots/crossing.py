@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from seqjax import families
 from seqjax.families import FAMILIES
 from seqjax.host.wording import si
-from seqjax.laws.crossing import Place, cost_of, crossings, direct, gaps, outside_sizes, span_at
+from seqjax.laws.crossing import Place, common_sizes, cost_of, crossings, direct, gaps, outside_sizes, span_at
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.surfaces import Surface, sizes_of
 from seqjax.plots.style import COLOURS, MARKERS, figure, log_axis, shown, styled
@@ -141,8 +141,8 @@ def _panel(
 def _beyond(a: Surface, b: Surface, n: float, u: float, costs: tuple) -> bool:
     if outside_sizes(a.points, b.points, n):
         return True
-    first, last = span_at(a.points, b.points, n, costs)
-    return not first <= u <= last
+    span = span_at(a.points, b.points, n, costs)
+    return span is None or not span[0] <= u <= span[1]
 
 
 def _line(ax: Axes, places: Sequence[Place]) -> None:
@@ -174,17 +174,18 @@ def _direct(ax: Axes, places: Sequence[Place]) -> None:
 def _curves(
     ax: Axes, surfaces: tuple[Surface, Surface], names: tuple[str, str], hues: tuple[str, str], budget: str
 ) -> None:
-    """Losses of both families over the budget at their size, with the crossing."""
+    """Losses of both families over the budget at the size that they have in common, with the crossing."""
     costs = [cost_of(s.points, budget) for s in surfaces]
-    for surface, name, hue, marker, cost in zip(surfaces, names, hues, MARKERS, costs, strict=False):
-        n = float(np.exp(np.log(surface.points.variables["params"]).mean()))
-        spent = surface.points.variables[budget]
+    shared = [rows for _, *rows in common_sizes(*(s.points for s in surfaces))] or [[slice(None), slice(None)]]
+    for surface, name, hue, marker, cost, rows in zip(surfaces, names, hues, MARKERS, costs, shared[0], strict=False):
+        n = float(np.exp(np.log(surface.points.variables["params"][rows]).mean()))
+        spent = surface.points.variables[budget][rows]
         line = np.geomspace(spent.min(), spent.max(), 100)
         ax.plot(line, surface.loss(np.full(100, n), line / cost(n)), color=hue, lw=1.5)
         if len(surface.draws):
             drawn = surface.loss(np.full(100, n), line / cost(n), surface.draws)
             ax.fill_between(line, *bounds_of(drawn), color=hue, alpha=0.18, lw=0)
-        ax.plot(spent, surface.points.loss, marker, color=hue, mfc="white", mew=1.2, ms=5,
+        ax.plot(spent, surface.points.loss[rows], marker, color=hue, mfc="white", mew=1.2, ms=5,
                 label=f"{label(name)}, N = {si(n).strip()}")  # fmt: skip
     for place in direct(surfaces[0].points, surfaces[1].points, names, budget, len(surfaces[0].draws)):
         if not place.beyond:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from seqjax.errors import UserError
 from seqjax.families import FAMILIES, parts_of
 from seqjax.host.wording import power, readable
 from seqjax.laws.fitting import NOTHING, Fit
@@ -315,6 +316,8 @@ def draw_ratio(ratio: Ratio, names: tuple[str, str], of: str = "params") -> Figu
     made, axes = figure(6.0, 4.0)
     ax = axes[0, 0]
     good = np.isfinite(ratio.ratio)
+    if not good.any():
+        raise UserError("no ratio can be drawn: by their laws the two reach none of these losses both")
     ax.plot(ratio.loss[good], ratio.ratio[good], color="#333333", lw=1.5)
     top = np.where(np.isfinite(ratio.high), ratio.high, np.nanmax(ratio.ratio[good]) * 1e3)
     ax.fill_between(ratio.loss[good], ratio.low[good], top[good], color="#333333", alpha=0.15, lw=0, label="95 %")

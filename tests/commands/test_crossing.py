@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 
 from seqjax.cli import main
+from seqjax.laws import make_points
 from seqjax.laws.clusters import clusters_of
+from seqjax.laws.surfaces import fit_surface
+from seqjax.plots.crossing import draw_map
 
 PILOT = {  # english, bpe-512, T 128, B 16, rate 1e-2, one seed, held-out nats per token
     "LSTM": (97e3, (3.438, 3.249, 3.091, 2.992, 2.935)),
@@ -21,6 +24,39 @@ TRUTHS = {"early": (2.0, 35.0, 0.28), "late": (1.75, 260.0, 0.40), "never": (2.5
 
 def call(*words: object) -> int:
     return main([str(word) for word in words])
+
+
+def test_sizes_that_count_as_one_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"family": family, "params": n * near, "tokens": d, "loss": e + 12 / n**0.3 + b / d**beta}
+        for family, (e, b, beta) in TRUTHS.items() if family != "never"
+        for n in (5e4, 1e5) for near in (1.0, 1.03) for d in TOKENS
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    assert call("crossing", tmp_path / "t.csv", "--bootstrap", 20) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("20 runs, 2 N, 5 D") == 2 and printed.count("fewer than 3 sizes") == 2
+
+
+def test_a_figure_of_one_common_size_shows_that_size_alone() -> None:
+    surfaces = []
+    for name, sizes in (("early", (2.5e4, 5e4, 1e5)), ("late", (1e5,))):
+        e, b, beta = TRUTHS[name]
+        n, d = (x.ravel() for x in np.meshgrid(sizes, TOKENS))
+        surfaces.append(fit_surface(make_points(e + 12 / n**0.3 + b / d**beta, params=n, tokens=d), 0))
+    (axes,) = draw_map(tuple(surfaces), ("early", "late"), ["tokens"]).axes
+    drawn = {line.get_label(): len(line.get_xdata()) for line in axes.get_lines() if line.get_marker() in "os"}
+    assert drawn == {"early, N = 100 k": 5, "late, N = 100 k": 5}
+
+
+def test_times_without_overlap_are_said_and_the_rest_is_told(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = pd.read_csv(table)
+    slow.loc[slow["family"] == "late", "seconds"] *= 1e4
+    slow.to_csv(table, index=False)
+    assert call("crossing", table, "--families", "early", "late", "--seconds", "seconds", "--bootstrap", 20) == 0
+    printed = capsys.readouterr().out
+    assert "at no size were both trained with budgets in common" in printed.partition("over seconds")[2]
+    assert "early, then late" in printed.partition("over tokens")[2].partition("over seconds")[0]
 
 
 @pytest.fixture

@@ -114,6 +114,27 @@ def test_the_best_sizes_of_a_run_table_are_found_again() -> None:
     assert "| LSTM | N ~ C^0.4" in files["minima.md"]
 
 
+def test_contexts_are_means_over_seeds_and_gaps_are_seen() -> None:
+    rows = [("lstm", 8, 2.5), ("lstm", 8, 2.7), ("lstm", 16, 2.0), ("transformer modern", 8, 2.4)]
+    runs = [{"kind": kind, "context": context, "loss": loss} for kind, context, loss in rows]
+    assert load("context_length").as_table(runs).splitlines()[2:] == ["| 8 | 2.600 | 2.400 |", "| 16 | 2.000 | - |"]
+
+
+def test_a_lead_is_between_runs_with_one_seed() -> None:
+    """Two of the LSTM's seeds have diverged; the third is behind by 0.1."""
+    module = load("lead")
+    rows = [
+        {"kind": kind, "train.seed": seed, "loss": None if kind == "lstm" and seed < 2 else loss + seed,
+         "status": "diverged" if kind == "lstm" and seed < 2 else "finished", "run_id": f"{kind}-{seed}",
+         "optimizer.learning_rate": 1e-2, "params_non_embedding": 10, "tokens": 1000, "train.context_length": 8,
+         "model.family": kind.split()[0], "model.n_layers": 1, "train.steps": 5}
+        for kind, loss in (("lstm", 2.1), ("transformer gpt2", 2.2), ("transformer modern", 2.0)) for seed in range(3)
+    ]  # fmt: skip
+    text = module.analyse(pd.DataFrame(rows), Path())[1]["lead.md"]
+    assert text.splitlines()[-1].endswith("| 3.000 (0.516 to 5.484) | 0.100 |")
+    assert load("common").bracket({"value": -0.1, "low": np.nan, "high": np.nan}, sign=True) == "-0.100"
+
+
 def recorded(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / name / "results.json").read_text())
 

@@ -42,6 +42,12 @@ def test_shift_and_cost_of_a_known_table() -> None:
     assert panels[0].get_ylim()[0] < 3.0
 
 
+def test_a_rate_beside_a_diverged_one_is_no_edge() -> None:
+    runs = made_up(None, "full", {16: 8e-3})
+    table = pd.DataFrame([run | {"loss": None} if run["optimizer.learning_rate"] == 1.6e-2 else run for run in runs])
+    assert "| 0.008 (beside a diverged one) |" in load("transfer").analyse(table, Path())[1]["transfer.md"]
+
+
 def test_without_alignment_an_lstm_loses_nothing_where_with_it_it_does() -> None:
     """Why the presets have `model.alignment: none` for recurrent families."""
     found = json.loads((RESULTS / "transfer" / "results.json").read_text())["found"]

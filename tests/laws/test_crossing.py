@@ -140,6 +140,21 @@ def test_readings_that_contradict_each_other() -> None:
     assert disagree(place(2e6, np.nan, np.nan), place(4e6, np.nan, np.nan))
     assert disagree(place(0, 0, 0), place(np.inf, np.inf, np.inf))
     assert not disagree(place(2e5, 1e5, 3e5), place(0, 0, 0))  # early or none: late leads in the data
+    turned = replace(place(2e7, 1.5e7, 3e7), order=NAMES[::-1])
+    assert not disagree(turned, place(0, 0, 0)) and disagree(turned, place(2e7, 1.5e7, 3e7))  # late leads; early leads
+    assert disagree(place(2e6, 1.8e6, 2.2e6), replace(place(2e6, 1.8e6, 2.2e6), order=NAMES[::-1]))
+
+
+def test_sizes_without_a_common_budget_have_no_crossing() -> None:
+    """Late costs ten times as many seconds a token, over a factor of 4 in tokens."""
+    rng = np.random.default_rng(0)
+    surfaces = []
+    for truth, price in ((EARLY, 1e-9), (LATE, 1e-8)):
+        points = runs(truth, rng, tokens=(1e6, 2e6, 4e6))
+        variables = points.variables | {"seconds": price * points.variables["params"] * points.variables["tokens"]}
+        surfaces.append(fit_surface(replace(points, variables=variables), 20))
+    assert crossings(*surfaces, NAMES, SIZES, "seconds") == []
+    assert [place.params for place in crossings(*surfaces, NAMES, SIZES)] == [*SIZES]
 
 
 @pytest.mark.slow

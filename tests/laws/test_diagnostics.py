@@ -15,6 +15,7 @@ from seqjax.laws.doubts import LEAST_MISS
 from seqjax.laws.fitting import fit_constants
 from seqjax.laws.holding import held
 from seqjax.laws.law import Holds
+from seqjax.laws.summary import describe
 
 LAW = LAWS["chinchilla"]
 TRUTH = {"E": 1.8, "A": 400.0, "B": 900.0, "alpha": 0.33, "beta": 0.30}
@@ -140,6 +141,29 @@ def test_a_law_that_breaks_at_large_compute_fails_the_hold_out() -> None:
     assert "hold-out" in kinds(found)
     held = found.details["hold_out"]
     assert held["points"] == 3 and held["largest_error"] < 0  # predicted too low
+
+
+def test_what_was_held_out_is_said_as_it_was() -> None:
+    """Of equal compute some are held out; of runs with checkpoints whole runs, from their first checkpoint on."""
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e5, 1.6e6, 5), np.geomspace(1e6, 8e6, 4)))
+    loss = noisy(1.8 + 40 / n**0.3 + 60 / d**0.3, 1e-3)
+    starts = LAWS["chinchilla"].starts_SxP()[::90]
+    found = fit(make_points(loss, params=n, tokens=d, flops=6 * n * d), "chinchilla", bootstrap=0, starts_SxP=starts)
+    assert "fitted without the 2 points of the 2 clusters with the most C" in describe(found)
+    run = np.repeat(np.arange(9), 3)
+    points = make_points(noisy(WIDE_LOSS, 1e-3), run, params=np.geomspace(1e5, 1e8, 27))
+    found = fit(replace(points, clusters="column 'run_id'"), "kaplan-n", bootstrap=0)
+    assert "27 points of 27 rows, 9 clusters" in describe(found)
+    assert "3 points of N >= " in describe(found)
+
+
+WIDE_LOSS = (1e13 / np.geomspace(1e5, 1e8, 27)) ** 0.08
+
+
+def test_a_floor_without_refits_has_no_interval() -> None:
+    found = fit(make_points((1e13 / WIDE) ** 0.08, params=WIDE), "offset-n", bootstrap=0)
+    (flag,) = (flag for flag in found.flags if flag.startswith("floor"))
+    assert "it is near 0" in flag and "interval" not in flag
 
 
 def test_the_hold_out_knows_what_noise_does_to_few_points() -> None:

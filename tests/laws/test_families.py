@@ -8,6 +8,7 @@ import pytest
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, Fit, fit, make_points
 from seqjax.laws.ratios import crossing, frontier, matched_ratio
+from seqjax.plots.fits import draw_ratio
 
 FEW = LAWS["offset-n"].starts_SxP()[::7]
 
@@ -33,6 +34,26 @@ def test_a_loss_that_one_never_reaches_has_no_ratio() -> None:
     )
     found = matched_ratio(power(1e13, 0.08, 0.0), floor, np.array([2.4]))
     assert np.isnan(found.ratio[0]) and not found.within[0]
+
+
+def test_floors_that_are_flat_far_out_hide_no_ratio() -> None:
+    """At 1e6 times the data 2 + A / N^1.5 is 2 to the last digit: it falls all the same."""
+    params = np.geomspace(1e3, 1e6, 7)
+
+    def floor(scale: float, seed: int) -> Fit:
+        loss = (2 + scale * (params / 1e3) ** -1.5) * np.exp(2e-3 * np.random.default_rng(seed).standard_normal(7))
+        return fit(make_points(loss, params=params), "offset-n", bootstrap=100, diagnose=False)
+
+    found = matched_ratio(floor(0.5, 1), floor(0.7, 2), [2.1, 2.2])
+    assert (found.low < found.ratio).all() and (found.ratio < found.high).all() and (found.high < 2).all()
+    np.testing.assert_allclose(found.ratio, (0.5 / 0.7) ** (1 / 1.5), rtol=0.2)
+
+
+def test_a_ratio_that_is_reached_nowhere_is_not_drawn() -> None:
+    found = matched_ratio(power(1e13, 0.08), power(1e13, 0.08, seed=1), [1e-3])
+    assert np.isnan(found.ratio).all()
+    with pytest.raises(UserError, match="no ratio can be drawn"):
+        draw_ratio(found, ("a", "b"))
 
 
 def test_a_crossing_in_the_data_is_found() -> None:

@@ -57,6 +57,11 @@ def test_an_optimum_at_the_edge_is_left_out_and_told() -> None:
         found.fit.flags[0] == f"optima: {len(lost)} of 12 are left out: the best value is the smallest that was tried"
     )
     np.testing.assert_allclose(list(found.fit.constants.values()), [K, A, B], rtol=1e-6)
+    few = gone | ((n == n.min()) & (d == d.min()) & (x > np.sort(x[(n == n.min()) & (d == d.min())])[1]))
+    flag = optima(n[~few], d[~few], x[~few], loss[~few], bootstrap=0).fit.flags[0]
+    assert flag.endswith(
+        f"left out: {len(lost)} x the best value is the smallest that was tried; 1 x fewer than 3 values were tried"
+    )
 
 
 def test_one_budget_gives_a_law_of_n_alone_and_two_rates_none() -> None:
