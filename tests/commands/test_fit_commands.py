@@ -64,7 +64,9 @@ def test_fit_predict_optimal(table: Path, tmp_path: Path, capsys: pytest.Capture
     assert "95 %" in printed and "extrapolated: params 10 times the largest measured" in printed
     assert call("optimal", out, "--flops", 1e20, 1e22) == 0
     printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 5 and "extrapolated" in printed
+    assert len(printed.splitlines()) == 5 and "the largest measured, this is extrapolated" in printed
+    assert call("optimal", out, "--flops", 1e9) == 0
+    assert "the smallest measured, this is extrapolated" in capsys.readouterr().out
 
 
 def test_an_error_of_all_groups_is_told_once(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
