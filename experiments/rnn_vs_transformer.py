@@ -9,7 +9,7 @@
 | preset      | for                  | time                              |
 |-------------|----------------------|-----------------------------------|
 | laptop      | two cores            | at most 20 minutes with its setup |
-| long        | two cores            | an evening; windows of 1,408      |
+| long        | two cores            | an hour or two; windows of 1,408  |
 | workstation | two cores            | half a day                        |
 | h100        | one H100             | minutes, with `--workers 12`      |
 | gpu         | one accelerator      | planned only: see --dry-run       |

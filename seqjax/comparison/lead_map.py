@@ -65,11 +65,14 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
     if not kinds or LSTM not in set(best["kind"]):
         return [], []
     made, said = [], []
-    if not times_compare(best):
+    why = ""
+    if not times_are_known(best):
+        why = "not all runs have a time of training"
+    elif not times_compare(best):
+        why = "the runs had not one processor, or shared an accelerator in a program"
+    if why:
         best = best.drop(columns=COLUMNS["seconds"], errors="ignore")
-        said.append(
-            "There is no map over seconds: the runs had not one processor, or shared an accelerator in a program."
-        )
+        said.append(f"There is no map over seconds: {why}.")
     try:
         of_lstm = _surface(best[best["kind"] == LSTM], 0)
     except UserError as error:
@@ -91,6 +94,11 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
             )
         made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in by_law}))
     return made, said
+
+
+def times_are_known(runs: pd.DataFrame) -> bool:
+    """Whether each run has its time of training; a table may be without."""
+    return COLUMNS["seconds"] in runs.columns and bool(runs[COLUMNS["seconds"]].notna().all())
 
 
 def times_compare(runs: pd.DataFrame) -> bool:

@@ -20,7 +20,7 @@ from seqjax.comparison import training_figures as along
 from seqjax.comparison.by_way import are_many, as_markdown, draw_families, table_of_families
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.collect import longest
-from seqjax.comparison.lead_map import Map, as_json, maps
+from seqjax.comparison.lead_map import Map, as_json, maps, times_are_known
 from seqjax.comparison.material import Material, corpus_of, machine_of, made_how, made_where, read_material
 from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
@@ -125,17 +125,15 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             True,
         ),
         "compute": (along.draw_against_compute(m.chosen, m.curves), "Held-out loss against training compute.", False),
-        "time": (
-            along.draw_against_time(m.chosen, machine_of(m)),
-            "The same runs over the time that training took.",
-            True,
-        ),
         "curves": (
             along.draw_learning_curves(m.chosen, m.curves),
             "Held-out loss along training, best learning rate of each model; markers tell depths apart.",
             False,
         ),
     }
+    if times_are_known(m.chosen):
+        caption = "The same runs over the time that training took."
+        made["time"] = (along.draw_against_time(m.chosen, machine_of(m)), caption, True)
     if are_many(m.chosen["kind"]):
         made["families"] = (
             draw_families(c),

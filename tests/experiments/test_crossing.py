@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from experiment import load
 
-from seqjax.comparison.lead_map import _said, maps, times_compare
+from seqjax.comparison.lead_map import _said, maps, times_are_known, times_compare
 from seqjax.laws.crossing import Place
 
 
@@ -41,6 +41,8 @@ def test_a_run_table_becomes_a_map() -> None:
     assert all(place["crossing"] > 6 * place["params"] * 1.318e6 for place in one["by_law"]["flops"])
     said = [line for line in found["answer"] if "Transformer modern overtakes the LSTM at 1.3" in line]
     assert len(said) == 2 and "training tokens (95 %: " in said[0]
+    assert not times_are_known(table.assign(training_seconds=[np.nan] + [1.0] * (len(table) - 1)))
+    assert not times_are_known(table.drop(columns="training_seconds")) and times_are_known(table)
     shared = table.assign(device="H100", processor="A", runs_in_program=12)
     (one,), without = maps(shared[shared["status"] == "finished"])
     assert set(one.by_law) == {"tokens", "flops"} and "no map over seconds" in without[0]

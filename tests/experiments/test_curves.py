@@ -142,6 +142,7 @@ def recorded(name: str) -> dict[str, Any]:
 TABLES = (
     "size_data_compute/exponents", "learning_curves/exponents", "isoflop/minima", "context_length/contexts",
     "parts/parts", "muon/muon", "horizons/horizons", "prediction/h100/prediction",
+    "prediction/long/prediction",
 )  # fmt: skip
 
 

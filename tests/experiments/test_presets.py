@@ -6,6 +6,7 @@ from functools import cache
 
 import experiment
 import pytest
+from quick import quick
 
 from seqjax.config import RunConfig
 from seqjax.families import kind_of
@@ -14,6 +15,7 @@ from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.search import foreseen
 
 PRESETS = ("laptop", "long", "workstation", "gpu", "pod")
+QUICK = ("laptop", "long")  # planning the others takes seconds
 LEAST_STEPS, LEAST_STEPS_OF_A_BRANCH = 2500, 150
 
 
@@ -35,7 +37,7 @@ def planned_of(preset: str) -> tuple[Sweep, list[Planned]]:
     return sweep, foreseen(sweep, lambda _: None)
 
 
-@pytest.mark.parametrize("preset", [*PRESETS, "families"])
+@pytest.mark.parametrize("preset", quick([*PRESETS, "families"], *QUICK))
 def test_no_run_of_a_preset_is_starved(preset: str) -> None:
     sweep, planned = planned_of(preset)
     for run in planned:
@@ -44,7 +46,7 @@ def test_no_run_of_a_preset_is_starved(preset: str) -> None:
     assert {run.axes["horizon.tokens"] for run in planned} == {*sweep.horizons}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", quick(PRESETS, *QUICK))
 def test_a_preset_has_the_lstm_and_both_forms_at_equal_sizes(preset: str) -> None:
     sizes: dict[str, set[float]] = {}
     for run in planned_of(preset)[1]:
@@ -59,6 +61,7 @@ def test_the_recorded_short_runs_were_starved() -> None:
     assert max(effective_steps(run.config) for run in starved) < LEAST_STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["gpu", "pod"])
 def test_a_preset_fits_its_target(preset: str) -> None:
     """As `experiments/preflight.py` compiled the largest model of each form; again, if a preset changes."""

@@ -109,6 +109,7 @@ def test_an_unknown_preset_is_told() -> None:
         experiment.load("rnn_vs_transformer").find_preset("laptob")
 
 
+@pytest.mark.slow
 def test_presets_for_accelerators_are_planned(capsys: pytest.CaptureFixture[str]) -> None:
     """Without an accelerator, a network or a corpus. That all plans can be made: test_presets.py."""
     with pytest.MonkeyPatch.context() as patch:
@@ -120,7 +121,7 @@ def test_presets_for_accelerators_are_planned(capsys: pytest.CaptureFixture[str]
     assert "an assumption, not a measurement" in said
 
 
-PRESETS = ("laptop", "starved")
+PRESETS = ("laptop", "long", "starved")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -160,9 +161,10 @@ def test_the_page_of_experiments_shows_the_recorded_verdicts() -> None:
 
 def test_the_readme_answers_with_the_recorded_sentences() -> None:
     """The page of experiments has all of them, the README those of three on its figure and its map."""
-    answer = json.loads((RECORDED / "laptop" / "map.json").read_text())["answer"]
     everything = " ".join((experiment.RESULTS.parent / "README.md").read_text().split())
-    assert all(sentence in everything for sentence in answer)
+    for preset in ("long", "laptop"):
+        answer = json.loads((RECORDED / preset / "map.json").read_text())["answer"]
+        assert all(sentence in everything for sentence in answer)
     paragraph = (
         (experiment.REPOSITORY / "README.md").read_text().partition("map-modern.svg)\n\n")[2].partition("\n\n")[0]
     )
@@ -186,6 +188,16 @@ def test_recorded_copies_part_the_families() -> None:
     late = {name: float(np.mean(loss[-16:])) for name, loss in found["copies"].items()}
     assert late["Transformer, 1 layer of 64"] < 0.05
     assert min(loss for name, loss in late.items() if "Transformer" not in name) > 1.0
+
+
+@pytest.mark.slow
+def test_a_table_without_times_has_a_report_without_times(tmp_path: Path) -> None:
+    """As `long` was recorded: other work ran beside a part of its runs."""
+    assert experiment.load("rnn_vs_transformer").report(RECORDED / "long", tmp_path) == 0
+    page = (tmp_path / "index.html").read_text()
+    assert "There is no map over seconds: not all runs have a time of training." in page
+    assert "Wall clock" not in page and "Learning curves" in page and not (tmp_path / "time.svg").exists()
+    assert (tmp_path / "map.json").read_text() == (RECORDED / "long" / "map.json").read_text()
 
 
 TOLERANCE = 0.01

@@ -23,6 +23,7 @@ SMALL = ["--train.steps", "2", "--model.d-model", "8", "--train.batch-size", "10
 BAG = ["--only.model.n-layers", "0"]
 
 
+@pytest.mark.slow
 def test_a_small_run_ends_with_a_table_and_a_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ README = experiment.REPOSITORY / "experiments" / "README.md"
 SMALL = "--train.steps 2 --optimizer.warmup-steps 1 --model.d-model 8 --task.held-out 16".split()
 
 
+@pytest.mark.slow
 def test_it_runs_and_trains_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, sweep = experiment.load("truncation"), tmp_path / "tiny.yaml"
     sweep.write_text(f"""

@@ -79,6 +79,7 @@ def test_two_launchers_share_a_sweep(tmp_path: Path, small_text: Path) -> None:
         assert not (folder / "failures.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_workers_save_and_end_when_their_launcher_is_killed(tmp_path: Path, small_text: Path) -> None:
     axes = "model: {family: elman, d_model: 16, n_layers: 1}"
     sweep = write_sweep(tmp_path / "long.yaml", small_text, axes, steps=1_000_000, checkpoint_every=1_000_000)

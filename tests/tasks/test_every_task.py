@@ -77,13 +77,13 @@ def test_a_sweep_with_a_search_and_all_that_reads_it(tmp_path: Path, capsys: pyt
     options = SHORT | SMALL["delays"]
     sweep = tmp_path / "s.yaml"
     sweep.write_text(f"base: {TASKS / 'delays.yaml'}\nsearch: {{rates: [1e-3, 3e-3, 1e-2], extend: 0}}\n"
-                     "list: [{model.family: lstm}, {model.family: transformer, model.n_heads: 2}]\n")  # fmt: skip
+                     "list: [{model.family: lstm}]\n")  # fmt: skip
     command = ["sweep", str(sweep), "--runs", str(tmp_path), "--workers", "1", "--wandb", "disabled", *words(options)]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "6 finished" in said and "held-out loss by learning rate" in said
+    assert "3 finished" in said and "held-out loss by learning rate" in said
     assert main(command) == 0
-    assert "6 of them ended" in capsys.readouterr().out
+    assert "3 of them ended" in capsys.readouterr().out
     assert main(["runs", str(tmp_path / "s"), "--format", "csv"]) == 0
     (tmp_path / "t.csv").write_text(capsys.readouterr().out)
     assert main(["runs", str(tmp_path / "t.csv")]) == 0

@@ -8,6 +8,8 @@ import os
 import re
 import socket
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,6 +168,13 @@ def test_a_process_that_does_not_come_is_named(ended: list[int], monkeypatch: py
         meet(("localhost", port), 3, 0, "1")
 
 
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for a condition, but not for ever: the test tells."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize(("lost", "teller"), [(0, 1), (2, 0)])
 def test_all_end_when_a_process_is_lost(
     ended: list[int], capsys: pytest.CaptureFixture[str], lost: int, teller: int
@@ -176,8 +185,7 @@ def test_all_end_when_a_process_is_lost(
             for link in these._links.values():
                 link.left = True  # the thread that stands for the dead process does not end by itself
                 link.connection.shutdown(socket.SHUT_RDWR)
-        for thread in these._readers:
-            thread.join(10)
+        until(lambda: len(ended) == 2)
 
     together(3, work)
     assert ended == [LOST, LOST]
@@ -192,9 +200,7 @@ def test_the_error_of_one_process_is_told_by_process_0_with_its_exit_code(
         these.gather(None)
         if these.index == 1:
             these.fail("no corpus 'x'", 2, own=True, close=lambda: None)
-        for thread in these._readers:
-            if these.index != 1:
-                thread.join(10)
+        until(lambda: len(ended) == 2)
 
     together(3, work)
     assert ended == [2, 2]
