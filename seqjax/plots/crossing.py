@@ -66,7 +66,8 @@ def draw_map(
             _curves(ax, surfaces, names, hues, budget)
     if several:
         bar = made.colorbar(image, ax=axes.ravel().tolist(), shrink=0.8 / rows, pad=0.02)
-        bar.set_label(f"←  {labels[0]} leads      nats per token      {labels[1]} leads  →")
+        gap = "\u2003\u2003"  # browsers draw several plain spaces of an SVG as one
+        bar.set_label(f"← {labels[0]} leads{gap}nats per token{gap}{labels[1]} leads →")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.2g}")
     made.suptitle(f"Which has the lower loss: {labels[0]} or {labels[1]}?", fontsize=11)
     note = NOTE_MAP if several else NOTE_CURVES
