@@ -134,7 +134,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
     if times_are_known(m.chosen):
         caption = "The same runs over the time that training took."
         made["time"] = (along.draw_against_time(m.chosen, machine_of(m)), caption, True)
-    if are_many(m.chosen["kind"]):
+    if are_many(m.chosen["kind"]) and c.sizes(*dict.fromkeys(m.chosen["kind"])):
         made["families"] = (
             draw_families(c),
             "The families by their way through time, in grey those of the other ways. Above: loss against parameters. "
