@@ -14,6 +14,7 @@ from seqjax.comparison.lead_map import _said, maps, times_are_known, times_compa
 from seqjax.laws.crossing import Place
 
 
+@pytest.mark.slow
 def test_a_run_table_becomes_a_map() -> None:
     rng = np.random.default_rng(0)
     rows = [

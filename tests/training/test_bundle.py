@@ -83,6 +83,7 @@ def test_a_diverged_lane_is_frozen_and_its_neighbours_never_notice(make_config: 
     assert_same_run(calm[0][0], lanes[0][1], calm[0][1])  # bit for bit
 
 
+@pytest.mark.slow
 def test_resumed_from_uneven_checkpoints_it_ends_bit_equal(make_config: Any, tmp_path: Path, crash_at: Any) -> None:
     shared = {"train.log_every": 7, "model.dropout": 0.1, "train.checkpoint_every": 5}
     whole = bundle(make_config, "lstm", tmp_path / "whole", LANES[:3], **shared)
