@@ -34,6 +34,11 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def recorded(name: str) -> dict[str, Any]:
+    """experiments/results/NAME/results.json."""
+    return json.loads((RESULTS / name / "results.json").read_text())
+
+
 def trained_as_by_a_user(config: Config, folder: Path) -> dict[str, Any]:
     """The result of `seqjax train` in a process that has one device and compiles with all optimizations.
 

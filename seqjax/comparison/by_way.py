@@ -16,7 +16,7 @@ from seqjax.comparison.judging import LSTM
 from seqjax.comparison.measured import Comparison
 from seqjax.families import by_way, hues_of, label_of, way_of
 from seqjax.host.wording import si
-from seqjax.plots.style import DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
+from seqjax.plots.style import NAMES, dash_of, figure, log_axis, marker_of, styled, widened
 
 MANY = 6  # kinds that one legend inside its axes has room for
 OTHERS = "of your own"
@@ -30,7 +30,7 @@ def are_many(kinds: Iterable[str]) -> bool:
 def look_in_group(kind: str, kinds: Iterable[str]) -> dict[str, Any]:
     """Marker and dash of a kind, by its place among the kinds of its way."""
     place = [other for other in by_way(kinds) if way_of(other) == way_of(kind)].index(kind)
-    return {"marker": MARKERS[place % len(MARKERS)], "ls": DASHES[place % len(DASHES)]}
+    return {"marker": marker_of(place), "ls": dash_of(place)}
 
 
 def grouped_legend(made: Figure, lines: Sequence[tuple[str, Artist]]) -> None:

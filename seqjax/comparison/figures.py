@@ -18,7 +18,7 @@ from seqjax.comparison.measured import Comparison, model_name
 from seqjax.families import by_way, hues_of, in_order, label_of, parts_of
 from seqjax.host.own_code import is_own
 from seqjax.host.wording import si
-from seqjax.plots.style import COLOURS, DASHES, MARKERS, NAMES, figure, log_axis, styled, widened
+from seqjax.plots.style import COLOURS, NAMES, dash_of, figure, log_axis, marker_of, styled, widened
 
 SIZE, DEPTH, KIND = "params_non_embedding", "model.n_layers", "kind"
 
@@ -51,7 +51,7 @@ def _draw_sizes(ax: Axes, chosen: pd.DataFrame) -> list[tuple[str, Line2D]]:
         of_family = chosen[chosen[KIND] == family]
         for number, (depth, runs) in enumerate(of_family.groupby(DEPTH)):
             means = runs.groupby(SIZE)["loss"].mean()
-            look = {"ls": DASHES[number % len(DASHES)], "marker": MARKERS[number % len(MARKERS)]}
+            look = {"ls": dash_of(number), "marker": marker_of(number)}
             look = look_in_group(family, chosen[KIND]) if many else look
             line = ax.plot(means.index, means.values, label=model_name(family, int(depth)), ms=5, mfc="white", mew=1.2,
                            lw=1.4, color=hues[family], **look)  # fmt: skip
@@ -80,7 +80,7 @@ def _draw_positions(ax: Axes, c: Comparison, above: float) -> None:
             model = c.best(kind, size)
             curve_SxP = c.loss_SxMxP[:, model, :-1]
             name = f"{c.models[model].label}, {si(c.models[model].params).strip()}"
-            ax.plot(centers, curve_SxP[0], ls=DASHES[number % len(DASHES)], color=hues[kind], lw=1.4, label=name)
+            ax.plot(centers, curve_SxP[0], ls=dash_of(number), color=hues[kind], lw=1.4, label=name)
             shown.append(curve_SxP[0])
     if c.chains.early:
         for (first, last), what in ((c.chains.early, "early"), (c.chains.late, "late")):
@@ -105,7 +105,7 @@ def draw_lead(c: Comparison) -> Figure:
             low, high = np.percentile(gap_SxP[1:], (2.5, 97.5), axis=0)
             shade = COLOURS[number % len(COLOURS)]
             label = f"N = {si(c.models[transformer].params).strip()}"
-            ax.plot(c.chains.centers(), gap_SxP[0], ls=DASHES[number % len(DASHES)], color=shade, lw=1.4, label=label)
+            ax.plot(c.chains.centers(), gap_SxP[0], ls=dash_of(number), color=shade, lw=1.4, label=label)
             ax.fill_between(c.chains.centers(), low, high, color=shade, alpha=0.13, lw=0)
         ax.axhline(0, color="#555555", lw=0.9)
         log_axis(ax, "x", 0.9, c.chains.context * 1.15, plain=True)
@@ -126,8 +126,8 @@ def draw_contexts(best: pd.DataFrame) -> Figure:
         runs = best[best[KIND] == family].sort_values("train.context_length")
         context, loss, error = (runs[name].to_numpy(float) for name in ("train.context_length", "loss", "loss_se"))
         label = f"{model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
-        ax.errorbar(context, loss, 1.96 * error, color=hues[family], marker=MARKERS[number % len(MARKERS)],
-                    ls=DASHES[number % len(DASHES)], lw=1.4,
+        ax.errorbar(context, loss, 1.96 * error, color=hues[family], marker=marker_of(number),
+                    ls=dash_of(number), lw=1.4,
                     ms=5, mfc="white", mew=1.2, capsize=2, label=label)  # fmt: skip
     log_axis(ax, "x", *widened(best["train.context_length"].to_numpy(float)), plain=True)
     loss_axis(ax, best["loss"], 0.15)

@@ -158,9 +158,8 @@ def _said(place: Place, names: tuple[str, str], unit: str) -> str:
     overtakes = place.order == names[::-1]
     if place.beyond or not 0 < place.x < float("inf"):
         where = f"from {_short(first)} to {_short(last)} {unit}"
-        for leader, other in (names, names[::-1]):
-            if place.verdict.startswith(f"{leader} leads"):
-                return f"{place.verdict}, against the {other}, {where}"
+        if place.leader:
+            return f"{place.verdict}, against the {names[place.leader == names[0]]}, {where}"
         return f"crossing of the {names[0]} and the {names[1]} is {place.verdict}, {where}"
     low = f"less than {_short(first)}" if place.low < first else _short(place.low)
     high = f"more than {_short(last)}" if place.high > last else _short(place.high)

@@ -21,7 +21,7 @@ from seqjax.comparison.figures import DEPTH, KIND, SIZE, families_in, loss_axis
 from seqjax.comparison.judging import LSTM, TRANSFORMER
 from seqjax.comparison.measured import model_name, size_ranks
 from seqjax.families import by_way, hues_of, in_order, label_of, parts_of
-from seqjax.plots.style import MARKERS, NAMES, figure, log_axis, styled, widened
+from seqjax.plots.style import MARKERS, NAMES, figure, log_axis, marker_of, styled, widened
 
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -79,7 +79,7 @@ def draw_against_time(chosen: pd.DataFrame, where: str) -> Figure:
     for family in families_in(chosen):
         here = chosen[KIND] == family
         for number, (depth, runs) in enumerate(chosen[here].groupby(DEPTH)):
-            mark = look_in_group(family, chosen[KIND])["marker"] if many else MARKERS[number]
+            mark = look_in_group(family, chosen[KIND])["marker"] if many else marker_of(number)
             line = ax.plot(seconds[runs.index], runs["loss"], mark, color=hues[family], ms=5, mfc="white", mew=1.2,
                            label=model_name(family, int(depth)))  # fmt: skip
             lines += [(family, one) for one in line]
@@ -105,7 +105,7 @@ def draw_learning_curves(chosen: pd.DataFrame, curves: Curves) -> Figure:
         depths = sorted(set(of_family[DEPTH]))
         for _, run in of_family.iterrows():
             tokens, loss = curves[run["run_id"]]
-            look = MARKERS[depths.index(run[DEPTH])]
+            look = marker_of(depths.index(run[DEPTH]))
             ax.plot(tokens, loss, color=shade_of(run[SIZE]), lw=1.0, marker=look, ms=3, mfc="white", mew=0.8)
             losses += list(loss)
             counts += list(tokens)
@@ -138,7 +138,7 @@ def draw_rates(curves: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> Figu
     for family, ax in panels.items():
         depths = sorted({_depth_of(curve) for curve in by_family[family]})
         for curve in by_family[family]:
-            marker = MARKERS[depths.index(_depth_of(curve))]
+            marker = marker_of(depths.index(_depth_of(curve)))
             shade = shade_of(sizes[curve["trials"][0]["runs"][0]])
             good = [(t["learning_rate"], t["loss"]) for t in curve["trials"] if t["loss"] is not None]
             lost = [t["learning_rate"] for t in curve["trials"] if t["status"] == "diverged"]

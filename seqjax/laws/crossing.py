@@ -59,25 +59,34 @@ class Place:
     @property
     def verdict(self) -> str:
         """The result in words."""
+        return self._told[1]
+
+    @property
+    def leader(self) -> str | None:
+        """The family that leads by the verdict; None: each does somewhere, or it is not known."""
+        return self._told[0]
+
+    @property
+    def _told(self) -> tuple[str | None, str]:
         before, after = self.order
         first, last = self.span
         if self.outside:
-            return "beyond the sizes in the data"
+            return None, "beyond the sizes in the data"
         if np.isnan(self.low):
             if self.beyond:
-                return f"{after if self.x < first else before} leads everywhere in the data (noise unknown)"
-            return f"{before}, then {after} (noise unknown)"
+                return (leader := self.order[self.x < first]), f"{leader} leads everywhere in the data (noise unknown)"
+            return None, f"{before}, then {after} (noise unknown)"
         if self.high < first:
-            return f"{after} leads everywhere in the data"
+            return after, f"{after} leads everywhere in the data"
         if self.low > last:
-            return f"{before} leads everywhere in the data"
+            return before, f"{before} leads everywhere in the data"
         if self.low < first and self.high > last:
-            return "not resolved"
+            return None, "not resolved"
         if self.low < first:
-            return f"{after} leads at the end; a crossing before the data is not excluded"
+            return after, f"{after} leads at the end; a crossing before the data is not excluded"
         if self.high > last:
-            return f"{before} leads at first; a crossing after the data is not excluded"
-        return f"{before}, then {after}"
+            return before, f"{before} leads at first; a crossing after the data is not excluded"
+        return None, f"{before}, then {after}"
 
 
 @dataclass(frozen=True)

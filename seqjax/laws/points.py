@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from seqjax.errors import UserError
-from seqjax.host.wording import with_and
+from seqjax.host.wording import counted, with_and
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
 from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
 from seqjax.laws.selecting import LeftOut, in_brackets, labels_of, select
 from seqjax.laws.shared_noise import runs_of_rows
-from seqjax.laws.variables import DEFAULTS, column_of, counted, listed, named_count, numbers, usual_column
+from seqjax.laws.variables import DEFAULTS, column_of, convention_of, listed, named_count, numbers, usual_column
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Points:
     def variety(self) -> str:
         """How many points there are in effect: "9 different", or "9 clusters"."""
         count = len(np.unique(self.cluster))
-        return f"{count:,} cluster{'s' * (count != 1)}" if self.clusters else f"{count:,} different"
+        return counted(count, "cluster") if self.clusters else f"{count:,} different"
 
     def chosen(self, keep: np.ndarray, rule: str) -> Points:
         """The points with ``keep`` true; the others are listed as left out by ``rule``."""
@@ -161,7 +161,9 @@ def read_points(
         except UserError:
             if name in wanted:
                 raise  # a column that is not needed may hold other things
-    conventions = {name: counted(name, column) for name, column in named.items() if name in values and name != "loss"}
+    conventions = {
+        name: convention_of(name, column) for name, column in named.items() if name in values and name != "loss"
+    }
     _derive(values, conventions, notes)
     if missing := [name for name in needs if name not in values]:
         raise UserError(

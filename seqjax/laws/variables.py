@@ -86,7 +86,7 @@ def numbers(column: pd.Series, name: str, labels: Sequence[str], source: str) ->
     return found
 
 
-def counted(name: str, column: str) -> str:
+def convention_of(name: str, column: str) -> str:
     """How a variable was counted: a short name of `CONVENTIONS`, or its column."""
     short = next((short for short, own in CONVENTIONS.get(name, {}).items() if own == column), None)
     return short or f"column '{column}'"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from seqjax.families import THROUGH_TIME
 from seqjax.plots.labels import looks_of
-from seqjax.plots.style import COLOURS, MARKERS, figure, log_axis, styled, widened
+from seqjax.plots.style import COLOURS, figure, log_axis, marker_of, styled, widened
 
 Row = Mapping[str, Any]
 HUES = dict(zip(THROUGH_TIME, COLOURS, strict=False))
@@ -92,7 +92,7 @@ def _draw_recall(ax: Axes, rows: Sequence[Row]) -> None:
         here = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["state"])
         at, values = [row["state"] for row in here], [float(np.mean(row["accuracy"])) for row in here]
         number = list(dict.fromkeys(row["kind"] for row in rows if row["way"] == here[0]["way"])).index(kind)
-        ax.plot(at, values, color=HUES.get(here[0]["way"], "#555555"), marker=MARKERS[number % len(MARKERS)], lw=1.1,
+        ax.plot(at, values, color=HUES.get(here[0]["way"], "#555555"), marker=marker_of(number), lw=1.1,
                 ms=5.5, mfc="white", mew=1.2, label=here[0]["label"])  # fmt: skip
     log_axis(ax, "x", *widened(np.array([row["state"] for row in rows], float)), plain=False)
     ax.set_ylim(-0.03, 1.05)

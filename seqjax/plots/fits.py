@@ -210,7 +210,7 @@ def _against(axes: Axes, fits: Mapping[str, Fit]) -> None:
     axes.set_xlabel(f"predicted {NAMES['loss']}")
 
 
-def _draw_measured_against_predicted(fits: Mapping[str, Fit], by: str | None = None) -> Figure:
+def _draw_measured_against_predicted(fits: Mapping[str, Fit], by: str | None) -> Figure:
     widest = max(len(line) for group, fit in fits.items() for line in label_of(fit, group).split("\n"))
     made, axes = figure(6.4 + LETTER * widest, max(4.2, 0.5 * len(fits) + 0.8))
     _against(axes[0, 0], fits)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqjax.plots.labels import HUES
-from seqjax.plots.style import COLOURS, DASHES, MARKERS, figure, styled
+from seqjax.plots.style import COLOURS, dash_of, figure, marker_of, styled
 
 Curve = Sequence[tuple[float, float, float]]
 """(temperature, mean over runs, half the width of its 95 % interval)."""
@@ -57,5 +57,5 @@ def _draw(ax: Axes, curve: Curve, label: str, colour: str, number: int, aside: f
     reach = 100 * np.minimum(halves, [means, 1 - means])
     ax.errorbar(
         temperatures + aside, 100 * means, yerr=reach, label=label,
-        color=colour, marker=MARKERS[number], ls=DASHES[number], lw=1.3, ms=4.5, capsize=2.5,
+        color=colour, marker=marker_of(number), ls=dash_of(number), lw=1.3, ms=4.5, capsize=2.5,
     )  # fmt: skip

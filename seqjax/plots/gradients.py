@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from seqjax.families import hues_of, labels_of
 from seqjax.laws.intervals import t_interval
 from seqjax.plots.labels import HUES, LABELS
-from seqjax.plots.style import DASHES, MARKERS, figure, log_axis, styled
+from seqjax.plots.style import dash_of, figure, log_axis, marker_of, styled
 
 OF = {"h": "state h", "c": "cell c (h held)", "x": "residual stream x, before block 1", "input": "input x"}
 SHOWN = 0.75
@@ -35,7 +35,7 @@ def draw_gradient_norms(families: Mapping[str, Mapping[str, Any]]) -> Figure:
         for number, array in enumerate(found["initial"]):
             for when, hue in (("initial", "#777777"), ("trained", hues[family])):
                 label = f"{OF.get(array, array)}, {'at initialisation' if when == 'initial' else 'trained'}"
-                lowest.append(_draw_band(ax, np.array(found[when][array]), hue, DASHES[number], label))
+                lowest.append(_draw_band(ax, np.array(found[when][array]), hue, dash_of(number), label))
         if "bound" in found:
             _draw_theory(ax, found)
         top = max(np.max(np.array(norms)[:, 1:]) for when in ("initial", "trained") for norms in found[when].values())
@@ -98,7 +98,7 @@ def draw_truncation(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
         for number, k in enumerate(pieces, start=1):
             hue = ("#000000", "#0072B2", "#CC79A7")[(number - 1) % 3]
             _draw_accuracy(ax, rows, family, k, hue, number, f"pieces of k = {k}")
-            ax.vlines(k - 0.5, 0, 1.05, color=hue, lw=0.8, ls=DASHES[number], alpha=0.6)
+            ax.vlines(k - 0.5, 0, 1.05, color=hue, lw=0.8, ls=dash_of(number), alpha=0.6)
         ax.set_title(f"{LABELS[family]} in pieces; right of its vertical line D ≥ k")
     for ax in axes[0]:
         ax.axhline(chance, color="#888888", lw=0.9, ls=":")
@@ -122,7 +122,7 @@ def _draw_accuracy(
     )
     aside = 1.03**number  # so that equal values are visible
     at = [row["distance"] * aside for row in chosen]
-    ax.plot(at, [np.mean(row["accuracy"]) for row in chosen], color=hue, ls=DASHES[number], lw=1.4,
-            marker=MARKERS[number], ms=5, mfc="white", mew=1.2, label=label)  # fmt: skip
+    ax.plot(at, [np.mean(row["accuracy"]) for row in chosen], color=hue, ls=dash_of(number), lw=1.4,
+            marker=marker_of(number), ms=5, mfc="white", mew=1.2, label=label)  # fmt: skip
     for row in chosen:
         ax.plot([row["distance"] * aside] * len(row["accuracy"]), row["accuracy"], ".", color=hue, ms=4)

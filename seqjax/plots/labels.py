@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from seqjax.families import FAMILIES, hues_of, in_order, label_of, parts_of, rank_of
 from seqjax.host.own_code import is_own
 from seqjax.laws.table_file import number_of
-from seqjax.plots.style import COLOURS, DASHES, MARKERS
+from seqjax.plots.style import COLOURS, DASHES, dash_of, marker_of
 
 HUES = {name: family.colour for name, family in FAMILIES.items()}
 NUMBERED = 3  # two groups of numbers keep colours that are far apart
@@ -59,7 +59,7 @@ def looks_of(groups: Iterable[str]) -> dict[str, Look]:
         else:
             place = dash = others.index(name)
             colour = colours[name]
-        found[name] = Look(colour, MARKERS[place % len(MARKERS)], DASHES[dash % len(DASHES)])
+        found[name] = Look(colour, marker_of(place), dash_of(dash))
     return found
 
 

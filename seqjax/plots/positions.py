@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from seqjax.laws.fitting import Fit
 from seqjax.laws.position import Plateau, binned, power_words
 from seqjax.plots.labels import looks_of
-from seqjax.plots.style import DASHES, NAMES, figure, log_axis, shown, styled, widened
+from seqjax.plots.style import NAMES, dash_of, figure, log_axis, shown, styled, widened
 
 ABOVE = 4  # curves with a legend above the axes; with more it is beside them
 LAWS = 12  # curves whose legend has their laws and plateaus; with more it has names alone
@@ -42,7 +42,7 @@ def draw_positions(
         alike = sorted((other for other in curves if groups[other][0] == family), key=lambda other: groups[other][1])
         rank, look = alike.index(name), looks[family]
         large = rank * min(1.0, (STEPS - 1) / max(1, len(alike) - 1))
-        dash = DASHES[rank % len(DASHES)] if len(alike) > 1 else look.dash
+        dash = dash_of(rank) if len(alike) > 1 else look.dash
         bins = binned(loss, error)
         losses.append(bins.loss)
         length = max(length, len(loss))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seqjax.plots.style import COLOURS, DASHES, MARKERS, figure, styled
+from seqjax.plots.style import COLOURS, dash_of, figure, marker_of, styled
 
 
 @styled
@@ -24,7 +24,7 @@ def draw_recipe(steps: Sequence[str], found: Mapping[str, Mapping[str, Any]], bz
     made, axes = figure(10.4, 4.6, ncols=2)
     places = np.arange(len(steps))
     for number, (tokenizer, own) in enumerate(found.items()):
-        look = {"color": COLOURS[number], "marker": MARKERS[number], "ls": DASHES[number], "lw": 1.3, "ms": 5}
+        look = {"color": COLOURS[number], "marker": marker_of(number), "ls": dash_of(number), "lw": 1.3, "ms": 5}
         means, halves = zip(*(row["bits_per_byte"] for row in own["steps"]), strict=True)
         axes[0, 0].errorbar(places, means, yerr=halves, capsize=3, label=tokenizer, **look)
         axes[0, 0].axhline(own["bigram_bits_per_byte"], color=COLOURS[number], lw=0.9, ls=":",

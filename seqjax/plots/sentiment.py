@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqjax.plots.labels import LABELS
-from seqjax.plots.style import COLOURS, MARKERS, figure, styled
+from seqjax.plots.style import COLOURS, figure, marker_of, styled
 
 NAMES = LABELS | {"bag": "bag of words", "window": "window of 5"}
 TITLES = {"sst2": "SST-2", "phrases": "generated: order decides"}
@@ -60,7 +60,7 @@ def _draw_rows(ax: Axes, rows: Sequence[Mapping[str, Any]], models: Sequence[str
         low = [row["half_width"] or 0.0 for row in chosen]
         high = [min(half, 100 - row["mean"]) for half, row in zip(low, chosen, strict=True)]
         drawn.append(
-            ax.errorbar([row["mean"] for row in chosen], height, xerr=(low, high), ls="", marker=MARKERS[number], ms=5,
-                        color=COLOURS[number], mfc="white", mew=1.2, capsize=2, lw=1.2, label=label)
+            ax.errorbar([row["mean"] for row in chosen], height, xerr=(low, high), ls="", marker=marker_of(number),
+                        color=COLOURS[number], ms=5, mfc="white", mew=1.2, capsize=2, lw=1.2, label=label)
         )  # fmt: skip
     return drawn

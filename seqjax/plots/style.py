@@ -53,6 +53,16 @@ NAMES = {
 }
 
 
+def marker_of(place: int) -> str:
+    """The marker of a place in a list; after the last they begin again."""
+    return MARKERS[place % len(MARKERS)]
+
+
+def dash_of(place: int) -> Any:
+    """The dash of a place in a list; after the last they begin again."""
+    return DASHES[place % len(DASHES)]
+
+
 @contextlib.contextmanager
 def _look() -> Iterator[None]:
     """This style over matplotlib's defaults, without the user's settings."""

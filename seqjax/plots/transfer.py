@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqjax.plots.style import MARKERS, NAMES, figure, log_axis, styled, widened
+from seqjax.plots.style import NAMES, figure, log_axis, marker_of, styled, widened
 
 
 @styled
@@ -39,9 +39,9 @@ def draw_transfer(found: Mapping[str, Mapping[str, Any]]) -> Figure:
 def _draw(ax: Axes, name: str, curves: Mapping[Any, Mapping[str, Any]]) -> np.ndarray:
     """One panel. Returns all its losses."""
     shades, shown, rates = colormaps["viridis"](np.linspace(0.0, 0.85, len(curves))), [], []
-    for shade, marker, (width, curve) in zip(shades, MARKERS, curves.items(), strict=False):
-        loss = np.array(curve["loss"], float)
-        ax.plot(curve["rates"], loss, color=shade, marker=marker, ms=4, mfc="white", lw=1.3, label=f"width {width}")
+    for place, (shade, (width, curve)) in enumerate(zip(shades, curves.items(), strict=True)):
+        loss, mark = np.array(curve["loss"], float), marker_of(place)
+        ax.plot(curve["rates"], loss, color=shade, marker=mark, ms=4, mfc="white", lw=1.3, label=f"width {width}")
         if curve["best"]:
             at = np.interp(np.log(curve["best"]), np.log(curve["rates"]), loss)
             ax.plot(curve["best"], at, "*", color=shade, ms=11, mec="black", mew=0.5, zorder=5)

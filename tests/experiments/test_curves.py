@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from experiment import RESULTS, SWEEPS, load, trained_as_by_a_user
+from experiment import RESULTS, SWEEPS, load, recorded, trained_as_by_a_user
 
 from seqjax.config import Config
 from seqjax.families import kind_of
@@ -133,10 +133,6 @@ def test_a_lead_is_between_runs_with_one_seed() -> None:
     text = module.analyse(pd.DataFrame(rows), Path())[1]["lead.md"]
     assert text.splitlines()[-1].endswith("| 3.000 (0.516 to 5.484) | 0.100 |")
     assert load("common").bracket({"value": -0.1, "low": np.nan, "high": np.nan}, sign=True) == "-0.100"
-
-
-def recorded(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / name / "results.json").read_text())
 
 
 TABLES = (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from experiment import RESULTS, SWEEPS, load, trained_as_by_a_user
+from experiment import SWEEPS, load, recorded, trained_as_by_a_user
 
 from seqjax.config import Config, dotted, to_dict
 from seqjax.errors import UserError
@@ -63,10 +62,6 @@ def test_branches_are_held_against_cosines(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "gather", lambda _: table({"adamw": 1.0}).assign(status="running"))
     with pytest.raises(UserError, match="not all runs have ended"):
         module.analyse(fewer, tmp_path / "horizons")
-
-
-def recorded(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / name / "results.json").read_text())
 
 
 def planned(sweep: str, **axes: Any) -> Planned:

@@ -81,7 +81,7 @@ def test_budgets_move_the_crossing_by_the_cost_of_a_token() -> None:
 def test_a_crossing_before_or_after_the_data_is_marked_and_none_is_said_to_be_none() -> None:
     early, late = pair(3, tokens=(4e6, 8e6, 1.6e7, 3.2e7))
     (place,) = crossings(early, late, NAMES, [1e5])
-    assert place.beyond and place.verdict == "late leads everywhere in the data"
+    assert place.beyond and place.verdict == "late leads everywhere in the data" and place.leader == "late"
     (place,) = direct(early.points, late.points, NAMES)[1:]
     assert place.x == 0 and place.verdict == "late leads everywhere in the data"
     early, late = pair(4, tokens=(1e5, 2e5, 4e5))

@@ -7,7 +7,7 @@ import pytest
 
 from seqjax.errors import UserError
 from seqjax.laws import LAWS, Fit, fit, make_points
-from seqjax.laws.ratios import crossing, frontier, matched_ratio
+from seqjax.laws.ratios import _sure, crossing, frontier, matched_ratio
 from seqjax.plots.fits import draw_ratio
 
 FEW = LAWS["offset-n"].starts_SxP()[::7]
@@ -54,6 +54,15 @@ def test_a_ratio_that_is_reached_nowhere_is_not_drawn() -> None:
     assert np.isnan(found.ratio).all()
     with pytest.raises(UserError, match="no ratio can be drawn"):
         draw_ratio(found, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(1e5, 1e6, " (95 %: 100 k to 1 M)"), (0.0, 1e6, " (95 %: below 1 M)"), (1e5, np.inf, " (95 %: above 100 k)"),
+     (0.0, np.inf, " (95 %: anywhere)"), (np.nan, np.nan, ""), (np.inf, np.inf, ""), (0.0, 0.0, "")],
+)  # fmt: skip
+def test_an_interval_without_a_crossing_has_no_words(low: float, high: float, words: str) -> None:
+    assert _sure("params", low, high) == words
 
 
 def test_a_crossing_in_the_data_is_found() -> None:
