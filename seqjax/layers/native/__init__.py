@@ -60,7 +60,7 @@ def in_use() -> bool:
 
 @functools.cache
 def compiled() -> bool:
-    """Whether the compiled functions are available. The first call compiles (10 s, once per machine) and loads them.
+    """Whether the compiled functions are available. The first call compiles (6 s, once per machine) and loads them.
 
     They need a C++ compiler (`$CXX`, c++ or g++). If it fails, a note goes to standard error. The
     environment variable `SEQJAX_NATIVE=0` disables them.
