@@ -1,13 +1,14 @@
 """Predict, then train: the loss of the largest models from runs of smaller ones, written down before it is measured.
 
-    python experiments/prediction.py --preset long --record   # first: the prediction; commit it, then train the largest
-    python experiments/prediction.py --preset long --record   # again when those runs exist: its error
+    python experiments/prediction.py --preset workstation --record   # first: the prediction; commit it, then train
+    python experiments/prediction.py --preset workstation --record   # again when those runs exist: its error
+    python experiments/prediction.py --preset workstation --size 3e5 --record      # of 300 k, from at most 150 k
 
-The runs are those of a preset of Figure 7, an LSTM of one layer and both forms of the Transformer. Of h100 runs of at
-most 400 k parameters predict those of 1.6 M, of long runs of at most 100 k those of 300 k. Each model is fitted with
-Chinchilla's law, L = E + A / N^alpha + B / D^beta, and with Kaplan's L(N, D), both by the default objective, on its
-runs at their best rates. A prediction is for each horizon at the size that is held out. Its interval is the law's, from
-refits, widened by the scatter of runs around the law: sqrt(half^2 + (1.96 s)^2), where s is the root mean square of the
+The runs are those of a preset of Figure 7: LSTMs of one and of four layers and both forms of the Transformer with two.
+Those of at most half of ``--size`` are fitted, for 1.6 M those of at most 400 k. Each model is fitted with Chinchilla's
+law, L = E + A / N^alpha + B / D^beta, and with Kaplan's L(N, D), both by the default objective, on its runs at their
+best rates. A prediction is for each horizon at the size that is held out. Its interval is the law's, from refits,
+widened by the scatter of runs around the law: sqrt(half^2 + (1.96 s)^2), where s is the root mean square of the
 residuals, corrected for the constants. A prediction that is there is never replaced; "before" says whether no run of
 the held-out size had ended when it was written.
 """
@@ -24,49 +25,64 @@ import numpy as np
 import pandas as pd
 from common import RESULTS, ROOT, runs_at_best, surroundings, writable
 
-from seqjax.families import label_of
 from seqjax.host.disk import read_json, write_atomically, write_json
 from seqjax.host.guard import guarded
 from seqjax.host.numerics import pinned
+from seqjax.host.wording import si
 from seqjax.laws import fit, make_points
 from seqjax.laws.run_rows import at_best_rates
 from seqjax.sweeps.table import gather
 
 LAWS = ("chinchilla", "kaplan-nd")
-HELD_OUT = {"h100": 1.6e6, "long": 3e5}  # non-embedding parameters; smaller runs of the preset are fitted
-MODELS = ("lstm", "transformer gpt2", "transformer modern")
+PRESETS = ("h100", "workstation")
+MODELS = {  # kind and layers
+    "LSTM": ("lstm", 1),
+    "LSTM of 4 layers": ("lstm", 4),
+    "Transformer gpt2": ("transformer gpt2", 2),
+    "Transformer modern": ("transformer modern", 2),
+}
 
 
 @pinned()
 def main() -> int:
     """Write the prediction if there is none, and the error if the runs are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=HELD_OUT, default="h100", help="[h100]")
+    parser.add_argument("--preset", choices=PRESETS, default="h100", help="[h100]")
+    parser.add_argument("--size", type=float, default=1.6e6, help="non-embedding parameters that are held out [1.6e6]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the preset's sweep folder [runs]")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / "prediction", help="[report/prediction]")
     parser.add_argument("--record", action="store_true", help="write to experiments/results/prediction instead")
     options = parser.parse_args()
-    target = writable((RESULTS / "prediction" if options.record else options.report) / options.preset)
-    held_out = HELD_OUT[options.preset]
+    folder = f"{options.preset}-{si(options.size).replace(' ', '')}"
+    target = writable((RESULTS / "prediction" if options.record else options.report) / folder)
     best = at_best_rates(gather([options.runs / options.preset]))
-    best = best[(best["model.family"] != "lstm") | (best["model.n_layers"] == 1)]
-    is_large = best["params_non_embedding"] > held_out / 2
-    small, large = best[~is_large], best[is_large]
+    best = best[best["train.context_length"] == best["train.context_length"].max()]
+    small, large = (best[rows] for rows in sizes(best["params_non_embedding"].to_numpy(float), options.size))
     file = target / "prediction.json"
     written = read_json(file) if file.is_file() else {}
-    for kind in MODELS:
-        if kind not in written and (small["kind"] == kind).any():
-            before = not (large["kind"] == kind).any()
-            found = predicted(small[small["kind"] == kind], held_out)
-            written[kind] = {"predicted": found, "before": before, "time": now(), **surroundings()}
+    for name, model in MODELS.items():
+        if name not in written and len(rows := of_model(small, *model)):
+            before = not len(of_model(large, *model))
+            found = predicted(rows, options.size)
+            written[name] = {"predicted": found, "before": before, "time": now(), **surroundings()}
             write_json(file, written)
-    errors = {kind: compared(one["predicted"], large[large["kind"] == kind]) for kind, one in written.items()}
+    errors = {name: compared(one["predicted"], of_model(large, *MODELS[name])) for name, one in written.items()}
     text = as_text(errors)
     print(text)
     if len(large):
         write_json(target / "errors.json", {"errors": errors, "at_best": runs_at_best(best), "time": now()})
         write_atomically(target / "prediction.md", text)
     return 0
+
+
+def sizes(params_R: np.ndarray, held_out: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which runs are fitted and which are held out: at most half the size, and within a factor of 1.5 of it."""
+    return params_R <= held_out / 2, (params_R > held_out / 1.5) & (params_R < held_out * 1.5)
+
+
+def of_model(table: pd.DataFrame, kind: str, layers: int) -> pd.DataFrame:
+    """The runs of one model."""
+    return table[(table["kind"] == kind) & (table["model.n_layers"] == layers)]
 
 
 def now() -> str:
@@ -115,9 +131,9 @@ def compared(rows: list[dict[str, Any]], large: pd.DataFrame) -> list[dict[str, 
 def as_text(errors: dict[str, list[dict[str, Any]]]) -> str:
     """The table in Markdown."""
     lines = ["| model | tokens | law | predicted, nats/token | measured | error |", "|---|---|---|---|---|---|"]
-    for kind, rows in errors.items():
+    for name, rows in errors.items():
         for row in rows:
-            cells = [label_of(kind), f"{row['tokens'] / 1e6:.3g} M", row["law"]]
+            cells = [name, f"{row['tokens'] / 1e6:.3g} M", row["law"]]
             cells.append(f"{row['loss']:.3f} ({row['low']:.3f} to {row['high']:.3f})")
             if row["measured"] is None:
                 cells += ["", ""]
