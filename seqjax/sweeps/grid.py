@@ -22,8 +22,8 @@ at the smallest value of that axis, and larger models take the rate found there.
 
 Options change the axes. ``--grid.train.seed "[0, 1]"`` adds an axis to the grid, or replaces its values, and
 ``--search.rates "[1e-3, 3e-3, 1e-2]"`` the search's. ``--only.train.seed 1`` keeps only the points with this value, or
-with one of a list. The runs are the product of the list's entries, the zip's steps, the grid's combinations and the
-rates. The rates vary fastest.
+with one of a list. With ``search.transfer`` the points whose rates those take are kept too. The runs are the product of
+the list's entries, the zip's steps, the grid's combinations and the rates. The rates vary fastest.
 """
 
 from __future__ import annotations
@@ -159,6 +159,16 @@ class Sweep:
         key = self.search.transfer if self.search else None
         return key is None or point[key] == self.least[self.apart(point)]
 
+    def with_leaders(self) -> Sweep:
+        """The sweep with those left-out points whose rates its points take: no model is searched in their place."""
+        if self.search is None or self.search.transfer is None:
+            return self
+        whole = replace(self, points=(*self.points, *self.left_out))
+        names = {self.apart(point) for point in self.points}
+        leaders = [point for point in self.left_out if whole.leads(point) and whole.apart(point) in names]
+        left_out = tuple(point for point in self.left_out if point not in leaders)
+        return replace(self, points=(*leaders, *self.points), left_out=left_out)
+
     def runs(self) -> list[Planned]:
         """All runs known at the start; with a search, at its first rates. All points are validated.
 
@@ -237,7 +247,8 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
     shared = overlay(file, options_tree(options, schema=schema))
     tree = overlay(below, shared)
     tree.source = str(path)
-    return Sweep(path.stem, tree, below, shared, points, reader.places, search, horizons, left_out)
+    sweep = Sweep(path.stem, tree, below, shared, points, reader.places, search, horizons, left_out)
+    return sweep.with_leaders()
 
 
 def _tells(key: str) -> bool:
