@@ -9,8 +9,7 @@
 | preset      | for                  | time                              |
 |-------------|----------------------|-----------------------------------|
 | laptop      | two cores            | at most 20 minutes with its setup |
-| long        | two cores            | an hour or two; windows of 1,408  |
-| workstation | two cores            | half a day                        |
+| workstation | two cores            | hours; windows of 1,408 tokens    |
 | h100        | one H100             | minutes, with `--workers 12`      |
 | gpu         | one accelerator      | planned only: see --dry-run       |
 | pod         | the paper's sizes    | planned only: see --dry-run       |
@@ -61,7 +60,7 @@ from seqjax.training.hardware import PEAK_BFLOAT16
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, RESULTS = ROOT / "configs" / "figure7", ROOT / "experiments" / "results" / "figure7"
-PRESETS = ("laptop", "long", "workstation", "h100", "gpu", "pod")
+PRESETS = ("laptop", "workstation", "h100", "gpu", "pod")
 ASSUMED = {"h100": 1, "gpu": 1, "pod": 256}  # devices of the presets that are not for two cores
 ASSUMED_SHARES = {"transformer": 0.35, "recurrent": 0.05}  # of the peak that training reaches
 TITLE = "LSTMs against Transformers: Figure 7 of Kaplan et al. 2020"

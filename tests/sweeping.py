@@ -16,7 +16,7 @@ import pandas as pd
 from seqjax import cli
 from seqjax.sweeps import table
 
-VOLATILE = ("sweep", "seconds", "training_seconds", "tokens_per_second", "ended", "failures", "reason")
+VOLATILE = ("sweep", "seconds", "training_seconds", "waited_share", "tokens_per_second", "ended", "failures", "reason")
 
 
 def launch(sweep: Path, runs: Path, *options: str) -> int:

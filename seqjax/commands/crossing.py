@@ -117,6 +117,7 @@ def _surface_line(name: str, surface: Any) -> str:
         f"D)^{c['beta']:.3f}; "
         f"residuals {100 * surface.error:.2f} %",
     ]
+    lines += [f"  note: {note}" for note in surface.points.notes]
     if sizes < 3:
         lines.append("  fewer than 3 sizes: alpha and E are guesses, trust no other size")
     if surface.error > POOR_FIT:

@@ -17,6 +17,7 @@ from seqjax.host.wording import si, with_and
 from seqjax.laws.clusters import clusters_of
 from seqjax.laws.crossing import Place, common_sizes, crossings, direct
 from seqjax.laws.points import read_points
+from seqjax.laws.run_rows import beside_other_work
 from seqjax.laws.surfaces import Surface, fit_surface
 from seqjax.plots.crossing import draw_map
 
@@ -65,12 +66,7 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
     if not kinds or LSTM not in set(best["kind"]):
         return [], []
     made, said = [], []
-    why = ""
-    if not times_are_known(best):
-        why = "not all runs have a time of training"
-    elif not times_compare(best):
-        why = "the runs had not one processor, or shared an accelerator in a program"
-    if why:
+    if why := times_in_doubt(best):
         best = best.drop(columns=COLUMNS["seconds"], errors="ignore")
         said.append(f"There is no map over seconds: {why}.")
     try:
@@ -96,20 +92,23 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
     return made, said
 
 
-def times_are_known(runs: pd.DataFrame) -> bool:
-    """Whether each run has its time of training; a table may be without."""
-    return COLUMNS["seconds"] in runs.columns and bool(runs[COLUMNS["seconds"]].notna().all())
+def times_in_doubt(runs: pd.DataFrame) -> str:
+    """Why the training times of these runs cannot be compared; empty: they can.
 
-
-def times_compare(runs: pd.DataFrame) -> bool:
-    """Whether the training times of these runs can be compared: one processor, and on an accelerator one run a program.
-
-    Several runs in one program of an accelerator cost hardly more than one, so that none has a time of its own.
+    Each run needs its time, which a saved table may be without, and all need one processor. None may have waited for a
+    core that other work had. Several runs in one program of an accelerator cost hardly more than one, so that none has
+    a time of its own.
     """
+    if COLUMNS["seconds"] not in runs.columns or not runs[COLUMNS["seconds"]].notna().all():
+        return "not all runs have a time of training"
+    if beside := beside_other_work(runs):
+        return beside[0]
     if not {"device", "processor", "runs_in_program"} <= set(runs.columns):
-        return True
+        return ""
     alone = (runs["device"] == "cpu") | (runs["runs_in_program"].fillna(1).astype(float) == 1)
-    return bool(alone.all()) and len(runs[["device", "processor"]].drop_duplicates()) == 1
+    if not alone.all() or len(runs[["device", "processor"]].drop_duplicates()) > 1:
+        return "the runs had not one processor, or shared an accelerator in a program"
+    return ""
 
 
 def _surface(runs: pd.DataFrame, seed: int) -> Surface:

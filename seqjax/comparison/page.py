@@ -20,7 +20,7 @@ from seqjax.comparison import training_figures as along
 from seqjax.comparison.by_way import are_many, as_markdown, draw_families, table_of_families
 from seqjax.comparison.claims import CLAIMS
 from seqjax.comparison.collect import longest
-from seqjax.comparison.lead_map import Map, as_json, maps, times_are_known
+from seqjax.comparison.lead_map import Map, as_json, maps, times_in_doubt
 from seqjax.comparison.material import Material, corpus_of, machine_of, made_how, made_where, read_material
 from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
@@ -131,7 +131,7 @@ def _figures(m: Material, fits: Mapping[str, Fit]) -> dict[str, tuple[Figure, st
             False,
         ),
     }
-    if times_are_known(m.chosen):
+    if not times_in_doubt(m.chosen):
         caption = "The same runs over the time that training took."
         made["time"] = (along.draw_against_time(m.chosen, machine_of(m)), caption, True)
     if are_many(m.chosen["kind"]) and c.sizes(*dict.fromkeys(m.chosen["kind"])):

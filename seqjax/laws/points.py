@@ -17,7 +17,7 @@ import pandas as pd
 from seqjax.errors import UserError
 from seqjax.host.wording import counted, with_and
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
-from seqjax.laws.run_rows import has_status, keys_of, not_finished, several_families, worse_rates
+from seqjax.laws.run_rows import beside_other_work, has_status, keys_of, not_finished, several_families, worse_rates
 from seqjax.laws.selecting import LeftOut, in_brackets, labels_of, select
 from seqjax.laws.shared_noise import runs_of_rows
 from seqjax.laws.variables import DEFAULTS, column_of, convention_of, listed, named_count, numbers, usual_column
@@ -164,6 +164,7 @@ def read_points(
     conventions = {
         name: convention_of(name, column) for name, column in named.items() if name in values and name != "loss"
     }
+    notes += beside_other_work(table[keep]) if "seconds" in values else []
     _derive(values, conventions, notes)
     if missing := [name for name in needs if name not in values]:
         raise UserError(

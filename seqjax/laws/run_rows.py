@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seqjax.host.cores import SHARED
 from seqjax.host.wording import counted
 from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
 from seqjax.laws.run_columns import RATE, SEED
@@ -97,6 +98,19 @@ def several_families(table: pd.DataFrame) -> list[str]:
     if "model.family" in named and len(kinds) > max(len(families), 1):
         return [f"several kinds of models in one fit: {', '.join(kinds)}"]
     return [f"several families in one fit: {', '.join(families)}"] if len(families) > 1 else []
+
+
+def beside_other_work(table: pd.DataFrame) -> list[str]:
+    """A note if runs waited for a core while they trained: their seconds are not those of the machine alone."""
+    if "waited_share" not in table.columns:
+        return []
+    shares = pd.to_numeric(table["waited_share"], errors="coerce").astype(float)
+    if not (count := int((shares > SHARED).sum())):
+        return []
+    return [
+        f"other work ran beside {count} of {counted(len(table), 'run')}, which waited for a core more than a tenth of "
+        "their time: their seconds are too many"
+    ]
 
 
 def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from seqjax.config import RunConfig, run_id
 from seqjax.errors import UserError
 from seqjax.families.own import look_of
 from seqjax.host import disk
+from seqjax.host.cores import seconds_waited
 from seqjax.host.numerics import noted_environment
 from seqjax.layers import native
 from seqjax.tasks.task import Found, Task
@@ -63,6 +64,9 @@ class Run:
         self._trained_before: tuple[float, int] = (0.0, 0)
         self._trained = self._trained_before
         self._rate_since: tuple[float, int] | None = None
+        # seconds that its threads waited for a core, and of how many: of earlier processes; here at the first step
+        self._waited_before: tuple[float, float] = (0.0, 0.0)
+        self._waits_since: tuple[float, float] | None = None
         # by which versions and device the steps were taken, from which on
         self._makers: list[dict[str, Any]] = [{"from_step": 0, **made_by()}]
         self._mirrored: set[tuple[int, bool]] = set()  # lines that the mirror has of a process that was killed
@@ -79,6 +83,7 @@ class Run:
         self._waiting = host["waiting"]
         self._started -= host["seconds"]
         self._trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
+        self._waited_before = tuple(host.get("waited", (0.0, 0.0)))
         self._take_over(host.get("makers") or [])
         if lost := runs.restore_metrics(self.folder, self.start, host.get("metrics")):
             self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
@@ -150,6 +155,8 @@ class Run:
         now = time.monotonic()
         if self._rate_since is None:
             self._rate_since = (now, step)  # the first step compiles, so it does not count
+            if (waited := seconds_waited()) is not None:
+                self._waits_since = (waited, now)
             return
         since, first = self._rate_since
         seconds, steps = self._trained_before
@@ -165,6 +172,14 @@ class Run:
         """Exclude ``seconds`` of evaluation from the training rate."""
         if self._rate_since is not None:
             self._rate_since = (self._rate_since[0] + seconds, self._rate_since[1])
+
+    def _waited(self) -> tuple[float, float]:
+        """Seconds that threads waited for a core, and of how many, with those of earlier processes."""
+        (waited, of), now = self._waited_before, seconds_waited()
+        if self._waits_since is None or now is None:
+            return waited, of
+        began, then = self._waits_since
+        return waited + max(now - began, 0.0), of + time.monotonic() - then
 
     def _write(self, record: dict[str, Any]) -> None:
         record = {**record, "seconds": round(time.monotonic() - self._started, 3)}
@@ -192,7 +207,7 @@ class Run:
             runs.sync_metrics(self.folder)
             seconds = time.monotonic() - self._started
             host = {"waiting": self._waiting, "seconds": seconds, "trained": self._trained, "form": native.form()}
-            host["makers"] = self._makers
+            host |= {"makers": self._makers, "waited": self._waited()}
             self.checkpoints.save(step, state, {**host, "metrics": runs.read_metrics(self.folder)})
 
     def diverged(self, step: int) -> None:
@@ -252,7 +267,7 @@ class Run:
         if task.flops is not None:
             flops = {"kaplan_6nd": task.flops["kaplan_6n"] * seen, "exact": task.flops["training"] * seen}
             counted |= {"flops_per_token": task.flops, "training_flops": flops}
-        seconds, steps = self._trained
+        (seconds, steps), (waited, of) = self._trained, self._waited()
         self.result = {
             "run_id": run_id(self.config),
             **outcome,
@@ -261,6 +276,7 @@ class Run:
             "parameters": task.parameters,
             "seconds": round(time.monotonic() - self._started, 3),
             f"{task.unit}_per_second": steps * task.per_step / seconds if steps else None,
+            "waited_share": round(waited / of, 4) if of else None,
             "runs_in_program": self._lanes,
             **task.digests,
             **({"look": look} if (look := look_of(self.config.model.family)) else {}),

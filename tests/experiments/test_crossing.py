@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from experiment import load
 
-from seqjax.comparison.lead_map import _said, maps, times_are_known, times_compare
+from seqjax.comparison.lead_map import _said, maps, times_in_doubt
 from seqjax.laws.crossing import Place
 
 
@@ -42,8 +42,6 @@ def test_a_run_table_becomes_a_map() -> None:
     assert all(place["crossing"] > 6 * place["params"] * 1.318e6 for place in one["by_law"]["flops"])
     said = [line for line in found["answer"] if "Transformer modern overtakes the LSTM at 1.3" in line]
     assert len(said) == 2 and "training tokens (95 %: " in said[0]
-    assert not times_are_known(table.assign(training_seconds=[np.nan] + [1.0] * (len(table) - 1)))
-    assert not times_are_known(table.drop(columns="training_seconds")) and times_are_known(table)
     shared = table.assign(device="H100", processor="A", runs_in_program=12)
     (one,), without = maps(shared[shared["status"] == "finished"])
     assert set(one.by_law) == {"tokens", "flops"} and "no map over seconds" in without[0]
@@ -82,5 +80,8 @@ def test_the_leader_leads_against_the_other(order: Any, x: float, interval: Any,
 )
 def test_times_are_compared_where_a_run_has_its_own(devices, processors, runs, compare) -> None:
     table = pd.DataFrame({"device": devices, "processor": processors, "runs_in_program": runs})
-    assert times_compare(table) is compare
-    assert times_compare(table.drop(columns="device"))  # a table that does not say is believed
+    table["training_seconds"] = [1.0, 2.0]
+    assert (not times_in_doubt(table)) is compare
+    assert not times_in_doubt(table.drop(columns="device"))  # a table that does not say is believed
+    for lost in (table.drop(columns="training_seconds"), table.assign(training_seconds=[np.nan, 1.0])):
+        assert times_in_doubt(lost) == "not all runs have a time of training"

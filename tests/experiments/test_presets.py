@@ -14,8 +14,8 @@ from seqjax.runs.targets import non_embedding_parameters
 from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.search import foreseen
 
-PRESETS = ("laptop", "long", "workstation", "gpu", "pod")
-QUICK = ("laptop", "long")  # planning the others takes seconds
+PRESETS = ("laptop", "workstation", "gpu", "pod")
+QUICK = ("laptop", "workstation")  # planning the others takes seconds
 LEAST_STEPS, LEAST_STEPS_OF_A_BRANCH = 2500, 150
 
 

@@ -121,7 +121,7 @@ def test_presets_for_accelerators_are_planned(capsys: pytest.CaptureFixture[str]
     assert "an assumption, not a measurement" in said
 
 
-PRESETS = ("laptop", "long", "starved")
+PRESETS = ("laptop", "workstation", "starved")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -162,7 +162,7 @@ def test_the_page_of_experiments_shows_the_recorded_verdicts() -> None:
 def test_the_readme_answers_with_the_recorded_sentences() -> None:
     """The page of experiments has all of them, the README those of three on its figure and its map."""
     everything = " ".join((experiment.RESULTS.parent / "README.md").read_text().split())
-    for preset in ("long", "laptop"):
+    for preset in ("workstation", "laptop"):
         answer = json.loads((RECORDED / preset / "map.json").read_text())["answer"]
         assert all(sentence in everything for sentence in answer)
     paragraph = (
@@ -193,11 +193,11 @@ def test_recorded_copies_part_the_families() -> None:
 @pytest.mark.slow
 def test_a_table_without_times_has_a_report_without_times(tmp_path: Path) -> None:
     """As `long` was recorded: other work ran beside a part of its runs."""
-    assert experiment.load("rnn_vs_transformer").report(RECORDED / "long", tmp_path) == 0
+    assert experiment.load("rnn_vs_transformer").report(RECORDED / "workstation", tmp_path) == 0
     page = (tmp_path / "index.html").read_text()
     assert "There is no map over seconds: not all runs have a time of training." in page
     assert "Wall clock" not in page and "Learning curves" in page and not (tmp_path / "time.svg").exists()
-    assert (tmp_path / "map.json").read_text() == (RECORDED / "long" / "map.json").read_text()
+    assert (tmp_path / "map.json").read_text() == (RECORDED / "workstation" / "map.json").read_text()
 
 
 TOLERANCE = 0.01
@@ -206,7 +206,9 @@ gives the same bits, and between builds of XLA 0.002 were seen."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "kind"), [("laptop", "lstm"), ("laptop", "transformer gpt2"), ("long", "lstm")])
+@pytest.mark.parametrize(
+    ("preset", "kind"), [("laptop", "lstm"), ("laptop", "transformer gpt2"), ("workstation", "lstm")]
+)
 def test_a_second_person_gets_the_same_losses(
     preset: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -214,7 +216,7 @@ def test_a_second_person_gets_the_same_losses(
 
     The Transformer's modern form is trained again in test_curves.py.
     """
-    if preset == "long":  # of the corpus `novels`
+    if preset == "workstation":  # of the corpus `novels`
         monkeypatch.setenv("SEQJAX_DATA", str(request.getfixturevalue("shared_data")))
     table = at_best_rates(read_table(RECORDED / preset / "runs.csv"))
     same = table[(table["kind"] == kind) & (table["train.seed"] == 0)]

@@ -232,7 +232,7 @@ def test_an_option_chooses_points(sweep_of: Any) -> None:
         sweep_of(text, {"only.train.batch_size": "3"})
 
 
-ELSEWHERE = ("base", "laptop", "long", "workstation", "gpu", "pod")  # but for the base: in test_presets.py
+ELSEWHERE = ("base", "laptop", "workstation", "gpu", "pod")  # but for the base: in test_presets.py
 PRESETS = [path for path in REPOSITORY.glob("configs/figure7/*.yaml") if path.stem not in ELSEWHERE]
 
 

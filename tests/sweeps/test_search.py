@@ -313,6 +313,19 @@ def test_a_follower_is_at_an_edge_where_its_leader_is(laboratory: Any) -> None:
     assert [curve.edge for curve in found.curves] == ["high"] * 3
 
 
+def test_only_keeps_the_models_whose_rates_the_others_take(laboratory: Any) -> None:
+    text = BOTH + SIZES + "search: {rates: [1e-3, 1e-2, 1e-1], transfer: model.d_model}\n"
+    whole = laboratory(text, parabola(lstm=0.012, gru=0.09))
+    only = {"only.model.d_model": 32, "only.model.family": "lstm"}
+    found = Laboratory(read_sweep(Path(whole.sweep.tree.source), only), whole.loss).finish()
+    rates: dict[tuple[str, int], set[float]] = {}
+    for run in found.asked.values():
+        key = run.config.model.family, run.config.model.d_model
+        rates.setdefault(key, set()).add(run.config.optimizer.learning_rate)
+    assert rates == {("lstm", 8): {1e-3, 1e-2, 1e-1}, ("lstm", 32): {1e-2}}
+    assert len(found.sweep.left_out) == 4
+
+
 def test_runs_are_foreseen_with_followers_and_seeds(laboratory: Any) -> None:
     text = BOTH + SIZES + "search: {rates: [1e-3, 1e-2, 1e-1], transfer: model.d_model, seeds: [1, 2]}\n"
     found = laboratory(text, parabola(lstm=1e-2, gru=1e-2))
