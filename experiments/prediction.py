@@ -55,9 +55,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = f"{options.preset}-{si(options.size).replace(' ', '')}"
     target = writable((RESULTS / "prediction" if options.record else options.report) / folder)
-    best = at_best_rates(gather([options.runs / options.preset]))
-    best = best[best["train.context_length"] == best["train.context_length"].max()]
-    small, large = (best[rows] for rows in sizes(best["params_non_embedding"].to_numpy(float), options.size))
+    small, large = small_and_large(gather([options.runs / options.preset]), options.size)
     file = target / "prediction.json"
     written = read_json(file) if file.is_file() else {}
     for name, model in MODELS.items():
@@ -70,14 +68,21 @@ def main() -> int:
     text = as_text(errors)
     print(text)
     if len(large):
-        write_json(target / "errors.json", {"errors": errors, "at_best": runs_at_best(best), "time": now()})
+        runs = runs_at_best(pd.concat([small, large]))
+        write_json(target / "errors.json", {"errors": errors, "at_best": runs, "time": now()})
         write_atomically(target / "prediction.md", text)
     return 0
 
 
-def sizes(params_R: np.ndarray, held_out: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which runs are fitted and which are held out: at most half the size, and within a factor of 1.5 of it."""
-    return params_R <= held_out / 2, (params_R > held_out / 1.5) & (params_R < held_out * 1.5)
+def small_and_large(table: pd.DataFrame, held_out: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs at their best rates that are fitted, of at most half the size, and those within a factor 1.5 of it.
+
+    All with the longest windows of the table: losses of other windows cannot be compared with them.
+    """
+    best = at_best_rates(table)
+    best = best[best["train.context_length"] == best["train.context_length"].max()]
+    ratio = best["params_non_embedding"].astype(float) / held_out
+    return best[ratio <= 1 / 2], best[ratio.between(1 / 1.5, 1.5)]
 
 
 def of_model(table: pd.DataFrame, kind: str, layers: int) -> pd.DataFrame:
