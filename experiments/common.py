@@ -206,15 +206,17 @@ def same_horizons(one: dict[float, AtBest], other: dict[float, AtBest]) -> list[
 
 def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     """The runs at the best rate of their model, as results.json keeps them; ``loss`` in nats per token."""
-    columns = {"kind": "kind", "params_non_embedding": "params", "tokens": "tokens", "train.context_length": "context"}
-    columns |= {"train.seed": "seed", "optimizer.learning_rate": "rate", "loss": "loss"}
-    rows = best.sort_values(list(columns)[:5])[list(columns)].rename(columns=columns)
+    columns = {"kind": "kind", "params_non_embedding": "params", "model.n_layers": "layers", "tokens": "tokens"}
+    columns |= {"train.context_length": "context", "train.seed": "seed"}
+    columns |= {"optimizer.learning_rate": "rate", "loss": "loss"}
+    rows = best.sort_values(list(columns)[:6])[list(columns)].rename(columns=columns)
     return rows.to_dict("records")
 
 
 def at_an_edge(table: pd.DataFrame, best: pd.DataFrame) -> str:
     """How many models have their best rate at an edge of those that were tried for them, diverged ones included."""
-    model, rate = ["kind", "params_non_embedding", "tokens", "train.context_length"], "optimizer.learning_rate"
+    model = ["kind", "params_non_embedding", "model.n_layers", "tokens", "train.context_length"]
+    rate = "optimizer.learning_rate"
     tried = table.groupby(model)[rate].agg(["min", "max"])
     chosen = best.drop_duplicates(model).set_index(model)[rate]
     edge = (chosen == tried["min"].reindex(chosen.index)) | (chosen == tried["max"].reindex(chosen.index))

@@ -9,8 +9,8 @@ Those of at most half of ``--size`` are fitted, for 1.6 M those of at most 400 k
 law, L = E + A / N^alpha + B / D^beta, and with Kaplan's L(N, D), both by the default objective, on its runs at their
 best rates. A prediction is for each horizon at the size that is held out. Its interval is the law's, from refits,
 widened by the scatter of runs around the law: sqrt(half^2 + (1.96 s)^2), where s is the root mean square of the
-residuals, corrected for the constants. A prediction that is there is never replaced; "before" says whether no run of
-the held-out size had ended when it was written.
+residuals, corrected for the constants. Runs of one trunk share noise, which neither part knows of. A prediction that is
+there is never replaced; "before" says whether no run of the held-out size had ended when it was written.
 """
 
 from __future__ import annotations

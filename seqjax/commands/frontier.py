@@ -53,11 +53,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         from seqjax.plots.fits import check_name
 
         check_name(options.plot)
+    tables.apart_by_family(options)
     groups = tables.points_by_group(options, ("params", "tokens", "flops"))
     plot = options.plot
     for group, points in groups.items():
         name = f"{options.by} {group}" if group else ""
-        print(name or "all runs", flush=True)
+        notes = [f"  note: {note}" for note in points.notes]
+        print(fitted("\n".join([name or "all runs", *notes]), sys.stdout), flush=True)
         if plot and len(groups) > 1:
             options.plot = shared.beside(plot, group)
         with tables.apart(options, group):

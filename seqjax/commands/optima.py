@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> None:
     for name, column in (("params", "params_non_embedding or params"), ("tokens", "tokens"), ("loss", "loss")):
         parser.add_argument(f"--{name}", metavar="COLUMN", help=f"[{column}]")
     parser.add_argument("--by", metavar="COLUMN", help="separately for each value of it; all: together [family]")
+    parser.add_argument("--where", metavar="EXPRESSION", help="keep the rows for which it is true")
     parser.add_argument("--bootstrap", type=whole(0), default=1000, metavar="R", help="refits for intervals [1000]")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="seed of the noise of the refits [0]")
     parser.set_defaults(run=run)
@@ -37,14 +38,17 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     """Read, find the optima of each group, fit, print."""
     shared.no_more(rest)
     from seqjax.commands import tables
+    from seqjax.laws.comparable import refuse_incomparable, several_contexts
     from seqjax.laws.optima import optima
-    from seqjax.laws.run_columns import SHORT
-    from seqjax.laws.run_rows import has_status, is_run_table
+    from seqjax.laws.run_columns import RATE, SHORT
+    from seqjax.laws.run_rows import at_best_rates, has_status, is_run_table, keys_of
+    from seqjax.laws.selecting import select
     from seqjax.laws.variables import usual_column
 
-    options.where = None
     tables.apart_by_family(options)
     table, _ = tables.read_once(options)
+    source = str(options.places[0])
+    table = table[select(table, options.where, source)[0]]
     if is_run_table(table):
         table = table[has_status(table, "finished")]
     n, d, loss = (
@@ -52,15 +56,29 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         for name in ("params", "tokens", "loss")
     )
     of = _column(table, "of", options.of if options.of in table.columns else SHORT.get(options.of, options.of))
+    if is_run_table(table) and of != RATE:
+        table = at_best_rates(table)  # of each batch
     groups = [("", table)]
     if options.by not in (None, tables.TOGETHER):
         grouped = table.groupby(tables.label_column(table, "by", options.by))
         groups = sorted(grouped, key=lambda group: numbers_by_size(str(group[0])))
     for group, rows in groups:
         with tables.apart(options, str(group) if len(groups) > 1 else ""):
-            found = optima(*(rows[name].astype(float) for name in (n, d, of, loss)), options.bootstrap, options.seed)
-            print("\n".join([f"== {options.by} {group}"] * (group != "") + _lines(found, of)))
+            refuse_incomparable(rows, loss, source)
+            columns = (rows[name].astype(float) for name in (n, d, of, loss))
+            found = optima(*columns, options.bootstrap, options.seed, keys_of(rows, _apart(rows, of)))
+            lines = _lines(found, of, several_contexts(rows))
+            print("\n".join([f"== {options.by} {group}"] * (group != "") + lines))
     return tables.exit_code(options)
+
+
+def _apart(table: Any, of: str) -> list[str]:
+    """The columns of a run table that tell models apart; of its training only the context, if steps follow from x."""
+    from seqjax.laws.comparable import CONTEXT
+    from seqjax.laws.run_columns import RATE, SEED
+
+    names = [name for name in map(str, table.columns) if "." in name and name not in (of, RATE, SEED)]
+    return [name for name in names if of == RATE or name.startswith(("model.", "data.", "task.")) or name == CONTEXT[0]]
 
 
 def _column(table: Any, option: str, name: str) -> str:
@@ -72,7 +90,7 @@ def _column(table: Any, option: str, name: str) -> str:
     return name
 
 
-def _lines(found: Any, of: str) -> list[str]:
+def _lines(found: Any, of: str, mixed: list[str]) -> list[str]:
     from seqjax.laws.summary import constant_rows
 
     lines = [f"N {si(one.params).strip()}, D {si(one.tokens).strip()}: {of} = {readable(one.x, 3)}, loss {one.loss:.4f}"
@@ -80,4 +98,5 @@ def _lines(found: Any, of: str) -> list[str]:
     law = found.fit.law
     lines.append(f"{of}: {law.equation}   [{law.source}]")
     lines += [f"  {name} = {value} ({interval})" for name, value, interval, _ in constant_rows(found.fit)]
-    return lines + ([f"FLAG {flag}" for flag in found.fit.flags] or ["no flags"])
+    flags = [*found.fit.flags, *(f"mixed: {note}" for note in mixed)]
+    return lines + ([f"FLAG {flag}" for flag in flags] or ["no flags"])

@@ -108,6 +108,8 @@ def points_by_group(
         groups = {name: groups[name] for name in only}
     else:
         groups = _with_rows(groups, table.index[keep], options)
+    if compared:
+        _tell_contexts(groups, table.index[keep & ended], options)
     cluster = clusters(table) if clusters else None
     if options.cluster is not None:
         cluster = written[label_column(table, "cluster", options.cluster)]
@@ -155,6 +157,16 @@ def _with_rows(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -
     if gone := [name for name in groups if name not in found]:
         tell_note(f"--where leaves no row of {options.by} {few(gone)}")
     return found
+
+
+def _tell_contexts(groups: dict[str, Any], kept: Any, options: argparse.Namespace) -> None:
+    """A note if the kept rows of groups that are compared differ in their contexts, unless these are the groups."""
+    from seqjax.laws.comparable import CONTEXT, contexts_of
+
+    contexts = {name: ", ".join(contexts_of(rows[rows.index.isin(kept)])) for name, rows in groups.items()}
+    if options.by not in CONTEXT and len(set(contexts.values())) > 1:
+        told = few([f"{name} {found}" for name, found in contexts.items()])
+        tell_note(f"the contexts differ, and losses with them: {told}")
 
 
 def few(names: Sequence[str]) -> str:

@@ -186,5 +186,7 @@ def lead_at_equal_compute(c: Comparison) -> np.ndarray:
         reached = np.minimum.accumulate(c.mean_SxM[:, models[order]], axis=1)  # the best for no more compute
         ends[family] = np.log(flops[order]), np.log(reached)
     most = min(x[-1] for x, _ in ends.values())
+    if most < max(x[0] for x, _ in ends.values()):
+        raise Unmeasured("one family's cheapest run had more compute than any of the other")
     at = [np.exp([np.interp(most, x, row) for row in y]) for x, y in (ends[LSTM], ends[TRANSFORMER])]
     return (at[0] - at[1]) * c.per_kaplan_token

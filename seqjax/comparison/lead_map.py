@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from seqjax.comparison.collect import SAME_HORIZON
 from seqjax.comparison.judging import LSTM, TRANSFORMER
-from seqjax.comparison.measured import size_ranks
+from seqjax.comparison.measured import SAME_SIZE, size_ranks
 from seqjax.errors import UserError
 from seqjax.families import in_order, label_of, parts_of
 from seqjax.host.wording import si, with_and
@@ -51,7 +52,7 @@ class Map:
     def sentences(self, budget: str = "tokens") -> list[str]:
         """Where this form overtakes the LSTM, a sentence for the sizes of which the same is true."""
         names, sizes = (label_of(self.form), label_of(LSTM)), {}
-        for place in self.direct[budget] or self.by_law[budget]:
+        for place in self.direct.get(budget) or self.by_law.get(budget, ()):
             sizes.setdefault(_said(place, names, UNITS[budget]), []).append(_short(place.params))
         return [f"With {with_and(params)} parameters the {said}." for said, params in sizes.items()]
 
@@ -88,7 +89,12 @@ def maps(best: pd.DataFrame) -> tuple[list[Map], list[str]]:
             said.append(
                 f"There is no map of {label_of(kind)} over {UNITS[budget]}: no size was trained with any in common."
             )
-        made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in by_law}))
+        if not sizes:
+            said.append(
+                f"{label_of(kind)} and {label_of(LSTM)} have no size in common: their map is by the laws alone."
+            )
+        if by_law:
+            made.append(Map(kind, surfaces, by_law, {budget: direct(a, b, names, budget) for budget in by_law}))
     return made, said
 
 
@@ -118,8 +124,8 @@ def _surface(runs: pd.DataFrame, seed: int) -> Surface:
         UserError: too few runs.
     """
     runs = best_depths(runs)
-    if len({*runs["steps"]}) < 3:
-        raise UserError(f"the map needs three horizons, there are {len({*runs['steps']})}")
+    if (horizons := _ranks(runs["tokens"], SAME_HORIZON).nunique()) < 3:
+        raise UserError(f"the map needs three horizons, there are {horizons}")
     columns = {name: column for name, column in COLUMNS.items() if name != "seconds" or column in runs.columns}
     points = read_points(runs, columns, ("params", "tokens"), cluster=clusters_of(runs).rename("cluster"))
     return fit_surface(points, seed=seed)
@@ -127,9 +133,14 @@ def _surface(runs: pd.DataFrame, seed: int) -> Surface:
 
 def best_depths(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the depth with the lowest mean loss, at each size and horizon of one family."""
-    ranks = runs["params_non_embedding"].astype(float).map(size_ranks(runs["params_non_embedding"].astype(float)))
-    means = runs.groupby([ranks, runs["steps"], runs["model.n_layers"]])["loss"].transform("mean")
-    return runs[means == means.groupby([ranks, runs["steps"]]).transform("min")]
+    sizes, horizons = _ranks(runs["params_non_embedding"], SAME_SIZE), _ranks(runs["tokens"], SAME_HORIZON)
+    means = runs.groupby([sizes, horizons, runs["model.n_layers"]])["loss"].transform("mean")
+    return runs[means == means.groupby([sizes, horizons]).transform("min")]
+
+
+def _ranks(column: pd.Series, apart: float) -> pd.Series:
+    values = column.astype(float)
+    return values.map(size_ranks(values, apart))
 
 
 def as_json(found: Sequence[Map]) -> list[dict[str, object]]:

@@ -3,7 +3,8 @@
 A measured loss is uncertain because of the held-out text and because of the seed. Every draw resamples chains of
 windows with replacement, the same chains for every model, so that the difficulty of the text cancels between models. It
 also adds to each model deviations of random runs from the mean over their seeds. These are pooled over the models of a
-family, since one model has too few seeds. The draws give the interval of any statistic of the curves.
+family, since one model has too few seeds, and widened by Student's t for those that there are. The draws give the
+interval of any statistic of the curves.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from seqjax.errors import UserError
 from seqjax.families import in_order, label_of
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.wording import with_and
+from seqjax.laws.noise import students_factor
 from seqjax.trained.chains import KAPLAN_CHARACTERS, Chains
 
 LEAST_RUNS = 8  # runs of models with several seeds, for a family to have its own noise
@@ -196,14 +198,14 @@ def compare(runs: Sequence[Measured], chains: Chains, characters_per_token: floa
     pools = {model.family: _deviations(over_chains, model.family) for model in models}
     samples = []
     for model, curve_NxCxP in zip(models, curves, strict=True):
-        deviations = pools[model.family]
+        deviations, left = pools[model.family]
         over_seeds_CxP = curve_NxCxP.mean(axis=0)
         measured_P = over_seeds_CxP.mean(axis=0)
         drawn_RxP = measured_P + widen * (shares_RxC @ over_seeds_CxP - measured_P)
         if len(deviations):
             chosen = rng.integers(len(deviations), size=(draws, len(curve_NxCxP)))
             signs = rng.choice((-1.0, 1.0), size=(*chosen.shape, 1))
-            drawn_RxP = drawn_RxP + (signs * deviations[chosen]).mean(axis=1)
+            drawn_RxP = drawn_RxP + students_factor(left) * (signs * deviations[chosen]).mean(axis=1)
         samples.append(np.vstack([measured_P, drawn_RxP]))
     samples_SxMxP = np.stack(samples, axis=1)
     return Comparison(
@@ -216,19 +218,19 @@ def compare(runs: Sequence[Measured], chains: Chains, characters_per_token: floa
     )
 
 
-def size_ranks(params: Iterable[float]) -> dict[float, int]:
-    """Parameter count -> rank of its size, from 0. Counts of one size differ a little."""
+def size_ranks(params: Iterable[float], apart: float = SAME_SIZE) -> dict[float, int]:
+    """Parameter count -> rank of its size, from 0. Counts of one size differ by less than a factor ``apart``."""
     rank, before, ranks = -1, 0.0, {}
     for count in sorted(set(params)):
-        rank += count > SAME_SIZE * before
+        rank += count > apart * before
         ranks[count] = rank
         before = count
     return ranks
 
 
-def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> np.ndarray:
-    """Deviations of runs from the mean over their seeds, [n, P], scaled to the variance of one run: of a family, or of
-    all families if it has fewer than `LEAST_RUNS`.
+def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> tuple[np.ndarray, int]:
+    """Deviations of runs from the mean over their seeds, [n, P], scaled to the variance of one run, and their degrees
+    of freedom: of a family, or of all families if it has fewer than `LEAST_RUNS`.
 
     Models with a shorter context are left out: they have no values at later positions.
     """
@@ -239,7 +241,7 @@ def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> np
     ]
     own = [deviation for of, deviation in found if of == family]
     pool = own if sum(map(len, own)) >= LEAST_RUNS else [deviation for _, deviation in found]
-    return np.concatenate(pool) if pool else np.empty((0, 0))
+    return np.concatenate(pool) if pool else np.empty((0, 0)), sum(len(deviation) - 1 for deviation in pool)
 
 
 def save(path: Path, runs: Sequence[Measured], chains: Chains, characters_per_token: float) -> None:

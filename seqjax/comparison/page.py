@@ -24,8 +24,9 @@ from seqjax.comparison.lead_map import Map, as_json, maps, times_in_doubt
 from seqjax.comparison.material import Material, corpus_of, machine_of, made_how, made_where, read_material
 from seqjax.comparison.verdicts import claim_row, claims_json, leads, summary
 from seqjax.errors import UserError
-from seqjax.families import in_order, label_of, labels_of
+from seqjax.families import in_order, kind_of, label_of, labels_of
 from seqjax.host import disk
+from seqjax.host.wording import si, with_and
 from seqjax.laws.files import write_fits
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
@@ -215,11 +216,27 @@ def _narrow(m: Material, found: Sequence[Map]) -> dict[str, str]:
 def _edges(edges: Sequence[Mapping[str, Any]]) -> str:
     if not edges:
         return "For no model does the best rate lie at an edge of what was tried."
-    named = ", ".join(sorted({curve["label"] for curve in edges}))
+    tokens: dict[str, list[float]] = {}
+    for curve in edges:
+        at = curve["axes"].get("horizon.tokens")
+        tokens.setdefault(_searched(curve), []).extend([] if at is None else [at])
+    named = "; ".join(
+        f"{name} (at {with_and([si(at).strip() for at in sorted(found)])} tokens)" if found else name
+        for name, found in sorted(tokens.items())
+    )
     return (
         f"For {named} the best rate lies at an edge of what was tried, so that their losses are bounds from above, and "
         "verdicts that rest on them count with that."
     )
+
+
+def _searched(curve: Mapping[str, Any]) -> str:
+    """The model of a search: kind, shape, and its windows where they are an axis."""
+    axes = curve["axes"]
+    model = {key.partition(".")[2]: value for key, value in axes.items() if key.startswith("model.")}
+    name = label_of(kind_of(model["family"], model)) if "family" in model else ""
+    windows = f" with windows of {axes['train.context_length']}" if "train.context_length" in axes else ""
+    return f"{name} {curve['label'].rpartition('-')[2]}{windows}".strip()
 
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:

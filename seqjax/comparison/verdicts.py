@@ -33,7 +33,7 @@ def summary(judged: Sequence[Judged]) -> str:
 
 def leads(c: Comparison) -> list[str]:
     """How far each form of the Transformer is ahead of the LSTM at the largest size, a sentence each."""
-    found = []
+    found, sure = [], "95 %" if c.seeds > 1 else "95 % by the held-out text, one seed"
     for kind in c.kinds(TRANSFORMER):
         try:
             value, low, high = c.interval(_lead(c, kind))
@@ -44,7 +44,7 @@ def leads(c: Comparison) -> list[str]:
         first, second = (kind, LSTM) if value > 0 else (LSTM, kind)
         if value < 0:
             value, low, high = -value, -high, -low
-        interval = "" if math.isnan(low) else f" (95 %: {low:.3f} to {high:.3f})"
+        interval = "" if math.isnan(low) else f" ({sure}: {low:.3f} to {high:.3f})"
         names = f"the {label_of(first)} is ahead of the {label_of(second)}"
         if low <= 0.0 <= high:
             names = f"the {label_of(first)} and the {label_of(second)} are not told apart: the former is ahead"

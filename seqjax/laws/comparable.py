@@ -111,10 +111,15 @@ def refuse_incomparable(table: pd.DataFrame, loss: str = "loss", source: str = "
         )
 
 
+def contexts_of(table: pd.DataFrame) -> list[str]:
+    """The context lengths of these rows, from the shortest; empty if they are not known."""
+    column = next((name for name in CONTEXT if name in table.columns), None)
+    return sorted(set(_written(table, column).dropna()), key=numbers_by_size)
+
+
 def several_contexts(table: pd.DataFrame) -> list[str]:
     """A note if the rows have several context lengths: they can be compared, but a fit mixes them."""
-    column = next((name for name in CONTEXT if name in table.columns), None)
-    found = sorted(set(_written(table, column).dropna()), key=numbers_by_size)
+    found = contexts_of(table)
     return [f"several contexts in one fit: {', '.join(found)}"] if len(found) > 1 else []
 
 

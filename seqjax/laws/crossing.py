@@ -216,10 +216,10 @@ def _upward(gap_RxM: np.ndarray, log_u: np.ndarray, near: float) -> np.ndarray:
 def direct(
     a: Points, b: Points, names: tuple[str, str], budget: str = "tokens", draws: int = 1000, seed: int = 0
 ) -> list[Place]:
-    """The crossing without a law: mean losses over the clusters, interpolated over log u at each common size.
+    """The crossing without a law: mean losses over the seeds, interpolated over log u at each common size.
 
-    A cluster is a seed here. The deviations of seeds from the mean are pooled over the sizes of a family, and drawn
-    with random factors. With one seed per run there is no interval.
+    A cluster holds runs of one seed, at all D or at some of them. The deviations of clusters from the mean of each D
+    are pooled over the sizes of a family, and drawn with random factors. With one seed per run there is no interval.
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -263,13 +263,18 @@ def _deviations(points: Points) -> Pool:
         mean = np.bincount(ranks, loss) / count
         scaled = (loss - mean[ranks]) * np.sqrt(count / np.maximum(count - 1, 1))[ranks]
         several = count[ranks] > 1
-        own = np.unique(cluster[several])
-        left += max(0, len(own) - 1)
-        for g in own:
+        left += _left(ranks, cluster)
+        for g in np.unique(cluster[several]):
             mine = several & (cluster == g)
             order = np.argsort(ranks[mine])
             found.append((log_d[ranks[mine]][order], scaled[mine][order]))
     return found, left
+
+
+def _left(ranks: np.ndarray, cluster: np.ndarray) -> int:
+    """Differences between clusters that are free once each rank has its mean: those of other ranks count anew."""
+    of_ranks, of_clusters = (values[:, None] == np.unique(values) for values in (ranks, cluster))
+    return int(np.linalg.matrix_rank(np.hstack([of_ranks, of_clusters]).astype(float))) - of_ranks.shape[1]
 
 
 def _curve(
@@ -277,15 +282,19 @@ def _curve(
 ) -> np.ndarray:
     """Mean loss over log D, then draws of it, [1 + R, n]; only the mean if the noise is unknown."""
     ranks, at = _cells(points, rows)
-    mean = np.interp(log_d, at, np.bincount(ranks, points.loss[rows]) / np.bincount(ranks))
+    count = np.bincount(ranks)
+    between = np.stack([np.interp(log_d, at, one) for one in np.eye(len(at))])
+    mean = np.bincount(ranks, points.loss[rows]) / count @ between
     deviations, left = pool
     if left == 0:
         return mean[None]
-    curves = np.stack([np.interp(log_d, *deviation) for deviation in deviations])
-    count = len(np.unique(points.cluster[rows]))
-    weights = rng.standard_normal((draws, count, 1)) * students_factor(left) / count
-    noise = (weights * curves[rng.integers(len(curves), size=(draws, count))]).sum(axis=1)
-    return np.concatenate([mean[None], mean + noise])
+    own, member = np.unique(points.cluster[rows], return_inverse=True)
+    shares_GxK = np.zeros((len(own), len(at)))
+    np.add.at(shares_GxK, (member, ranks), 1 / count[ranks])
+    curves = np.stack([np.interp(at, *deviation) for deviation in deviations])
+    drawn_RxGxK = curves[rng.integers(len(curves), size=(draws, len(own)))]
+    drawn_RxGxK *= rng.standard_normal((draws, len(own), 1)) * students_factor(left)
+    return np.concatenate([mean[None], mean + (drawn_RxGxK * shares_GxK).sum(axis=1) @ between])
 
 
 def disagree(one: Place, other: Place) -> bool:

@@ -18,7 +18,7 @@ Each flag is a line that begins with its kind:
     hold-out    fitted to the rest, the law misses the runs with the most compute
     rates       a best learning rate is at the edge of its sweep
     families    one law is fitted to points of several families
-    mixed       points differ in a context length, or in an N or D, that the law does not know
+    mixed       points differ in a context length, a depth, or an N or D, that the law does not know
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def flags_of(fit: Fit) -> list[str]:
         *_of_the_split(fit),
         *(f"rates: {note}" for note in fit.points.notes if "learning rate" in note),
         *(f"families: {note}" for note in fit.points.notes if "several families" in note),
-        *(f"mixed: {note}" for note in fit.points.notes if "several contexts" in note),
+        *(f"mixed: {note}" for note in fit.points.notes if "several contexts" in note or "layers in one fit" in note),
         *mixed.of_other_variables(fit.points, fit.law),
     ]
 

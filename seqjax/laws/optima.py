@@ -11,9 +11,10 @@ of Li et al. 2025 (arXiv 2503.04715), who find 1.79 N^-0.713 D^0.307 for the rat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,19 +56,24 @@ def optima(
     loss: Sequence[float],
     bootstrap: int = 1000,
     seed: int = 0,
+    model: Sequence[Hashable] | None = None,
 ) -> Optima:
     """The optima of runs that differ in x, and their law.
 
     Args:
         x: learning rate or batch of each run; runs with equal N, D and x are seeds, whose losses are averaged.
+        model: what else tells the model of each run; each model has optima of its own. None: all are one.
     Raises:
         UserError: a value that is not positive and finite, or too few sizes and budgets with an optimum.
     """
     table = np.column_stack([np.asarray(column, float) for column in (params, tokens, x, loss)])
     if not (np.isfinite(table).all() and (table > 0).all()):
         raise UserError("optima: params, tokens, x and loss must be positive finite numbers")
-    places = np.unique(table[:, :2], axis=0)
-    found = tuple(_best(*place, table[(table[:, :2] == place).all(axis=1)][:, 2:]) for place in places)
+    tried: dict[tuple[Any, ...], list[np.ndarray]] = {}
+    for row, of in zip(table, model if model is not None else [None] * len(table), strict=True):
+        tried.setdefault((*row[:2], of), []).append(row[2:])
+    places = sorted(tried, key=lambda place: place[:2])
+    found = tuple(_best(*map(float, place[:2]), np.array(tried[place])) for place in places)
     good = [one for one in found if not one.problem]
     variables = [name for name in ("params", "tokens") if len({getattr(one, name) for one in good}) > 1]
     if len(good) <= len(variables) + 1:

@@ -17,7 +17,15 @@ import pandas as pd
 from seqjax.errors import UserError
 from seqjax.host.wording import counted, with_and
 from seqjax.laws.comparable import refuse_incomparable, several_contexts
-from seqjax.laws.run_rows import beside_other_work, has_status, keys_of, not_finished, several_families, worse_rates
+from seqjax.laws.run_rows import (
+    beside_other_work,
+    has_status,
+    keys_of,
+    not_finished,
+    several_depths,
+    several_families,
+    worse_rates,
+)
 from seqjax.laws.selecting import LeftOut, in_brackets, labels_of, select
 from seqjax.laws.shared_noise import runs_of_rows
 from seqjax.laws.variables import DEFAULTS, column_of, convention_of, listed, named_count, numbers, usual_column
@@ -150,7 +158,7 @@ def read_points(
     numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
     rules, notes = worse_rates(table[keep], named["loss"], diverged)
     leave_out(rules)
-    notes += several_families(table[keep]) + several_contexts(table[keep])
+    notes += several_families(table[keep]) + several_contexts(table[keep]) + several_depths(table[keep])
     refuse_incomparable(table[keep], named["loss"], source)
     wanted = {*needs, *(columns or {}), "loss"} | ({"flops"} if "tokens" in needs and "tokens" not in named else set())
     kept_labels = _kept(labels, keep)

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from seqjax.host.cores import SHARED
-from seqjax.host.wording import counted
+from seqjax.host.wording import counted, with_and
 from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
 from seqjax.laws.run_columns import RATE, SEED
 from seqjax.laws.variables import listed
+
+SAME_SIZE = 1.1  # models whose parameters differ by less were meant to be of one size
 
 
 def is_run_table(table: pd.DataFrame) -> bool:
@@ -98,6 +100,20 @@ def several_families(table: pd.DataFrame) -> list[str]:
     if "model.family" in named and len(kinds) > max(len(families), 1):
         return [f"several kinds of models in one fit: {', '.join(kinds)}"]
     return [f"several families in one fit: {', '.join(families)}"] if len(families) > 1 else []
+
+
+def several_depths(table: pd.DataFrame) -> list[str]:
+    """A note if models of one kind, size and number of tokens differ in depth: each is a point, and none is chosen."""
+    depth, size, others = "model.n_layers", "params_non_embedding", ["kind", "tokens", "train.context_length"]
+    if not {depth, size} <= set(table.columns):
+        return []
+    params = pd.to_numeric(table[size], errors="coerce").astype(float)
+    sizes = np.sort(params.dropna().unique())
+    ranks = dict(zip(sizes, np.cumsum(sizes > SAME_SIZE * np.append(0.0, sizes[:-1])), strict=True))
+    keys = [params.map(ranks), *(table[name] for name in others if name in table)]
+    several = table[table.groupby(keys)[depth].transform("nunique") > 1]
+    found = with_and([str(layers) for layers in sorted(set(several[depth].dropna().astype(int)))])
+    return [f"models of one size with {found} layers in one fit: the best depth is not chosen"] if found else []
 
 
 def beside_other_work(table: pd.DataFrame) -> list[str]:

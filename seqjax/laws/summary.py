@@ -178,7 +178,7 @@ def answers(fit: Fit) -> list[tuple[str, str]]:
         ("How certain are the constants?",
          f"{len(fit.draws):,} bootstrap refits to noise drawn from the residuals of whole clusters, widened for few "
          "clusters; and profile likelihood" if fit.intervals
-         else "they are not: no refits were asked for"),
+         else "they are not: there are no refits"),
         ("Is the fit validated on runs it has not seen?",
          f"{held_out_words(held)}: {held['mean_error']:.2%} mean error"
          if held else "no: too few points"),

@@ -182,6 +182,43 @@ def test_frontier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a checkpoint each" in capsys.readouterr().err
 
 
+def test_the_frontier_of_two_families_is_not_that_of_their_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd.read_csv(isoflop_table(tmp_path / "iso.csv")).rename(columns={"kind": "family"}).to_csv(
+        tmp_path / "iso.csv", index=False
+    )
+    columns = (tmp_path / "iso.csv", "--params", "Size", "--flops", "FLOP", "--bootstrap", 0)
+    assert call("frontier", *columns) == 0
+    apart = capsys.readouterr()
+    assert "family a\n" in apart.out and "family b\n" in apart.out and "one fit for each family, a, b" in apart.err
+    assert call("frontier", *columns, "--by", "all") == 0
+    assert "all runs\n" in capsys.readouterr().out
+
+
+def test_the_checklist_does_not_blame_who_asked_for_refits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs do not say how sure two constants are: there are no refits, though 50 were asked for."""
+    run, tokens = (x.ravel() for x in np.meshgrid(["a", "b"], np.geomspace(1e6, 1e8, 6)))
+    frame = pd.DataFrame({"run_id": run, "tokens": tokens, "loss": 20 * tokens**-0.1 + 0.01 * (run == "b")})
+    frame.to_csv(tmp_path / "two.csv", index=False)
+    assert call("fit", tmp_path / "two.csv", "--law", "kaplan-d", "--bootstrap", 50, "--checklist") == 0
+    printed = capsys.readouterr().out
+    assert "2 independent runs do not say" in printed and "they are not: there are no refits" in printed
+
+
+def test_other_contexts_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Inside of a group, and between groups that are compared; but not where the contexts are what is compared."""
+    table = pd.read_csv(isoflop_table(tmp_path / "iso.csv"))
+    context = np.where(table["kind"] == "a", 8, 1408)
+    table.assign(context=context, seed=context).to_csv(tmp_path / "iso.csv", index=False)
+    columns = (tmp_path / "iso.csv", "--params", "Size", "--flops", "FLOP", "--bootstrap", 0)
+    assert call("frontier", *columns) == 0
+    assert "note: several contexts in one fit: 8, 1408" in capsys.readouterr().out
+    for by, told in (("kind", True), ("context", False)):
+        assert call("compare", *columns, "--law", "kaplan-n", "--by", by) == 0
+        assert ("the contexts differ, and losses with them: a 8, b 1408" in capsys.readouterr().err) == told
+
+
 def checkpoint_table(path: Path) -> Path:
     """Curves whose loss at D tokens is that of a law, a row for each checkpoint."""
     size = np.repeat(np.geomspace(1e6, 1e8, 9), 30)

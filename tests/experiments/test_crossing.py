@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from experiment import load
 
-from seqjax.comparison.lead_map import _said, maps, times_in_doubt
+from seqjax.comparison.lead_map import _said, best_depths, maps, times_in_doubt
 from seqjax.laws.crossing import Place
 
 
@@ -45,6 +45,36 @@ def test_a_run_table_becomes_a_map() -> None:
     shared = table.assign(device="H100", processor="A", runs_in_program=12)
     (one,), without = maps(shared[shared["status"] == "finished"])
     assert set(one.by_law) == {"tokens", "flops"} and "no map over seconds" in without[0]
+
+
+def bare(kind: str, layers: int, tokens: float, batch: int, loss: float, params: int = 30_000) -> dict[str, Any]:
+    """A finished run with the columns that a map needs, and 1,000 tokens in a window."""
+    return {"kind": kind, "model.n_layers": layers, "tokens": tokens, "steps": int(tokens / (1000 * batch)),
+            "params_non_embedding": params, "flops_exact": 6 * params * tokens, "loss": loss}  # fmt: skip
+
+
+def test_the_best_depth_of_a_horizon_is_found_among_other_batches() -> None:
+    """Two layers with twice the batch have as many steps at 4 M tokens as one layer at 2 M."""
+    deep = {2e6: 4.6, 4.001e6: 4.3, 8e6: 4.2}
+    rows = [bare("lstm", 1, tokens, 2, loss) for tokens, loss in ((2e6, 4.5), (4e6, 4.4), (8e6, 4.1))]
+    rows += [bare("lstm", 2, tokens, 4, loss) for tokens, loss in deep.items()]
+    assert sorted(best_depths(pd.DataFrame(rows))["loss"]) == [4.1, 4.3, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("more", "params", "said"),
+    [
+        (16, 30_000, "no map of Transformer modern over training tokens: no size was trained with any in common"),
+        (1, 60_000, "Transformer modern and LSTM have no size in common"),
+    ],
+)
+def test_what_families_do_not_have_in_common_is_said(more: int, params: int, said: str) -> None:
+    horizons = ((2e6, 4.5), (4e6, 4.4), (8e6, 4.1))
+    rows = [bare("lstm", 1, tokens, 2, loss) for tokens, loss in horizons]
+    rows += [bare("transformer modern", 2, more * tokens, 2, loss, params) for tokens, loss in horizons]
+    made, without = maps(pd.DataFrame(rows))
+    assert said in " ".join(without)
+    assert len(made) == (more == 1) and all(one.sentences() == [] for one in made)
 
 
 NOT_EXCLUDED = "a crossing before the data is not excluded"

@@ -52,7 +52,7 @@ def test_a_rate_at_an_edge_is_one_of_its_own_model() -> None:
     """The other model was tried at higher rates."""
     rows = [("lstm", 0.01, 2.0), ("lstm", 0.02, 1.9), ("gru", 0.01, 2.0), ("gru", 0.02, 1.9), ("gru", 0.04, None)]
     table = pd.DataFrame(rows, columns=["kind", RATE, "loss"])
-    table = table.assign(**{"params_non_embedding": 10, "tokens": 1e5, "train.context_length": 8})
+    table = table.assign(**{"params_non_embedding": 10, "model.n_layers": 1, "tokens": 1e5, "train.context_length": 8})
     best = table[table["loss"] == 1.9]
     assert load("common").at_an_edge(table, best).startswith("1 of 2 models")
 
@@ -104,7 +104,8 @@ def test_the_best_sizes_of_a_run_table_are_found_again() -> None:
                 d = flops / (6 * n)
                 rows.append({
                     "run_id": f"{kind} {n}", "status": "finished", "kind": kind, "tokens": d, "train.seed": 0,
-                    "model.family": kind.split()[0], "params_non_embedding": n, "train.context_length": 64,
+                    "model.family": kind.split()[0], "params_non_embedding": n, "model.n_layers": 1,
+                    "train.context_length": 64,
                     "flops_exact": flops, "optimizer.learning_rate": 1e-2, "loss": 1.2 + 30 / n**0.5 + 80 / d**0.4,
                 })  # fmt: skip
     found, files = load("isoflop").analyse(pd.DataFrame(rows), Path())
@@ -137,8 +138,8 @@ def test_a_lead_is_between_runs_with_one_seed() -> None:
 
 TABLES = (
     "size_data_compute/exponents", "learning_curves/exponents", "isoflop/minima", "context_length/contexts",
-    "parts/parts", "muon/muon", "horizons/horizons", "prediction/h100/prediction",
-    "prediction/long/prediction",
+    "parts/parts", "muon/muon", "horizons/horizons", "prediction/h100-1.6M/prediction",
+    "prediction/workstation-300k/prediction", "prediction/workstation-1.6M/prediction",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Losses that were predicted before they were measured: recorded errors follow from recorded runs, pages show them."""
+"""Losses that were predicted before they were measured: recorded errors follow from recorded runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ def test_recorded_errors_follow_from_recorded_runs(name: str) -> None:
         assert prediction.compared(one["predicted"], prediction.of_model(large, *prediction.MODELS[model])) == [
             pytest.approx(row) for row in errors[model]
         ]
-
-
-@pytest.mark.parametrize("name", ["h100-1.6M", *SIZES])
-def test_the_page_of_experiments_shows_the_recorded_tables(name: str) -> None:
-    table = (RECORDED / name / "prediction.md").read_text()
-    assert table in (experiment.RESULTS.parent / "README.md").read_text()
 
 
 def test_what_is_fitted_is_at_most_half_the_size() -> None:

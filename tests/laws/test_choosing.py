@@ -13,6 +13,7 @@ from seqjax.errors import UserError
 from seqjax.laws import LAWS, fit, make_points
 from seqjax.laws.choosing import law_for, refused_if_impossible
 from seqjax.laws.points import Points, read_points
+from seqjax.laws.run_rows import several_depths
 
 N = np.geomspace(1e4, 1e6, 6)
 
@@ -71,6 +72,18 @@ def test_what_the_law_does_not_know_is_a_flag() -> None:
 def test_several_contexts_are_a_flag() -> None:
     table = pd.DataFrame({"params": N, "loss": 5 / N**0.1, "context": [64, 256] * 3})
     assert "mixed: several contexts in one fit: 64, 256" in fit(read_points(table), "kaplan-n", bootstrap=0).flags
+
+
+def test_depths_of_one_size_are_told() -> None:
+    """Nearly equal sizes of the same tokens; a model that is deeper because it is larger is none."""
+    table = pd.DataFrame({
+        "kind": "lstm", "params_non_embedding": [1e5, 1.04e5, 3e5, 1e6], "model.n_layers": [1, 4, 1, 4],
+        "tokens": 1e6, "loss": [3.2, 3.1, 3.0, 2.9],
+    })  # fmt: skip
+    told = "models of one size with 1 and 4 layers in one fit: the best depth is not chosen"
+    assert several_depths(table) == [told]
+    assert several_depths(table[1:]) == several_depths(table.drop(columns="model.n_layers")) == []
+    assert f"mixed: {told}" in fit(read_points(table), "kaplan-n", bootstrap=0).flags
 
 
 def test_the_command_fits_each_family_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

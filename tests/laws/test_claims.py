@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_up import SIZES, as_published, runs, world
@@ -129,6 +131,16 @@ def test_one_family_alone_resolves_nothing_and_stops_nothing():
     chains = make_chains(1024, 4.3, 20, 8)
     lstms = [r for r in runs(as_published, chains, 0.004, 0.05, 2, 1e8, SIZES, False) if r.family == "lstm"]
     assert set(verdicts(compare(lstms, chains, 4.3, 50)).values()) == {NOT_RESOLVED}
+
+
+def test_families_without_compute_in_common_are_not_compared_at_equal_compute():
+    """With long windows a small Transformer can cost more than each LSTM of its size."""
+    chains = make_chains(1024, 4.3, 20, 8)
+    cheap = runs(as_published, chains, 0.004, 0.05, 2, 1e8, SIZES[:1], False)
+    dear = [replace(run, flops=2 * run.flops) if run.family == "transformer" else run for run in cheap]
+    row = of(compare(dear, chains, 4.3, 50), "compute")
+    assert np.isnan(row.value) and "more compute than any" in row.why
+    assert np.isfinite(of(compare(cheap, chains, 4.3, 50), "compute").value)
 
 
 def test_single_tokens_differ_too_much_to_see_a_law_in_a_short_text():

@@ -87,6 +87,24 @@ def test_draws_spread_as_seeds_and_text_do():
     assert means_RxM[:, 0].std() == pytest.approx(np.sqrt(text.var(ddof=1) / 20 + 0.05**2 / 2), rel=0.2)
 
 
+def test_intervals_of_few_seeds_hold_the_truth():
+    """Two seeds of two models: the noise is that of 2 degrees of freedom, and Student's factor is 2.2."""
+    chains = make_chains(64, 2.0, 8, 4)
+    (run,) = runs(as_published, chains, 0.0, 0.0, 1, 1e8, (1e6,), False)[:1]
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        noise = rng.standard_normal((2, 2))
+        seen = [
+            replace(run, family=family, form="", seed=seed, run_id=f"{family} {seed}",
+                    loss_CxP=run.loss_CxP + noise[i, seed])
+            for i, family in enumerate(("lstm", "gru")) for seed in (0, 1)
+        ]  # fmt: skip
+        c = compare(seen, chains, 4.3, 400)
+        _, low, high = c.interval(c.mean_SxM[:, 0] - c.mean_SxM[:, 1])
+        held += low <= 0 <= high
+    assert 0.9 <= held / 300 <= 0.99
+
+
 def test_one_seed_leaves_no_noise_of_seeds():
     c = world(noise=0.05, seeds=1)
     assert c.seeds == 1
@@ -175,3 +193,8 @@ def test_a_lead_with_zero_in_its_interval_is_not_told_apart():
     assert "the Transformer is ahead of the LSTM by" in told
     (told,) = leads(world(lambda family, *where: as_published("transformer", *where), noise=0.05))
     assert "are not told apart: the former is ahead by" in told and "(95 %: -0." in told
+
+
+def test_a_lead_of_one_seed_is_sure_of_the_text_alone():
+    (told,) = leads(world(seeds=1))
+    assert "nats per token (95 % by the held-out text, one seed: 0." in told

@@ -184,3 +184,22 @@ def test_direct_intervals_cover_too() -> None:
         early, late = (runs(truth, rng, tokens=tokens) for truth in (EARLY, LATE))
         covered += [p.low <= CROSSING <= p.high for p in direct(early, late, NAMES, draws=200, seed=seed)]
     assert 0.90 <= np.mean(covered) <= 0.99, np.mean(covered)
+
+
+def test_direct_intervals_cover_runs_that_share_no_trunk() -> None:
+    """Losses on lines in log D, which interpolation does not bend, with noise of its own at each size, D and seed."""
+    n, d, seed = (axis.ravel() for axis in np.meshgrid((5e4, 1e5, 2e5), (1e6, 2e6, 4e6), (0, 1, 2)))
+    covered = []
+    for repeat in range(40):
+        rng = np.random.default_rng(repeat)
+        pair = [
+            make_points(
+                4 + slope * np.log(d / 2e6) + 0.01 * rng.standard_normal(len(d)),
+                cluster=[f"{key}" for key in zip(n, d, seed, strict=True)],
+                params=n,
+                tokens=d,
+            )
+            for slope in (-0.1, -0.2)
+        ]
+        covered += [place.low <= 2e6 <= place.high for place in direct(*pair, NAMES, draws=200, seed=repeat)]
+    assert 0.90 <= np.mean(covered) <= 0.99, np.mean(covered)

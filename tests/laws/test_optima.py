@@ -73,6 +73,25 @@ def test_one_budget_gives_a_law_of_n_alone_and_two_rates_none() -> None:
         optima(*sweep(0.0, 0, RATES[:2]))
 
 
+@pytest.mark.parametrize(("of", "other"), [("rate", "train.context_length"), ("batch", "optimizer.learning_rate")])
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(
+    of: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run of each N, D and x with 1 nat more: with another context, or at a worse rate of the same batch."""
+    n, d, x, loss = sweep(0.0, 0)
+    column = {"rate": "optimizer.learning_rate", "batch": "train.batch_size"}[of]
+    table = pd.DataFrame({"params": n, "tokens": d, column: x, "loss": loss, "status": "finished"})
+    both = pd.concat([table.assign(**{other: 8}), table.assign(**{other: 1408, "loss": loss + 1})])
+    both.assign(run_id=[f"r{i}" for i in range(len(both))]).to_csv(tmp_path / "t.csv", index=False)
+    words = ["optima", str(tmp_path / "t.csv"), "--of", of, "--bootstrap", "0"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(", loss ") == (24 if of == "rate" else 12)
+    assert "a = -0.7130" in printed and ("several contexts in one fit: 8, 1408" in printed) == (of == "rate")
+    assert main([*words, "--where", f"`{other}` == 8"]) == 0
+    assert all(line in printed for line in capsys.readouterr().out.splitlines() if ", loss " in line)
+
+
 def test_the_command_reads_any_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.DataFrame(dict(zip(("N", "D", "lr", "loss"), sweep(0.0, 0), strict=True))).to_csv(
         tmp_path / "t.csv", index=False
