@@ -13,7 +13,8 @@ from seqjax.commands import options as shared
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import exit_code
-from seqjax.host.streams import fitted, tell
+from seqjax.host.streams import fitted, tell, tell_note
+from seqjax.host.wording import counted
 from seqjax.sweeps import grid
 
 FAILED = 4
@@ -182,6 +183,7 @@ def report(folder: Path, outcome: Any) -> int:
     from seqjax.sweeps.aligned import describe_states
     from seqjax.sweeps.folder import state_to_show
     from seqjax.sweeps.printed import describe_curves
+    from seqjax.sweeps.sweep import superseded
 
     states = [state_to_show(folder / run.run_id) for run in outcome.planned]
     print()
@@ -190,6 +192,11 @@ def report(folder: Path, outcome: Any) -> int:
         print(fitted(curves, sys.stdout))
     print(f"table: seqjax runs {folder}")
     if all(state.name in ("finished", "diverged") for state in states):
+        if outcome.curves and (found := superseded(folder, outcome.planned)):
+            tell_note(
+                f"{counted(len(found), 'finished run')} at learning rates that this search has no more, such as "
+                f"{found[0]}: tables take the best of all rates, so their models had more tries; move them away"
+            )
         families = {run.config.model.family for run in outcome.planned}
         print(f"next:  seqjax fit {folder} --plot laws.png")
         if len(families) == 2:

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from pathlib import Path
 
 SHARED = 0.1
 """A larger share of the time spent waiting for a core means that other work ran beside."""
+
+
+class Waiting:
+    """Seconds that this process waits for cores which other work has, from now on.
+
+    Its own threads wait for each other too. So it is never more than the seconds that others had the cores.
+    """
+
+    def __init__(self) -> None:
+        self._since = seconds_waited(), seconds_of_others()
+
+    def seconds(self) -> float | None:
+        """None where the system does not tell. It can exceed the time that passed: several threads may wait at once."""
+        waited, others = seconds_waited(), seconds_of_others()
+        if None in (waited, others, *self._since):
+            return None
+        return max(0.0, min(waited - self._since[0], others - self._since[1]))
+
+
+def seconds_of_others() -> float | None:
+    """Seconds that the cores of this process worked for others, since the system began; None where it does not tell.
+
+    Linux counts the time of each core by what it did (``/proc/stat``), in ticks.
+    """
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        times = [list(map(int, line.split()[1:9])) for line in lines if line.split()[0] in ours]
+    except (OSError, IndexError, ValueError, AttributeError):
+        return None
+    ticks = sum(sum(core) - core[3] - core[4] for core in times)  # without idle, and waiting for a disk
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time() if times else None
 
 
 def seconds_waited() -> float | None:
@@ -13,13 +48,11 @@ def seconds_waited() -> float | None:
 
     Linux counts them for each thread (second number of ``schedstat``). None where the system does not tell.
     """
-    found = 0
+    found = []
     try:
         for thread in Path("/proc/self/task").iterdir():
-            try:
-                found += int((thread / "schedstat").read_text().split()[1])
-            except ProcessLookupError:  # it has just ended
-                continue
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                found.append(int((thread / "schedstat").read_text().split()[1]))
     except (OSError, IndexError, ValueError):
         return None
-    return found / 1e9
+    return sum(found) / 1e9 if found else None

@@ -45,6 +45,8 @@ def chosen(points: list[dict[str, Any]], only: Mapping[str, Any]) -> tuple[dict[
     """The points with one of the given values at each given key. Values are compared as text, see `short`."""
     for key, values in only.items():
         wanted = {short(key, value) for value in (values if isinstance(values, list) else [values])}
+        if not wanted:
+            raise UserError(f"command line: only.{key}: expected a value or a list of values, got []")
         there = {short(key, point[key]): None for point in points if key in point}
         if unknown := sorted(wanted - there.keys()):
             axes = ", ".join(dict.fromkeys(key for point in points for key in point))

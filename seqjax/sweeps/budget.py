@@ -140,7 +140,7 @@ def _proposal(
         {**model, "size.non_embedding": size, "horizon.tokens": length}
         for model, size, length in itertools.product(models, sizes, tokens)
     ]
-    planned = replace(sweep, points=tuple(points), horizons=()).runs()
+    planned = replace(sweep, points=tuple(points), horizons=(), left_out=()).runs()
     units = form_units(planned, machine, speeds, bundle)
     return Proposal(tuple(sizes), tuple(tokens), tuple(planned), predicted_seconds(units, machine))
 

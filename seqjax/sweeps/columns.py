@@ -44,7 +44,7 @@ COLUMNS = {
     "tokens_per_second": "training rate of this run, without compilation and evaluation",
     "seconds": "wall time of the run",
     "training_seconds": "time of one worker for all its steps, those taken by its trunk too, without the rest",
-    "waited_share": "share of that time in which its threads waited for a core; above 0.1 other work ran beside",
+    "waited_share": "its threads' wait for cores that other work had, over that time; above 0.1 other work ran beside",
     "runs_in_program": "number of runs that shared its program (and its time)",
     "halved_from": "number of runs planned for its program, if its bundle died and was halved; last digits differ",
     "failures": "number of times its process died",

@@ -88,7 +88,7 @@ def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> Non
     if not folder.is_dir():
         return
     own = {_kind(run.config, sweep) for run in planned}
-    own |= {_kind(sweep.plan(point).config, sweep) for point in sweep.left_out}
+    own |= {_kind(run.config, sweep) for run in sweep.possible(sweep.left_out)}
     for path in sorted(path.parent for path in folder.glob("*/config.json")):
         if _kind(runs.read_config(path), sweep) not in own:
             raise UserError(

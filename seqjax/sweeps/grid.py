@@ -28,9 +28,10 @@ the list's entries, the zip's steps, the grid's combinations and the rates. The 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -149,7 +150,7 @@ class Sweep:
     def least(self) -> dict[str, float]:
         """The smallest value on the axis of ``search.transfer``, for the points of each `apart`."""
         found: dict[str, float] = {}
-        for point in self.points:
+        for point in (*self.points, *self.left_out):
             name, value = self.apart(point), point[self.search.transfer]
             found[name] = min(value, found.get(name, value))
         return found
@@ -163,11 +164,24 @@ class Sweep:
         """The sweep with those left-out points whose rates its points take: no model is searched in their place."""
         if self.search is None or self.search.transfer is None:
             return self
-        whole = replace(self, points=(*self.points, *self.left_out))
         names = {self.apart(point) for point in self.points}
-        leaders = [point for point in self.left_out if whole.leads(point) and whole.apart(point) in names]
+        leaders = [point for point in self.left_out if self.leads(point) and self.apart(point) in names]
         left_out = tuple(point for point in self.left_out if point not in leaders)
         return replace(self, points=(*leaders, *self.points), left_out=left_out)
+
+    def possible(self, points: Iterable[Mapping[str, Any]]) -> list[Planned]:
+        """The runs at points that are left out, where they are possible: options for the others may not fit them."""
+        found = []
+        for point in points:
+            with contextlib.suppress(UserError):
+                found.append(self.plan(point))
+        return found
+
+    def peers(self) -> list[Planned]:
+        """The runs of the models that are left out and would be searched in the whole sweep, at its first rates."""
+        names = {self.apart(point) for point in self.points}
+        points = [point for point in self.left_out if self.leads(point) and self.apart(point) not in names]
+        return self.possible({**point, RATE: rate} for point in points for rate in self.search.rates)
 
     def runs(self) -> list[Planned]:
         """All runs known at the start; with a search, at its first rates. All points are validated.
@@ -240,7 +254,7 @@ def read_sweep(path: Path, options: Mapping[str, Any] | None = None) -> Sweep:
         if key not in allowed:
             near = did_you_mean(str(key), allowed)
             raise UserError(f"{file.place(str(key))}: {key}: unknown key; allowed: {', '.join(allowed)}{near}")
-    search = reader.searched(axes["search"], points)
+    search = reader.searched(axes["search"], everything)
     for key in options:
         if key in reader.places:
             raise UserError(f"command line: {key}: the sweep has an axis over it ({reader.places[key]})")

@@ -126,6 +126,8 @@ def _describe_search(sweep: Sweep) -> list[str]:
         lines.append(f"searched at the smallest {sweep.search.transfer}; the others take the rate found there")
     if sweep.search.seeds:
         lines.append(f"then seeds {', '.join(map(str, sweep.search.seeds))} at the chosen rates")
+    if sweep.left_out:
+        lines.append("models that --only leaves out get no rates; without it all models get as many")
     if sweep.search.transfer or sweep.search.seeds:
         middle = sweep.search.rates[len(sweep.search.rates) // 2]
         lines.append(f"runs at chosen rates are counted above, at {middle:g}")

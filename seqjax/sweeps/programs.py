@@ -143,7 +143,7 @@ def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
 
     For a task other than text: `memory` of its config's class, else `TASK_MEMORY`, per run.
 
-    Compared with XLA's own figures in tests/sweeps/test_programs.py. A step needs up to 2.1 times the residuals of the
+    Compared with XLA's own figures in tests/sweeps/test_programs.py. A step needs up to 2.5 times the residuals of the
     backward pass; an evaluation up to half of the residuals per window, or twice the logits. On a CPU, lanes that do
     not fill a group have their own part of the program, and groups write new states beside the old ones.
     """
@@ -157,7 +157,7 @@ def memory_of(config: RunConfig, lanes: int, accelerator: bool) -> float:
     evaluated = max(2 * logits, 0.5 * kept * config.evaluation.batch_size / micro_batch)
     in_turn = not accelerator and lanes > CPU_SIDE_BY_SIDE
     together = min(lanes, 2 * CPU_SIDE_BY_SIDE - 1) if in_turn else lanes
-    return 2e8 + lanes * (7 if in_turn else 4) * state + together * max(2.2 * kept, evaluated)
+    return 2e8 + lanes * (7 if in_turn else 4) * state + together * max(2.6 * kept, evaluated)
 
 
 @cache

@@ -3,7 +3,8 @@
 A model is a config without learning rate and seed. For each model the rates of the sweep file are tried. While the best
 rate is at an edge, the next rate beyond that edge is tried too. Whenever one model gets another rate, so do its peers
 (the models with the same axes except ``model.*``): if their best rate is not at an edge, a rate beside it is tried. So
-no family has an advantage from more trials.
+no family has an advantage from more trials. Peers that ``--only`` leaves out get no runs. Where all their rates have
+results, an edge of theirs counts as in the whole sweep.
 
 With ``search.transfer`` only the models at the smallest value of that axis are searched. Each of the others is trained
 at the rate of the one that it follows, the model with the same other axes.
@@ -70,11 +71,13 @@ def search(sweep: Sweep, results: Results) -> tuple[list[Planned], list[Curve]]:
         return sharing(planned), []
     groups = _models(planned)
     leaders = list(groups)
-    for peers in _group(groups, _Model.peer_key).values():
+    left_out = _group(_models(sweep.peers()), _Model.peer_key)
+    for key, peers in _group(groups, _Model.peer_key).items():
         for _ in range(sweep.search.extend):
-            if any(model.is_open(results) for model in peers) or not any(model.edge(results) for model in peers):
+            known = [*peers, *(model for model in left_out.get(key, []) if not model.is_open(results))]
+            if any(model.is_open(results) for model in peers) or not any(model.edge(results) for model in known):
                 break
-            for model in peers:
+            for model in known:
                 model.add(sweep, model.next_rate(results))
     curves = []
     for leader in leaders:

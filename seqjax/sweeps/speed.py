@@ -19,6 +19,7 @@ import numpy as np
 
 from seqjax.config import Config, MeshConfig, RunConfig, program_key, run_id, task_name, to_dict
 from seqjax.errors import UserError
+from seqjax.host.cores import SHARED, Waiting
 from seqjax.host.disk import write_json
 from seqjax.host.numerics import pinned
 from seqjax.runs.config_file import validate
@@ -77,7 +78,7 @@ def threads_for(config: RunConfig, cores: int) -> int:
 
 @pinned()
 def measure(config_tree: dict[str, Any], vocabulary: int | None, lanes: int) -> dict[str, float]:
-    """Compile the step of a bundle and time it, in this process: seconds.
+    """Compile the step of a bundle and time it, in this process: seconds, and the share of waiting for a core.
 
     A step on text is timed on random tokens. For another task the data is read: its step has a
     batch of middle size and includes making the batch; the evaluation is timed too.
@@ -113,11 +114,13 @@ def measure(config_tree: dict[str, Any], vocabulary: int | None, lanes: int) -> 
     next(times)
     found = {"compile_seconds": shapes * (time.perf_counter() - began)}
     next(times)
-    since = time.perf_counter()
+    waiting, since = Waiting(), time.perf_counter()
     seconds: list[float] = []
     while len(seconds) < 4 or time.perf_counter() - since < TIMED_SECONDS:
         seconds.append(next(times))
     found["step_seconds"] = float(np.median(seconds)) + lanes * making
+    if (waited := waiting.seconds()) is not None:
+        found["waited_share"] = waited / (time.perf_counter() - since)
     for _ in range(2 if held_out else 0):  # the first time compiles
         since, carry = time.perf_counter(), program.zero_carry()
         for held in held_out:
@@ -151,6 +154,8 @@ def _of_task(config: RunConfig) -> tuple[Objective, Any, int, float, Sequence[An
 class Speeds:
     """Measured times of steps on one kind of machine, kept in a file between sweeps.
 
+    A time that was measured while other work ran beside is used once: the next sweep measures it again.
+
     Args:
         file: the file of measurements. An unreadable file is ignored: they are measured again.
         machine: a name for the kind of machine, software and workers.
@@ -162,6 +167,7 @@ class Speeds:
             key: entry
             for key, entry in self._read().get(machine, {}).items()
             if isinstance(entry, dict) and entry.keys() >= ENTRY and all(_is_positive(entry[name]) for name in NUMBERS)
+            if not _is_shared(entry)
         }
         self._between: set[str] = set()  # keys of the measurements used for interpolation
 
@@ -193,6 +199,10 @@ class Speeds:
             whole.setdefault(self._machine, {}).update(self._measured)
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._file, whole)
+
+    def shared(self) -> int:
+        """The number of measurements for this sweep that other work ran beside."""
+        return sum(key in self._measured and _is_shared(self._measured[key]) for key in self._between)
 
     def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
         with contextlib.suppress(OSError, ValueError):
@@ -260,6 +270,11 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
+def _is_shared(entry: dict[str, Any]) -> bool:
+    share = entry.get("waited_share")
+    return isinstance(share, (int, float)) and share > SHARED
+
+
 def _key(shape: Shape, lanes: int) -> str:
     return f"{lanes} {shape.key}"
 
@@ -295,7 +310,7 @@ def calibrate(
 
     def heard(index: int, answer: dict[str, Any]) -> None:
         if answer["outcome"] == "done":
-            speeds.add(*wanted[index], {name: answer[name] for name in answer if name.endswith("_seconds")})
+            speeds.add(*wanted[index], {name: answer[name] for name in answer if name.endswith(("_seconds", "_share"))})
         told(next(answered), len(wanted))
 
     for (config, lanes), answer in zip(wanted, run_all(requests, heard), strict=True):

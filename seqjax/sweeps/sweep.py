@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
-from seqjax.config import Config, task_name, to_dict
+from seqjax.config import Config, task_name, text_without, to_dict
 from seqjax.data import cache_folder
 from seqjax.errors import UserError
 from seqjax.host import disk
@@ -17,6 +18,7 @@ from seqjax.host.stopping import stop_signals
 from seqjax.host.wording import duration
 from seqjax.layers import native
 from seqjax.sweeps import folder as folders
+from seqjax.sweeps.axes import RATE, SEED
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.launch import Launch, NextUnits
 from seqjax.sweeps.launch.local import Pool
@@ -74,6 +76,8 @@ def measured_speeds(
         finally:
             progress.end()
             pool.close()
+        if shared := speeds.shared():
+            say(f"note: other work ran beside {shared} of them: predicted times are too long, and are not kept")
     return speeds
 
 
@@ -124,6 +128,22 @@ def results_of(folder: Path) -> Callable[[str], dict[str, Any] | None]:
         return seen.get(run_id)
 
     return read
+
+
+def superseded(folder: Path, planned: Sequence[Planned]) -> list[str]:
+    """Finished runs at rates that the search of their models does not have, since it had other rates or sizes before.
+
+    Tables take the best of all rates, so that these models have had more tries than others.
+    """
+    models, at_rates = ({text_without(run.config, keys) for run in planned} for keys in ((RATE, SEED), (SEED,)))
+    found = []
+    for name, place in folders.folders_by_id(folder).items():
+        if folders.state_to_show(place).name == "finished":
+            with contextlib.suppress(UserError):  # its config is of another version
+                config = runs.read_config(place)
+                if text_without(config, (SEED,)) not in at_rates and text_without(config, (RATE, SEED)) in models:
+                    found.append(name)
+    return sorted(found)
 
 
 def run_sweep(

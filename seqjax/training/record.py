@@ -19,7 +19,7 @@ from seqjax.config import RunConfig, run_id
 from seqjax.errors import UserError
 from seqjax.families.own import look_of
 from seqjax.host import disk
-from seqjax.host.cores import seconds_waited
+from seqjax.host.cores import Waiting
 from seqjax.host.numerics import noted_environment
 from seqjax.layers import native
 from seqjax.tasks.task import Found, Task
@@ -64,9 +64,9 @@ class Run:
         self._trained_before: tuple[float, int] = (0.0, 0)
         self._trained = self._trained_before
         self._rate_since: tuple[float, int] | None = None
-        # seconds that its threads waited for a core, and of how many: of earlier processes; here at the first step
+        # seconds that its threads waited for a core, and of how many: of earlier processes; here from the first step on
         self._waited_before: tuple[float, float] = (0.0, 0.0)
-        self._waits_since: tuple[float, float] | None = None
+        self._waits_since: tuple[Waiting, float] | None = None
         # by which versions and device the steps were taken, from which on
         self._makers: list[dict[str, Any]] = [{"from_step": 0, **made_by()}]
         self._mirrored: set[tuple[int, bool]] = set()  # lines that the mirror has of a process that was killed
@@ -155,8 +155,7 @@ class Run:
         now = time.monotonic()
         if self._rate_since is None:
             self._rate_since = (now, step)  # the first step compiles, so it does not count
-            if (waited := seconds_waited()) is not None:
-                self._waits_since = (waited, now)
+            self._waits_since = (Waiting(), now)
             return
         since, first = self._rate_since
         seconds, steps = self._trained_before
@@ -175,11 +174,10 @@ class Run:
 
     def _waited(self) -> tuple[float, float]:
         """Seconds that threads waited for a core, and of how many, with those of earlier processes."""
-        (waited, of), now = self._waited_before, seconds_waited()
-        if self._waits_since is None or now is None:
+        waited, of = self._waited_before
+        if self._waits_since is None or (here := self._waits_since[0].seconds()) is None:
             return waited, of
-        began, then = self._waits_since
-        return waited + max(now - began, 0.0), of + time.monotonic() - then
+        return waited + here, of + time.monotonic() - self._waits_since[1]
 
     def _write(self, record: dict[str, Any]) -> None:
         record = {**record, "seconds": round(time.monotonic() - self._started, 3)}

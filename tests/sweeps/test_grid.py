@@ -230,6 +230,14 @@ def test_an_option_chooses_points(sweep_of: Any) -> None:
         sweep_of(text, {"only.train.seed": "[2, 3]"})
     with pytest.raises(UserError, match=r"only.train.batch_size: no run has 3; no axis is over it; axes: model.family"):
         sweep_of(text, {"only.train.batch_size": "3"})
+    with pytest.raises(UserError, match=r"only.train.seed: expected a value or a list of values, got \[\]"):
+        sweep_of(text, {"only.train.seed": "[]"})
+
+
+def test_an_axis_of_a_transfer_is_checked_where_only_leaves_points_out(sweep_of: Any) -> None:
+    text = "list: [{model.d_model: 8}, {model.n_layers: 1}]\nsearch: {rates: [1, 2, 3], transfer: model.d_model}"
+    with pytest.raises(UserError, match=r"s.yaml:3: search.transfer: expected an axis of numbers"):
+        sweep_of(text, {"only.model.d_model": 8})
 
 
 ELSEWHERE = ("base", "laptop", "workstation", "gpu", "pod")  # but for the base: in test_presets.py

@@ -18,6 +18,7 @@ from quick import slow
 from seqjax import cli, runs
 from seqjax.config import Config, program_key
 from seqjax.host import disk
+from seqjax.layers import native
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned, read_sweep
 from seqjax.sweeps.machine import Machine
@@ -96,6 +97,14 @@ def test_memory_is_xlas_from_above(make_config: Any, family: str, lanes: int, ch
     estimate, measured = memory_of(config, lanes, accelerator=False) - 2e8, bytes_by_xla(config, lanes)
     assert measured > 2e6
     assert measured <= estimate <= 4 * measured
+
+
+def test_memory_is_xlas_from_above_without_compiled_functions(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a C++ compiler keeps more of a recurrence. The width is of no other test: its bytes are new."""
+    monkeypatch.setattr(native, "compiled", lambda: False)
+    test_memory_is_xlas_from_above(make_config, "elman", 6, {"model.d_model": 60})
 
 
 def test_memory_rises_with_the_lanes(make_config: Any) -> None:

@@ -60,6 +60,13 @@ def test_a_sweep_goes_on_and_may_grow(name: str, place: Path) -> None:
     folders.refuse_others(folder, again, again.runs())
 
 
+def test_an_option_that_only_fits_a_part_is_taken_twice(place: Path) -> None:
+    """Its runs are resumed by the same command; the Transformer, which is left out, has no d_hidden."""
+    text = BASE + "list: [{model.family: lstm}, {model: {family: transformer, n_heads: 2}}]\n"
+    first = sweep(place, text, **{"only.model.family": "lstm", "model.d_hidden": 16})
+    folders.refuse_others(made(place, first), first, first.runs())
+
+
 OTHER = {
     "another base value": (GRID, GRID + "train: {steps: 6}\n", {}),
     "an option": (GRID, GRID, {"train.steps": 6}),

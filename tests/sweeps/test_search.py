@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from seqjax.config import Config
 from seqjax.errors import UserError
+from seqjax.sweeps import folder as folders
 from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.printed import describe_curves
 from seqjax.sweeps.search import Curve, curves_json, foreseen, search
+from seqjax.sweeps.sweep import superseded
 
 Loss = Callable[[Config], float | None]
 """The held-out loss of a run; infinite: it diverged; None: it never ends."""
@@ -324,6 +326,53 @@ def test_only_keeps_the_models_whose_rates_the_others_take(laboratory: Any) -> N
         rates.setdefault(key, set()).add(run.config.optimizer.learning_rate)
     assert rates == {("lstm", 8): {1e-3, 1e-2, 1e-1}, ("lstm", 32): {1e-2}}
     assert len(found.sweep.left_out) == 4
+
+
+def test_only_decides_as_the_whole_sweep_did(laboratory: Any) -> None:
+    """The GRU has one size. Its best rate at an edge gave the LSTM further rates, one of which is the best."""
+    models = "list: [{model.family: lstm, grid: {model.d_model: [8, 32]}}, {model.family: gru, model.d_model: 8}]\n"
+    text = models + "search: {rates: [1e-3, 1e-2, 1e-1], transfer: model.d_model}\n"
+    whole = laboratory(text, parabola(lstm=0.022, gru=0.5)).finish()
+    sweep = read_sweep(Path(whole.sweep.tree.source), {"only.model.d_model": 32})
+    planned, curves = search(sweep, whole.ended.get)
+    assert len(planned) == len(curves[0].trials) + 1 > 4
+    assert {run.run_id for run in planned} < whole.asked.keys()
+
+
+def test_what_only_leaves_out_needs_no_runs(laboratory: Any) -> None:
+    """Not the rates that a model of it still lacks, and not another seed of a model that is kept."""
+    whole = laboratory(BOTH + RATES, parabola(lstm=0.022, gru=0.5))
+    for run_id in whole.waiting():
+        whole.train(run_id)
+    sweep = read_sweep(Path(whole.sweep.tree.source), {"only.model.family": "lstm"})
+    again = Laboratory(sweep, whole.loss)
+    again.ended |= whole.ended
+    again.ask()
+    assert {run.config.model.family for run in again.finish().asked.values()} == {"lstm"}
+    assert again.curves[0].settled and len(again.curves[0].trials) == 4
+    seeds = laboratory(BOTH + RATES + "grid: {train.seed: [0, 1]}\n", whole.loss)
+    assert not read_sweep(Path(seeds.sweep.tree.source), {"only.train.seed": 1}).peers()
+
+
+def test_runs_at_rates_of_an_earlier_search_are_told(laboratory: Any, tmp_path: Path) -> None:
+    """A smaller size is added. The LSTM takes another rate from it than before, the GRU does not."""
+
+    def loss(config: Config) -> float:
+        moved = (config.model.family, config.model.d_model) == ("lstm", 4)
+        return parabola(lstm=0.09 if moved else 1e-2, gru=1e-2)(config)
+
+    text = BOTH + SIZES + "search: {rates: [1e-3, 1e-2, 1e-1], transfer: model.d_model, extend: 0}\n"
+    first = laboratory(text, loss).finish()
+    grown = laboratory(text.replace("[8,", "[4, 8,"), loss).finish()
+    runs_ = first.asked | grown.asked
+    folders.make(tmp_path / "runs", grown.sweep, list(runs_.values()))
+    for run_id, result in (first.ended | grown.ended).items():
+        (tmp_path / "runs" / run_id / "result.json").write_text(json.dumps(result | {"steps": 1}))
+    found = {(runs_[run_id].config.model.family, runs_[run_id].config.model.d_model): 0 for run_id in runs_}
+    for run_id in superseded(tmp_path / "runs", search(grown.sweep, grown.ended.get)[0]):
+        found[runs_[run_id].config.model.family, runs_[run_id].config.model.d_model] += 1
+    assert found["gru", 32] == found["gru", 4] == found["lstm", 4] == 0
+    assert found["gru", 8] == found["lstm", 8] == 2 and found["lstm", 32] == 1
 
 
 def test_runs_are_foreseen_with_followers_and_seeds(laboratory: Any) -> None:

@@ -55,6 +55,7 @@ def test_steps_of_tasks_are_measured_shape_by_shape(tmp_path: Path) -> None:
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1010, seed=1))
     assert speeds.missing([(config, 1), (wider, 1), (longer, 1)]) == [(longer, 1), (wider, 1)]
     found = measure(to_dict(config), None, 1)
+    found.pop("waited_share", None)
     assert found.keys() == {"compile_seconds", "step_seconds", "evaluation_seconds"} and min(found.values()) > 0
     speeds.add(config, 1, {"compile_seconds": 3.0, "step_seconds": 0.1, "evaluation_seconds": 0.2})
     assert speeds.missing([(config, 1), (wider, 1)]) == [(wider, 1)]
@@ -113,6 +114,26 @@ def test_only_steps_that_were_asked_for_are_interpolated_between(batch: Any, tmp
     measured(speeds, batch(64), 1, 0.09)
     assert speeds.step_seconds(batch(16), 1) == pytest.approx(0.03)
     assert shape_of(batch(16)).flops_per_step == pytest.approx(4 * shape_of(batch(4)).flops_per_step)
+
+
+def test_a_time_beside_other_work_is_measured_again(batch: Any, tmp_path: Path) -> None:
+    def answers(requests: list[dict[str, Any]], heard: Callable[[int, dict[str, Any]], None]) -> list[dict[str, Any]]:
+        found = [{"outcome": "done", "step_seconds": 0.1, "compile_seconds": 1.0, **share} for share in shares]
+        for index, answer in enumerate(found):
+            heard(index, answer)
+        return found
+
+    programs = [(batch(4), 1), (batch(8), 1), (batch(8), 2)]
+    shares: list[dict[str, float]] = [{"waited_share": 0.02}, {"waited_share": 0.6}, {}]
+    speeds = Speeds(tmp_path / "speeds.json", "here")
+    calibrate(speeds, programs, 1, answers)
+    assert speeds.shared() == 1 and speeds.missing(programs) == []
+    assert speeds.step_seconds(batch(8), 1) == pytest.approx(0.1)
+    again = Speeds(tmp_path / "speeds.json", "here")
+    assert again.missing(programs) == [(batch(8), 1)] and again.shared() == 0
+    shares = [{"waited_share": 0.02}]
+    calibrate(again, programs, 1, answers)
+    assert Speeds(tmp_path / "speeds.json", "here").missing(programs) == []
 
 
 DAMAGED = ("", "{", "[]", "3", "\x00\xff", '{"here": 3}', '{"here": {"1 x": 3}}', '{"here": {"1 x": {"lanes": 1}}}')
