@@ -42,18 +42,24 @@ def taken(options: dict[str, Any], section: str) -> dict[str, Any]:
 
 
 def chosen(points: list[dict[str, Any]], only: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The points with one of the given values at each given key. Values are compared as text, see `short`."""
+    """The points with one of the given values at each given key. 1600000 is 1.6e6; other values are compared as text,
+    see `short`."""
     for key, values in only.items():
-        wanted = {short(key, value) for value in (values if isinstance(values, list) else [values])}
+        wanted = {_same(key, value): value for value in (values if isinstance(values, list) else [values])}
         if not wanted:
             raise UserError(f"command line: only.{key}: expected a value or a list of values, got []")
-        there = {short(key, point[key]): None for point in points if key in point}
-        if unknown := sorted(wanted - there.keys()):
+        there = {_same(key, point[key]): short(key, point[key]) for point in points if key in point}
+        if unknown := [short(key, value) for same, value in wanted.items() if same not in there]:
             axes = ", ".join(dict.fromkeys(key for point in points for key in point))
-            allowed = f"allowed: {', '.join(there)}" if there else f"no axis is over it; axes: {axes}"
-            raise UserError(f"command line: only.{key}: no run has {unknown[0]}; {allowed}")
-        points = [point for point in points if key in point and short(key, point[key]) in wanted]
+            allowed = f"allowed: {', '.join(there.values())}" if there else f"no axis is over it; axes: {axes}"
+            raise UserError(f"command line: only.{key}: no run has {min(unknown)}; {allowed}")
+        points = [point for point in points if key in point and _same(key, point[key]) in wanted]
     return tuple(points)
+
+
+def _same(key: str, value: Any) -> Any:
+    """Equal for equal values: a number, or a text."""
+    return float(value) if _numbers([value]) else short(key, value)
 
 
 class Axes:

@@ -226,6 +226,8 @@ def test_an_option_chooses_points(sweep_of: Any) -> None:
     text = "list: [{model.family: gru}, {model.family: lstm}, {train.steps: 7}]\ngrid: {train.seed: [0, 1, 2]}"
     sweep = sweep_of(text, {"only.model.family": "[gru, lstm]", "only.train.seed": "2"})
     assert [(point["model.family"], point["train.seed"]) for point in sweep.points] == [("gru", 2), ("lstm", 2)]
+    sizes = sweep_of("grid: {size.non_embedding: [1e4, 2e4]}", {"only.size.non_embedding": "20000"})
+    assert [point["size.non_embedding"] for point in sizes.points] == [2e4]
     with pytest.raises(UserError, match=r"command line: only.train.seed: no run has 3; allowed: 0, 1, 2"):
         sweep_of(text, {"only.train.seed": "[2, 3]"})
     with pytest.raises(UserError, match=r"only.train.batch_size: no run has 3; no axis is over it; axes: model.family"):
