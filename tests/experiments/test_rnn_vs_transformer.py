@@ -192,7 +192,7 @@ def test_recorded_copies_part_the_families() -> None:
 
 @pytest.mark.slow
 def test_a_table_without_times_has_a_report_without_times(tmp_path: Path) -> None:
-    """As `long` was recorded: other work ran beside a part of its runs."""
+    """As `workstation` was recorded: other work ran beside a part of its runs."""
     assert experiment.load("rnn_vs_transformer").report(RECORDED / "workstation", tmp_path) == 0
     page = (tmp_path / "index.html").read_text()
     assert "There is no map over seconds: not all runs have a time of training." in page
