@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 
 from seqjax.comparison.collect import SAME_HORIZON
 from seqjax.comparison.judging import LSTM, TRANSFORMER
-from seqjax.comparison.measured import SAME_SIZE, size_ranks
+from seqjax.comparison.measured import SAME_SIZE
 from seqjax.errors import UserError
 from seqjax.families import in_order, label_of, parts_of
 from seqjax.host.wording import si, with_and
 from seqjax.laws.clusters import clusters_of
 from seqjax.laws.crossing import Place, common_sizes, crossings, direct
 from seqjax.laws.points import read_points
+from seqjax.laws.ranks import ranks_of
 from seqjax.laws.run_rows import beside_other_work
 from seqjax.laws.surfaces import Surface, fit_surface
 from seqjax.plots.crossing import draw_map
@@ -139,8 +140,7 @@ def best_depths(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranks(column: pd.Series, apart: float) -> pd.Series:
-    values = column.astype(float)
-    return values.map(size_ranks(values, apart))
+    return pd.Series(ranks_of(column.to_numpy(float), apart), column.index)
 
 
 def as_json(found: Sequence[Map]) -> list[dict[str, object]]:

@@ -23,6 +23,7 @@ from seqjax.families import in_order, label_of
 from seqjax.host.disk import write_bytes_atomically
 from seqjax.host.wording import with_and
 from seqjax.laws.noise import students_factor
+from seqjax.laws.ranks import ranks_of
 from seqjax.trained.chains import KAPLAN_CHARACTERS, Chains
 
 LEAST_RUNS = 8  # runs of models with several seeds, for a family to have its own noise
@@ -218,14 +219,10 @@ def compare(runs: Sequence[Measured], chains: Chains, characters_per_token: floa
     )
 
 
-def size_ranks(params: Iterable[float], apart: float = SAME_SIZE) -> dict[float, int]:
-    """Parameter count -> rank of its size, from 0. Counts of one size differ by less than a factor ``apart``."""
-    rank, before, ranks = -1, 0.0, {}
-    for count in sorted(set(params)):
-        rank += count > apart * before
-        ranks[count] = rank
-        before = count
-    return ranks
+def size_ranks(params: Iterable[float]) -> dict[float, int]:
+    """Parameter count -> rank of its size, from 0, in rising order. Counts of one size differ a little."""
+    counts = sorted(set(params))
+    return dict(zip(counts, map(int, ranks_of(np.array(counts), SAME_SIZE)), strict=True))
 
 
 def _deviations(curves_NxP: Sequence[tuple[str, np.ndarray]], family: str) -> tuple[np.ndarray, int]:

@@ -12,6 +12,7 @@ import pandas as pd
 from seqjax.host.cores import SHARED
 from seqjax.host.wording import counted, with_and
 from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
+from seqjax.laws.ranks import ranks_of
 from seqjax.laws.run_columns import RATE, SEED
 from seqjax.laws.variables import listed
 
@@ -108,9 +109,8 @@ def several_depths(table: pd.DataFrame) -> list[str]:
     if not {depth, size} <= set(table.columns):
         return []
     params = pd.to_numeric(table[size], errors="coerce").astype(float)
-    sizes = np.sort(params.dropna().unique())
-    ranks = dict(zip(sizes, np.cumsum(sizes > SAME_SIZE * np.append(0.0, sizes[:-1])), strict=True))
-    keys = [params.map(ranks), *(table[name] for name in others if name in table)]
+    table = table[params.notna()]
+    keys = [ranks_of(params.dropna().to_numpy(), SAME_SIZE), *(table[name] for name in others if name in table)]
     several = table[table.groupby(keys)[depth].transform("nunique") > 1]
     found = with_and([str(layers) for layers in sorted(set(several[depth].dropna().astype(int)))])
     return [f"models of one size with {found} layers in one fit: the best depth is not chosen"] if found else []

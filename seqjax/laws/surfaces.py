@@ -22,6 +22,7 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points
+from seqjax.laws.ranks import ranks_of
 
 NAMES = ("E", "A", "B", "alpha", "beta")
 LEAST_TOKENS = 3  # different D that a surface needs
@@ -102,11 +103,7 @@ def fit_surface(points: Points, draws: int = 1000, seed: int = 0) -> Surface:
 
 def sizes_of(params: np.ndarray) -> np.ndarray:
     """Rank, from 0, of the size that each N belongs to; see `SAME_SIZE`."""
-    order = np.argsort(params)
-    steps = np.concatenate([[0], np.diff(np.log(params[order])) > np.log(SAME_SIZE)])
-    ranks = np.empty(len(params), int)
-    ranks[order] = np.cumsum(steps)
-    return ranks
+    return ranks_of(params, SAME_SIZE)
 
 
 def _terms(theta_RxP: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
