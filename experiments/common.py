@@ -241,8 +241,8 @@ def bracket(found: dict[str, float], sign: bool = False, digits: int = 3) -> str
 def run(name: str, sweep: str, doc: str, analyse: Analysis, *, file: str = "results.json", about: bool = True) -> int:
     """Train a sweep of configs/sweeps/, or go on with it, analyse it, and write figures and what was found.
 
-    With ``--record`` they go to experiments/results/NAME, else to report/NAME. Further options are those of
-    `seqjax sweep`.
+    With ``--record`` they go to experiments/results/NAME, else to report/NAME. What another sweep found is kept under
+    its own name. Further options are those of `seqjax sweep`.
 
     Args:
         file: for what was found.
@@ -260,7 +260,8 @@ def run(name: str, sweep: str, doc: str, analyse: Analysis, *, file: str = "resu
         rest += ["--grid.train.seed", json.dumps(list(range(options.seeds)))]
     if options.dry_run:
         return seqjax(["sweep", str(options.sweep), "--runs", str(options.runs), *rest, "--dry-run"])
-    target = writable(RESULTS / name if options.record else options.report)
+    own = options.sweep.resolve() == (SWEEPS / f"{sweep}.yaml").resolve()
+    target = writable(RESULTS / (name if own else options.sweep.stem) if options.record else options.report)
     code, table = sweep_table(options.sweep, options.runs, ["--extend", *rest])
     if table is None:
         return code
