@@ -359,6 +359,60 @@ def test_a_step_of_ones_own_takes_no_backward_pass_from_its_base(reference: Any)
     assert family_of(reference("Leaky", only_init)).backprop is GRU.backprop
 
 
+COUPLED = '''"""An LSTM that forgets as much as it takes in."""
+
+from dataclasses import dataclass
+
+from seqjax.families import LSTM
+
+
+@dataclass(frozen=True)
+class Coupled(LSTM):
+    def gates(self, params, state, gates_x_BxG, dtype):
+        found = super().gates(params, state, gates_x_BxG, dtype)
+        return found | {"i": 1 - found["f"]}
+'''
+LATE_BIAS = '''"""A cell whose step, not its projection, adds the bias."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from seqjax.families import Recurrent
+from seqjax.layers.precision import contract
+from seqjax.through_time.gates import init_gates
+
+
+@dataclass(frozen=True)
+class LateBias(Recurrent):
+    def init_cell(self, key, d_in):
+        return init_gates(key, d_in, self.hidden, n_gates=1, bias=True)
+
+    def project(self, params, x_TxBxD, dtype):
+        return params["table"][x_TxBxD] if "table" in params else contract("TBD,DG->TBG", x_TxBxD, params["W_x"], dtype)
+
+    def step(self, params, h_BxH, gates_x_BxG, dtype):
+        return jnp.tanh(gates_x_BxG + contract("BH,HG->BG", h_BxH, params["W_h"], dtype) + params["b"])
+'''
+
+
+@pytest.mark.parametrize(("name", "text"), [("Coupled", COUPLED), ("LateBias", LATE_BIAS)])
+def test_every_recurrence_runs_the_equations_of_the_file(name: str, text: str, reference: Any) -> None:
+    family = family_of(reference(name, text))
+    tokens_BxT = np.random.default_rng(0).integers(5, size=(3, 8))  # more tokens than words: the table is projected
+    found = []
+    for recurrence in ("fast", "lean", "scan"):
+        model = build_model(family(d_model=8, n_layers=1, recurrence=recurrence), 5, 8)
+        params = jax.jit(model.init)(jax.random.key(0), tokens_BxT)
+
+        def loss(params: Any, model: Any = model) -> jax.Array:
+            return (model.apply(params, tokens_BxT)[0] ** 2).sum()
+
+        found.append((jax.jit(model.apply)(params, tokens_BxT)[0], jax.jit(jax.grad(loss))(params)))
+    for others in found[:2]:
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), others, found[2])
+
+
 def test_bench_and_a_size_target(reference: Any, small_text: Path, tmp_path: Path, capsys: Any) -> None:
     words = reference("Mixer")
     shape = ("--sizes", 8, "--batch-size", 2, "--context-length", 4, "--repeats", 1)

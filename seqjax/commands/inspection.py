@@ -77,13 +77,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
             raise UserError(f"command line: --layer {options.layer}: {run.folder} has layers 1 to {layers}")
     names = _names(runs)
     print(_table(names, runs, found))
-    for run, one in zip(runs, found, strict=True):
-        if one.inside.attention_LxNxTxT is None and not one.inside.states_LxTxH:
+    readings = [_reading(*each) for each in zip(names, runs, found, strict=True)]
+    for run, reading in zip(runs, readings, strict=True):
+        if reading.attention_LxNxTxT is None and not reading.drawn():
             print(f"{run.folder}: has neither attention nor gates to be drawn; its loss alone is shown")
-    figure = draw_inspection(
-        _pieces(runs[0], found[0]), [_reading(name, one) for name, one in zip(names, found, strict=True)],
-        None if options.layer is None else options.layer - 1, options.units,
-    )  # fmt: skip
+    layer = None if options.layer is None else options.layer - 1
+    figure = draw_inspection(_pieces(runs[0], found[0]), readings, layer, options.units)
     save(figure, options.output)
     print(f"figure: {options.output}")
     if options.json:
@@ -118,10 +117,10 @@ def _pieces(run: OpenRun, one: Trace) -> list[str]:
     return [run.tokenizer.decode([token]) for token in one.tokens_T]
 
 
-def _reading(name: str, one: Trace) -> Any:
+def _reading(name: str, run: OpenRun, one: Trace) -> Any:
     from seqjax.plots.inspection import Reading
 
-    return Reading(name, one.loss_T, *one.inside[1:])
+    return Reading(name, one.loss_T, *one.inside[1:], run.config.model.titles)
 
 
 def _table(names: list[str], runs: list[OpenRun], found: list[Trace]) -> str:

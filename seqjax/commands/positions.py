@@ -145,7 +145,8 @@ def _told_apart(named: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for name, row in named.items():
         family, form = parts_of(row["kind"])
         several = len(forms[family]) > 1
-        known = {f"{field}={value}" for field, value in FAMILIES[family].forms[form].items()} if several else set()
+        defined = FAMILIES[family].forms.get(form, {}) if several else {}
+        known = {f"{field}={value}" for field, value in defined.items()}
         first, *rest = (word for word in name.split() if word not in known | same[family])
         short.append(" ".join(filter(None, (first, form if several else "", *rest))))
     return dict(zip(short, named.values(), strict=True)) if len(set(short)) == len(named) else named

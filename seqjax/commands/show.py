@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     vocab_size = load(config).tokenizer.vocab_size
     context = config.train.context_length
     parameters = count_parameters(config.model, vocab_size, context)
-    flops = flops_per_token(config.model, vocab_size, context)
+    flops = flops_per_token(config.model, vocab_size, context, config.data.batching == "streams")
     tokens = config.train.steps * config.train.batch_size * context
     print(dump_yaml(to_dict(config)).rstrip())
     print(f"\nrun id {run_id(config)}\nvocabulary V = {vocab_size:,}\n")

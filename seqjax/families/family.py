@@ -107,6 +107,9 @@ class Family:
     """Whether a language model drops hidden states on their way to the readout."""
     states: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays that can be nudged, in their order (see `Watch`)."""
+    titles: ClassVar[Mapping[str, str]] = {}
+    """What the states and gates are that `seqjax inspect` draws, by name, where a letter does not mean the same as in
+    an LSTM or GRU (`seqjax.plots.inspection.TITLES`)."""
     later: ClassVar[Mapping[str, Any]] = {}
     """Fields added after the first recorded runs, with their defaults. At its default such a field is not part of a
     run's id, so recorded ids stay valid."""
@@ -242,8 +245,12 @@ class Family:
         """`width`, scaled as D changes to `d_model`."""
         return max(1, round(width * d_model / self.d_model))
 
-    def extra_flops(self, context: int) -> float:
-        """FLOPs of a forward pass per token beyond 2 per matrix weight, averaged over a context."""
+    def extra_flops(self, context: int, streams: bool = False) -> float:
+        """FLOPs of a forward pass per token beyond 2 per matrix weight, averaged over a context.
+
+        Args:
+          streams: whether a state is carried from context to context: attention blocks see what it keeps.
+        """
         return 0.0
 
     def check(self) -> None:

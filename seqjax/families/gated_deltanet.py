@@ -31,7 +31,7 @@ from jax.typing import DTypeLike
 
 from seqjax.families.family import Watch
 from seqjax.families.matrix_state import MatrixState
-from seqjax.families.stacked import State
+from seqjax.families.stacked import HYBRID, State
 from seqjax.layers.convolution import convolve, init_convolution
 from seqjax.layers.dense import Params, draw_normal, linear
 from seqjax.layers.norms import normalize
@@ -54,7 +54,10 @@ class GatedDeltaNet(MatrixState):
     label: ClassVar[str] = "Gated DeltaNet"
     colour: ClassVar[str] = "#000000"
     rule: ClassVar = DELTA
-    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}, NEGATIVE: {}, **MatrixState.forms}
+    titles: ClassVar = {"g": "decay g", "b": "writing strength b"}
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {}, NEGATIVE: {}, HYBRID: {}, f"{NEGATIVE} {HYBRID}": {}
+    }  # fmt: skip
 
     @classmethod
     def form_of(cls, values: Mapping[str, Any]) -> str:

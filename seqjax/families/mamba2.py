@@ -50,6 +50,7 @@ class Mamba2(MatrixState):
     label: ClassVar[str] = "Mamba-2"
     colour: ClassVar[str] = "#0000CC"
     rule: ClassVar = GATED
+    titles: ClassVar = {"g": "decay g", "D": "step size"}
     published_mlp: ClassVar = PublishedMLP("none", bias=True)  # of the convolution
 
     @property

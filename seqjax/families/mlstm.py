@@ -52,6 +52,7 @@ class MLSTM(MatrixState):
     colour: ClassVar[str] = "#661100"
     states: ClassVar = ("S", "n")
     rule: ClassVar = EXPONENTIAL
+    titles: ClassVar = {"n": "normalizer n", "log i": "logarithm of the input gate"}
     published_mlp: ClassVar = PublishedMLP("none", bias=True)  # of the convolution
 
     @property

@@ -130,8 +130,6 @@ def _named(found: type[Family], name: str) -> type[Family]:
     """The class with a field `family` that holds its name."""
     look = _own_look(found)
     members = {"__doc__": found.__doc__, "shape": property(_shape), "label": class_of(name), **look, "look": look}
-    if _definer(found, "step") < _definer(found, "backprop"):
-        members["backprop"] = None  # a base's backward pass is wrong for a new `step`
     made = dataclasses.make_dataclass(
         found.__name__, [("family", Literal[name], name)], bases=(found,), frozen=True, namespace=members
     )
@@ -143,11 +141,6 @@ def _own_look(found: type[Family]) -> dict[str, str]:
     """The label and the colour from the user's file. Those of bases in the package do not count."""
     theirs = [vars(base) for base in found.__mro__ if base.__module__ == found.__module__]
     return {key: next(own[key] for own in theirs if key in own) for key in LOOK if any(key in own for own in theirs)}
-
-
-def _definer(found: type, attribute: str) -> float:
-    """Position in the method resolution order of the class that defines an attribute; infinite: none."""
-    return next((place for place, base in enumerate(found.__mro__) if attribute in vars(base)), float("inf"))
 
 
 def _fixed(value: Any) -> Any:

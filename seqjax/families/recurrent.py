@@ -34,6 +34,7 @@ from seqjax.layers.sharing import block, devices, gathered, shared
 from seqjax.through_time.backprop import Backprop
 from seqjax.through_time.gates import project_gates
 from seqjax.through_time.nonlinear import tabulate, unroll, watch
+from seqjax.through_time.turned import turned
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 State = Any  # a pytree of BxH arrays; of all layers LxBxH
@@ -88,6 +89,13 @@ class Recurrent(Family):
         "base_width": None,
         "alignment": "full",
     }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A base's backward pass is wrong where `step` or `gates` is new."""
+        super().__init_subclass__(**kwargs)
+        place = {name: i for i, base in reversed([*enumerate(cls.__mro__)]) for name in vars(base)}
+        if min(place["step"], place["gates"]) < place["backprop"]:
+            cls.backprop = None
 
     init_decoder = recurrent_decoder.init_decoder
     memory = recurrent_decoder.memory
@@ -193,11 +201,13 @@ class Recurrent(Family):
         stack = partial(self._stack, state=start, key=key, dtype=dtype, truncate=truncate, watched=watch)
         h_TxBxH, state, seen = stack(params, x_TxBxD, mask_TxB=mask_TxB)
         if not causal:
-            back_TxBxD = rows(x_TxBxD)[::-1]
+            turn = turned(mask_BxT)
+            back_TxBxD = turn(rows(x_TxBxD).swapaxes(0, 1)).swapaxes(0, 1)
             back_TxBxH, _, _ = stack(
-                params["backward"], back_TxBxD, mask_TxB=None if mask_TxB is None else mask_TxB[::-1]
+                params["backward"], back_TxBxD, mask_TxB=None if mask_BxT is None else turn(mask_BxT).T
             )
-            h_TxBxH = jnp.concatenate([h_TxBxH, back_TxBxH[::-1]], axis=-1)
+            back_BxTxH = turn(back_TxBxH.swapaxes(0, 1))
+            h_TxBxH = jnp.concatenate([h_TxBxH, back_BxTxH.swapaxes(0, 1)], axis=-1)
         return Output(h_TxBxH.swapaxes(0, 1), state, seen)
 
     def _stack(

@@ -75,9 +75,13 @@ def decode(
     key: Array | None,
     dtype: DTypeLike,
 ) -> Output:
-    """The stacked cells over [y_{t-1}, c_t]: o_BxTxD and the state after."""
+    """The stacked cells over [y_{t-1}, c_t]: o_BxTxD and the state after.
+
+    Dropout applies to y_{t-1} for the first layer, to the inputs of those above, and to what is read.
+    """
     of_layer = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(cells.n_layers)]
-    first, h_TxBxH, c_TxBxM = _first_layer(cells, params, y_TxBxD, of_layer[0], memory, dtype)
+    dropped_TxBxD = dropout(y_TxBxD, key, 0, cells.dropout)
+    first, h_TxBxH, c_TxBxM = _first_layer(cells, params, dropped_TxBxD, of_layer[0], memory, dtype)
     of_layer[0] = first
     for index in range(1, cells.n_layers):
         layer, norm = jax.tree.map(lambda leaf, i=index: leaf[i - 1], (params["layers"], params.get("norms")))

@@ -55,6 +55,10 @@ class SLSTM(Stacked):
     colour: ClassVar[str] = "#882255"
     through_time: ClassVar[str] = "nonlinear"
     states: ClassVar = ("h", "c", "n")
+    titles: ClassVar = {
+        "n": "normalizer n", "z": "candidate z", "log i": "logarithm of the input gate",
+        "log f": "logarithm of the forget gate",
+    }  # fmt: skip
     published_mlp: ClassVar = PublishedMLP("geglu", 4 / 3)
     backprop: ClassVar = None
 

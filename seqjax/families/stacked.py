@@ -44,6 +44,7 @@ from seqjax.layers.norms import init_norm, normalize
 from seqjax.layers.precision import carry_dtype
 from seqjax.layers.sharing import gathered, shared
 from seqjax.through_time.pieces import in_pieces
+from seqjax.through_time.turned import turned
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 State = dict[str, Array]  # of one layer Bx...; of all layers LxBx...
@@ -221,11 +222,12 @@ class Stacked(Family):
         """D, or 2 D if bidirectional."""
         return self.d_model if causal else 2 * self.d_model
 
-    def extra_flops(self, context: int) -> float:
+    def extra_flops(self, context: int, streams: bool = False) -> float:
         """`mixer_flops` of all mixers; of attention blocks 4 D for each key that a query sees."""
         of_mixers = count(self.blocks, self.n_layers, "recurrent") * self.mixer_flops()
         of_attention = count(self.blocks, self.n_layers, "attention") * 4 * self.d_model
-        return of_mixers + of_attention * mean_keys(context, self.window)
+        past = (self.window - 1 if self.window else context) if streams else 0  # as `zero_state`
+        return of_mixers + of_attention * mean_keys(context, self.window, past)
 
     def check(self) -> None:
         """Raise `Impossible` for a cell with an MLP, muP with tied embeddings, or blocks that do not fit."""
@@ -330,9 +332,10 @@ class Stacked(Family):
         stack = partial(self._truncated, key=key, dtype=dtype, truncate=truncate, watched=watch)
         h_BxTxD, last, seen = stack(params, x_BxTxD, start, mask_BxT=mask_BxT)
         if not causal:
-            mask_BxT = None if mask_BxT is None else mask_BxT[:, ::-1]
-            back_BxTxD, _, _ = stack(params["backward"], x_BxTxD[:, ::-1], zero, mask_BxT=mask_BxT)
-            h_BxTxD = jnp.concatenate([h_BxTxD, back_BxTxD[:, ::-1]], axis=-1)
+            turn = turned(mask_BxT)
+            mask_BxT = None if mask_BxT is None else turn(mask_BxT)
+            back_BxTxD, _, _ = stack(params["backward"], turn(x_BxTxD), zero, mask_BxT=mask_BxT)
+            h_BxTxD = jnp.concatenate([h_BxTxD, turn(back_BxTxD)], axis=-1)
         return Output(h_BxTxD, None if state is None and self.has_attention else last, seen)
 
     def _truncated(

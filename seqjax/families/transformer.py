@@ -173,12 +173,14 @@ class Transformer(Family):
         return None if self.kv_heads == self.n_heads else self.kv_heads
 
     def widened(self, d_model: int) -> Self:
-        """The model at another D. F and K, if given, stay in proportion."""
+        """The model at another D. F and K, if given, stay in proportion; with rotary positions K is even."""
         given = {name: getattr(self, name) for name in ("d_ff", "head_width")}
         given = {name: width and self.proportional(width, d_model) for name, width in given.items()}
+        if self.head_width and self.positions == "rotary":
+            given["head_width"] = 2 * max(1, round(self.head_width * d_model / self.d_model / 2))
         return dataclasses.replace(self, d_model=d_model, **given)
 
-    def extra_flops(self, context: int) -> float:
+    def extra_flops(self, context: int, streams: bool = False) -> float:
         """2 L N K (T + 1): 4 N K for each key that a query sees, and (T + 1) / 2 keys on average.
 
         Kaplan et al. 2020, table 1, has 2 L T d_attn, without the + 1.

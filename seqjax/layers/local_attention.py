@@ -37,10 +37,11 @@ def local_state(batch: int, past: int, kv_heads: int, d_head: int) -> State:
     return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "position": jnp.zeros(batch, jnp.int32)}
 
 
-def mean_keys(context: int, window: int | None) -> float:
-    """Keys that a query sees, averaged over a context: min(t, W) for t = 1 .. T."""
-    window = min(context, window or context)
-    return window - window * (window - 1) / (2 * context)
+def mean_keys(context: int, window: int | None, past: int = 0) -> float:
+    """Keys that a query sees, averaged over a context: min(P + t, W) for t = 1 .. T, with P elements in the state."""
+    seen = past + context if window is None else min(window, past + context)  # by the last query
+    rising = max(0, seen - past)  # queries that see one key more than the one before
+    return seen - rising * (rising - 1) / (2 * context)
 
 
 def local_attention(

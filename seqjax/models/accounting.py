@@ -21,15 +21,17 @@ GROUPS = ("embedding", "positional", "matrices", "vectors", "readout", "readout_
 def group_of(path: Sequence[Any]) -> str:
     """The group (one of `GROUPS`) of a leaf of the parameter tree.
 
-    "embedding": token table; "positional": learned positions; "matrices": weights of recurrent layers and blocks;
+    "embedding": token tables; "positional": learned positions; "matrices": weights of recurrent layers and blocks;
     "vectors": their biases and norm gains; "readout" and "readout_bias".
 
     Args:
       path: from the root of the tree to the leaf, keys of jax.tree_util or names.
     """
     names = [getattr(entry, "key", entry) for entry in path]
-    if names[0] == "positions":
+    if names[-1] == "positions":
         return "positional"
+    if names[0] == "source":
+        return "embedding"
     if names[0] in GROUPS:
         return names[0]
     return "matrices" if names[-1].startswith("W") else "vectors"
@@ -64,7 +66,7 @@ def _by_group(family: Family, vocab_size: int, context_length: int) -> tuple[tup
     return tuple(counts.items())
 
 
-def flops_per_token(family: Family, vocab_size: int, context_length: int) -> dict[str, float]:
+def flops_per_token(family: Family, vocab_size: int, context_length: int, streams: bool = False) -> dict[str, float]:
     """Floating-point operations of the matmuls per token, averaged over a context of `context_length` tokens.
 
     A multiplication and an addition are two operations. Elementwise work (gates, softmax, norms) is left out, as usual.
@@ -72,15 +74,19 @@ def flops_per_token(family: Family, vocab_size: int, context_length: int) -> dic
     such as attention, by `extra_flops`. The backward pass costs twice the forward pass: one product for the gradient of
     each operand.
 
+    Args:
+      streams: whether the state is carried from context to context, see `Family.extra_flops`.
+
     Returns:
       "kaplan_6n": 6 N with the non-embedding N, the training compute of Kaplan et al. 2020;
       "matrices", "attention", "readout": the exact parts of the forward pass;
       "forward": their sum; "training": three times that.
     """
     counts = count_parameters(family, vocab_size, context_length)
+    extra = family.extra_flops(context_length, True) if streams else family.extra_flops(context_length)
     forward = {
         "matrices": 2 * counts["matrices"],
-        "attention": family.extra_flops(context_length),
+        "attention": extra,
         "readout": 2 * (counts["with_readout"] - counts["matrices"]),
     }
     total = sum(forward.values())

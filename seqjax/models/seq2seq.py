@@ -81,7 +81,7 @@ class Seq2Seq(nn.Module):
     def encode(self, source_BxS: Array, mask_BxS: Array, train: bool = False) -> Memory:
         """The memory for the decoder (`memory` of the family); all arrays have a leading axis B."""
         table = self.embedding if self.family.tied_embeddings else self.source_embedding
-        m_BxSxM = self.encoder(self._embed(table, source_BxS, train), mask_BxS, train)
+        m_BxSxM = self.encoder(self.family.embedding_scale * table[source_BxS], mask_BxS, train)
         return batch_first(self.family.memory(self._decoder, m_BxSxM, mask_BxS, self.compute_dtype), MEMORY_AXES)
 
     def start(self, memory: Memory) -> State:
@@ -106,7 +106,7 @@ class Seq2Seq(nn.Module):
         """
         family, dtype = self.family, self.compute_dtype
         key = self.make_rng("dropout") if train and family.dropout > 0 else None
-        y_BxTxD = self._embed(self.embedding, tokens_BxT, train)
+        y_BxTxD = family.embedding_scale * self.embedding[tokens_BxT]
         needed = keep_state or family.recurrent  # a cache of keys is needed only to continue
         out = family.run(
             self._decoder,
@@ -128,13 +128,6 @@ class Seq2Seq(nn.Module):
     def _decoder(self) -> dict[str, Any]:
         """Plain dicts: Flax freezes what `setup` assigns, and a hand-written backward pass gives plain ones."""
         return unfreeze(self.decoder)
-
-    def _embed(self, embedding_VxD: Array, tokens_BxT: Array, train: bool) -> Array:
-        family = self.family
-        if not family.recurrent:
-            return family.embedding_scale * embedding_VxD[tokens_BxT]  # the family applies dropout with the positions
-        key = self.make_rng("dropout") if train and family.dropout > 0 else None
-        return dropout(family.embedding_scale * embedding_VxD[tokens_BxT], key, 0, family.dropout)
 
 
 MEMORY_AXES = {"kv": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -16,7 +16,7 @@ from seqjax.errors import printable
 from seqjax.plots.labels import looks_of_named
 from seqjax.plots.style import shown, styled
 
-NAMES = {
+TITLES = {
     "c": "cell state c",
     "h": "state h",
     "i": "input gate i",
@@ -29,7 +29,7 @@ NAMES = {
     "a": "decay a",
 }
 SIGNED = ("c", "h", "g", "n")
-ORDER = "hcfigozrna"  # output, cell state, gates
+ORDER = "hcfigozrna"  # output, cell state, gates; then those that only the family has
 LABEL_INCHES = 0.12  # of one label of an axis
 
 
@@ -39,7 +39,8 @@ class Reading(NamedTuple):
     Attributes:
         loss_T: nats; NaN for tokens without a prediction.
         attention_LxNxTxT: attention weights, or None.
-        gates_LxTxH, states_LxTxH: by the names in `NAMES`; both may be empty.
+        gates_LxTxH, states_LxTxH: by name; both may be empty. Gates may have another last axis, such as heads.
+        titles: of the family, see `Family.titles`. What neither they nor `TITLES` name is not drawn.
     """
 
     label: str
@@ -47,6 +48,12 @@ class Reading(NamedTuple):
     attention_LxNxTxT: np.ndarray | None
     gates_LxTxH: dict[str, np.ndarray]
     states_LxTxH: dict[str, np.ndarray]
+    titles: Mapping[str, str] = {}
+
+    def drawn(self) -> dict[str, str]:
+        """The titles of what is drawn over time, by name and in order."""
+        known = {name: TITLES[name] for name in ORDER} | dict(self.titles)
+        return {name: title for name, title in known.items() if name in self.states_LxTxH | self.gates_LxTxH}
 
 
 def liveliest(h_TxH: np.ndarray, count: int) -> np.ndarray:
@@ -68,11 +75,12 @@ def draw_inspection(
     Args:
         pieces: the T tokens as text.
         layer: show only this layer, from 0. None: the last one of recurrent models, all blocks of others.
-        units: maximal number of units of a layer, chosen by `liveliest`; states and gates show the same units.
+        units: maximal number of units of a layer, chosen by `liveliest`. States and gates show the same units where
+            they have those of h.
     """
     labels = [visible(piece) for piece in pieces]
     width = float(np.clip(0.2 * len(labels) + 2.4, 7.5, 20.0))
-    stacks = [(reading, name) for reading in readings for name in ORDER if name in _arrays(reading)]
+    stacks = [(reading, name) for reading in readings for name in reading.drawn()]
     heads = [reading for reading in readings if reading.attention_LxNxTxT is not None]
     heights = [0.16 * min(units, _arrays(reading)[name].shape[-1]) + 0.45 for reading, name in stacks]
     top = [2.5 + 0.06 * max(map(len, labels)), *heights]
@@ -135,22 +143,25 @@ def _draw_losses(ax: Axes, labels: Sequence[str], readings: Sequence[Reading]) -
 
 
 def _draw_units(ax: Axes, bar: Axes, reading: Reading, name: str, layer: int | None, units: int) -> None:
-    index = len(reading.states_LxTxH["h"]) - 1 if layer is None else layer
-    chosen = liveliest(reading.states_LxTxH["h"][index], units)
-    values_UxT = _arrays(reading)[name][index][:, chosen].T
-    if name in SIGNED:
-        largest = float(np.abs(values_UxT).max())
-        reach = largest or 1.0 if name == "c" else max(1.0, largest)  # a linear recurrence is not bounded by 1
+    values_LxTxH = _arrays(reading)[name]
+    index = len(values_LxTxH) - 1 if layer is None else layer
+    h_LxTxH = reading.states_LxTxH.get("h", values_LxTxH)
+    by_LxTxH = h_LxTxH if h_LxTxH.shape == values_LxTxH.shape else values_LxTxH
+    chosen = liveliest(by_LxTxH[index], units)
+    values_UxT = values_LxTxH[index][:, chosen].T
+    largest = float(np.abs(values_UxT).max())
+    reach = largest or 1.0 if name == "c" else max(1.0, largest)  # a linear recurrence is not bounded by 1
+    if (name in SIGNED and name not in reading.titles) or values_UxT.min() < 0:
         look = {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach}
     else:
-        look = {"cmap": "cividis", "vmin": 0.0, "vmax": 1.0}
+        look = {"cmap": "cividis", "vmin": 0.0, "vmax": reach}
     image = ax.imshow(values_UxT, aspect="auto", interpolation="nearest", **look)
     ax.figure.colorbar(image, cax=bar)
     bar.tick_params(labelsize=6)
     ax.set_yticks(range(len(chosen)), [str(unit) for unit in chosen], fontsize=6)
     ax.set_ylabel("unit")
     ax.grid(False)
-    ax.set_title(f"{shown(reading.label)}, layer {index + 1}: {NAMES[name]}", loc="left", fontsize=8.5)
+    ax.set_title(f"{shown(reading.label)}, layer {index + 1}: {reading.drawn()[name]}", loc="left", fontsize=8.5)
 
 
 def _draw_heads(place: SubFigure, labels: Sequence[str], reading: Reading, layer: int | None, size: float) -> None:

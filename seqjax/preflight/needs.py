@@ -120,7 +120,7 @@ def check(config: RunConfig, target: Target) -> Check:
         flops = [one.text.product_flops * target.devices if one.text else 0.0 for one in (step, evaluation)]
         return Check(config, target, step, evaluation, *flops, scores, logits)
     length = config.train.context_length
-    a_token = training_flops_per_token(config.model, shapes.vocabulary, length)
+    a_token = training_flops_per_token(config, shapes.vocabulary)
     rows = shapes.batch.shape[0], shapes.held_out.shape[0]
     return Check(
         config, target, step, evaluation, a_token * rows[0] * length, a_token / 3 * rows[1] * length, scores, logits

@@ -109,11 +109,10 @@ def steps_of_tokens(config: Config, tokens: float) -> int:
 def _tokens(name: str, value: float, config: Config, place: str) -> float:
     """The training tokens of a horizon with this name and value."""
     assert name in {field.name for field in dataclasses.fields(HorizonConfig)}
-    context = config.train.context_length
     if name == "tokens":
         return value
     if name == "flops":
-        return value / training_flops_per_token(config.model, vocabulary_size(config), context)
+        return value / training_flops_per_token(config, vocabulary_size(config))
     non_embedding = non_embedding_parameters(config.model)
     if non_embedding == 0:
         raise UserError(
@@ -138,10 +137,14 @@ def non_embedding_parameters(model: ModelConfig) -> int:
     return count_parameters(model, 1, 1)["non_embedding"]
 
 
-@cache
-def training_flops_per_token(model: ModelConfig, vocabulary: int, context: int) -> float:
+def training_flops_per_token(config: Config, vocabulary: int) -> float:
     """Training FLOPs per token: exact count, forward and backward."""
-    return flops_per_token(model, vocabulary, context)["training"]
+    return _training_flops(config.model, vocabulary, config.train.context_length, config.data.batching == "streams")
+
+
+@cache
+def _training_flops(model: ModelConfig, vocabulary: int, context: int, streams: bool) -> float:
+    return flops_per_token(model, vocabulary, context, streams)["training"]
 
 
 def model_of_size(model: ModelConfig, target: float, place: str) -> ModelConfig:

@@ -31,7 +31,7 @@ def tokens_of(run: Planned) -> int:
 def flops_of(run: Planned) -> float:
     """Training FLOPs, exactly counted."""
     config = run.config
-    per_token = training_flops_per_token(config.model, vocabulary_size(config), config.train.context_length)
+    per_token = training_flops_per_token(config, vocabulary_size(config))
     return per_token * tokens_of(run)
 
 

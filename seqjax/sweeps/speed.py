@@ -54,7 +54,7 @@ def shape_of(config: RunConfig) -> Shape:
         return Shape(key, config, 1.0, key)
     vocabulary, train = vocabulary_size(config), config.train
     tokens = train.batch_size * train.context_length
-    flops = training_flops_per_token(config.model, vocabulary, train.context_length) * tokens
+    flops = training_flops_per_token(config, vocabulary) * tokens
     parts = (
         dataclasses.asdict(config.model),
         vocabulary,
@@ -119,8 +119,8 @@ def measure(config_tree: dict[str, Any], vocabulary: int | None, lanes: int) -> 
     while len(seconds) < 4 or time.perf_counter() - since < TIMED_SECONDS:
         seconds.append(next(times))
     found["step_seconds"] = float(np.median(seconds)) + lanes * making
-    if (waited := waiting.seconds()) is not None:
-        found["waited_share"] = waited / (time.perf_counter() - since)
+    if (share := waiting.share()) is not None:
+        found["waited_share"] = share
     for _ in range(2 if held_out else 0):  # the first time compiles
         since, carry = time.perf_counter(), program.zero_carry()
         for held in held_out:

@@ -123,7 +123,7 @@ def make_task(config: Config, text: Text) -> Task:
         evaluate_every=evaluation.every,
         keeps="last",
         parameters=count_parameters(config.model, vocab_size, context),
-        flops=flops_per_token(config.model, vocab_size, context),
+        flops=flops_per_token(config.model, vocab_size, context, config.data.batching == "streams"),
         unit="tokens",
         per_step=config.train.batch_size * context,
         available=len(train.tokens),

@@ -109,10 +109,11 @@ def watch(
 
 
 def tabulate(cell: Cell, params: Params, embedding_VxD: Array, dtype: DTypeLike) -> Params:
-    """Parameters for tokens as inputs: {"table": VxG, and the recurrent weights unchanged}.
+    """Parameters for tokens as inputs: {"table": VxG, and the others unchanged}.
 
     W_x E[token] + b has only V different values. If V is less than T B, it is cheaper to compute them once and to look
     them up. The backward pass is cheaper too: the gradient of the table is a sum over equal tokens.
     """
     table_VxG = cell.project(params, embedding_VxD[None], dtype)[0]
-    return {"table": table_VxG} | {name: leaf for name, leaf in params.items() if name not in ("W_x", "b")}
+    used = () if cell.backprop is None else ("W_x", "b")  # a `step` that JAX differentiates may read them too
+    return {"table": table_VxG} | {name: leaf for name, leaf in params.items() if name not in used}

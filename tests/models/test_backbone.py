@@ -10,7 +10,7 @@ from quick import quick, slow
 
 from seqjax.config import ModelConfig
 from seqjax.errors import UserError
-from seqjax.families import GRU, LSTM, RGLRU, Elman, Transformer, Window
+from seqjax.families import GRU, LSTM, RGLRU, Elman, Mamba2, MinGRU, Retention, Transformer, Window
 from seqjax.layers.heads import (
     Classifier,
     Regressor,
@@ -34,6 +34,9 @@ MODELS: dict[str, ModelConfig] = {
     "window": Window(d_model=8, window=3, d_ff=10, n_layers=2),
     "rg_lru": RGLRU(d_model=8, n_layers=1, gate_blocks=2, bias=True),
     "griffin": RGLRU(d_model=8, n_layers=2, gate_blocks=2, blocks=("recurrent", "attention"), n_heads=1, window=2),
+    "mingru": MinGRU(d_model=8, n_layers=1, conv=4),
+    "retention": Retention(d_model=8, n_layers=1, n_heads=2),
+    "mamba2": Mamba2(d_model=8, n_layers=1, n_heads=2),
 }
 LENGTHS = np.array([5, 1, 3])
 
@@ -47,23 +50,22 @@ def padded(length: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
 
 
 @pytest.mark.parametrize(
-    ("name", "causal"),
+    ("name", "causal", "bptt"),
     quick(
         [
-            *((name, True) for name in MODELS),
-            ("lstm", False),
-            ("elman", False),
-            ("transformer", False),
-            ("griffin", False),
+            *((name, causal, None) for causal in (True, False) for name in MODELS if causal or name != "window"),
+            *((name, False, 2) for name in MODELS if MODELS[name].recurrent),
         ],
-        ("gru", True),
-        ("lstm", False),
-        ("transformer", True),
-        ("rg_lru", True),
+        ("gru", True, None),
+        ("lstm", False, None),
+        ("transformer", True, None),
+        ("rg_lru", True, None),
+        ("griffin", False, 2),
+        ("retention", False, 2),
     ),
 )
-def test_what_is_not_there_changes_neither_results_nor_gradients(name: str, causal: bool) -> None:
-    backbone = Backbone(MODELS[name], max_length=12, causal=causal)
+def test_what_is_not_there_changes_neither_results_nor_gradients(name: str, causal: bool, bptt: int | None) -> None:
+    backbone = Backbone(MODELS[name], max_length=12, causal=causal, bptt=bptt)
     width = MODELS[name].d_model
     x_BxTxD, mask_BxT = padded(12)
     x_BxTxD = x_BxTxD[:, :, :width]
@@ -146,3 +148,22 @@ def test_mistakes_are_named() -> None:
         backbone.init(jax.random.key(0), jnp.zeros((1, 3, 5)))
     with pytest.raises(UserError, match="5 elements, but the model has learned 4 positions"):
         backbone.init(jax.random.key(0), jnp.zeros((1, 5, 8)))
+
+
+def test_a_kernel_that_wants_padding_last_finds_it_there_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fused_attention` reads a mask as a length."""
+    monkeypatch.setattr("seqjax.layers.local_attention.fused_kernel", lambda *_: "one that reads masks as lengths")
+    seen: list[jax.Array] = []
+
+    def fused(kernel: str, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, **_: object) -> jax.Array:
+        seen.append(mask)
+        return q
+
+    monkeypatch.setattr("seqjax.layers.local_attention.fused_attention", fused)
+    hybrid = MinGRU(d_model=8, n_layers=2, blocks=("recurrent", "attention"), n_heads=2, attention_kernel="fused")
+    x_BxTxD, mask_BxT = padded(12)
+    with jax.disable_jit():
+        Backbone(hybrid, max_length=12, causal=False).init(jax.random.key(0), x_BxTxD, mask_BxT)
+    assert len(seen) == 2
+    for mask in seen:
+        np.testing.assert_array_equal(mask, mask_BxT)

@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from quick import quick, slow
 
-from seqjax.families import GRU, LSTM, Elman, Transformer
+from seqjax.families import GRU, LSTM, Elman, Transformer, recurrent_decoder
 from seqjax.models.seq2seq import Seq2Seq
+from seqjax.training.state import init_state
 
 MODELS = {
     "transformer": (Transformer(d_model=8, n_layers=2, n_heads=2, d_ff=12), True),
@@ -186,3 +188,36 @@ def _set_attention(torch, module, W_Dx3xNxK, b_3xNxK, out) -> None:
         module.in_proj_weight.copy_(torch.tensor(W_Dx3xNxK.transpose(1, 2, 3, 0).reshape(24, 8)))
         module.in_proj_bias.copy_(torch.tensor(b_3xNxK.reshape(24)))
     _set(torch, module.out_proj, out["W_o"].reshape(8, 8).T, out["b_o"])
+
+
+def test_dropout_drops_an_embedding_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of the inputs of the first layers and of the readout that is zero."""
+    inputs: list[jax.Array] = []
+    plain = recurrent_decoder.unroll
+
+    def seen(cells: Any, params: Any, x_TxBxD: jax.Array, *rest: Any) -> Any:
+        inputs.append(x_TxBxD)
+        return plain(cells, params, x_TxBxD, *rest)
+
+    monkeypatch.setattr("seqjax.families.recurrent.unroll", seen)
+    monkeypatch.setattr("seqjax.families.recurrent_decoder.unroll", seen)
+    model = Seq2Seq(GRU(d_model=64, n_layers=1, dropout=0.5), V, max_length=12, attention=False)
+    source_BxS, mask_BxS, target_BxT, key = drawn()
+    params = model.init(key, source_BxS, mask_BxS, target_BxT)
+    inputs.clear()
+    with jax.disable_jit():
+        model.apply(params, source_BxS, mask_BxS, target_BxT, train=True, rngs={"dropout": key})
+    shares = [float((x == 0).mean()) for x in inputs]
+    np.testing.assert_allclose(shares, 0.5, atol=0.05)
+
+
+def test_an_initial_scale_multiplies_the_tables_of_both_sides() -> None:
+    model = Seq2Seq(MODELS["transformer"][0], V, max_length=12)
+    source_BxS, mask_BxS, target_BxT, _ = drawn()
+    once, twice = (
+        init_state(lambda key: model.init(key, source_BxS, mask_BxS, target_BxT)["params"], optax.sgd(0.0), 0, scale)
+        for scale in (1.0, 2.0)
+    )
+    ratios = jax.tree.map(lambda a, b: float(b.std() / a.std()) if a.std() else None, once.params, twice.params)
+    places = [ratios["source"], ratios["embedding"], ratios["encoder"]["positions"], ratios["decoder"]["positions"]]
+    np.testing.assert_allclose(places, 2.0, rtol=1e-5)

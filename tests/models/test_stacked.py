@@ -11,7 +11,7 @@ import pytest
 
 from seqjax.families import RGLRU, MinGRU, MinLSTM
 from seqjax.families.family import Impossible, Watch
-from seqjax.layers.local_attention import mean_keys
+from seqjax.layers.local_attention import _visible, mean_keys
 
 T, D, LAYERS = 7, 8, 2
 MODELS = {
@@ -160,3 +160,12 @@ def test_keys_of_a_window_are_counted() -> None:
     for context, window in ((9, 3), (4, 6), (5, None), (1, 1)):
         keys = [min(t, window or context) for t in range(1, context + 1)]
         assert mean_keys(context, window) == pytest.approx(np.mean(keys))
+
+
+@pytest.mark.parametrize("window", [None, 3, 8])
+def test_keys_that_a_state_brings_are_counted(window: int | None) -> None:
+    family = MinGRU(d_model=16, n_layers=2, blocks=("recurrent", "attention"), n_heads=2, window=window)
+    past = (window or 9) - 1
+    visible_1xTxS = _visible(8, past, jnp.array([100]), window, None)
+    assert family.extra_flops(8, streams=True) == pytest.approx(4 * 16 * visible_1xTxS.sum() / 8)
+    assert family.extra_flops(8) < family.extra_flops(8, streams=True)

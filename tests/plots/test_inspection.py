@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from quick import quick
 
+from seqjax.families import FAMILIES
+from seqjax.models import build_model
+from seqjax.models.inside import look_inside
 from seqjax.plots.inspection import Reading, draw_inspection, liveliest, visible
 from seqjax.plots.style import save
 
@@ -69,3 +75,28 @@ def test_long_texts_are_labelled_where_labels_fit() -> None:
 
 def test_blanks_are_seen() -> None:
     assert visible(" a\n\t") == "␣a↵→"
+
+
+@pytest.mark.parametrize("name", quick(FAMILIES, "slstm", "mamba2", "mlstm"))
+def test_every_family_is_drawn(name: str) -> None:
+    family = FAMILIES[name](d_model=16, n_layers=2)
+    tokens_T = np.arange(6) % 5
+    params = jax.jit(build_model(family, 5, 6).init)(jax.random.key(0), tokens_T[None])["params"]
+    inside = look_inside(family, params, tokens_T)
+    reading = Reading(name, np.r_[np.nan, np.ones(5)], *inside[1:], family.titles)
+    made = draw_inspection(list("abcdef"), [reading])
+    for title in reading.drawn().values():
+        assert f"{name}, layer 2: {title}" in titles(made)
+    left = set(inside.states_LxTxH | inside.gates_LxTxH) - set(reading.drawn())
+    assert left <= {"S", "x"}, "a matrix and the residual stream are not drawn, all else is"
+    assert bool(reading.drawn()) == (name not in ("retention", "transformer", "window"))
+
+
+def test_letters_mean_what_the_family_says() -> None:
+    gates = {"z": np.linspace(-0.6, 0.8, 24).reshape(1, 6, 4), "o": np.full((1, 6, 4), 0.5)}
+    states = {"h": RNG.normal(size=(1, 6, 4)), "n": RNG.uniform(1, 7, size=(1, 6, 4))}
+    reading = Reading("slstm 1x4", np.ones(6), None, gates, states, FAMILIES["slstm"].titles)
+    shown = {ax.get_title(loc="left").split(": ")[-1]: ax for ax in draw_inspection(list("abcdef"), [reading]).axes}
+    assert shown["candidate z"].images[0].get_clim() == (-1.0, 1.0)
+    assert shown["normalizer n"].images[0].get_clim() == (0.0, states["n"].max())
+    assert shown["output gate o"].images[0].get_clim() == (0.0, 1.0)

@@ -112,9 +112,9 @@ def test_arrays_of_all_scores_and_logits_are_seen(
         "777,24": (False, True),
         "12,777": (False, False),  # a chunk
     }
-    assert found.step_flops == training_flops_per_token(config.model, 777, 24) * 8 * 24
+    assert found.step_flops == training_flops_per_token(config, 777) * 8 * 24
     assert found.evaluation_flops == pytest.approx(
-        training_flops_per_token(config.model, 777, 24) / 3 * config.evaluation.batch_size * 24
+        training_flops_per_token(config, 777) / 3 * config.evaluation.batch_size * 24
     )
 
 
