@@ -15,9 +15,10 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Family, family_of, own
 from seqjax.families.family import Impossible
+from seqjax.host.cores import SHARED, Waiting
 from seqjax.host.disk import check_place
 from seqjax.host.own_code import class_of
-from seqjax.host.wording import si
+from seqjax.host.wording import counted, si
 
 VOCABULARY = 256
 PROFILED_STEPS = 4
@@ -92,6 +93,11 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
                 f"{si(row['flops_per_second']):>12}{share:>9}",
                 flush=True,
             )
+    if beside := sum((row["waited_share"] or 0) > SHARED for row in rows):
+        print(
+            f"note: other work ran beside {beside} of {counted(len(rows), 'measurement')}, which waited for a core "
+            "more than a tenth of their time: their times are too long"
+        )
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"hardware": hardware, "versions": versions, "rows": rows}, file, indent=2)
@@ -129,7 +135,9 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
 
     times = step_times(call, state, program.steps_at_once)
     next(times), next(times)
+    waiting = Waiting()
     step_seconds = float(np.median([next(times) for _ in range(options.repeats)]))
+    waited_share = waiting.share()
     if options.profile:
         with jax.profiler.trace(str(Path(options.profile) / f"{family}-{width}")):
             call(program.init(), min(PROFILED_STEPS, program.steps_at_once))
@@ -143,4 +151,5 @@ def _measure(family: str, width: int, options: argparse.Namespace) -> dict[str, 
         "step_seconds": step_seconds,
         "tokens_per_second": tokens / step_seconds,
         "flops_per_second": flops * tokens / step_seconds,
+        "waited_share": waited_share,
     }

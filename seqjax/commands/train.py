@@ -189,7 +189,7 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
     if result["status"] == "diverged":
         first, last = result["diverged_in_steps"]
         print(
-            f"status    diverged in steps {first} to {last}: the loss or its gradient was not finite.\n"
+            f"status    diverged in steps {first} to {last}: a loss or its gradient was not finite.\n"
             "          Try a lower --optimizer.learning-rate or more --optimizer.warmup-steps."
         )
         return

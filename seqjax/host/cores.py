@@ -18,7 +18,7 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self._since = seconds_waited(), seconds_of_others()
+        self._began, self._since = time.perf_counter(), (seconds_waited(), seconds_of_others())
 
     def seconds(self) -> float | None:
         """None where the system does not tell. It can exceed the time that passed: several threads may wait at once."""
@@ -26,6 +26,11 @@ class Waiting:
         if None in (waited, others, *self._since):
             return None
         return max(0.0, min(waited - self._since[0], others - self._since[1]))
+
+    def share(self) -> float | None:
+        """Those seconds over the time that passed; above `SHARED` other work ran beside. None as for `seconds`."""
+        waited = self.seconds()
+        return None if waited is None else waited / (time.perf_counter() - self._began)
 
 
 def seconds_of_others() -> float | None:

@@ -245,7 +245,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """The contents of result.json; None if the run has not ended.
 
     Raises:
-        UserError: the file is damaged: no JSON, no status or step, or a value of another type.
+        UserError: the file is damaged: no JSON, no status or step, a value of another type, or it has
+            finished without a loss.
     """
     path = folder / "result.json"
     if not path.is_file():
@@ -258,7 +259,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     for key in ("validation", "best", "training_flops", "hardware", "versions"):
         if not isinstance(result.get(key), dict | None):
             raise disk.damaged(path, f"its '{key}' is not an object")
-    return _of_today(result) if "best_step" in result else result
+    result = _of_today(result) if "best_step" in result else result
+    if result["status"] == "finished" and not is_number((result.get("validation") or {}).get("loss")):
+        raise disk.damaged(path, "it has finished, but has no loss")
+    return result
 
 
 def _of_today(result: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -255,14 +256,18 @@ class Bundle:
         if waiting:
             self._save(steps, state)
             found = self._evaluate(steps, state, waiting)
-            if self.task.more_at_end:
-                found = self._held_out(steps, state, final=True)
+            waiting = [run for run in waiting if run.result is None]  # without those that have diverged here
+        if waiting and self.task.more_at_end:
+            found = self._held_out(steps, state, final=True)
         for run in waiting:
-            final = found[self.members.index(run)]
-            if run.task.keeps == "last":
+            final = found[self.members.index(run)] if run.task.keeps == "last" else None
+            if final is not None and not math.isfinite(final.loss):
+                run.not_evaluated(steps)
+                continue
+            if final is not None:
                 run.progress.note(f"held out: {final.text}")  # the command prints it
             if peers().index == 0:
-                run.finished(final if run.task.keeps == "last" else None, _of_one(state))
+                run.finished(final, _of_one(state))
         return peers().first([run.result for run in self.members])
 
 

@@ -190,14 +190,19 @@ class Run:
     def evaluated(self, step: int, found: Found) -> None:
         """Write a point of the validation curve. A loss that is not finite ends the run and deletes its checkpoint."""
         if not math.isfinite(found.loss):
-            self.checkpoints.discard(step)
-            self.diverged(step)
+            self.not_evaluated(step)
             return
         if step == self.config.train.steps:
             # a process that was killed between this line and the result has left its last evaluation
             runs.keep_metrics(self.folder, lambda r: not (r["step"] == step and "validation_loss" in r))
         self._write({**self._seen(step), "validation_loss": found.loss, **found.curve})
         self.progress.say(f"step {step}: validation {found.text}")
+
+    def not_evaluated(self, step: int) -> None:
+        """Write the result of a run whose held-out loss was not finite after this step, and delete its checkpoint."""
+        self.checkpoints.discard(step)
+        self.progress.say(f"diverged: the held-out loss was not finite at step {step}")
+        self._end({"status": "diverged", "diverged_in_steps": [step, step], "steps": step})
 
     def save(self, step: int, state: TrainState) -> None:
         """Write a checkpoint of the state (a copy on the host), in the background."""

@@ -24,6 +24,7 @@ DAMAGES = {
     "a text for an object": ("result.json", {"validation": "3.0"}),
     "a text for a number": ("result.json", {"tokens": "many"}),
     "a list for a loss": ("result.json", {"validation": {"loss": [3.0]}}),
+    "finished without a loss": ("result.json", {"validation": {}}),
     "counts that are none": ("result.json", {"parameters": 5}),
     "a config cut short": ("config.json", '{"model": {'),
     "a plan that is a list": ("plan.json", "[]"),

@@ -219,7 +219,8 @@ def toy(folder: Path, steps: int, losses: list[float], **how: Any) -> dict[str, 
     """A run with these held-out losses."""
     left = iter(losses)
     config = toy_task.Config(train=TaskTrain(steps=steps, batch_size=2, evaluate_every=1))
-    task = toy_task.make_task(config, evaluated=lambda loss: next(left), **how)
+    fields = {name: how.pop(name) for name in ("keeps", "more_at_end") if name in how}
+    task = toy_task.make_task(config, evaluated=lambda loss: next(left), **how)._replace(**fields)
     return train(config, folder, task=task, quiet=True)
 
 
@@ -227,6 +228,20 @@ def toy(folder: Path, steps: int, losses: list[float], **how: Any) -> dict[str, 
 def test_a_held_out_loss_that_is_not_finite_is_the_end_of_a_task(tmp_path: Path, bad: float) -> None:
     assert toy(tmp_path / "run", 3, [1.0, bad])["status"] == "diverged"
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("keeps", ["best", "last"])
+@pytest.mark.parametrize("losses", [[1.0, math.nan], [math.inf]])
+def test_so_is_one_after_the_last_step(tmp_path: Path, keeps: str, losses: list[float]) -> None:
+    result = toy(tmp_path / "run", len(losses), losses, keeps=keeps)
+    assert (result["status"], result["steps"]) == ("diverged", len(losses))
+    assert result["diverged_in_steps"] == [len(losses)] * 2
+    assert runs.read_result(tmp_path / "run") == result
+
+
+def test_so_is_one_over_more_windows_after_the_last_step(tmp_path: Path) -> None:
+    result = toy(tmp_path / "run", 1, [1.0, math.inf], keeps="last", more_at_end=True)
+    assert runs.read_result(tmp_path / "run") == result and result["status"] == "diverged"
 
 
 def test_a_final_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
