@@ -245,6 +245,6 @@ def _restored(
     if which == "best" and best and best["step"] != step:
         raise UserError(
             f"{folder}: the checkpoint of its best evaluation (step {best['step']}) is gone or damaged; bring it back, "
-            "or remove result.json to train the run again"
+            "or remove result.json and checkpoints/ to train the run again from the start"
         )
     return step, jax.tree.map(jnp.asarray, state.params)

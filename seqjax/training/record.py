@@ -255,7 +255,8 @@ class Run:
         restored = self.checkpoints.restore(like, self.progress.say, step)
         if restored is None or restored[0] != step:
             raise UserError(
-                f"{self.folder}: the checkpoint of the best evaluation (step {step}) is gone or damaged; bring it back"
+                f"{self.folder}: the checkpoint of the best evaluation (step {step}) is gone or damaged; bring it "
+                "back, or remove checkpoints/ to train the run again from the start"
             )
         return jax.tree.map(jnp.asarray, restored[1].params)
 
