@@ -30,7 +30,7 @@ from seqjax.training.processes import peers
 from seqjax.training.progress import Progress
 from seqjax.training.state import TrainState
 from seqjax.training.tracking import Mirror
-from seqjax.training.trunk import pins_of, taken_over
+from seqjax.training.trunk import pins_of, taken_over, without_last
 
 CHECKPOINTS = 3  # kept: the last two and the best
 STATE_BYTES = 12  # bytes of a parameter and its two moments in float32
@@ -85,7 +85,8 @@ class Run:
         self._trained = self._trained_before = tuple(host.get("trained", (0.0, 0)))
         self._waited_before = tuple(host.get("waited", (0.0, 0.0)))
         self._take_over(host.get("makers") or [])
-        if lost := runs.restore_metrics(self.folder, self.start, host.get("metrics")):
+        metrics = without_last(self.config, self.start, host)
+        if lost := runs.restore_metrics(self.folder, self.start, metrics):
             self.progress.say(f"metrics.jsonl had lost or altered lines ({lost}); the checkpoint's copy is taken")
         self.progress.say(f"resuming at step {self.start}")
         if (then := host.get("form")) is not None:
@@ -131,21 +132,26 @@ class Run:
 
     def read(self, first: int, records: Sequence[dict[str, float]], devices: int) -> None:
         """Take the metrics of the steps that end at ``first``, ``first`` + 1, ...; write their mean every
-        ``log_every`` steps."""
+        ``log_every`` steps, and at the end that of the last ones, which wait on for a longer run."""
         train = self.config.train
         for step, values in enumerate(records, first):
             self._waiting.append(values)
-            if (step % train.log_every == 0 or step == train.steps) and values["alive"]:
-                self._write(
-                    {
-                        **self._seen(step),
-                        "loss": _mean(self._waiting, "loss"),
-                        "grad_norm": _mean(self._waiting, "grad_norm"),
-                        "learning_rate": float(self.rates[step - 1]),
-                    }
-                )
-                self._waiting = []
+            whole = step % train.log_every == 0
+            if (whole or step == train.steps) and values["alive"]:
+                self._write_mean(step)
+                self._waiting = [] if whole else self._waiting
         self._show(first + len(records) - 1, records[-1]["loss"], devices)
+
+    def write_last(self) -> None:
+        """Write the mean over the last steps if a longer run took them all, which had no line there."""
+        steps = self.config.train.steps
+        written = any("loss" in r and r["step"] == steps for r in runs.read_metrics(self.folder))
+        if self._waiting and not written:
+            self._write_mean(steps)
+
+    def _write_mean(self, step: int) -> None:
+        means = {name: _mean(self._waiting, name) for name in ("loss", "grad_norm")}
+        self._write({**self._seen(step), **means, "learning_rate": float(self.rates[step - 1])})
 
     def is_alive(self) -> bool:
         """Whether all metrics read so far were finite."""

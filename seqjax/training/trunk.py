@@ -59,7 +59,7 @@ def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: 
 
         def note(host: Mapping[str, Any], step: int = step) -> None:
             disk.write_json(folder / TAKEN_OVER, {"trunk": trunk.name, "step": step, "seconds": host["seconds"]})
-            runs.write_metrics(folder, host["metrics"])
+            runs.write_metrics(folder, without_last(config, step, host))
 
         if copy_checkpoint(trunk, folder, step, note):
             say(f"takes over {step:,} steps of its trunk {trunk.name}")
@@ -67,6 +67,18 @@ def take_over(config: RunConfig, folder: Path, digests: Mapping[str, str], say: 
         (folder / TAKEN_OVER).unlink(missing_ok=True)
     if longer := runs.read_plan(folder).get("continues"):
         raise UserError(f"{folder}: cannot go on from {longer}: that run is gone, or its data is another")
+
+
+def without_last(config: RunConfig, step: int, host: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The metrics in a checkpoint, for a run of this config that goes on from its step.
+
+    A run that ended there wrote the mean over its last steps, though they are no whole ``log_every``. One that goes on
+    does not write that line: the steps still wait for theirs.
+    """
+    metrics, train = host.get("metrics"), config.train
+    if metrics is None or not host.get("waiting") or step == train.steps:
+        return metrics
+    return [r for r in metrics if not ("loss" in r and r["step"] == step and step % train.log_every)]
 
 
 def _fitting_trunk(config: RunConfig, folder: Path, digests: Mapping[str, str]) -> Path | None:

@@ -16,7 +16,7 @@ from seqjax.cli import main
 from seqjax.config import to_dict
 from seqjax.trained.opened import open_run
 
-EVERY = {"evaluation.every": 4, "train.checkpoint_every": 4, "train.log_every": 1}
+EVERY = {"evaluation.every": 4, "train.checkpoint_every": 4, "train.log_every": 3}
 QUIET = ("--devices", 1, "--no-sample", "--quiet")
 
 
@@ -45,8 +45,12 @@ def test_it_ends_as_a_run_of_that_length(optimizer: dict[str, Any], trained: Any
     longer = short.parent / whole.name
     assert json.loads((longer / "taken-over.json").read_text())["step"] == begun
     jax.tree.map(np.testing.assert_array_equal, open_run(longer).params, open_run(whole).params)
-    losses = [[r.get("loss") for r in map(json.loads, open(run / "metrics.jsonl"))] for run in (longer, whole)]
-    assert losses[0] == losses[1]
+    lines = [
+        [(r["step"], r.get("loss"), r.get("validation_loss")) for r in map(json.loads, open(run / "metrics.jsonl"))]
+        for run in (longer, whole)
+    ]
+    assert lines[0] == lines[1]
+    assert json.loads((longer / "result.json").read_text())["train_loss"] == lines[1][-2][1]
     assert call("train", short, "--train.steps", 12, *QUIET) == 0
     assert "has ended already" in capsys.readouterr().err
 
