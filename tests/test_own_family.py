@@ -234,7 +234,12 @@ def test_label_and_colour_come_without_code(reference: Any, forget: Any, small_t
     assert (label_of(name), hues_of([name, "lstm"])) == ("mean mixer", package | {name: "#123456"})
     forget()
     assert label_of(name) == "Mixer"
-    result = {"status": "finished", "steps": 12, "validation": {"loss": 3.0}, "look": {"label": "mean mixer", "colour": "#123456"}}
+    result = {
+        "status": "finished",
+        "steps": 12,
+        "validation": {"loss": 3.0},
+        "look": {"label": "mean mixer", "colour": "#123456"},
+    }
     write_json(folder / "result.json", result)
     table = gather([folder])
     assert (label_of(name), hues_of([name])[name]) == ("mean mixer", "#123456")

@@ -209,7 +209,9 @@ def begin(folder: Path, run: Planned) -> None:
 
 
 def end(folder: Path, run: Planned) -> None:
-    disk.write_json(folder / run.run_id / "result.json", {"status": "finished", "steps": 20, "validation": {"loss": 3.0}})
+    disk.write_json(
+        folder / run.run_id / "result.json", {"status": "finished", "steps": 20, "validation": {"loss": 3.0}}
+    )
 
 
 def lanes(units: list[Unit]) -> set[tuple[str, ...]]:

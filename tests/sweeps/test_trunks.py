@@ -111,7 +111,9 @@ def test_branches_start_while_other_trunks_train(planned: list[Any], tmp_path: P
         runs.open_run(tmp_path / run.run_id, run.config)
     two = assign(planned, tmp_path, ONE_CORE, None, bundle=False, alone=True)
     first, second = (unit.runs[0] for unit in two)
-    (tmp_path / first.run_id / "result.json").write_text('{"status": "finished", "steps": 40, "validation": {"loss": 3.0}}')
+    (tmp_path / first.run_id / "result.json").write_text(
+        '{"status": "finished", "steps": 40, "validation": {"loss": 3.0}}'
+    )
     units = assign(planned, tmp_path, ONE_CORE, None, bundle=False, alone=True, taken={second.run_id})
     assert [unit.runs[0].trunk for unit in units] == [first.run_id] * 2
     added = [run for run in planned if run.trunk == second.run_id]  # as if its trunk had not been planned

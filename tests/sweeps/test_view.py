@@ -79,7 +79,8 @@ def test_results_and_failures_are_counted(clock: Clock, units: list[Unit], tmp_p
     out = io.StringIO()
     view = views.View(tmp_path, [*ids(units), "lost"], out)
     for unit, status in zip(units, ("finished", "diverged"), strict=True):
-        (tmp_path / unit.run_ids[0] / "result.json").write_text(json.dumps({"status": status, "steps": 20}))
+        result = {"status": status, "steps": 20, "validation": {"loss": 3.0}}
+        (tmp_path / unit.run_ids[0] / "result.json").write_text(json.dumps(result))
     view.show([], [], ["lost"])
     assert out.getvalue() == "1 of 3 runs done, 1 diverged, 1 failed\n"
 
