@@ -122,7 +122,7 @@ def _with_positions(place: Path) -> list[dict[str, Any]]:
             tell_note(f"left out: {row['reason']}")
         elif "by_position" in (validation := (read_result(folder) or {}).get("validation") or {}):
             if None in validation["by_position_se"]:
-                raise UserError(f"{folder}: evaluated on one window, its losses have no standard error")
+                raise UserError(f"{folder}: evaluated on one window or stream, its losses have no standard error")
             found.append(row | {"place": place, "folder": folder, "validation": validation})
     return found
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from seqjax.commands import options as shared
 from seqjax.config import Config, RunConfig, dotted, run_id
 from seqjax.config.plain import whole
 from seqjax.errors import UserError
+from seqjax.host.peers import Peers
 from seqjax.host.stopping import Interrupted, exit_code
 from seqjax.host.streams import fitted, tell_note
 from seqjax.host.wording import with_error
@@ -76,7 +78,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.training.processes import joined
 
     with joined(options.coordinator, options.processes, options.process) as peers:
-        config, folder, prepare = _config_and_folder(options, rest)
+        config, folder, prepare = _config_and_folder(options, rest, peers)
         return _train(config, folder, prepare, options, writes=peers.index == 0)
 
 
@@ -91,7 +93,8 @@ def _train(
         _note_bundle(folder, repeated)
     try:
         with runs.gone_unless_begun(folder) if writes else nullcontext():
-            prepare()
+            if writes:
+                prepare()
             result = train(
                 config,
                 folder,
@@ -119,8 +122,13 @@ def _train(
     return 0
 
 
-def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunConfig, Path, Callable[[], None]]:
-    """The config of the run, its folder, and what puts the state that it begins with into that folder."""
+def _config_and_folder(
+    options: argparse.Namespace, rest: list[str], peers: Peers
+) -> tuple[RunConfig, Path, Callable[[], None]]:
+    """The config of the run, its folder, and what puts the state that it begins with into that folder.
+
+    Process 0 alone reads the run to start from, and tells the others what the config names.
+    """
     path: Path = options.config
     if path.is_dir():
         return _of_run_folder(options, rest)
@@ -131,8 +139,13 @@ def _config_and_folder(options: argparse.Namespace, rest: list[str]) -> tuple[Ru
     if not options.source:
         return config, options.folder or parent / _name_of(path) / run_id(config), _nothing
     from seqjax.trained.starting import keep_start, start_from
+    from seqjax.training.hardware import present_devices
 
-    config, content = start_from(config, options.source)
+    present_devices()  # JAX finds them once all processes ask; process 0 needs one to read the run
+    content = b""
+    if peers.index == 0:
+        config, content = start_from(config, options.source)
+    config = replace(config, train=replace(config.train, start=peers.first(config.train.start)))
     folder = options.folder or parent / _name_of(path) / run_id(config)
     return config, folder, partial(keep_start, config, folder, options.source, content)
 
@@ -193,7 +206,10 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
             "          Try a lower --optimizer.learning-rate or more --optimizer.warmup-steps."
         )
         return
-    found = result["validation"]
+    found = result.get("validation")
+    if found is None:
+        print("status    imported, and not evaluated: the same `seqjax import` once more evaluates it")
+        return
     if "bits_per_byte" not in found:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
         print(f"held out  {shown} (validation, step {result['best']['step']})")

@@ -28,6 +28,7 @@ MAGIC = b"seqjax-tokens-1\n"
 _ALIGNMENT = 4096
 _PIECE_BYTES = 1 << 18  # text tokenized at once; tiktoken fails on runs of about a million spaces
 _LISTED_DOCUMENTS = 4096
+_BUILDS = 3  # of a shard that another process replaces
 _SAMPLES, _SAMPLE_BYTES = 8, 1 << 13  # to estimate the disk space of the tokens
 
 Progress = Callable[[int, int | None], None]
@@ -62,9 +63,8 @@ def prepare_shard(
     tokenizer is replaced. Several processes may build the same shard at once.
 
     Raises UserError: no such split, a split without text, text that is not UTF-8, a truncated or altered shard, too
-    little disk space.
+    little disk space, another process that goes on replacing the shard.
     """
-    documents = corpus.documents(split)
     path = cache / "tokens" / f"{corpus.label}.{split}.{tokenizer.name}.tokens"
     bound = {
         "corpus": corpus.name,
@@ -75,22 +75,46 @@ def prepare_shard(
         "vocab_size": tokenizer.vocab_size,
         "dtype": tokenizer.dtype.str,
     }
-    if path.exists():
-        header, start = _read_header(path)
-        if "coverage" in header and all(header.get(key) == value for key, value in bound.items()):
-            return _open(path, header, start)
+    shard = _matching(path, bound)
+    for _ in range(_BUILDS):
+        if shard is None:
+            _build(path, bound, corpus, tokenizer, progress)
+            shard = _matching(path, bound)
+    if shard is None:
+        raise UserError(
+            f"the token shard {path} is replaced again and again: another process builds one of another text or "
+            "tokenizer there; wait for it, or set another SEQJAX_CACHE"
+        )
+    return shard
+
+
+def _matching(path: Path, bound: Mapping[str, Any]) -> TokenShard | None:
+    """The shard at this path, if there is one with these entries in its header."""
+    if not path.exists():
+        return None
+    header, start = _read_header(path)
+    if "coverage" not in header or any(header.get(key) != value for key, value in bound.items()):
+        return None
+    return _open(path, header, start)
+
+
+def _build(
+    path: Path, bound: Mapping[str, Any], corpus: Corpus, tokenizer: Tokenizer, progress: Progress | None
+) -> None:
+    """Write the shard with these entries in its header."""
+    split = bound["split"]
+    documents = corpus.documents(split)
     need_room(
         path.parent, _bytes_to_write(corpus, documents, tokenizer), f"tokenizing the {split} split into SEQJAX_CACHE"
     )
     with scratch(path.parent) as payload:
-        header = bound | _encode_documents(corpus, documents, tokenizer, payload, progress)
+        header = {**bound, **_encode_documents(corpus, documents, tokenizer, payload, progress)}
         if not header["n_tokens"]:
             raise UserError(f"the split '{split}' of {corpus.name} is empty: the text is too short to have one")
         payload.seek(0)
         with replaced_atomically(path) as file:
             _write_header(file, header)
             shutil.copyfileobj(payload, file, 1 << 20)
-    return _open(path, *_read_header(path))
 
 
 def _bytes_to_write(corpus: Corpus, documents: Any, tokenizer: Tokenizer) -> float:

@@ -94,6 +94,7 @@ class Task(NamedTuple):
         evaluate_every: steps between two evaluations; the last step is always evaluated.
         parameters: numbers of parameters; "total" and "non_embedding" are among them.
         unit, per_step: the unit of data, such as "tokens", and the number in a step, such as B T.
+        rows: rows of each batch where the data has fewer than `train.batch_size`; None: `train.batch_size`.
         available: number of different units; None: each step draws new ones.
         final: params -> further numbers of result.json, such as the test set's.
         keeps: whose parameters the result uses: the last step's or the best evaluation's.
@@ -113,6 +114,7 @@ class Task(NamedTuple):
     parameters: dict[str, int]
     unit: str
     per_step: int
+    rows: int | None = None
     available: int | None = None
     batch_rows: Callable[[int, slice], Tree] | None = None
     final: Callable[[Tree], dict[str, Any]] = lambda params: {}

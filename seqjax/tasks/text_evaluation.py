@@ -33,7 +33,7 @@ class Evaluation:
         loss_se: its standard error over windows, or over whole streams; None for a single window or stream.
         bits_per_byte: computed with the bytes of the whole split, see the function `bits_per_byte`.
         by_position: mean loss at each position of the context, nats, [T].
-        by_position_se: standard errors of `by_position`, [T].
+        by_position_se: standard errors of `by_position`, as `loss_se`, [T].
         by_source: mean loss of the windows that start in each source of the corpus, nats.
         unknown: share of the split's tokens that are ``<unk>``.
     """
@@ -103,6 +103,7 @@ def summarise(config: Config, shard: TokenShard, split: str, losses: Sequence[np
         starts = evaluation_windows(shard.tokens, windows, config.train.context_length)
         losses_WxT = losses_WxT[: len(starts)]  # the last batch was filled up
     means_W = losses_WxT.mean(axis=1)
+    streams = config.train.batch_size if starts is None else len(losses_WxT)  # a window is a stream of one segment
     loss = float(means_W.mean())
     return Evaluation(
         split=split,
@@ -110,10 +111,10 @@ def summarise(config: Config, shard: TokenShard, split: str, losses: Sequence[np
         windows=len(losses_WxT),
         tokens=losses_WxT.size,
         loss=loss,
-        loss_se=_standard_error(means_W if starts is not None else _of_streams(means_W, config.train.batch_size)),
+        loss_se=_standard_error(_of_streams(means_W, streams)),
         bits_per_byte=shard_bits_per_byte(loss, shard),
         by_position=losses_WxT.mean(axis=0).tolist(),
-        by_position_se=[_standard_error(column) for column in losses_WxT.T],
+        by_position_se=[_standard_error(column) for column in _of_streams(losses_WxT, streams).T],
         by_source=_by_source(shard, starts, means_W) if starts is not None else {},
         unknown=shard.coverage.n_unknown / len(shard.tokens),
     )
@@ -138,9 +139,9 @@ def unknown_note(share: float) -> str:
     return f" ({share:.2%} of the tokens are <unk>: their text at 8 bits a byte)" if share else ""
 
 
-def _of_streams(means: np.ndarray, streams: int) -> np.ndarray:
-    """Mean loss of each stream from the losses of its segments: segments of one stream are not independent."""
-    return means.reshape(-1, streams).mean(axis=0)
+def _of_streams(losses: np.ndarray, streams: int) -> np.ndarray:
+    """Mean losses [B, ...] of each stream from those of its segments: segments of one stream are not independent."""
+    return losses.reshape(-1, streams, *losses.shape[1:]).mean(axis=0)
 
 
 def _standard_error(values: np.ndarray) -> float | None:

@@ -199,6 +199,7 @@ def make_task(config: Config, data: Translation) -> Task:
         parameters=count_parameters(objective, ("encoder", "decoder")),
         unit="pairs",
         per_step=min(size, len(train)),
+        rows=len(train) if size > len(train) else None,
         available=len(train),
         digests={"data_sha256": digest(sorted(splits.items()))},
         notes=data.pairs.notes,

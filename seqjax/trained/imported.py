@@ -15,7 +15,7 @@ import numpy as np
 
 from seqjax import runs
 from seqjax.config import Config, DataConfig, EvaluationConfig, TrainConfig, run_id
-from seqjax.data import hf_tokenizer
+from seqjax.data import hf_tokenizer, load_corpus
 from seqjax.data.kept import keep_tokenizer
 from seqjax.data.tokenizers import Tokenizer
 from seqjax.errors import UserError
@@ -40,8 +40,9 @@ def import_transformers(source: Path, place: Path, data: DataConfig, windows: in
         windows: number of held-out windows of an evaluation.
         context: T of these windows; None: the model's.
     Raises:
-        UserError: a file is missing, or the model is not one of ours.
+        UserError: a file or the text is missing, or the model is not one of ours.
     """
+    load_corpus(data.corpus)  # raises before there is a folder
     saved = disk.read_json(source / "config.json") if (source / "config.json").is_file() else None
     if saved is None:
         raise UserError(f"{source}: has no config.json, so it is no folder of `transformers`")
@@ -67,7 +68,8 @@ def import_transformers(source: Path, place: Path, data: DataConfig, windows: in
     keep_tokenizer(folder, tokenizer)
     write_start(folder, content)
     counts = count_parameters(model, vocab_size, context)
-    disk.write_json(folder / "result.json", _result(config, counts))
+    before = runs.read_result(folder) or {}  # an evaluation stays until there is another one
+    disk.write_json(folder / "result.json", before | _result(config, counts))
     return folder
 
 

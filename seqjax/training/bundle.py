@@ -94,9 +94,9 @@ class Bundle:
         """Fresh states with the parameters that runs start from, see `seqjax.training.start`."""
         for lane, run in enumerate(self.members):
             if run.result is None and run.config.train.start is not None:
-                fresh = jax.tree.map(lambda x, lane=lane: x[lane], state)
-                params = start.read_start(run.folder, run.config, fresh.params)
-                state = _place(state, fresh.replace(params=params), lane)
+                like = _of_one(state).params
+                params = start.read_start(run.folder, run.config, like) if peers().index == 0 else None
+                state = state.replace(params=_place(state.params, from_first(params, like), lane))
         return state
 
     def reached(self, step: int, count: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
@@ -253,6 +253,8 @@ class Bundle:
         """The results of all runs, finished or diverged; those that have not ended are saved, evaluated and end."""
         steps, state = self.last_step, self.enter(self.last_step, state)
         waiting = [run for run in self.members if run.result is None]
+        for run in waiting:
+            run.write_last()
         if waiting:
             self._save(steps, state)
             found = self._evaluate(steps, state, waiting)
@@ -290,12 +292,12 @@ def _shapes(batch: Tree) -> list[tuple[int, ...]]:
     return [leaf.shape for leaf in jax.tree.leaves(batch)]
 
 
-def _place(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
-    """The stacked states with ``state`` as lane number ``lane``, on the devices as before."""
+def _place(state_R: Tree, state: Tree, lane: int) -> Tree:
+    """The stacked states, or a part of them, with ``state`` as lane number ``lane``, on the devices as before."""
     shardings = jax.tree.map(lambda x: x.sharding, state_R)
     return jax.device_put(_replace(state_R, state, lane), shardings)
 
 
 @partial(jax.jit, donate_argnums=0)
-def _replace(state_R: TrainState, state: TrainState, lane: int) -> TrainState:
+def _replace(state_R: Tree, state: Tree, lane: int) -> Tree:
     return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, jnp.asarray(x), lane, 0), state_R, state)

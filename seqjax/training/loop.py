@@ -11,6 +11,7 @@ import jax
 
 from seqjax import runs
 from seqjax.config import RunConfig, run_id, task_name
+from seqjax.data import kept
 from seqjax.errors import UserError
 from seqjax.families.family import Impossible
 from seqjax.host import disk
@@ -22,7 +23,7 @@ from seqjax.tasks import task_module
 from seqjax.tasks.task import Task, Where
 from seqjax.training.bundle import Bundle
 from seqjax.training.hardware import present_devices, refuse_share
-from seqjax.training.processes import check_same, own_folders, peers
+from seqjax.training.processes import check_same, own_folders, peers, share_file
 from seqjax.training.progress import Progress
 from seqjax.training.record import Run
 from seqjax.training.tracking import open_mirror
@@ -93,6 +94,7 @@ def train_bundle(
         quiet = quiet or peers().index > 0
         for config, folder in lanes:
             runs.open_run(folder, config)
+        share_file(lanes[0][1] / kept.FILE)
         if (results := _all_results(lanes)) is not None:
             for _, folder in lanes:
                 runs.restore_ended(folder, Progress(folder / "log.txt", quiet).say)
@@ -122,6 +124,7 @@ def train_bundle(
                 say = run.progress.say
                 run.mirror = stack.enter_context(open_mirror(run.config, run.folder, wandb_mode, say, name))
         bundle = Bundle(members, devices, stack.enter_context(stop_signals()))
+        _check_rows(lanes[0][0].train, tasks[0], bundle.program.devices)
         stack.enter_context(bundle.memory_errors(TRAINING))
         state, step = bundle.restore()
         while step < bundle.last_step:
@@ -164,6 +167,19 @@ def _check_devices(dtype: str) -> None:
             f"JAX has {jax.process_count()} processes that do not know of each other here: let "
             "`with seqjax.training.processes.joined(...)` start it, not jax.distributed.initialize"
         )
+
+
+def _check_rows(train: Any, task: Task, devices: int) -> None:
+    """Raise UserError if there are fewer rows than asked for, and they cannot be shared equally."""
+    if task.rows is None or task.rows % (share := devices * train.accumulation) == 0:
+        return
+    among = f"{devices} device{'s' * (devices > 1)} and train.accumulation {train.accumulation}"
+    most = task.rows - task.rows % share
+    multiples = f"{share}" if most == share else f"multiples of {share} up to {most}"
+    raise UserError(
+        f"train.batch_size: {train.batch_size} is more than the {task.rows} training {task.unit}, and {task.rows} "
+        f"cannot be shared by {among}; allowed: {multiples if most else f'none; {among} need at least {share}'}"
+    )
 
 
 def _check_data(digests: Mapping[str, str]) -> None:

@@ -1,8 +1,8 @@
 """Several processes that train one run: how they find each other, and where each keeps its files.
 
 Every process runs the same command. Process 0 alone holds the run folder: it writes metrics, checkpoints, log and
-result, and reads the checkpoint of a run that resumes. So the processes need no common file system. Each one reads the
-rows of the batches that its devices compute.
+result. It reads the checkpoint of a run that resumes, and the parameters and the tokenizer that a run starts from. So
+the processes need no common file system. Each one reads the rows of the batches that its devices compute.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import jax
 
 from seqjax import __version__
 from seqjax.errors import UserError
+from seqjax.host import disk
 from seqjax.host import peers as host_peers
 from seqjax.host.peers import ALONE, LOST, Peers, meet
 from seqjax.host.stopping import Asked, Interrupted, exit_code
@@ -276,6 +277,14 @@ def own_folders(lanes: Sequence[tuple[Any, Path]]) -> Iterator[Sequence[tuple[An
         yield [(config, above / str(lane)) for lane, (config, _) in enumerate(lanes)]
     finally:
         shutil.rmtree(above, ignore_errors=True)
+
+
+def share_file(path: Path) -> None:
+    """Copy a text file of process 0 to this path, in the own folder, of each other process; nothing if it is absent."""
+    there = peers().count > 1 and peers().index == 0 and path.is_file()
+    text = peers().first(path.read_text(encoding="utf-8") if there else None)
+    if peers().index > 0 and text is not None:
+        disk.write_atomically(path, text)
 
 
 def check_same(what: str, value: str) -> None:

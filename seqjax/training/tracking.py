@@ -45,8 +45,12 @@ class Mirror:
     def log(self, record: dict[str, Any]) -> None:
         """Mirror one line of metrics.jsonl."""
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Mirror result.json and end."""
+    def finish(self, result: dict[str, Any], patient: bool = False) -> None:
+        """Mirror result.json and end.
+
+        Args:
+            patient: wait as long as wandb takes lines; else `FINISH_SECONDS` for all of them.
+        """
 
 
 class _Wandb(Mirror):
@@ -72,7 +76,8 @@ class _Wandb(Mirror):
             "resume": "allow",
             "reinit": "create_new",  # the lanes of a bundle are several open runs
         }
-        self._thread = threading.Thread(target=self._serve, args=(options,), daemon=True)
+        axis = "tokens" if isinstance(config, Config) else "step"  # each line of the run has it
+        self._thread = threading.Thread(target=self._serve, args=(options, axis), daemon=True)
         with self._guard():
             _clear_environment()
             warnings.filterwarnings("ignore", module="wandb")
@@ -82,13 +87,13 @@ class _Wandb(Mirror):
             self._thread.start()
         self._tell()
 
-    def _serve(self, options: dict[str, Any]) -> None:
+    def _serve(self, options: dict[str, Any], axis: str) -> None:
         with self._guard():
             import wandb
 
             settings = wandb.Settings(silent=True, console="off", init_timeout=CONNECT_SECONDS)
             run = wandb.init(**options, settings=settings)
-            run.define_metric("*", step_metric="tokens")
+            run.define_metric("*", step_metric=axis)
             while (record := self._records.get()) is not None:
                 run.log(record)
             run.summary.update(self._result)
@@ -123,18 +128,26 @@ class _Wandb(Mirror):
         if self._failure is None:
             self._records.put(record)
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: dict[str, Any], patient: bool = False) -> None:
         if self._ended:
             return
         self._ended, self._result = True, dict(result)
         self._records.put(None)
         if self._failure is None:
             # wandb may wait for a network forever; the run's own files are complete
-            self._thread.join(1 if _hung.is_set() else FINISH_SECONDS)
+            self._join(1 if _hung.is_set() else FINISH_SECONDS, patient)
             if self._thread.is_alive():
                 _hung.set()
                 self._failure = self._failure or "TimeoutError: it does not come to an end"
         self._tell()
+
+    def _join(self, seconds: float, patient: bool) -> None:
+        """Wait for the thread, at most ``seconds``; if patient, as long after each line that it takes."""
+        left, end = self._records.qsize(), time.monotonic() + seconds
+        while self._thread.is_alive() and (wait := end - time.monotonic()) > 0:
+            self._thread.join(min(wait, 0.1) if patient else wait)
+            if patient and self._records.qsize() < left:
+                left, end = self._records.qsize(), time.monotonic() + seconds
 
 
 _hung = threading.Event()  # set if one run did not finish in time: the process does not wait for the others
@@ -262,7 +275,7 @@ def export(folder: Path, flag: str | None, say: Callable[[str], None]) -> int:
     mirror = _Wandb(config, folder, mode, say, secrets.token_hex(4))
     for record in records:
         mirror.log(record)
-    mirror.finish(runs.read_result(folder) or {})
+    mirror.finish(runs.read_result(folder) or {}, patient=True)
     if not mirror.works():
         raise UserError(f"{folder}: wandb did not take every line; is it installed, and is the mode right?")
     return len(records)

@@ -23,7 +23,7 @@ from seqjax.host import disk, safetensors
 from seqjax.models.language_model import initial_values
 from seqjax.trained.exported import arrays_to, config_to
 from seqjax.trained.imported import model_from, params_from
-from seqjax.trained.opened import open_run
+from seqjax.trained.opened import OpenRun, open_run
 from seqjax.trained.transformers_form import FORMS, form_of
 from seqjax.training.start import encoded, write_start
 
@@ -198,6 +198,34 @@ def test_transformers_loads_the_folder_with_equal_logits(
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     text = small_text.read_text()[:200]
     assert words(text)["input_ids"] == run.tokenizer.encode(text.encode()).tolist()
+
+
+@pytest.mark.slow
+def test_an_import_without_its_text_leaves_nothing_and_spoils_nothing(
+    made: Any, small_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("export", made({"n_layers": 1}), "--to", "hf", "--output", tmp_path / "hf") == 0
+    text = tmp_path / "text.txt"
+    words = ("import", tmp_path / "hf", "--runs", tmp_path / "in", "--windows", 64, "--data.corpus", text)
+    assert call(*words) == 2 and not (tmp_path / "in").exists()
+    text.write_bytes(small_text.read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenRun, "evaluate", refuse)
+        assert call(*words) == 2
+    (run,) = (tmp_path / "in").iterdir()
+    capsys.readouterr()
+    assert call("train", run, "--no-sample") == 0
+    assert "imported, and not evaluated" in capsys.readouterr().out
+    assert call(*words) == 0
+    whole = runs.read_result(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenRun, "evaluate", refuse)
+        assert call(*words) == 2
+    assert runs.read_result(run)["validation"] == whole["validation"]
+
+
+def refuse(*_: object) -> None:
+    raise UserError("not today")
 
 
 @pytest.mark.slow

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -76,6 +78,30 @@ def test_shard_of_other_text_or_tokenizer_is_replaced(make_corpus: Callable[...,
     tokenizer = dataclasses.replace(load_tokenizer("bytes", after, cache), sha256="other")
     assert prepare_shard(after, "train", tokenizer, cache).header["tokenizer_sha256"] == "other"
     only_shard(cache)
+
+
+@pytest.mark.parametrize("others", [1, 10])
+def test_a_shard_of_another_builder_at_the_same_time_is_not_taken(
+    others: int, make_corpus: Callable[..., Corpus], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus(train=["abc"])
+    ours = load_tokenizer("bytes", corpus, cache)
+    prepare_shard(corpus, "train", dataclasses.replace(ours, sha256="other"), cache)
+    path, real, left = only_shard(cache), tokens.replaced_atomically, [only_shard(cache).read_bytes()] * others
+
+    @contextmanager
+    def raced(path: Path) -> Iterator[BinaryIO]:
+        with real(path) as file:
+            yield file
+        if left:
+            path.write_bytes(left.pop())
+
+    monkeypatch.setattr(tokens, "replaced_atomically", raced)
+    if others == 1:
+        assert prepare_shard(corpus, "train", ours, cache).header["tokenizer_sha256"] == ours.sha256
+    else:
+        with pytest.raises(UserError, match=rf"{path.name} .*another process .*SEQJAX_CACHE"):
+            prepare_shard(corpus, "train", ours, cache)
 
 
 def test_splits_do_not_share_a_shard(make_corpus: Callable[..., Corpus], cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from quick import slow
 
+from seqjax.cli import main
+from seqjax.config import to_dict
 from seqjax.data.buckets import pair_batch
 from seqjax.errors import UserError
 from seqjax.families import GRU, Transformer, Window
@@ -88,3 +91,24 @@ def test_a_wrong_key_of_a_task_is_told_with_its_line(tmp_path: Path) -> None:
     path.write_text("model:\n  family: gru\ntask:\n  corpus: numbers\n  beams: 3\n")
     with pytest.raises(UserError, match=r"task\.yaml:5: task\.beams: unknown key; .*did you mean 'beam'"):
         load_config(path, {"task.name": "translation"})
+
+
+@pytest.mark.parametrize(("accumulation", "devices", "allowed"), [
+    (4, 1, "allowed: 4"),
+    (2, 2, "allowed: 4"),
+    (1, 2, None),
+    (8, 1, "allowed: none; 1 device and train.accumulation 8 need at least 8"),
+])  # fmt: skip
+def test_fewer_pairs_than_a_batch_has_rows_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], accumulation: int, devices: int, allowed: str | None
+) -> None:
+    run = replace(GRU, task=replace(GRU.task, training_pairs=6))
+    train_ = {"batch_size": 8, "accumulation": accumulation, "steps": 1, "evaluate_every": 1}
+    run = replace(run, train=replace(run.train, **train_))
+    (tmp_path / "c.json").write_text(json.dumps(to_dict(run)))
+    words = ["train", str(tmp_path / "c.json"), "--runs", str(tmp_path / "runs"), "--devices", str(devices)]
+    assert main(words) == (0 if allowed is None else 2)
+    if allowed is not None:
+        said = capsys.readouterr().err
+        assert "train.batch_size: 8 is more than the 6 training pairs" in said and allowed in said
+        assert not (tmp_path / "runs").exists()

@@ -68,7 +68,10 @@ def test_streams_equal_one_long_sequence(make_config: Any) -> None:
     streams = np.stack([np.asarray(shard.tokens[b * length :][: segments * 16 + 1], np.int32) for b in range(2)])
     losses, _ = program.score(params, streams, None)
     assert found.protocol == "streams" and found.tokens == 2 * segments * 16
-    assert found.loss == pytest.approx(float(np.asarray(losses, np.float64).mean()), rel=1e-5)
+    losses = np.asarray(losses, np.float64)
+    assert found.loss == pytest.approx(float(losses.mean()), rel=1e-5)
+    of_streams_BxT = losses.reshape(2, segments, 16).mean(axis=1)
+    np.testing.assert_allclose(found.by_position_se, of_streams_BxT.std(0, ddof=1) / math.sqrt(2), rtol=1e-3)
 
 
 def test_english_is_reported_by_source(make_config: Any) -> None:

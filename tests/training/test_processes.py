@@ -16,6 +16,7 @@ from same_run import assert_same_run, metrics_of
 
 from seqjax import runs
 from seqjax.config import to_dict
+from seqjax.data.kept import kept_tokenizer
 from seqjax.host.peers import LOST
 
 
@@ -38,13 +39,15 @@ def train_in(
     count: int = 2,
     dies: dict[int, tuple[int, int]] | None = None,
     devices: int = 2,
+    source: Path | None = None,
 ) -> list[tuple[int, str]]:
     """Exit code and output of each process; process ``i`` sends itself ``dies[i]``: (step, signal).
 
-    One process uses ``devices``.
+    One process uses ``devices``. With a ``source`` they start from the parameters of that run.
     """
     (folder.parent / "config.json").write_text(json.dumps(to_dict(config)))
     words = ["train", str(folder.parent / "config.json"), "--run", str(folder), "--no-sample"]
+    words += [] if source is None else ["--from", str(source)]
     place = ["--coordinator", f"localhost:{free_port()}", "--processes", str(count), "--process"]
     logs = [folder.parent / f"process-{index}.txt" for index in range(count)]
     pids = [
@@ -69,6 +72,26 @@ def test_two_processes_equal_two_devices_of_one(program: Popen[str], make_config
     assert "in 2 processes" in said and "held out" in said
     assert "step" not in silent and "held out" not in silent
     assert "Traceback" not in said + silent
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_the_parameters_and_the_tokenizer_of_another_run(
+    program: Popen[str], make_config: Any, tmp_path: Path
+) -> None:
+    """The text is another one, so that a tokenizer trained anew would be another one too."""
+    small = {"data.tokenizer": "bpe-300", "train.steps": 5, "evaluation.every": 5, "train.checkpoint_every": 5}
+    (tmp_path / "source").mkdir()
+    source = tmp_path / "source" / "run"
+    assert [code for code, _ in train_in(program, make_config("gru", **small), source, count=1)] == [0]
+    (tmp_path / "other.txt").write_text("".join(f"{n} times {n} equals {n * n}\n" for n in range(2000)))
+    config = make_config("gru", **small, **{"data.corpus": str(tmp_path / "other.txt")})
+    assert [code for code, _ in train_in(program, config, tmp_path / "one", count=1, source=source)] == [0]
+    (first, said), (second, silent) = train_in(program, config, tmp_path / "two", source=source)
+    assert (first, second) == (0, 0), said + silent
+    config = runs.read_config(tmp_path / "one")
+    assert config.train.start and config == runs.read_config(tmp_path / "two")
+    assert kept_tokenizer(tmp_path / "two").sha256 == kept_tokenizer(source).sha256
+    assert_same_run(config, tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow

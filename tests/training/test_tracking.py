@@ -16,6 +16,8 @@ from finished_run import put
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.errors import UserError
+from seqjax.families import GRU
+from seqjax.tasks import translation
 from seqjax.training import tracking
 from seqjax.training.loop import train
 
@@ -103,8 +105,8 @@ class FakeRun:
         self.finished = 0
         self._breaks_after, self._error, self._at_finish = breaks_after, error, finish
 
-    def define_metric(self, *_: Any, **__: Any) -> None:
-        pass
+    def define_metric(self, *_: Any, step_metric: str) -> None:
+        self.step_metric = step_metric
 
     def log(self, record: dict[str, Any]) -> None:
         if len(self.lines) == self._breaks_after:
@@ -289,6 +291,39 @@ def test_export_replays_every_line(make_config: Any, tmp_path: Path, monkeypatch
         tracking.export(tmp_path / "run", "disabled", pytest.fail)
     with pytest.raises(UserError, match="did not take every line"):
         tracking.export(tmp_path / "run", "offline", lambda _: None)
+
+
+def test_an_export_waits_as_long_as_wandb_takes_lines(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = put(tmp_path, make_config("window"), 3.0)
+    for step in range(20):
+        runs.append_metrics(folder, {"step": step, "tokens": step, "loss": 3.0})
+    mirror, for_ever = fake_wandb(monkeypatch), threading.Event()
+    take = mirror.log
+
+    def slowly(record: dict[str, Any]) -> None:
+        for_ever.wait(1000 if record["step"] == last else 0.05)
+        take(record)
+
+    mirror.log = slowly
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.5)
+    monkeypatch.setattr(tracking, "_hung", threading.Event())
+    last = None
+    assert tracking.export(folder, "offline", pytest.fail) == 20 and mirror.finished == 1
+    last = 10
+    with pytest.raises(UserError, match="did not take every line"):
+        tracking.export(folder, "offline", lambda _: None)
+    for_ever.set()
+
+
+def test_a_task_without_tokens_is_drawn_over_steps(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for config, axis in ((make_config("window"), "tokens"), (translation.Config(GRU(d_model=16)), "step")):
+        mirror = fake_wandb(monkeypatch)
+        tracking._Wandb(config, tmp_path, "offline", pytest.fail, "token").finish({})
+        assert mirror.step_metric == axis
 
 
 def test_the_real_wandb_offline(make_config: Any, tmp_path: Path) -> None:
