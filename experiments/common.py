@@ -254,7 +254,7 @@ def run(name: str, sweep: str, doc: str, analyse: Analysis, *, file: str = "resu
     parser.add_argument("--seeds", type=whole(1), help="runs of each model, where the seed is an axis [as the sweep]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="parent of the sweep folder [runs]")
     parser.add_argument("--report", type=Path, default=ROOT / "report" / name, help=f"for the figures [report/{name}]")
-    parser.add_argument("--record", action="store_true", help=f"write to experiments/results/{name} instead")
+    parser.add_argument("--record", action="store_true", help=f"write to experiments/results/{name} (or SWEEP)")
     options, rest = parser.parse_known_args()
     if options.seeds:
         rest += ["--grid.train.seed", json.dumps(list(range(options.seeds)))]

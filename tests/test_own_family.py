@@ -11,10 +11,10 @@ from typing import Any
 
 import brought
 import experiment
-import jax
 import numpy as np
 import pandas as pd
 import pytest
+from brought import FAMILIES, LEAKY, MIXER
 from quick import quick
 from same_run import assert_same_run
 from sweeping import write_sweep
@@ -27,10 +27,9 @@ from seqjax.comparison.page import write_report
 from seqjax.comparison.training_figures import draw_against_time
 from seqjax.config import run_id
 from seqjax.errors import UserError
-from seqjax.families import GRU, family_of, hues_of, in_order, label_of, labels_of
+from seqjax.families import family_of, hues_of, in_order, label_of, labels_of
 from seqjax.host.disk import write_json
-from seqjax.models import build_model, count_parameters
-from seqjax.plots.gradients import draw_gradient_norms
+from seqjax.models import count_parameters
 from seqjax.runs.config_file import load_config, validate
 from seqjax.runs.targets import resolve
 from seqjax.runs.tree import options_tree, overlay
@@ -38,77 +37,10 @@ from seqjax.sweeps.grid import read_sweep
 from seqjax.sweeps.machine import this_machine
 from seqjax.sweeps.sweep import local_launch, run_sweep
 from seqjax.sweeps.table import gather, read_table, render
-from seqjax.tasks.text import token_losses
 from seqjax.trained.by_position import measure_positions
 from seqjax.trained.chains import make_chains
-from seqjax.training.gradients import gradient_norms
 from seqjax.training.loop import train
 
-LEAKY = brought.example("Your own family")
-
-BY_HAND = f"""{LEAKY}
-
-from seqjax.through_time.backprop import Backprop
-
-
-def advance(params, h, gates_x, dtype):
-    a, new = jax.nn.sigmoid(params["r"]), jnp.tanh(gates_x + contract("BH,HG->BG", h, params["W_h"], dtype))
-    return (1 - a) * h + a * new, new
-
-
-def retreat(params, d_h, new, dtype):
-    a = jax.nn.sigmoid(params["r"])
-    deltas = d_h * a * (1 - new * new), d_h * a * (1 - a)
-    return deltas, d_h * (1 - a) + contract("BG,HG->BH", deltas[0], params["W_h"], dtype)
-
-
-def gradients(params, before, new, deltas, dtype):
-    W_h = contract("TBH,TBG->HG", before, deltas[0], dtype)
-    return deltas[0], {{"W_h": W_h, "r": (deltas[1] * (new - before)).sum((0, 1))}}
-
-
-@dataclass(frozen=True)
-class ByHand(Leaky):
-    backprop = Backprop(advance, lambda params, before, after, new: new, retreat, gradients)
-"""
-
-MIXER = '''"""The mean of all inputs so far beside the input itself: h_t = tanh(W x_t + W_m mean(x_1 .. x_t))."""
-
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import jax
-import jax.numpy as jnp
-
-from seqjax.families import Family
-from seqjax.families.family import Output, rows
-
-
-@dataclass(frozen=True)
-class Mixer(Family):
-    label: ClassVar[str] = "mean mixer"
-    colour: ClassVar[str] = "#123456"
-    d_model: int = 8
-    n_layers: Literal[1] = 1
-    tied_embeddings: bool = False
-    dropout: float = 0.0
-
-    def init(self, context, causal=True):
-        shape = (self.d_model, self.d_model)
-        return {name: lambda key: self.d_model**-0.5 * jax.random.normal(key, shape) for name in ("W", "W_m")}
-
-    def zero_state(self, batch, context, dtype="float32"):
-        return jnp.zeros((1, batch, self.d_model)), jnp.zeros((1, batch, 1))
-
-    def run(self, params, x, state=None, *, dtype="float32", **_):
-        x = rows(x).astype("float32")
-        total, count = self.zero_state(len(x), 0) if state is None else state
-        sum_BxTxD = total[0][:, None] + jnp.cumsum(x, axis=1)
-        count_BxTx1 = count[0][:, None] + jnp.arange(1.0, x.shape[1] + 1)[None, :, None]
-        h_BxTxD = jnp.tanh(x @ params["W"] + sum_BxTxD / count_BxTx1 @ params["W_m"])
-        return Output(h_BxTxD, (sum_BxTxD[None, :, -1], count_BxTx1[None, :, -1]))
-'''
-FILES = {"Leaky": LEAKY, "ByHand": BY_HAND, "Mixer": MIXER}
 TINY = {
     "model.d_model": 8,
     "model.n_layers": 1,
@@ -130,12 +62,7 @@ def call(*words: object) -> int:
 @pytest.fixture
 def reference(tmp_path: Path) -> Any:
     """``reference("Leaky")``: the words that name the family of a file outside of the package."""
-
-    def of(name: str, text: str | None = None) -> str:
-        (tmp_path / f"{name.lower()}.py").write_text(FILES[name] if text is None else text)
-        return f"{tmp_path / name.lower()}.py:{name}"
-
-    return of
+    return partial(brought.family_file, tmp_path)
 
 
 @pytest.fixture
@@ -151,7 +78,7 @@ def config_of(small_text: Path, words: str, **changes: Any) -> Any:
     return validate(overlay(base, options_tree(changes)))
 
 
-@pytest.mark.parametrize("name", quick(FILES, "Leaky"))
+@pytest.mark.parametrize("name", quick(FAMILIES, "Leaky"))
 def test_a_run_is_trained_killed_resumed_and_read(
     name: str, reference: Any, forget: Any, crash_at: Any, small_text: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -160,7 +87,7 @@ def test_a_run_is_trained_killed_resumed_and_read(
     result = train(config, a, devices=1, quiet=True)
     assert result["run_id"].startswith(f"{name}-1x8-")
     assert result["parameters"]["non_embedding"] == 2 * 8 * 8
-    assert (a / "family.py").read_text() == FILES[name]
+    assert (a / "family.py").read_text() == FAMILIES[name]
     with crash_at(7):
         train(config, b, devices=1, quiet=True)
     forget()
@@ -320,102 +247,6 @@ def test_an_importable_module_is_a_file(reference: Any, tmp_path: Path, monkeypa
     (tmp_path / "cells_of_mine.py").write_text(LEAKY)
     monkeypatch.syspath_prepend(tmp_path)
     assert family_of("cells_of_mine:Leaky") is family_of(reference("Leaky"))
-
-
-def test_gradients_by_hand_and_by_jax_agree(reference: Any) -> None:
-    plain, by_hand = (family_of(reference(name))(d_model=5, n_layers=1) for name in ("Leaky", "ByHand"))
-    tokens = np.random.default_rng(0).integers(0, 7, (2, 7))
-    params = jax.jit(build_model(plain, 7, 6).init)(jax.random.key(1), tokens[:, :-1])["params"]
-
-    def gradient(model: Any) -> Any:
-        return jax.jit(jax.grad(lambda p: token_losses(build_model(model, 7, 6), p, tokens)[0].mean()))(params)
-
-    want = gradient(plain)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(want))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), gradient(by_hand), want)
-    norms_TxTxB = jax.jit(lambda p: gradient_norms(by_hand, p, tokens))(params)["h"]
-    assert norms_TxTxB.shape == (6, 6, 2)
-    assert np.triu(norms_TxTxB[..., 0], 1).max() == 0 < norms_TxTxB[5, 0].min()  # the past alone, and all of it
-
-
-def test_gradients_without_a_state_are_those_of_the_inputs(reference: Any) -> None:
-    """The loss at t by the input at k, of a family that knows nothing of nudges."""
-    model = family_of(reference("Mixer"))(d_model=5)
-    tokens = np.random.default_rng(0).integers(0, 7, (2, 7))
-    params = jax.jit(build_model(model, 7, 6).init)(jax.random.key(1), tokens[:, :-1])["params"]
-
-    def losses_T(x_TxD: jax.Array) -> jax.Array:
-        logits_TxV = model.run(params, x_TxD[None]).h_BxTxH[0] @ params["readout"]
-        return -jax.nn.log_softmax(logits_TxV)[np.arange(6), tokens[1, 1:]]
-
-    want_TxTxD = jax.jit(jax.jacrev(losses_T))(model.embedding_scale * params["embedding"][tokens[1, :-1]])
-    (norms_TxTxB,) = jax.jit(lambda p: gradient_norms(model, p, tokens))(params).values()
-    np.testing.assert_allclose(norms_TxTxB[..., 1], np.linalg.norm(want_TxTxD, axis=-1), rtol=1e-4, atol=1e-7)
-    assert np.triu(norms_TxTxB[..., 1], 1).max() == 0 < norms_TxTxB[5, 0].min()
-    drawn = draw_gradient_norms({model.family: {when: {"input": [[1.0, 0.5, 0.2]]} for when in ("initial", "trained")}})
-    assert drawn.axes[0].get_title() == "mean mixer"
-
-
-def test_a_step_of_ones_own_takes_no_backward_pass_from_its_base(reference: Any) -> None:
-    text = LEAKY.replace("(Recurrent)", "(GRU)").replace("import Recurrent", "import GRU")
-    assert GRU.backprop is not None and family_of(reference("Leaky", text)).backprop is None
-    assert family_of(reference("ByHand")).backprop is not None
-    only_init = text[: text.index("    def step")]
-    assert family_of(reference("Leaky", only_init)).backprop is GRU.backprop
-
-
-COUPLED = '''"""An LSTM that forgets as much as it takes in."""
-
-from dataclasses import dataclass
-
-from seqjax.families import LSTM
-
-
-@dataclass(frozen=True)
-class Coupled(LSTM):
-    def gates(self, params, state, gates_x_BxG, dtype):
-        found = super().gates(params, state, gates_x_BxG, dtype)
-        return found | {"i": 1 - found["f"]}
-'''
-LATE_BIAS = '''"""A cell whose step, not its projection, adds the bias."""
-
-from dataclasses import dataclass
-
-import jax.numpy as jnp
-
-from seqjax.families import Recurrent
-from seqjax.layers.precision import contract
-from seqjax.through_time.gates import init_gates
-
-
-@dataclass(frozen=True)
-class LateBias(Recurrent):
-    def init_cell(self, key, d_in):
-        return init_gates(key, d_in, self.hidden, n_gates=1, bias=True)
-
-    def project(self, params, x_TxBxD, dtype):
-        return params["table"][x_TxBxD] if "table" in params else contract("TBD,DG->TBG", x_TxBxD, params["W_x"], dtype)
-
-    def step(self, params, h_BxH, gates_x_BxG, dtype):
-        return jnp.tanh(gates_x_BxG + contract("BH,HG->BG", h_BxH, params["W_h"], dtype) + params["b"])
-'''
-
-
-@pytest.mark.parametrize(("name", "text"), [("Coupled", COUPLED), ("LateBias", LATE_BIAS)])
-def test_every_recurrence_runs_the_equations_of_the_file(name: str, text: str, reference: Any) -> None:
-    family = family_of(reference(name, text))
-    tokens_BxT = np.random.default_rng(0).integers(5, size=(3, 8))  # more tokens than words: the table is projected
-    found = []
-    for recurrence in ("fast", "lean", "scan"):
-        model = build_model(family(d_model=8, n_layers=1, recurrence=recurrence), 5, 8)
-        params = jax.jit(model.init)(jax.random.key(0), tokens_BxT)
-
-        def loss(params: Any, model: Any = model) -> jax.Array:
-            return (model.apply(params, tokens_BxT)[0] ** 2).sum()
-
-        found.append((jax.jit(model.apply)(params, tokens_BxT)[0], jax.jit(jax.grad(loss))(params)))
-    for others in found[:2]:
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), others, found[2])
 
 
 def test_bench_and_a_size_target(reference: Any, small_text: Path, tmp_path: Path, capsys: Any) -> None:

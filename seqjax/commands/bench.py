@@ -15,10 +15,10 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES, Family, family_of, own
 from seqjax.families.family import Impossible
-from seqjax.host.cores import SHARED, Waiting
+from seqjax.host.cores import Waiting, beside
 from seqjax.host.disk import check_place
 from seqjax.host.own_code import class_of
-from seqjax.host.wording import counted, si
+from seqjax.host.wording import si
 
 VOCABULARY = 256
 PROFILED_STEPS = 4
@@ -93,11 +93,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
                 f"{si(row['flops_per_second']):>12}{share:>9}",
                 flush=True,
             )
-    if beside := sum((row["waited_share"] or 0) > SHARED for row in rows):
-        print(
-            f"note: other work ran beside {beside} of {counted(len(rows), 'measurement')}, which waited for a core "
-            "more than a tenth of their time: their times are too long"
-        )
+    for note in beside((row["waited_share"] for row in rows), "measurement", "their times are too long"):
+        print(f"note: {note}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"hardware": hardware, "versions": versions, "rows": rows}, file, indent=2)

@@ -200,15 +200,13 @@ class Recurrent(Family):
         start = self.zero_state(batch) if state is None else state
         stack = partial(self._stack, state=start, key=key, dtype=dtype, truncate=truncate, watched=watch)
         h_TxBxH, state, seen = stack(params, x_TxBxD, mask_TxB=mask_TxB)
+        h_BxTxH = h_TxBxH.swapaxes(0, 1)
         if not causal:
             turn = turned(mask_BxT)
-            back_TxBxD = turn(rows(x_TxBxD).swapaxes(0, 1)).swapaxes(0, 1)
-            back_TxBxH, _, _ = stack(
-                params["backward"], back_TxBxD, mask_TxB=None if mask_BxT is None else turn(mask_BxT).T
-            )
-            back_BxTxH = turn(back_TxBxH.swapaxes(0, 1))
-            h_TxBxH = jnp.concatenate([h_TxBxH, back_BxTxH.swapaxes(0, 1)], axis=-1)
-        return Output(h_TxBxH.swapaxes(0, 1), state, seen)
+            mask_TxB = None if mask_BxT is None else turn(mask_BxT).T
+            back_TxBxH, _, _ = stack(params["backward"], turn(rows(x)).swapaxes(0, 1), mask_TxB=mask_TxB)
+            h_BxTxH = jnp.concatenate([h_BxTxH, turn(back_TxBxH.swapaxes(0, 1))], axis=-1)
+        return Output(h_BxTxH, state, seen)
 
     def _stack(
         self,

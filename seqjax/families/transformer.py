@@ -174,11 +174,11 @@ class Transformer(Family):
 
     def widened(self, d_model: int) -> Self:
         """The model at another D. F and K, if given, stay in proportion; with rotary positions K is even."""
-        given = {name: getattr(self, name) for name in ("d_ff", "head_width")}
-        given = {name: width and self.proportional(width, d_model) for name, width in given.items()}
-        if self.head_width and self.positions == "rotary":
-            given["head_width"] = 2 * max(1, round(self.head_width * d_model / self.d_model / 2))
-        return dataclasses.replace(self, d_model=d_model, **given)
+        multiple = 2 if self.positions == "rotary" else 1
+        width_F, width_K = self.d_ff, self.head_width
+        width_F = width_F and self.proportional(width_F, d_model)
+        width_K = width_K and multiple * max(1, round(width_K * d_model / self.d_model / multiple))
+        return dataclasses.replace(self, d_model=d_model, d_ff=width_F, head_width=width_K)
 
     def extra_flops(self, context: int, streams: bool = False) -> float:
         """2 L N K (T + 1): 4 N K for each key that a query sees, and (T + 1) / 2 keys on average.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
+
+from seqjax.host.wording import counted
 
 SHARED = 0.1
 """A larger share of the time spent waiting for a core means that other work ran beside."""
@@ -31,6 +34,23 @@ class Waiting:
         """Those seconds over the time that passed; above `SHARED` other work ran beside. None as for `seconds`."""
         waited = self.seconds()
         return None if waited is None else waited / (time.perf_counter() - self._began)
+
+
+def beside(shares: Iterable[float | None], what: str, told: str) -> list[str]:
+    """A note if some waited for a core more than `SHARED` of their time; else nothing.
+
+    Args:
+      shares: of each, see `Waiting.share`; None or NaN where it is not known.
+      what: one of them, such as "run".
+      told: what is wrong then.
+    """
+    shares = list(shares)
+    if not (count := sum(share is not None and share > SHARED for share in shares)):
+        return []
+    return [
+        f"other work ran beside {count} of {counted(len(shares), what)}, which waited for a core more than a tenth of "
+        f"their time: {told}"
+    ]
 
 
 def seconds_of_others() -> float | None:

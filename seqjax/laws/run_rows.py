@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from seqjax.host.cores import SHARED
+from seqjax.host.cores import beside
 from seqjax.host.wording import counted, with_and
 from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
 from seqjax.laws.ranks import ranks_of
@@ -121,12 +121,7 @@ def beside_other_work(table: pd.DataFrame) -> list[str]:
     if "waited_share" not in table.columns:
         return []
     shares = pd.to_numeric(table["waited_share"], errors="coerce").astype(float)
-    if not (count := int((shares > SHARED).sum())):
-        return []
-    return [
-        f"other work ran beside {count} of {counted(len(table), 'run')}, which waited for a core more than a tenth of "
-        "their time: their seconds are too many"
-    ]
+    return beside(shares, "run", "their seconds are too many")
 
 
 def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]]:

@@ -83,10 +83,10 @@ def flops_per_token(family: Family, vocab_size: int, context_length: int, stream
       "forward": their sum; "training": three times that.
     """
     counts = count_parameters(family, vocab_size, context_length)
-    extra = family.extra_flops(context_length, True) if streams else family.extra_flops(context_length)
+    args = (context_length, streams) if streams else (context_length,)  # an own family may know no streams
     forward = {
         "matrices": 2 * counts["matrices"],
-        "attention": extra,
+        "attention": family.extra_flops(*args),
         "readout": 2 * (counts["with_readout"] - counts["matrices"]),
     }
     total = sum(forward.values())

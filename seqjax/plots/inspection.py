@@ -16,20 +16,19 @@ from seqjax.errors import printable
 from seqjax.plots.labels import looks_of_named
 from seqjax.plots.style import shown, styled
 
-TITLES = {
-    "c": "cell state c",
+TITLES = {  # in the order of the figure: output, cell state, gates; what only a family has comes after them
     "h": "state h",
-    "i": "input gate i",
+    "c": "cell state c",
     "f": "forget gate f",
+    "i": "input gate i",
     "g": "candidate g",
     "o": "output gate o",
-    "r": "reset gate r",
     "z": "update gate z",
+    "r": "reset gate r",
     "n": "candidate n",
     "a": "decay a",
 }
 SIGNED = ("c", "h", "g", "n")
-ORDER = "hcfigozrna"  # output, cell state, gates; then those that only the family has
 LABEL_INCHES = 0.12  # of one label of an axis
 
 
@@ -52,8 +51,8 @@ class Reading(NamedTuple):
 
     def drawn(self) -> dict[str, str]:
         """The titles of what is drawn over time, by name and in order."""
-        known = {name: TITLES[name] for name in ORDER} | dict(self.titles)
-        return {name: title for name, title in known.items() if name in self.states_LxTxH | self.gates_LxTxH}
+        known = {**TITLES, **self.titles}
+        return {name: title for name, title in known.items() if name in _arrays(self)}
 
 
 def liveliest(h_TxH: np.ndarray, count: int) -> np.ndarray:
@@ -145,9 +144,9 @@ def _draw_losses(ax: Axes, labels: Sequence[str], readings: Sequence[Reading]) -
 def _draw_units(ax: Axes, bar: Axes, reading: Reading, name: str, layer: int | None, units: int) -> None:
     values_LxTxH = _arrays(reading)[name]
     index = len(values_LxTxH) - 1 if layer is None else layer
-    h_LxTxH = reading.states_LxTxH.get("h", values_LxTxH)
-    by_LxTxH = h_LxTxH if h_LxTxH.shape == values_LxTxH.shape else values_LxTxH
-    chosen = liveliest(by_LxTxH[index], units)
+    h_LxTxH = reading.states_LxTxH.get("h")
+    has_units_of_h = h_LxTxH is not None and h_LxTxH.shape == values_LxTxH.shape
+    chosen = liveliest((h_LxTxH if has_units_of_h else values_LxTxH)[index], units)
     values_UxT = values_LxTxH[index][:, chosen].T
     largest = float(np.abs(values_UxT).max())
     reach = largest or 1.0 if name == "c" else max(1.0, largest)  # a linear recurrence is not bounded by 1
