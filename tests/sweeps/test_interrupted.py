@@ -30,11 +30,13 @@ def test_killed_again_and_again_it_leaves_the_same_table(tmp_path: Path, capsys:
 
     first = Launcher(sweep, tmp_path / "killed")
     first.wait_until(lambda: first.steps() > 30)
+    orphans = first.workers()
     first.end(SIGKILL)
     assert first.results() < 6
 
-    second = Launcher(sweep, tmp_path / "killed")
-    before = second.steps()
+    second = Launcher(sweep, tmp_path / "killed")  # while the workers of the first one save
+    second.wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in orphans))
+    before = second.steps()  # from here on every step is one of its own workers
     second.wait_until(lambda: second.steps() > before + 60)
     os.kill(second.workers()[0], SIGKILL)
     second.wait_until(lambda: "was killed by SIGKILL" in second.said())
