@@ -47,7 +47,7 @@ class Peers:
     Attributes:
         count: number of processes.
         index: number of this process, from 0.
-        last: called before this process ends because of another one: what it still finishes.
+        last: called, the latest first, before this process ends because of another one: what it still finishes.
     """
 
     def __init__(self, count: int, index: int, links: Mapping[int, _Link]) -> None:
@@ -156,7 +156,7 @@ class Peers:
                     self._send(each, {"end": text, "code": code})
             if tell_it:
                 tell(f"error: {text}\n")
-            for finish in self.last:
+            for finish in reversed(self.last):
                 with contextlib.suppress(Exception):
                     finish()
             leave_at_once(code)

@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,7 @@ def own_folders(lanes: Sequence[tuple[Any, Path]]) -> Iterator[Sequence[tuple[An
         yield lanes
         return
     above = Path(tempfile.mkdtemp(prefix="seqjax-"))
+    peers().last.append(partial(shutil.rmtree, above, ignore_errors=True))
     try:
         yield [(config, above / str(lane)) for lane, (config, _) in enumerate(lanes)]
     finally:

@@ -21,9 +21,17 @@ from seqjax.host.peers import LOST
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[Popen[str]]:
-    with forks.started() as started:
-        yield started
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes put their temporary files."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def program(temporary: Path) -> Iterator[Popen[str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        with forks.started() as started:
+            yield started
 
 
 def free_port() -> int:
@@ -96,7 +104,7 @@ def test_two_processes_start_from_the_parameters_and_the_tokenizer_of_another_ru
 
 @pytest.mark.slow
 def test_streams_killed_and_stopped_in_any_process_end_as_if_nothing_had_happened(
-    program: Popen[str], make_config: Any, tmp_path: Path
+    program: Popen[str], make_config: Any, tmp_path: Path, temporary: Path
 ) -> None:
     config = make_config("lstm", **{
         "model.n_layers": 1, "data.batching": "streams", "train.context_length": 64, "train.steps": 20,
@@ -111,7 +119,9 @@ def test_streams_killed_and_stopped_in_any_process_end_as_if_nothing_had_happene
     assert "Traceback" not in said and "stack trace" not in said
     assert runs.steps_of(folder) == [5]
 
+    before = set(temporary.glob("seqjax-*"))  # those of a killed process stay
     (killed, _), (code, said) = train_in(program, config, folder, dies={0: (12, signal.SIGKILL)})
+    assert set(temporary.glob("seqjax-*")) == before
     assert (code, killed) == (LOST, -signal.SIGKILL), said
     assert said.count("error: process 0 of 2") == 1
     assert "Traceback" not in said and "stack trace" not in said
