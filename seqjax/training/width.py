@@ -11,8 +11,8 @@ table 3, for updates like Adam's, whose entries do not depend on the gradient's 
 A matrix of D inputs sums D small changes of one sign. So each change must be D times smaller, or the change of its
 outputs grows with D. Muon's update has the spectral norm 0.2 sqrt(max(in, out)), which grows only as sqrt(m). The
 family scales initial values: matrices as 1 / sqrt(inputs), the readout as 1 / inputs. It also divides the scores of
-attention by the head's width instead of its square root. At D = base_width muP changes nothing. Weight decay is not
-scaled.
+attention by the head's width instead of its square root; so a model and its base have the same number of heads. At
+D = base_width muP changes nothing. Weight decay is not scaled.
 
 The sum of D small changes is their number only if they have one sign: full alignment. Without alignment it grows as
 sqrt(D), so that the rates of matrices and readout are divided by sqrt(m), and the readout begins as without muP
