@@ -81,7 +81,7 @@ class Retention(MatrixState):
         """See `Stacked.mixer_state`."""
         return {
             "S": zero_matrix(batch, self.n_heads, self.key_width, self.value_width),
-            "position": jnp.zeros(batch),
+            "position": jnp.zeros(batch, jnp.int32),
         }
 
     def mix(
@@ -93,7 +93,7 @@ class Retention(MatrixState):
         u_BxTxG = linear(x_BxTxD, params["W_in"], None, dtype)
         parts = jnp.split(u_BxTxG, [d_model, 2 * d_model, 4 * d_model], axis=-1)
         q, k, v, z = (part.reshape(batch, times, self.n_heads, -1) for part in parts)
-        positions_BxT = state["position"][:, None] + jnp.arange(times, dtype=state["position"].dtype)[None]
+        positions_BxT = state["position"][:, None] + jnp.arange(times)[None]
         q, k = rotated(q, positions_BxT), self.key_width**-0.5 * rotated(k, positions_BxT)
         log_g_N = np.log1p(-(2.0 ** (-5 - np.arange(self.n_heads))))
         log_g_BxTxN = shared(jnp.broadcast_to(jnp.asarray(log_g_N, u_BxTxG.dtype), (batch, times, self.n_heads)))

@@ -103,6 +103,8 @@ def test_rotary_products_depend_on_distance_only():
         return float(jnp.sum(rotate(q, rotary_angles(jnp.array([m]), K)) * rotate(k, rotary_angles(jnp.array([n]), K))))
 
     assert product(7, 3) == pytest.approx(product(104, 100), abs=1e-4)
+    for late in (4094, 3_000_000, 2_000_000_000):  # 4,094: on both sides of the end of a block
+        assert product(7, 3) == pytest.approx(product(late + 4, late), abs=5e-4)
     assert abs(product(7, 3) - product(8, 3)) > 1e-2
 
 

@@ -107,12 +107,15 @@ def test_negative_eigenvalues_double_the_strength_of_writes():
     assert (0 < one).all() and (one < 1).all()
 
 
-def test_retention_is_its_parallel_form():
+@pytest.mark.parametrize("position", [0, 3_000_000])
+def test_retention_is_its_parallel_form(position):
     """Sun et al., equation 5, in complex numbers: sums over all pairs of g^(i - j) (q_i . k_j) v_j."""
     family = family_of("retention")
     x_BxTxD = random_like(np.zeros((B, T, D)), 1, scale=1.0)
     params = random_like(jax.eval_shape(family.init_mixer, jax.random.key(0)))
-    got, _, _ = jax.jit(lambda p, x: family.mix(p, x, family.mixer_state(B), None, "float32", None))(params, x_BxTxD)
+    state = family.mixer_state(B)
+    state["position"] += position
+    got, _, _ = jax.jit(lambda p, x: family.mix(p, x, state, None, "float32", None))(params, x_BxTxD)
     W_in, W_out, x = (np.asarray(a, np.float64) for a in (params["W_in"], params["W_out"], x_BxTxD))
     q, k, v, z = (a.reshape(B, T, 2, -1) for a in np.split(x @ W_in, [D, 2 * D, 4 * D], axis=-1))
     turns_TxK = np.exp(1j * np.arange(T)[:, None] * 10000.0 ** (-np.arange(0, 4, 2) / 4))
