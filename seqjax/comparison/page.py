@@ -195,7 +195,7 @@ def _context(
         "maps": [name for name in figures if name.startswith("map-")],
         "fits": [(label_of(family), describe(found)) for family, found in fits.items()],
         "crossings": crossings,
-        "rates": ", ".join(f"{rate:g}" for rate in (m.where["sweep"]["search"] or {}).get("rates", [])),
+        "search": m.where["sweep"]["search"],
         "edges": _edges(edges),
         "runs_summary": ", ".join(f"{count} {state}" for state, count in states.most_common()) + ".",
         "columns": [name for name, _ in COLUMNS],
