@@ -14,7 +14,7 @@ from seqjax.runs.targets import non_embedding_parameters
 from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.search import foreseen
 
-PRESETS = ("laptop", "workstation", "gpu", "pod")
+PRESETS = ("laptop", "workstation", "far", "gpu", "pod")
 QUICK = ("laptop", "workstation")  # planning the others takes seconds
 LEAST_STEPS, LEAST_STEPS_OF_A_BRANCH = 2500, 150
 
@@ -37,7 +37,7 @@ def planned_of(preset: str) -> tuple[Sweep, list[Planned]]:
     return sweep, foreseen(sweep, lambda _: None)
 
 
-@pytest.mark.parametrize("preset", quick([*PRESETS, "families"], *QUICK))
+@pytest.mark.parametrize("preset", quick([*PRESETS, "families", "families-workstation"], *QUICK))
 def test_no_run_of_a_preset_is_starved(preset: str) -> None:
     sweep, planned = planned_of(preset)
     for run in planned:
