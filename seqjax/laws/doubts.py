@@ -69,9 +69,9 @@ def _of_the_minimum(fit: Fit) -> list[str]:
         found.append("starts: the best point is no point of rest; the constants are not determined, or the data exact")
     if fit.agreeing < FEW_AGREE:
         found.append(f"starts: only {fit.agreeing:.1%} of {fit.starts} starts reach this minimum")
-    share = fit.failed_draws / max(1, fit.failed_draws + len(fit.draws))
-    if share > 0.01:
-        found.append(f"starts: {share:.1%} of the bootstrap refits did not come to rest, and are left out")
+    if fit.failed_draws > 0.01 * len(fit.draws):
+        then = "and are left out" if len(fit.draws) else "so there are no intervals"
+        found.append(f"starts: {fit.failed_draws} of the bootstrap refits did not come to rest, {then}")
     return found
 
 

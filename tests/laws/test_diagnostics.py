@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 
+import experiment
 import numpy as np
+import pandas as pd
 import pytest
 
-from seqjax.laws import LAWS, Fit, fit, make_points
+from seqjax.laws import LAWS, Fit, fit, make_points, minimise
 from seqjax.laws.diagnostics import hold_out, profiles
 from seqjax.laws.doubts import LEAST_MISS
 from seqjax.laws.fitting import fit_constants
@@ -97,6 +100,23 @@ def test_n_and_d_that_vary_together_are_collinear() -> None:
 def test_a_floor_that_is_not_seen_is_not_claimed() -> None:
     found = line(noisy((1e13 / WIDE) ** 0.08, 1e-2), WIDE, "offset-n")
     assert "floor" in kinds(found)
+
+
+def test_refits_along_a_valley_come_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded LSTMs of 4 layers hardly bend along N: a refit in seven needs hundreds of steps down to E = 0."""
+    recorded = experiment.REPOSITORY / "experiments/results/prediction/workstation-1.6M/errors.json"
+    runs = pd.DataFrame(json.loads(recorded.read_text())["at_best"])
+    runs = runs[(runs["kind"] == "lstm") & (runs["layers"] == 4) & (runs["params"] < 8e5)]
+    points = make_points(runs["loss"], params=runs["params"], tokens=runs["tokens"])
+    found = fit(points, LAW, bootstrap=200, starts_SxP=FEW)
+    assert found.failed_draws <= 2 and found.intervals["E"][0] < 0.05
+    assert any("E is not determined" in flag for flag in found.flags)
+
+    monkeypatch.setattr(minimise, "ITERATIONS", 80)
+    found = fit(points, LAW, bootstrap=200, starts_SxP=FEW)
+    assert found.failed_draws > 5 and not len(found.draws) and not found.intervals
+    assert any("did not come to rest, so there are no intervals" in flag for flag in found.flags)
+    assert np.isnan(found.predict(params=1e6, tokens=1e7).low).all()
 
 
 def test_a_wrong_law_leaves_a_trend() -> None:
