@@ -104,7 +104,7 @@ def _print_isoflops(points: Any, name: str, options: argparse.Namespace) -> None
 
 def _exponent(law: Any) -> str:
     low, high = law.interval
-    return f"{law.exponent:.3f}" + f" (95 %: {low:.3f} to {high:.3f})" * (low == low)
+    return f"{law.exponent:.3f} " + (f"(95 %: {low:.3f} to {high:.3f})" if low == low else "(no interval)")
 
 
 def _print_envelope(points: Any, name: str, options: argparse.Namespace) -> None:
@@ -115,6 +115,8 @@ def _print_envelope(points: Any, name: str, options: argparse.Namespace) -> None
     found = envelope(curves, bootstrap=options.bootstrap, seed=options.seed)
     print(f"  {len(curves)} training curves, envelope from {power(found.x.min())} to {power(found.x.max())} FLOPs")
     print(f"  N ~ C^a, a = {_exponent(found)}")
+    if found.interval[0] != found.interval[0]:
+        print(fitted("  no interval: of so few sizes many draws have no two between their ends", sys.stdout))
     remark = "  the loss inside a decaying schedule lies above that of a run that ends there: a is biased by it"
     print(fitted(remark, sys.stdout))
     if options.plot:

@@ -203,14 +203,15 @@ def place_of(
 
 
 def _upward(gap_RxM: np.ndarray, log_u: np.ndarray, near: float) -> np.ndarray:
-    """log u at which each gap rises through 0, nearest to ``near``; inf if it stays below 0, -inf if above."""
+    """log u at which each gap rises through 0, nearest to ``near``; inf: it stays below, -inf: above, NaN: it has NaN."""
     left, right = gap_RxM[:, :-1], gap_RxM[:, 1:]
     rises = (left < 0) & (right >= 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         at = np.where(rises, log_u[:-1] + left / (left - right) * np.diff(log_u), np.inf)
     nearest = at[np.arange(len(at)), np.abs(at - near).argmin(axis=1)]
     middle = gap_RxM[:, np.abs(log_u - near).argmin()]
-    return np.where(rises.any(axis=1), nearest, np.where(middle >= 0, -np.inf, np.inf))
+    found = np.where(rises.any(axis=1), nearest, np.where(middle >= 0, -np.inf, np.inf))
+    return np.where(np.isnan(gap_RxM).any(axis=1), np.nan, found)
 
 
 def direct(

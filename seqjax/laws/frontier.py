@@ -23,7 +23,8 @@ def envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], bootstrap: i
     """N_opt = k C^a from training curves: at each compute, the size of the run with the lowest loss (approach 1).
 
     The `BUDGETS` are equally spaced in log FLOPs over the range of at least two curves. Those at which the smallest or
-    the largest run is the best are left out: there the envelope is unknown.
+    the largest run is the best are left out: there the envelope is unknown. The interval is over draws of the sizes. With
+    few of them many draws have no two inner sizes: then there is none.
 
     Args:
         curves: size N -> (FLOPs, loss) along training, rising FLOPs.
@@ -49,8 +50,8 @@ def envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], bootstrap: i
     slopes = []
     for _ in range(bootstrap):
         xs, ys = law(np.unique(rng.integers(len(sizes), size=len(sizes))))
-        if len(np.unique(ys)) >= 2:
-            slopes.append(np.polyfit(np.log(xs), np.log(ys), 1)[0])
+        few = len(np.unique(ys)) < 2  # a draw without a law
+        slopes.append(np.nan if few else np.polyfit(np.log(xs), np.log(ys), 1)[0])
     slope, intercept = np.polyfit(np.log(x), np.log(y), 1)
     low, high = bounds_of(np.reshape(slopes, (-1, 1)))[:, 0]
     return PowerLaw(float(np.exp(intercept)), float(slope), (float(low), float(high)), x, y)

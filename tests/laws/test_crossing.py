@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.laws.crossing import Place, cost_of, crossings, direct, disagree, gaps
+from seqjax.laws.crossing import Place, cost_of, crossings, direct, disagree, gaps, place_of
 from seqjax.laws.noise import students_factor
 from seqjax.laws.points import Points, make_points
 from seqjax.laws.surfaces import Surface, fit_surface, sizes_of
@@ -109,6 +109,17 @@ def test_a_gap_of_two_surfaces_has_the_degrees_of_freedom_of_both() -> None:
     drawn = gaps(early, again, *at, (cost, cost), draws=True)[1:]
     wide = early.loss(*at, early.draws) - early.loss(*at, again.draws)
     np.testing.assert_allclose(drawn, students_factor(4) / students_factor(2) * wide, rtol=0.02, atol=1e-9)
+
+
+def test_draws_without_a_value_take_the_interval() -> None:
+    """They do not count as a lead of the first."""
+    log_u = np.linspace(0, 10, 200)
+    gaps_RxM = np.concatenate([[log_u - 5], (log_u - 5) + 0.1 * np.random.default_rng(0).standard_normal((200, 1))])
+    whole = place_of(1e5, gaps_RxM, log_u, (np.exp(1), np.exp(9)), ("a", "b"))
+    assert 4.5 < np.log(whole.low) < 5 < np.log(whole.high) < 5.5
+    gaps_RxM[1:41] = np.nan
+    some = place_of(1e5, gaps_RxM, log_u, (np.exp(1), np.exp(9)), ("a", "b"))
+    assert some.x == whole.x and np.isnan([some.low, some.high]).all()
 
 
 def test_one_size_and_one_seed() -> None:

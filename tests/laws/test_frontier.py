@@ -24,6 +24,16 @@ def test_the_envelope_of_training_curves() -> None:
         envelope(dict(list(curves.items())[:2]))
 
 
+def test_an_envelope_of_few_sizes_has_no_interval() -> None:
+    """Of four sizes nine draws in ten have no two inner ones, and all the others are the four."""
+    curves = {}
+    for size in np.geomspace(1e6, 1e10, 4):
+        tokens = np.geomspace(1e6, 1e12, 60)
+        curves[size] = (6 * size * tokens, loss_of(size, tokens))
+    found = envelope(curves, bootstrap=200)
+    assert 0.2 < found.exponent < 0.8 and np.isnan(found.interval).all()
+
+
 @pytest.mark.parametrize("name", quick(["chinchilla", "chinchilla-outer", "kaplan-nd", "over-training"], "chinchilla"))
 def test_the_best_split_is_lower_than_its_neighbours(name: str) -> None:
     n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e10, 8), np.geomspace(1e8, 1e12, 8)))
