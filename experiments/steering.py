@@ -44,7 +44,7 @@ from seqjax.host.folders import expanded
 from seqjax.host.guard import guarded
 from seqjax.plots.steering import draw_steering
 from seqjax.runs import read_config
-from seqjax.tasks.block_errors import Draws, draw, interval, mean_errors, sum_by_block
+from seqjax.tasks.block_errors import draw_blocks, draw_seeds, interval, log_errors, sum_by_block
 from seqjax.tasks.steering import Config, load, parts_of
 
 FRAMES = (1, 2, 4, 8, 16)
@@ -125,12 +125,11 @@ def analyse(config: Config, drive: Drive, results: list[dict[str, Any]]) -> Foun
         parameters[name] = of_variant[0]["result"]["parameters"]["total"]
         for place, k in enumerate(of_variant[0]["result"]["test"]["seen"]):
             add((name, k), _pooled(of_variant, place))
-    draws = draw(count_B, 1 + max(r["seed"] for r in results))
     return {
         "frames": len(drive.steer_T), "judged": len(targets_N), "blocks": int((count_B > 0).sum()),
-        "folds": len(first), "seeds": draws.seeds.shape[1], "parameters": parameters,
+        "folds": len(first), "seeds": 1 + max(r["seed"] for r in results), "parameters": parameters,
         "whole": {"mean": float(drive.steer_T.var()), "persistence": float((np.diff(drive.steer_T) ** 2).mean())},
-        **_intervals(sums, count_B, draws),
+        **_intervals(sums, count_B),
     }  # fmt: skip
 
 
@@ -146,9 +145,19 @@ def _pooled(of_variant: list[dict[str, Any]], place: int) -> np.ndarray:
     return np.stack([np.concatenate(folds) for folds in by_seed])
 
 
-def _intervals(sums: dict[tuple[str, int], np.ndarray], count_B: np.ndarray, draws: Draws) -> dict[str, Any]:
-    """Errors with intervals and by seed; ratios to one frame of the same kind, and of past steering to repeating it."""
-    drawn = {key: mean_errors(value, count_B, draws) for key, value in sums.items()}
+def _intervals(sums: dict[tuple[str, int], np.ndarray], count_B: np.ndarray) -> dict[str, Any]:
+    """Errors with intervals and by seed; ratios to one frame of the same kind, and of past steering to repeating it.
+
+    A recurrent variant is read after each number of frames, so that its seeds are drawn together.
+    """
+    blocks_RxB, variants = draw_blocks(count_B), list(dict.fromkeys(name for name, _ in sums))
+    drawn = {
+        (name, k): log_errors(
+            sums_SxB, count_B, blocks_RxB,
+            draw_seeds(len(sums_SxB), seed=1 + variants.index(name)) if len(sums_SxB) > 1 else None,
+        )
+        for (name, k), sums_SxB in sums.items()
+    }  # fmt: skip
     errors: dict[str, dict[str, Any]] = {}
     for (name, k), value in sums.items():
         kind = "stacked" if name.startswith("stacked") else name
@@ -157,10 +166,10 @@ def _intervals(sums: dict[tuple[str, int], np.ndarray], count_B: np.ndarray, dra
         entry: dict[str, Any] = {"mse": interval(drawn[name, k])._asdict()}
         entry["by_seed"] = (value.sum(axis=1) / count_B.sum()).tolist()
         if one is not None:
-            entry["ratio_to_one_frame"] = interval(drawn[name, k] / one)._asdict()
+            entry["ratio_to_one_frame"] = interval(drawn[name, k] - one)._asdict()
         if k:
-            entry["ratio_to_mean"] = interval(drawn[name, k] / drawn["mean", 0])._asdict()
-            entry["ratio_to_persistence"] = interval(drawn[name, k] / drawn["persistence", 0])._asdict()
+            entry["ratio_to_mean"] = interval(drawn[name, k] - drawn["mean", 0])._asdict()
+            entry["ratio_to_persistence"] = interval(drawn[name, k] - drawn["persistence", 0])._asdict()
         errors.setdefault(kind, {})[str(k)] = entry
     return {"errors": errors}
 
