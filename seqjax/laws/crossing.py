@@ -203,7 +203,7 @@ def place_of(
 
 
 def _upward(gap_RxM: np.ndarray, log_u: np.ndarray, near: float) -> np.ndarray:
-    """log u at which each gap rises through 0, nearest to ``near``; inf: it stays below, -inf: above, NaN: it has NaN."""
+    """log u at which each gap rises through 0, nearest to ``near``; inf: it stays below, -inf: above; or NaN."""
     left, right = gap_RxM[:, :-1], gap_RxM[:, 1:]
     rises = (left < 0) & (right >= 0)
     with np.errstate(divide="ignore", invalid="ignore"):

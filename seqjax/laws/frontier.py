@@ -23,8 +23,8 @@ def envelope(curves: Mapping[float, tuple[np.ndarray, np.ndarray]], bootstrap: i
     """N_opt = k C^a from training curves: at each compute, the size of the run with the lowest loss (approach 1).
 
     The `BUDGETS` are equally spaced in log FLOPs over the range of at least two curves. Those at which the smallest or
-    the largest run is the best are left out: there the envelope is unknown. The interval is over draws of the sizes. With
-    few of them many draws have no two inner sizes: then there is none.
+    the largest run is the best are left out: there the envelope is unknown. The interval is over draws of the sizes.
+    With few of them many draws have no two inner sizes: then there is none.
 
     Args:
         curves: size N -> (FLOPs, loss) along training, rising FLOPs.

@@ -294,8 +294,8 @@ def draw_envelope(
     right.plot(found.x, found.y, "o", color="#333333", ms=4, mfc="white", mew=1.1, label="best size trained")
     low, high = widened(found.x, 0.1)
     line = np.geomspace(low, high, 50)
-    ends = f" ({found.interval[0]:.3f} to {found.interval[1]:.3f})" if np.isfinite(found.interval[0]) else " (no interval)"
-    right.plot(line, found(line), color="#333333", lw=1.2, label=f"N = k C^a, a = {found.exponent:.3f}{ends}")
+    ends = "({:.3f} to {:.3f})".format(*found.interval) if np.isfinite(found.interval[0]) else "(no interval)"
+    right.plot(line, found(line), color="#333333", lw=1.2, label=f"N = k C^a, a = {found.exponent:.3f} {ends}")
     log_axis(left, "x", *widened(np.concatenate([flops for flops, _ in curves.values()])), name="flops")
     log_axis(right, "x", low, high, name="flops")
     log_axis(right, "y", *widened(np.concatenate([found.y, found(line)])))

@@ -6,12 +6,13 @@ Errors of neighbouring frames are correlated, so blocks of frames are resampled,
 
 Blocks and seeds are drawn with replacement, each alone. An interval is the middle 95 % of
 
-    log E + f_B (log E_blocks - log E) + f_S (log E_seeds - log E),    f_n = sqrt(n / (n - 1)) t_{0.975, n-1} / z_{0.975}
+    log E + f_B (log E_blocks - log E) + f_S (log E_seeds - log E)
+    f_n = sqrt(n / (n - 1)) t_{0.975, n-1} / z_{0.975}
 
-Without the factors, intervals of 5 blocks and 3 seeds hold the truth in about 80 % of cases: draws of few have too small a
-spread, whose size is uncertain besides. With them it is 93 % for errors, and more for ratios. All models have the same
-draws of blocks, so differences of logarithms are paired (Efron & Tibshirani 1993, chapter 8). Each trained model has draws
-of seeds of its own: seed 0 of one and seed 0 of another have nothing in common.
+Without the factors, intervals of 5 blocks and 3 seeds hold the truth in about 80 % of cases: draws of few have too
+small a spread, whose size is uncertain besides. With them it is 93 % for errors, and more for ratios. All models have
+the same draws of blocks, so differences of logarithms are paired (Efron & Tibshirani 1993, chapter 8). Each trained model has
+draws of seeds of its own: seed 0 of one and seed 0 of another have nothing in common.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def test_the_first_draw_is_the_mean_over_frames_and_seeds() -> None:
 
 
 def test_an_interval_is_that_of_a_mean_of_blocks() -> None:
-    """Equal blocks, one seed: half the width is t s / sqrt(n), also for blocks in threes of which two have no frames."""
+    """Equal blocks, one seed: half the width is t s / sqrt(n), also where blocks without frames lie between."""
     rng = np.random.default_rng(0)
     blocks, count = 1 + 0.1 * rng.random(200), np.full(200, 7)
     value, low, high = interval(log_errors(7 * blocks[None], count, draw_blocks(count, 4000)))
