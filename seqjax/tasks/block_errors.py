@@ -11,8 +11,8 @@ Blocks and seeds are drawn with replacement, each alone. An interval is the midd
 
 Without the factors, intervals of 5 blocks and 3 seeds hold the truth in about 80 % of cases: draws of few have too
 small a spread, whose size is uncertain besides. With them it is 93 % for errors, and more for ratios. All models have
-the same draws of blocks, so differences of logarithms are paired (Efron & Tibshirani 1993, chapter 8). Each trained model has
-draws of seeds of its own: seed 0 of one and seed 0 of another have nothing in common.
+the same draws of blocks, so differences of logarithms are paired (Efron & Tibshirani 1993, chapter 8). Each trained
+model has draws of seeds of its own: seed 0 of one and seed 0 of another have nothing in common.
 """
 
 from __future__ import annotations
