@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqjax.commands import options as shared
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.streams import tell_note
 from seqjax.host.wording import counted
+
+if TYPE_CHECKING:
+    from seqjax.laws.position import Curve
 
 
 def add_parser(commands: Any) -> None:
@@ -50,10 +53,10 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     chosen = _chosen(options.places, options.where)
     curves, groups = _curves(chosen), _groups(chosen)
     fits, plateaus = {}, {}
-    for name, (loss, error) in curves.items():
+    for name, (loss, error, bin_error) in curves.items():
         early, late = options.late or (max(1, len(loss) // 10), len(loss))
         gain = late_gain(loss, error, early, late)
-        plateaus[name] = found = plateau(loss, error, options.margin)
+        plateaus[name] = found = plateau(loss, error, options.margin, bin_error)
         law = "too few positions for E + A / T^alpha"
         if len(loss) >= 16:
             fitted = fit_position(loss, error, bootstrap=options.bootstrap)
@@ -176,16 +179,18 @@ def _mean_of_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         elif len(group) == 1:
             found.append(group[0])
         else:
-            columns = ("by_position", "by_position_se")
-            means = {name: np.mean([row["validation"][name] for row in group], axis=0).tolist() for name in columns}
+            found_in = [row["validation"] for row in group]
+            columns = set.intersection({"by_position", "by_position_se", "by_bin_se"}, *map(set, found_in))
+            means = {name: np.mean([one[name] for one in found_in], axis=0).tolist() for name in columns}
             label = re.sub(r" seed=\d+", "", group[0]["label"])
             found.append(group[0] | {"label": f"{label} ({len(group)} seeds)", "validation": means})
     return found
 
 
-def _curves(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses by position and their standard errors."""
-    return {name: (row["validation"]["by_position"], row["validation"]["by_position_se"]) for name, row in rows.items()}
+def _curves(rows: dict[str, dict[str, Any]]) -> dict[str, Curve]:
+    """Losses by position."""
+    columns = ("by_position", "by_position_se", "by_bin_se")
+    return {name: tuple(map(row["validation"].get, columns)) for name, row in rows.items()}
 
 
 def _groups(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[str, float]]:

@@ -1,7 +1,9 @@
 """Loss per token by position in the context: the law L(T) = E + A T^-p, the late gain, and the plateau.
 
-Positions count from 1. Losses have standard errors over held-out windows. The gain and the plateau treat the errors of
-different positions as independent. Resampled bins give the intervals of the law.
+Positions count from 1. Losses have standard errors over held-out windows. Positions of one window have much in common,
+so the error of a bin is measured as that of its mean over windows. The gain treats the errors of different positions as
+independent, which hardly changes its interval: what they have in common drops out of a difference. Resampled bins give
+the intervals of the law.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.host.log_bins import spans_of
 from seqjax.host.wording import readable
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
@@ -20,6 +23,9 @@ from seqjax.laws.points import make_points
 
 MARGIN = 0.02  # nats: less is no improvement
 DRAWS = 2000
+
+Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
+"""Losses at positions 1, 2, ..., their standard errors, and those of the bins, which runs of before 2026-11-28 lack."""
 
 STEEPEST = 10.0  # the fall is over, to a thousandth, where the position has doubled
 
@@ -40,22 +46,27 @@ class Bins:
     error: np.ndarray
 
 
-def binned(loss_T: Sequence[float], error_T: Sequence[float], per_decade: int = 8) -> Bins:
-    """Mean loss in log-spaced bins of positions: single positions first, then wider bins."""
+def binned(loss_T: Sequence[float], error_T: Sequence[float], bin_error: Sequence[float] | None = None) -> Bins:
+    """Mean loss in the bins of `seqjax.host.log_bins`.
+
+    Args:
+        bin_error: standard errors of these means over windows. None: positions are taken as independent, and the errors
+            of wide bins come out too small, by up to a half.
+    """
     loss, error = np.asarray(loss_T, np.float64), np.asarray(error_T, np.float64)
     if loss.shape != error.shape or loss.ndim != 1 or not len(loss):
         raise UserError(f"losses {loss.shape} and their errors {error.shape} must be lists of one length")
-    length = len(loss)
-    edges = np.unique(np.round(np.geomspace(1, length + 1, int(per_decade * np.log10(length + 1)) + 2)).astype(int))
-    first, last = edges[:-1], edges[1:] - 1
-    positions = np.log(np.arange(1, length + 1))
-    spans = [slice(a - 1, b) for a, b in zip(first, last, strict=True)]
+    spans, positions = spans_of(len(loss)), np.log(np.arange(1, len(loss) + 1))
+    if bin_error is None:
+        bin_error = [np.sqrt((error[span] ** 2).sum()) / len(error[span]) for span in spans]
+    if len(bin_error) != len(spans):
+        raise UserError(f"{len(bin_error)} errors of bins: expected {len(spans)} for {len(loss)} positions")
     return Bins(
-        first,
-        last,
+        np.array([span.start + 1 for span in spans]),
+        np.array([span.stop for span in spans]),
         np.exp([positions[span].mean() for span in spans]),
         np.array([loss[span].mean() for span in spans]),
-        np.array([np.sqrt((error[span] ** 2).sum()) / len(error[span]) for span in spans]),
+        np.asarray(bin_error, np.float64),
     )
 
 
@@ -131,13 +142,15 @@ class Plateau:
     margin: float
 
 
-def plateau(loss_T: Sequence[float], error_T: Sequence[float], margin: float = MARGIN) -> Plateau:
+def plateau(
+    loss_T: Sequence[float], error_T: Sequence[float], margin: float = MARGIN, bin_error: Sequence[float] | None = None
+) -> Plateau:
     """The first bin whose loss is within ``margin`` nats of the lowest loss after it.
 
     A plateau cannot begin in the second half of the context. Repeating the search under the noise of each bin gives the
     interval.
     """
-    bins = binned(loss_T, error_T)
+    bins = binned(loss_T, error_T, bin_error)
     may_begin = bins.last <= len(np.asarray(loss_T)) / 2
     noise = np.random.default_rng(0).standard_normal((DRAWS, len(bins.loss)))
     drawn = np.concatenate([bins.loss[None], bins.loss + noise * bins.error])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from seqjax.laws.fitting import Fit
-from seqjax.laws.position import Plateau, binned, power_words
+from seqjax.laws.position import Curve, Plateau, binned, power_words
 from seqjax.plots.labels import looks_of
-from seqjax.plots.style import NAMES, dash_of, figure, log_axis, shown, styled, widened
+from seqjax.plots.style import NAMES, add_note, dash_of, figure, log_axis, shown, styled, widened
 
 ABOVE = 4  # curves with a legend above the axes; with more it is beside them
 LAWS = 12  # curves whose legend has their laws and plateaus; with more it has names alone
@@ -20,7 +20,7 @@ STEPS = 6  # marks and lines grow over so many sizes of a family, then no more
 
 @styled
 def draw_positions(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[str, Curve],
     fits: Mapping[str, Fit] | None = None,
     plateaus: Mapping[str, Plateau] | None = None,
     groups: Mapping[str, tuple[str, float]] | None = None,
@@ -28,7 +28,7 @@ def draw_positions(
     """Loss per token against its position in the context, with 95 % bars, laws and plateaus.
 
     Args:
-        curves: name -> losses and standard errors at positions 1, 2, ...
+        curves: by name.
         groups: name -> family and number of parameters; None: each curve has a look of its own.
     """
     many, with_laws = len(curves) > ABOVE, len(curves) <= LAWS
@@ -37,13 +37,13 @@ def draw_positions(
     groups = groups or {name: (name, 1.0) for name in curves}
     looks = looks_of(dict.fromkeys(family for family, _ in groups.values()))
     losses, length = [], 1
-    for name, (loss, error) in curves.items():
+    for name, (loss, error, bin_error) in curves.items():
         family, _ = groups[name]
         alike = sorted((other for other in curves if groups[other][0] == family), key=lambda other: groups[other][1])
         rank, look = alike.index(name), looks[family]
         large = rank * min(1.0, (STEPS - 1) / max(1, len(alike) - 1))
         dash = dash_of(rank) if len(alike) > 1 else look.dash
-        bins = binned(loss, error)
+        bins = binned(loss, error, bin_error)
         losses.append(bins.loss)
         length = max(length, len(loss))
         words = [shown(name, 60)]
@@ -65,6 +65,8 @@ def draw_positions(
     ax.set_ylabel(NAMES["loss"])
     where = {"loc": "outside right upper", "fontsize": 7} if many else {"loc": "outside upper center", "ncols": 2}
     made.legend(**where)
+    if any(bin_error is None for _, _, bin_error in curves.values()):
+        add_note(made, "bars of runs without errors of bins take positions as independent: too short, by up to a half")
     return made
 
 

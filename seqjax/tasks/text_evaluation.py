@@ -12,6 +12,7 @@ import numpy as np
 
 from seqjax.config import Config
 from seqjax.data import TokenShard, evaluation_windows, gather_windows, segments_per_epoch, stream_batch
+from seqjax.host.log_bins import spans_of
 from seqjax.host.numerics import pinned
 from seqjax.host.wording import with_error
 
@@ -34,6 +35,7 @@ class Evaluation:
         bits_per_byte: computed with the bytes of the whole split, see the function `bits_per_byte`.
         by_position: mean loss at each position of the context, nats, [T].
         by_position_se: standard errors of `by_position`, as `loss_se`, [T].
+        by_bin_se: standard errors of the means over the bins of `seqjax.host.log_bins`, as `loss_se`.
         by_source: mean loss of the windows that start in each source of the corpus, nats.
         unknown: share of the split's tokens that are ``<unk>``.
     """
@@ -47,6 +49,7 @@ class Evaluation:
     bits_per_byte: float
     by_position: list[float]
     by_position_se: list[float | None]
+    by_bin_se: list[float | None]
     by_source: dict[str, float]
     unknown: float
 
@@ -103,6 +106,7 @@ def summarise(config: Config, shard: TokenShard, split: str, losses: Sequence[np
         starts = evaluation_windows(shard.tokens, windows, config.train.context_length)
         losses_WxT = losses_WxT[: len(starts)]  # the last batch was filled up
     means_W = losses_WxT.mean(axis=1)
+    means_WxK = np.stack([losses_WxT[:, span].mean(axis=1) for span in spans_of(losses_WxT.shape[1])], axis=1)
     streams = config.train.batch_size if starts is None else len(losses_WxT)  # a window is a stream of one segment
     loss = float(means_W.mean())
     return Evaluation(
@@ -115,6 +119,7 @@ def summarise(config: Config, shard: TokenShard, split: str, losses: Sequence[np
         bits_per_byte=shard_bits_per_byte(loss, shard),
         by_position=losses_WxT.mean(axis=0).tolist(),
         by_position_se=[_standard_error(column) for column in _of_streams(losses_WxT, streams).T],
+        by_bin_se=[_standard_error(column) for column in _of_streams(means_WxK, streams).T],
         by_source=_by_source(shard, starts, means_W) if starts is not None else {},
         unknown=shard.coverage.n_unknown / len(shard.tokens),
     )

@@ -18,6 +18,16 @@ def curve(flat_from: float = np.inf, noise: float = 0.01, seed: int = 0) -> np.n
     return loss + noise * np.random.default_rng(seed).standard_normal(1024)
 
 
+def test_bins_have_the_errors_that_were_measured() -> None:
+    """Positions with all in common: the mean of a bin is no surer than one of them."""
+    loss, together = curve(), np.full(len(binned(curve(), SE).loss), 0.01)
+    assert binned(loss, SE).error[-1] < 0.001 and binned(loss, SE, together).error[-1] == 0.01
+    alone, shared = plateau(curve(64), SE), plateau(curve(64), SE, bin_error=together)
+    assert shared.high - shared.low > alone.high - alone.low
+    with pytest.raises(UserError, match="3 errors of bins"):
+        binned(loss, SE, [0.1, 0.1, 0.1])
+
+
 def test_bins_cover_every_position_once() -> None:
     for length in (1, 2, 7, 64, 1024):
         bins = binned(np.arange(length) + 1.0, np.ones(length))

@@ -60,15 +60,15 @@ def test_any_number_of_groups_is_drawn(tmp_path: Path, count: int) -> None:
     found = dict.fromkeys((f"group {number}" for number in range(count)), line())
     laws = [artist for artist in figures.draw_fits(found).axes[0].get_lines() if len(artist.get_xdata()) == 200]
     assert len(laws) == count
-    curves = dict.fromkeys(found, (np.geomspace(5, 2, 64), np.full(64, 0.01)))
-    positions = dict.fromkeys(found, fit_position(*curves["group 0"], bootstrap=40))
+    curves = dict.fromkeys(found, (np.geomspace(5, 2, 64), np.full(64, 0.01), None))
+    positions = dict.fromkeys(found, fit_position(*curves["group 0"][:2], bootstrap=40))
     made = draw_positions(curves, positions)
     labels = made.legends[0].get_texts()
     assert len(labels) == count
 
 
 def test_models_of_one_family_and_size_are_told_apart() -> None:
-    curves = dict.fromkeys(("ours", "theirs"), (np.geomspace(5, 2, 64), np.full(64, 0.01)))
+    curves = dict.fromkeys(("ours", "theirs"), (np.geomspace(5, 2, 64), np.full(64, 0.01), None))
     made = draw_positions(curves, groups=dict.fromkeys(curves, ("transformer", 1e6)))
     lines = [artist for artist in made.axes[0].get_lines() if len(artist.get_xdata()) > 2]
     assert len({artist.get_color() for artist in lines}) == 1
@@ -153,7 +153,7 @@ def test_the_other_figures_are_made(tmp_path: Path) -> None:
             isoflops(make_points(loss, params=params, flops=flops), bootstrap=40), title="family gru"
         ),
         draw_positions(
-            {"transformer": (positions, error)},
+            {"transformer": (positions, error, None)},
             {"transformer": fit_position(positions, error, bootstrap=40)},
             {"transformer": plateau(positions, error)},
         ),
@@ -181,7 +181,7 @@ def test_a_family_has_one_look_whatever_is_beside_it() -> None:
     alone, both, other = looks_of(["LSTM"]), looks_of(["transformer", "lstm"]), looks_of(["2", "lstm", "1"])
     assert alone["LSTM"] == both["lstm"] == other["lstm"] and both["lstm"].colour == FAMILIES["lstm"].colour
     assert len({look.colour for look in other.values()}) == 3
-    curves = {name: (np.geomspace(5, 2, 64), np.full(64, 0.01)) for name in ("b", "c", "a")}
+    curves = {name: (np.geomspace(5, 2, 64), np.full(64, 0.01), None) for name in ("b", "c", "a")}
     groups = {"a": ("lstm", 1e3), "b": ("gru", 1e3), "c": ("lstm", 1e4)}
     bars = draw_positions(curves, groups=groups).axes[0].containers
     hues = [bar.lines[0].get_color() for bar in bars]

@@ -44,10 +44,10 @@ PAIRS = list(zip(NAMES[::2], [*NAMES[1::2], "other"], strict=True))
 @pytest.mark.parametrize(("name", "other"), quick(PAIRS, *PAIRS[::3]), ids=ascii)
 def test_any_name_is_drawn_as_it_is(name: str, other: str, tmp_path: Path) -> None:
     groups = {name: FITS[0], other: FITS[1]}
-    curve = (4.5 * np.arange(1.0, 65.0) ** -0.5 + 2, np.full(64, 0.01))
+    curve = (4.5 * np.arange(1.0, 65.0) ** -0.5 + 2, np.full(64, 0.01), None)
     made = [
         figures.draw_fits(groups, crossing(*FITS, names=(name, other))),
-        draw_positions({name: curve, other: curve}, {name: fit_position(*curve, bootstrap=0)}, {}),
+        draw_positions({name: curve, other: curve}, {name: fit_position(*curve[:2], bootstrap=0)}, {}),
         figures.draw_ratio(matched_ratio(*FITS), (name, other)),
     ]
     with warnings.catch_warnings():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
+from seqjax.laws.position import binned
 from seqjax.tasks.text import load, make_model, make_objective
 from seqjax.tasks.text_evaluation import bits_per_byte, evaluate
 from seqjax.training.lanes import make_program
@@ -56,6 +57,10 @@ def test_means_equal_a_plain_loop(make_config: Any) -> None:
     assert found.loss_se == pytest.approx(losses.mean(1).std(ddof=1) / math.sqrt(32), rel=1e-4)
     np.testing.assert_allclose(found.by_position, losses.mean(0), rtol=1e-5)
     np.testing.assert_allclose(found.by_position_se, losses.std(0, ddof=1) / math.sqrt(32), rtol=1e-4)
+    bins = binned(found.by_position, found.by_position_se, found.by_bin_se)
+    last = losses[:, bins.first[-1] - 1 :].mean(1)
+    assert bins.last[-1] == 16 and len(last) > 1
+    assert bins.error[-1] == pytest.approx(last.std(ddof=1) / math.sqrt(32), rel=1e-4)
 
 
 def test_streams_equal_one_long_sequence(make_config: Any) -> None:
