@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.laws.fitting import Fit, at_rest, noise_to_refit
+from seqjax.laws.fitting import Fit, noise_to_refit
 from seqjax.laws.forms import LAWS
 from seqjax.laws.law import Law
 from seqjax.laws.points import Points, make_points
@@ -109,8 +109,8 @@ def refits_of_tables(
     ]
     starts = np.repeat(theta_TxP, count, axis=0)
     found = refit(law, exact, starts, deltas_to(delta)[-4:], noise_Sxn=np.concatenate(targets))
-    theta_TxRxP, rests_TxR = (each.reshape(len(theta_TxP), count, -1) for each in (found.theta_SxP, found.rests_S))
-    return [at_rest(theta_RxP, rests_Rx1[:, 0])[0] for theta_RxP, rests_Rx1 in zip(theta_TxRxP, rests_TxR, strict=True)]
+    theta_TxRxP = found.theta_SxP.reshape(len(theta_TxP), count, -1)
+    return [theta_RxP[np.isfinite(theta_RxP).all(axis=1)] for theta_RxP in theta_TxRxP]
 
 
 def summary(truth: float, others: list[tuple[float, ...]], found: list[tuple[float, ...]]) -> dict[str, float]:

@@ -70,8 +70,10 @@ def _of_the_minimum(fit: Fit) -> list[str]:
     if fit.agreeing < FEW_AGREE:
         found.append(f"starts: only {fit.agreeing:.1%} of {fit.starts} starts reach this minimum")
     if fit.failed_draws > 0.01 * len(fit.draws):
-        then = "and are left out" if len(fit.draws) else "so there are no intervals"
-        found.append(f"starts: {fit.failed_draws} of the bootstrap refits did not come to rest, {then}")
+        share = fit.failed_draws / max(1, len(fit.draws))
+        found.append(
+            f"starts: {share:.1%} of the bootstrap refits came to no rest: constants that go on for ever fit too"
+        )
     return found
 
 

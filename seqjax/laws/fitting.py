@@ -10,7 +10,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.host.wording import readable, with_and
-from seqjax.laws.intervals import LEAST_DRAWS, LOST, bounds_of, profile_ends
+from seqjax.laws.intervals import LEAST_DRAWS, bounds_of, profile_ends
 from seqjax.laws.law import Law
 from seqjax.laws.noise import drawn_noise
 from seqjax.laws.own import law_named
@@ -40,7 +40,7 @@ class Fit:
         starts: how many; agreeing: the share that reached the same minimum.
         gradient: largest entry at the minimum; condition: of the Hessian there, scaled to a unit diagonal; rests:
             whether the optimiser came to rest.
-        failed_draws: refits that did not come to rest, and are not in ``draws``; with too many of them it is empty.
+        failed_draws: how many refits did not come to rest.
         flags: reasons for doubt, in words (see :mod:`seqjax.laws.diagnostics`).
         details: what the flags were decided on: correlations, profiles, hold-out, influence.
     """
@@ -235,24 +235,17 @@ def _clustered(points: Points, law: Law, theta: np.ndarray) -> Points:
 def refits(
     law: Law, points: Points, theta: np.ndarray, delta: float, count: int, seed: int, errors: str = "relative"
 ) -> tuple[np.ndarray, int]:
-    """Thetas of refits to the law with noise as in :mod:`seqjax.laws.noise`, and how many failed: see `at_rest`."""
+    """Thetas of refits to the law with noise as in :mod:`seqjax.laws.noise`, [R, P], and how many came to no rest.
+
+    Those are on their way along a valley whose end is far or nowhere. They count where they have got to: intervals
+    without them would be too narrow.
+    """
     if count == 0:
         return np.empty((0, len(theta))), 0
     squares = refit(law, points, theta, [DELTAS["least-squares"]], errors=errors).theta_SxP[0]
     noise_Rxn = noise_to_refit(law, points, theta, squares, count, seed, errors)
     found = refit(law, points, np.tile(theta, (count, 1)), deltas_to(delta)[-4:], noise_Sxn=noise_Rxn, errors=errors)
-    return at_rest(found.theta_SxP, found.rests_S)
-
-
-def at_rest(theta_RxP: np.ndarray, rests_R: np.ndarray) -> tuple[np.ndarray, int]:
-    """The refits that came to rest, and how many did not; none if those are more than `LOST`.
-
-    Refits without rest are on their way along a valley, far from the others. So intervals without many of them would be
-    too narrow.
-    """
-    whole_R = rests_R & np.isfinite(theta_RxP).all(axis=1)
-    failed = int((~whole_R).sum())
-    return theta_RxP[whole_R & (failed <= LOST * len(whole_R))], failed
+    return found.theta_SxP[np.isfinite(found.theta_SxP).all(axis=1)], int((~found.rests_S).sum())
 
 
 def noise_to_refit(

@@ -23,7 +23,7 @@ from seqjax.host.numerics import pinned
 Residuals = Callable[[jax.Array, Any], jax.Array]
 """``residuals(theta_P, shared) -> r_n``, twice differentiable."""
 
-ITERATIONS = 5000  # at most, per copy: the few that need more than 200 walk long valleys, and are the ends of intervals
+ITERATIONS = 2000  # at most, per copy: the few that need more than 200 walk long valleys, and are the ends of intervals
 ROUND = 8  # iterations between two checks for converged copies
 CHUNK = 32  # copies computed at once: one compiled program, little waste where few copies are left
 REST = 1e-13  # a copy has converged if the next step would lower its value by less than this share

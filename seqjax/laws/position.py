@@ -84,7 +84,7 @@ def is_determined(law: Fit) -> bool:
 
     A steeper one says that the first position lies above the others, which fall no more.
     """
-    without = float("nan") if len(law.draws) + law.failed_draws else law.constants["alpha"]
+    without = float("nan") if len(law.draws) else law.constants["alpha"]
     low, high = law.intervals.get("alpha", (without, without))
     return bool(low > 0.005 and high < STEEPEST)
 

@@ -109,14 +109,16 @@ def test_refits_along_a_valley_come_to_rest(monkeypatch: pytest.MonkeyPatch) -> 
     runs = runs[(runs["kind"] == "lstm") & (runs["layers"] == 4) & (runs["params"] < 8e5)]
     points = make_points(runs["loss"], params=runs["params"], tokens=runs["tokens"])
     found = fit(points, LAW, bootstrap=200, starts_SxP=FEW)
-    assert found.failed_draws <= 2 and found.intervals["E"][0] < 0.05
+    assert found.failed_draws <= 4 and found.intervals["E"][0] < 0.05
     assert any("E is not determined" in flag for flag in found.flags)
 
-    monkeypatch.setattr(minimise, "ITERATIONS", 80)
-    found = fit(points, LAW, bootstrap=200, starts_SxP=FEW)
-    assert found.failed_draws > 5 and not len(found.draws) and not found.intervals
-    assert any("did not come to rest, so there are no intervals" in flag for flag in found.flags)
-    assert np.isnan(found.predict(params=1e6, tokens=1e7).low).all()
+    low = found.predict(params=1.6e6, tokens=8e6).low[0]
+    assert low < 3.755
+    monkeypatch.setattr(minimise, "ITERATIONS", 200)  # cut off on the way, they still are the lower end
+    cut = fit(points, LAW, bootstrap=200, starts_SxP=FEW)
+    assert cut.failed_draws > 10 and len(cut.draws) == 200
+    assert any("of the bootstrap refits came to no rest" in flag for flag in cut.flags)
+    assert cut.predict(params=1.6e6, tokens=8e6).low[0] == pytest.approx(low, abs=0.01)
 
 
 def test_a_wrong_law_leaves_a_trend() -> None:
