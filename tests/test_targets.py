@@ -252,6 +252,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "half an evaluation": ({"horizon.evaluations": 1.5}, r"horizon.evaluations: .*integer"),
     "for ever": ({"horizon.tokens": 1e30}, r"layer 1: horizon.tokens: 1e.30 is 1e30 tokens; at most 1e15"),
     "immense": ({"size.non_embedding": 1e30}, r"layer 1: size.non_embedding: 1e30 is more than 1e15"),
+    "wide": (
+        {"size.non_embedding": 4000, "model.d_model": 2**40},
+        r"layer 1: model.d_model: 1,099,511,627,776 is too large; at most 2,147,483,647",
+    ),
     "no layers": (
         {"model.family": "transformer", "model.n_layers": 0, "horizon.tokens_per_parameter": 3},
         r"layer 1: horizon.tokens_per_parameter: the model has no non-embedding .*; give horizon.tokens",

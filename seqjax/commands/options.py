@@ -20,6 +20,7 @@ from seqjax.config.fields import leaves
 from seqjax.errors import UserError, did_you_mean
 from seqjax.host.own_code import class_of
 from seqjax.host.streams import tell_note
+from seqjax.host.wording import quoted
 from seqjax.runs.config_file import validate, with_options
 from seqjax.runs.tree import OWN, dropped_fields, loaded, read_file, read_tree
 
@@ -90,7 +91,9 @@ def config_of(path: Path, rest: Sequence[str], trust: bool = False) -> RunConfig
         if trust:
             runs.load_code(path, saved)
     elif axes := [name for name in SWEEPS if file.is_file() and name in read_file(file).values]:
-        raise UserError(f"{path}: is a sweep file, it has {axes[0]}: its runs are trained by seqjax sweep {path}")
+        raise UserError(
+            f"{path}: is a sweep file, it has {axes[0]}: its runs are trained by seqjax sweep {quoted(path)}"
+        )
     below = read_tree(file)
     tree = with_options(below, config_options(rest))
     if dropped := dropped_fields(below, tree):

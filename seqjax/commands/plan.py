@@ -12,9 +12,9 @@ from seqjax.commands import options as shared
 from seqjax.commands import sweep as sweep_command
 from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
-from seqjax.host.disk import write_atomically
+from seqjax.host.disk import check_place, storage_errors, write_atomically
 from seqjax.host.streams import fitted
-from seqjax.host.wording import counted, duration
+from seqjax.host.wording import counted, duration, quoted
 
 
 def add_parser(commands: Any) -> None:
@@ -43,6 +43,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     for name in ("sizes", "lengths", "ratio"):
         if not getattr(options, name) > 0:
             raise UserError(f"command line: --{name} {getattr(options, name)}: must be above 0")
+    if options.output:
+        check_place(options.output)
     sweep_command.stay_off_accelerators()
     from seqjax.sweeps.budget import GridShape, as_yaml, probes, propose
     from seqjax.sweeps.grid import read_sweep
@@ -65,11 +67,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         heading.append("A search that has to extend its rates takes longer.")
     text = as_yaml(options.sweep, over, found, heading, options.output)
     if options.output:
-        try:
+        with storage_errors(options.output):
             write_atomically(options.output, text)
-        except OSError as error:
-            raise UserError(f"command line: --output {options.output}: {error.strerror}") from None
-        told = f"wrote {options.output}; look at it with: seqjax sweep {options.output} --dry-run"
+        told = f"wrote {options.output}; look at it with: seqjax sweep {quoted(options.output)} --dry-run"
         print(fitted(told, sys.stderr), file=sys.stderr)
     else:
         print(text, end="")

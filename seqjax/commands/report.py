@@ -10,7 +10,7 @@ from typing import Any
 
 from seqjax.commands import fitting, tables
 from seqjax.commands import options as shared
-from seqjax.errors import UserError
+from seqjax.errors import UserError, printable
 from seqjax.host.streams import fitted
 
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.plots.fit_page import fit_page
 
     title = options.title or f"Scaling law of {', '.join(place.name for place in options.places)}"
-    page = fit_page(fits, title, shlex.join(["seqjax", *sys.argv[1:]]), options.by)
+    page = fit_page(fits, printable(title), printable(shlex.join(["seqjax", *sys.argv[1:]])), options.by)
     with storage_errors(options.html):
         write_atomically(options.html, page)
     for group, found in fits.items():

@@ -14,7 +14,7 @@ from seqjax.config.plain import number, whole
 from seqjax.errors import UserError
 from seqjax.host.stopping import exit_code
 from seqjax.host.streams import fitted, tell, tell_note
-from seqjax.host.wording import counted
+from seqjax.host.wording import counted, quoted
 from seqjax.sweeps import grid
 
 FAILED = 4
@@ -190,7 +190,7 @@ def report(folder: Path, outcome: Any) -> int:
     print(fitted(describe_states(states), sys.stdout))
     if curves := describe_curves(outcome.curves):
         print(fitted(curves, sys.stdout))
-    print(f"table: seqjax runs {folder}")
+    print(f"table: seqjax runs {quoted(folder)}")
     if all(state.name in ("finished", "diverged") for state in states):
         if outcome.curves and (found := superseded(folder, outcome.planned)):
             tell_note(
@@ -198,9 +198,9 @@ def report(folder: Path, outcome: Any) -> int:
                 f"{found[0]}: tables take the best of all rates, so their models had more tries; move them away"
             )
         families = {run.config.model.family for run in outcome.planned}
-        print(f"next:  seqjax fit {folder} --plot laws.png")
+        print(f"next:  seqjax fit {quoted(folder)} --plot laws.png")
         if len(families) == 2:
-            print(f"       seqjax compare {folder} --plot families.png")
+            print(f"       seqjax compare {quoted(folder)} --plot families.png")
     if outcome.signal_number is not None:
         print("stopped; the same command resumes from here", file=sys.stderr)
         return exit_code(outcome.signal_number)

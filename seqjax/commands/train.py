@@ -20,7 +20,7 @@ from seqjax.errors import UserError
 from seqjax.host.peers import Peers
 from seqjax.host.stopping import Interrupted, exit_code
 from seqjax.host.streams import fitted, tell_note
-from seqjax.host.wording import with_error
+from seqjax.host.wording import quoted, with_error
 from seqjax.runs import read_plan
 from seqjax.runs.config_file import validate, with_options
 from seqjax.runs.tree import OWN, read_tree
@@ -105,7 +105,7 @@ def _train(
             )
     except Interrupted as stop:
         if writes:
-            again = f"seqjax train {folder}{shared.code_again(config)}"
+            again = f"seqjax train {quoted(folder)}{shared.code_again(config)}"
             told = f"stopped at step {stop.step}, state saved; resume with: {again}"
             print(fitted(told, sys.stderr), file=sys.stderr)
         return exit_code(stop.signal_number)
@@ -164,12 +164,14 @@ def _of_run_folder(options: argparse.Namespace, rest: list[str]) -> tuple[RunCon
     path: Path = options.config
     named, others = shared.take_code(rest)
     if options.source:
-        raise UserError(f"command line: --from goes with a config: seqjax train {path / 'config.json'} --from RUN")
+        raise UserError(
+            f"command line: --from goes with a config: seqjax train {quoted(path / 'config.json')} --from RUN"
+        )
     steps = shared.config_options(others) if others and others[0].startswith("--") else dict.fromkeys(others, "")
     if set(steps) - {"train.steps"} or not all(OWN[key].names_file(words) for key, words in named):
         raise UserError(
             f"command line: {rest[0]}: a run that is resumed keeps its config; drop the option. A new run from its "
-            f"parameters: seqjax train {path / 'config.json'} --from {path}"
+            f"parameters: seqjax train {quoted(path / 'config.json')} --from {quoted(path)}"
         )
     config = shared.configs_of_runs([path], [word for word in rest if word not in others], options.trust_code)[0]
     if steps and (longer := validate(with_options(read_tree(path / "config.json"), steps))) != config:

@@ -21,6 +21,7 @@ from seqjax import runs
 from seqjax.comparison import measured as comparison
 from seqjax.errors import UserError
 from seqjax.host import disk
+from seqjax.host.wording import quoted
 from seqjax.laws.comparable import refuse_incomparable
 from seqjax.laws.run_rows import at_best_rates
 from seqjax.sweeps.folder import folders_by_id
@@ -55,7 +56,7 @@ def collect(
     """
     chosen = to_measure(table)
     if chosen.empty:
-        raise UserError(f"{folder}: no run has finished; `seqjax status {folder}` tells how they stand")
+        raise UserError(f"{folder}: no run has finished; `seqjax status {quoted(folder)}` tells how they stand")
     refuse_incomparable(chosen, source=str(folder))
     places = folders_by_id(folder)
     measured, curves = [], {}

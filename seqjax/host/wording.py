@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def si(value: float) -> str:
@@ -23,6 +25,11 @@ def si(value: float) -> str:
 def counted(count: int, noun: str) -> str:
     """1 run, 2 runs, 1,024 runs."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def quoted(path: Path) -> str:
+    """A path as one word of a command line."""
+    return shlex.quote(str(path))
 
 
 def with_and(words: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -148,10 +148,10 @@ def check(config: RunConfig) -> None:
         task_module(name).check(config)
 
 
-def checked(config: RunConfig, tree: Tree) -> RunConfig:
-    """The config, if its combination of values is possible; an error has the place in the tree."""
+def checked(config: RunConfig, tree: Tree, rule: Callable[[RunConfig], None] = check) -> RunConfig:
+    """The config, if its combination of values is possible by a rule; an error has the place in the tree."""
     try:
-        check(config)
+        rule(config)
     except Impossible as error:
         raise UserError(f"{tree.place(error.key)}: {error.key}: {error}") from None
     return config

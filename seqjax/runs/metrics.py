@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqjax.errors import UserError
 from seqjax.host import disk
+from seqjax.host.wording import quoted
 from seqjax.runs.folder import is_count, is_number, lock, read_config, read_result, steps_of
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     """
     if not (folder / "metrics.jsonl").is_file() and read_result(folder) is not None:
         raise UserError(
-            f"{folder}: metrics.jsonl is missing; `seqjax train {folder}` brings it back from the last checkpoint"
+            f"{folder}: metrics.jsonl is missing; `seqjax train {quoted(folder)}` brings it back from the last "
+            "checkpoint"
         )
     return [record for record in read_metrics(folder) if "validation_loss" in record]
 

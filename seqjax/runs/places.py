@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from seqjax.host.wording import quoted
+
 
 def other_than_run(place: Path) -> str:
     """What a place without ``config.json`` is, and what is meant, for commands that take a run folder."""
@@ -21,7 +23,8 @@ def other_than_config(folder: Path) -> str:
     if _is_sweep(folder):
         return f"is a sweep folder, not a config file; {_its_runs(folder)}; seqjax sweep takes the YAML file it is of"
     if (folder / "config.json").is_file():
-        return f"is a run folder, not a config file: that is {folder / 'config.json'}; seqjax train {folder} resumes it"
+        how = f"seqjax train {quoted(folder)}"
+        return f"is a run folder, not a config file: that is {folder / 'config.json'}; {how} resumes it"
     return "is a folder, not a config file"
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from seqjax.config import Config, HorizonConfig, ModelConfig, RunConfig
+from seqjax.config.checks import check_integers
 from seqjax.data import cache_folder, load_corpus, load_tokenizer
 from seqjax.data.tokenizers import known_size
 from seqjax.errors import UserError
@@ -42,7 +43,7 @@ def resolve(tree: Tree, horizons: Sequence[float] = ()) -> Resolved:
             spacing of evaluations of the longest.
     """
     request = parse(tree)
-    config = without_targets(request)
+    config = checked(without_targets(request), tree, check_integers)
     notes = list(tree.overruled)
     if request.size.non_embedding is not None:
         model = model_of_size(config.model, request.size.non_embedding, tree.place("size.non_embedding"))

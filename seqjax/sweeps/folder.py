@@ -69,7 +69,8 @@ def make(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> None:
     """
     with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "sweep.json").is_file() and runs.holds_records(folder):
+        records = runs.holds_records(folder)  # before the question for sweep.json, which another launcher may write now
+        if records and not (folder / "sweep.json").is_file():
             raise UserError(f"{folder}: holds files but no sweep.json, so it is not a sweep folder; choose another one")
         disk.write_json(folder / "sweep.json", _with_those_before(folder / "sweep.json", _as_json(sweep)))
         for run in planned:

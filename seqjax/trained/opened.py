@@ -23,6 +23,7 @@ from seqjax.config import Config, RunConfig, task_name
 from seqjax.data.kept import kept_tokenizer
 from seqjax.errors import UserError, utf8
 from seqjax.host.numerics import pinned
+from seqjax.host.wording import quoted
 from seqjax.models.generation import generate
 from seqjax.models.inside import Trace, look_inside, next_token_losses
 from seqjax.tasks import task_module, text
@@ -238,7 +239,7 @@ def _restored(
             params = jax.eval_shape(partial(_state, config, objective), np.int32(0), np.float32(1)).params
             return 0, jax.tree.map(jnp.asarray, read_start(folder, config, params))
         if result is None:
-            raise UserError(f"{folder}: has no checkpoint yet; train it: seqjax train {folder}")
+            raise UserError(f"{folder}: has no checkpoint yet; train it: seqjax train {quoted(folder)}")
         raise UserError(f"{folder}: has no checkpoint; the run has {result['status']} at step {result['steps']}")
     step, state, _ = restored
     best = (runs.read_result(folder) or {}).get("best")

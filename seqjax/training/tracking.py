@@ -8,7 +8,6 @@ import netrc
 import os
 import queue
 import secrets
-import shlex
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from seqjax.errors import UserError, printable
 from seqjax.host import disk
 from seqjax.host.optional import look_for
 from seqjax.host.streams import leave_at_once
+from seqjax.host.wording import quoted
 
 MODES = ("online", "offline", "disabled")
 MEANINGS = {mode: mode for mode in MODES} | {"run": "online", "shared": "online", "dryrun": "offline"}  # of WANDB_MODE
@@ -248,8 +248,8 @@ def sync_command(folder: Path, beside: bool = False) -> str:
         beside: of all runs in the folder above it.
     """
     if not os.access(folder, os.W_OK):
-        return f"wandb sync {shlex.quote(str(Path.cwd()))}/wandb/offline-run-*"
-    place = f"{shlex.quote(str(folder.parent))}/*" if beside else shlex.quote(str(folder))
+        return f"wandb sync {quoted(Path.cwd())}/wandb/offline-run-*"
+    place = f"{quoted(folder.parent)}/*" if beside else quoted(folder)
     return f"wandb sync {place}/wandb/offline-run-*"
 
 

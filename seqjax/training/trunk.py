@@ -23,6 +23,7 @@ from seqjax import runs
 from seqjax.config import RunConfig, text_without
 from seqjax.errors import UserError
 from seqjax.host import disk
+from seqjax.host.wording import quoted
 from seqjax.training.checkpoint_files import copy_checkpoint
 from seqjax.training.optimizer import learning_rates
 
@@ -126,7 +127,7 @@ def plan_longer(trunk: Path, config: RunConfig, folder: Path) -> int:
         raise UserError(
             f"{trunk}: a run of {config.train.steps} steps cannot go on from its state: with the schedule {shown} the "
             f"learning rates differ before ({why}). From its parameters, with a schedule of its own: "
-            f"seqjax train {trunk / 'config.json'} --from {trunk} --train.steps {config.train.steps}"
+            f"seqjax train {quoted(trunk / 'config.json')} --from {quoted(trunk)} --train.steps {config.train.steps}"
         )
     runs.open_run(folder, config)
     if not (folder / "plan.json").is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,14 @@ def test_the_page_says_all_and_stands_alone(table: Path, tmp_path: Path, capsys:
     assert "not params &lt; 1e10" in page
     doubts = re.findall(r"; (no|\d+) reasons? to doubt it", page)
     assert len(doubts) == 2 and page.count("<li>") == sum(int(count) for count in doubts if count != "no")
+
+
+def test_names_that_are_not_text_are_written_as_bytes(table: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    odd = table.rename(tmp_path / "t\udcff.csv")
+    words = ["report", str(odd), "--law", "kaplan-n", "--bootstrap", "0", "--html", str(tmp_path / "laws.html")]
+    monkeypatch.setattr("sys.argv", ["seqjax", *words])
+    assert main(words) == 0
+    assert (tmp_path / "laws.html").read_text().count("t\\xff.csv") >= 2
 
 
 def test_a_notebook_shows_the_law_as_the_page_does(table: Path) -> None:

@@ -196,18 +196,19 @@ def test_probes_are_small_and_large_of_every_model(file_of: Any) -> None:
 def test_the_command_writes_a_sweep_file(
     file_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, output = file_of(FAMILIES + "search: {rates: [1e-3, 3e-3, 1e-2]}"), tmp_path / "mine.yaml"
+    path, output = file_of(FAMILIES + "search: {rates: [1e-3, 3e-3, 1e-2]}"), tmp_path / "my plan.yaml"
     monkeypatch.setattr("seqjax.sweeps.sweep.measured_speeds", lambda *_: MadeUp())
     words = ["plan", str(path), "--budget", "20m", "--sizes", "2", "--lengths", "1", "--train.batch-size", "8"]
     assert main([*words, "--output", str(output)]) == 0
-    assert f"seqjax sweep {output} --dry-run" in capsys.readouterr().err
+    assert f"seqjax sweep '{output}' --dry-run" in capsys.readouterr().err
     sweep = read_sweep(output)
     assert len(sweep.runs()) == 2 * 2 * 3 and {run.config.train.batch_size for run in sweep.runs()} == {8}
     assert "12 runs, predicted 1" in output.read_text() and "extend its rates takes longer" in output.read_text()
     assert main(words) == 0
     assert capsys.readouterr().out.splitlines()[2:] == output.read_text().splitlines()[2:]
+    monkeypatch.setattr("seqjax.sweeps.sweep.measured_speeds", lambda *_: pytest.fail("measured first"))
     assert main([*words, "--output", str(tmp_path / "absent" / "mine.yaml")]) == 2
-    assert "mine.yaml: No such file or directory" in capsys.readouterr().err
+    assert "mine.yaml: cannot be written: there is no folder" in capsys.readouterr().err
 
 
 MISTAKES = [

@@ -91,6 +91,21 @@ def test_another_sweep_of_that_name_is_refused(name: str, place: Path) -> None:
     assert (folder / "sweep.json").read_bytes() == before
 
 
+def test_launchers_that_start_at_once_make_one_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other writes sweep.json while this one looks at what the folder holds."""
+    ours, holds_records = sweep(place, GRID), folders.runs.holds_records
+    folder = place / "runs" / "s"
+
+    def while_the_other_makes_it(path: Path) -> bool:
+        if path == folder and not path.with_name("made").exists():
+            path.with_name("made").touch()
+            made(place, ours)
+        return holds_records(path)
+
+    monkeypatch.setattr(folders.runs, "holds_records", while_the_other_makes_it)
+    assert made(place, ours) == folder and folder.with_name("made").exists()
+
+
 def test_the_command_refuses_and_extends(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made(place, sweep(place, GRID))
     words = ["sweep", str(place / "a" / "s.yaml"), "--runs", str(place / "runs"), "--dry-run", "--train.steps", "6"]
