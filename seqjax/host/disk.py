@@ -22,7 +22,7 @@ MEND = {  # file name -> what to do if it is damaged
     "plan.json": "remove it, and the sweep writes it again",
     "data.json": "remove it if the data is still the same as at the start of the run",
     "tokenizer.json": "remove it, and it is made again from the text",
-    "config.json": "bring it back from a copy; a sweep writes it again if it is removed",
+    "config.json": "bring it back from a copy",
     "search.json": "remove it, and the sweep writes it again",
     "sweep.json": "start the sweep again, which writes it",
     "arrays.json": "remove it once no job of this sweep runs",
@@ -68,7 +68,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """The value of type ``kind`` in a JSON file of a run or sweep.
 
     Raises:
-        UserError: the file is empty, truncated, of another type, or must not be read.
+        UserError: the file is missing, empty, truncated, of another type, or must not be read.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -79,6 +79,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
         reason = "it is nested too deep"
     except ValueError as error:  # JSON and UTF-8
         reason = "it is empty" if not path.stat().st_size else str(error)
+    except FileNotFoundError:
+        reason = "it is missing"
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     raise damaged(path, reason)
@@ -89,7 +91,7 @@ def read_json_lines(path: Path, is_whole: Callable[[dict[str, Any]], bool]) -> l
     out."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+        with contextlib.suppress(ValueError, RecursionError):  # also a number of thousands of digits
             record = json.loads(line)
             if isinstance(record, dict) and is_whole(record):
                 records.append(record)
@@ -129,6 +131,15 @@ def need_room(folder: Path, n_bytes: float, what: str) -> None:
             f"{folder}: {what} needs about {si(n_bytes)}B, and {si(free)}B are free there: make room, or choose "
             "another folder"
         )
+
+
+@contextlib.contextmanager
+def reading_errors() -> Iterator[None]:
+    """Turn the error of a file or folder that cannot be read into UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from seqjax.errors import UserError
+from seqjax.host.disk import finite
 from seqjax.sweeps.watched import Watched
 
 HOME = "127.0.0.1"
@@ -40,6 +42,11 @@ class Server(ThreadingHTTPServer):
         except OSError as error:
             raise UserError(f"command line: --port {port}: {error.strerror}; 0 takes any that is free") from None
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """No line for a browser that has closed its connection."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def address(self) -> str:
         """The address of the page, with its token."""
@@ -66,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             since = query.get("since", "0")
             with self.server.turn:
                 found = self.server.watched.since(int(since) if since.isdecimal() else 0)
-            self._send(200, "application/json", json.dumps(found, allow_nan=False).encode())
+            self._send(200, "application/json", json.dumps(finite(found), allow_nan=False).encode())
         else:
             self._send(404, "text/plain", b"there is no such page\n")
 

@@ -44,6 +44,41 @@ def get(server: Server, path: str, token: str | None = None, **how: Any) -> tupl
         return error.code, error.read().decode(), error.headers
 
 
+ODD = {
+    "a loss that is no number": ("metrics.jsonl", '{"step": 2, "loss": NaN, "tokens": 64}\n'),
+    "an endless step": ("metrics.jsonl", '{"step": Infinity}\n'),
+    "thousands of digits": ("metrics.jsonl", '{"step": 1, "loss": ' + "1" * 5000 + "}\n"),
+    "a result that is no number": ("result.json", '{"status": "finished", "steps": 6, "validation": {"loss": NaN}}'),
+    "endless steps": ("result.json", '{"status": "finished", "steps": Infinity, "validation": {"loss": 2.0}}'),
+    "a label that is no text": ("plan.json", '{"label": 3}'),
+    "a plan that is no table": ("plan.json", "[]"),
+    "a reason that is no text": ("failures.jsonl", '{"reason": 3, "given_up": false}\n'),
+    "a config that is no table": ("config.json", "[]"),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_one_odd_file_does_not_hide_the_other_runs(server: Server, what: str) -> None:
+    name, text = ODD[what]
+    first = min((server.watched.place / "first").glob("lstm*"))
+    if name == "metrics.jsonl":
+        (first / "result.json").unlink()
+    (first / name).write_text(text)
+    status, answer, _ = get(server, "/runs")
+    found = {run["name"]: run for run in json.loads(answer)["runs"]}
+    assert status == 200 and len(found) == 3 and f"first/{first.name}" in found
+    assert [run["state"] for name, run in found.items() if "lstm" in name and first.name not in name] == ["finished"]
+
+
+def test_a_browser_that_goes_away_leaves_no_trace(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (ConnectionResetError, BrokenPipeError):
+        try:
+            raise error
+        except error:
+            server.handle_error(None, ("127.0.0.1", 1))
+    assert capsys.readouterr().err == ""
+
+
 def test_runs_come_whole_and_then_what_has_changed(server: Server) -> None:
     status, text, _ = get(server, "/runs")
     found = json.loads(text)
