@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from closed import without_rights
 
 from seqjax import runs
 from seqjax.config import Config
@@ -79,17 +80,8 @@ def test_an_unwritable_place_is_told_in_one_line(tmp_path: Path) -> None:
         runs.open_run(tmp_path / "file" / "run", CONFIG)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    user = os.geteuid()
-    if user == 0:
-        for folder in [tmp_path, *tmp_path.parents]:
-            if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
-                folder.chmod(folder.stat().st_mode | 0o011)  # pytest's folders are closed to others
-        os.seteuid(65534)  # root may write everywhere
-    try:
-        with pytest.raises(UserError, match=r"closed.*cannot be written.*Permission denied"):
-            runs.open_run(closed / "run", CONFIG)
-    finally:
-        os.seteuid(user)
+    with without_rights(tmp_path), pytest.raises(UserError, match=r"closed.*cannot be written.*Permission denied"):
+        runs.open_run(closed / "run", CONFIG)
 
 
 def test_what_is_no_run_and_no_config_is_called_by_its_name(tmp_path: Path) -> None:

@@ -32,3 +32,4 @@ from seqjax.runs.metrics import (
     sync_metrics,
     write_metrics,
 )
+from seqjax.runs.places import runs_in

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.host.own_code import Shelf, is_own
+from seqjax.runs.places import is_run, other_than_run
 
 if TYPE_CHECKING:
     from seqjax.config import RunConfig
@@ -53,7 +54,7 @@ def open_run(folder: Path, config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
         records = holds_records(folder)  # before the next line: another launcher may be writing config.json now
-        if path.exists():
+        if is_run(folder):
             _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
             keep_code(folder, config)
         elif records:
@@ -97,16 +98,16 @@ def holds_records(folder: Path) -> bool:
     return any(file.suffix in (".json", ".jsonl") for file in folder.iterdir())
 
 
+@disk.reading_errors()
 def read_config(folder: Path) -> RunConfig:
     """The config saved with a run. It runs no code."""
     from seqjax.runs.config_file import load_config
-    from seqjax.runs.places import other_than_run
     from seqjax.runs.tree import OWN
 
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_run(folder):
         raise UserError(f"{folder}: {other_than_run(folder)}")
-    saved = disk.read_json(path)  # raises with what to do if it is damaged
+    saved = disk.read_json(path)  # raises with what to do if it is damaged or lost
     for key, shelf in OWN.items():
         section, _, field = key.partition(".")
         part = saved.get(section) if isinstance(saved, dict) else None

@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from seqjax.host.wording import quoted
+
+OF_A_RUN = ("config.json", "result.json", "plan.json", "metrics.jsonl")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: a file of one is in it, even if others are lost.
+
+    Raises:
+        PermissionError: the folder must not be entered.
+    """
+    return any(_is_there(folder / name) for name in OF_A_RUN)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def runs_in(place: Path, levels: int) -> list[Path]:
+    """The run folders in a folder, up to some levels down, sorted; the folder itself if it is one.
+
+    What is in a run folder is part of that run. A folder that must not be entered or listed counts as a run, so that
+    none goes missing without a word.
+    """
+    try:
+        if is_run(place):
+            return [place]
+        with os.scandir(place) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_symlink() or entry.is_dir()) if levels else []
+    except PermissionError:
+        return [place]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [run for name in names for run in runs_in(place / name, levels - 1)]
 
 
 def other_than_run(place: Path) -> str:

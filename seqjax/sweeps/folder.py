@@ -90,7 +90,7 @@ def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> Non
         return
     own = {_kind(run.config, sweep) for run in planned}
     own |= {_kind(run.config, sweep) for run in sweep.possible(sweep.left_out)}
-    for path in sorted(path.parent for path in folder.glob("*/config.json")):
+    for path in runs.runs_in(folder, 1):
         if _kind(runs.read_config(path), sweep) not in own:
             raise UserError(
                 f"{folder}: holds runs that are not of this sweep, such as {path.name}: it was another sweep, or had "
@@ -137,9 +137,7 @@ def run_folders(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
-    if (folder / "config.json").is_file():
-        return [folder]
-    found = sorted(path.parent for path in folder.glob("*/config.json"))
+    found = runs.runs_in(folder, 1)
     if not found:
         raise UserError(f"{folder}: has no run folders in it")
     copies: dict[str, list[Path]] = {}
@@ -161,7 +159,7 @@ def identity(path: Path) -> str:
         from seqjax.config import run_id
 
         return run_id(runs.read_config(path))
-    except UserError:
+    except (UserError, OSError):
         return str(path)
 
 
@@ -206,6 +204,7 @@ def refuse_two_outcomes(name: str, outcomes: Mapping[str, tuple[str, float | Non
             raise UserError(f"the run {name} has ended twice and not alike: {said}; move one of them away")
 
 
+@disk.reading_errors()
 def state(run_folder: Path) -> State:
     """The state of a run."""
     _, steps = runs.read_facts(run_folder)
@@ -242,7 +241,7 @@ def last_step(run_folder: Path) -> int:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().split(b"\n")[:-1]
     for line in reversed(lines):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
             return int(json.loads(line)["step"])
     return 0
 

@@ -39,10 +39,8 @@ class Overview:
 
 def sweep_folders(place: Path) -> list[Path]:
     """The folders with run folders, up to two levels down, sorted; a run folder itself; empty if there is none."""
-    if (place / "config.json").is_file():
-        return [place]
-    patterns = ("*/config.json", "*/*/config.json", "*/*/*/config.json")
-    return sorted({path.parent.parent for pattern in patterns for path in place.glob(pattern)})
+    found = runs.runs_in(place, 3)
+    return found if found == [place] else sorted({run.parent for run in found})
 
 
 def overview(folder: Path) -> Overview:

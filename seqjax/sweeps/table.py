@@ -1,6 +1,6 @@
 """The run table: one row per run, from run folders, with stable columns.
 
-Every folder with a config is a row. Runs that have not ended, diverged, were given up or have a damaged file have their
+Every run folder is a row. Runs that have not ended, diverged, were given up or have a damaged file have their
 status and no loss. `COLUMNS` describes the first columns. After them comes every field of the config under its dotted
 key (``model.d_model``, ``optimizer.learning_rate``, ...), empty if a family has no such field. Fields of other tasks
 and of the user's own families come last.

@@ -32,7 +32,7 @@ class Watched:
 
     def since(self, version: int) -> dict[str, Any]:
         """The runs that have changed after a version (0: all), the names of all, and the version now."""
-        found = run_folders(self.place)
+        found = runs.runs_in(self.place, 3)
         for folder in found:
             stamp, known = _stamp(folder), self._read.get(folder)
             if known is None or known[0] != stamp:
@@ -50,12 +50,6 @@ class Watched:
         }
 
 
-def run_folders(place: Path) -> list[Path]:
-    """The run folders in a folder, up to three levels down, sorted."""
-    patterns = ("config.json", "*/config.json", "*/*/config.json", "*/*/*/config.json")
-    return sorted({path.parent for pattern in patterns for path in place.glob(pattern)})
-
-
 def _stamp(folder: Path) -> tuple[Any, ...]:
     """Sizes and times of the files of a run, and whether a process trains it."""
     found: list[Any] = [runs.is_locked(folder)]
@@ -71,14 +65,18 @@ def _stamp(folder: Path) -> tuple[Any, ...]:
 def entry_of(folder: Path, place: Path) -> dict[str, Any]:
     """One run as JSON values."""
     name = printable(str(folder.relative_to(place))) if folder != place else printable(folder.name)
-    state = folders.state_to_show(folder)
-    entry = {"name": name, "label": printable(state.label), "state": state.name, "step": state.step}
-    entry |= {"steps": state.steps, "reason": printable(state.reason), "kind": "?", "unit": "tokens"}
-    entry |= dict.fromkeys(("loss", "parameters", "rate", "model", "terms")) | {"training": [], "validation": []}
+    entry = {"name": name, "label": name, "state": "damaged", "step": 0, "steps": 0, "reason": "", "kind": "?"}
+    entry |= dict.fromkeys(("loss", "parameters", "rate", "model", "terms"))
+    entry |= {"unit": "tokens", "training": [], "validation": []}
     try:
+        state = folders.state_to_show(folder)
+        entry |= {"label": printable(state.label), "state": state.name, "step": state.step, "steps": state.steps}
+        entry |= {"reason": printable(state.reason)}
         return entry | _numbers(folder, runs.read_config(folder))
     except UserError as error:
         return entry | {"state": "damaged", "reason": printable(str(error))}
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:  # files that another program wrote
+        return entry | {"state": "damaged", "reason": printable(f"cannot be read: {type(error).__name__}: {error}")}
 
 
 def _numbers(folder: Path, config: RunConfig) -> dict[str, Any]:

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from closed import closed
+from finished_run import put
 
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.config import run_id
+from seqjax.errors import UserError
 from seqjax.host import disk
 from seqjax.laws.points import read_points
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps import table
+from seqjax.sweeps.watched import Watched
 
 SIZES = (8, 16, 24, 32, 40, 48)
 DAMAGES = {
@@ -88,6 +92,66 @@ def test_a_run_without_a_config_is_no_family(sweep: Path, capsys: pytest.Capture
     assert main(["fit", str(sweep), "--law", "kaplan-n", "--bootstrap", "0", "--by", "family"]) == 0
     printed = capsys.readouterr()
     assert "== family gru" in printed.out and printed.err == "note: left out: 1 damaged run of unknown family\n"
+
+
+@pytest.fixture
+def rates(make_config: Any, tmp_path: Path) -> list[Path]:
+    """Runs of one model at three rates, the best one first."""
+    found = []
+    for rate, loss in ((3e-3, 3.0), (1e-3, 3.1), (1e-2, 3.2)):
+        found.append(put(tmp_path / "s", make_config("gru", **{"optimizer.learning_rate": rate}), loss))
+    return found
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_a_run_that_cannot_be_read_is_missing_from_no_table(
+    rates: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, sweep = rates[0], rates[0].parent
+    with closed(best):
+        for place in (sweep, sweep.parent, best):
+            assert runs.runs_in(place, 3) == (sorted(rates) if place != best else [best])
+            code, out, err = told(capsys, "runs", place, "--columns", "run_id,status")
+            assert code == 2 and [best.name, "damaged"] in [line.split() for line in out.splitlines()]
+            assert err == f"error: {best}/config.json: cannot be read (Permission denied)\n"
+        assert told(capsys, "runs", sweep, "--best")[0] == 2
+        assert all("1 damaged" in told(capsys, "status", place)[1] for place in (sweep, sweep.parent))
+        assert folders.folders_by_id(sweep).keys() == {path.name for path in rates}
+    with closed(sweep):
+        assert "1 damaged" in told(capsys, "status", sweep.parent)[1]
+    assert told(capsys, "runs", sweep, "--best")[0] == 0
+
+
+@pytest.mark.parametrize("left", ["result.json", "plan.json", "metrics.jsonl"])
+def test_a_run_that_has_lost_its_config_is_missing_from_no_table(
+    left: str, rates: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, sweep = rates[0], rates[0].parent
+    config = runs.read_config(best)
+    for name in ("config.json", "result.json"):
+        (best / name).unlink()
+    (best / left).write_text("{}\n")
+    code, out, err = told(capsys, "runs", sweep, "--best", "--columns", "run_id,status")
+    assert code == 2 and rates[1].name in out
+    assert err == f"error: {best}/config.json: is damaged (it is missing); bring it back from a copy\n"
+    assert "2 finished, 1 damaged" in told(capsys, "status", sweep)[1]
+    with pytest.raises(UserError, match="it is missing"):
+        runs.open_run(best, config)
+
+
+def test_what_is_in_a_run_is_no_run(rates: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """`seqjax export --to hf` writes a config.json of its own."""
+    place = rates[0].parent.parent
+    before = told(capsys, "runs", place), told(capsys, "status", place)
+    (rates[0] / "hf").mkdir()
+    (rates[0] / "hf" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    assert (told(capsys, "runs", place), told(capsys, "status", place)) == before
+    assert [run["name"] for run in Watched(place).since(0)["runs"]] == [f"s/{path.name}" for path in sorted(rates)]
 
 
 def test_a_folder_is_found_by_its_name_where_its_config_is_damaged(sweep: Path) -> None:
