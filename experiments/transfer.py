@@ -35,11 +35,12 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     for (family, rule), rows in table.groupby(["model.family", table.apply(rule_of, axis=1)], sort=False):
         curves = {int(width): of_width(runs) for width, runs in rows.groupby(WIDTH)}
         first, last = curves[min(curves)], curves[max(curves)]
-        taken = first["rates"].index(first["tried"])
+        lowest = min((loss for loss in last["loss"] if loss is not None), default=None)
+        taken = None if first["tried"] is None else last["loss"][first["rates"].index(first["tried"])]
         found[f"{label_of(family)}, {rule}"] = {
             "curves": curves,
             "shift": None if None in (first["best"], last["best"]) else float(np.log2(last["best"] / first["best"])),
-            "cost": None if last["loss"][taken] is None else last["loss"][taken] - min(filter(None, last["loss"])),
+            "cost": None if taken is None or lowest is None else taken - lowest,
         }
     text = as_text(found)
     print(text)
@@ -54,26 +55,32 @@ def rule_of(run: pd.Series) -> str:
 
 
 def of_width(runs: pd.DataFrame) -> dict[str, Any]:
-    """Losses by rate (None: diverged), the tried rate with the lowest, and the minimum of the parabola around it (None:
-    the lowest is at an edge)."""
+    """Losses by rate (None: diverged), the tried rate with the lowest (None: all diverged), and the minimum of the
+    parabola around it (None: the lowest is at an edge)."""
     runs = runs.sort_values(RATE)
     rates, losses = runs[RATE].to_numpy(float), runs["loss"].to_numpy(float)
-    place = int(np.nanargmin(losses))
+    place = int(np.nanargmin(losses)) if np.isfinite(losses).any() else None
     best = None
-    if 0 < place < len(rates) - 1 and np.isfinite(losses[place - 1 : place + 2]).all():
+    if place is not None and 0 < place < len(rates) - 1 and np.isfinite(losses[place - 1 : place + 2]).all():
         a, b, _ = np.polyfit(np.log(rates[place - 1 : place + 2]), losses[place - 1 : place + 2], 2)
         best = float(np.exp(-b / (2 * a)))
     return {
         "params_non_embedding": int(runs["params_non_embedding"].iloc[0]),
         "rates": rates.tolist(),
         "loss": [float(loss) if np.isfinite(loss) else None for loss in losses],
-        "tried": float(rates[place]),
+        "tried": None if place is None else float(rates[place]),
         "best": best,
     }
 
 
+def _shown(curve: dict[str, Any]) -> str:
+    """The best rate, or the best that was tried and why there is no parabola around it."""
+    if curve["tried"] is None:
+        return "all diverged"
+    return f"{curve['best']:.2g}" if curve["best"] else f"{curve['tried']:g} ({_why(curve)})"
+
+
 def _why(curve: dict[str, Any]) -> str:
-    """Why there is no parabola around the best rate."""
     return "at the edge" if curve["tried"] in (curve["rates"][0], curve["rates"][-1]) else "beside a diverged one"
 
 
@@ -84,7 +91,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [f"| best rate | {' | '.join(ranks)} | shift (factors of 2) | cost of the transfer (nats) |"]
     lines.append("|---" * (len(ranks) + 3) + "|")
     for name, row in found.items():
-        rates = [f"{c['best']:.2g}" if c["best"] else f"{c['tried']:g} ({_why(c)})" for c in row["curves"].values()]
+        rates = [_shown(curve) for curve in row["curves"].values()]
         shift = "-" if row["shift"] is None else f"{row['shift']:+.2f}"
         cost = "diverged" if row["cost"] is None else f"{row['cost']:.3f}"
         lines.append(f"| {name} | {' | '.join(rates)} | {shift} | {cost} |")

@@ -118,13 +118,16 @@ def draw_lead(c: Comparison) -> Figure:
 
 @styled
 def draw_contexts(best: pd.DataFrame) -> Figure:
-    """Loss against the context length of training and evaluation, with 95 % intervals."""
+    """Loss against the context length of training and evaluation: means over seeds with 95 % intervals, and seeds."""
     made, axes = figure(6.4, 4.2)
     ax = axes[0, 0]
     hues = hues_of(best[KIND])
     for number, family in enumerate(families_in(best)):
-        runs = best[best[KIND] == family].sort_values("train.context_length")
-        context, loss, error = (runs[name].to_numpy(float) for name in ("train.context_length", "loss", "loss_se"))
+        runs = best[best[KIND] == family]
+        several = runs[runs.duplicated("train.context_length", keep=False)]
+        ax.plot(several["train.context_length"], several["loss"], ".", color=hues[family], ms=4, alpha=0.6)
+        means = runs.groupby("train.context_length")[["loss", "loss_se"]].mean()
+        context, loss, error = means.index.to_numpy(float), means["loss"].to_numpy(), means["loss_se"].to_numpy()
         label = f"{model_name(family, int(runs[DEPTH].iloc[0]))}, N = {si(runs[SIZE].iloc[0]).strip()}"
         ax.errorbar(context, loss, 1.96 * error, color=hues[family], marker=marker_of(number),
                     ls=dash_of(number), lw=1.4,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seqjax.plots.style import COLOURS, dash_of, figure, marker_of, styled
+from seqjax.host.wording import counted
+from seqjax.plots.style import COLOURS, add_note, dash_of, figure, marker_of, styled
 
 
 @styled
@@ -17,8 +18,8 @@ def draw_recipe(steps: Sequence[str], found: Mapping[str, Mapping[str, Any]], bz
 
     Args:
         steps: names, in order.
-        found: tokenizer -> {"steps": rows with "bits_per_byte" and, except the first, "gain_bits_per_byte", each a
-            (mean, half the width of the interval); "bigram_bits_per_byte": loss of counted bigrams}.
+        found: tokenizer -> {"steps": rows with "seeds", "bits_per_byte" and, except the first, "gain_bits_per_byte",
+            each of the two a (mean, half the width of the interval); "bigram_bits_per_byte": loss of counted bigrams}.
         bz2_bits: bits per byte of the compressor.
     """
     made, axes = figure(10.4, 4.6, ncols=2)
@@ -45,8 +46,9 @@ def draw_recipe(steps: Sequence[str], found: Mapping[str, Mapping[str, Any]], bz
         ax.set_axisbelow(True)
         ax.grid(axis="x", visible=False)
         ax.legend(loc="best")
-    note = "means of three seeds, whiskers: 95 % intervals over seeds (Student's t)"
-    made.supxlabel(note, fontsize=7, color="#555555", x=0.01, ha="left")
+    counts = sorted({len(row["seeds"]) for own in found.values() for row in own["steps"]})
+    seeds = counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    add_note(made, f"means of {seeds}, whiskers: 95 % intervals over seeds (Student's t)")
     return made
 
 

@@ -28,7 +28,8 @@ def draw_transfer(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     made, axes = figure(*size, nrows=len(families), ncols=columns, sharey="row")
     for row, names in zip(axes, families.values(), strict=True):
         losses = [_draw(ax, name, found[name]["curves"]) for ax, name in zip(row, names, strict=False)]
-        low, high = min(map(np.nanmin, losses)), max(map(np.nanmax, losses))
+        ended = [loss for loss in np.concatenate(losses) if np.isfinite(loss)] or [1.0]
+        low, high = min(ended), max(ended)
         row[0].set_ylim(low - 0.08, min(high + 0.35, low + 1.6))  # the panels of a row share it; above are the legends
         row[0].set_ylabel(NAMES["loss"])
         for ax in row[len(names) :]:

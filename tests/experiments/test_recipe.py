@@ -59,10 +59,14 @@ def test_steps_are_told_apart_and_differences_are_by_seed() -> None:
 
 
 def test_the_figure_shows_every_step_with_its_interval() -> None:
-    rows = [{"bits_per_byte": (3.0 - k / 10, 0.02), "gain_bits_per_byte": (0.1, 0.03)} for k in range(5)]
+    rows = [
+        {"bits_per_byte": (3.0 - k / 10, 0.02), "gain_bits_per_byte": (0.1, 0.03), "seeds": [0, 1, 2]} for k in range(5)
+    ]
     own = {"steps": rows, "bigram_bits_per_byte": 2.9}
     made = draw_recipe(list(module.STEPS), {"chars": own, "bpe-1024": own}, 2.2)
-    assert isinstance(made, Figure)
+    assert isinstance(made, Figure) and made.get_supxlabel().startswith("means of 3 seeds, whiskers")
+    rows[2] = rows[2] | {"seeds": [1]}
+    assert draw_recipe(list(module.STEPS), {"chars": own}, 2.2).get_supxlabel().startswith("means of 1 to 3 seeds")
     left, right = made.axes
     assert [label.get_text().replace("\n", " ") for label in left.get_xticklabels()] == list(module.STEPS)
     assert len(right.patches) == 2 * 4 and len(left.containers) == 2

@@ -48,6 +48,17 @@ def test_a_rate_beside_a_diverged_one_is_no_edge() -> None:
     assert "| 0.008 (beside a diverged one) |" in load("transfer").analyse(table, Path())[1]["transfer.md"]
 
 
+def test_a_width_of_which_all_diverged_is_said() -> None:
+    runs = made_up(None, "full", {16: 8e-3, 64: 8e-3})
+    for width in (16, 64):
+        table = pd.DataFrame([run | {"loss": None} if run["model.d_model"] == width else run for run in runs])
+        found, figures = load("transfer").analyse(table, Path())
+        assert found["found"]["LSTM, standard"]["cost"] is None
+        assert "all diverged" in figures["transfer.md"] and "0.008" in figures["transfer.md"]
+    all_lost = pd.DataFrame(runs).assign(loss=np.nan)
+    assert "| all diverged | all diverged | - |" in load("transfer").analyse(all_lost, Path())[1]["transfer.md"]
+
+
 def test_without_alignment_an_lstm_loses_nothing_where_with_it_it_does() -> None:
     """Why the presets have `model.alignment: none` for recurrent families."""
     found = json.loads((RESULTS / "transfer" / "results.json").read_text())["found"]

@@ -8,10 +8,12 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from quick import quick
 
+from seqjax.comparison.figures import draw_contexts
 from seqjax.errors import UserError
 from seqjax.families import FAMILIES
 from seqjax.laws import LAWS, envelope, fit, isoflops, make_points
@@ -175,6 +177,19 @@ def test_ticks_are_round_and_few(low: float, high: float) -> None:
     ticks = ticks_between(low, high)
     assert all(float(f"{tick:.3g}") == pytest.approx(tick, rel=1e-12) for tick in ticks)
     assert 2 < len(ticks) <= 12 and (ticks >= low * 0.999).all() and (ticks <= high * 1.001).all()
+
+
+def test_contexts_of_several_seeds_are_means_with_their_seeds() -> None:
+    runs = pd.DataFrame(
+        [
+            {"kind": "lstm", "model.n_layers": 1, "params_non_embedding": 1e4, "train.context_length": length,
+             "train.seed": seed, "loss": 3.0 - 0.1 * place + 0.04 * seed, "loss_se": 0.01}
+            for place, length in enumerate((8, 32, 128)) for seed in range(1 if length == 8 else 2)
+        ]
+    )  # fmt: skip
+    dots, line, *_ = draw_contexts(runs).axes[0].get_lines()
+    np.testing.assert_allclose(line.get_xydata(), [[8, 3.0], [32, 2.92], [128, 2.82]])
+    assert len(dots.get_xdata()) == 4 and dots.get_linestyle() == "None"
 
 
 def test_a_family_has_one_look_whatever_is_beside_it() -> None:
