@@ -6,7 +6,7 @@
 The curves are those of the longest runs of configs/sweeps/size-data.yaml, from a tenth of the run to where the decay
 of the learning rate begins. There the rate is constant after its warmup, so that every point is what a run that ends
 there would have, but for the decay that it lacks. The figure shows the shorter runs, which end with their decay, beside
-them. Points of one run are resampled together. Nothing is trained where the sweep has ended.
+them. Points of one run, of a size and seed, are resampled together. Nothing is trained where the sweep has ended.
 """
 
 from __future__ import annotations
@@ -51,20 +51,39 @@ def as_table(found: dict[str, Any]) -> str:
 
 
 def curves_of(runs: pd.DataFrame, folder: Path) -> Curves:
-    """The curves of a family's longest runs at a constant rate, and the law through their points."""
-    steps, curves = "train.steps", {}
-    for _, row in runs[runs[steps] == runs[steps].max()].iterrows():
+    """The curves of a family's longest runs at a constant rate, their mean over seeds, and the law through all points.
+
+    Points of one run are a cluster of the law.
+    """
+    steps, parts = "train.steps", []
+    for run_index, (_, row) in enumerate(runs[runs[steps] == runs[steps].max()].iterrows()):
         last = (1 - row["optimizer.decay_fraction"]) * row[steps]
         points = [(p["step"], p["validation_loss"]) for p in read_curve(folder / row["run_id"])]
         kept = [point for point in points if EARLIEST * row[steps] <= point[0] <= last]
-        curves[int(row["params_non_embedding"])] = tuple(np.array(kept, float).T)
-    params, of_steps, losses = (
-        np.concatenate(values)
-        for values in zip(*((np.full(len(s), float(size)), s, loss) for size, (s, loss) in curves.items()), strict=True)
+        parts.append(
+            pd.DataFrame(kept, columns=["step", "loss"]).assign(params=row["params_non_embedding"], run=run_index)
+        )
+    curves = pd.concat(parts).astype(float)
+    law = fit(
+        make_points(
+            curves["loss"],
+            cluster=curves["run"].to_numpy(),
+            params=curves["params"].to_numpy(),
+            steps=curves["step"].to_numpy(),
+        ),
+        "kaplan-ns",
     )
-    law = fit(make_points(losses, cluster=params, params=params, steps=of_steps), "kaplan-ns")
-    ended = {int(size): rows[[steps, "loss"]].to_numpy(float).T for size, rows in runs.groupby("params_non_embedding")}
-    return Curves(curves, {size: tuple(values) for size, values in ended.items()}, law)
+    ended = runs.astype({steps: float, "loss": float}).rename(columns={"params_non_embedding": "params", steps: "step"})
+    return Curves(_means(curves), _means(ended), law)
+
+
+def _means(points: pd.DataFrame) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Of each size the steps, and the mean loss of its seeds."""
+    means = points.groupby(["params", "step"])["loss"].mean().reset_index()
+    return {
+        int(size): (rows["step"].to_numpy(float), rows["loss"].to_numpy(float))
+        for size, rows in means.groupby("params")
+    }
 
 
 if __name__ == "__main__":
