@@ -11,7 +11,7 @@ import pytest
 from closed import without_rights
 
 from seqjax import runs
-from seqjax.config import Config
+from seqjax.config import Config, MeshConfig, TrainConfig
 from seqjax.errors import UserError
 from seqjax.families import LSTM, Transformer
 from seqjax.host import disk
@@ -28,6 +28,17 @@ def test_config_is_saved_and_compared(tmp_path: Path) -> None:
         runs.open_run(tmp_path / "run", Config(LSTM(n_layers=3)))
     with pytest.raises(UserError, match="another"):
         runs.open_run(tmp_path / "run", Config(Transformer()))
+
+
+def test_a_run_may_be_computed_in_less_memory_until_it_has_ended(tmp_path: Path) -> None:
+    """What is trained is read from its folder, so what was asked last is there."""
+    runs.open_run(tmp_path, CONFIG)
+    asked = Config(LSTM(), train=TrainConfig(remat=True, mesh=MeshConfig(fsdp=2)))
+    runs.open_run(tmp_path, asked)
+    assert runs.read_config(tmp_path) == asked
+    disk.write_json(tmp_path / "result.json", {"status": "diverged", "steps": 1})
+    runs.open_run(tmp_path, CONFIG)
+    assert runs.read_config(tmp_path) == asked
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from seqjax.config.identity import (
     canonical_json,
     canonical_model,
     lane_keys,
+    placed,
+    placed_as,
     program_key,
     run_id,
     task_name,

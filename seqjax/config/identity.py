@@ -66,6 +66,17 @@ PLACED = ("train.mesh", "train.remat")
 run may be resumed with others."""
 
 
+def placed(tree: Mapping[str, Any]) -> list[Any]:
+    """The values of `PLACED` in the tree of a config; None where its version did not have the key."""
+    return [tree[section].get(name) for section, _, name in (key.partition(".") for key in PLACED)]
+
+
+def placed_as(config: RunConfig, other: RunConfig) -> RunConfig:
+    """The config with the other's values of `PLACED`."""
+    train = dataclasses.replace(config.train, mesh=other.train.mesh, remat=other.train.remat)
+    return dataclasses.replace(config, train=train)
+
+
 def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of a config, new or from config.json, in the form that identifies runs."""
     is_text = "evaluation" in tree and "task" not in tree

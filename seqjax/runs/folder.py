@@ -45,18 +45,23 @@ WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 def open_run(folder: Path, config: RunConfig) -> None:
     """Make the run folder, or check that an existing one has the same config.
 
+    Where and in how much memory a run is computed may change until it has ended: config.json has what was asked last.
+
     Raises:
         UserError: the folder holds a run of another config (with the first different key), or is not a folder.
     """
-    from seqjax.config import to_dict
+    from seqjax.config import placed, to_dict
 
     with disk.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
         records = holds_records(folder)  # before the next line: another launcher may be writing config.json now
         if is_run(folder):
-            _compare(disk.read_json(path), json.loads(json.dumps(to_dict(config))), folder)
+            there, here = disk.read_json(path), json.loads(json.dumps(to_dict(config)))
+            _compare(there, here, folder)
             keep_code(folder, config)
+            if placed(there) != placed(here) and read_result(folder) is None:
+                disk.write_json(path, here)
         elif records:
             raise UserError(f"{folder}: holds files but no config.json, so it is not a run folder; choose another one")
         else:

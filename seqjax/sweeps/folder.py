@@ -100,9 +100,9 @@ def refuse_others(folder: Path, sweep: Sweep, planned: Sequence[Planned]) -> Non
 
 def _kind(config: Config, sweep: Sweep) -> str:
     """A text for the config of a run, without the rates and seeds that a search adds."""
-    from seqjax.config import to_dict
+    from seqjax.config import canonical, to_dict
 
-    values = to_dict(config)
+    values = canonical(to_dict(config))
     if sweep.search is not None:
         values["optimizer"].pop("learning_rate")
         if values["train"]["seed"] in sweep.search.seeds:

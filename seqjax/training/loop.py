@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from seqjax import runs
-from seqjax.config import RunConfig, run_id, task_name
+from seqjax.config import RunConfig, placed_as, run_id, task_name
 from seqjax.data import kept
 from seqjax.errors import UserError
 from seqjax.families.family import Impossible
@@ -94,6 +94,7 @@ def train_bundle(
         quiet = quiet or peers().index > 0
         for config, folder in lanes:
             runs.open_run(folder, config)
+        lanes = _placed_alike(lanes)
         share_file(lanes[0][1] / kept.FILE)
         if (results := _all_results(lanes)) is not None:
             for _, folder in lanes:
@@ -136,6 +137,12 @@ def train_bundle(
             step += count
             bundle.reached(step, count, state, metrics)
         return bundle.finish(state)
+
+
+def _placed_alike(lanes: Sequence[tuple[RunConfig, Path]]) -> list[tuple[RunConfig, Path]]:
+    """The lanes, all placed as the first that has not ended: one that has may have begun in another way."""
+    lead = peers().first(next((i for i, (_, folder) in enumerate(lanes) if runs.read_result(folder) is None), 0))
+    return [(placed_as(config, lanes[lead][0]), folder) for config, folder in lanes]
 
 
 def _check(config: RunConfig) -> None:

@@ -49,6 +49,7 @@ SAME = {
     "fewer rates of a search": (SEARCH.replace("1e-2]", "1e-2, 3e-2]"), SEARCH, {}),
     "an option that changes nothing": (GRID, GRID, {"train.steps": 5}),
     "some of its runs": (GRID, GRID, {"only.train.seed": 1}),
+    "less memory": (GRID, GRID, {"train.remat": True}),
 }  # fmt: skip
 
 

@@ -140,6 +140,16 @@ def test_ended_lanes_keep_their_place_and_their_result(make_config: Any, tmp_pat
     assert_same_run(whole[0][0], whole[0][1], again[0][1])
 
 
+def test_a_bundle_goes_on_as_the_lanes_ask_that_have_not_ended(make_config: Any, tmp_path: Path) -> None:
+    (config, first), (_, second) = lanes = bundle(make_config, "elman", tmp_path, LANES[:2])
+    train_bundle(lanes, devices=1, quiet=True)
+    (second / "result.json").unlink()
+    recomputed = make_config("elman", **LANES[1], **{"train.remat": True})
+    train_bundle([(config, first), (recomputed, second)], devices=1, quiet=True)
+    assert [runs.read_config(folder).train.remat for folder in (first, second)] == [False, True]
+    assert runs.read_result(second)["status"] == "finished"
+
+
 def test_a_locked_lane_stops_the_bundle_before_it_starts(make_config: Any, tmp_path: Path) -> None:
     lanes = bundle(make_config, "window", tmp_path, LANES[:2])
     for config, folder in lanes:
