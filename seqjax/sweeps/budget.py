@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqjax.config import dotted
 from seqjax.config.plain import dump_yaml
 from seqjax.errors import UserError
 from seqjax.host.own_code import is_own
 from seqjax.host.wording import duration, si
 from seqjax.runs.targets import NoSuchWidth
 from seqjax.runs.tree import OWN, RIVALS, options_tree, overlay, read_file
-from seqjax.sweeps.axes import unique
-from seqjax.sweeps.grid import Planned, Sweep
+from seqjax.sweeps.axes import AXES, BASE, taken, unique
+from seqjax.sweeps.grid import Planned, Sweep, read_sweep
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.printed import predicted_seconds
 from seqjax.sweeps.programs import form_units
@@ -177,28 +176,35 @@ def as_yaml(
 ) -> str:
     """The sweep file as YAML, with the options, and with the proposal's sizes and tokens instead of its own.
 
+    Its other points are a list, whatever axes they came from.
+
     Args:
         output: path of the new file; the name of its base is made relative to it.
     """
-    kept = {key: value for key, value in options.items() if not key.startswith(REPLACED)}
-    values = overlay(read_file(path), options_tree(kept)).values
-    for key, shelf in OWN.items():
-        section, _, field = key.partition(".")
-        if is_own(name := values.get(section, {}).get(field)):
-            values[section] = {**values[section], field: shelf.reference(name)}
-    if values.get("list"):
-        values["list"] = _kept(dict(dotted(entry)) for entry in values["list"])
-    if axes := values.get("zip"):
-        steps = _kept(dict(zip(axes, step, strict=True)) for step in zip(*axes.values(), strict=True))
-        values["zip"] = {key: [step[key] for step in steps] for key in steps[0]}
-    if axes := values.get("grid"):
-        values["grid"] = {key: axis for key, axis in axes.items() if not key.startswith(REPLACED)}
+    points, options = read_sweep(path, options).points, dict(options)
+    _, _, searched = (taken(options, section) for section in ("only", "grid", "search"))
+    file, kept = read_file(path), {key: value for key, value in options.items() if not key.startswith(REPLACED)}
+    for name in AXES:
+        file.values.pop(name, None)
+    values = overlay(file, options_tree(kept)).values
     for key in (*RIVALS[0], "horizon.trunk", "horizon.branches"):
         section, _, name = key.partition(".")
         values.get(section, {}).pop(name, None)
-    if "base" in values and output is not None:
-        values["base"] = os.path.relpath(path.parent / values["base"], output.parent)
+
+    def as_written(key: str, value: Any) -> Any:
+        if key == BASE and output is not None:
+            return os.path.relpath(path.parent / value, output.parent)
+        return OWN[key].reference(value) if key in OWN and is_own(value) else value
+
+    if BASE in values:
+        values[BASE] = as_written(BASE, values[BASE])
+    for key in OWN:
+        section, _, field = key.partition(".")
+        if field in values.get(section, {}):
+            values[section] = {**values[section], field: as_written(key, values[section][field])}
+    values["list"] = _kept({key: as_written(key, value) for key, value in point.items()} for point in points)
+    values["search"] = {**(values.get("search") or {}), **searched}
     proposed = {"size.non_embedding": proposal.sizes, "horizon.tokens": proposal.tokens}
-    values["grid"] = {**(values.pop("grid", None) or {}), **{k: [int(v) for v in vs] for k, vs in proposed.items()}}
+    values["grid"] = {key: [int(value) for value in axis] for key, axis in proposed.items()}
     values = {name: value for name, value in values.items() if value not in ({}, [{}])}
     return "".join(f"# {line}\n" for line in heading) + dump_yaml(values)

@@ -156,6 +156,28 @@ def test_options_are_in_the_file(file_of: Any, tmp_path: Path) -> None:
     assert {(run.config.train.batch_size, run.config.optimizer.clip_norm) for run in again} == {(8, 0.5)}
 
 
+CHOSEN = {
+    "one family": ({"only.model.family": "lstm"}, FAMILIES),
+    "seeds": ({"grid.train.seed": "[0, 1]"}, FAMILIES + "grid: {train.seed: [3]}"),
+    "rates": ({"search.rates": "[1e-3, 3e-3, 1e-2]"}, FAMILIES + "search: {rates: [1e-2, 3e-2, 1e-1], extend: 1}"),
+    "bases": ({}, "list: [{base: base.yaml, grid: {model.d_model: [8, 9], train.seed: [0, 1]}}]"),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_points_that_options_choose_are_in_the_file(file_of: Any, tmp_path: Path, name: str) -> None:
+    (options, text), output = CHOSEN[name], tmp_path / "deep" / "other.yaml"
+    path = file_of(text)
+    if name == "bases":
+        path.write_text(path.read_text().replace("base: base.yaml\n", "", 1))
+    found = proposal(read_sweep(path, options), 900.0)
+    output.parent.mkdir()
+    output.write_text(as_yaml(path, options, found, [], output))
+    again = read_sweep(output)
+    assert [run.config for run in again.runs()] == [run.config for run in found.planned]
+    assert again.search == read_sweep(path, options).search
+
+
 def test_too_small_a_budget_is_an_error(file_of: Any) -> None:
     sweep = read_sweep(file_of(FAMILIES))
     with pytest.raises(UserError) as caught:
