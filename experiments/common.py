@@ -24,6 +24,8 @@ from seqjax.host.numerics import pinned
 from seqjax.laws.files import to_dict
 from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import t_interval
+from seqjax.laws.run_columns import RATE, SEED
+from seqjax.laws.run_rows import choices_of, ended
 from seqjax.plots.style import save
 from seqjax.runs import read_plan, read_result
 from seqjax.sweeps.folder import state
@@ -169,28 +171,33 @@ def interval(values: np.ndarray) -> dict[str, float]:
 
 
 class AtBest(NamedTuple):
-    """The losses of all seeds at the best rate of a horizon; whether that rate is at an edge of those tried."""
+    """The losses at the best rate of a horizon, by seed; whether that rate is at an edge of those tried."""
 
     rate: float
-    losses: np.ndarray
+    losses: pd.Series
     edge: bool
 
 
 def best_rates(table: pd.DataFrame) -> dict[float, AtBest]:
-    """The best rate of each number of tokens, by the mean loss over seeds. A rate with a diverged run is none.
+    """The best rate of each number of tokens, of runs that differ in tokens, rate and seed alone.
 
     Raises:
-        UserError: every rate has a diverged run.
+        UserError: a run of every rate has diverged.
     """
-    found = {}
-    for tokens, rows in table.groupby("tokens"):
-        losses = rows.pivot(index="optimizer.learning_rate", columns="train.seed", values="loss").astype(float).dropna()
-        if losses.empty:
-            raise UserError(f"at {tokens:,} tokens a run of every rate has diverged")
-        rate = losses.mean(axis=1).idxmin()
-        rates = rows["optimizer.learning_rate"]
-        found[float(tokens)] = AtBest(float(rate), losses.loc[rate].to_numpy(), rate in (rates.min(), rates.max()))
-    return found
+    table, found = ended(table), {}
+    for model in choices_of(table):
+        if not model.kept:
+            run = table["run_id"].iloc[model.diverged[0]]
+            raise UserError(f"a run of every learning rate has diverged, {run} and those that differ in rate and seed")
+        rows = table.iloc[model.kept]
+        rate, tokens = (float(rows[name].iloc[0]) for name in (RATE, "tokens"))
+        found[tokens] = AtBest(rate, by_seed(rows), model.at_edge)
+    return dict(sorted(found.items()))
+
+
+def by_seed(rows: pd.DataFrame) -> pd.Series:
+    """Held-out losses in nats per token, by seed. One that diverged is not there."""
+    return rows.set_index(SEED)["loss"].astype(float).sort_index()
 
 
 def same_horizons(one: dict[float, AtBest], other: dict[float, AtBest]) -> list[tuple[float, AtBest, AtBest]]:
@@ -213,14 +220,11 @@ def runs_at_best(best: pd.DataFrame) -> list[dict[str, Any]]:
     return rows.to_dict("records")
 
 
-def at_an_edge(table: pd.DataFrame, best: pd.DataFrame) -> str:
+def at_an_edge(table: pd.DataFrame) -> str:
     """How many models have their best rate at an edge of those that were tried for them, diverged ones included."""
-    model = ["kind", "params_non_embedding", "model.n_layers", "tokens", "train.context_length"]
-    rate = "optimizer.learning_rate"
-    tried = table.groupby(model)[rate].agg(["min", "max"])
-    chosen = best.drop_duplicates(model).set_index(model)[rate]
-    edge = (chosen == tried["min"].reindex(chosen.index)) | (chosen == tried["max"].reindex(chosen.index))
-    return f"{int(edge.sum())} of {len(chosen)} models have their best rate at an edge of those tried"
+    found = [model for model in choices_of(ended(table)) if model.kept]
+    edge = sum(model.at_edge for model in found)
+    return f"{edge} of {len(found)} models have their best rate at an edge of those tried"
 
 
 def exponent(law: dict[str, Any], name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import bracket, interval, run
+from common import bracket, by_seed, interval, run
 
 from seqjax.host.guard import guarded
 from seqjax.laws.run_rows import at_best_rates
@@ -53,11 +53,6 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     text = as_text(found)
     print(text)
     return {"forms": found}, {"lead.md": text}
-
-
-def by_seed(rows: pd.DataFrame) -> pd.Series:
-    """Held-out losses in nats per token, by seed. One that diverged is not there."""
-    return rows.set_index("train.seed")["loss"].astype(float).sort_index()
 
 
 def as_text(found: dict[str, Any]) -> str:

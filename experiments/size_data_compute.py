@@ -61,7 +61,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     text = as_table(found, kinds)
     print(text)
     found["at_best"], found["rates"] = runs_at_best(best), sorted(map(float, table[RATE].unique()))
-    found["edge"] = at_an_edge(table, best)
+    found["edge"] = at_an_edge(table)
     print(found["edge"])
     return found, {"exponents.md": text, "laws": draw_laws({TITLES[name]: fits[name] for name in LAWS}, every)}
 

@@ -49,15 +49,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     table, _ = tables.read_once(options)
     source = str(options.places[0])
     table = table[select(table, options.where, source)[0]]
-    if is_run_table(table):
-        table = table[has_status(table, "finished")]
     n, d, loss = (
         _column(table, name, getattr(options, name) or usual_column(table, name) or name)
         for name in ("params", "tokens", "loss")
     )
     of = _column(table, "of", options.of if options.of in table.columns else SHORT.get(options.of, options.of))
-    if is_run_table(table) and of != RATE:
-        table = at_best_rates(table)  # of each batch
+    if is_run_table(table):
+        table = table[has_status(table, "finished")] if of == RATE else at_best_rates(table)  # of each batch
     groups = [("", table)]
     if options.by not in (None, tables.TOGETHER):
         grouped = table.groupby(tables.label_column(table, "by", options.by))

@@ -92,7 +92,7 @@ def _chosen(places: list[Path], where: str | None = None) -> dict[str, dict[str,
     from seqjax.laws.selecting import select
 
     found = [row for place in places for row in _with_positions(place)]
-    if not found:
+    if all(row["status"] == "diverged" for row in found):
         raise UserError(f"{places[0]}: has no finished run with losses by position")
     keep, _ = select(pd.DataFrame(found), where, "the runs with losses by position")
     rows = []
@@ -100,10 +100,12 @@ def _chosen(places: list[Path], where: str | None = None) -> dict[str, dict[str,
         own = [row for row, true in zip(found, keep, strict=True) if true and row["place"] == place]
         if len(own) > 1:
             best = at_best_rates(pd.DataFrame(own)).index
-            if gone := len(own) - len(best):
+            if gone := sum(row["status"] != "diverged" for row in own) - len(best):
                 tell_note(f"{place}: left out: {counted(gone, 'run')} at other learning rates than the best")
             own = [own[i] for i in best]
-        rows += own
+        rows += [row for row in own if row["status"] != "diverged"]
+    if not rows:
+        raise UserError(f"{places[0]}: a run of every learning rate has diverged")
     for column, values in differences(pd.DataFrame(rows)).items():
         tell_note(f"losses that cannot be compared: {column} is {', '.join(values)}")
     named: dict[str, dict[str, Any]] = {}
@@ -113,7 +115,8 @@ def _chosen(places: list[Path], where: str | None = None) -> dict[str, dict[str,
 
 
 def _with_positions(place: Path) -> list[dict[str, Any]]:
-    """The rows of a place whose runs have losses by position, each with its folder and its evaluation."""
+    """The rows of a place whose runs have losses by position, each with its folder and its evaluation; and those of
+    diverged runs."""
     from seqjax.runs import read_result
     from seqjax.sweeps.folder import run_folders
     from seqjax.sweeps.table import row_of
@@ -123,6 +126,8 @@ def _with_positions(place: Path) -> list[dict[str, Any]]:
         row = row_of(folder)
         if row["status"] == "damaged":
             tell_note(f"left out: {row['reason']}")
+        elif row["status"] == "diverged":
+            found.append(row | {"place": place, "folder": folder})
         elif "by_position" in (validation := (read_result(folder) or {}).get("validation") or {}):
             if None in validation["by_position_se"]:
                 raise UserError(f"{folder}: evaluated on one window or stream, its losses have no standard error")

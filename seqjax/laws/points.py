@@ -118,7 +118,8 @@ def read_points(
     """The points in a table.
 
     Runs of a run table that did not finish are left out. If a model was trained with several learning rates, only the
-    best one is kept. If the table lacks D, it is C / (6 N), with a note; if it lacks C, it is 6 N D.
+    best one is kept (:mod:`seqjax.laws.best_rates`). If the table lacks D, it is C / (6 N), with a note; if it lacks C,
+    it is 6 N D.
 
     Args:
         columns: variable -> name of its column, or a short name of `CONVENTIONS`; other variables have the columns in
@@ -145,19 +146,19 @@ def read_points(
         named["loss"] = column_of(table, "loss", "loss", source)
     labels = labels_of(table)
     keep, left_out = select(table, where, source)
-    diverged = table[keep & has_status(table, "diverged")]
+    diverged = keep & has_status(table, "diverged")
 
     def leave_out(rules: Mapping[Any, str]) -> None:
         left_out.extend(LeftOut(labels[table.index.get_loc(row)], rule) for row, rule in rules.items())
         keep[table.index.isin(list(rules))] = False
 
     leave_out(not_finished(table[keep]))
-    if not keep.any():
-        raise UserError(f"{source}: no point to fit{in_brackets(left_out)}")
     # report a loss that is not a number before its row is left out for a better one
     numbers(table.loc[keep, named["loss"]], named["loss"], _kept(labels, keep), source)
-    rules, notes = worse_rates(table[keep], named["loss"], diverged)
+    rules, notes = worse_rates(table[keep | diverged], named["loss"])
     leave_out(rules)
+    if not keep.any():
+        raise UserError(f"{source}: no point to fit{in_brackets(left_out)}")
     notes += several_families(table[keep]) + several_contexts(table[keep]) + several_depths(table[keep])
     refuse_incomparable(table[keep], named["loss"], source)
     wanted = {*needs, *(columns or {}), "loss"} | ({"flops"} if "tokens" in needs and "tokens" not in named else set())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from seqjax.host.cores import beside
 from seqjax.host.wording import counted, with_and
-from seqjax.laws.best_rates import Trial, at_best, best_rate, by_model
+from seqjax.laws.best_rates import Choice, Trial, choices
 from seqjax.laws.ranks import ranks_of
 from seqjax.laws.run_columns import RATE, SEED
 from seqjax.laws.variables import listed
@@ -39,59 +39,58 @@ def not_finished(table: pd.DataFrame) -> dict[Any, str]:
     return {i: str(status) for (i, status), done in zip(table["status"].items(), finished, strict=True) if not done}
 
 
-def worse_rates(table: pd.DataFrame, loss: str, diverged: pd.DataFrame) -> tuple[dict[Any, str], list[str]]:
-    """Among runs that differ only in rate and seed: the runs at other rates than the best; and notes.
+def ended(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a run table that finished or diverged."""
+    return table[has_status(table, "finished") | has_status(table, "diverged")]
+
+
+def worse_rates(table: pd.DataFrame, loss: str) -> tuple[dict[Any, str], list[str]]:
+    """Among runs that differ only in rate and seed: the finished runs at other rates than the best; and notes.
 
     A diverged rate counts as tried: the best rate beside it is not at the edge.
     """
     if RATE not in table.columns:
         return {}, []
-    in_vain: dict[tuple[str, ...], set[float]] = defaultdict(set)
-    design = _design(table)
-    for key, rate in zip(keys_of(diverged, design), diverged[RATE] if len(diverged) else (), strict=True):
-        in_vain[key].add(rate)
-    rules: dict[Any, str] = {}
-    edges = []
-    trials = _trials(table, loss)
-    for model, rows in by_model(_models(table)).items():
-        best = best_rate([trials[row] for row in rows])
-        if best is None:
-            continue
-        tried = {trials[row].rate for row in rows if trials[row].loss is not None} | in_vain[model[: len(design)]]
-        if best in (min(tried - {None}), max(tried - {None})):
-            run = table.iloc[next(row for row in rows if trials[row].rate == best)]
-            edges.append(str(run.get("label") or run.get("run_id")))
-        rules |= {table.index[row]: "another learning rate is better" for row in rows if trials[row].rate != best}
+    found = choices_of(table, loss)
+    rules = {
+        table.index[row]: "another learning rate is better"
+        if model.rate is not None
+        else "a run of every learning rate has diverged"
+        for model in found
+        for row in model.left
+    }
+    edges = [table.iloc[model.kept[0]] for model in found if model.at_edge]
     notes = []
     if edges:
+        names = [str(run.get("label") or run.get("run_id")) for run in edges]
         notes.append(
             f"the best learning rate lies at the edge of its sweep for {counted(len(edges), 'model')}, "
-            f"{listed(edges, 4)}: their losses are bounds from above"
+            f"{listed(names, 4)}: their losses are bounds from above"
         )
     return rules, notes
 
 
 def at_best_rates(table: pd.DataFrame) -> pd.DataFrame:
     """The finished runs of a run table at the best learning rate of their model, all seeds."""
-    finished = table[table["status"] == "finished"]
-    return finished.iloc[at_best(_models(finished), _trials(finished, "loss"))]
+    table = ended(table)
+    return table.iloc[sorted(row for model in choices_of(table) for row in model.kept)]
 
 
-def _design(table: pd.DataFrame) -> list[str]:
-    return [name for name in table.columns if "." in name and name not in (RATE, SEED)]
-
-
-def _models(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """What tells the model of each run: all but rate and seed."""
-    return keys_of(table, _design(table) + ["tokens"] * ("tokens" in table.columns))
-
-
-def _trials(table: pd.DataFrame, loss: str) -> list[Trial]:
+def choices_of(table: pd.DataFrame, loss: str = "loss") -> list[Choice]:
+    """What is chosen of each model of a table of finished and diverged runs. It names rows by their places."""
+    tokens = table["tokens"].map(str) if "tokens" in table.columns else [""] * len(table)
     columns = [
         pd.to_numeric(table[name], errors="coerce") if name in table.columns else [None] * len(table)
         for name in (RATE, SEED, loss)
     ]
-    return [Trial(*(None if pd.isna(value) else value for value in row)) for row in zip(*columns, strict=True)]
+    rows = [[None if pd.isna(value) else value for value in row] for row in zip(*columns, strict=True)]
+    lost = has_status(table, "diverged")
+    trials = [Trial(rate, seed, math.inf if gone else own) for (rate, seed, own), gone in zip(rows, lost, strict=True)]
+    return choices(keys_of(table, _design(table)), tokens, trials)
+
+
+def _design(table: pd.DataFrame) -> list[str]:
+    return [name for name in table.columns if "." in name and name not in (RATE, SEED)]
 
 
 def several_families(table: pd.DataFrame) -> list[str]:

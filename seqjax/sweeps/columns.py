@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from seqjax import runs
 from seqjax.errors import UserError, printable
 from seqjax.host import disk
 from seqjax.host.wording import si
-from seqjax.laws.best_rates import Trial, at_best
+from seqjax.laws.best_rates import Trial, choices
 from seqjax.laws.run_columns import RATE, SEED
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.aligned import aligned, aligned_within
@@ -165,11 +166,13 @@ def _alike(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def at_best_rates(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The finished runs at the best learning rate of their model, all seeds, of rows that are alike."""
-    finished = [row for row in rows if row["status"] == "finished"]
-    design = ["tokens", *sorted({key for row in finished for key in row if "." in key} - {RATE, SEED})]
-    models = [tuple(str(row.get(key)) for key in design) for row in finished]
-    trials = [Trial(row.get(RATE), row.get(SEED), row["loss"]) for row in finished]
-    return [finished[i] for i in at_best(models, trials)]
+    ended = [row for row in rows if row["status"] in ("finished", "diverged")]
+    keys = sorted({key for row in ended for key in row if "." in key} - {RATE, SEED})
+    designs = [tuple(str(row.get(key)) for key in keys) for row in ended]
+    losses = [math.inf if row["status"] == "diverged" else row["loss"] for row in ended]
+    trials = [Trial(row.get(RATE), row.get(SEED), loss) for row, loss in zip(ended, losses, strict=True)]
+    found = choices(designs, [row.get("tokens") for row in ended], trials)
+    return [ended[row] for row in sorted(row for model in found for row in model.kept)]
 
 
 def _check_types(path: Path, row: Mapping[str, Any]) -> None:

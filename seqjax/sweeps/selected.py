@@ -23,7 +23,7 @@ def chosen(table: pd.DataFrame, where: str | None, best: bool, sort: str | None)
     if best:
         found = at_best_rates(found)
         if found.empty:
-            raise UserError("--best: no run has finished")
+            raise UserError("--best: no run has finished, or a run of every learning rate has diverged")
     return (
         found if sort is None else found.sort_values(column_of(table, "sort", sort), kind="stable", na_position="last")
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished_run import put
+from finished_run import put, put_diverged
 
 from seqjax import runs
 from seqjax.cli import main
@@ -83,6 +83,29 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
     ):
         assert main(["runs", str(place), *words]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("from_files", [True, False])
+def test_the_best_rate_is_one_at_which_no_seed_diverged(
+    from_files: bool, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if not from_files:
+        monkeypatch.setattr(columns, "listed", lambda *_, **__: None)
+
+    def config(rate: float, seed: int) -> Any:
+        return make_config("lstm", **{"optimizer.learning_rate": rate, "train.seed": seed})
+
+    for rate, seed, loss in ((1e-3, 0, 3.1), (1e-3, 1, 3.2), (3e-3, 0, 2.5)):
+        put(tmp_path, config(rate, seed), loss)
+    put_diverged(tmp_path, config(3e-3, 1))
+    asked = ("runs", tmp_path, "--best", "--columns", "loss,optimizer.learning_rate")
+    assert sorted(told(capsys, *asked)[1:]) == [["3.1000", "0.001"], ["3.2000", "0.001"]]
+    put_diverged(tmp_path, config(1e-3, 2))
+    assert len(told(capsys, *asked)) == 3  # a further seed at the chosen rate
+    put_diverged(tmp_path, config(3e-3, 2))
+    assert main([str(word) for word in asked]) == 2
+    assert "--best: no run has finished, or a run of every learning rate has diverged" in capsys.readouterr().err
 
 
 def test_losses_that_cannot_be_compared_are_neither_best_nor_in_order_without_a_word(

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finished_run import put
+from finished_run import put, put_diverged
 
 from seqjax.cli import main
 from seqjax.commands.positions import _chosen
+from seqjax.errors import UserError
 
 
 def test_a_sweep_shows_its_chosen_rates(make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,6 +34,26 @@ def test_a_sweep_shows_its_chosen_rates(make_config: Any, tmp_path: Path, capsys
     assert printed.out.count("  law ") == 1 and printed.out.startswith("gru") and "left out" not in printed.err
     assert main(["positions", str(folder), "--where", 'family == "elman"']) == 2
     assert "is true for no row of the runs with losses by position" in capsys.readouterr().err
+
+
+def test_a_rate_at_which_a_seed_diverged_is_not_shown(
+    make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def config(rate: float, seed: int) -> Any:
+        return make_config("lstm", **{"optimizer.learning_rate": rate, "train.seed": seed})
+
+    for rate, seed, loss in ((1e-3, 0, 3.0), (1e-3, 1, 3.0), (3e-3, 0, 2.0)):
+        put(tmp_path / "s", config(rate, seed), loss, by_position=[loss] * 64, by_position_se=[0.01] * 64)
+    lost = put_diverged(tmp_path / "s", config(3e-3, 1))
+    (row,) = _chosen([tmp_path / "s"]).values()
+    assert row["optimizer.learning_rate"] == 1e-3 and row["label"].endswith("(2 seeds)")
+    assert "left out: 1 run at other" in capsys.readouterr().err
+    with pytest.raises(UserError, match="has no finished run with losses by position"):
+        _chosen([lost])
+    put_diverged(tmp_path / "s", config(1e-3, 2))
+    put_diverged(tmp_path / "s", config(3e-3, 2))
+    with pytest.raises(UserError, match="s: a run of every learning rate has diverged"):
+        _chosen([tmp_path / "s"])
 
 
 def test_seeds_are_one_curve(make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

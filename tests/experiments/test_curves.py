@@ -40,7 +40,8 @@ def made_up() -> pd.DataFrame:
                     loss = (scale / n) ** exponent * (2e6 / d) ** 0.05 * worse
                     rows.append({
                         "run_id": f"{kind} {n} {d} {rate}", "status": "finished", "kind": kind, "tokens": d,
-                        "model.family": kind.split()[0], "model.n_layers": 1, "train.steps": int(d / 1024),
+                        "model.family": kind.split()[0], "model.n_layers": 1, "model.d_model": int(n),
+                        "train.steps": int(d / 1024),
                         "train.context_length": 128, "params_non_embedding": int(n), "loss": loss,
                         "flops_exact": 6 * (n + 91 * n**0.5) * d, "optimizer.learning_rate": rate,
                         "optimizer.decay_fraction": 0.2, "train.seed": 0,
@@ -49,12 +50,11 @@ def made_up() -> pd.DataFrame:
 
 
 def test_a_rate_at_an_edge_is_one_of_its_own_model() -> None:
-    """The other model was tried at higher rates."""
+    """The other model was tried at a higher rate too, and diverged there."""
     rows = [("lstm", 0.01, 2.0), ("lstm", 0.02, 1.9), ("gru", 0.01, 2.0), ("gru", 0.02, 1.9), ("gru", 0.04, None)]
-    table = pd.DataFrame(rows, columns=["kind", RATE, "loss"])
-    table = table.assign(**{"params_non_embedding": 10, "model.n_layers": 1, "tokens": 1e5, "train.context_length": 8})
-    best = table[table["loss"] == 1.9]
-    assert load("common").at_an_edge(table, best).startswith("1 of 2 models")
+    table = pd.DataFrame(rows, columns=["model.family", RATE, "loss"]).assign(status="finished", tokens=1e5, run_id="r")
+    table.loc[table["loss"].isna(), ["status", "tokens"]] = ["diverged", 3e4]
+    assert load("common").at_an_edge(table).startswith("1 of 2 models")
 
 
 @pytest.mark.slow
@@ -176,3 +176,26 @@ def describes(row: dict[str, Any], config: Config) -> bool:
         and row["tokens"] == train.steps * train.batch_size * train.context_length
         and row["context"] == train.context_length
     )
+
+
+def test_learning_curves_have_all_seeds_and_each_run_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, rng = load("learning_curves"), np.random.default_rng(0)
+    rows, curves = [], {}
+    for size in (3_600, 10_000, 19_000, 50_000):
+        for seed in (0, 1):
+            steps, off = np.arange(125, 2001, 125), np.exp(0.004 * rng.standard_normal())
+            losses = off * ((1e9 / size) ** 0.05 + (40 / steps) ** 0.5)
+            curves[f"{size}-{seed}"] = [
+                {"step": s, "validation_loss": loss} for s, loss in zip(steps, losses, strict=True)
+            ]
+            rows.append({"run_id": f"{size}-{seed}", "train.steps": 2000, "optimizer.decay_fraction": 0.2,
+                         "params_non_embedding": size, "loss": losses[-1], "train.seed": seed})  # fmt: skip
+    monkeypatch.setattr(module, "read_curve", lambda folder: curves[folder.name])
+    found = module.curves_of(pd.DataFrame(rows), Path())
+    kept = [step for step in range(125, 2001, 125) if 200 <= step <= 1600]
+    assert len(found.law.points) == 8 * len(kept) and len(np.unique(found.law.points.cluster)) == 8
+    assert found.law.intervals["alpha_N"][0] < 0.05 < found.law.intervals["alpha_N"][1]
+    mean = np.mean([[p["validation_loss"] for p in curves[f"3600-{seed}"] if p["step"] in kept] for seed in (0, 1)], 0)
+    np.testing.assert_allclose(found.at_constant_rate[3600], [kept, mean])
+    again = module.curves_of(pd.DataFrame(rows[::-1]), Path())
+    np.testing.assert_allclose(again.law.theta, found.law.theta, rtol=1e-6)

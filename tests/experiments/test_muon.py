@@ -20,17 +20,18 @@ RATES = {2.5e-3: 1.02, 5e-3: 1.0, 1e-2: 1.01}  # the loss over that at the best
 
 
 def table(gains: dict[str, float], schedule: str = "wsd") -> pd.DataFrame:
-    """L = 20 (gain D)^-0.1, with seeds apart; a rate of each optimizer has a diverged run."""
+    """L = 20 (gain D)^-0.1, with seeds apart; a rate of each optimizer has a run that diverged half-way."""
     rows: list[dict[str, Any]] = []
     for name, gain in gains.items():
         for tokens in TOKENS:
             for seed in (0, 1, 2):
                 shared = {"model.family": "lstm", "optimizer.name": name, "tokens": tokens, "train.seed": seed,
-                          "optimizer.schedule": schedule, "status": "finished"}  # fmt: skip
+                          "optimizer.schedule": schedule, "train.steps": tokens, "status": "finished"}  # fmt: skip
                 own = 20 * (gain * tokens) ** -0.1 * (1 + 1e-3 * seed)
                 rows += [shared | {"optimizer.learning_rate": rate, "loss": own * over} for rate, over in RATES.items()]
-                rows.append(shared | {"optimizer.learning_rate": 2e-2, "loss": None if seed == 1 else 0.1})
-    return pd.DataFrame(rows)
+                rows.append(shared | {"optimizer.learning_rate": 2e-2, "loss": 0.1})
+                rows[-1] |= {"status": "diverged", "loss": None, "tokens": tokens / 2} if seed == 1 else {}
+    return pd.DataFrame(rows).assign(run_id=[f"r{i}" for i in range(len(rows))])
 
 
 def test_muon_that_needs_half_the_tokens_is_said_to() -> None:
@@ -46,6 +47,13 @@ def test_a_best_rate_at_an_edge_is_named() -> None:
     rows = rows[(rows["optimizer.learning_rate"] > 3e-3) | (rows["optimizer.name"] != "muon")]
     text = load("muon").analyse(rows, Path())[1]["muon.md"]
     assert text.count("best rate at the edge: muon") == len(TOKENS)
+
+
+def test_a_horizon_at_which_every_rate_diverged_is_told() -> None:
+    rows = table({"adamw": 1.0, "muon": 2.0})
+    rows.loc[(rows["tokens"] == TOKENS[1]) & (rows["train.seed"] == 1), ["status", "loss"]] = ["diverged", None]
+    with pytest.raises(UserError, match="a run of every learning rate has diverged, r16 and those that differ"):
+        load("muon").analyse(rows, Path())
 
 
 def test_branches_are_held_against_cosines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

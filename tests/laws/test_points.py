@@ -10,6 +10,7 @@ import pytest
 
 from seqjax.errors import UserError
 from seqjax.laws.points import Points, make_points, read_points
+from seqjax.laws.run_rows import at_best_rates
 from seqjax.laws.variables import listed
 
 GOOD = {"Model Size": [1e6, 2e6, 4e6], "Training FLOP": [6e15, 2.4e16, 9.6e16], "loss": [3.1, 2.9, 2.7]}
@@ -105,6 +106,19 @@ def test_of_a_run_table_the_best_rates_of_finished_runs_are_taken() -> None:
     assert len(np.unique(points.cluster)) == 3  # seeds stay together
     (note,) = points.notes
     assert "edge of its sweep for 2 models, w16 at 0.01, w64 at 0.001:" in note
+
+
+def test_the_survivors_of_a_rate_at_which_another_seed_diverged_are_no_points() -> None:
+    table = run_table()
+    died = (table["model.d_model"] == 32) & (table["optimizer.learning_rate"] == 3e-3) & (table["train.seed"] == 1)
+    table.loc[died, ["status", "loss", "tokens"]] = ["diverged", np.nan, 1234]
+    for found in (at_best_rates(table), table.loc[[int(row.split()[1]) - 1 for row in read_points(table).rows]]):
+        chosen = found[found["model.d_model"] == 32]
+        assert set(chosen["optimizer.learning_rate"]) == {1e-3} and set(chosen["train.seed"]) == {0, 1}
+    table.loc[table["train.seed"] == 1, ["status", "loss"]] = ["diverged", np.nan]
+    assert at_best_rates(table).empty
+    with pytest.raises(UserError, match=r"no point to fit .*9 x a run of every learning rate has diverged"):
+        read_points(table)
 
 
 def test_runs_of_which_none_has_finished_are_no_points_and_it_is_said_why() -> None:
