@@ -21,6 +21,7 @@ from seqjax.config.plain import whole
 from seqjax.errors import UserError
 from seqjax.host.disk import read_json, storage_errors, write_atomically, write_json
 from seqjax.host.numerics import pinned
+from seqjax.host.wording import counted
 from seqjax.laws.files import to_dict
 from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import t_interval
@@ -198,6 +199,38 @@ def best_rates(table: pd.DataFrame) -> dict[float, AtBest]:
 def by_seed(rows: pd.DataFrame) -> pd.Series:
     """Held-out losses in nats per token, by seed. One that diverged is not there."""
     return rows.set_index(SEED)["loss"].astype(float).sort_index()
+
+
+def as_record(at: AtBest) -> dict[str, Any]:
+    """The mean over seeds with its interval, and the rate, as results.json keeps them."""
+    return interval(at.losses.to_numpy()) | {"seeds": len(at.losses), "rate": at.rate, "edge": at.edge}
+
+
+def paired(one: pd.Series, other: pd.Series, what: str) -> pd.Series:
+    """``one`` - ``other`` of the seeds that both have. Runs with the same seed see the same batches.
+
+    Args:
+        what: the models, for the error.
+
+    Raises:
+        UserError: no seed is in both.
+    """
+    found = (one - other).dropna()
+    if found.empty:
+        seeds = " and ".join(f"({', '.join(map(str, sorted(losses.index)))})" for losses in (one, other))
+        raise UserError(f"{what}: no seed in common: {seeds}")
+    return found
+
+
+def change(one: pd.Series, other: pd.Series, what: str) -> dict[str, Any]:
+    """Mean and interval of `paired`, and its number of seeds."""
+    found = paired(one, other, what)
+    return interval(found.to_numpy()) | {"seeds": len(found)}
+
+
+def in_common(seeds: int, *of: int) -> str:
+    """ " (2 seeds in common)", where a seed is not in all of them."""
+    return f" ({counted(seeds, 'seed')} in common)" if seeds < max(of) else ""
 
 
 def same_horizons(one: dict[float, AtBest], other: dict[float, AtBest]) -> list[tuple[float, AtBest, AtBest]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import best_rates, bracket, interval, run, same_horizons
+from common import as_record, best_rates, bracket, change, in_common, run, same_horizons
 
 from seqjax.errors import UserError
 from seqjax.families import label_of
@@ -37,9 +37,9 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
         found[label_of(family)] = [
             {
                 "tokens": int(tokens),
-                "cosine": interval(one.losses) | {"rate": one.rate, "edge": one.edge},
-                "branch": interval(other.losses) | {"rate": other.rate, "edge": other.edge},
-                "change": interval(other.losses - one.losses),
+                "cosine": as_record(one),
+                "branch": as_record(other),
+                "change": change(other.losses, one.losses, f"{label_of(family)}, {tokens:,.0f} tokens"),
             }
             for tokens, one, other in same_horizons(cosine, branch)
         ]
@@ -56,9 +56,10 @@ def as_text(found: dict[str, Any]) -> str:
             rates = [
                 f"{row[name]['rate']:g}" + (" (edge)" if row[name]["edge"] else "") for name in ("cosine", "branch")
             ]
+            seeds = in_common(*(row[name]["seeds"] for name in ("change", "cosine", "branch")))
             lines.append(
                 f"| {label} | {row['tokens'] / 1e6:.3g} M | {row['cosine']['value']:.3f} | {rates[0]} "
-                f"| {row['branch']['value']:.3f} | {rates[1]} | {bracket(row['change'], sign=True)} |"
+                f"| {row['branch']['value']:.3f} | {rates[1]} | {bracket(row['change'], sign=True)}{seeds} |"
             )
     return "\n".join(lines) + "\n"
 

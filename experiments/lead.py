@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from common import bracket, by_seed, interval, run
+from common import bracket, by_seed, change, interval, run
 
 from seqjax.host.guard import guarded
 from seqjax.laws.run_rows import at_best_rates
@@ -37,7 +37,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     losses = {name: by_seed(best[best["kind"] == kind]) for name, kind in FORMS.items()}
     found = {}
     for name, kind in FORMS.items():
-        rows, lead = best[best["kind"] == kind], (losses["LSTM"] - losses[name]).dropna()
+        rows = best[best["kind"] == kind]
         first = table[(table["kind"] == kind) & (table["train.seed"] == 0)]
         rates = first.groupby("optimizer.learning_rate")["loss"].min()
         rate = float(rows["optimizer.learning_rate"].iloc[0])
@@ -48,7 +48,7 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
             "rate_at_edge": rate in (rates.index.min(), rates.index.max()),
             "loss_by_rate": {f"{key:g}": float(value) for key, value in rates.items()},
             "loss": interval(losses[name].to_numpy()),
-            "lead_over_lstm": None if name == "LSTM" else interval(lead.to_numpy()),
+            "lead_over_lstm": None if name == "LSTM" else change(losses["LSTM"], losses[name], name),
         }
     text = as_text(found)
     print(text)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import best_rates, bracket, interval, run, same_horizons
+from common import AtBest, as_record, best_rates, bracket, change, in_common, interval, run, same_horizons
 
 from seqjax.families import label_of
 from seqjax.host.guard import guarded
@@ -33,9 +33,9 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
         found[label_of(family)] = [
             {
                 "tokens": int(tokens),
-                "adamw": interval(one.losses) | {"rate": one.rate, "edge": one.edge},
-                "muon": interval(other.losses) | {"rate": other.rate, "edge": other.edge},
-                "change": interval(other.losses - one.losses),
+                "adamw": as_record(one),
+                "muon": as_record(other),
+                "change": change(other.losses, one.losses, f"{label_of(family)}, {tokens:,.0f} tokens"),
                 "ratio": ratio_of_tokens(adamw, other.losses, tokens),
             }
             for tokens, one, other in same_horizons(adamw, muon)
@@ -45,17 +45,24 @@ def analyse(table: pd.DataFrame, _folder: Path) -> tuple[dict[str, Any], dict[st
     return {"found": found}, {"muon.md": text}
 
 
-def ratio_of_tokens(adamw: dict[float, Any], losses: np.ndarray, tokens: float) -> dict[str, float] | None:
-    """Tokens that AdamW needs for these losses over ``tokens``, with its interval; None: outside of AdamW's losses."""
-    curve_HxS = np.log(np.stack([at.losses for at in adamw.values()]))
+def ratio_of_tokens(adamw: dict[float, AtBest], losses: pd.Series, tokens: float) -> dict[str, Any] | None:
+    """Tokens that AdamW needs for these losses over ``tokens``, with its interval.
+
+    Of the seeds that Muon has here and AdamW has everywhere. None: there are none, or outside of AdamW's losses.
+    """
+    curves = pd.DataFrame({at_tokens: at.losses for at_tokens, at in adamw.items()}).dropna()
+    shared = curves.index.intersection(losses.index)
     log_tokens_H = np.log(np.array(list(adamw)))
     needed = []
-    for curve_H, loss in zip(curve_HxS.T, np.log(losses), strict=True):
+    for curve_H, loss in zip(np.log(curves.loc[shared].to_numpy()), np.log(losses.loc[shared]), strict=True):
         order = np.argsort(curve_H)
         if not curve_H[order[0]] <= loss <= curve_H[order[-1]]:
             return None
         needed.append(float(np.interp(loss, curve_H[order], log_tokens_H[order])))
-    return {key: float(np.exp(value)) for key, value in interval(np.array(needed) - np.log(tokens)).items()}
+    if not needed:
+        return None
+    found = interval(np.array(needed) - np.log(tokens))
+    return {key: float(np.exp(value)) for key, value in found.items()} | {"seeds": len(needed)}
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -64,12 +71,15 @@ def as_text(found: dict[str, Any]) -> str:
     lines.append("|---" * 6 + "|")
     for label, rows in found.items():
         for row in rows:
-            ratio = "outside" if row["ratio"] is None else f"{bracket(row['ratio'], digits=2)} times"
+            own = [row[name]["seeds"] for name in ("adamw", "muon")]
+            ratio = "outside"
+            if row["ratio"] is not None:
+                ratio = f"{bracket(row['ratio'], digits=2)} times{in_common(row['ratio']['seeds'], *own)}"
             edges = [name for name in ("adamw", "muon") if row[name]["edge"]]
             note = f" (best rate at the edge: {', '.join(edges)})" if edges else ""
             lines.append(
                 f"| {label} | {row['tokens'] / 1e6:.3g} M | {row['adamw']['value']:.3f} | {row['muon']['value']:.3f} "
-                f"| {bracket(row['change'], sign=True)} | {ratio}{note} |"
+                f"| {bracket(row['change'], sign=True)}{in_common(row['change']['seeds'], *own)} | {ratio}{note} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from baselines import compressed_bits
-from common import ROOT, run, sweep_table
+from common import ROOT, in_common, paired, run, sweep_table
 
 from seqjax import runs
 from seqjax.config import Config
@@ -63,8 +63,7 @@ def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str
         config = runs.read_config(folder / own["run_id"].iloc[0])
         rows = [summarise(name, of_step(own, name)) for name in STEPS]
         for row, before in zip(rows[1:], rows, strict=False):
-            row["gain_nats"] = difference(before["nats"], row["nats"])
-            row["gain_bits_per_byte"] = difference(before["bits"], row["bits"])
+            row |= gains(before, row)
         found["tokenizers"][str(tokenizer)] = {"steps": rows, **references(config)}
     print(as_text(found))
     return found, {"recipe": draw_recipe(list(STEPS), found["tokenizers"], found["bz2_bits_per_byte"])}
@@ -90,8 +89,14 @@ def losses_of_rates(table: pd.DataFrame) -> dict[str, float | None]:
 
 
 def summarise(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    """A step: the loss of every seed, and their mean with half the width of its 95 % interval."""
+    """A step: the loss of every seed, and their mean with half the width of its 95 % interval.
+
+    Raises:
+        UserError: it has no run.
+    """
     table = table.sort_values(SEED)
+    if table.empty:
+        raise UserError(f"{name}: none of its runs has finished")
     return {
         "step": name,
         "parameters": int(table["params_total"].iloc[0]),
@@ -104,9 +109,18 @@ def summarise(name: str, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def difference(before: list[float], after: list[float]) -> tuple[float, float]:
-    """What the step takes off the loss, seed by seed: mean and half the width of its 95 % interval."""
-    return t_interval([a - b for a, b in zip(before, after, strict=True)])
+def gains(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What a step takes off the loss, seed by seed: mean and half the width of its 95 % interval; and the seeds.
+
+    Raises:
+        UserError: no seed is in both.
+    """
+    nats, bits = (
+        paired(*(pd.Series(row[name], index=row["seeds"]) for row in (before, after)), after["step"])
+        for name in ("nats", "bits")
+    )
+    seeds = [int(seed) for seed in nats.index]
+    return {"gain_nats": t_interval(nats), "gain_bits_per_byte": t_interval(bits), "gain_seeds": seeds}
 
 
 def references(config: Config) -> dict[str, Any]:
@@ -141,8 +155,12 @@ def as_text(found: dict[str, Any]) -> str:
             f"| bigrams counted, of the tokens a run saw | | | {own['bigram_of_tokens_seen_nats_per_token']:.3f} | "
             f"{own['bigram_of_tokens_seen_bits_per_byte']:.3f} | |",
         ]
-        for row in own["steps"]:
-            gain = f"{_pm(row['gain_bits_per_byte'])}" if "gain_bits_per_byte" in row else ""
+        for before, row in zip([None, *own["steps"]], own["steps"], strict=False):
+            gain = ""
+            if before:
+                paired_seeds = row.get("gain_seeds", row["seeds"])  # older records have all of them
+                seeds = in_common(*map(len, (paired_seeds, row["seeds"], before["seeds"])))
+                gain = f"{_pm(row['gain_bits_per_byte'])}{seeds}"
             lines.append(
                 f"| {row['step']} | {row['parameters']:,} | {row['learning_rate']:g} | {_pm(row['nats_per_token'])} | "
                 f"{_pm(row['bits_per_byte'])} | {gain} |"

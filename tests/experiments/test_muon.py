@@ -49,6 +49,22 @@ def test_a_best_rate_at_an_edge_is_named() -> None:
     assert text.count("best rate at the edge: muon") == len(TOKENS)
 
 
+def test_seeds_that_one_optimizer_lacks_are_not_in_the_change() -> None:
+    module, rows = load("muon"), table({"adamw": 1.0, "muon": 2.0})
+    is_muon, all_rows = rows["optimizer.name"] == "muon", module.analyse(rows, Path())[0]["found"]["LSTM"]
+    found, files = module.analyse(
+        rows[~(is_muon & (rows["train.seed"] == 0))].sort_values("train.seed", ascending=False), Path()
+    )
+    for row, of_all in zip(found["found"]["LSTM"], all_rows, strict=True):
+        assert row["change"]["seeds"] == 2 and row["adamw"]["seeds"] == 3
+        assert row["change"]["value"] == pytest.approx(of_all["change"]["value"], rel=1e-2)
+        assert row["ratio"] is None or row["ratio"]["value"] == pytest.approx(2)
+    assert files["muon.md"].count("(2 seeds in common) | 2.00 (2.00 to 2.00) times (2 seeds in common) |") == 3
+    apart = rows[is_muon == (rows["train.seed"] == 2)]
+    with pytest.raises(UserError, match=r"^LSTM, 1,000,000 tokens: no seed in common: \(2\) and \(0, 1\)$"):
+        module.analyse(apart, Path())
+
+
 def test_a_horizon_at_which_every_rate_diverged_is_told() -> None:
     rows = table({"adamw": 1.0, "muon": 2.0})
     rows.loc[(rows["tokens"] == TOKENS[1]) & (rows["train.seed"] == 1), ["status", "loss"]] = ["diverged", None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import experiment
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from seqjax.config import to_dict
 from seqjax.data.bigrams import cross_entropies
+from seqjax.errors import UserError
 from seqjax.plots.recipe import draw_recipe
 from seqjax.runs.config_file import load_config
 from seqjax.sweeps.grid import read_sweep
@@ -53,9 +55,30 @@ def test_steps_are_told_apart_and_differences_are_by_seed() -> None:
     rows = [module.summarise(name, module.of_step(table, name)) for name in module.STEPS]
     assert [row["seeds"] for row in rows] == [[0, 0, 1, 1, 2, 2]] * 5  # of two tokenizers
     assert [row["parameters"] for row in rows] == [0, 100, 200, 300, 400]
-    mean, half = module.difference([5.0, 5.1, 5.2], [4.0, 4.1, 4.3])
-    assert mean == pytest.approx((1 + 1 + 0.9) / 3)
+    found = module.gains(row("a", {0: 5.0, 1: 5.1, 2: 5.2}), row("b", {0: 4.0, 1: 4.1, 2: 4.3}))
+    mean, half = found["gain_nats"]
+    assert mean == pytest.approx((1 + 1 + 0.9) / 3) and found["gain_seeds"] == [0, 1, 2]
     assert half == pytest.approx(4.302653 * math.sqrt(1 / 300) / math.sqrt(3), rel=1e-5)
+
+
+def row(name: str, losses: dict[int, float]) -> dict[str, Any]:
+    """A step with these losses by seed."""
+    columns = {"params_total": 1, module.RATE: 1e-2, module.SEED: list(losses), "loss": list(losses.values())}
+    return module.summarise(name, pd.DataFrame(columns).assign(bits_per_byte=lambda table: table["loss"]))
+
+
+def test_seeds_that_diverged_in_one_step_are_not_in_the_difference() -> None:
+    before, after = row("a", {1: 5.1, 2: 5.2}), row("b", {0: 4.0, 1: 4.0})
+    after |= module.gains(before, after)
+    assert after["gain_nats"][0] == pytest.approx(1.1) and after["gain_seeds"] == [1]
+    counted = ("unigram", "bigram", "bigram_of_tokens_seen")
+    own = {f"{name}_{unit}": 3.0 for name in counted for unit in ("nats_per_token", "bits_per_byte")}
+    own |= {"vocabulary": 9, "steps": [before, after]}
+    assert "| 1.100 (1 seed in common) |" in module.as_text({"tokenizers": {"chars": own}, "bz2_bits_per_byte": 2.0})
+    with pytest.raises(UserError, match=r"^c: no seed in common: \(1, 2\) and \(0\)$"):
+        module.gains(before, row("c", {0: 4.0}))
+    with pytest.raises(UserError, match="c: none of its runs has finished"):
+        row("c", {})
 
 
 def test_the_figure_shows_every_step_with_its_interval() -> None:
