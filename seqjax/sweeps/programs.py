@@ -187,6 +187,7 @@ def assign(
     bundle: bool,
     alone: bool,
     taken: Collection[str] = (),
+    queued: Collection[str] = (),
 ) -> list[Unit]:
     """The units of all runs that have not ended. Runs that began in one unit stay in it, by their plan.json.
 
@@ -198,6 +199,7 @@ def assign(
         alone: no other launcher takes part, so that runs that have not begun may be planned again.
         taken: ids of runs that this launcher trains already. While there are any, only units join them that were
             planned before, and branches whose trunks have ended.
+        queued: ids of runs whose job waits or runs. They stay in its unit too: else others would train them once more.
     """
     by_id = {run.run_id: run for run in planned}
 
@@ -219,7 +221,7 @@ def assign(
             continue
         plan = folders.read_plan(folder / run.run_id)
         lanes = tuple(plan.get("lanes", ()))
-        begun = any(runs.has_begun(folder / lane) for lane in lanes)
+        begun = any(runs.has_begun(folder / lane) or lane in queued for lane in lanes)
         if lanes and (begun or not alone):
             kept[lanes] = plan["threads"]
         elif not waits_for_trunk(run):

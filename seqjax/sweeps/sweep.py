@@ -21,6 +21,7 @@ from seqjax.sweeps import folder as folders
 from seqjax.sweeps.axes import RATE, SEED
 from seqjax.sweeps.grid import Planned, Sweep
 from seqjax.sweeps.launch import Launch, NextUnits
+from seqjax.sweeps.launch.jobs import in_queue
 from seqjax.sweeps.launch.local import Pool
 from seqjax.sweeps.machine import Machine
 from seqjax.sweeps.programs import Unit, assign, form_units
@@ -183,7 +184,7 @@ def run_sweep(
                 hopeful = [run for run in planned if run.run_id not in given_up]
                 with folders.planning(folder):
                     alone = folders.is_alone(launchers)
-                    return assign(hopeful, folder, machine, speeds, bundle, alone, taken)
+                    return assign(hopeful, folder, machine, speeds, bundle, alone, taken, in_queue(folder))
 
             failed = launch(next_units, view, stopping)
             planned, curves = search(sweep, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,17 +10,24 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slurm_cluster import Cluster, release_until, start_cluster, wait_until, why_not
+from sweeping import write_sweep
 
 from seqjax import runs
 from seqjax.errors import UserError
+from seqjax.host import disk
+from seqjax.sweeps import folder as folders
+from seqjax.sweeps.grid import read_sweep
+from seqjax.sweeps.launch import jobs, slurm, slurm_client
 from seqjax.sweeps.launch.slurm import SlurmOptions, parse_time, submit
 from seqjax.sweeps.launch.slurm_client import queue
 from seqjax.sweeps.launch.slurm_task import Task
+from seqjax.sweeps.sweep import Outcome, run_sweep
 
 CHILD = """\
 import json, os, pathlib, select, signal, sys, time
@@ -310,3 +318,93 @@ def test_a_warned_job_waits_for_its_child_and_kills_one_that_does_not_end(child:
 def test_the_input_is_one_line() -> None:
     with pytest.raises(ValueError, match="one line"):
         Task(["true"], "a\nb", 10, 0)
+
+
+class Queue:
+    """A queue in which jobs wait until the test ends them; ``seen`` is called at each look."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.states: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+        self.runs: dict[str, list[str]] = {}
+        self.seen: Callable[[], None] = lambda: None
+        patch.setattr(slurm, "submit", self.submit)
+        patch.setattr(slurm_client, "queue", self.look)
+        patch.setattr(slurm_client, "names", lambda: {job: self.names[job] for job in self.states})
+        patch.setattr(jobs, "POLL_SECONDS", 0.01)
+
+    def submit(self, commands: Any, requests: list[str], folder: Path, options: SlurmOptions, name: str) -> list[str]:
+        array = len(set(self.names.values()))
+        ids = [f"{array}_{index}" for index in range(len(requests))] if len(requests) > 1 else [f"{array}"]
+        for job, request in zip(ids, requests, strict=True):
+            self.states[job], self.names[job] = "PENDING", name
+            self.runs[job] = [Path(place).name for place in json.loads(request)["train"]]
+        return ids
+
+    def look(self) -> dict[str, str]:
+        self.seen()
+        return dict(self.states)
+
+
+@pytest.fixture
+def detached(small_text: Path, tmp_path: Path) -> Callable[..., Outcome]:
+    """Start a sweep of six runs, two jobs at once."""
+    rates = "grid: {optimizer.learning_rate: [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3]}"
+    axes = f"model: {{family: gru, d_model: 16, n_layers: 1}}\n{rates}"
+    sweep = read_sweep(write_sweep(tmp_path / "s.yaml", small_text, axes))
+    options, folder = SlurmOptions(minutes=60, max_parallel=2), tmp_path / "runs" / "s"
+
+    def start(detach: bool = True) -> Outcome:
+        launch = jobs.slurm_launch(folder, options, wandb_mode=None, retries=0, detach=detach)
+        return run_sweep(sweep, folder, jobs.slurm_machine(options), None, bundle=True, launch=launch)
+
+    return start
+
+
+def test_jobs_in_the_queue_keep_their_runs(
+    detached: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a job has begun, the others wait on: the same command submits none of them again."""
+    queue = Queue(monkeypatch)
+    detached()
+    before = dict(queue.runs)
+    assert sorted(map(len, before.values())) == [3, 3]
+    queue.states["0_0"] = "RUNNING"
+    for run_id in before["0_0"]:
+        runs.append_metrics(tmp_path / "runs" / "s" / run_id, {"step": 2, "loss": 5.0})
+    detached()
+    assert queue.runs == before
+    for run_id in before["0_1"]:
+        assert folders.read_plan(tmp_path / "runs" / "s" / run_id)["lanes"] == before["0_1"]
+
+
+def test_a_job_whose_runs_others_train_has_not_failed(
+    detached: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends at once. When the others have ended half of its runs, it is submitted again for the rest."""
+    queue = Queue(monkeypatch)
+    detached()
+    held, ended = contextlib.ExitStack(), {"status": "finished", "steps": 40, "validation": {"loss": 3.0}}
+    places = {run_id: tmp_path / "runs" / "s" / run_id for run_ids in queue.runs.values() for run_id in run_ids}
+    for place in places.values():
+        held.enter_context(runs.lock(place))
+    looks = iter(range(100))
+
+    def others() -> None:
+        look = next(looks)
+        if look == 2:  # the jobs find their runs locked
+            queue.states.clear()
+        if look == 5:
+            for run_id in queue.runs["0_0"]:
+                disk.write_json(places[run_id] / "result.json", ended)
+            held.close()
+        if look > 5 and queue.states:
+            assert [queue.runs[job] for job in queue.states] == [queue.runs["0_1"]]
+            for run_id in queue.runs["0_1"]:
+                disk.write_json(places[run_id] / "result.json", ended)
+            queue.states.clear()
+
+    queue.seen = others
+    outcome = detached(detach=False)
+    assert outcome.failed == () and len(queue.runs) == 3
+    assert not any(folders.read_failures(place) for place in places.values())

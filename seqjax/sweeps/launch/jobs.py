@@ -49,7 +49,7 @@ def slurm_launch(
                 jobs.take(units)
             if detach:
                 return None
-            while jobs.open and not stopping:
+            while (jobs.open or jobs.elsewhere) and not stopping:
                 jobs.look()
                 view.show(jobs.training(), jobs.queued(), jobs.given_up)
                 _sleep(POLL_SECONDS, stopping)
@@ -74,6 +74,7 @@ class _Jobs:
     ) -> None:
         self.folder, self.options, self.wandb_mode, self.retries, self.say = folder, options, wandb_mode, retries, say
         self.open: dict[str, Unit] = {}  # job id -> what it trains
+        self.elsewhere: list[Unit] = []  # locked by others
         self.states: dict[str, str] = {}
         self.given_up: list[str] = []
         self._tries: dict[tuple[str, ...], int] = {}
@@ -123,7 +124,10 @@ class _Jobs:
         return sum(folders.last_checkpoint(self.folder / run_id) for run_id in unit.run_ids)
 
     def look(self) -> None:
-        """Poll the queue. A job that has left it has ended its runs, or is submitted again, or is given up."""
+        """Poll the queue. A job that has left it has ended its runs, or is submitted again, or is given up.
+
+        If another process trains a run of it, the job could do nothing, which is no failure: it waits for that process.
+        """
         try:
             self.states, self._silent = slurm_client.queue(), 0
         except UserError:  # the controller may be restarting
@@ -131,16 +135,27 @@ class _Jobs:
             if self._silent > ASKED_AGAIN:
                 raise
             return
-        lost = []
+        free = [unit for unit in self.elsewhere if not self._is_locked(unit)]
+        self.elsewhere = [unit for unit in self.elsewhere if unit not in free]
+        lost = [unit for unit in free if self._missing(unit)]
         for job, unit in list(self.open.items()):
             if job in self.states:
                 continue
             del self.open[job]
-            missing = [run_id for run_id in unit.run_ids if runs.read_result(self.folder / run_id) is None]
-            if missing and not self._give_up(job, unit, missing):
+            if not (missing := self._missing(unit)):
+                continue
+            if self._is_locked(unit):
+                self.elsewhere.append(unit)
+            elif not self._give_up(job, unit, missing):
                 lost.append(unit)
         if lost:
             self._submit(lost)
+
+    def _missing(self, unit: Unit) -> list[str]:
+        return [run_id for run_id in unit.run_ids if runs.read_result(self.folder / run_id) is None]
+
+    def _is_locked(self, unit: Unit) -> bool:
+        return any(runs.is_locked(self.folder / run_id) for run_id in unit.run_ids)
 
     def _give_up(self, job: str, unit: Unit, missing: Sequence[str]) -> bool:
         """Record that a job ended without results; True if it is not tried again."""
