@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from seqjax.config import RunConfig
 
 ENDED = ("finished", "diverged", "imported")
+OF_A_PLAN = {"label": str, "axes": dict, "lanes": list, "threads": int, "trunk": str, "pins": list, "halved_from": int}
 WRITTEN_UNDER_LOCK = ("metrics.jsonl", "result.json", "data.json")
 
 
@@ -233,9 +234,17 @@ def read_facts(run_folder: Path) -> tuple[str, int]:
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:
-    """The contents of plan.json; empty for a run outside of a sweep."""
+    """The contents of plan.json; empty for a run outside of a sweep.
+
+    Raises:
+        UserError: the file is damaged: no JSON, or a value of another type.
+    """
     path = run_folder / "plan.json"
-    return disk.read_json(path) if path.is_file() else {}
+    plan = disk.read_json(path) if path.is_file() else {}
+    for key, kind in OF_A_PLAN.items():
+        if not isinstance(plan.get(key), kind | None):
+            raise disk.damaged(path, f"its '{key}' is a {type(plan[key]).__name__} where a {kind.__name__} belongs")
+    return plan
 
 
 def steps_of(run_folder: Path) -> list[int]:

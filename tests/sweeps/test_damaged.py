@@ -32,6 +32,7 @@ DAMAGES = {
     "counts that are none": ("result.json", {"parameters": 5}),
     "a config cut short": ("config.json", '{"model": {'),
     "a plan that is a list": ("plan.json", "[]"),
+    "a number for a label": ("plan.json", '{"label": 3}'),
 }
 
 
