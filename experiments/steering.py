@@ -10,17 +10,18 @@ time. About five minutes of one free core for each set (estimated from single ru
 errors with 95 % intervals:
 
     simulator, 16 frames over one:
-        stacked 1.08 (0.95 to 1.22), Elman 0.96 (0.91 to 1.01), LSTM 0.95 (0.88 to 1.01), GRU 0.91 (0.82 to
-        0.97), Transformer 0.99 (0.98 to 1.00)
+        stacked 1.03 (0.83 to 1.26), Elman 0.96 (0.89 to 1.05), LSTM 0.95 (0.83 to 1.06), GRU 0.91 (0.77 to
+        1.01), Transformer 0.99 (0.98 to 1.01)
     simulator, past steering over repeating it:
-        LSTM 0.83 (0.74 to 0.96), Transformer 0.90 (0.83 to 1.01)
+        LSTM 0.83 (0.69 to 1.06), Transformer 0.90 (0.79 to 1.07)
     drawn road, 16 frames over one:
-        stacked 0.77 (0.60 to 0.98), Elman 0.45 (0.37 to 0.56), LSTM 0.39 (0.31 to 0.52), GRU 0.52 (0.39 to
-        0.75), Transformer 0.64 (0.56 to 0.74)
+        stacked 0.76 (0.43 to 1.26), Elman 0.45 (0.29 to 0.70), LSTM 0.39 (0.27 to 0.62), GRU 0.52 (0.33 to
+        0.92), Transformer 0.62 (0.49 to 0.79)
     drawn road, past steering over repeating it:
-        LSTM 0.67 (0.47 to 1.00), Transformer 0.99 (0.85 to 1.20)
+        LSTM 0.67 (0.33 to 1.39), Transformer 0.99 (0.79 to 1.37)
 
-Where frames before must help, on the drawn road, they do, with gains that end after 4 to 8; on the simulator hardly.
+Where frames before must help, on the drawn road, they do, with gains that end after 4 to 8; on the simulator
+no gain is clear of chance.
 """
 
 from __future__ import annotations
