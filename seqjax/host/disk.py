@@ -22,7 +22,7 @@ MEND = {  # file name -> what to do if it is damaged
     "plan.json": "remove it, and the sweep writes it again",
     "data.json": "remove it if the data is still the same as at the start of the run",
     "tokenizer.json": "remove it, and it is made again from the text",
-    "config.json": "bring it back from a copy",
+    "config.json": "bring it back from a copy, or move the folder away and train the run anew",
     "search.json": "remove it, and the sweep writes it again",
     "sweep.json": "start the sweep again, which writes it",
     "arrays.json": "remove it once no job of this sweep runs",
