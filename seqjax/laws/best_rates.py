@@ -64,7 +64,8 @@ def best_rate(trials: Iterable[Trial]) -> float | None:
 def choices(designs: Sequence[Hashable], tokens: Sequence[Hashable], trials: Sequence[Trial]) -> list[Choice]:
     """What is chosen of each model: of the runs of equal design, all but rate and seed, and equal training tokens.
 
-    A diverged run ended before its last token: it is of each model of its design.
+    A diverged run ended before its last token: it is of each model of its design in which no run with its rate and seed
+    has finished.
     """
     models: dict[Hashable, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
     lost: dict[Hashable, list[int]] = defaultdict(list)
@@ -76,7 +77,9 @@ def choices(designs: Sequence[Hashable], tokens: Sequence[Hashable], trials: Seq
     return found
 
 
-def _choice(finished: Sequence[int], diverged: Sequence[int], trials: Sequence[Trial]) -> Choice:
+def _choice(finished: Sequence[int], lost: Sequence[int], trials: Sequence[Trial]) -> Choice:
+    there = {trials[row][:2] for row in finished}
+    diverged = [row for row in lost if trials[row][:2] not in there]
     own = [trials[row] for row in (*finished, *diverged)]
     tried, best = tuple(mean_losses(own)), best_rate(own)
     left = [row for row in finished if len(tried) > 1 and trials[row].rate != best]

@@ -45,5 +45,7 @@ def test_a_diverged_run_is_of_all_horizons_of_its_design() -> None:
     assert first == [Choice(1e-3, (1e-3, 3e-3), [0, 3], [1], [2])] and first[0].at_edge
     assert [(model.rate, model.kept) for model in second] == [(3e-3, [1]), (1e-3, [3])]
     assert choices(["a"], [2], [trials[2]]) == [Choice(None, (3e-3,), [], [], [0])]
-    (none,) = choices(["a"] * 4, [8] * 4, [trials[0], trials[3], trials[2], Trial(1e-3, 1, math.inf)])
-    assert none.rate is None and none.kept == [] and none.left == [0, 1]
+    (none,) = choices(["a"] * 4, [8] * 4, [*trials[:3], Trial(1e-3, 1, math.inf)])
+    assert none == Choice(None, (1e-3, 3e-3), [], [0, 1], [2, 3])
+    done = choices(["a"] * 4, [8, 8, 3, 8], [*trials[:3], Trial(3e-3, 1, 2.8)])  # that of another horizon diverged
+    assert done == [Choice(3e-3, (1e-3, 3e-3), [1, 3], [0], [])]
