@@ -40,14 +40,14 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     from seqjax.commands import tables
     from seqjax.laws.comparable import refuse_incomparable, several_contexts
     from seqjax.laws.optima import optima
-    from seqjax.laws.run_columns import RATE, SHORT
-    from seqjax.laws.run_rows import at_best_rates, has_status, is_run_table, keys_of
+    from seqjax.laws.run_columns import SEED, SHORT
+    from seqjax.laws.run_rows import ended, has_status, is_run_table, keys_of, numbers_in, tried
     from seqjax.laws.selecting import select
     from seqjax.laws.variables import usual_column
 
     tables.apart_by_family(options)
     table, _ = tables.read_once(options)
-    source = str(options.places[0])
+    source = tables.source_of(options.places)
     table = table[select(table, options.where, source)[0]]
     n, d, loss = (
         _column(table, name, getattr(options, name) or usual_column(table, name) or name)
@@ -55,16 +55,17 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     )
     of = _column(table, "of", options.of if options.of in table.columns else SHORT.get(options.of, options.of))
     if is_run_table(table):
-        table = table[has_status(table, "finished")] if of == RATE else at_best_rates(table)  # of each batch
+        table = ended(table)
     groups = [("", table)]
     if options.by not in (None, tables.TOGETHER):
         grouped = table.groupby(tables.label_column(table, "by", options.by))
         groups = sorted(grouped, key=lambda group: numbers_by_size(str(group[0])))
     for group, rows in groups:
         with tables.apart(options, str(group) if len(groups) > 1 else ""):
-            refuse_incomparable(rows, loss, source)
-            columns = (rows[name].astype(float) for name in (n, d, of, loss))
-            found = optima(*columns, options.bootstrap, options.seed, keys_of(rows, _apart(rows, of)))
+            refuse_incomparable(rows[~has_status(rows, "diverged")], loss, source)
+            rows, values = tried(rows, (n, d, of, loss), source)
+            models, seeds = keys_of(rows, _apart(rows, of)), numbers_in(rows, SEED)
+            found = optima(*values.T, options.bootstrap, options.seed, models, seeds)
             lines = _lines(found, of, several_contexts(rows))
             print("\n".join([f"== {options.by} {group}"] * (group != "") + lines))
     return tables.exit_code(options)

@@ -87,10 +87,10 @@ def points_by_group(
     wanted |= {"tokens", "steps"} if options.critical_batch else set()
     table, written = read_once(options)
     # the condition must be true for some row of the whole table
-    keep, _ = select(table, options.where, _source(options.places))
+    keep, _ = select(table, options.where, source_of(options.places))
     if compared:
         ended = has_status(table, "finished") if is_run_table(table) else keep
-        refuse_incomparable(table[keep & ended], options.loss or "loss", _source(options.places))
+        refuse_incomparable(table[keep & ended], options.loss or "loss", source_of(options.places))
     groups = {"": table}
     if options.by not in (None, TOGETHER):
         named = written[label_column(table, "by", options.by)]
@@ -145,7 +145,7 @@ def family_column(options: argparse.Namespace) -> tuple[str, list[str]]:
     family = "family" if "family" in table.columns else SHORT["family"]
     if family not in table.columns:
         return "family", []
-    kept = table.loc[select(table, options.where, _source(options.places))[0]]
+    kept = table.loc[select(table, options.where, source_of(options.places))[0]]
     forms = family != "family" and "kind" in table.columns and kept["kind"].nunique() > kept[family].nunique()
     name, column = ("kind", "kind") if forms else ("family", family)
     return name, sorted(map(str, kept[column].dropna().unique()))
@@ -217,7 +217,7 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: A
         drop_highest=options.drop_highest,
         cluster=cluster,
         weights=getattr(options, "weights", None),
-        source=_source(options.places),
+        source=source_of(options.places),
     )
     if options.critical_batch:
         batch = points.variables["tokens"] / points.variables["steps"]
@@ -225,7 +225,8 @@ def _points(rows: Any, options: argparse.Namespace, needs: list[str], cluster: A
     return frontier(points) if options.frontier else points
 
 
-def _source(places: list[Path]) -> str:
+def source_of(places: list[Path]) -> str:
+    """The name of the table in errors."""
     return str(places[0]) if len(places) == 1 else f"{len(places)} tables"
 
 

@@ -2,16 +2,17 @@
 
     x_opt(N, D) = k N^a D^b
 
-x_opt of each size and budget is the vertex of a parabola in log x through the losses near the lowest one. An optimum
-at an edge of what was tried is left out, and told. The law is fitted by least squares of log x_opt. Its intervals are
-those of :mod:`seqjax.laws.noise`, from the scatter of the optima around it: few optima give wide ones. The form is that
-of Li et al. 2025 (arXiv 2503.04715), who find 1.79 N^-0.713 D^0.307 for the rate and 0.58 D^0.571 tokens for the batch.
+x_opt of each size and budget is the vertex of a parabola in log x through the losses near the lowest one. An optimum at
+an edge of what was tried, or of what did not diverge, is left out, and told. The law is fitted by least squares of log
+x_opt. Its intervals are those of :mod:`seqjax.laws.noise`, from the scatter of the optima around it: few optima give
+wide ones. The form is that of Li et al. 2025 (arXiv 2503.04715), who find 1.79 N^-0.713 D^0.307 for the rate and 0.58
+D^0.571 tokens for the batch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ import jax
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.laws.best_rates import Trial, mean_losses
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
 from seqjax.laws.law import LETTERS, Constant, Law, Logs
@@ -57,23 +59,27 @@ def optima(
     bootstrap: int = 1000,
     seed: int = 0,
     model: Sequence[Hashable] | None = None,
+    run_seed: Sequence[int | None] | None = None,
 ) -> Optima:
     """The optima of runs that differ in x, and their law.
 
     Args:
         x: learning rate or batch of each run; runs with equal N, D and x are seeds, whose losses are averaged.
+        loss: infinite for a run that diverged.
         model: what else tells the model of each run; each model has optima of its own. None: all are one.
+        run_seed: the seed of each run: x are compared on the seeds that all have. None: not known.
     Raises:
         UserError: a value that is not positive and finite, or too few sizes and budgets with an optimum.
     """
     table = np.column_stack([np.asarray(column, float) for column in (params, tokens, x, loss)])
-    if not (np.isfinite(table).all() and (table > 0).all()):
-        raise UserError("optima: params, tokens, x and loss must be positive finite numbers")
-    tried: dict[tuple[Any, ...], list[np.ndarray]] = {}
-    for row, of in zip(table, model if model is not None else [None] * len(table), strict=True):
-        tried.setdefault((*row[:2], of), []).append(row[2:])
+    if not (np.isfinite(table[:, :3]).all() and (table > 0).all()):
+        raise UserError("optima: params, tokens and x must be positive finite numbers, and loss a positive one")
+    of_run, seeds = ([None] * len(table) if given is None else given for given in (model, run_seed))
+    tried: dict[tuple[Any, ...], list[Trial]] = {}
+    for (*place, at, own), of, its_seed in zip(table.tolist(), of_run, seeds, strict=True):
+        tried.setdefault((*place, of), []).append(Trial(at, its_seed, own))
     places = sorted(tried, key=lambda place: place[:2])
-    found = tuple(_best(*map(float, place[:2]), np.array(tried[place])) for place in places)
+    found = tuple(_best(*place[:2], mean_losses(tried[place])) for place in places)
     good = [one for one in found if not one.problem]
     variables = [name for name in ("params", "tokens") if len({getattr(one, name) for one in good}) > 1]
     if len(good) <= len(variables) + 1:
@@ -93,16 +99,19 @@ def optima(
     return Optima(found, replace(law, flags=(*flags, *law.flags)))
 
 
-def _best(params: float, tokens: float, tried: np.ndarray) -> Best:
-    """The optimum of (x, loss) rows."""
-    x, seeds = np.unique(tried[:, 0], return_inverse=True)
-    loss = np.bincount(seeds, tried[:, 1]) / np.bincount(seeds)
+def _best(params: float, tokens: float, tried: Mapping[float, float]) -> Best:
+    """The optimum of the mean loss at each x, by rising x; infinite where a run diverged."""
+    x, loss = np.array([(at, mean) for at, mean in tried.items() if np.isfinite(mean)]).reshape(-1, 2).T
+    if not len(x):
+        return Best(params, tokens, np.nan, np.nan, "a run of every value diverged")
     place = int(loss.argmin())
     one = Best(params, tokens, float(x[place]), float(loss[place]))
     if len(x) < LEAST:
-        return replace(one, problem=f"fewer than {LEAST} values were tried")
+        return replace(one, problem=f"fewer than {LEAST} values {'were tried' if len(x) == len(tried) else 'finished'}")
     if place in (0, len(x) - 1):
-        return replace(one, problem=f"the best value is the {'largest' if place else 'smallest'} that was tried")
+        end, beyond = ("largest", one.x < max(tried)) if place else ("smallest", one.x > min(tried))
+        how = f"finished; {end[:-2]}r ones diverged" if beyond else "was tried"
+        return replace(one, problem=f"the best value is the {end} that {how}")
     near = np.abs(np.log(x / x[place])) <= np.log(WINDOW)
     near[place - 1 : place + 2] = True
     at = np.log(x[near] / x[place])

@@ -14,7 +14,8 @@ from seqjax.host.wording import counted, with_and
 from seqjax.laws.best_rates import Choice, Trial, choices
 from seqjax.laws.ranks import ranks_of
 from seqjax.laws.run_columns import RATE, SEED
-from seqjax.laws.variables import listed
+from seqjax.laws.selecting import labels_of
+from seqjax.laws.variables import DEFAULTS, listed, numbers
 
 SAME_SIZE = 1.1  # models whose parameters differ by less were meant to be of one size
 
@@ -79,18 +80,60 @@ def at_best_rates(table: pd.DataFrame) -> pd.DataFrame:
 def choices_of(table: pd.DataFrame, loss: str = "loss") -> list[Choice]:
     """What is chosen of each model of a table of finished and diverged runs. It names rows by their places."""
     tokens = table["tokens"].map(str) if "tokens" in table.columns else [""] * len(table)
-    columns = [
-        pd.to_numeric(table[name], errors="coerce") if name in table.columns else [None] * len(table)
-        for name in (RATE, SEED, loss)
-    ]
-    rows = [[None if pd.isna(value) else value for value in row] for row in zip(*columns, strict=True)]
     lost = has_status(table, "diverged")
-    trials = [Trial(rate, seed, math.inf if gone else own) for (rate, seed, own), gone in zip(rows, lost, strict=True)]
+    losses = [math.inf if gone else own for own, gone in zip(numbers_in(table, loss), lost, strict=True)]
+    trials = [Trial(*row) for row in zip(numbers_in(table, RATE), numbers_in(table, SEED), losses, strict=True)]
     return choices(keys_of(table, _design(table)), tokens, trials)
 
 
+def tried(table: pd.DataFrame, columns: Sequence[str], source: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows of any table that tell where a column x is best, and their N, D, x and loss, float64 [n, 4].
+
+    Of a run table: all runs if x is the learning rate, else those at the best rate of each x. A diverged run has an
+    infinite loss, and D of the finished runs of its model; without them the tokens that it was to see.
+
+    Args:
+        table: a run table of finished and diverged runs, or any other table.
+        columns: the names of N, D, x and the loss.
+    Raises:
+        UserError: a value that is not a positive finite number.
+    """
+    lost = has_status(table, "diverged")
+    values = np.empty((len(table), 4))
+    for i, name in enumerate(columns):
+        values[~lost, i] = numbers(table.loc[~lost, name], name, labels_of(table[~lost]), source)
+        values[lost, i] = pd.to_numeric(table.loc[lost, name], errors="coerce").astype(float)
+    values[lost, 3] = math.inf
+    if not is_run_table(table):
+        return table, values
+    steps, planned = (np.array(numbers_in(table, name), float) for name in ("steps", "train.steps"))
+    values[lost, 1] = values[lost, 1] / np.where(steps > 0, steps, np.nan)[lost] * planned[lost]
+    of, rates, rows, parts = columns[2], numbers_in(table, RATE), [], []
+    for model in choices_of(table, columns[3]):
+        finished = [*model.kept, *model.left]
+        own = list(finished if of == RATE else model.kept)
+        own += [row for row in model.diverged if of == RATE or model.rate in (None, rates[row])]
+        part = values[own]
+        if finished:
+            part[lost[own], 1] = values[finished[0], 1]
+        rows += own
+        parts.append(part)
+    found = np.concatenate([np.empty((0, 4)), *parts])
+    known = np.isfinite(found[:, :3]).all(axis=1)
+    return table.iloc[np.array(rows, int)[known]], found[known]
+
+
+def numbers_in(table: pd.DataFrame, name: str) -> list[float | None]:
+    """The numbers of a column; None where there is none, and for a column that the table lacks."""
+    if name not in table.columns:
+        return [None] * len(table)
+    return [None if pd.isna(value) else value for value in pd.to_numeric(table[name], errors="coerce")]
+
+
 def _design(table: pd.DataFrame) -> list[str]:
-    return [name for name in table.columns if "." in name and name not in (RATE, SEED)]
+    """The columns that tell models apart, and their size, for tables that lack some of them."""
+    fields = [name for name in table.columns if "." in name and name not in (RATE, SEED)]
+    return fields + [name for name in DEFAULTS["params"] if name in table.columns]
 
 
 def several_families(table: pd.DataFrame) -> list[str]:

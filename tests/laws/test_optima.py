@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from seqjax.cli import main
 from seqjax.errors import UserError
 from seqjax.laws import optima as optima_module
 from seqjax.laws.optima import optima
+from seqjax.laws.run_columns import RATE
 
 K, A, B = 1.79, -0.713, 0.307  # Li et al. 2025
 RATES = np.geomspace(3e-5, 0.3, 17)
@@ -90,6 +92,75 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(
     assert "a = -0.7130" in printed and ("several contexts in one fit: 8, 1408" in printed) == (of == "rate")
     assert main([*words, "--where", f"`{other}` == 8"]) == 0
     assert all(line in printed for line in capsys.readouterr().out.splitlines() if ", loss " in line)
+
+
+def test_values_are_compared_on_the_seeds_that_all_have() -> None:
+    n, d, x, loss = sweep(0.0, 0)
+    further = (x > 1e-3) & (x < 2e-3)
+    columns = [np.concatenate([column, column[further]]) for column in (n, d, x, loss)]
+    columns[3][len(n) :] -= 1.0
+    found = optima(*columns, bootstrap=0, run_seed=[0] * len(n) + [1] * further.sum())
+    np.testing.assert_allclose(list(found.fit.constants.values()), [K, A, B], rtol=1e-6)
+    columns[3][len(n) :] = np.inf
+    assert optima(*columns, bootstrap=0, run_seed=[0] * len(n) + [1] * further.sum()).found == found.found
+
+
+def run_table(diverge: str, column: str) -> pd.DataFrame:
+    """Runs of two seeds, and of two rates if the column is another, the second one worse. Those for which the
+    expression is true diverged half-way."""
+    n, d, x, loss = sweep(0.0, 0)
+    table = pd.DataFrame({"params": n, "tokens": d, column: x, "loss": loss, "status": "finished", "steps": 10})
+    if column != RATE:
+        table = pd.concat([table.assign(**{RATE: 1e-3}), table.assign(**{RATE: 1e-2, "loss": loss + 0.5})])
+    table = pd.concat([table.assign(**{"train.seed": seed}) for seed in (0, 1)], ignore_index=True)
+    table = table.assign(**{"run_id": [f"r{i}" for i in range(len(table))], "train.steps": 10, "x": table[column]})
+    table["model.d_model"], table["optimizer.decay"] = table["params"], table["tokens"]
+    lost = table.eval(diverge)
+    changes = {"loss": np.nan, "status": "diverged", "steps": 5, "tokens": table["tokens"] / 2}
+    return table.assign(**{name: table[name].mask(lost, value) for name, value in changes.items()})
+
+
+@pytest.mark.parametrize("of", ["rate", "batch"])
+def test_values_at_which_a_run_diverged_are_told_from_an_edge(
+    of: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(diverge: str, kept: str = "x > 0") -> str:
+        table = run_table(diverge, {"rate": RATE, "batch": "train.batch_size"}[of])
+        table.query(kept).to_csv(tmp_path / "t.csv", index=False)
+        assert main(["optima", str(tmp_path / "t.csv"), "--of", of, "--bootstrap", "0"]) == 0
+        return capsys.readouterr().out
+
+    whole = printed("x < 0")
+    assert whole.count("left out") == 0 and "a = -0.7130" in whole
+    assert printed("x > 0.05 and params > 5e8") == whole
+    both, one = printed("x > 3e-3 and params > 5e8"), printed("x > 3e-3 and params > 5e8 and `train.seed` == 0")
+    assert "1 of 12 are left out: the best value is the largest that finished; larger ones diverged" in both
+    assert one == both  # the other seed counts for nothing
+    assert "3 of 12 are left out: the best value is the smallest that finished; smaller ones" in printed("x < 6e-4")
+    assert "3 of 12 are left out: a run of every value diverged" in printed("params < 2e7")
+    assert "3 of 12 are left out: fewer than 3 values finished" in printed("params < 2e7 and x < 0.1")
+    further = "`train.seed` == 1", "`train.seed` == 0 or 1e-3 < x < 2e-3 and `optimizer.learning_rate` < 2e-3"
+    assert printed(*further) == whole
+    if of == "batch":
+        assert printed(f"x > 3e-3 and `{RATE}` > 2e-3") == whole  # at the worse rate alone
+
+
+@pytest.mark.parametrize(
+    ("column", "place", "value", "words"),
+    [
+        ("lr", 3, "high", "column 'lr', line 5: 'high' is not a number"),
+        ("loss", 1, None, "column 'loss', line 3: is empty; leave such rows out"),
+        ("D", 0, -1.0, "column 'D', line 2: -1.0 is not a positive number"),
+    ],
+)
+def test_a_cell_that_is_no_number_is_named(
+    column: str, place: int, value: Any, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.DataFrame(dict(zip(("N", "D", "lr", "loss"), sweep(0.0, 0), strict=True))).astype({column: object})
+    table.loc[place, column] = value
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert main(["optima", str(tmp_path / "t.csv"), "--params", "N", "--tokens", "D", "--of", "lr"]) == 2
+    assert f"{tmp_path / 't.csv'}: {words}" in capsys.readouterr().err
 
 
 def test_the_command_reads_any_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
