@@ -48,10 +48,17 @@ LEAST = 3  # critical batches for a law over losses
 
 def analyse(table: pd.DataFrame, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The critical batch and the noise scale of each family at each loss, and their laws."""
-    found = {kind: of_family(runs, folder) for kind, runs in table[table["status"] == "finished"].groupby("kind")}
+    found = {kind: of_family(runs, folder) for kind, runs in whole_rates(table).groupby("kind")}
     text = as_text(found)
     print(text)
     return {"families": found}, {"critical-batch": draw_critical_batches(found), "critical-batch.md": text}
+
+
+def whole_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs at rates at which no seed of their family and batch diverged."""
+    diverged = table["status"] == "diverged"
+    lost = diverged.groupby([table["kind"], table[BATCH], table[RATE]]).transform("any")
+    return table[(table["status"] == "finished") & ~lost]
 
 
 def of_family(runs: pd.DataFrame, folder: Path) -> dict[str, Any]:

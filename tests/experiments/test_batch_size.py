@@ -63,6 +63,16 @@ def test_curves_of_a_known_critical_batch_give_it_back(tmp_path: Path, capsys: p
     assert "LSTM: B_crit = " in capsys.readouterr().out
 
 
+def test_a_rate_at_which_a_seed_diverged_does_not_count(tmp_path: Path) -> None:
+    table, module = made(tmp_path), load("batch_size")
+    lost = (table["train.batch_size"] == 64) & (table["optimizer.learning_rate"] == 3e-3) & (table["train.seed"] == 1)
+    table.loc[lost, ["status", "loss"]] = ["diverged", np.nan]
+    module.LOSSES = 1
+    (row,) = module.analyse(table, tmp_path)[0]["families"]["lstm"]["losses"]
+    assert {run["rate"] for run in row["runs"] if run["batch"] == 64 * T} == {1e-3}
+    assert {run["rate"] for run in row["runs"] if run["batch"] != 64 * T} == {3e-3}
+
+
 def test_an_edge_and_a_critical_batch_beyond_the_batches_are_told(tmp_path: Path) -> None:
     table = made(tmp_path).query("`train.batch_size` <= 64 and `optimizer.learning_rate` < 1e-2")
     module = load("batch_size")
