@@ -3,6 +3,7 @@
 from seqjax.config.checks import check, check_bptt, check_shared, decay_begins
 from seqjax.config.identity import (
     LANE_KEYS,
+    PLACED,
     WITHOUT_SEED,
     canonical,
     canonical_json,

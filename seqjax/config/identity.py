@@ -135,7 +135,7 @@ def text_without(config: RunConfig, keys: Iterable[str]) -> str:
     tree = to_dict(config)
     for key in keys:
         section, _, name = key.partition(".")
-        del tree[section][name]
+        tree[section].pop(name, None)
     return json.dumps(tree, sort_keys=True, separators=(",", ":"))
 
 

@@ -13,7 +13,7 @@ from seqjax.host.cores import beside
 from seqjax.host.wording import counted, with_and
 from seqjax.laws.best_rates import Choice, Trial, choices
 from seqjax.laws.ranks import ranks_of
-from seqjax.laws.run_columns import RATE, SEED
+from seqjax.laws.run_columns import RATE, SEED, is_of_design
 from seqjax.laws.selecting import labels_of
 from seqjax.laws.variables import DEFAULTS, listed, numbers
 
@@ -132,7 +132,7 @@ def numbers_in(table: pd.DataFrame, name: str) -> list[float | None]:
 
 def _design(table: pd.DataFrame) -> list[str]:
     """The columns that tell models apart, and their size, for tables that lack some of them."""
-    fields = [name for name in table.columns if "." in name and name not in (RATE, SEED)]
+    fields = [name for name in table.columns if is_of_design(name)]
     return fields + [name for name in DEFAULTS["params"] if name in table.columns]
 
 

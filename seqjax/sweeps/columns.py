@@ -16,7 +16,7 @@ from seqjax.errors import UserError, printable
 from seqjax.host import disk
 from seqjax.host.wording import si
 from seqjax.laws.best_rates import Trial, choices
-from seqjax.laws.run_columns import RATE, SEED
+from seqjax.laws.run_columns import RATE, SEED, is_of_design
 from seqjax.sweeps import folder as folders
 from seqjax.sweeps.aligned import aligned, aligned_within
 
@@ -167,7 +167,7 @@ def _alike(rows: Sequence[Mapping[str, Any]]) -> bool:
 def at_best_rates(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The finished runs at the best learning rate of their model, all seeds, of rows that are alike."""
     ended = [row for row in rows if row["status"] in ("finished", "diverged")]
-    keys = sorted({key for row in ended for key in row if "." in key} - {RATE, SEED})
+    keys = sorted({key for row in ended for key in row if is_of_design(key)})
     designs = [tuple(str(row.get(key)) for key in keys) for row in ended]
     losses = [math.inf if row["status"] == "diverged" else row["loss"] for row in ended]
     trials = [Trial(row.get(RATE), row.get(SEED), loss) for row, loss in zip(ended, losses, strict=True)]

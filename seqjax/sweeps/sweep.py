@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjax import runs
-from seqjax.config import Config, task_name, text_without, to_dict
+from seqjax.config import PLACED, Config, task_name, text_without, to_dict
 from seqjax.data import cache_folder
 from seqjax.errors import UserError
 from seqjax.host import disk
@@ -136,13 +136,14 @@ def superseded(folder: Path, planned: Sequence[Planned]) -> list[str]:
 
     Tables take the best of all rates, so that these models have had more tries than others.
     """
-    models, at_rates = ({text_without(run.config, keys) for run in planned} for keys in ((RATE, SEED), (SEED,)))
+    of_models, of_rates = (RATE, SEED, *PLACED), (SEED, *PLACED)
+    models, at_rates = ({text_without(run.config, keys) for run in planned} for keys in (of_models, of_rates))
     found = []
     for name, place in folders.folders_by_id(folder).items():
         if folders.state_to_show(place).name == "finished":
             with contextlib.suppress(UserError):  # its config is of another version
                 config = runs.read_config(place)
-                if text_without(config, (SEED,)) not in at_rates and text_without(config, (RATE, SEED)) in models:
+                if text_without(config, of_rates) not in at_rates and text_without(config, of_models) in models:
                     found.append(name)
     return sorted(found)
 

@@ -86,6 +86,20 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("from_files", [True, False])
+def test_runs_with_less_memory_are_of_the_same_model(
+    from_files: bool, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A search may go on with other values of train.remat and train.mesh."""
+    if not from_files:
+        monkeypatch.setattr(columns, "listed", lambda *_, **__: None)
+    for rate, loss, remat in ((1e-3, 3.1, False), (3e-3, 2.9, True), (1e-2, 3.0, True)):
+        options = {"optimizer.learning_rate": rate, "train.remat": remat}
+        put(tmp_path, make_config("lstm", **options), loss)
+    assert told(capsys, "runs", tmp_path, "--best", "--columns", "loss")[1:] == [["2.9000"]]
+
+
+@pytest.mark.parametrize("from_files", [True, False])
 def test_the_best_rate_is_one_at_which_no_seed_diverged(
     from_files: bool, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
