@@ -86,7 +86,7 @@ def draw_learning_law(families: Mapping[str, Curves]) -> Figure:
     made, axes = figure(4.6 * len(families), 4.8, ncols=len(families), sharey=True)
     for ax, (kind, curves) in zip(axes[0], families.items(), strict=True):
         _draw_curves(ax, curves)
-        ax.set_title(f"{label_of(kind)}: {_at_references(curves.law)}", fontsize=9)
+        ax.set_title(f"{label_of(kind)}\n{_at_references(curves.law)}", fontsize=9)
     pairs = [pair for curves in families.values() for of in curves[:2] for pair in of.values()]
     for ax in axes[0]:
         log_axis(ax, "x", *widened(np.concatenate([steps for steps, _ in pairs])), name="steps")
