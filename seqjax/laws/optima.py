@@ -109,8 +109,8 @@ def _best(params: float, tokens: float, tried: Mapping[float, float]) -> Best:
     if len(x) < LEAST:
         return replace(one, problem=f"fewer than {LEAST} values {'were tried' if len(x) == len(tried) else 'finished'}")
     if place in (0, len(x) - 1):
-        end, beyond = ("largest", one.x < max(tried)) if place else ("smallest", one.x > min(tried))
-        how = f"finished; {end[:-2]}r ones diverged" if beyond else "was tried"
+        end, further, last = ("largest", "larger", max(tried)) if place else ("smallest", "smaller", min(tried))
+        how = "was tried" if one.x == last else f"finished; {further} ones diverged"
         return replace(one, problem=f"the best value is the {end} that {how}")
     near = np.abs(np.log(x / x[place])) <= np.log(WINDOW)
     near[place - 1 : place + 2] = True

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqjax.errors import UserError
-from seqjax.host.log_bins import spans_of
 from seqjax.host.wording import readable
 from seqjax.laws.fits import fit
 from seqjax.laws.fitting import Fit
 from seqjax.laws.intervals import bounds_of
 from seqjax.laws.points import make_points
+from seqjax.laws.position_bins import spans_of
 
 MARGIN = 0.02  # nats: less is no improvement
 DRAWS = 2000
@@ -47,7 +47,7 @@ class Bins:
 
 
 def binned(loss_T: Sequence[float], error_T: Sequence[float], bin_error: Sequence[float] | None = None) -> Bins:
-    """Mean loss in the bins of `seqjax.host.log_bins`.
+    """Mean loss in the bins of `seqjax.laws.position_bins`.
 
     Args:
         bin_error: standard errors of these means over windows. None: positions are taken as independent, and the errors

@@ -12,9 +12,9 @@ import numpy as np
 
 from seqjax.config import Config
 from seqjax.data import TokenShard, evaluation_windows, gather_windows, segments_per_epoch, stream_batch
-from seqjax.host.log_bins import spans_of
 from seqjax.host.numerics import pinned
 from seqjax.host.wording import with_error
+from seqjax.laws.position_bins import spans_of
 
 Tree = Any
 TokenLosses = Callable[[Tree, Any, Tree], tuple[jax.Array, Tree]]
@@ -35,7 +35,7 @@ class Evaluation:
         bits_per_byte: computed with the bytes of the whole split, see the function `bits_per_byte`.
         by_position: mean loss at each position of the context, nats, [T].
         by_position_se: standard errors of `by_position`, as `loss_se`, [T].
-        by_bin_se: standard errors of the means over the bins of `seqjax.host.log_bins`, as `loss_se`.
+        by_bin_se: standard errors of the means over the bins of `seqjax.laws.position_bins`, as `loss_se`.
         by_source: mean loss of the windows that start in each source of the corpus, nats.
         unknown: share of the split's tokens that are ``<unk>``.
     """

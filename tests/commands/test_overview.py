@@ -15,7 +15,8 @@ from finished_run import put, put_diverged
 from seqjax import runs
 from seqjax.cli import main
 from seqjax.commands.status import shortened
-from seqjax.config import run_id
+from seqjax.config import PLACED, run_id
+from seqjax.laws.run_columns import PLACES
 from seqjax.sweeps import columns
 from seqjax.sweeps.aligned import aligned_within
 from seqjax.sweeps.overview import Overview, describe
@@ -85,28 +86,29 @@ def test_rows_and_columns_are_chosen(place: Path, capsys: pytest.CaptureFixture[
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("from_files", [True, False])
-def test_runs_with_less_memory_are_of_the_same_model(
-    from_files: bool, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """A search may go on with other values of train.remat and train.mesh."""
-    if not from_files:
+@pytest.fixture(params=["without pandas", "by the run table"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`runs` lists runs that are alike from their files, and others by the run table."""
+    if request.param == "by the run table":
         monkeypatch.setattr(columns, "listed", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_runs_with_less_memory_are_of_the_same_model(
+    make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search may go on with other values of train.remat and train.mesh."""
+    assert PLACES == PLACED
     for rate, loss, remat in ((1e-3, 3.1, False), (3e-3, 2.9, True), (1e-2, 3.0, True)):
         options = {"optimizer.learning_rate": rate, "train.remat": remat}
         put(tmp_path, make_config("lstm", **options), loss)
     assert told(capsys, "runs", tmp_path, "--best", "--columns", "loss")[1:] == [["2.9000"]]
 
 
-@pytest.mark.parametrize("from_files", [True, False])
+@pytest.mark.usefixtures("both_ways")
 def test_the_best_rate_is_one_at_which_no_seed_diverged(
-    from_files: bool, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    if not from_files:
-        monkeypatch.setattr(columns, "listed", lambda *_, **__: None)
-
+    make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def config(rate: float, seed: int) -> Any:
         return make_config("lstm", **{"optimizer.learning_rate": rate, "train.seed": seed})
 
